@@ -1,0 +1,64 @@
+# What there is: `make help`. Each target does the set-up itself where it is needed.
+
+# The first CPython 3.11 or 3.12 that runs; another by `make PYTHON=/path/to/python3.12`.
+FITTING := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do $$p -c '$(FITTING)' 2>/dev/null && { echo $$p; exit; }; done; echo python3)
+BIN := .venv/bin
+# The stages that DVC starts are `python -m …`: they must find the environment's.
+RUN := PATH="$(CURDIR)/$(BIN):$$PATH"
+DOCKER ?= docker
+TAG ?= latest
+export DOCKER_BUILDKIT := 1
+
+# The train image is built for CUDA where there is a GPU, else as the CPU build that only tests need.
+GPU := $(wildcard /dev/nvidia0)
+TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
+
+.DEFAULT_GOAL := help
+.PHONY: help python setup repro test lint serve mlflow bench images wheels clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+python:
+	@echo $(PYTHON)
+
+setup:  ## the virtual environment .venv with the locked versions (no-op when it is there)
+	@$(PYTHON) scripts/setup.py
+
+repro: setup  ## run the pipeline: prepare, train, export, evaluate; then print the results
+	@$(RUN) $(BIN)/dvc repro
+	@$(RUN) $(BIN)/python -m pipeline.summary
+
+serve: setup  ## open the chat on http://localhost:7860
+	@$(RUN) $(BIN)/python -m serve
+
+mlflow: setup  ## open the tracked runs on http://localhost:5000
+	@$(RUN) $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
+
+test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
+	@$(RUN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## ruff's rules and format, mypy's types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: setup  ## measure the pipeline on this machine
+	@$(RUN) $(BIN)/python -m benchmarks.pipeline
+
+images: wheels  ## build the container images tunesmith-serve and tunesmith-train
+	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .
+	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) .
+
+# The CPU wheel of torch that the train image's test build takes from its context: where it cannot be had, the build
+# asks PyTorch's own index. Python 3.11 is what its base image has.
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+CPU_WHEEL := --quiet --no-deps --only-binary=:all: --python-version 3.11 --dest wheels torch==$(TORCH)+cpu
+wheels: setup
+	@$(if $(GPU),,ls wheels/torch-$(TORCH)+cpu-* >/dev/null 2>&1 || $(BIN)/pip download $(CPU_WHEEL) 2>/dev/null \
+	  || echo "no CPU wheel of torch $(TORCH) from pip's index: the image build asks PyTorch's")
+
+clean:  ## remove what can be made again; data/raw, checkpoints, tracked runs and models stay
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info wheels/*.whl
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

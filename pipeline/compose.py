@@ -1,0 +1,94 @@
+"""conf/ becomes params.yaml, the one file of settings that DVC watches.
+
+DVC composes conf/ itself in `dvc exp run`, with that experiment's overrides, and then sets DVC_EXP_NAME: this stage
+keeps such a file. Under plain `dvc repro` it composes conf/ anew, which also puts a hand-edited params.yaml right.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from pipeline.config import load
+from pipeline.errors import UserError
+from pipeline.files import write_text
+
+CONF = Path("conf")
+PARAMS = Path("params.yaml")
+
+
+def main() -> None:
+    """Writes params.yaml and prints what changed in it."""
+    try:
+        if os.environ.get("DVC_EXP_NAME"):
+            load(read_params(PARAMS))
+            return
+        composed = compose(CONF)
+        load(composed)
+        if PARAMS.is_file():
+            print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))
+        write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
+    except UserError as error:
+        sys.exit(f"compose: {error}")
+
+
+def compose(conf: Path, overrides: list[str] | None = None) -> DictConfig:
+    """The configuration that a conf folder and overrides compose to.
+
+    Raises:
+        UserError: an override or a file in conf/ that Hydra cannot use.
+    """
+    try:
+        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+            return hydra.compose("config", overrides=overrides or [])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{conf}/ does not compose: {' '.join(str(error).split())}") from error
+
+
+def read_params(path: Path) -> DictConfig:
+    """An earlier params.yaml.
+
+    Raises:
+        UserError: it is not YAML, or no mapping.
+    """
+    try:
+        params = OmegaConf.load(path)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}; git restore {path}") from error
+    if not isinstance(params, DictConfig):
+        raise UserError(f"{path} holds no keys; git restore {path}")
+    return params
+
+
+def plain(composed: DictConfig) -> Any:
+    """A configuration as dictionaries and lists."""
+    return OmegaConf.to_container(composed, resolve=True)
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; an empty mapping has none."""
+    if not isinstance(values, dict):
+        return {prefix: values}
+    return {
+        path: value
+        for key, entry in values.items()
+        for path, value in flatten(entry, f"{prefix}.{key}" if prefix else str(key)).items()
+    }
+
+
+def print_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """One line for each key that differs from the committed params.yaml."""
+    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    for key in changed:
+        print(f"  {key}: {before.get(key, '(new)')} -> {after.get(key, '(gone)')}")
+    print(f"params.yaml: {len(changed)} changed" if changed else "params.yaml: unchanged")
+
+
+if __name__ == "__main__":
+    main()

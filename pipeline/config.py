@@ -1,0 +1,209 @@
+"""The configuration as frozen dataclasses: every key that exists, its type, and what it may be.
+
+Values stand in conf/ alone; there are no defaults here. Stages get these objects and never Hydra's.
+"""
+
+import types
+import typing
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from pipeline.data.settings import DataSettings
+from pipeline.data.settings import validate as validate_data
+from pipeline.errors import UserError
+
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
+# llama.cpp's names; what the loader of the served version quantizes to
+QUANTIZATIONS = (
+    "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
+    "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
+)  # fmt: skip
+
+
+def limited(*, least: float | None = None, above: float | None = None, most: float | None = None) -> Any:
+    """A number within bounds; `above` excludes its bound, the others do not."""
+    return field(metadata={"least": least, "above": above, "most": most})
+
+
+def one_of(*values: str) -> Any:
+    """A text, or a list of texts, out of these."""
+    return field(metadata={"values": values})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which base model is tuned."""
+
+    name: str
+    path: str
+    revision: str | None
+    merge_path: str | None
+    merge_revision: str | None
+    chat_template: str | None
+    load_in_4bit: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """The adapter: rank, scale, dropout, and the projections it sits on."""
+
+    r: int = limited(least=1, most=1024)
+    alpha: int = limited(least=1)
+    dropout: float = limited(least=0, most=0.9)
+    target_modules: list[str] = field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How the model is tuned."""
+
+    method: str = one_of("lora", "qlora", "full")
+    engine: str = one_of("auto", "trl", "unsloth")
+    lora: LoraSettings = field()
+    lr: float = limited(above=0)
+    scheduler: str = one_of(*SCHEDULERS)
+    warmup_ratio: float = limited(least=0, most=1)
+    weight_decay: float = limited(least=0)
+    max_grad_norm: float = limited(above=0)
+    optimizer: str = field()
+    batch_size: int = limited(least=1)
+    gradient_accumulation_steps: int = limited(least=1)
+    epochs: float = limited(above=0)
+    max_steps: int | None = limited(least=1)
+    stop_step: int | None = limited(least=1)
+    max_length: int = limited(least=8)
+    group_by_length: bool = field()
+    gradient_checkpointing: bool = field()
+    seed: int = limited(least=0)
+    save_steps: int = limited(least=1)
+    save_total_limit: int = limited(least=1)
+    eval_steps: int = limited(least=1)
+    eval_batch_size: int = limited(least=1)
+    logging_steps: int = limited(least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """Which GGUF files are made."""
+
+    quantizations: list[str] = one_of(*QUANTIZATIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings:
+    """What base, tuned and exported models are asked."""
+
+    prompts: list[str]
+    max_new_tokens: int = limited(least=1)
+    max_length: int = limited(least=8)
+    batch_size: int = limited(least=1)
+    max_rows: int | None = limited(least=1)
+    max_questions: int | None = limited(least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingSettings:
+    """Where runs are recorded."""
+
+    enabled: bool
+    experiment: str
+    uri: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeSettings:
+    """What this machine offers; no stage's result depends on it."""
+
+    device: str = one_of("auto", "cpu", "cuda")
+    checkpoint_root: str = field()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that conf/ composes to."""
+
+    model: ModelSettings
+    data: DataSettings
+    train: TrainSettings
+    export: ExportSettings
+    evaluate: EvaluateSettings
+    tracking: TrackingSettings
+    runtime: RuntimeSettings
+
+
+def load(composed: DictConfig) -> Config:
+    """Checks a composed configuration and gives it its types.
+
+    Raises:
+        UserError: an unknown or missing key, a value of the wrong type or out of range; the message names the key.
+    """
+    config = _build(Config, OmegaConf.to_container(composed, resolve=True), "")
+    validate_data(config.data)
+    if (config.train.method == "qlora") != config.model.load_in_4bit:
+        raise UserError(
+            f"train.method is {config.train.method} and model.load_in_4bit is {config.model.load_in_4bit}; "
+            "qlora tunes a 4-bit base and needs both (model.load_in_4bit=true train=qlora)"
+        )
+    return config
+
+
+def _build(kind: type, values: Any, path: str) -> Any:
+    """An instance of the dataclass `kind` from a mapping, its keys checked one by one."""
+    if not isinstance(values, dict):
+        raise UserError(f"{path or 'the configuration'} is {values!r}; it must be a mapping of keys to values")
+    known = {f.name: f for f in fields(kind)}
+    prefix = f"{path}." if path else ""
+    for key in values:
+        if key not in known:
+            raise UserError(f"{prefix}{key} is not a key of the configuration; {path or 'it'} has {', '.join(known)}")
+    for key in known:
+        if key not in values:
+            raise UserError(f"{prefix}{key} is missing; set it in conf/{path.split('.')[0] or key}/")
+    hints = typing.get_type_hints(kind)
+    return kind(**{key: _value(hints[key], known[key].metadata, values[key], prefix + key) for key in values})
+
+
+def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
+    """`value` as the annotated type, within its limits."""
+    if hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, path)
+    if isinstance(hint, types.UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list) or (limits.get("values") and not value):
+            raise UserError(f"{path} is {value!r}; it must be a list, as in [a, b]")
+        (item,) = typing.get_args(hint)
+        return [_value(item, limits, entry, f"{path}[{index}]") for index, entry in enumerate(value)]
+    return _within(_typed(hint, value, path), limits, path)
+
+
+def _typed(hint: type, value: Any, path: str) -> Any:
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 2e-4 as a text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not hint:
+        names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+        raise UserError(f"{path} is {value!r}; it must be {names[hint.__name__]}")
+    return value
+
+
+def _within(value: Any, limits: Any, path: str) -> Any:
+    allowed = limits.get("values")
+    if allowed and value not in allowed:
+        raise UserError(f"{path} is {value!r}; it may be {', '.join(allowed)}")
+    least, above, most = limits.get("least"), limits.get("above"), limits.get("most")
+    # Written so that NaN, which compares to nothing, is out of every bound.
+    inside = (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
+    if not inside:
+        bounds = [f"at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
+        bounds += [f"at most {most}"] * (most is not None)
+        raise UserError(f"{path} is {value}; it may be {' and '.join(bounds)}")
+    return value

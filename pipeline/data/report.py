@@ -1,0 +1,70 @@
+"""The figures of a `prepare` run: reports/prepare.json and the table that closes it."""
+
+import hashlib
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.data.formats import Messages
+from pipeline.data.questions import Question
+
+LENGTH_BOUNDS = (32, 128, 512, 2048, 8192)  # characters
+
+
+def split_report(conversations: Iterable[Messages]) -> dict[str, Any]:
+    """Rows and digest of a split. The digest is of the messages in their order, not of the Parquet file around them."""
+    rows, digest = 0, hashlib.sha256()
+    for messages in conversations:
+        rows += 1
+        digest.update(json.dumps(messages, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+    return {"rows": rows, "sha256": digest.hexdigest()}
+
+
+def length_histogram(conversations: Iterable[Messages]) -> dict[str, dict[str, int]]:
+    """For each role, how many messages have at most so many characters, and more than the bound before."""
+    labels = [f"<= {bound}" for bound in LENGTH_BOUNDS] + [f"> {LENGTH_BOUNDS[-1]}"]
+    counts: Counter[tuple[str, int]] = Counter()
+    for messages in conversations:
+        counts.update((message["role"], bisect_left(LENGTH_BOUNDS, len(message["content"]))) for message in messages)
+    roles = sorted({role for role, _ in counts})
+    return {role: {label: counts[role, place] for place, label in enumerate(labels)} for role in roles}
+
+
+def question_report(given: list[Question], kept: list[Question]) -> dict[str, Any]:
+    """How many questions were given, stood in the training split and were kept, and the kept ones by group."""
+    groups = Counter(question["group"] for question in kept)
+    return {
+        "given": len(given),
+        "in_training": len(given) - len(kept),
+        "kept": len(kept),
+        "groups": dict(sorted(groups.items())),
+    }
+
+
+def print_table(report: dict[str, Any], seconds: float) -> None:
+    """Prints what was read, dropped and written."""
+    table = Table(
+        "file", "format", "rows", "usable", "dropped", title=f"prepare: {report['data']}", title_justify="left"
+    )
+    for file in report["files"]:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in file["dropped"].items())
+        table.add_row(file["file"], file["format"], f"{file['rows']:,}", f"{file['usable']:,}", dropped or "none")
+    console = Console()
+    console.print(table)
+    splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report["splits"].items())
+    questions = report["questions"]
+    console.print(f"exact duplicates dropped: {report['duplicates']:,}", highlight=False)
+    console.print(f"splits: {splits}", highlight=False)
+    console.print(
+        f"questions: {questions['kept']:,}, {questions['in_training']:,} left out as trained on", highlight=False
+    )
+    if report["revision"]:
+        console.print(f"revision: {report['revision']}", highlight=False, soft_wrap=True)
+    for name, reason in report["not_read"].items():
+        console.print(f"not read: {name} ({reason})", highlight=False, soft_wrap=True)
+    console.print(f"{seconds:.1f} s", highlight=False)

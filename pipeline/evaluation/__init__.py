@@ -1,0 +1,1 @@
+"""How models are measured: loss, questions with known answers, prompts, the report."""

@@ -1,0 +1,91 @@
+"""Artifacts that are either complete under their final name or not there at all."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+
+
+@contextmanager
+def atomic_path(final: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `final` and renames it there when the block ends well.
+
+    The block may make a file or a folder at the yielded path. Where `final` exists it is replaced. When the block
+    raises, the temporary path is removed and `final` is left as it was. What a killed process left of an earlier try
+    is removed first: one process at a time may write a `final`.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    temporary, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old.tmp")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)
+        yield temporary
+        _flush(temporary)
+        if final.is_dir() and not final.is_symlink():  # a folder cannot be replaced, nor be removed in one step
+            _remove(aside)
+            final.rename(aside)
+        os.replace(temporary, final)
+    except Exception as error:
+        reason = _unwritable(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {final}: {reason}; make room or grant access there, then run again") from error
+    finally:
+        _remove(temporary)
+        _remove(aside)
+
+
+def write_text(final: Path, text: str) -> None:
+    """Writes `text` as UTF-8 to `final`, atomically."""
+    with atomic_path(final) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(final: Path, value: Any) -> None:
+    """Writes `value` as indented JSON to `final`, atomically; NaN and infinity are refused."""
+    write_text(final, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file, or of a folder: its files' relative names and contents, in sorted order."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for file_path in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file_path.relative_to(path).as_posix()}\0{sha256(file_path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _unwritable(error: Exception) -> str | None:
+    """Why the disk refused, if it is the disk that `error` speaks of; libraries in other languages say it in words."""
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if (isinstance(error, OSError) and error.errno == number) or os.strerror(number) in str(error):
+            return os.strerror(number)
+    return None
+
+
+def _flush(path: Path) -> None:
+    """Forces a file, or each file of a folder, to the disk: a rename must not outlive its content."""
+    for file_path in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
+        descriptor = os.open(file_path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

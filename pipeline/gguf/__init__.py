@@ -1,0 +1,1 @@
+"""From a merged model to GGUF files that the server loads: source, convert, quantize, verify."""

@@ -1,0 +1,74 @@
+"""A Hugging Face model folder becomes an unquantized GGUF, by llama.cpp's own converter.
+
+    python -m pipeline.gguf.convert LLAMA_CPP_TREE MODEL_FOLDER FILE      what `convert` runs, in a process of its own
+
+The converter knows a BPE tokenizer by a hash over sample text and refuses others. A tokenizer made elsewhere with a
+split pattern that llama.cpp implements is as good: such a one is told by the pattern in its tokenizer.json.
+"""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.gguf.source import llama_cpp_tree
+
+OUT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Split pattern -> llama.cpp's name of the pre-tokenizer that implements it; digits by threes, and singly.
+SPLIT_PATTERNS = {rf"{_WORDS}\p{{N}}{{1,3}}{_REST}": "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
+
+
+def convert(model: Path, file: Path, out_type: str) -> None:
+    """Writes `model` as `file`, in the 16 or 32 bit that `out_type` names.
+
+    Raises:
+        UserError: the converter does not know the architecture or the tokenizer, or the disk refuses.
+    """
+    command = [sys.executable, "-m", "pipeline.gguf.convert", str(llama_cpp_tree()), str(model), str(file), out_type]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode != 0:
+        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"llama.cpp's converter cannot write {file.name} from {model}: {reason}")
+
+
+def split_pattern(tokenizer_json: Path) -> str | None:
+    """The regular expression by which a tokenizer.json splits text into words."""
+    pre_tokenizer: dict[str, Any] = json.loads(tokenizer_json.read_text(encoding="utf-8")).get("pre_tokenizer") or {}
+    for step in pre_tokenizer.get("pretokenizers", [pre_tokenizer]):
+        if step.get("type") == "Split":
+            return step["pattern"].get("Regex")
+    return None
+
+
+def _run_converter(tree: str, model: str, file: str, out_type: str) -> None:
+    """Runs the converter in this process, with the fallback for tokenizers that it does not know."""
+    os.environ.pop("NO_LOCAL_GGUF", None)
+    sys.path.insert(0, tree)
+    sys.path.insert(1, str(Path(tree) / "gguf-py"))
+    from conversion.base import TextModel
+
+    by_hash = TextModel.get_vocab_base_pre
+
+    def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
+        try:
+            return by_hash(self, tokenizer)
+        except NotImplementedError:
+            pattern = split_pattern(Path(model) / "tokenizer.json")
+            if pattern not in SPLIT_PATTERNS:
+                raise
+            return SPLIT_PATTERNS[pattern]
+
+    TextModel.get_vocab_base_pre = by_hash_or_pattern
+    sys.argv = ["convert_hf_to_gguf.py", model, "--outfile", file, "--outtype", OUT_TYPES[out_type]]
+    runpy.run_path(str(Path(tree) / "convert_hf_to_gguf.py"), run_name="__main__")
+
+
+if __name__ == "__main__":
+    _run_converter(*sys.argv[1:])

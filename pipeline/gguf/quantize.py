@@ -1,0 +1,25 @@
+"""Quantizes a GGUF through the llama.cpp that is installed, so that quantizer and server are one version."""
+
+import os
+from pathlib import Path
+
+import llama_cpp
+
+from pipeline.errors import UserError
+from serve.llama import last_error
+
+
+def quantize(source: Path, file: Path, kind: str) -> None:
+    """Writes `source`, an unquantized GGUF, as `file` in the type `kind`, one of llama.cpp's names such as Q4_K_M.
+
+    Rows that 256 does not divide cannot be K-quants; llama.cpp gives those a larger type.
+
+    Raises:
+        UserError: llama.cpp refuses, or the disk does.
+    """
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}")
+    params.nthread = os.cpu_count() or 1
+    status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(file), params)
+    if status != 0:
+        raise UserError(f"llama.cpp cannot quantize {source.name} to {kind}: {last_error()}")

@@ -1,0 +1,225 @@
+"""The llama.cpp sources that belong to the installed llama-cpp-python: its converter, and the wheel built from them.
+
+    python -m pipeline.gguf.source           prints the folder of the converter
+    python -m pipeline.gguf.source --wheel   builds the wheel where it is not cached, and prints its path
+
+Both come from one sdist, checked by hash, so that converter, quantizer and server are one version. They are kept under
+`${XDG_CACHE_HOME:-~/.cache}/tunesmith`; with them there, nothing here touches the network. Only the standard library is
+imported: `scripts/setup.py` runs this before anything is installed.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.files import atomic_path, sha256
+
+VERSION = "0.3.36"
+SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+
+# What the converter reads, of 200 MB of sources: its modules, and the vocabularies and chat templates it looks up.
+CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE")
+
+# The plain AVX2 build: with -march=native a virtual machine with AMX crashed on every quantized model.
+CMAKE_FLAGS = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
+
+# llama.cpp's `common` library is not part of the wheel, yet takes 8 of 10 minutes; the sdist forces it on.
+COMMON_ON = 'set(LLAMA_BUILD_COMMON ON CACHE BOOL "Build llama.cpp common library" FORCE)'
+
+
+def llama_cpp_tree() -> Path:
+    """The folder that holds `convert_hf_to_gguf.py`, `conversion/`, `gguf-py/` and `models/`; fetched on first use.
+
+    Raises:
+        UserError: no package index answers, its file is not the expected one, or the disk refuses.
+    """
+    tree = cache_folder() / "llama.cpp"
+    if not _is_complete(tree):
+        with _exclusive():
+            if not _is_complete(tree):  # another process may have been first
+                with _unpacked_sdist() as source:
+                    _keep_converter(source)
+    return tree
+
+
+def llama_cpp_wheel(constraints: Path | None = None) -> Path:
+    """A wheel of llama-cpp-python for this machine; compiled on first use, in 2 minutes on 2 cores.
+
+    Args:
+        constraints: a pip constraints file that fixes the versions of the build's own tools.
+
+    Raises:
+        UserError: as `llama_cpp_tree`, or the compiler fails.
+    """
+    if cached := cached_wheel():
+        return cached
+    with _exclusive():
+        if cached := cached_wheel():  # another process may have been first
+            return cached
+        with _unpacked_sdist() as source:
+            _keep_converter(source)
+            _leave_out_common(source / "CMakeLists.txt")
+            built = _build(source, constraints)
+            with atomic_path(_wheel_folder() / built.name) as temporary:
+                shutil.move(built, temporary)
+            return _wheel_folder() / built.name
+
+
+def cached_wheel() -> Path | None:
+    """The wheel that an earlier call has built with the same flags on the same kind of machine."""
+    return next(iter(sorted(_wheel_folder().glob("*.whl"))), None)
+
+
+def cache_folder() -> Path:
+    """Where this version's files are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "tunesmith" / f"llama_cpp_python-{VERSION}"
+
+
+def cmake_flags() -> str:
+    """The flags of the build; `CMAKE_ARGS` adds to them and wins over them (`-DGGML_CUDA=ON`, say)."""
+    return f"{CMAKE_FLAGS} {os.environ.get('CMAKE_ARGS', '')}".strip()
+
+
+def _wheel_folder() -> Path:
+    """The wheel's folder; its name stands for all that the compiled libraries depend on, Python not among it."""
+    kind = "\n".join([cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
+    return cache_folder() / "wheels" / hashlib.sha256(kind.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _exclusive() -> Iterator[None]:
+    """Holds other processes back, so that jobs started at once fetch and compile one time between them."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; set XDG_CACHE_HOME to a writable folder") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob("work-*"):  # of a process that was killed, since the lock is ours
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+@contextmanager
+def _unpacked_sdist() -> Iterator[Path]:
+    """Yields the sdist's folder, fetched and checked; it is gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="work-", dir=cache_folder(), ignore_cleanup_errors=True) as work:
+        archive = _download(Path(work) / "sdist")
+        if (found := sha256(archive)) != SDIST_SHA256:
+            raise UserError(
+                f"{archive.name} from the package index has sha256 {found}, expected {SDIST_SHA256}: "
+                "the index or a cache on the way serves another file; try `pip cache purge` or another index"
+            )
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(Path(work) / "source")  # noqa: S202, its hash is the one expected
+        except OSError as error:
+            raise UserError(f"cannot unpack {archive.name} in {work}: {error.strerror or error}; make room") from error
+        yield Path(work) / "source" / f"llama_cpp_python-{VERSION}"
+
+
+def _download(into: Path) -> Path:
+    """Fetches the sdist through pip, and so from whichever index pip is configured for."""
+    requirement = f"llama-cpp-python=={VERSION}"
+    command = ["download", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(into), requirement]
+    done = _pip(command)
+    archives = list(into.glob("*.tar.gz"))
+    if done.returncode or not archives:
+        raise UserError(
+            f"cannot fetch the sources of {requirement} with pip ({_last_error(done)}); "
+            "check the network and pip's index, then run again"
+        )
+    return archives[0]
+
+
+def _keep_converter(source: Path) -> None:
+    """Moves the converter's part of the sources to its final place; a folder there is complete."""
+    tree = cache_folder() / "llama.cpp"
+    if _is_complete(tree):
+        return
+    with atomic_path(tree) as temporary:
+        temporary.mkdir()
+        for part in CONVERTER_PARTS:
+            original = source / "vendor" / "llama.cpp" / part
+            copy = shutil.copytree if original.is_dir() else shutil.copy2
+            copy(original, temporary / part)
+        for expectation in temporary.glob("models/*.gguf.*"):  # of llama.cpp's own tests
+            expectation.unlink()
+        (temporary / "sdist.sha256").write_text(SDIST_SHA256 + "\n")
+
+
+def _is_complete(tree: Path) -> bool:
+    marker = tree / "sdist.sha256"
+    return marker.is_file() and marker.read_text().strip() == SDIST_SHA256
+
+
+def _leave_out_common(cmake_lists: Path) -> None:
+    text = cmake_lists.read_text()
+    if text.count(COMMON_ON) != 1:
+        raise UserError(f"CMakeLists.txt of llama-cpp-python {VERSION} lacks the line {COMMON_ON!r}; mend {__file__}")
+    cmake_lists.write_text(text.replace(COMMON_ON, COMMON_ON.replace(" ON ", " OFF ", 1)))
+
+
+def _build(source: Path, constraints: Path | None) -> Path:
+    environment = {"CMAKE_ARGS": cmake_flags(), "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
+    if constraints:  # pip before 25.3 reads the first for the tools of a build, later ones the second
+        environment |= dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(constraints.resolve()))
+    wheels = source.parent / "wheel"
+    done = _pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], environment)
+    built = list(wheels.glob("*.whl"))
+    if done.returncode or not built:
+        log = cache_folder() / "build.log"
+        log.write_text(done.stdout)
+        raise UserError(f"llama-cpp-python {VERSION} does not compile ({_last_error(done)}); the whole output is {log}")
+    return built[0]
+
+
+def _pip(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
+        env=os.environ | (environment or {}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+
+
+def _last_error(done: subprocess.CompletedProcess[str]) -> str:
+    """The line of a command's output that says most: the last that speaks of an error, else the last."""
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in done.stdout.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(CMake )?(fatal )?error\b|.*: (fatal )?error:", line, re.IGNORECASE)]
+    return (errors or lines or [f"status {done.returncode}"])[-1]
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.gguf.source", description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", action="store_true", help="build the wheel and print its path")
+    parser.add_argument("--constraints", type=Path, help="pip constraints file for the build's own tools")
+    arguments = parser.parse_args()
+    try:
+        print(llama_cpp_wheel(arguments.constraints) if arguments.wheel else llama_cpp_tree())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

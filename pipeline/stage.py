@@ -1,0 +1,63 @@
+"""What every stage's `main` stands in: the configuration checked, outputs in the right folder, errors in one line."""
+
+import ctypes
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from pipeline.config import Config, load
+from pipeline.errors import UserError
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
+    """Makes `main(config, out)` a Hydra task function.
+
+    `out` is where outputs go: the workspace under DVC, the job's own folder in a sweep. Inputs are always relative to
+    the working folder. A `UserError` ends in its one line and status 1; in a sweep it only ends its job.
+    """
+
+    @functools.wraps(main)
+    def run(composed: DictConfig) -> Any:
+        logging.captureWarnings(True)
+        hydra = HydraConfig.get()
+        die_with_parent()
+        try:
+            return main(load(composed), Path(hydra.runtime.output_dir))
+        except UserError as error:
+            if hydra.mode == RunMode.MULTIRUN:
+                raise
+            sys.exit(f"{main.__module__.rpartition('.')[2]}: {error}{recovery_hint()}")
+
+    # Hydra finds conf/ from the module that the task function stands in.
+    run.__module__ = main.__module__
+    return run
+
+
+def root() -> Path:
+    """The repository: DVC names it, also when it runs a stage in a temporary copy; else the working folder."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+def recovery_hint() -> str:
+    """The command that brings back what DVC removed before the stage ran, if there was anything."""
+    lock = Path("dvc.lock")
+    if "DVC_ROOT" not in os.environ or not lock.is_file():
+        return ""
+    return " (the last recorded results come back with: git restore reports && dvc checkout -f)"
+
+
+def die_with_parent() -> None:
+    """Asks Linux to end this process when its parent, such as `dvc`, is gone: no stage may run on as an orphan."""
+    if sys.platform == "linux" and "DVC_ROOT" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,129 @@
+"""Two engines behind one function: TRL with PEFT everywhere, Unsloth on a GPU where it is installed."""
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from pipeline.config import ModelSettings, TrainSettings
+from pipeline.errors import UserError
+from pipeline.training.chat import unreadable
+
+
+def choose_engine(wanted: str, device: str) -> str:
+    """`trl` or `unsloth`; `auto` takes Unsloth on a GPU where it is installed.
+
+    Raises:
+        UserError: Unsloth is asked for but not installed.
+    """
+    installed = importlib.util.find_spec("unsloth") is not None
+    if wanted == "unsloth" and not installed:
+        raise UserError("train.engine is unsloth, which is not installed; pip install -e .[unsloth], or take trl")
+    if wanted == "auto":
+        return "unsloth" if installed and device == "cuda" else "trl"
+    return wanted
+
+
+def choose_device(wanted: str) -> str:
+    """`cuda` or `cpu`.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("runtime.device is cuda but PyTorch sees no GPU; take runtime.device=auto or check the driver")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def load_model(engine: str, model: ModelSettings, train: TrainSettings, device: str) -> Any:
+    """The base model, ready to train on `device`: with its adapter, or whole under `train.method: full`.
+
+    Raises:
+        UserError: the weights cannot be loaded.
+    """
+    return load_unsloth(model, train) if engine == "unsloth" else load_trl(model, train, device)
+
+
+def load_base(
+    path: str, revision: str | None, device: str, dtype: torch.dtype, load_in_4bit: bool = False
+) -> PreTrainedModel:
+    """Base weights as they are, for training, merging or scoring.
+
+    Args:
+        path: a folder, or a name on the hub.
+        revision: branch, tag or commit on the hub.
+        device: `cpu` or `cuda`.
+        dtype: of the weights that are not in 4 bit.
+        load_in_4bit: quantize to NF4 while loading; needs bitsandbytes and a GPU.
+
+    Raises:
+        UserError: the weights cannot be loaded.
+    """
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            dtype=dtype,
+            device_map={"": device},
+            quantization_config=four_bit if load_in_4bit else None,
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise UserError(unreadable(path, error)) from error
+
+
+def load_trl(model: ModelSettings, train: TrainSettings, device: str) -> Any:
+    """Transformers' model with PEFT's adapter; adapters are float32 and compute is bf16 on a GPU."""
+    dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
+    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit)
+    if train.method == "full":
+        return base
+    lora = LoraConfig(
+        r=train.lora.r,
+        lora_alpha=train.lora.alpha,
+        lora_dropout=train.lora.dropout,
+        target_modules=list(train.lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    # Pure bf16 adapters would lose small updates: PEFT keeps them in float32 here.
+    return get_peft_model(base, lora, autocast_adapter_dtype=True)
+
+
+def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
+    """Unsloth's patched model with its adapter."""
+    # Its compile cache would land in the working folder, among the user's files.
+    os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path.home() / ".cache/tunesmith/unsloth"))
+    from unsloth import FastLanguageModel  # patches Transformers when imported, so only when chosen
+
+    try:
+        base, _ = FastLanguageModel.from_pretrained(
+            model_name=model.path,
+            revision=model.revision,
+            max_seq_length=train.max_length,
+            load_in_4bit=model.load_in_4bit,
+            full_finetuning=train.method == "full",
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(unreadable(model.path, error)) from error
+    if train.method == "full":
+        return base
+    return FastLanguageModel.get_peft_model(
+        base,
+        r=train.lora.r,
+        lora_alpha=train.lora.alpha,
+        lora_dropout=train.lora.dropout,
+        target_modules=list(train.lora.target_modules),
+        use_gradient_checkpointing="unsloth" if train.gradient_checkpointing else False,
+        random_state=train.seed,
+        max_seq_length=train.max_length,
+    )

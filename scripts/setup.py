@@ -1,0 +1,302 @@
+"""Makes the virtual environment: the locked versions, torch's CPU build where there is no GPU, llama.cpp compiled once.
+
+    python3.11 scripts/setup.py                      .venv, with all that `make` needs
+    python3.11 scripts/setup.py --extras pipeline,unsloth --venv DIR --deps-only
+
+Runs under a bare CPython 3.11 or 3.12. A second call returns at once; an interrupted one goes on where it stopped.
+
+Environment:
+    TUNESMITH_TORCH   auto (default: the CPU build unless there is an NVIDIA GPU), cpu, or cuda
+    CMAKE_ARGS        added to llama.cpp's build flags
+Wheels in `wheels/` are found besides those of pip's own index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+CONSTRAINTS = ROOT / "constraints.txt"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own
+STEPS = 4
+
+
+class SetupError(Exception):
+    """What stops the set-up: one line that ends with what to do."""
+
+
+def main() -> int:
+    """Looks at the machine first, so that what it lacks is said before minutes of work, not after."""
+    arguments = parse_arguments()
+    extras = [extra for extra in arguments.extras.split(",") if extra]
+    venv = Venv(arguments.venv)
+    try:
+        check_python()
+        digest = lock_digest(arguments.extras)
+        if venv.is_ready(digest):
+            return 0
+        check_tools(extras)
+        step(1, f"virtual environment in {venv.folder}")
+        venv.make()
+        if "pipeline" in extras:
+            install_torch(venv)
+        install_llama_cpp(venv)
+        install_packages(venv, extras, arguments.deps_only)
+        venv.stamp.write_text(digest)
+    except SetupError as error:
+        print(f"setup: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nsetup: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Makes the virtual environment.")
+    parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
+    parser.add_argument("--extras", default="pipeline,dev", help="by commas; '' for the server alone")
+    parser.add_argument("--deps-only", action="store_true", help="leave out this project itself, as images do")
+    return parser.parse_args()
+
+
+def lock_digest(extras: str) -> str:
+    """Changes with everything that says what is to be installed."""
+    digest = hashlib.sha256(extras.encode())
+    for path in (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+# what the machine has
+
+
+def check_python() -> None:
+    """This interpreter's version, and the modules that Debian keeps in a package of their own."""
+    version = "{}.{}".format(*sys.version_info)
+    if version not in ("3.11", "3.12"):
+        raise SetupError(
+            f"Python {version} does not fit, 3.11 and 3.12 do: apt-get install python3.11-venv (python3.12-venv on "
+            "Ubuntu 24.04), or name another with `make PYTHON=/path/to/python3.12`"
+        )
+    if not all(importlib.util.find_spec(module) for module in ("venv", "ensurepip")):
+        raise SetupError(f"this Python lacks its venv module: apt-get install python{version}-venv")
+
+
+def check_tools(extras: list[str]) -> None:
+    """The git that DVC works with, and a C++ compiler unless llama.cpp has been compiled before."""
+    if "pipeline" in extras and not shutil.which("git"):
+        raise SetupError("git is missing: apt-get install git")
+    compilers = os.environ.get("CXX", "").split()[:1] or ["c++", "g++", "clang++"]
+    if not any(map(shutil.which, compilers)) and not llama_source().cached_wheel():
+        raise SetupError(f"no C++ compiler ({', '.join(compilers)}) to build llama.cpp with: apt-get install g++ make")
+
+
+def wants_cuda() -> bool:
+    """What TUNESMITH_TORCH says; by itself, whether an NVIDIA driver answers."""
+    choice = os.environ.get("TUNESMITH_TORCH") or "auto"
+    if choice not in ("auto", "cpu", "cuda"):
+        raise SetupError(f"TUNESMITH_TORCH={choice} is not known; it may be auto, cpu or cuda")
+    return choice == "cuda" or (choice == "auto" and has_gpu())
+
+
+def has_gpu() -> bool:
+    """Whether there is an NVIDIA GPU; under WSL there is no device file, but nvidia-smi."""
+    return Path("/dev/nvidia0").exists() or run_silently(["nvidia-smi", "-L"])
+
+
+# what is installed
+
+
+def install_torch(venv: Venv) -> None:
+    """The locked torch: the CPU build unless CUDA is wanted, since that brings several GB of libraries."""
+    version = locked_version("torch")
+    cuda = wants_cuda()
+    step(2, f"torch {version}, {'CUDA' if cuda else 'CPU'} build")
+    if venv.version_of("torch").partition("+")[0] == version:
+        return
+    if cuda:
+        venv.pip("install", f"torch=={version}")
+    else:
+        venv.pip("install", "--no-deps", *cpu_torch(venv, version))
+
+
+def cpu_torch(venv: Venv, version: str) -> list[str]:
+    """What makes pip install a torch without CUDA: a build named so, else one that needs none of CUDA's parts."""
+    offers = (
+        [*find_links(), f"torch=={version}+cpu"],
+        ["--retries=1", "--timeout=15", f"--index-url={CPU_INDEX}", f"torch=={version}+cpu"],
+        [*find_links(), f"torch=={version}"],  # other processors' and macOS's builds are named plainly
+    )
+    for arguments in offers:
+        needs = venv.requirements_of(arguments)
+        if needs is not None and not brings_cuda(needs):
+            return arguments
+    raise SetupError(
+        f"no CPU build of torch {version} for CPython {platform.python_version()}: pip's index offers none and "
+        f"{CPU_INDEX} does not answer; put a wheel of it in ./wheels/, or set TUNESMITH_TORCH=cuda to accept the "
+        "CUDA build (several GB)"
+    )
+
+
+def brings_cuda(requirements: list[str]) -> bool:
+    """Whether a torch with these requirements installs CUDA's libraries here."""
+    return platform.system() == "Linux" and any(re.match(r"nvidia-|cuda-|triton\b", need) for need in requirements)
+
+
+def install_llama_cpp(venv: Venv) -> None:
+    """The wheel that is built from the sdist; its converter, which export needs, is kept on the way."""
+    version = llama_source().VERSION
+    known = llama_source().cached_wheel()
+    step(3, f"llama-cpp-python {version}, {'compiled before' if known else 'compiled here: 2 minutes on 2 cores'}")
+    if venv.version_of("llama-cpp-python") == version:
+        return
+    arguments = ["-m", "pipeline.gguf.source", "--wheel", "--constraints", str(CONSTRAINTS)]
+    wheel = venv.call([str(venv.python), *arguments])
+    venv.pip("install", "--no-deps", wheel)
+
+
+def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
+    """What pyproject.toml names, in the locked versions."""
+    import tomllib  # which 3.10 lacks: check_python() comes first
+
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project, optional = pyproject["project"], pyproject["project"]["optional-dependencies"]
+    if unknown := [extra for extra in extras if extra not in optional]:
+        raise SetupError(f"no extra {', '.join(unknown)} in pyproject.toml; it has {', '.join(optional)}")
+    step(4, f"packages for {', '.join(extras) or 'the server'}")
+    resolved = [need for extra in extras if extra != "unsloth" for need in optional[extra]]
+    builders = [] if deps_only else pyproject["build-system"]["requires"]
+    venv.pip("install", *find_links(), *builders, *project["dependencies"], *resolved)
+    if "unsloth" in extras:  # names all it needs, as it asks for a certifi newer than others were locked with
+        venv.pip("install", "--no-deps", *optional["unsloth"])
+    if not deps_only:
+        venv.pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
+
+
+def locked_version(package: str) -> str:
+    """The version in constraints.txt."""
+    found = re.search(rf"^{package}==(\S+)", CONSTRAINTS.read_text(), re.MULTILINE)
+    if not found:
+        raise SetupError(f"{CONSTRAINTS} names no version of {package}: restore it with `git checkout constraints.txt`")
+    return found[1]
+
+
+def find_links() -> list[str]:
+    """Where wheels have been put beside the project, as an image build does."""
+    wheels = ROOT / "wheels"
+    return [f"--find-links={wheels}"] if wheels.is_dir() else []
+
+
+def llama_source() -> ModuleType:
+    """The project's module on llama.cpp's sources, which wants nothing but the standard library."""
+    sys.path.insert(0, str(ROOT))
+    from pipeline.gguf import source
+
+    return source
+
+
+class Venv:
+    """A virtual environment, the log of what was said while it was made, and the stamp that it is finished."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.python = self.folder / "bin" / "python"
+        self.stamp = self.folder / "setup.stamp"
+        self.log = self.folder / "setup.log"
+
+    def is_ready(self, digest: str) -> bool:
+        """Whether this very lock has been installed and the interpreter is still there."""
+        return self.python.exists() and self.stamp.is_file() and self.stamp.read_text() == digest
+
+    def make(self) -> None:
+        """Makes it where it is missing, half-made or left behind by a Python that is gone."""
+        self.stamp.unlink(missing_ok=True)
+        if self.python.exists() and run_silently([str(self.python), "-m", "pip", "-V"]):
+            return
+        ours = self.log.exists() or (self.folder / "pyvenv.cfg").exists()
+        if self.folder.exists() and any(self.folder.iterdir()) and not ours:
+            raise SetupError(f"{self.folder} is not a virtual environment; name another folder with --venv")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self.call([sys.executable, "-m", "venv", str(self.folder)])
+
+    def pip(self, *arguments: str) -> None:
+        """Runs pip with the lock's versions."""
+        options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--constraint", str(CONSTRAINTS)]
+        self.call([str(self.python), "-m", "pip", arguments[0], *options, *arguments[1:]])
+
+    def call(self, command: list[str]) -> str:
+        """Runs a command in the project's folder, its output going to the log; gives back the last line of it."""
+        with self.log.open("a+") as log:
+            log.write(f"$ {' '.join(command)}\n")
+            log.flush()
+            start = log.tell()
+            status = wait_visibly(subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log))
+            log.seek(start)
+            lines = log.read().splitlines() or [""]
+        if status:
+            print("\n".join(lines[-15:]), file=sys.stderr)
+            raise SetupError(f"this step failed, its whole output is in {self.log}; the same command tries it again")
+        return lines[-1]
+
+    def version_of(self, package: str) -> str:
+        """The version installed; empty where it is not."""
+        code = f"from importlib.metadata import distributions as d; print(*(i.version for i in d(name={package!r})))"
+        return subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+    def requirements_of(self, arguments: list[str]) -> list[str] | None:
+        """What the package needs that pip would install with these arguments; None where it finds none."""
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            dry_run = ["install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", f"--report={report}"]
+            if not run_silently([str(self.python), "-m", "pip", *dry_run, *arguments]):
+                return None
+            return json.loads(report.read_text())["install"][0]["metadata"].get("requires_dist", [])
+
+
+def step(number: int, title: str) -> None:
+    """Says what is being done; the rest of the output goes to the log."""
+    print(f"{number}/{STEPS} {title}", flush=True)
+
+
+def run_silently(command: list[str]) -> bool:
+    """Whether a command that only asks something ends well."""
+    try:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=600).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def wait_visibly(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a command and gives back its status; on a terminal the seconds are seen to pass."""
+    started = time.monotonic()
+    try:
+        while True:
+            try:
+                return process.wait(timeout=1)
+            except subprocess.TimeoutExpired:
+                if sys.stdout.isatty():
+                    print(f"\r    {time.monotonic() - started:.0f} s", end="\r", flush=True)
+    finally:
+        if process.poll() is None:  # interrupted: pip must not go on behind our back
+            process.terminate()
+            process.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

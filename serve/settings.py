@@ -1,0 +1,82 @@
+"""Settings of the server, from environment variables: field `max_tokens` is SERVE_MAX_TOKENS.
+
+The fields of `Settings` are the one source: names, types, defaults, ranges and the text of `python -m serve --help`.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args, get_type_hints
+
+from serve.cpus import usable_cpus
+from serve.errors import UserError
+
+
+@dataclass(frozen=True)
+class About:
+    """What `--help` says of a setting, and the range of its values."""
+
+    text: str
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the server runs and what it allows; every limit holds on the server, for every way in."""
+
+    host: Annotated[str, About("address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1"
+    port: Annotated[int, About("port to listen on", 1, 65535)] = 7860
+    models: Annotated[Path, About("folder searched, with those below it, for *.gguf")] = Path("models/gguf")
+    model: Annotated[str, About("model picked at first; the first by name if unset")] = ""
+    loaded: Annotated[int, About("models kept in memory at once, the others are loaded when asked", 1, 64)] = 1
+    context: Annotated[int, About("tokens of prompt and answer, if the model can hold as many", 64, 1 << 20)] = 4096
+    threads: Annotated[int, About("threads; the CPUs this process may use if unset", 1, 1024)] = field(
+        default_factory=usable_cpus
+    )
+    max_tokens: Annotated[int, About("longest answer that may be asked for, in tokens", 1, 1 << 20)] = 1024
+    max_chars: Annotated[int, About("longest message or system prompt, in characters", 1, 10_000_000)] = 8000
+    max_messages: Annotated[int, About("most messages in one conversation", 1, 100_000)] = 64
+    temperature_max: Annotated[float, About("highest temperature that may be asked for", 0, 100)] = 2.0
+    queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
+
+    @classmethod
+    def from_env(cls, environment: Mapping[str, str]) -> Self:
+        """Read the settings; an unset or empty variable means the default.
+
+        Raises UserError with the variable, its value and what it may be.
+        """
+        given = {}
+        for name, hint in get_type_hints(cls, include_extras=True).items():
+            if text := environment.get(variable(name), "").strip():
+                given[name] = _parse(variable(name), text, *get_args(hint))
+        return cls(**given)
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    return f"SERVE_{name.upper()}"
+
+
+def describe() -> str:
+    """One line for each variable, for `--help`."""
+    hints = get_type_hints(Settings, include_extras=True)
+    lines = []
+    for setting in dataclasses.fields(Settings):
+        about = get_args(hints[setting.name])[1]
+        default = f" ({setting.default})" if setting.default not in ("", dataclasses.MISSING) else ""
+        lines.append(f"  {variable(setting.name):<22} {about.text}{default}")
+    return "\n".join(lines)
+
+
+def _parse(name: str, text: str, kind: type, about: About) -> Any:
+    """The value of one variable in its type and range. Raises UserError."""
+    try:
+        value = kind(text)
+        if about.low is not None and not about.low <= value <= about.high:  # NaN fails this comparison too
+            raise ValueError
+    except ValueError:
+        noun = "a whole number" if kind is int else "a number"
+        raise UserError(f"{name}={text}: must be {noun} from {about.low} to {about.high}") from None
+    return value

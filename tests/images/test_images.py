@@ -1,0 +1,204 @@
+"""The container images, built by `make images` and driven through the Docker SDK; skipped where no engine answers."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import docker
+import pytest
+import yaml
+from docker.errors import DockerException
+from docker.models.containers import Container
+
+ROOT = Path(__file__).parents[2]
+CPU_BUILD = "--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu"
+# As little as shows that each stage works; the pipeline's own tests look at what it learns.
+SMALL_RUN = ["model=starter-s", "train.max_steps=4", "data.max_rows=200"]
+
+pytestmark = [pytest.mark.images, pytest.mark.slow, pytest.mark.timeout(2400)]
+
+Start = Callable[..., Container]
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except DockerException as error:
+        pytest.skip(f"no Docker engine answers: {error}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def images(engine: docker.DockerClient) -> None:
+    """Both images, tagged `test`; what is unchanged comes from the engine's cache."""
+    build = ["make", "images", f"DOCKER={client_with_buildkit()}", "TAG=test", f"TRAIN_ARGS={CPU_BUILD}"]
+    done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    assert {f"tunesmith-{name}:test" for name in ("serve", "train")} <= {
+        t for i in engine.images.list() for t in i.tags
+    }
+
+
+@pytest.fixture
+def start(engine: docker.DockerClient, images: None) -> Iterator[Start]:
+    """Starts a container in the background, and removes it after the test."""
+    containers = []
+
+    def run(image: str, **options: object) -> Container:
+        containers.append(engine.containers.run(f"tunesmith-{image}:test", detach=True, **options))
+        return containers[-1]
+
+    yield run
+    for container in containers:
+        container.remove(force=True)
+
+
+@pytest.fixture(scope="session")
+def reciter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that recites one sentence, readable for any user."""
+    folder = tmp_path_factory.mktemp("models")
+    subprocess.run([sys.executable, ROOT / "tests" / "serve" / "tiny_gguf.py", folder], check=True)
+    folder.chmod(0o755)
+    return folder
+
+
+def client_with_buildkit() -> str:
+    """The first Docker client on PATH that builds with BuildKit: some lack the plugin that theirs needs."""
+    clients = [found for place in os.get_exec_path() if (found := shutil.which("docker", path=place))]
+    for client in clients:
+        trial = [client, "build", "--quiet", "--tag", "tunesmith-buildkit-trial", "-"]
+        environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+        if not subprocess.run(
+            trial, input=b"FROM scratch\nLABEL a=b\n", capture_output=True, env=environment
+        ).returncode:
+            subprocess.run([client, "rmi", "tunesmith-buildkit-trial"], capture_output=True, check=False)
+            return client
+    pytest.skip(f"no Docker client that builds with BuildKit among {clients}")
+
+
+def serving(folder: Path) -> dict[str, object]:
+    """Options of a serve container that has a folder of models mounted and a port of its own."""
+    return {
+        "volumes": {str(folder): {"bind": "/models", "mode": "ro"}},
+        "ports": {"7860/tcp": ("127.0.0.1", None)},
+    }
+
+
+def url(container: Container) -> str:
+    container.reload()
+    return f"http://127.0.0.1:{container.ports['7860/tcp'][0]['HostPort']}"
+
+
+def wait_for(container: Container, health: str, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while container.health != health:
+        assert container.status != "exited", container.logs().decode()
+        assert time.monotonic() < deadline, f"{container.health}: {container.logs().decode()}"
+        time.sleep(1)
+        container.reload()
+
+
+def output(container: Container, *command: str) -> str:
+    status, text = container.exec_run(list(command))
+    assert status == 0, text.decode()
+    return text.decode()
+
+
+def answer(address: str) -> str:
+    """What the chat says, asked as a program of a user's would."""
+    from gradio_client import Client
+
+    reply = Client(address, verbose=False).predict("hello", temperature=0, max_tokens=8, api_name="/chat")
+    return reply["content"][0]["text"]
+
+
+def test_serve_image_answers_a_chat_without_root_and_compiler(start: Start, reciter: Path) -> None:
+    container = start("serve", environment={"SERVE_MODEL": "reciter"}, **serving(reciter))
+    wait_for(container, "healthy")
+
+    with urllib.request.urlopen(f"{url(container)}/healthz") as response:  # noqa: S310, http to this machine
+        assert response.status == 200
+    assert answer(url(container)).strip().startswith("Certainly, here comes")
+    assert output(container, "id", "-u").strip() == "1000"
+    tools = "for tool in cc gcc g++ c++ clang make cmake; do command -v $tool; done; true"
+    assert output(container, "sh", "-c", tools) == ""
+    output(container, "sh", "-c", "touch ~/written && mkdir -p $HF_HOME")  # as Hugging Face's own libraries do
+
+
+def test_serve_image_stops_when_told(start: Start, reciter: Path) -> None:
+    container = start("serve", **serving(reciter))
+    wait_for(container, "healthy")
+    container.stop(timeout=60)
+    assert container.wait()["StatusCode"] == 0
+
+
+@pytest.mark.parametrize("mounted", ["nothing", "a model cut short"])
+def test_serve_image_with_a_wrong_mount_ends_in_one_line(
+    start: Start, reciter: Path, tmp_path: Path, mounted: str
+) -> None:
+    tmp_path.chmod(0o755)
+    if mounted == "a model cut short":
+        (tmp_path / "short.gguf").write_bytes((reciter / "random.gguf").read_bytes()[:5000])
+    container = start("serve", **serving(tmp_path))
+    assert container.wait(timeout=180)["StatusCode"] == 1
+    lines = container.logs().decode().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(
+        "error: no *.gguf file in /models" if mounted == "nothing" else "error: /models/short.gguf"
+    )
+
+
+def test_train_image_runs_the_pipeline_and_the_serve_image_its_result(start: Start, tmp_path: Path) -> None:
+    trainer = start("train", command=["sleep", "infinity"], init=True)
+    assert output(trainer, "id", "-u").strip() == "1000"
+    overrides = [word for setting in SMALL_RUN for word in ("-S", setting)]
+    output(trainer, "dvc", "exp", "run", *overrides)
+    assert {"base", "tuned", "gguf"} <= json.loads(output(trainer, "cat", "reports/metrics.json")).keys()
+
+    chunks, _ = trainer.get_archive("/workspace/models/gguf")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        tar.extractall(tmp_path, filter="data")
+    tmp_path.chmod(0o755)
+    server = start("serve", **serving(tmp_path))
+    wait_for(server, "healthy")
+    assert isinstance(answer(url(server)), str)
+
+
+def test_train_image_works_on_a_mounted_repository_as_its_owner(start: Start, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    clone = ["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(repository)]
+    if subprocess.run(clone, capture_output=True).returncode:
+        pytest.skip("this copy of the project is no git repository")
+    subprocess.run(["chown", "-R", "1234", repository], check=False)  # works for root alone; others own it already
+    owner = (repository / "dvc.yaml").stat().st_uid
+    volumes = {str(repository): {"bind": "/workspace", "mode": "rw"}}
+    container = start(
+        "train", command=["sleep", "infinity"], init=True, user=str(owner), volumes=volumes, network_mode="none"
+    )
+    output(container, "dvc", "repro", "compose")
+    output(container, "python", "-m", "pipeline.gguf.source")  # the converter is in the image: no network is asked
+    assert (repository / "params.yaml").stat().st_uid == owner
+
+
+def test_train_image_brings_no_cuda_libraries_in_its_cpu_build(start: Start) -> None:
+    container = start("train", command=["sleep", "infinity"], init=True)
+    assert "+cpu" in output(container, "python", "-c", "import torch; print(torch.__version__)")
+    assert "nvidia" not in output(container, "sh", "-c", "ls /opt/venv/lib/python3*/site-packages")
+
+
+def test_compose_names_files_and_services_that_are_there() -> None:
+    services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
+    assert services.keys() == {"serve", "train", "mlflow"}
+    for service in services.values():
+        assert (ROOT / service.get("build", {}).get("dockerfile", "Makefile")).is_file()

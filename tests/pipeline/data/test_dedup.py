@@ -1,0 +1,32 @@
+import random
+
+from pipeline.data.dedup import digest, drop_duplicates, normalize
+from pipeline.data.formats import Messages
+
+
+def pair(question: str, answer: str) -> Messages:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def test_whitespace_and_composition_do_not_tell_texts_apart() -> None:
+    assert normalize(" Cafe\u0301 \n\t au  lait\u00a0") == "Caf\u00e9 au lait"
+    assert digest(pair("Cafe\u0301?", "Yes.\n")) == digest(pair(" Caf\u00e9?", "Yes."))
+
+
+def test_case_punctuation_and_roles_do() -> None:
+    rows = [pair("Who?", "Ann"), pair("who?", "Ann"), pair("Who", "Ann"), pair("Who?", "Ann.")]
+    rows.append([{"role": "system", "content": "Who?"}, {"role": "assistant", "content": "Ann"}])
+    assert len(drop_duplicates(rows)) == len(rows)
+
+
+def test_where_a_text_ends_tells_messages_apart() -> None:
+    assert digest(pair("a b", "c")) != digest(pair("a", "b c"))
+    assert digest(pair("a\x1eassistant\x1fb", "c")) != digest([*pair("a", "b"), {"role": "assistant", "content": "c"}])
+
+
+def test_the_same_rows_stay_in_whatever_order_they_come() -> None:
+    rows = [pair(f"Question {n % 7}?", " " * (n % 3) + f"Answer{' ' * (1 + n % 2)}{n % 5}") for n in range(200)]
+    kept = drop_duplicates(rows)
+    assert len(kept) == 35
+    for seed in range(5):
+        assert drop_duplicates(random.Random(seed).sample(rows, len(rows))) == kept

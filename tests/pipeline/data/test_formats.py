@@ -1,0 +1,122 @@
+from typing import Any
+
+import pytest
+
+from pipeline.data import formats
+from pipeline.data.formats import Messages, UnusableRowError, convert, detect, keys_of
+
+NAN = float("nan")
+
+
+def chat(*texts: str, system: str | None = None) -> Messages:
+    """User and assistant in turn, after an optional system message."""
+    turns = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]
+    return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
+def sharegpt(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"conversations": [{"from": role, "value": text} for role, text in turns]}
+
+
+def messages(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+CONVERTED = [
+    ("messages", {"messages": chat("Hi", "Hello")}, chat("Hi", "Hello")),
+    ("messages", {"messages": chat("Hi", "Hello", "Bye", "So long", system="Be brief.")}, None),
+    ("messages", {"conversations": chat("Hi", "Hello")}, chat("Hi", "Hello")),
+    ("messages", {"conversation": chat("Hi", "Hello"), "id": 7}, chat("Hi", "Hello")),
+    ("messages", {"messages": chat("Hi", "Hello"), "system": "Be brief."}, chat("Hi", "Hello", system="Be brief.")),
+    ("messages", {"messages": chat("Hi", "Hello", system="A"), "system": "B"}, chat("Hi", "Hello", system="A")),
+    ("messages", {"messages": chat("Hi", "Hello", system=" ")}, chat("Hi", "Hello")),
+    ("messages", {"messages": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]'}, None),
+    ("messages", {"prompt": "Hi", "response": "x", "messages": chat("Hi", "Hello")}, chat("Hi", "Hello")),
+    ("sharegpt", sharegpt(("human", "Hi"), ("gpt", "Hello")), chat("Hi", "Hello")),
+    ("sharegpt", sharegpt(("system", "S"), ("user", "Hi"), ("assistant", "Yo")), chat("Hi", "Yo", system="S")),
+    ("sharegpt", sharegpt(("Human", "Hi"), ("chatgpt", "Hello")), chat("Hi", "Hello")),
+    ("alpaca", {"instruction": "Add.", "input": "1, 2", "output": "3"}, chat("Add.\n\n1, 2", "3")),
+    ("alpaca", {"instruction": "Greet.", "input": "", "output": "Hello"}, chat("Greet.", "Hello")),
+    ("alpaca", {"instruction": "Greet.", "input": None, "output": "Hello"}, chat("Greet.", "Hello")),
+    ("alpaca", {"instruction": "Greet.", "output": "Hello", "system": "S"}, chat("Greet.", "Hello", system="S")),
+    ("alpaca", {"instruction": "Who?", "context": "Ann ran.", "response": "Ann"}, chat("Who?\n\nAnn ran.", "Ann")),
+    ("pairs", {"question": "2 + 2?", "answer": 4}, chat("2 + 2?", "4")),
+    ("pairs", {"Question ": "Who?", " ANSWER": "Ann"}, chat("Who?", "Ann")),
+    ("pairs", {"question": "Who?", "context": "Ann ran.", "answer": "Ann"}, chat("Who?\n\nAnn ran.", "Ann")),
+    ("pairs", {"prompt": "Who?", "response": "Ann"}, chat("Who?", "Ann")),
+    ("pairs", {"prompt": "Who?", "completion": "Ann"}, chat("Who?", "Ann")),
+    ("pairs", {"problem": "1 + 1", "solution": "2"}, chat("1 + 1", "2")),
+    ("pairs", {"input": "Who?", "output": "Ann", "system": NAN}, chat("Who?", "Ann")),
+]
+
+
+@pytest.mark.parametrize(("name", "row", "expected"), CONVERTED)
+def test_a_row_is_detected_and_becomes_messages(name: str, row: dict[str, Any], expected: Messages | None) -> None:
+    found = detect([row])
+    assert found == name
+    converted = convert(row, found)
+    assert converted == expected or (expected is None and converted[-1]["role"] == "assistant")
+
+
+def test_tool_results_follow_the_assistant_who_called() -> None:
+    row = sharegpt(("human", "Time?"), ("function_call", "now()"), ("observation", "9"), ("gpt", "Nine."))
+    assert [message["role"] for message in convert(row, "sharegpt")] == ["user", "assistant", "tool", "assistant"]
+    row = messages(("user", "?"), ("assistant", "a, b"), ("tool", "1"), ("tool", "2"), ("assistant", "3"))
+    assert len(convert(row, "messages")) == 5
+
+
+def test_texts_keep_their_whitespace() -> None:
+    row = messages(("user", " a\n\tb "), ("assistant", "\n c"))
+    assert convert(row, "messages") == row["messages"]
+
+
+UNUSABLE = [
+    (formats.NOT_AN_OBJECT, "messages", ["a", "b"]),
+    (formats.NOT_AN_OBJECT, "messages", {"messages": ["Hi", "Hello"]}),
+    (formats.CELLS_DO_NOT_MATCH, "pairs", {"question": "Who?", "answer": "Ann", None: ["more"]}),
+    (formats.MISSING_FIELD, "messages", {"text": "Hi"}),
+    (formats.MISSING_FIELD, "messages", {"messages": None}),
+    (formats.MISSING_FIELD, "messages", {"messages": "[half"}),
+    (formats.MISSING_FIELD, "messages", {"messages": [{"role": "user"}]}),
+    (formats.MISSING_FIELD, "sharegpt", {"conversations": chat("Hi", "Hello")}),
+    (formats.MISSING_FIELD, "alpaca", {"instruction": "Greet."}),
+    (formats.MISSING_FIELD, "pairs", {"question": "Who?", "reply": "Ann"}),
+    (formats.NOT_TEXT, "messages", messages(("user", [{"type": "image"}]), ("assistant", "A cat"))),
+    (formats.NOT_TEXT, "pairs", {"question": "Is it?", "answer": True}),
+    (formats.NOT_UNICODE, "pairs", {"question": "Who?", "answer": "\ud83d"}),
+    (formats.EMPTY_MESSAGE, "messages", messages(("user", "Hi"), ("assistant", " \n"))),
+    (formats.EMPTY_MESSAGE, "pairs", {"question": None, "answer": "Ann"}),
+    (formats.EMPTY_MESSAGE, "pairs", {"question": "Who?", "answer": NAN}),
+    (formats.EMPTY_MESSAGE, "alpaca", {"instruction": "", "input": "1, 2", "output": "3"}),
+    (formats.UNKNOWN_ROLE, "messages", messages(("user", "Hi"), ("narrator", "A pause."))),
+    (formats.UNKNOWN_ROLE, "sharegpt", sharegpt((None, "Hi"), ("gpt", "Hello"))),  # type: ignore[arg-type]
+    (formats.TOOL_CALLS, "messages", {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}),
+    (formats.NO_ASSISTANT_TURN, "messages", messages(("user", "Hi"))),
+    (formats.NO_ASSISTANT_TURN, "messages", {"messages": []}),
+    (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("user", "?"), ("assistant", "Yo"))),
+    (formats.ROLES_DO_NOT_ALTERNATE, "sharegpt", sharegpt(("gpt", "Hello"), ("human", "Hi"), ("gpt", "Yo"))),
+    (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("system", "S"), ("assistant", "Yo"))),
+    (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("tool", "1"), ("assistant", "Yo"))),
+    (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("system", "S"), ("assistant", "Yo"))),
+]
+
+
+@pytest.mark.parametrize(("reason", "name", "row"), UNUSABLE)
+def test_an_unusable_row_has_its_reason(reason: str, name: str, row: Any) -> None:
+    with pytest.raises(UnusableRowError) as caught:
+        convert(row, name)
+    assert caught.value.args == (reason,)
+
+
+def test_the_format_is_that_of_most_rows() -> None:
+    pair = {"question": "Who?", "answer": "Ann"}
+    assert detect([{"question": "Who?"}, "text", None, pair, pair, {"messages": chat("Hi", "Hello")}]) == "pairs"
+
+
+def test_rows_of_no_known_shape_have_no_format() -> None:
+    assert detect([{"text": "once upon a time"}, ["a"], {"messages": []}]) is None
+    assert detect([]) is None
+
+
+def test_keys_are_named_once_in_their_order() -> None:
+    assert keys_of([{"b": 1, "a": 2}, "text", {"c": 3, "a": 4, None: 5}]) == ["b", "a", "c"]

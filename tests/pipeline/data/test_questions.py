@@ -1,0 +1,76 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.data.questions import drop_asked, load_questions
+from pipeline.errors import UserError
+
+VALID: dict[str, Any] = {"prompt": "2 + 2?", "answer": "4", "kind": "number", "group": "held_out", "task": "sum"}
+
+
+def load(folder: Path, *questions: Any) -> list[dict[str, Any]]:
+    (folder / "q.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
+    return load_questions(folder, "q.jsonl")
+
+
+def test_valid_questions_are_read_as_they_are(tmp_path: Path) -> None:
+    given = [VALID, VALID | {"system": "Be brief.", "kind": "text", "group": "unasked"}, VALID | {"answer": "1,200.5"}]
+    assert load(tmp_path, *given) == given
+
+
+def test_no_file_means_no_questions(tmp_path: Path) -> None:
+    assert load_questions(tmp_path, None) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ("2 + 2?", "not an object"),
+        ({key: VALID[key] for key in ("prompt", "kind", "task")}, "lacks answer, group"),
+        (VALID | {"systm": "S"}, "has the unknown field systm"),
+        (VALID | {"prompt": " "}, "prompt is ' '"),
+        (VALID | {"answer": 4}, "answer is 4"),
+        (VALID | {"system": 4}, "system is 4"),
+        (VALID | {"kind": "sum"}, "kind is 'sum'; it may be number or text"),
+        (VALID | {"group": ["held_out"]}, r"group is \['held_out'\]; it may be held_out or unasked"),
+        (VALID | {"answer": "four"}, "answer is 'four'; kind number needs a number"),
+        (VALID | {"answer": "nan"}, "answer is 'nan'; kind number needs a number"),
+        (VALID | {"prompt": "\ud83d"}, "half a surrogate pair"),
+    ],
+)
+def test_a_bad_question_is_named_with_its_place_and_fault(tmp_path: Path, question: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^q\.jsonl, question 2: .*{message}"):
+        load(tmp_path, VALID, question)
+
+
+def test_a_missing_empty_or_half_file_of_questions_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.questions names none\.jsonl, which is no file"):
+        load_questions(tmp_path, "none.jsonl")
+    with pytest.raises(UserError, match=r"q\.jsonl is empty"):
+        load(tmp_path)
+    (tmp_path / "q.jsonl").write_text('{"prompt": "2 +')
+    with pytest.raises(UserError, match=r"q\.jsonl, line 1: not valid JSON"):
+        load_questions(tmp_path, "q.jsonl")
+
+
+def test_a_question_that_stands_in_training_is_dropped() -> None:
+    training = [
+        [
+            {"role": "system", "content": "Is it blue?"},
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": "Is it red?"},
+            {"role": "user", "content": "2  + 2?\n"},
+            {"role": "assistant", "content": "4"},
+        ]
+    ]
+    asked = [VALID | {"prompt": prompt} for prompt in ("2 + 2?", "Hi", "Is it red?", "Is it blue?", "2 + 3?")]
+    assert [question["prompt"] for question in drop_asked(asked, training)] == ["Is it red?", "Is it blue?", "2 + 3?"]
+
+
+def test_questions_that_all_stand_in_training_are_an_error() -> None:
+    training = [[{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]]
+    with pytest.raises(UserError, match=r"each of the 2 questions in data\.questions stands in the training split"):
+        drop_asked([VALID, VALID], training)
+    assert drop_asked([], training) == []

@@ -1,0 +1,120 @@
+import signal
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from servers import answers, started_server, wait_until
+from tiny_gguf import ACCENTS
+
+from serve.app import conversation
+
+
+def client(url: str) -> Client:
+    return Client(url, verbose=False)
+
+
+def said(answer: dict) -> str:
+    return answer["content"][0]["text"]
+
+
+def test_the_chat_answers_programs_with_text_and_figures(server: str) -> None:
+    answer = client(server).predict("hi", model="nested/accents", api_name="/chat")
+    assert said(answer) == ACCENTS
+    assert answer["content"][1]["text"].startswith('<span class="figures">9 tokens · ')
+
+
+def test_the_chat_is_the_only_thing_that_programs_are_told_of(server: str) -> None:
+    told = client(server).view_api(return_format="dict", print_info=False)
+    assert list(told["named_endpoints"]) == ["/chat"]
+    assert not told["unnamed_endpoints"]
+
+
+def test_a_seat_remembers_its_own_conversation(server: str) -> None:
+    one, two = client(server), client(server)
+    settings = {"model": "random", "temperature": 0, "max_tokens": 20, "api_name": "/chat"}
+    first, again = one.predict("hi", **settings), one.predict("hi", **settings)
+    assert said(two.predict("hi", **settings)) == said(first) != said(again)
+
+
+@pytest.mark.parametrize(
+    ("request_", "text"),
+    [
+        ({"temperature": 2.5}, "temperature must be a number from 0 to 2, not 2.5"),
+        ({"temperature": None}, "temperature must be"),
+        ({"max_tokens": 1 << 18}, "max tokens must be a whole number from 1 to 131072"),
+        ({"max_tokens": "many"}, "max tokens must be"),
+        ({"system": "x" * 2001}, "A system message has 2001 characters; 2000 are allowed"),
+        ({"message": "x" * 2001}, "A user message has 2001 characters; 2000 are allowed"),
+        ({"system": ["x"]}, "A message must be text"),
+        ({"message": ""}, "The message is empty"),
+        ({"message": "x" * 600}, r"takes 6\d\d tokens, and the model's context holds 512"),
+        ({"model": "../random"}, r"no model named '\.\./random'"),
+    ],
+    ids=["hot", "null", "long answer", "text", "long system", "long", "list", "empty", "beyond context", "model"],
+)
+def test_programs_are_held_to_the_limits_too(server: str, request_: dict, text: str) -> None:
+    with pytest.raises(AppError, match=text):
+        client(server).predict(**{"message": "hi"} | request_, api_name="/chat")
+
+
+def test_no_files_are_taken(server: str) -> None:
+    upload = urllib.request.Request(f"{server}/gradio_api/upload", data=b"x", method="POST")  # noqa: S310 - http
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(upload, timeout=10)  # noqa: S310
+
+
+def test_a_program_that_cancels_frees_the_engine(server: str) -> None:
+    job = client(server).submit("hi", model="endless", max_tokens=1 << 17, api_name="/chat")
+    wait_until(job.outputs)
+    job.cancel()
+    assert said(client(server).predict("hi", model="nested/accents", api_name="/chat")) == ACCENTS
+
+
+def test_more_than_may_wait_are_turned_away(folder: Path, tmp_path: Path) -> None:
+    limits = {"models": folder, "model": "endless", "context": 1 << 18, "max_tokens": 1 << 17, "queue": 1}
+    with started_server(tmp_path / "log.txt", **limits) as (url, _):
+        running = client(url).submit("hi", max_tokens=1 << 17, api_name="/chat")
+        wait_until(running.outputs)
+        others = [client(url).submit("hi", max_tokens=1 << 17, api_name="/chat") for _ in range(3)]
+        wait_until(lambda: sum(job.done() for job in others) == 2)  # one waits
+        refusals = [str(job.exception()) for job in others if job.done()]
+        assert all("Queue is full" in refusal for refusal in refusals), refusals
+
+
+def test_sigterm_ends_the_server_while_it_generates(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    limits = {"models": folder, "model": "endless", "context": 1 << 18, "max_tokens": 1 << 17}
+    with started_server(log, **limits) as (url, process):
+        job = client(url).submit("hi", max_tokens=1 << 17, api_name="/chat")
+        wait_until(job.outputs)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert not answers(f"{url}/healthz")
+    assert "Traceback" not in log.read_text()
+
+
+def test_the_log_holds_no_word_of_a_conversation(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with started_server(log, models=folder, model="random") as (url, _):
+        client(url).predict("xylophone", api_name="/chat")
+        with pytest.raises(AppError):
+            client(url).predict("xylophone", temperature=9, api_name="/chat")
+    assert log.read_text().splitlines() == [f"Tunesmith is on {url} (Ctrl-C stops it)"]
+
+
+def test_figures_and_unanswered_questions_stay_out_of_the_conversation() -> None:
+    history = [
+        {"role": "user", "content": [{"type": "text", "text": "refused"}]},
+        {"role": "user", "content": [{"type": "text", "text": "one"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "9 tokens"}]},
+        {"role": "user", "content": "stopped at once"},
+    ]
+    assert conversation(" ", history, "two") == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "two"},
+    ]
+    assert conversation("be brief", [], "two")[0] == {"role": "system", "content": "be brief"}

@@ -1,0 +1,194 @@
+import asyncio
+import threading
+from itertools import islice, zip_longest
+from pathlib import Path
+
+import pytest
+from servers import wait_until
+from tiny_gguf import ACCENTS, FAREWELL, write_random
+
+from serve.engine import Engine, Piece
+from serve.errors import RequestError
+from serve.limits import Message, Sampling
+from serve.models import Model, find_models
+from serve.settings import Settings
+
+GREEDY = Sampling(max_tokens=40, temperature=0)
+SEEDED = Sampling(max_tokens=40, temperature=1.0, seed=7)
+FOR_EVER = Sampling(max_tokens=1 << 17, temperature=0)
+
+
+def ask(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def text(pieces: list[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+def test_an_answer_comes_in_pieces_and_says_how_it_ended(engine: Engine) -> None:
+    pieces = list(engine.stream("nested/accents", ask("hi"), GREEDY))
+    assert text(pieces) == ACCENTS
+    assert [piece.tokens for piece in pieces] == [*range(1, 10), 9]  # a token for each byte, then the closing piece
+    assert [piece.finish for piece in pieces] == [None] * 9 + ["stop"]
+
+
+def test_an_answer_ends_at_max_tokens(engine: Engine) -> None:
+    *_, last = engine.stream("endless", ask("hi"), Sampling(max_tokens=12, temperature=0))
+    assert (last.tokens, last.finish) == (12, "length")
+
+
+def test_an_answer_ends_where_the_context_is_full(models: dict[str, Model], folder: Path) -> None:
+    settings = Settings(models=folder, model="endless", context=64)
+    with Engine(models, settings) as engine:
+        *_, last = engine.stream("endless", ask("hi"), Sampling(max_tokens=1000, temperature=0))
+    prompt = len("user" + "\n\n" + "hi" + "assistant" + "\n\n") + 6
+    assert (last.tokens, last.finish) == (64 - prompt, "length")
+
+
+def test_a_character_split_over_tokens_is_never_cut(engine: Engine) -> None:
+    texts = [piece.text for piece in engine.stream("nested/accents", ask("hi"), GREEDY)]
+    assert [part for part in texts if part] == list(ACCENTS)
+
+
+def test_bytes_that_make_no_character_are_dropped(engine: Engine) -> None:
+    for seed in range(20):
+        answer = text(list(engine.stream("random", ask("hi"), Sampling(40, 2.0, seed))))
+        assert "\ufffd" not in answer
+
+
+def test_greedy_and_seeded_answers_repeat_and_others_vary(engine: Engine) -> None:
+    def draw(sampling: Sampling) -> str:
+        return text(list(engine.stream("random", ask("hi"), sampling)))
+
+    assert draw(GREEDY) == draw(GREEDY)
+    assert draw(SEEDED) == draw(SEEDED)
+    assert len({draw(Sampling(max_tokens=40, temperature=1.0)) for _ in range(5)}) > 1
+
+
+def test_users_interleaved_get_what_each_gets_alone_on_models_that_take_turns(engine: Engine) -> None:
+    questions = [
+        (model, ask(question), sampling)
+        for model in ("random", "other")
+        for question in ("one", "another " * 20)
+        for sampling in (GREEDY, SEEDED)
+    ]
+    alone = [list(engine.stream(*question)) for question in questions]
+    assert len({text(pieces) for pieces in alone}) == len(questions)
+
+    streams = [engine.stream(*question) for question in questions]
+    together = [[piece for piece in column if piece] for column in zip(*zip_longest(*streams), strict=True)]
+    assert [text(pieces) for pieces in together] == [text(pieces) for pieces in alone]
+
+
+def test_users_in_threads_get_what_each_gets_alone(engine: Engine) -> None:
+    alone = {question: text(list(engine.stream("random", ask(question), GREEDY))) for question in "abcdefgh"}
+    together: dict[str, str] = {}
+
+    def chat(question: str) -> None:
+        together[question] = text(list(engine.stream("random", ask(question), GREEDY)))
+
+    threads = [threading.Thread(target=chat, args=question) for question in alone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+def test_a_reader_who_leaves_frees_the_engine_within_a_token(engine: Engine) -> None:
+    leaving = engine.stream("endless", ask("hi"), FOR_EVER)
+    assert text(list(islice(leaving, 8))) == f" {FAREWELL}"
+    decoded = count_decodes(engine)
+    leaving.close()  # type: ignore[attr-defined]
+    before = decoded[0]
+    assert text(list(engine.stream("nested/accents", ask("hi"), GREEDY))) == ACCENTS
+    assert decoded[0] - before <= 1
+
+
+def count_decodes(engine: Engine) -> list[int]:
+    """A count, kept up to date, of the steps of the model that is loaded now."""
+    (model,) = engine._loaded.values()
+    decode, count = model._decode, [0]
+
+    def counted(tokens: list[int]) -> None:
+        count[0] += 1
+        decode(tokens)
+
+    model._decode = counted  # type: ignore[method-assign, assignment]
+    return count
+
+
+def test_one_who_gives_up_waiting_costs_nothing(engine: Engine) -> None:
+    async def main() -> list[Piece]:
+        running = engine.astream("endless", ask("hi"), FOR_EVER)
+        await anext(running)
+        waiting = asyncio.ensure_future(anext(engine.astream("endless", ask("hi"), FOR_EVER)))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await running.aclose()  # type: ignore[attr-defined]
+        return [piece async for piece in engine.astream("nested/accents", ask("hi"), GREEDY)]
+
+    assert text(asyncio.run(main())) == ACCENTS
+
+
+def test_a_task_that_is_cancelled_frees_the_engine(engine: Engine) -> None:
+    async def read_for_ever() -> None:
+        async for _ in engine.astream("endless", ask("hi"), FOR_EVER):
+            pass
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(read_for_ever(), 0.3)
+
+    asyncio.run(main())
+    assert text(list(engine.stream("nested/accents", ask("hi"), GREEDY))) == ACCENTS
+
+
+def test_a_refused_request_leaves_the_engine_at_work(engine: Engine) -> None:
+    with pytest.raises(RequestError, match=r"takes \d+ tokens, and the model's context holds 512"):
+        list(engine.stream("random", ask("x" * 600), GREEDY))
+    with pytest.raises(RequestError, match="max tokens must be"):
+        list(engine.stream("random", ask("hi"), Sampling(max_tokens=1 << 18)))
+    assert text(list(engine.stream("nested/accents", ask("hi"), GREEDY))) == ACCENTS
+
+
+def test_no_more_models_are_kept_than_set_and_the_longest_unused_goes_first(
+    models: dict[str, Model], folder: Path
+) -> None:
+    with Engine(models, Settings(models=folder, model="random", loaded=2)) as engine:
+        for name in ("other", "random", "endless"):
+            next(engine.stream(name, ask("hi"), GREEDY))
+        assert list(engine._loaded) == ["random", "endless"]
+
+
+def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(tmp_path: Path) -> None:
+    write_random(tmp_path / "good.gguf")
+    write_random(tmp_path / "worse.gguf")
+    with Engine(find_models(tmp_path), Settings(models=tmp_path)) as engine:
+        (tmp_path / "worse.gguf").write_bytes(b"GGUF")
+        with pytest.raises(RequestError, match=r"worse\.gguf .* is no whole GGUF model"):
+            list(engine.stream("worse", ask("hi"), GREEDY))
+        assert list(engine.stream("good", ask("hi"), GREEDY))[-1].finish
+
+
+def test_closing_ends_the_answer_under_way_and_those_that_wait(models: dict[str, Model], settings: Settings) -> None:
+    engine = Engine(models, settings)
+    ends: list[str] = []
+
+    def chat() -> None:
+        try:
+            list(engine.stream("endless", ask("hi"), FOR_EVER))
+        except RequestError as error:
+            ends.append(str(error))
+
+    threads = [threading.Thread(target=chat) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: "endless" in engine._loaded and engine._requests.qsize() == 2)
+    engine.close()
+    for thread in threads:
+        thread.join(20)
+    assert ends == ["The server is stopping."] * 3
+    with pytest.raises(RequestError, match="stopping"):
+        next(engine.stream("random", ask("hi"), GREEDY))
