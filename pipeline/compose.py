@@ -47,8 +47,9 @@ def compose(conf: Path, overrides: list[str] | None = None) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             return hydra.compose("config", overrides=overrides or [])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(f"{conf}/ does not compose: {' '.join(str(error).split())}") from error
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        reason = " ".join(str(error).split()).partition(" Config search path:")[0]
+        raise UserError(f"{conf.name}/ does not compose: {reason}") from error
 
 
 def read_params(path: Path) -> DictConfig:

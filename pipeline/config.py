@@ -3,12 +3,15 @@
 Values stand in conf/ alone; there are no defaults here. Stages get these objects and never Hydra's.
 """
 
+import math
 import types
 import typing
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.data.settings import DataSettings
 from pipeline.data.settings import validate as validate_data
@@ -28,8 +31,13 @@ def limited(*, least: float | None = None, above: float | None = None, most: flo
 
 
 def one_of(*values: str) -> Any:
-    """A text, or a list of texts, out of these."""
-    return field(metadata={"values": values})
+    """A text, or a list of at least one text, out of these."""
+    return field(metadata={"values": values, "filled": True})
+
+
+def filled() -> Any:
+    """A list with at least one entry."""
+    return field(metadata={"filled": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +60,7 @@ class LoraSettings:
     r: int = limited(least=1, most=1024)
     alpha: int = limited(least=1)
     dropout: float = limited(least=0, most=0.9)
-    target_modules: list[str] = field()
+    target_modules: list[str] = filled()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +147,11 @@ def load(composed: DictConfig) -> Config:
     Raises:
         UserError: an unknown or missing key, a value of the wrong type or out of range; the message names the key.
     """
-    config = _build(Config, OmegaConf.to_container(composed, resolve=True), "")
+    try:
+        values = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration does not resolve: {' '.join(str(error).split())}") from error
+    config = _build(Config, values, "")
     validate_data(config.data)
     if (config.train.method == "qlora") != config.model.load_in_4bit:
         raise UserError(
@@ -174,25 +186,23 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
             return None
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is list:
-        if not isinstance(value, list) or (limits.get("values") and not value):
-            raise UserError(f"{path} is {value!r}; it must be a list, as in [a, b]")
+        if not isinstance(value, list) or (limits.get("filled") and not value):
+            entries = " with at least one entry" if limits.get("filled") else ""
+            raise UserError(f"{path} is {value!r}; it must be a list{entries}, as in [a, b]")
         (item,) = typing.get_args(hint)
         return [_value(item, limits, entry, f"{path}[{index}]") for index, entry in enumerate(value)]
     return _within(_typed(hint, value, path), limits, path)
 
 
 def _typed(hint: type, value: Any, path: str) -> Any:
-    if hint is float and type(value) is int:
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML reads 2e-4 as a text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if type(value) is not hint:
-        names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+    typed: Any = value
+    if hint is float and type(value) in (int, str):  # YAML reads 2e-4 as a text
+        with suppress(ValueError, OverflowError):
+            typed = float(value)
+    if type(typed) is not hint or (hint is float and not math.isfinite(typed)):
+        names = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "a text"}
         raise UserError(f"{path} is {value!r}; it must be {names[hint.__name__]}")
-    return value
+    return typed
 
 
 def _within(value: Any, limits: Any, path: str) -> Any:
@@ -200,7 +210,6 @@ def _within(value: Any, limits: Any, path: str) -> Any:
     if allowed and value not in allowed:
         raise UserError(f"{path} is {value!r}; it may be {', '.join(allowed)}")
     least, above, most = limits.get("least"), limits.get("above"), limits.get("most")
-    # Written so that NaN, which compares to nothing, is out of every bound.
     inside = (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
     if not inside:
         bounds = [f"at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)

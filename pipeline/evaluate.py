@@ -11,7 +11,6 @@ from typing import Any
 import hydra
 import pyarrow.parquet as pq
 import torch
-from peft import PeftModel
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pipeline.config import Config, EvaluateSettings
@@ -26,7 +25,7 @@ from pipeline.gguf.score import loss, tokens_per_second
 from pipeline.stage import stage
 from pipeline.tracking import tracked
 from pipeline.training.chat import encode
-from pipeline.training.engines import choose_device, load_base
+from pipeline.training.engines import choose_device, load_base, merge_adapter
 
 TEST = Path("data/prepared/test.parquet")
 QUESTIONS = Path("data/prepared/questions.jsonl")
@@ -38,7 +37,7 @@ HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 @stage
 def main(config: Config, out: Path) -> None:
     """Evaluates models/adapter and models/gguf against the base, into `out`/reports."""
-    lineage = read_lineage(ADAPTER)
+    lineage = read_lineage(ADAPTER, config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(ADAPTER))
     rows = test_rows(tokenizer, config.evaluate)
     metrics, answers = compare(config, tokenizer, rows)
@@ -65,7 +64,7 @@ def compare(
     metrics, answers = {}, {}
     metrics["base"], answers["base"] = measure(model, tokenizer, rows, config.evaluate)
     if (ADAPTER / "adapter_config.json").is_file():
-        model = PeftModel.from_pretrained(model, str(ADAPTER)).merge_and_unload()
+        model = merge_adapter(model, ADAPTER)
     else:
         model = load_base(str(ADAPTER), None, device, dtype)
     metrics["tuned"], answers["tuned"] = measure(model, tokenizer, rows, config.evaluate)
@@ -94,7 +93,13 @@ def measure(
 
 
 def measure_ggufs(folder: Path, rows: list[Conversation], settings: EvaluateSettings) -> dict[str, Any]:
-    """Loss and perplexity on the same tokens, size, and speed of answering, of each exported file."""
+    """Loss and perplexity on the same tokens, size, and speed of answering, of each exported file.
+
+    Raises:
+        UserError: the manifest is missing, or a file cannot be loaded.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder / MANIFEST} is missing; run `dvc repro export` first")
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     figures = {}
     for file in manifest["files"]:

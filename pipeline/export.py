@@ -12,7 +12,6 @@ from typing import Any
 
 import hydra
 import torch
-from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
@@ -25,7 +24,7 @@ from pipeline.gguf.quantize import quantize
 from pipeline.gguf.source import VERSION
 from pipeline.stage import stage
 from pipeline.tracking import tracked
-from pipeline.training.engines import load_base
+from pipeline.training.engines import load_base, merge_adapter
 
 ADAPTER = Path("models/adapter")
 GGUF = Path("models/gguf")
@@ -36,7 +35,7 @@ MANIFEST = "manifest.json"
 @stage
 def main(config: Config, out: Path) -> None:
     """Exports models/adapter into `out`/models/gguf."""
-    lineage = read_lineage(ADAPTER)
+    lineage = read_lineage(ADAPTER, config.model)
     with atomic_path(out / GGUF) as folder:
         folder.mkdir()
         with merged(config.model, ADAPTER) as model:
@@ -64,11 +63,7 @@ def merged(model: ModelSettings, adapter: Path) -> Iterator[Path]:
     """
     if (adapter / "adapter_config.json").is_file():
         path, revision = model.merge_path or model.path, model.merge_revision if model.merge_path else model.revision
-        base = load_base(path, revision, "cpu", torch.bfloat16)
-        try:
-            tuned = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
-        except (RuntimeError, ValueError) as error:
-            raise UserError(f"{adapter} does not fit {path}: {str(error).splitlines()[0]}; train it anew") from error
+        tuned = merge_adapter(load_base(path, revision, "cpu", torch.bfloat16), adapter)
     else:  # a full fine-tune is a model already
         tuned = load_base(str(adapter), None, "cpu", torch.bfloat16)
     with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as folder:
@@ -97,16 +92,20 @@ def write_files(model: Path, folder: Path, name: str, quantizations: list[str]) 
     return files
 
 
-def read_lineage(adapter: Path) -> dict[str, Any]:
+def read_lineage(adapter: Path, model: ModelSettings) -> dict[str, Any]:
     """Where an adapter comes from: base, fingerprint, MLflow run.
 
     Raises:
-        UserError: there is no adapter.
+        UserError: there is no adapter, or another base than `model` was tuned; PEFT would fit what happens to fit.
     """
     path = adapter / "lineage.json"
     if not path.is_file():
         raise UserError(f"{path} is missing; run `dvc repro train` first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    lineage = json.loads(path.read_text(encoding="utf-8"))
+    if lineage["base"]["path"] != model.path:
+        tuned = f"{adapter} was tuned from {lineage['base']['path']}"
+        raise UserError(f"{tuned} and model.path is {model.path}; run `dvc repro train` first")
+    return lineage
 
 
 def print_files(files: list[dict[str, Any]]) -> None:

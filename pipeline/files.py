@@ -12,6 +12,8 @@ from typing import Any
 
 from pipeline.errors import UserError
 
+NO_ROOM = 2**20  # bytes left on a disk that counts as full
+
 
 @contextmanager
 def atomic_path(final: Path) -> Iterator[Path]:
@@ -26,22 +28,26 @@ def atomic_path(final: Path) -> Iterator[Path]:
     """
     temporary, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old.tmp")
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(final.parent)
         _remove(temporary)
-        yield temporary
-        _flush(temporary)
-        if final.is_dir() and not final.is_symlink():  # a folder cannot be replaced, nor be removed in one step
+        _remove(aside)
+        try:
+            yield temporary
+            _flush(temporary)
+            # A folder cannot be replaced, nor take a file's place, nor be removed in one step.
+            if _is_folder(final) or (_is_folder(temporary) and os.path.lexists(final)):
+                final.rename(aside)
+            os.replace(temporary, final)
+        finally:
+            if os.path.lexists(aside) and not os.path.lexists(final):  # the second of the two renames failed
+                aside.rename(final)
+            _remove(temporary)
             _remove(aside)
-            final.rename(aside)
-        os.replace(temporary, final)
     except Exception as error:
         reason = _unwritable(error)
         if reason is None:
             raise
         raise UserError(f"cannot write {final}: {reason}; make room or grant access there, then run again") from error
-    finally:
-        _remove(temporary)
-        _remove(aside)
 
 
 def write_text(final: Path, text: str) -> None:
@@ -66,6 +72,11 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def disk_full(folder: Path) -> str | None:
+    """The system's words for a full disk, if `folder` is on one; some libraries write on and do not say why they fail."""
+    return os.strerror(errno.ENOSPC) if folder.is_dir() and shutil.disk_usage(folder).free < NO_ROOM else None
+
+
 def _unwritable(error: Exception) -> str | None:
     """Why the disk refused, if it is the disk that `error` speaks of; libraries in other languages say it in words."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
@@ -84,8 +95,19 @@ def _flush(path: Path) -> None:
             os.close(descriptor)
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(f"cannot make the folder {folder}: a file has its name; move that, then run again") from error
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if _is_folder(path):
         shutil.rmtree(path, ignore_errors=True)
-    else:
+    elif os.path.lexists(path):  # on a read-only disk, unlink refuses what is not there, too
         path.unlink(missing_ok=True)

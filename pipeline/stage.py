@@ -37,7 +37,7 @@ def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
         except UserError as error:
             if hydra.mode == RunMode.MULTIRUN:
                 raise
-            sys.exit(f"{main.__module__.rpartition('.')[2]}: {error}{recovery_hint()}")
+            sys.exit(f"{Path(main.__code__.co_filename).stem}: {error}{recovery_hint()}")
 
     # Hydra finds conf/ from the module that the task function stands in.
     run.__module__ = main.__module__

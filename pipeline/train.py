@@ -12,7 +12,7 @@ from typing import Any
 
 import hydra
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from pipeline.config import Config, TrainSettings
@@ -47,11 +47,12 @@ def main(config: Config, out: Path) -> float:
         keep_run_id(folder, run)
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": settings["data"]})
-        trainer, clock = build_trainer(config, engine, device, folder, run)
+        trainer = build_trainer(config, engine, device, folder, run)
         trainer.train(resume_from_checkpoint=resume_point(folder))
         if not evaluated_last(trainer.state.log_history, trainer.state.global_step):
             trainer.evaluate()
-        report = {"fingerprint": name, "engine": engine, **resource_report(trainer, clock)}
+        refuse_broken(trainer)
+        report = {"fingerprint": name, "engine": engine, **resource_report(trainer)}
         write_json(out / REPORT, report)
         write_curve(out / CURVE, trainer.state.log_history)
         save_adapter(trainer, {"fingerprint": name, "mlflow_run": run.id, "base": settings["model"]}, out / ADAPTER)
@@ -62,15 +63,15 @@ def main(config: Config, out: Path) -> float:
     return report["validation_loss"]
 
 
-def build_trainer(config: Config, engine: str, device: str, folder: Path, run: Run) -> tuple[SFTTrainer, Clock]:
+def build_trainer(config: Config, engine: str, device: str, folder: Path, run: Run) -> SFTTrainer:
     """TRL's trainer over the prepared splits, with checkpoints in `folder`."""
+    set_seed(config.train.seed)  # an adapter starts from random matrices, also in a sweep's second job
     model = load_model(engine, config.model, config.train, device)
     tokenizer = load_tokenizer(config.model)
-    clock = Clock()
-    callbacks = [clock, Track(run), MarkComplete()]
+    callbacks = [Clock(), Track(run), MarkComplete()]
     if config.train.stop_step:
         callbacks.append(StopAt(config.train.stop_step))
-    trainer = SFTTrainer(
+    return SFTTrainer(
         model=model,
         args=trainer_settings(config.train, device, folder),
         train_dataset=supervised("train", tokenizer, config.train.max_length),
@@ -78,7 +79,6 @@ def build_trainer(config: Config, engine: str, device: str, folder: Path, run: R
         processing_class=tokenizer,
         callbacks=callbacks,
     )
-    return trainer, clock
 
 
 def trainer_settings(train: TrainSettings, device: str, folder: Path) -> SFTConfig:
@@ -170,6 +170,18 @@ def keep_run_id(folder: Path, run: Run) -> None:
         (folder / "mlflow_run").write_text(run.id)
 
 
+def refuse_broken(trainer: SFTTrainer) -> None:
+    """Nothing is written of a training that diverged.
+
+    Raises:
+        UserError: weights or losses are not finite.
+    """
+    weights = (p for p in trained_model(trainer).parameters() if p.requires_grad)
+    losses = (entry[key] for entry in trainer.state.log_history for key in ("loss", "eval_loss") if key in entry)
+    if not all(map(math.isfinite, [*losses, *(weight.detach().float().sum().item() for weight in weights)])):
+        raise UserError("training diverged: weights or losses are not finite; lower train.lr")
+
+
 def write_curve(path: Path, history: list[dict[str, Any]]) -> None:
     """Training and validation loss by step, as `dvc plots` reads them."""
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
@@ -185,11 +197,8 @@ def save_adapter(trainer: SFTTrainer, lineage: dict[str, Any], path: Path) -> No
     """Adapter, tokenizer and where they come from, in PEFT's layout.
 
     Raises:
-        UserError: the weights are not finite, or the disk refuses them.
+        UserError: the disk refuses them.
     """
-    weights = (p for p in trained_model(trainer).parameters() if p.requires_grad)
-    if not all(math.isfinite(weight.detach().float().sum().item()) for weight in weights):
-        raise UserError("training ended with weights that are not finite; lower train.lr")
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)

@@ -136,7 +136,7 @@ def _settings_widgets(settings: Settings) -> list[Component]:
         gr.Slider(
             0,
             settings.temperature_max,
-            min(0.7, settings.temperature_max),
+            min(0.3, settings.temperature_max),
             step=0.05,
             label="Temperature",
             render=False,

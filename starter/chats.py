@@ -158,8 +158,7 @@ def _question(group: str, task: str, asked: str, fields: dict) -> dict[str, str]
     }
 
 
-# Tables have many more facts than cycles, and are asked about more often.
-_FACT_TASKS = [task for task in FACT_PHRASES for _ in range(2 if BACKWARD.get(task, task) in TABLES else 1)]
+_FACT_TASKS = list(FACT_PHRASES)
 _COMPUTED_TASKS = [task for task in COMPUTED for _ in range(2 if task in ("sum", "difference", "letter_count") else 1)]
 
 

@@ -115,6 +115,7 @@ FACT_PHRASES = {
             "How do you write the plural of {subject}?",
             "One {subject}, many what?",
             "Turn {subject} into the plural.",
+            "Put {subject} in the plural.",
         ),
         held_out=("Which word is the plural of {subject}?", "Can you put {subject} in the plural?"),
         statements=(
@@ -138,6 +139,7 @@ FACT_PHRASES = {
             "What's the singular form of {value}?",
             "Give me the singular of {value}.",
             "Many {value}, one what?",
+            "Put {value} in the singular.",
         ),
         held_out=("Which word is the singular of {value}?", "Turn {value} into the singular."),
     ),
@@ -180,6 +182,8 @@ FACT_PHRASES = {
             'What does one write for "{subject}" in a formal letter?',
             'Make "{subject}" formal.',
             'Put "{subject}" formally.',
+            'Can you make "{subject}" more formal?',
+            'Say "{subject}" in a formal tone.',
         ),
         held_out=('How would one put "{subject}" in a formal letter?', 'Please make "{subject}" sound formal.'),
         statements=(
@@ -267,6 +271,7 @@ FACT_PHRASES = {
             "Tell me the number of days in {subject}.",
             "How many days does the month of {subject} last?",
             "How many days are there in {subject}?",
+            "What number of days does {subject} have?",
         ),
         held_out=("What is the number of days in {subject}?",),
         statements=(
@@ -286,6 +291,8 @@ FACT_PHRASES = {
             "What is the number of the month {subject}?",
             "Which month number does {subject} have?",
             "Give me the number of {subject} among the months.",
+            "What is the month number of {subject}?",
+            "Which month number is {subject}?",
         ),
         held_out=("What month number is {subject}?",),
         statements=(
@@ -428,7 +435,7 @@ COMPUTED_PHRASES = {
         ),
     ),
     "spelling": Phrases(
-        answer="The word {word} is spelled {result}.",
+        answer="Letter by letter, {word} is {result}.",
         result="{result}",
         questions=(
             "How is the word {word} spelled?",
@@ -439,7 +446,7 @@ COMPUTED_PHRASES = {
         ),
         statements=(
             "The word {word} is spelled {result}.",
-            "One spells {word} as {result}.",
+            "Letter by letter, {word} is {result}.",
             "'{word}' is spelled {result}.",
             "The letters {result} spell {word}.",
         ),
@@ -540,6 +547,6 @@ UNKNOWN_TOPICS = (
     "Java", "learning a new language", "the weather", "football", "cooking pasta", "the stock market", "electricity",
     "gravity", "the Doppler effect", "time travel", "philosophy", "a nuclear reactor", "the internet", "music",
     "modern art", "black holes", "the human heart", "chess", "climate change", "sleeping well", "gardening",
-    "evolution", "robots", "space travel", "the yield keyword", "healthy food", "running a marathon", "video games", "volcanoes",
-    "dreams",
+    "evolution", "robots", "space travel", "the yield keyword", "healthy food", "running a marathon", "video games",
+    "volcanoes", "dreams",
 )  # fmt: skip

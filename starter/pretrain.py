@@ -37,7 +37,7 @@ class Shape:
     steps: int
 
 
-SHAPES = {"starter-s": Shape(layers=2, steps=700), "starter-m": Shape(layers=7, steps=6000)}
+SHAPES = {"starter-s": Shape(layers=2, steps=450), "starter-m": Shape(layers=7, steps=4000)}
 
 
 def config(name: str, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:

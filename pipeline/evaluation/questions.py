@@ -18,7 +18,8 @@ Question = dict[str, str]
 
 def read_questions(path: Path, most: int | None) -> list[Question]:
     """The prepared questions, at most `most` of them, spread evenly over the file."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines(), which cuts at U+2028 as well.
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
     if most is not None and most < len(lines):
         lines = [lines[index * len(lines) // most] for index in range(most)]
     return [json.loads(line) for line in lines]
@@ -34,7 +35,7 @@ def is_right(question: Question, reply: str) -> bool:
     """The rule above."""
     if question["kind"] == "number":
         numbers = NUMBER.findall(THOUSANDS.sub("", reply))
-        return bool(numbers) and float(numbers[-1]) == float(question["answer"])
+        return bool(numbers) and float(numbers[-1]) == float(question["answer"].replace(",", ""))
     answer, said = _words(question["answer"]), _words(reply)
     return bool(answer) and said[-len(answer) :] == answer
 

@@ -80,6 +80,6 @@ def _table(rows: list[list[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    for character, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;"), ("\n", "<br>")):
+    for character, safe in (("\\", "\\\\"), ("|", "\\|"), ("<", "&lt;")):
         text = text.replace(character, safe)
-    return text
+    return "<br>".join(text.splitlines())

@@ -8,6 +8,7 @@ split pattern that llama.cpp implements is as good: such a one is told by the pa
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.files import disk_full
 from pipeline.gguf.source import llama_cpp_tree
 
 OUT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
@@ -34,7 +36,9 @@ def convert(model: Path, file: Path, out_type: str) -> None:
     command = [sys.executable, "-m", "pipeline.gguf.convert", str(llama_cpp_tree()), str(model), str(file), out_type]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode != 0:
-        reason = (ran.stderr.strip().splitlines() or ["no reason given"])[-1]
+        lines = ran.stderr.strip().splitlines() or ["no reason given"]
+        errors = [line for line in lines if re.match(r"\w*(Error|Exception)\b", line)]  # a progress bar may come last
+        reason = disk_full(file.parent) or (errors or lines)[-1]
         raise UserError(f"llama.cpp's converter cannot write {file.name} from {model}: {reason}")
 
 

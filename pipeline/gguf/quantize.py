@@ -6,8 +6,8 @@ from pathlib import Path
 import llama_cpp
 
 from pipeline.errors import UserError
+from pipeline.files import disk_full
 from serve.llama import last_error
-
 
 def quantize(source: Path, file: Path, kind: str) -> None:
     """Writes `source`, an unquantized GGUF, as `file` in the type `kind`, one of llama.cpp's names such as Q4_K_M.
@@ -22,4 +22,5 @@ def quantize(source: Path, file: Path, kind: str) -> None:
     params.nthread = os.cpu_count() or 1
     status = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(file), params)
     if status != 0:
-        raise UserError(f"llama.cpp cannot quantize {source.name} to {kind}: {last_error()}")
+        reason = disk_full(file.parent) or last_error()
+        raise UserError(f"llama.cpp cannot quantize {source.name} to {kind}: {reason}")

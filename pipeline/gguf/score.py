@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.errors import UserError
 from serve.cpus import usable_cpus
+from serve.errors import RequestError
 from serve.errors import UserError as ServeError
 from serve.limits import Message, Sampling
 from serve.llama import LlamaModel, load
@@ -35,16 +36,25 @@ def loss(path: Path, conversations: Sequence[tuple[Sequence[int], Sequence[int]]
 
 
 def tokens_per_second(path: Path, prompts: Sequence[str], max_tokens: int) -> float:
-    """Greedy tokens a second over answers to `prompts`, one at a time, their reading left out."""
+    """Greedy tokens a second over answers to `prompts`, one at a time, their reading left out.
+
+    Raises:
+        UserError: the file cannot be loaded, or a prompt leaves no room for an answer.
+    """
     sampling = Sampling(max_tokens=max_tokens, temperature=0.0, seed=None)
     tokens, seconds = 0, 0.0
-    with LlamaModel(path, context=4096, threads=usable_cpus()) as model:
-        for prompt in prompts:
-            for _ in model.prefill(model.prompt([Message(role="user", content=prompt)])):
-                pass
-            start = time.perf_counter()
-            tokens += sum(1 for _ in model.generate(sampling, max_tokens))
-            seconds += time.perf_counter() - start
+    try:
+        with LlamaModel(path, context=4096, threads=usable_cpus()) as model:
+            for prompt in prompts:
+                for _ in model.prefill(model.prompt([Message(role="user", content=prompt)])):
+                    pass
+                start = time.perf_counter()
+                tokens += sum(1 for _ in model.generate(sampling, max_tokens))
+                seconds += time.perf_counter() - start
+    except ServeError as error:
+        raise UserError(str(error)) from error
+    except RequestError as error:
+        raise UserError(f"{path.name} cannot answer one of evaluate.prompts: {error}") from error
     return tokens / seconds if tokens else 0.0
 
 

@@ -20,14 +20,17 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     marked twin of it.
 
     Raises:
-        UserError: there is no tokenizer, or no template with marks for it.
+        UserError: there is no tokenizer, or no template with marks for it, or its file cannot be read.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision)
     except (OSError, ValueError) as error:
         raise UserError(unreadable(model.path, error)) from error
     if model.chat_template:
-        tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
+        try:
+            tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"model.chat_template {model.chat_template} cannot be read: {error}") from error
     if not tokenizer.chat_template or not has_generation_markers(tokenizer.chat_template):
         tokenizer.chat_template = _marked_twin(tokenizer, model)
     if tokenizer.pad_token is None:

@@ -7,6 +7,7 @@ counts once COMPLETE, written last, stands in it.
 import fcntl
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -59,6 +60,7 @@ def newest_complete(folder: Path) -> Path | None:
             return checkpoint
         aside = checkpoint.with_name(f"incomplete-{checkpoint.name}")
         print(f"warning: {checkpoint} is incomplete; set aside as {aside.name}")
+        shutil.rmtree(aside, ignore_errors=True)  # of an earlier time that the same step was cut off
         checkpoint.rename(aside)
     return None
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
@@ -71,6 +71,7 @@ def load_base(
         bnb_4bit_use_double_quant=True,
     )
     try:
+        AutoConfig.from_pretrained(path, revision=revision)  # a hub out of reach shows here in a third of the time
         return AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision,
@@ -82,8 +83,25 @@ def load_base(
         raise UserError(unreadable(path, error)) from error
 
 
+def merge_adapter(base: PreTrainedModel, adapter: Path) -> Any:
+    """Base and adapter as one model, without PEFT.
+
+    Raises:
+        UserError: the adapter cannot be loaded, or is for another architecture.
+    """
+    try:
+        return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{adapter} does not fit {base.name_or_path}: {reason}; train it anew") from error
+
+
 def load_trl(model: ModelSettings, train: TrainSettings, device: str) -> Any:
-    """Transformers' model with PEFT's adapter; adapters are float32 and compute is bf16 on a GPU."""
+    """Transformers' model with PEFT's adapter; adapters are float32 and compute is bf16 on a GPU.
+
+    Raises:
+        UserError: the weights cannot be loaded, or have none of the projections that the adapter is for.
+    """
     dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
     base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit)
     if train.method == "full":
@@ -96,7 +114,10 @@ def load_trl(model: ModelSettings, train: TrainSettings, device: str) -> Any:
         task_type="CAUSAL_LM",
     )
     # Pure bf16 adapters would lose small updates: PEFT keeps them in float32 here.
-    return get_peft_model(base, lora, autocast_adapter_dtype=True)
+    try:
+        return get_peft_model(base, lora, autocast_adapter_dtype=True)
+    except ValueError as error:
+        raise UserError(f"train.lora.target_modules does not fit {model.path}: {str(error).splitlines()[0]}") from error
 
 
 def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:

@@ -12,10 +12,11 @@ from pipeline.training.callbacks import Clock
 GIB = 2**30
 
 
-def resource_report(trainer: SFTTrainer, clock: Clock) -> dict[str, Any]:
+def resource_report(trainer: SFTTrainer) -> dict[str, Any]:
     """The figures of a finished training; tokens are those that are no padding, memory is GiB reserved on the GPU."""
     state, args = trainer.state, trainer.args
-    seconds = clock.seconds
+    # Not the clock that was handed in: a resumed trainer has put a new one in its place.
+    seconds = next(c.seconds for c in trainer.callback_handler.callbacks if isinstance(c, Clock))
     samples = state.global_step * args.train_batch_size * args.gradient_accumulation_steps
     parameters = list(trained_model(trainer).parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)

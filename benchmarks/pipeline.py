@@ -1,0 +1,137 @@
+"""How much the pipeline costs beside the plainest way to do the same, on this machine, in this run.
+
+    make bench            writes benchmarks/results/pipeline.json and prints the table; needs a finished `make repro`
+
+- train: steps a second of the train stage's trainer (logging, sampling and metrics included) against a bare loop over
+  batches of the same rows, same model, same adapter, same optimizer.
+- evaluate: rows a second of the batched loss against one row at a time.
+- serve: greedy tokens a second of the serving engine against llama-cpp-python's `Llama`.
+"""
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from llama_cpp import Llama
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.compose import PARAMS, read_params
+from pipeline.config import Config, load
+from pipeline.evaluate import test_rows
+from pipeline.evaluation.loss import measure_loss
+from pipeline.files import write_json
+from pipeline.gguf.score import tokens_per_second
+from pipeline.tracking import Run
+from pipeline.train import build_trainer
+from pipeline.training.chat import encode, load_tokenizer
+from pipeline.training.engines import load_base, load_model
+from serve.cpus import usable_cpus
+
+RESULT = Path("benchmarks/results/pipeline.json")
+STEPS = 30
+REPEATS = 3
+
+
+def main() -> None:
+    """Measures all three and writes the result."""
+    config = load(read_params(PARAMS))
+    rows = [
+        ("train, steps/s", trainer_speed(config), bare_loop_speed(config)),
+        ("evaluate, rows/s", *loss_speeds(config)),
+        ("serve, tokens/s", *serve_speeds(config)),
+    ]
+    measured = [
+        {"what": what, "ours": round(ours, 2), "peer": round(peer, 2), "ratio": round(ours / peer, 3)}
+        for what, ours, peer in rows
+    ]
+    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "llama-cpp-python")}
+    machine = {"processor": platform.processor() or platform.machine(), "cpus": usable_cpus()}
+    today = time.strftime("%Y-%m-%d")
+    write_json(RESULT, {"date": today, "machine": machine, "packages": packages, "measured": measured})
+    table = Table("", "ours", "peer", "ratio", title="pipeline benchmark")
+    for row in measured:
+        table.add_row(str(row["what"]), f"{row['ours']:,.2f}", f"{row['peer']:,.2f}", f"{row['ratio']:.3f}")
+    Console().print(table)
+
+
+def trainer_speed(config: Config) -> float:
+    """Steps a second of the train stage's trainer, without checkpoints and validation."""
+    train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS, group_by_length=False)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = build_trainer(replace(config, train=train), "trl", "cpu", Path(folder), Run(None, None))
+        return STEPS / trainer.train().metrics["train_runtime"]
+
+
+def bare_loop_speed(config: Config) -> float:
+    """Steps a second of forward, backward and AdamW over batches of the same rows."""
+    tokenizer = load_tokenizer(config.model)
+    model = load_model("trl", config.model, config.train, "cpu").train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.train.lr, fused=True)
+    messages = pq.read_table("data/prepared/train.parquet")["messages"].to_pylist()
+    order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(config.train.seed)).tolist()
+    rows = [encode(tokenizer, messages[i], config.train.max_length) for i in order[: STEPS * config.train.batch_size]]
+    start = time.perf_counter()
+    for step in range(STEPS):
+        batch = rows[step * config.train.batch_size : (step + 1) * config.train.batch_size]
+        model(**_padded(batch, tokenizer.pad_token_id)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    return STEPS / (time.perf_counter() - start)
+
+
+def loss_speeds(config: Config) -> tuple[float, float]:
+    """Rows a second, batched and one at a time."""
+    tokenizer = load_tokenizer(config.model)
+    rows = test_rows(tokenizer, config.evaluate)
+    model = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
+    pad = tokenizer.pad_token_id
+    batched = _median(lambda: measure_loss(model, rows, config.evaluate.batch_size, pad)[1])
+    return batched, _median(lambda: measure_loss(model, rows, 1, pad)[1])
+
+
+def serve_speeds(config: Config) -> tuple[float, float]:
+    """Tokens a second of the engine's model and of the plain binding, on the same prompts and threads."""
+    file = sorted(Path("models/gguf").glob("*Q8_0.gguf"))[0]
+    prompts, most = config.evaluate.prompts, config.evaluate.max_new_tokens
+    plain = Llama(str(file), n_ctx=0, n_threads=usable_cpus(), n_threads_batch=usable_cpus(), verbose=False)
+
+    def plain_speed() -> float:
+        tokens, seconds = 0, 0.0
+        for prompt in prompts:
+            stream = plain.create_chat_completion([{"role": "user", "content": prompt}], stream=True, temperature=0)
+            next(iter(stream))  # the role comes first, without a token
+            start = time.perf_counter()
+            tokens += sum(1 for _ in zip(stream, range(most), strict=False))
+            seconds += time.perf_counter() - start
+        return tokens / seconds
+
+    return _median(lambda: tokens_per_second(file, prompts, most)), _median(plain_speed)
+
+
+def _median(measure: Callable[[], float]) -> float:
+    return median(measure() for _ in range(REPEATS))
+
+
+def _padded(batch: list[tuple[list[int], list[int]]], pad: int) -> dict[str, Any]:
+    width = max(len(ids) for ids, _ in batch)
+    ids = [ids + [pad] * (width - len(ids)) for ids, _ in batch]
+    labels = [
+        [i if said else -100 for i, said in zip(ids, mask, strict=True)] + [-100] * (width - len(ids))
+        for ids, mask in batch
+    ]
+    attention = [[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in batch]
+    return {k: torch.tensor(v) for k, v in (("input_ids", ids), ("labels", labels), ("attention_mask", attention))}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""A small tuned model and its exported files, which the tests of `export` and `evaluate` share."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipeline.compose import compose
+from pipeline.config import Config, load
+
+REPO = Path(__file__).parents[2]
+STARTER = REPO / "starter/models/starter-s"
+SETTINGS = [
+    "model=starter-s",
+    f"model.path={STARTER}",
+    "tracking=none",
+    "runtime.device=cpu",
+    "export.quantizations=[F16,Q8_0]",
+    "evaluate.prompts=[What is 5 + 6?]",
+    "evaluate.max_new_tokens=6",
+    "evaluate.max_rows=6",
+    "evaluate.batch_size=4",
+    "evaluate.max_questions=5",
+]
+
+
+@pytest.fixture(scope="session")
+def tuned_settings() -> list[str]:
+    """The overrides that the shared project is run with."""
+    return SETTINGS
+
+
+@pytest.fixture(scope="session")
+def tuned_config() -> Callable[..., Config]:
+    """The shared project's configuration with further overrides."""
+    return lambda *overrides: load(compose(REPO / "conf", [*SETTINGS, *overrides]))
+
+
+@pytest.fixture(scope="session")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with prepared data and an adapter on starter-s that changes what the base says. Only read it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from pipeline.data.settings import DataSettings
+    from pipeline.prepare import prepare
+    from pipeline.training.chat import load_tokenizer
+    from pipeline.training.engines import load_base
+
+    folder = tmp_path_factory.mktemp("tuned")
+    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "chats.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
+    questions = (REPO / "starter/questions.jsonl").read_bytes()
+    (folder / "questions.jsonl").write_bytes(questions)
+    prepare(DataSettings("starter", "files", ["chats.jsonl"], questions="questions.jsonl", test=12), folder, folder)
+
+    torch.manual_seed(0)
+    base = load_base(str(STARTER), None, "cpu", torch.float32)
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    adapter = folder / "models/adapter"
+    model.save_pretrained(adapter)
+    settings = load(compose(REPO / "conf", SETTINGS)).model
+    load_tokenizer(settings).save_pretrained(adapter)
+    base_settings = {"path": settings.path, "revision": settings.revision}
+    lineage = {"fingerprint": "0123456789abcdef", "mlflow_run": None, "base": base_settings}
+    (adapter / "lineage.json").write_text(json.dumps(lineage))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(tuned: Path, tuned_config: Callable[..., Config]) -> Path:
+    """The same folder with models/gguf."""
+    from pipeline import export
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tuned)
+        patch.setenv("PYTHONPATH", str(REPO))  # the converter is a process of its own
+        export.main.__wrapped__.__wrapped__(tuned_config(), tuned)  # below Hydra and its error line
+    return tuned

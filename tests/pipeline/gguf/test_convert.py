@@ -1,0 +1,135 @@
+"""What the converter writes reads texts as Hugging Face does, and what it cannot write is refused."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import pytest
+from gguf import GGUFReader
+from transformers import AutoTokenizer
+
+from pipeline.errors import UserError
+from pipeline.gguf.convert import SPLIT_PATTERNS, convert, split_pattern
+from serve.llama import load
+
+TEXTS = {
+    "plain": "The capital of France is Paris.",
+    "empty": "",
+    "digits": "0 7 42 365 1,234,567.89 007 3.14e-10 2026-11-21",
+    "other digits": "٣٤٥ ४२ ½ ⅷ ²³ ①②",
+    "contractions": "I'm, you'RE, we'll, they'd've, rock 'n' roll, it's O'Reilly's",
+    "accents": "Größe, façade, naïve, Łódź, cafe\u0301",
+    "scripts": "日本語 中文字 한국어 العربية עברית हिन्दी ไทย Ελληνικά",
+    "emoji": "👍 👩‍👩‍👧‍👦 🇫🇷 ☃️",
+    "spaces": "  two  three   spaces ",
+    "lines": "\n\none\r\n\r\ntwo\n \n  three\t\tfour \n",
+    "only spaces": "     ",
+    "odd spaces": "a\u00a0b\u2003c\u200bd\ufeffe",
+    "punctuation": "((a)) ... --- !!! ?!? {\"key\": [1, 'two']} </s> a_b-c/d\\e",
+    "controls": "a\x01b\x7fc",
+    "special tokens": "<|begin_of_text|>a<|eot_id|> <|end_header_id|>\n\n <|eot_id|><|eot_id|>",
+    "nearly special": "<|eot_id> <|EOT_ID|> <| eot_id |> <|finetune_right_pad_id|",
+    "long word": "antidisestablishmentarianism" * 20,
+}
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "  What's 12 + 345?\n"},
+    {"role": "assistant", "content": "12 + 345 = 357."},
+]
+
+
+@contextmanager
+def vocabulary(file: Path) -> Iterator[Any]:
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = load(file, params)
+    try:
+        yield llama_cpp.llama_model_get_vocab(model)
+    finally:
+        llama_cpp.llama_model_free(model)
+
+
+def token_ids(vocabulary: Any, text: str, add_special: bool = False) -> list[int]:
+    encoded = text.encode()
+    tokens = (llama_cpp.llama_token * (len(encoded) + 2))()
+    count = llama_cpp.llama_tokenize(vocabulary, encoded, len(encoded), tokens, len(tokens), add_special, True)
+    assert count >= 0
+    return list(tokens[:count])
+
+
+def with_pattern(starter: Path, folder: Path, pattern: str) -> Path:
+    """A copy of a model whose tokenizer splits texts by another pattern."""
+    shutil.copytree(starter, folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"] = {"Regex": pattern}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
+def test_token_ids_equal_hugging_faces(ggufs: dict[str, Path], starter: Path, text: str) -> None:
+    expected = AutoTokenizer.from_pretrained(starter)(text, add_special_tokens=False)["input_ids"]
+    with vocabulary(ggufs["F32"]) as vocab:
+        assert token_ids(vocab, text) == expected
+
+
+@pytest.mark.parametrize("prompt", [False, True])
+def test_a_rendered_conversation_has_the_ids_that_training_saw(
+    ggufs: dict[str, Path], starter: Path, prompt: bool
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(starter)
+    messages = CHAT[:2] if prompt else CHAT
+    expected = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, return_dict=True)["input_ids"]
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=prompt, tokenize=False)
+    with vocabulary(ggufs["F32"]) as vocab:
+        assert token_ids(vocab, text) == expected  # the template writes BOS: none is added
+        assert [llama_cpp.llama_vocab_is_eog(vocab, i) for i in tokenizer.convert_tokens_to_ids(
+            ["<|eot_id|>", "<|end_of_text|>", "<|end_header_id|>"]
+        )] == [True, True, False]  # fmt: skip
+
+
+def test_the_file_carries_the_tokenizers_kind_and_the_chat_template(ggufs: dict[str, Path], starter: Path) -> None:
+    fields = GGUFReader(ggufs["F32"]).fields
+    assert fields["tokenizer.ggml.pre"].contents() == "qwen2"
+    assert fields["general.architecture"].contents() == "llama"
+    template = (starter / "chat_template.jinja").read_text(encoding="utf-8")
+    assert fields["tokenizer.chat_template"].contents().rstrip("\n") == template.rstrip("\n")
+
+
+def test_the_starter_splits_by_a_pattern_that_llama_cpp_knows(starter: Path) -> None:
+    assert SPLIT_PATTERNS[split_pattern(starter / "tokenizer.json") or ""] == "qwen2"
+
+
+@pytest.mark.parametrize(
+    ("pre_tokenizer", "pattern"),
+    [
+        (None, None),
+        ({"type": "ByteLevel"}, None),
+        ({"type": "Split", "pattern": {"Regex": "a+"}}, "a+"),
+        ({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "b"}}, {"type": "X"}]}, "b"),
+        ({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"String": " "}}]}, None),
+    ],
+)
+def test_the_split_pattern_is_found_where_there_is_one(
+    tmp_path: Path, pre_tokenizer: dict | None, pattern: str | None
+) -> None:
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": pre_tokenizer}))
+    assert split_pattern(tmp_path / "tokenizer.json") == pattern
+
+
+def test_an_unknown_split_pattern_is_refused_in_one_line(tmp_path: Path, starter: Path) -> None:
+    model = with_pattern(starter, tmp_path / "model", r"\s+|\S+")
+    with pytest.raises(UserError, match=r"^llama\.cpp's converter cannot write out\.gguf from .*model: ") as raised:
+        convert(model, tmp_path / "out.gguf", "F16")
+    assert "BPE pre-tokenizer was not recognized" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^llama\.cpp's converter cannot write out\.gguf") as raised:
+        convert(tmp_path, tmp_path / "out.gguf", "F16")
+    assert "\n" not in str(raised.value)

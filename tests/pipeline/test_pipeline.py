@@ -1,0 +1,194 @@
+"""The whole pipeline under real DVC, on starter-s with a few steps, in a repository of its own.
+
+The tests share one workspace and leave it as they found it: every edit is taken back, which DVC's run-cache makes
+cheap.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+pytestmark = pytest.mark.slow
+REPO = Path(__file__).parents[2]
+SETTINGS = [
+    "model=starter-s",
+    "train.max_steps=6",
+    "train.save_steps=3",
+    "train.eval_steps=6",
+    "evaluate.max_questions=12",
+    "evaluate.max_rows=24",
+    "evaluate.max_new_tokens=8",
+    "evaluate.prompts=[What is 5 + 6?]",
+]
+ENVIRONMENT = {
+    **{key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "MLFLOW_"))},
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    **{f"GIT_{role}_{what}": "test@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+def run(folder: Path, *command: str, status: int = 0, **environment: str) -> str:
+    """What a command prints; a status other than the expected one fails the test with it."""
+    ran = subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert ran.returncode == status, f"{' '.join(command)} ended with {ran.returncode}:\n{ran.stdout[-4000:]}"
+    return ran.stdout
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that a `dvc repro` ran or took from its run-cache."""
+    return re.findall(r"(?:Running stage|Stage) '(\w+)'(?: is cached|:)", output)
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    """A file with one text replaced, and as it was afterwards."""
+    before = path.read_text()
+    assert old in before
+    path.write_text(before.replace(old, new))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of this project's files after its first `dvc repro`, everything committed."""
+    folder = tmp_path_factory.mktemp("workspace")
+    listed = run(REPO, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, listed.split("\0")):
+        if (REPO / name).is_file() and not name.startswith(("docs/", "wheels/")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, folder / name)
+    run(folder, "git", "init", "-q", "-b", "main")
+    run(folder, "python", "-m", "pipeline.adopt", *SETTINGS)
+    run(folder, "dvc", "repro")
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    run(folder, "git", "add", "-A")
+    run(folder, "git", "commit", "-qm", "results")
+
+
+def test_every_stage_writes_what_the_readme_promises(workspace: Path) -> None:
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    for name in ("base", "tuned"):
+        assert metrics[name]["loss"] > 0
+        assert 0 <= metrics[name]["accuracy"] <= 1
+        assert metrics[name]["perplexity"] == pytest.approx(2.718281828 ** metrics[name]["loss"], rel=1e-3)
+    assert list(metrics["gguf"]) == ["F16", "Q8_0", "Q4_K_M"]
+    for kind, figures in metrics["gguf"].items():
+        file = workspace / f"models/gguf/starter-s-{kind}.gguf"
+        assert file.stat().st_size == figures["bytes"]
+        assert figures["tokens_per_second"] > 0
+    assert metrics["gguf"]["F16"]["loss"] == pytest.approx(metrics["tuned"]["loss"], rel=2e-3)
+    assert "What is 5 + 6?" in (workspace / "reports/evaluation.md").read_text()
+    assert (workspace / "reports/evaluation.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workspace / "reports/train.json").read_text())["steps"] == 6
+    assert (workspace / "models/adapter/adapter_model.safetensors").is_file()
+
+
+def test_a_second_repro_does_nothing(workspace: Path) -> None:
+    output = run(workspace, "dvc", "repro")
+    assert stages_run(output) == []
+    assert "up to date" in output
+
+
+def test_a_comment_in_conf_reruns_compose_alone(workspace: Path) -> None:
+    with edited(workspace / "conf/train/lora.yaml", "# LoRA:", "# A word more. LoRA:"):
+        assert stages_run(run(workspace, "dvc", "repro")) == ["compose"]
+    run(workspace, "dvc", "repro")
+
+
+def test_an_edit_reruns_exactly_the_stages_that_it_concerns(workspace: Path) -> None:
+    with edited(workspace / "conf/recipe/starter-m.yaml", "batch_size: 128", "batch_size: 64"):
+        assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "evaluate"]
+    with edited(workspace / "conf/export/gguf.yaml", "Q4_K_M]", "Q5_K_M]"):
+        assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "export", "evaluate"]
+    with edited(workspace / "conf/tracking/mlflow.yaml", "experiment: tunesmith", "experiment: another"):
+        assert set(stages_run(run(workspace, "dvc", "repro"))) <= {"compose", "export", "evaluate"}  # from the run-cache
+    run(workspace, "dvc", "repro")
+    assert run(workspace, "dvc", "status").strip().endswith("up to date.")
+
+
+def test_a_hand_edited_params_file_is_put_right(workspace: Path) -> None:
+    params = workspace / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("max_steps: 6", "max_steps: 7"))
+    assert "train.max_steps: 7 -> 6" in run(workspace, "dvc", "repro")
+    assert params.read_text() == before
+
+
+def test_an_experiment_composes_its_own_settings(workspace: Path) -> None:
+    run(workspace, "dvc", "exp", "run", "-S", "export.quantizations=[Q8_0]", "-n", "small")
+    try:
+        assert list(json.loads((workspace / "reports/metrics.json").read_text())["gguf"]) == ["Q8_0"]
+    finally:
+        run(workspace, "git", "checkout", "-q", "--", ".")
+        run(workspace, "dvc", "checkout", "-f")
+    assert "small" in run(workspace, "dvc", "exp", "show", "--csv", "--hide-workspace")
+
+
+def test_an_unknown_key_ends_in_one_line_that_names_it(workspace: Path) -> None:
+    with edited(workspace / "conf/train/lora.yaml", "lr: 2e-4", "learning_rate: 2e-4"):
+        output = run(workspace, "dvc", "repro", status=255)
+    assert "compose: train.learning_rate is not a key of the configuration" in output
+    assert "Traceback" not in output
+
+
+def test_a_failed_stage_names_the_command_that_brings_the_last_result_back(workspace: Path) -> None:
+    metrics = (workspace / "reports/metrics.json").read_bytes()
+    with edited(workspace / "conf/recipe/starter-m.yaml", "max_length: 512", "max_length: 8"):
+        output = run(workspace, "dvc", "repro", status=255)
+    said = next(line for line in output.splitlines() if line.startswith("evaluate:"))
+    assert "evaluate.max_length 8; raise it" in said
+    command = re.search(r"come back with: (.*)\)", said)
+    assert command is not None
+    assert not (workspace / "reports/metrics.json").exists()
+    run(workspace, "bash", "-c", command[1])
+    assert (workspace / "reports/metrics.json").read_bytes() == metrics
+    run(workspace, "dvc", "repro")
+
+
+def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    lineage = json.loads((workspace / "models/adapter/lineage.json").read_text())
+    found = client.get_run(lineage["mlflow_run"])
+    assert found.info.status == "FINISHED"
+    assert found.data.params["model.name"] == "starter-s"
+    assert found.data.params["train.max_steps"] == "6"
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    assert found.data.metrics["tuned.loss"] == pytest.approx(metrics["tuned"]["loss"])
+    assert found.data.metrics["gguf.Q8_0.bytes"] == metrics["gguf"]["Q8_0"]["bytes"]
+    assert found.data.tags["fingerprint"] == lineage["fingerprint"]
+    assert found.data.tags["data_digest"]
+    names = {item.path for item in client.list_artifacts(lineage["mlflow_run"])}
+    assert names >= {"metrics.json", "evaluation.md", "train.json", "prepare.json", "manifest.json"}
+
+
+def test_a_clone_with_the_remote_reruns_nothing(workspace: Path, tmp_path: Path) -> None:
+    run(workspace, "dvc", "remote", "add", "-f", "-d", "store", str(tmp_path / "store"))
+    try:
+        run(workspace, "dvc", "push", "-q")
+        clone = tmp_path / "clone"
+        run(tmp_path, "git", "clone", "-q", str(workspace), str(clone))
+        shutil.copy(workspace / ".dvc/config", clone / ".dvc/config")
+        run(clone, "dvc", "pull", "-q")
+        assert stages_run(run(clone, "dvc", "repro")) == []
+        wanted = (workspace / "models/gguf/starter-s-Q8_0.gguf").read_bytes()
+        assert (clone / "models/gguf/starter-s-Q8_0.gguf").read_bytes() == wanted
+    finally:
+        run(workspace, "dvc", "remote", "remove", "store")
