@@ -199,7 +199,7 @@ def _typed(hint: type, value: Any, path: str) -> Any:
     if hint is float and type(value) in (int, str):  # YAML reads 2e-4 as a text
         with suppress(ValueError, OverflowError):
             typed = float(value)
-    if type(typed) is not hint or (hint is float and not math.isfinite(typed)):
+    if type(typed) is not hint or (isinstance(typed, float) and not math.isfinite(typed)):
         names = {"int": "a whole number", "float": "a finite number", "bool": "true or false", "str": "a text"}
         raise UserError(f"{path} is {value!r}; it must be {names[hint.__name__]}")
     return typed

@@ -73,7 +73,7 @@ def sha256(path: Path) -> str:
 
 
 def disk_full(folder: Path) -> str | None:
-    """The system's words for a full disk, if `folder` is on one; some libraries write on and do not say why they fail."""
+    """The system's words for a full disk, if `folder` is on one; some libraries fail without saying why."""
     return os.strerror(errno.ENOSPC) if folder.is_dir() and shutil.disk_usage(folder).free < NO_ROOM else None
 
 

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.files import disk_full
 from serve.llama import last_error
 
+
 def quantize(source: Path, file: Path, kind: str) -> None:
     """Writes `source`, an unquantized GGUF, as `file` in the type `kind`, one of llama.cpp's names such as Q4_K_M.
 

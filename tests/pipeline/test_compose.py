@@ -89,7 +89,11 @@ def test_in_an_experiment_the_file_is_validated(project: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "said"),
     [
-        ("conf/train/lora.yaml", "learning_rate: 1\n", "compose: train.learning_rate is not a key of the configuration"),
+        (
+            "conf/train/lora.yaml",
+            "learning_rate: 1\n",
+            "compose: train.learning_rate is not a key",
+        ),
         ("conf/train/lora.yaml", "lr: 1\n", "compose: conf/ does not compose: "),  # twice the same key
         ("conf/train/lora.yaml", "a: [\n", "compose: conf/ does not compose: "),
         ("conf/train/lora.yaml", "seed: ${nowhere}\n", "compose: conf/ does not compose: "),

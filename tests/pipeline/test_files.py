@@ -59,6 +59,13 @@ def put(final: Path, kind: str, text: str) -> None:
         temporary.write_text(text)
 
 
+def fail(final: Path, error: BaseException) -> None:
+    """Begins to write and then raises."""
+    with atomic_path(final) as temporary:
+        temporary.write_text("half")
+        raise error
+
+
 def content(final: Path) -> str:
     return (final / "file" if final.is_dir() else final).read_text()
 
@@ -95,9 +102,8 @@ def test_nothing_stands_under_the_final_name_while_it_is_written(tmp_path: Path)
 def test_an_exception_leaves_the_old_one_and_passes_through(tmp_path: Path, kind: str) -> None:
     final = tmp_path / "final"
     put(final, kind, "old")
-    with pytest.raises(KeyError, match="mine"), atomic_path(final) as temporary:
-        temporary.write_text("new")
-        raise KeyError("mine")
+    with pytest.raises(KeyError, match="mine"):
+        fail(final, KeyError("mine"))
     assert content(final) == "old"
     assert hidden(tmp_path) == []
 
@@ -105,9 +111,8 @@ def test_an_exception_leaves_the_old_one_and_passes_through(tmp_path: Path, kind
 def test_an_interrupt_leaves_the_old_one(tmp_path: Path) -> None:
     final = tmp_path / "final"
     put(final, "folder", "old")
-    with pytest.raises(KeyboardInterrupt), atomic_path(final) as temporary:
-        temporary.mkdir()
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        fail(final, KeyboardInterrupt())
     assert content(final) == "old"
     assert hidden(tmp_path) == []
 
@@ -173,7 +178,9 @@ def test_a_read_only_folder_ends_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"UserError: cannot write {tmp_path}/final: Read-only file system; make room or grant access")
+    assert line.startswith(
+        f"UserError: cannot write {tmp_path}/final: Read-only file system; make room or grant access"
+    )
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

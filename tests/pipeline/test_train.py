@@ -250,8 +250,8 @@ def test_without_prepared_data_the_command_ends_in_one_line(tmp_path: Path) -> N
 def test_a_hub_out_of_reach_ends_in_one_line(project: Path, tmp_path: Path) -> None:
     changes = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     hub = {key: value for key, value in environment(**changes).items() if key != "HF_HUB_OFFLINE"}
-    done = subprocess.run(command("model.path=someone/some-model"), cwd=project, env=hub, capture_output=True, text=True)
-    line = refused(done)
+    asked = command("model.path=someone/some-model")
+    line = refused(subprocess.run(asked, cwd=project, env=hub, capture_output=True, text=True))
     assert line.startswith("train: model someone/some-model is no folder here and not to be had from the hub (")
     assert "take model=starter-m" in line
 

@@ -26,9 +26,7 @@ def metrics(questions: bool = True) -> dict[str, Any]:
 
 
 def page(questions: bool = True) -> str:
-    answers = {
-        name: [{"reply": reply, "seconds": 0.5, "tokens_per_second": 20.0}] for name, reply in REPLIES.items()
-    }
+    answers = {name: [{"reply": reply, "seconds": 0.5, "tokens_per_second": 20.0}] for name, reply in REPLIES.items()}
     return markdown(metrics(questions), [PROMPT], answers, "starter-s")
 
 

@@ -44,7 +44,7 @@ def test_the_loss_agrees_with_transformers(
 def test_marked_tokens_alone_count_and_the_first_never_does(ggufs: dict[str, Path], rows: Rows) -> None:
     ids, _ = rows[0]
     only_last = [0] * (len(ids) - 1) + [1]
-    first_too = [1] + only_last[1:]
+    first_too = [1, *only_last[1:]]
     nothing = [0] * len(ids)
     assert loss(ggufs["F32"], [(ids, only_last)]) == loss(ggufs["F32"], [(ids, first_too), (ids, nothing)])
 

@@ -206,6 +206,6 @@ def test_a_folder_without_a_whole_tokenizer_is_refused_in_one_line(tmp_path: Pat
         half = (STARTER / "tokenizer.json").read_text(encoding="utf-8")[:10_000]
         (tmp_path / "tokenizer.json").write_text(half, encoding="utf-8")
     (tmp_path / "config.json").write_bytes((STARTER / "config.json").read_bytes())
-    with pytest.raises(UserError, match="cannot be loaded .*its folder needs config.json, a tokenizer") as raised:
+    with pytest.raises(UserError, match=r"cannot be loaded .*its folder needs config\.json, a") as raised:
         load_tokenizer(model(path=str(tmp_path)))
     assert "\n" not in str(raised.value)
