@@ -71,6 +71,9 @@ class _Context:
         params.n_batch = params.n_ubatch = CHUNK
         params.n_threads = params.n_threads_batch = usable_cpus()
         self._context = llama_cpp.llama_init_from_model(self._model, params)
+        if self._context is None:
+            llama_cpp.llama_model_free(self._model)
+            raise UserError(f"no memory to score {length} tokens at once with {path.name}; lower evaluate.max_length")
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._batch = llama_cpp.llama_batch_init(CHUNK, 0, 1)
 

@@ -119,7 +119,8 @@ def test_an_edit_reruns_exactly_the_stages_that_it_concerns(workspace: Path) -> 
     with edited(workspace / "conf/export/gguf.yaml", "Q4_K_M]", "Q5_K_M]"):
         assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "export", "evaluate"]
     with edited(workspace / "conf/tracking/mlflow.yaml", "experiment: tunesmith", "experiment: another"):
-        assert set(stages_run(run(workspace, "dvc", "repro"))) <= {"compose", "export", "evaluate"}  # from the run-cache
+        again = {"export", "evaluate"}  # out of the run-cache, as the edits above are taken back
+        assert set(stages_run(run(workspace, "dvc", "repro"))) == {"compose"} | again
     run(workspace, "dvc", "repro")
     assert run(workspace, "dvc", "status").strip().endswith("up to date.")
 
