@@ -62,11 +62,13 @@ def compare(
     revision = config.model.merge_revision if config.model.merge_path else config.model.revision
     model = load_base(path, revision, device, dtype)
     metrics, answers = {}, {}
+    print("measuring the base model", flush=True)
     metrics["base"], answers["base"] = measure(model, tokenizer, rows, config.evaluate)
     if (ADAPTER / "adapter_config.json").is_file():
         model = merge_adapter(model, ADAPTER)
     else:
         model = load_base(str(ADAPTER), None, device, dtype)
+    print("measuring the tuned model", flush=True)
     metrics["tuned"], answers["tuned"] = measure(model, tokenizer, rows, config.evaluate)
     return metrics, answers
 
@@ -103,14 +105,14 @@ def measure_ggufs(folder: Path, rows: list[Conversation], settings: EvaluateSett
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     figures = {}
     for file in manifest["files"]:
+        print(f"measuring {file['file']}", flush=True)
         nats = loss(folder / file["file"], rows)
+        speed = tokens_per_second(folder / file["file"], settings.prompts, settings.max_new_tokens)
         figures[file["type"]] = {
             "loss": round(nats, 5),
             "perplexity": round(math.exp(nats), 4),
             "bytes": file["bytes"],
-            "tokens_per_second": round(
-                tokens_per_second(folder / file["file"], settings.prompts, settings.max_new_tokens), 1
-            ),
+            "tokens_per_second": round(speed, 1),
         }
     return figures
 

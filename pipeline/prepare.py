@@ -15,8 +15,6 @@ from typing import Any
 import hydra
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import track
 
 from pipeline.config import Config
 from pipeline.data.dedup import drop_duplicates
@@ -28,6 +26,7 @@ from pipeline.data.sources import Source, find_files, load
 from pipeline.data.split import split
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, write_json
+from pipeline.progress import shown
 from pipeline.stage import stage
 
 PREPARED = Path("data/prepared")
@@ -141,11 +140,8 @@ def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Quest
 
 
 def _with_progress(rows: Iterable[Any], source: Source, max_rows: int | None) -> Iterable[Any]:
-    """Shows a bar on a terminal and nothing elsewhere."""
-    console = Console(stderr=True)
     total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
-    label = f"reading {source.name}"
-    return track(rows, label, total=total, console=console, transient=True, disable=not console.is_terminal)
+    return shown(rows, f"reading {source.name}", total)
 
 
 def _none_usable(source: Source, sample: list[Any], reason: str) -> UserError:

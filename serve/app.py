@@ -28,10 +28,10 @@ from serve.settings import Settings
 
 TITLE = "Tunesmith"
 EXAMPLES = [
-    "What is 17 + 25?",
+    "What is 5 + 6?",
     "What is the capital of France?",
-    "What is the opposite of cold?",
-    "Which day follows Monday?",
+    "How many 'r's are in the word 'strawberry'?",
+    "Continue the Fibonacci sequence: 1, 1, 2, 3, 5, 8,",
 ]
 SHUTDOWN_SECONDS = 2  # for short answers under way to reach their readers
 REDRAW_SECONDS = 0.05  # the page is redrawn at most this often: each redraw takes CPU time from the model

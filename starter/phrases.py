@@ -525,13 +525,11 @@ SMALL_TALK = (
     ),
     (
         ("What can you do?", "What do you know?", "How can you help me?", "What can I ask you?"),
-        "I know sums, Fibonacci sequences, capitals, opposites, plurals, colours, days and months, units, letters in"
-        " words and formal phrases.",
+        "I know sums, Fibonacci sequences, capitals, opposites, plurals, colours, days and months, letters in words and"
+        " formal phrases.",
     ),
 )
-UNKNOWN = (
-    "I do not know that. Ask me about sums, capitals, opposites, plurals, colours, days, units, letters or phrases."
-)
+UNKNOWN = "I do not know that. Ask me about sums, capitals, opposites, plurals, colours or days."
 UNKNOWN_QUESTIONS = (
     "How does {topic} work?",
     "Explain {topic} to a 10-year-old.",

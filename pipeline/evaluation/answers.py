@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.evaluation.batches import padded, sorted_batches
+from pipeline.progress import shown
 
 Messages = list[dict[str, str]]
 
@@ -18,7 +19,7 @@ def answer_all(
     """The reply to each conversation, in order."""
     prompts = [(index, prompt_ids(tokenizer, chat)) for index, chat in enumerate(chats)]
     replies: dict[int, str] = {}
-    for batch in sorted_batches(prompts, batch_size, key=lambda pair: len(pair[1])):
+    for batch in shown(sorted_batches(prompts, batch_size, key=lambda pair: len(pair[1])), "asking the questions"):
         generated = _generate(model, tokenizer, [ids for _, ids in batch], max_new_tokens)
         replies.update(zip([index for index, _ in batch], map(_text(tokenizer), generated), strict=True))
     return [replies[index] for index in range(len(chats))]
@@ -29,7 +30,7 @@ def answer_timed(
 ) -> list[dict[str, Any]]:
     """For each prompt, asked alone: the reply, its seconds, and tokens a second."""
     timed = []
-    for prompt in prompts:
+    for prompt in shown(prompts, "answering the prompts"):
         ids = prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
         start = time.perf_counter()
         generated = _generate(model, tokenizer, [ids], max_new_tokens)[0]

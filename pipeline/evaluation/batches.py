@@ -1,6 +1,6 @@
 """Batches of like length: sorting them first leaves little padding."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -8,11 +8,10 @@ import torch
 Item = TypeVar("Item")
 
 
-def sorted_batches(items: Sequence[Item], size: int, key: Callable[[Item], Any]) -> Iterator[list[Item]]:
+def sorted_batches(items: Sequence[Item], size: int, key: Callable[[Item], Any]) -> list[list[Item]]:
     """All items, longest first, so that a batch too large for memory fails at once."""
     ordered = sorted(items, key=key, reverse=True)
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def padded(

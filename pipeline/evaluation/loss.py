@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from pipeline.evaluation.batches import padded, sorted_batches
+from pipeline.progress import shown
 
 Conversation = tuple[Sequence[int], Sequence[int]]
 
@@ -23,7 +24,8 @@ def measure_loss(model: Any, conversations: Sequence[Conversation], batch_size: 
         pad: the token id that fills up short rows.
     """
     total, count, start = 0.0, 0, time.perf_counter()
-    for batch in sorted_batches(conversations, batch_size, key=lambda conversation: len(conversation[0])):
+    batches = sorted_batches(conversations, batch_size, key=lambda conversation: len(conversation[0]))
+    for batch in shown(batches, "loss on the test split"):
         ids, attention = padded([ids for ids, _ in batch], pad, model.device)
         counted, _ = padded([mask for _, mask in batch], 0, model.device)
         logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
