@@ -65,7 +65,7 @@ def main() -> None:
 
 def trainer_speed(config: Config) -> float:
     """Steps a second of the train stage's trainer, without checkpoints and validation."""
-    train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS, group_by_length=False)
+    train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(replace(config, train=train), "trl", "cpu", Path(folder), Run(None, None))
         return STEPS / trainer.train().metrics["train_runtime"]

@@ -82,7 +82,6 @@ class TrainSettings:
     max_steps: int | None = limited(least=1)
     stop_step: int | None = limited(least=1)
     max_length: int = limited(least=8)
-    group_by_length: bool = field()
     gradient_checkpointing: bool = field()
     seed: int = limited(least=0)
     save_steps: int = limited(least=1)

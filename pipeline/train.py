@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from pipeline.config import Config, TrainSettings
 from pipeline.errors import UserError
@@ -25,6 +25,7 @@ from pipeline.training.chat import encode, load_tokenizer
 from pipeline.training.checkpoints import MarkComplete, claimed, fingerprint, newest_complete
 from pipeline.training.engines import choose_device, choose_engine, load_model
 from pipeline.training.report import print_report, resource_report, trained_model
+from pipeline.training.trainer import Trainer
 
 PREPARED = Path("data/prepared")
 PREPARE_REPORT = Path("reports/prepare.json")
@@ -63,7 +64,7 @@ def main(config: Config, out: Path) -> float:
     return report["validation_loss"]
 
 
-def build_trainer(config: Config, engine: str, device: str, folder: Path, run: Run) -> SFTTrainer:
+def build_trainer(config: Config, engine: str, device: str, folder: Path, run: Run) -> Trainer:
     """TRL's trainer over the prepared splits, with checkpoints in `folder`."""
     set_seed(config.train.seed)  # an adapter starts from random matrices, also in a sweep's second job
     model = load_model(engine, config.model, config.train, device)
@@ -71,7 +72,7 @@ def build_trainer(config: Config, engine: str, device: str, folder: Path, run: R
     callbacks = [Clock(), Track(run), MarkComplete()]
     if config.train.stop_step:
         callbacks.append(StopAt(config.train.stop_step))
-    return SFTTrainer(
+    return Trainer(
         model=model,
         args=trainer_settings(config.train, device, folder),
         train_dataset=supervised("train", tokenizer, config.train.max_length),
@@ -98,7 +99,6 @@ def trainer_settings(train: TrainSettings, device: str, folder: Path) -> SFTConf
         num_train_epochs=train.epochs,
         max_steps=train.max_steps or -1,
         max_length=train.max_length,
-        train_sampling_strategy="group_by_length" if train.group_by_length else "random",
         gradient_checkpointing=train.gradient_checkpointing,
         seed=train.seed,
         data_seed=train.seed,
@@ -170,7 +170,7 @@ def keep_run_id(folder: Path, run: Run) -> None:
         (folder / "mlflow_run").write_text(run.id)
 
 
-def refuse_broken(trainer: SFTTrainer) -> None:
+def refuse_broken(trainer: Trainer) -> None:
     """Nothing is written of a training that diverged.
 
     Raises:
@@ -193,7 +193,7 @@ def write_curve(path: Path, history: list[dict[str, Any]]) -> None:
                     writer.writerow([entry["step"], split, f"{entry[key]:.5f}"])
 
 
-def save_adapter(trainer: SFTTrainer, lineage: dict[str, Any], path: Path) -> None:
+def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     """Adapter, tokenizer and where they come from, in PEFT's layout.
 
     Raises:
