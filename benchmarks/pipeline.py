@@ -2,8 +2,8 @@
 
     make bench            writes benchmarks/results/pipeline.json and prints the table; needs a finished `make repro`
 
-- train: steps a second of the train stage's trainer (logging, sampling and metrics included) against a bare loop over
-  batches of the same rows, same model, same adapter, same optimizer.
+- train: updates a second of the train stage's trainer (logging, sampling and metrics included) against a bare loop over
+  as many rows in as many micro-batches, drawn at random, with the same model, adapter and optimizer.
 - evaluate: rows a second of the batched loss against one row at a time.
 - serve: greedy tokens a second of the serving engine against llama-cpp-python's `Llama`.
 """
@@ -45,7 +45,7 @@ def main() -> None:
     """Measures all three and writes the result."""
     config = load(read_params(PARAMS))
     rows = [
-        ("train, steps/s", trainer_speed(config), bare_loop_speed(config)),
+        ("train, updates/s", trainer_speed(config), bare_loop_speed(config)),
         ("evaluate, rows/s", *loss_speeds(config)),
         ("serve, tokens/s", *serve_speeds(config)),
     ]
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def trainer_speed(config: Config) -> float:
-    """Steps a second of the train stage's trainer, without checkpoints and validation."""
+    """Updates a second of the train stage's trainer, without checkpoints and validation."""
     train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS)
     with tempfile.TemporaryDirectory() as folder:
         trainer = build_trainer(replace(config, train=train), "trl", "cpu", Path(folder), Run(None, None))
@@ -72,17 +72,19 @@ def trainer_speed(config: Config) -> float:
 
 
 def bare_loop_speed(config: Config) -> float:
-    """Steps a second of forward, backward and AdamW over batches of the same rows."""
+    """Updates a second of forward, backward and AdamW over batches of the same rows."""
     tokenizer = load_tokenizer(config.model)
     model = load_model("trl", config.model, config.train, "cpu").train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.train.lr, fused=True)
     messages = pq.read_table("data/prepared/train.parquet")["messages"].to_pylist()
     order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(config.train.seed)).tolist()
-    rows = [encode(tokenizer, messages[i], config.train.max_length) for i in order[: STEPS * config.train.batch_size]]
+    size, parts = config.train.batch_size, config.train.gradient_accumulation_steps
+    rows = [encode(tokenizer, messages[i], config.train.max_length) for i in order[: STEPS * size * parts]]
     start = time.perf_counter()
     for step in range(STEPS):
-        batch = rows[step * config.train.batch_size : (step + 1) * config.train.batch_size]
-        model(**_padded(batch, tokenizer.pad_token_id)).loss.backward()
+        for part in range(step * parts, (step + 1) * parts):
+            batch = rows[part * size : (part + 1) * size]
+            (model(**_padded(batch, tokenizer.pad_token_id)).loss / parts).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()

@@ -37,7 +37,8 @@ def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
         except UserError as error:
             if hydra.mode == RunMode.MULTIRUN:
                 raise
-            sys.exit(f"{Path(main.__code__.co_filename).stem}: {error}{recovery_hint()}")
+            name = Path(main.__code__.co_filename).stem
+            sys.exit(f"{name}: {error}{recovery_hint(name)}")
 
     # Hydra finds conf/ from the module that the task function stands in.
     run.__module__ = main.__module__
@@ -49,10 +50,10 @@ def root() -> Path:
     return Path(os.environ.get("DVC_ROOT", "."))
 
 
-def recovery_hint() -> str:
-    """The command that brings back what DVC removed before the stage ran, if there was anything."""
+def recovery_hint(name: str) -> str:
+    """The command that brings back what DVC removed before the stage `name` ran, if it has recorded anything."""
     lock = Path("dvc.lock")
-    if "DVC_ROOT" not in os.environ or not lock.is_file():
+    if "DVC_ROOT" not in os.environ or not lock.is_file() or f"\n  {name}:\n" not in lock.read_text(encoding="utf-8"):
         return ""
     return " (the last recorded results come back with: git restore reports && dvc checkout -f)"
 
