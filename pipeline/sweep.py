@@ -12,7 +12,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from pipeline.config import load
 from pipeline.errors import UserError
@@ -54,19 +54,22 @@ class Sweep(Callback):
 
 
 def ranked(folder: Path) -> list[dict[str, Any]]:
-    """The reports of the jobs below a sweep's folder, with their overrides, best first."""
-    jobs = []
-    for report in folder.glob("*/reports/train.json"):
-        job = report.parent.parent
-        overrides = OmegaConf.to_container(OmegaConf.load(job / ".hydra/overrides.yaml"))
-        figures = json.loads(report.read_text(encoding="utf-8"))
-        jobs.append({"job": job.name, "overrides": " ".join(map(str, overrides or [])), **figures})
+    """The reports of the jobs below a sweep's folder, with the overrides that tell them apart, best first."""
+    reports = {report.parent.parent: report for report in folder.glob("*/reports/train.json")}
+    overrides = {job: list(map(str, OmegaConf.load(job / ".hydra/overrides.yaml"))) for job in reports}
+    shared = set.intersection(*map(set, overrides.values())) if len(overrides) > 1 else set()
+    jobs: list[dict[str, Any]] = []
+    for job, report in reports.items():
+        own = " ".join(override for override in overrides[job] if override not in shared)
+        jobs.append({"job": job.name, "overrides": own, **json.loads(report.read_text(encoding="utf-8"))})
     return sorted(jobs, key=lambda job: (job[RANKED_BY] is None, job[RANKED_BY]))
 
 
 def print_jobs(jobs: list[dict[str, Any]]) -> None:
     """The ranking as a table."""
-    table = Table("rank", "job", "overrides", *(key.replace("_", " ") for key in SHOWN), title="sweep")
+    table = Table(
+        "rank", "job", Column("overrides", no_wrap=True), *(key.replace("_", " ") for key in SHOWN), title="sweep"
+    )
     for rank, job in enumerate(jobs, 1):
         table.add_row(str(rank), job["job"], job["overrides"], *(str(job[key]) for key in SHOWN))
     Console().print(table)
