@@ -16,7 +16,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -27,11 +26,12 @@ from rich.table import Table
 from pipeline.compose import PARAMS, read_params
 from pipeline.config import Config, load
 from pipeline.evaluate import test_rows
+from pipeline.evaluation.batches import padded
 from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
 from pipeline.gguf.score import tokens_per_second
 from pipeline.tracking import Run
-from pipeline.train import build_trainer
+from pipeline.train import IGNORED, build_trainer
 from pipeline.training.chat import encode, load_tokenizer
 from pipeline.training.engines import load_base, load_model
 from serve.cpus import usable_cpus
@@ -84,7 +84,7 @@ def bare_loop_speed(config: Config) -> float:
     for step in range(STEPS):
         for part in range(step * parts, (step + 1) * parts):
             batch = rows[part * size : (part + 1) * size]
-            (model(**_padded(batch, tokenizer.pad_token_id)).loss / parts).backward()
+            (model(**_batch(batch, tokenizer.pad_token_id)).loss / parts).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -124,15 +124,10 @@ def _median(measure: Callable[[], float]) -> float:
     return median(measure() for _ in range(REPEATS))
 
 
-def _padded(batch: list[tuple[list[int], list[int]]], pad: int) -> dict[str, Any]:
-    width = max(len(ids) for ids, _ in batch)
-    ids = [ids + [pad] * (width - len(ids)) for ids, _ in batch]
-    labels = [
-        [i if said else -100 for i, said in zip(ids, mask, strict=True)] + [-100] * (width - len(ids))
-        for ids, mask in batch
-    ]
-    attention = [[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in batch]
-    return {k: torch.tensor(v) for k, v in (("input_ids", ids), ("labels", labels), ("attention_mask", attention))}
+def _batch(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
+    ids, attention = padded([ids for ids, _ in rows], pad, "cpu")
+    labels = [[i if said else IGNORED for i, said in zip(*row, strict=True)] for row in rows]
+    return {"input_ids": ids, "attention_mask": attention, "labels": padded(labels, IGNORED, "cpu")[0]}
 
 
 if __name__ == "__main__":

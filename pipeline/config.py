@@ -52,6 +52,11 @@ class ModelSettings:
     chat_template: str | None
     load_in_4bit: bool
 
+    @property
+    def merge_base(self) -> tuple[str, str | None]:
+        """Path and revision of the 16-bit base that an adapter is merged onto and compared with."""
+        return (self.merge_path, self.merge_revision) if self.merge_path else (self.path, self.revision)
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:

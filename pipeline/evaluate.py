@@ -58,9 +58,7 @@ def compare(
     """The figures of base and tuned model, and their answers to the prompts."""
     device = choose_device(config.runtime.device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    path = config.model.merge_path or config.model.path
-    revision = config.model.merge_revision if config.model.merge_path else config.model.revision
-    model = load_base(path, revision, device, dtype)
+    model = load_base(*config.model.merge_base, device, dtype)
     metrics, answers = {}, {}
     print("measuring the base model", flush=True)
     metrics["base"], answers["base"] = measure(model, tokenizer, rows, config.evaluate)

@@ -62,8 +62,7 @@ def merged(model: ModelSettings, adapter: Path) -> Iterator[Path]:
         UserError: the base cannot be loaded, or adapter and base do not fit.
     """
     if (adapter / "adapter_config.json").is_file():
-        path, revision = model.merge_path or model.path, model.merge_revision if model.merge_path else model.revision
-        tuned = merge_adapter(load_base(path, revision, "cpu", torch.bfloat16), adapter)
+        tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.bfloat16), adapter)
     else:  # a full fine-tune is a model already
         tuned = load_base(str(adapter), None, "cpu", torch.bfloat16)
     with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as folder:

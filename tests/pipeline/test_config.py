@@ -178,3 +178,10 @@ def test_an_interpolation_to_nowhere_ends_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^the configuration does not resolve: .*'nowhere'.* full_key: train\.lr") as e:
         load(changed("train.lr", "${nowhere}"))
     assert "\n" not in str(e.value)
+
+
+def test_an_adapter_of_a_4_bit_model_is_merged_onto_its_16_bit_weights() -> None:
+    four_bit = config("experiment=r2-1b").model
+    assert four_bit.merge_base == (four_bit.merge_path, None) != (four_bit.path, None)
+    whole = config("model.revision=v1").model
+    assert whole.merge_base == (whole.path, "v1")
