@@ -65,10 +65,11 @@ def merged(model: ModelSettings, adapter: Path) -> Iterator[Path]:
         tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.bfloat16), adapter)
     else:  # a full fine-tune is a model already
         tuned = load_base(str(adapter), None, "cpu", torch.bfloat16)
-    with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as folder:
+    with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as temporary:
+        folder = Path(temporary) / model.name  # llama.cpp's converter takes the file's `general.name` from it
         tuned.save_pretrained(folder)
         AutoTokenizer.from_pretrained(str(adapter)).save_pretrained(folder)
-        yield Path(folder)
+        yield folder
 
 
 def write_files(model: Path, folder: Path, name: str, quantizations: list[str]) -> list[dict[str, Any]]:

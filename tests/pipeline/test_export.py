@@ -91,6 +91,16 @@ def test_the_template_of_training_is_in_the_file(exported: Path) -> None:
     assert "generation" in fields["tokenizer.chat_template"].contents()
 
 
+def test_the_same_adapter_gives_the_same_files_under_the_models_name(
+    exported: Path, project: Path, tuned_config: Settings
+) -> None:
+    run(tuned_config(), project)
+    names = {path.name for path in (exported / "models/gguf").iterdir()}
+    assert {path.name for path in (project / "models/gguf").iterdir()} == names
+    assert all(sha256(project / "models/gguf" / name) == sha256(exported / "models/gguf" / name) for name in names)
+    assert GGUFReader(project / "models/gguf/starter-s-F16.gguf").fields["general.name"].contents() == "Starter S"
+
+
 def test_nothing_but_what_is_asked_for_is_kept_and_an_older_export_is_replaced(
     project: Path, tuned_config: Settings
 ) -> None:
