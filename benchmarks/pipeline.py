@@ -30,10 +30,10 @@ from pipeline.evaluation.batches import padded
 from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
 from pipeline.gguf.score import tokens_per_second
-from pipeline.tracking import Run
-from pipeline.train import IGNORED, build_trainer
 from pipeline.training.chat import encode, load_tokenizer
 from pipeline.training.engines import load_base, load_model
+from pipeline.training.job import Job
+from pipeline.training.rows import IGNORED
 from serve.cpus import usable_cpus
 
 RESULT = Path("benchmarks/results/pipeline.json")
@@ -67,7 +67,7 @@ def trainer_speed(config: Config) -> float:
     """Updates a second of the train stage's trainer, without checkpoints and validation."""
     train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = build_trainer(replace(config, train=train), "trl", "cpu", Path(folder), Run(None, None))
+        trainer = Job(replace(config, train=train), "trl", "cpu", Path(folder)).trainer(train.batch_size)
         return STEPS / trainer.train().metrics["train_runtime"]
 
 

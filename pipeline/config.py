@@ -4,11 +4,12 @@ Values stand in conf/ alone; there are no defaults here. Stages get these object
 """
 
 import math
+import re
 import types
 import typing
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, Union
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -81,12 +82,16 @@ class TrainSettings:
     weight_decay: float = limited(least=0)
     max_grad_norm: float = limited(above=0)
     optimizer: str = field()
-    batch_size: int = limited(least=1)
+    batch_size: int | Literal["auto"] = limited(least=1)
     gradient_accumulation_steps: int = limited(least=1)
+    effective_batch: int | None = limited(least=1)
     epochs: float = limited(above=0)
     max_steps: int | None = limited(least=1)
     stop_step: int | None = limited(least=1)
+    patience: int | None = limited(least=1)
     max_length: int = limited(least=8)
+    max_truncated: float = limited(least=0, most=1)
+    packing: bool = field()
     gradient_checkpointing: bool = field()
     seed: int = limited(least=0)
     save_steps: int = limited(least=1)
@@ -94,6 +99,14 @@ class TrainSettings:
     eval_steps: int = limited(least=1)
     eval_batch_size: int = limited(least=1)
     logging_steps: int = limited(least=1)
+
+    @property
+    def update_size(self) -> int:
+        """Rows that one update learns from, in however many forward passes."""
+        if self.effective_batch is not None:
+            return self.effective_batch
+        assert self.batch_size != "auto"  # noqa: S101 -- `load` has seen to it
+        return self.batch_size * self.gradient_accumulation_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +143,12 @@ class RuntimeSettings:
 
     device: str = one_of("auto", "cpu", "cuda")
     checkpoint_root: str = field()
+    time_limit: str | None
+
+    @property
+    def seconds_allowed(self) -> float | None:
+        """The time limit of a training process, in seconds."""
+        return None if self.time_limit is None else parse_duration(self.time_limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +176,40 @@ def load(composed: DictConfig) -> Config:
         raise UserError(f"the configuration does not resolve: {' '.join(str(error).split())}") from error
     config = _build(Config, values, "")
     validate_data(config.data)
+    validate_batch(config.train)
+    _ = config.runtime.seconds_allowed
     if (config.train.method == "qlora") != config.model.load_in_4bit:
         raise UserError(
             f"train.method is {config.train.method} and model.load_in_4bit is {config.model.load_in_4bit}; "
             "qlora tunes a 4-bit base and needs both (model.load_in_4bit=true train=qlora)"
         )
     return config
+
+
+def validate_batch(train: TrainSettings) -> None:
+    """Checks what the three sizes of a batch must be to one another.
+
+    Raises:
+        UserError: `batch_size` is auto without an `effective_batch`, or does not divide it.
+    """
+    size, update_size = train.batch_size, train.effective_batch
+    if size == "auto" and update_size is None:
+        raise UserError("train.batch_size is auto and train.effective_batch is null; set how many rows an update takes")
+    if size != "auto" and update_size is not None and update_size % size:
+        raise UserError(f"train.effective_batch is {update_size}; it must be a multiple of train.batch_size {size}")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a text such as `5h30m`, `90m` or `45s`.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    found = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    if not text or found is None:
+        raise UserError(f"runtime.time_limit is {text!r}; it must be hours, minutes or seconds, such as 5h30m or 45s")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return 3600.0 * hours + 60 * minutes + seconds
 
 
 def _build(kind: type, values: Any, path: str) -> Any:
@@ -185,9 +232,12 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
     """`value` as the annotated type, within its limits."""
     if hasattr(hint, "__dataclass_fields__"):
         return _build(hint, value, path)
-    if isinstance(hint, types.UnionType):
-        if value is None:
-            return None
+    if typing.get_origin(hint) in (types.UnionType, Union):
+        words = [word for option in typing.get_args(hint) for word in typing.get_args(option) if isinstance(word, str)]
+        if value in words or (value is None and types.NoneType in typing.get_args(hint)):
+            return value
+        if isinstance(value, str) and words:
+            raise UserError(f"{path} is {value!r}; it must be a whole number or {', '.join(words)}")
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is list:
         if not isinstance(value, list) or (limits.get("filled") and not value):

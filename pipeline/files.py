@@ -33,7 +33,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
         _remove(aside)
         try:
             yield temporary
-            _flush(temporary)
+            flush(temporary)
             # A folder cannot be replaced, nor take a file's place, nor be removed in one step.
             if _is_folder(final) or (_is_folder(temporary) and os.path.lexists(final)):
                 final.rename(aside)
@@ -44,7 +44,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
             _remove(temporary)
             _remove(aside)
     except Exception as error:
-        reason = _unwritable(error)
+        reason = unwritable(error)
         if reason is None:
             raise
         raise UserError(f"cannot write {final}: {reason}; make room or grant access there, then run again") from error
@@ -77,7 +77,7 @@ def disk_full(folder: Path) -> str | None:
     return os.strerror(errno.ENOSPC) if folder.is_dir() and shutil.disk_usage(folder).free < NO_ROOM else None
 
 
-def _unwritable(error: Exception) -> str | None:
+def unwritable(error: Exception) -> str | None:
     """Why the disk refused, if it is the disk that `error` speaks of; libraries in other languages say it in words."""
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
         if (isinstance(error, OSError) and error.errno == number) or os.strerror(number) in str(error):
@@ -85,7 +85,7 @@ def _unwritable(error: Exception) -> str | None:
     return None
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Forces a file, or each file of a folder, to the disk: a rename must not outlive its content."""
     for file_path in [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]:
         descriptor = os.open(file_path, os.O_RDONLY)

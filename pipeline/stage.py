@@ -1,10 +1,8 @@
 """What every stage's `main` stands in: the configuration checked, outputs in the right folder, errors in one line."""
 
-import ctypes
 import functools
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,29 +13,32 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from pipeline.config import Config, load
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
 
 
 def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
     """Makes `main(config, out)` a Hydra task function.
 
     `out` is where outputs go: the workspace under DVC, the job's own folder in a sweep. Inputs are always relative to
-    the working folder. A `UserError` ends in its one line and status 1; in a sweep it only ends its job.
+    the working folder. A `UserError` ends in its one line and status 1; in a sweep it only ends its job. `Interrupted`
+    ends in its line and status 75, a sweep too.
     """
 
     @functools.wraps(main)
     def run(composed: DictConfig) -> Any:
         logging.captureWarnings(True)
         hydra = HydraConfig.get()
-        die_with_parent()
+        name = Path(main.__code__.co_filename).stem
         try:
             return main(load(composed), Path(hydra.runtime.output_dir))
+        except Interrupted as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(TRY_AGAIN)
         except UserError as error:
             if hydra.mode == RunMode.MULTIRUN:
                 raise
-            name = Path(main.__code__.co_filename).stem
             sys.exit(f"{name}: {error}{recovery_hint(name)}")
 
     # Hydra finds conf/ from the module that the task function stands in.
@@ -56,9 +57,3 @@ def recovery_hint(name: str) -> str:
     if "DVC_ROOT" not in os.environ or not lock.is_file() or f"\n  {name}:\n" not in lock.read_text(encoding="utf-8"):
         return ""
     return " (the last recorded results come back with: git restore reports && dvc checkout -f)"
-
-
-def die_with_parent() -> None:
-    """Asks Linux to end this process when its parent, such as `dvc`, is gone: no stage may run on as an orphan."""
-    if sys.platform == "linux" and "DVC_ROOT" in os.environ:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

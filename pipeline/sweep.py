@@ -36,7 +36,7 @@ class Sweep(Callback):
         except UserError:
             return
         if tracking.enabled:
-            self.run = open_run(tracking, None, "sweep")
+            self.run = open_run(tracking, Path(config.hydra.sweep.dir), "sweep")
             if self.run.id:
                 os.environ[PARENT] = self.run.id
 

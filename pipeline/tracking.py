@@ -1,111 +1,158 @@
-"""MLflow, kept at arm's length: what it cannot take is warned about once, and no stage fails for it."""
+"""MLflow, kept at arm's length: what a stage records goes into a journal on disk, and MLflow gets it when it can.
+
+python -m pipeline.tracking            # delivers what all journals still keep, where no stage runs any more
+"""
 
 import os
+import re
 import subprocess
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.compose import flatten
-from pipeline.config import Config, TrackingSettings
+from pipeline.compose import CONF, compose, flatten
+from pipeline.config import Config, TrackingSettings, load
+from pipeline.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
+from pipeline.errors import Interrupted, UserError
+from pipeline.journal import JOURNAL, Journal
 from pipeline.stage import root
+
+__all__ = ["PARENT", "Run", "journal_folder", "open_run", "tracked", "tracking_uri"]
 
 LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
 PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
-
-
-def tracking_uri(settings: TrackingSettings) -> str:
-    """Where runs go: the setting, the environment, or mlflow.db in the repository."""
-    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root().resolve() / 'mlflow.db'}"
+SWEEPS = Path("multirun")  # as conf/config.yaml has it
+INTERRUPTIONS = "interruptions"
+HURRY = 3.0  # seconds that a stage waits for MLflow which was asked to stop: it may be killed soon
 
 
 class Run:
-    """One run of MLflow; after the first failure it is silent."""
+    """One part of a run: what it records goes on from what the journal holds of the parts before."""
 
-    def __init__(self, client: Any, run_id: str | None) -> None:
-        self.client = client
-        self.id = run_id
+    def __init__(self, delivery: Delivery | None = None, name: str = "") -> None:
+        """Without a delivery, nothing is recorded."""
+        self.delivery = delivery
+        self.name = name
+        self.begun = False
+        self.before: str | None = None  # the status in which the part of this name before ended; RUNNING: it was killed
+        self.interruptions = ""
+        self.steps: dict[str, int] = {}  # the highest of each metric
+        for entry, _ in delivery.journal.entries() if delivery else ():
+            if entry.kind == "run":
+                self.begun = True
+            elif entry.kind == "metrics" and entry.step is not None:
+                self.steps |= {key: max(entry.step, self.steps.get(key, -1)) for key in entry.value}
+            elif entry.kind == "tags":
+                self.interruptions = entry.value.get(INTERRUPTIONS, self.interruptions)
+            elif entry.kind == "status" and entry.value["name"] == name:
+                self.before = entry.value["status"]
+
+    @property
+    def id(self) -> str | None:
+        """The run's id once MLflow has given one; the first try is waited for, so that a short stage has it too."""
+        if self.delivery is None:
+            return None
+        self.delivery.tried.wait(FAREWELL)
+        return self.delivery.journal.run_id
+
+    @property
+    def last_step(self) -> int:
+        """The highest step that figures are recorded of, in all parts; -1 where there are none."""
+        return max(self.steps.values(), default=-1)
+
+    def begin(self, tags: dict[str, str]) -> None:
+        """Opens the run, or opens it again; `tags` are what it is made with."""
+        if not self.begun:
+            self._record("run", {IDENTITY: uuid.uuid4().hex, "mlflow.runName": self.name, **tags})
+        self._record("status", {"name": self.name, "status": "RUNNING"})
 
     def params(self, config: Config, groups: tuple[str, ...] = LOGGED_GROUPS) -> None:
         """Records settings; a value that differs from an earlier stage's becomes a tag, since params cannot change."""
+        values = flatten({group: asdict(getattr(config, group)) for group in groups})
+        self._record("params", {_key(key): str(value)[:500] for key, value in values.items()})
 
-        def send() -> None:
-            known = self.client.get_run(self.id).data.params
-            for key, value in flatten({group: asdict(getattr(config, group)) for group in groups}).items():
-                text = str(value)[:500]
-                if key not in known:
-                    self.client.log_param(self.id, key, text)
-                elif known[key] != text:
-                    self.client.set_tag(self.id, f"changed.{key}", text)
+    def metrics(self, figures: dict[str, Any], step: int | None = None) -> None:
+        """Records numbers; nested ones get dotted names, and what is no number is left out.
 
-        self._try(send)
-
-    def metrics(self, figures: dict[str, Any], step: int = 0) -> None:
-        """Records numbers; nested ones get dotted names, and what is no number is left out."""
-        numbers = {key: value for key, value in flatten(figures).items() if isinstance(value, int | float)}
-        self._try(lambda: [self.client.log_metric(self.id, key, value, step=step) for key, value in numbers.items()])
+        Without a step they are figures of the whole run. What was recorded at `step` or later is left out: a resumed
+        training repeats the steps since its last checkpoint.
+        """
+        numbers = {_key(key): value for key, value in flatten(figures).items() if isinstance(value, int | float)}
+        if step is not None:
+            numbers = {key: value for key, value in numbers.items() if step > self.steps.get(key, -1)}
+            self.steps |= dict.fromkeys(numbers, step)
+        if numbers:
+            self._record("metrics", numbers, step)
 
     def tags(self, tags: dict[str, Any]) -> None:
         """Records texts about the run."""
-        self._try(lambda: [self.client.set_tag(self.id, key, str(value)) for key, value in tags.items()])
+        self._record("tags", {_key(key): str(value) for key, value in tags.items()})
+
+    def mark(self, text: str) -> None:
+        """Adds an interruption to those that the run's tag names, over all parts."""
+        self.interruptions = f"{self.interruptions}; {text}" if self.interruptions else text
+        self.tags({INTERRUPTIONS: self.interruptions})
 
     def artifact(self, path: Path) -> None:
         """Keeps a copy of a file beside the run."""
-        self._try(lambda: self.client.log_artifact(self.id, str(path)))
-
-    def end(self, status: str) -> None:
-        """Closes the run as FINISHED or FAILED."""
-        self._try(lambda: self.client.set_terminated(self.id, status))
-
-    def _try(self, send: Callable[[], Any]) -> None:
-        if self.client is None or self.id is None:
+        if self.delivery is None:
             return
         try:
-            send()
-        except Exception as error:
-            self.client = None
-            warn(error)
+            name = self.delivery.journal.keep(path)
+        except OSError as error:
+            warn(f"{path} is not kept beside MLflow's run ({brief(error)})")
+        else:
+            self._record("artifact", name)
+
+    def end(self, status: str) -> None:
+        """Closes the run as FINISHED, FAILED or KILLED, and gives MLflow a moment to take what is left."""
+        self._record("status", {"name": self.name, "status": status})
+        if self.delivery is not None:
+            self.delivery.close(HURRY if status == "KILLED" else FAREWELL)
+
+    def _record(self, kind: str, value: Any, step: int | None = None) -> None:
+        if self.delivery is not None:
+            self.delivery.journal.append(kind, value, step)
+            self.delivery.news.set()
 
 
 @contextmanager
-def tracked(config: Config, run_id: str | None, name: str) -> Iterator[Run]:
-    """The run `run_id`, or a new one where there is none of that id; ended when the block ends."""
-    run = open_run(config.tracking, run_id, name) if config.tracking.enabled else Run(None, None)
+def tracked(config: Config, folder: Path, name: str, run_id: str | None = None) -> Iterator[Run]:
+    """The run whose journal is in `folder`, else `run_id`, else a new one; ended when the block ends.
+
+    Raises:
+        UserError: the journal cannot be written.
+    """
+    run = open_run(config.tracking, folder, name, run_id) if config.tracking.enabled else Run()
     try:
         yield run
-    except BaseException:
-        run.end("FAILED")
+    except BaseException as error:
+        asked_to = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+        with suppress(UserError):  # a full disk has its line already
+            if isinstance(error, Interrupted):
+                run.mark(str(error).partition(";")[0])
+            run.end("KILLED" if asked_to else "FAILED")
         raise
     run.end("FINISHED")
 
 
-def open_run(settings: TrackingSettings, run_id: str | None, name: str) -> Run:
-    """Goes on with `run_id`, or starts a run; one that records nothing where MLflow is out of reach."""
-    # MLflow's own patience with a server that does not answer is minutes a call.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    try:
-        client = connect(settings)
-        known = _resumed(client, run_id)
-        if known is None:
-            tags = {"mlflow.runName": name, **commit_tags()}
-            if parent := os.environ.get(PARENT):
-                tags["mlflow.parentRunId"] = parent
-            known = client.create_run(_experiment(client, settings), tags=tags).info.run_id
-        return Run(client, known)
-    except Exception as error:
-        warn(error)
-        return Run(None, None)
+def open_run(settings: TrackingSettings, folder: Path, name: str, run_id: str | None = None) -> Run:
+    """Goes on with the run of a journal, or with `run_id` where it has none and MLflow knows that, or starts a run."""
+    delivery = Delivery(Journal(folder), settings, run_id)
+    run = Run(delivery, name)
+    parent = os.environ.get(PARENT)
+    run.begin({**commit_tags(), **({"mlflow.parentRunId": parent} if parent else {})})
+    delivery.start()
+    return run
 
 
-def connect(settings: TrackingSettings) -> Any:
-    """MLflow's client for where runs go."""
-    from mlflow import MlflowClient  # two seconds of import, so only where something is recorded
-
-    return MlflowClient(tracking_uri(settings))
+def journal_folder(config: Config, fingerprint: str) -> Path:
+    """Where the journal of what a fingerprint stands for is: with its checkpoints, outside of any stage's workspace."""
+    return (root() / config.runtime.checkpoint_root / fingerprint).resolve()
 
 
 def commit_tags() -> dict[str, str]:
@@ -117,36 +164,30 @@ def commit_tags() -> dict[str, str]:
         return {}
 
 
-def warn(error: Exception) -> None:
-    """Says once that MLflow is out of reach; reports/ hold everything all the same."""
-    reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-    warnings.warn(f"MLflow records nothing more of this stage ({reason}); reports/ are complete", stacklevel=2)
+def main(overrides: list[str]) -> None:
+    """Delivers what the journals of all fingerprints and sweeps keep, and says of each what became of it."""
+    config = load(compose(CONF, overrides))
+    for path in sorted(p for place in (journal_folder(config, ""), SWEEPS) for p in place.glob(f"*/{JOURNAL}")):
+        journal = Journal(path.parent)
+        if journal.sent < journal.size:
+            delivery = Delivery(journal, config.tracking)
+            delivery.start()
+            delivery.close(None)
+            if journal.sent == journal.size:
+                print(f"delivered {path}")
 
 
-def _resumed(client: Any, run_id: str | None) -> str | None:
-    """`run_id`, running again, if this MLflow knows it: a clone has the id but not the database."""
-    from mlflow.exceptions import MlflowException
-
-    if run_id is None:
-        return None
-    try:
-        client.update_run(run_id, status="RUNNING")
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    return run_id
-
-
-def _experiment(client: Any, settings: TrackingSettings) -> str:
-    existing = client.get_experiment_by_name(settings.experiment)
-    if existing is not None:
-        return existing.experiment_id
-    uri = tracking_uri(settings)
-    # Beside the database; MLflow's default is the working folder, which DVC may throw away.
-    place = (root().resolve() / "mlartifacts").as_uri() if uri.startswith("sqlite:") else None
-    return client.create_experiment(settings.experiment, artifact_location=place)
+def _key(name: str) -> str:
+    """A name as MLflow allows it; groups of questions have any."""
+    return re.sub(r"[^\w.\- :]", "_", name)[:200]
 
 
 def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(f"tracking: {error}")

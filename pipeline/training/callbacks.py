@@ -1,35 +1,69 @@
-"""What happens while the trainer runs: time that survives a restart, an early stop, metrics as they come."""
+"""What happens while the trainer runs: costs that add up over restarts, early ends, metrics as they come."""
 
+import math
 import time
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
+from pipeline.errors import UserError
 from pipeline.tracking import Run
 
 LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
 
 
-class Clock(TrainerCallback, ExportableState):
-    """Seconds of training over all parts of an interrupted run; checkpoints carry the sum."""
+class Meter(TrainerCallback, ExportableState):
+    """Time and memory over all parts of an interrupted run, and the loss that no log line has shown yet.
 
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.before = seconds
+    Checkpoints carry its figures; the trainer puts a new one in its place when it resumes.
+    """
+
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        parts: int = 0,
+        peak: int = 0,
+        training_peak: int = 0,
+        unlogged_loss: float = 0.0,
+        last_logged: int = 0,
+    ) -> None:
+        """With what earlier parts measured: seconds, bytes reserved on the GPU, a sum of losses and its first step."""
+        self.seconds_before = seconds
+        self.parts = parts
+        self.peak_before = peak
+        self.training_peak_before = training_peak
+        self.unlogged_loss = unlogged_loss
+        self.last_logged = last_logged
+        self.loaded = 0
         self.started = time.monotonic()
 
     @property
     def seconds(self) -> float:
         """Seconds trained, this part and all earlier ones."""
-        return self.before + time.monotonic() - self.started
+        return self.seconds_before + time.monotonic() - self.started
+
+    @property
+    def peak(self) -> int:
+        """Bytes reserved on the GPU at most."""
+        return max(self.peak_before, _reserved())
+
+    @property
+    def training_peak(self) -> int:
+        """Bytes reserved at most beyond those that the loaded model took."""
+        return max(self.training_peak_before, _reserved() - self.loaded)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Starts this part's clock."""
+        """Starts this part."""
         self.started = time.monotonic()
+        self.parts += 1
+        self.loaded = _reserved()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        return {"args": {"seconds": self.seconds}, "attributes": {}}
+        kept = ("seconds", "parts", "peak", "training_peak", "unlogged_loss", "last_logged")
+        return {"args": {name: getattr(self, name) for name in kept}, "attributes": {}}
 
 
 class StopAt(TrainerCallback):
@@ -38,6 +72,11 @@ class StopAt(TrainerCallback):
     def __init__(self, stop_step: int) -> None:
         self.stop_step = stop_step
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Nothing is trained if that step is reached."""
+        if state.global_step >= self.stop_step:
+            control.should_training_stop = True
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Asks the trainer to save and stop."""
         if state.global_step >= self.stop_step:
@@ -45,8 +84,53 @@ class StopAt(TrainerCallback):
             control.should_training_stop = True
 
 
+class EarlyStopping(TrainerCallback, ExportableState):
+    """Ends a run once the validation loss has had no new best for `patience` evaluations.
+
+    A checkpoint is made of each new best, so that its weights can be taken in the end.
+    """
+
+    def __init__(self, patience: int, best: float = math.inf, best_step: int = 0, waited: int = 0) -> None:
+        self.patience = patience
+        self.best = best
+        self.best_step = best_step
+        self.waited = waited
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Nothing is trained if patience has ended before."""
+        if self.waited >= self.patience:
+            control.should_training_stop = True
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Takes the new loss; the same step may come twice, at its end and at the run's."""
+        loss = given["metrics"]["eval_loss"]
+        if loss < self.best:
+            self.best, self.best_step, self.waited = loss, state.global_step, 0
+            control.should_save = True
+        elif state.global_step > self.best_step:
+            self.waited += 1
+        if self.waited >= self.patience:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        kept = ("patience", "best", "best_step", "waited")
+        return {"args": {name: getattr(self, name) for name in kept}, "attributes": {}}
+
+
+class RefuseBrokenLoss(TrainerCallback):
+    """Ends a run whose validation loss is no number."""
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
+        """Runs after each validation."""
+        loss = given["metrics"]["eval_loss"]
+        if not math.isfinite(loss):
+            raise UserError(diverged(state.global_step, f"validation loss {loss}", None))
+
+
 class Track(TrainerCallback):
-    """Sends losses and rates to the tracked run as they come."""
+    """Sends losses and rates to the tracked run as they come, but no step twice."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -57,3 +141,13 @@ class Track(TrainerCallback):
         """Runs whenever the trainer reports figures."""
         figures = {LOGGED[key]: value for key, value in (logs or {}).items() if key in LOGGED}
         self.run.metrics(figures, step=state.global_step)
+
+
+def diverged(step: int, what: str, last_good: int | None) -> str:
+    """The line that a training ends with whose figures are no numbers any more."""
+    kept = "" if last_good is None else f"; the last good checkpoint is that of step {last_good}"
+    return f"training diverged at step {step}: {what}{kept}; lower train.lr or train.max_grad_norm, or warm up longer"
+
+
+def _reserved() -> int:
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_available() else 0

@@ -1,38 +1,53 @@
 """Checkpoints by fingerprint: the same settings and data resume, any others never do.
 
 They are no DVC output: DVC would restore another configuration's checkpoint after a changed setting. A checkpoint
-counts once COMPLETE, written last, stands in it.
+counts once COMPLETE stands in it, written last, and its files are what that says.
 """
 
 import fcntl
 import hashlib
 import json
+import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-
+from pipeline.compose import flatten
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
-from pipeline.files import write_json
+from pipeline.files import disk_full, flush, sha256, unwritable, write_json
 
 COMPLETE = "complete.json"
+SETTINGS = "settings.json"
+ASIDE = "incomplete-"
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 # What may change without changing what is learnt.
-NOT_LEARNT = ("stop_step", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps")
+NOT_LEARNT = (
+    "stop_step", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps", "max_truncated",
+)  # fmt: skip
 
 
-def fingerprint(model: ModelSettings, train: TrainSettings, data_digest: str, engine: str) -> tuple[str, dict]:
+def fingerprint(
+    model: ModelSettings, train: TrainSettings, data_digest: str, base_digest: str, engine: str
+) -> tuple[str, dict[str, Any]]:
     """A short name for what a run learns, and the settings that it stands for."""
-    learnt = {key: value for key, value in asdict(train).items() if key not in NOT_LEARNT}
-    settings = {"model": asdict(model), "train": {**learnt, "engine": engine}, "data": data_digest}
+    ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
+    learnt = {key: value for key, value in asdict(train).items() if key not in ignored}
+    settings = {
+        "model": {**asdict(model), "digest": base_digest},
+        "train": {**learnt, "engine": engine},
+        "data": data_digest,
+    }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16], settings
 
 
 @contextmanager
-def claimed(folder: Path, settings: dict) -> Iterator[None]:
+def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     """Makes the folder of a fingerprint and keeps every other trainer out of it.
 
     Raises:
@@ -40,7 +55,7 @@ def claimed(folder: Path, settings: dict) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a")
+        lock = (folder / "lock").open("a+")
     except OSError as error:
         why = f"cannot keep checkpoints in {folder}: {error.strerror}"
         raise UserError(f"{why}; make it writable or set runtime.checkpoint_root") from error
@@ -48,27 +63,146 @@ def claimed(folder: Path, settings: dict) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process trains the same in {folder}; wait for it or end it") from None
-        write_json(folder / "settings.json", settings)
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise UserError(f"{holder} trains the same in {folder}; wait for it or end it") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
+        lock.flush()
+        write_json(folder / SETTINGS, settings)
         yield
 
 
-def newest_complete(folder: Path) -> Path | None:
-    """The checkpoint to go on from; incomplete ones are set aside under another name, with a warning."""
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
-        if (checkpoint / COMPLETE).is_file():
+def in_use(folder: Path) -> bool:
+    """Whether a trainer holds the folder."""
+    path = folder / "lock"
+    if not path.is_file():
+        return False
+    with path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
+    """What makes `settings` another training than the one beside `folder` that ran last: `key: old -> new`, sorted."""
+    others = [path for path in folder.parent.glob(f"*/{SETTINGS}") if path.parent != folder]
+    if not others:
+        return []
+    last = max(others, key=lambda path: path.stat().st_mtime_ns)
+    old, new = flatten(json.loads(last.read_text(encoding="utf-8"))), flatten(settings)
+    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed]
+
+
+@contextmanager
+def written_whole(checkpoint: Path, libraries: dict[str, str]) -> Iterator[None]:
+    """Marks what the block writes into `checkpoint` as complete; what it writes in part is removed.
+
+    Raises:
+        UserError: the disk refuses it.
+    """
+    shutil.rmtree(checkpoint, ignore_errors=True)  # of an earlier time, which stop_step has gone back behind
+    try:
+        yield
+        flush(checkpoint)
+        mark_complete(checkpoint, libraries)
+    except Exception as error:
+        reason = unwritable(error) or disk_full(checkpoint.parent)
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        if reason is None:
+            raise
+        earlier = newest_step(checkpoint.parent)
+        kept = "no earlier one is there" if earlier is None else f"that of step {earlier} is whole"
+        said = f"cannot save {checkpoint}: {reason}; {kept}; make room or grant access there, then run again"
+        raise UserError(said) from error
+
+
+def mark_complete(checkpoint: Path, libraries: dict[str, str]) -> None:
+    """Writes the mark that makes a checkpoint count: each of its files with size and digest."""
+    files = {
+        path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file()
+    }
+    saved = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    mark = {"step": step_of(checkpoint), "saved": saved, "libraries": libraries, "files": files}
+    write_json(checkpoint / COMPLETE, mark)
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint, if anything: files are compared with their sizes and digests."""
+    if not (checkpoint / COMPLETE).is_file():
+        return "was cut off while it was saved"
+    try:
+        files = read_mark(checkpoint)["files"]
+        for name, file in files.items():
+            path = checkpoint / name
+            if not path.is_file():
+                return f"lacks {name}"
+            if path.stat().st_size != file["bytes"]:
+                return f"has {path.stat().st_size} bytes of {name} instead of {file['bytes']}"
+            if sha256(path) != file["sha256"]:
+                return f"has another {name} than was saved"
+    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+        return f"has a {COMPLETE} that cannot be read"
+    return None
+
+
+def newest_complete(folder: Path, at_most: int | None = None) -> Path | None:
+    """The newest whole checkpoint, of step `at_most` at most; those cut off or damaged are set aside with a warning."""
+    for checkpoint in reversed(checkpoints(folder)):
+        if at_most is not None and step_of(checkpoint) > at_most:
+            continue
+        wrong = damage(checkpoint)
+        if wrong is None:
             return checkpoint
-        aside = checkpoint.with_name(f"incomplete-{checkpoint.name}")
-        print(f"warning: {checkpoint} is incomplete; set aside as {aside.name}")
+        aside = checkpoint.with_name(f"{ASIDE}{checkpoint.name}")
+        print(f"warning: {checkpoint} {wrong}; set aside as {aside.name}", flush=True)
         shutil.rmtree(aside, ignore_errors=True)  # of an earlier time that the same step was cut off
         checkpoint.rename(aside)
     return None
 
 
-class MarkComplete(TrainerCallback):
-    """Writes the mark that makes a checkpoint count, after everything else of it."""
+def rotate(folder: Path, keep: int, step: int, best: int | None) -> None:
+    """Removes complete checkpoints before the newest `keep` up to `step`, but not `best`'s, and what was set aside."""
+    whole = [path for path in checkpoints(folder) if step_of(path) <= step and (path / COMPLETE).is_file()]
+    for checkpoint in whole[:-keep]:
+        if step_of(checkpoint) != best:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    for aside in folder.glob(f"{ASIDE}*"):
+        shutil.rmtree(aside, ignore_errors=True)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
-        """Runs when the trainer has written its checkpoint."""
-        checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
-        write_json(checkpoint / COMPLETE, {"step": state.global_step})
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a fingerprint by step, complete or not."""
+    return sorted(folder.glob("checkpoint-[0-9]*"), key=step_of)
+
+
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint that is marked complete."""
+    steps = [step_of(path) for path in checkpoints(folder) if (path / COMPLETE).is_file()]
+    return max(steps, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name says."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def read_mark(checkpoint: Path) -> dict[str, Any]:
+    """What COMPLETE says."""
+    return json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+
+
+def library_versions(engine: str) -> dict[str, str]:
+    """The libraries whose versions can change the digits of a training."""
+    return {name: version(name) for name in (*LIBRARIES, *(["unsloth"] if engine == "unsloth" else []))}
+
+
+def upgraded(checkpoint: Path, libraries: dict[str, str]) -> list[str]:
+    """The libraries that a checkpoint was not made with: `name old -> new`."""
+    before = read_mark(checkpoint).get("libraries", {})
+    return [f"{name} {before.get(name)} -> {now}" for name, now in libraries.items() if before.get(name) != now]

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
+from pipeline.files import sha256
 from pipeline.training.chat import unreadable
 
 
@@ -40,12 +41,30 @@ def choose_device(wanted: str) -> str:
     return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def base_digest(model: ModelSettings) -> str:
+    """What tells one state of the base weights from another: a folder's content, or the hub's commit.
+
+    Raises:
+        UserError: the model cannot be found.
+    """
+    if Path(model.path).is_dir():
+        return sha256(Path(model.path))[:16]
+    try:
+        return str(AutoConfig.from_pretrained(model.path, revision=model.revision)._commit_hash)
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(model.path, error)) from error
+
+
 def load_model(engine: str, model: ModelSettings, train: TrainSettings, device: str) -> Any:
     """The base model, ready to train on `device`: with its adapter, or whole under `train.method: full`.
 
     Raises:
         UserError: the weights cannot be loaded.
     """
+    if engine == "unsloth" and train.packing:
+        raise UserError(
+            "train.packing needs train.engine=trl: Unsloth's attention would mix the conversations of a row"
+        )
     return load_unsloth(model, train) if engine == "unsloth" else load_trl(model, train, device)
 
 

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import math
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,10 +22,12 @@ from pipeline import train
 from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.data.settings import DataSettings
-from pipeline.errors import UserError
+from pipeline.errors import Interrupted, UserError
 from pipeline.files import sha256
 from pipeline.prepare import prepare
-from pipeline.training.chat import load_tokenizer
+from pipeline.training.engines import load_model
+from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
+from pipeline.training.trainer import Trainer
 
 REPO = Path(__file__).parents[2]
 STARTER = REPO / "starter/models/starter-s"
@@ -96,6 +101,19 @@ def weights(out: Path) -> dict[str, torch.Tensor]:
     return load_file(out / ADAPTER / "adapter_model.safetensors")
 
 
+def same(left: Path, right: Path) -> bool:
+    """Whether two trainings ended with the same adapter, to the bit."""
+    return sha256(left / ADAPTER / "adapter_model.safetensors") == sha256(right / ADAPTER / "adapter_model.safetensors")
+
+
+def report(out: Path) -> dict[str, Any]:
+    return json.loads((out / "reports/train.json").read_text())
+
+
+def losses(out: Path) -> str:
+    return (out / "reports/loss.csv").read_text()
+
+
 def refused(done: subprocess.CompletedProcess[str]) -> str:
     """The one line that a stage ended with."""
     assert done.returncode == 1
@@ -146,58 +164,42 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter_to_the_bit(
     second = trained("interrupted", apart, "train.stop_step=null")
     assert re.search(r"resuming from .*/\.interrupted/\w+/checkpoint-3\n", second.replace("\n/", "/"))
     assert json.loads((project / "interrupted/reports/train.json").read_text())["steps"] == 6
-    expected, got = weights(whole), weights(project / "interrupted")
-    assert expected.keys() == got.keys()
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert same(whole, project / "interrupted")
 
 
-def test_a_broken_last_checkpoint_is_set_aside_and_the_one_before_it_used(
+def test_a_damaged_last_checkpoint_is_set_aside_and_the_one_before_it_used(
     project: Path, whole: Path, trained: Train
 ) -> None:
     (folder,) = (project / ".interrupted").iterdir()
-    (folder / "checkpoint-6/complete.json").unlink()
     (folder / "checkpoint-6/optimizer.pt").write_bytes(b"half")
     said = trained("again", "runtime.checkpoint_root=.interrupted")
-    assert "is incomplete; set aside as incomplete-checkpoint-6" in said
+    assert "has 4 bytes of optimizer.pt instead of" in said
+    assert "resuming from" in said
     assert "checkpoint-3" in said
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(project / "again").items())
 
 
-def test_a_changed_learning_rate_does_not_resume(project: Path, whole: Path, trained: Train) -> None:
+def test_a_changed_learning_rate_does_not_resume_and_says_so(project: Path, whole: Path, trained: Train) -> None:
     before = {path.name for path in (project / ".checkpoints").iterdir()}
-    assert "resuming" not in trained("changed", "train.lr=1e-4")
+    said = trained("changed", "train.lr=1e-4")
+    assert "resuming" not in said
+    assert "changed since the training that ran last:\n  train.lr: 0.005 -> 0.0001\n" in said
     assert len({path.name for path in (project / ".checkpoints").iterdir()} - before) == 1
     assert sha256(project / "changed" / ADAPTER / "adapter_model.safetensors") != sha256(
         whole / ADAPTER / "adapter_model.safetensors"
     )
 
 
-def test_a_finished_training_is_not_repeated(project: Path, whole: Path, trained: Train) -> None:
-    assert "resuming" in trained("repeated")
-    assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(project / "repeated").items())
-
-
-def test_labels_stand_on_the_assistants_tokens_alone(project: Path) -> None:
-    tokenizer = load_tokenizer(config().model)
-    rows = train.supervised("train", tokenizer, 512)
-    assert len(rows) == 104
-    for row in rows:
-        learnt = [(i, label) for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != -100]
-        assert learnt
-        assert all(i == label for i, label in learnt)
-        text = str(tokenizer.decode(row["input_ids"]))
-        said = re.findall(r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n(.*?<\|eot_id\|>)", text, re.DOTALL)
-        assert str(tokenizer.decode([i for i, _ in learnt])) == "".join(said)
-
-
-def test_a_row_longer_than_max_length_is_cut_and_one_with_nothing_left_to_learn_is_left_out(project: Path) -> None:
-    tokenizer = load_tokenizer(config().model)
-    whole, cut = (train.supervised("train", tokenizer, length) for length in (512, 24))
-    assert max(map(len, whole["input_ids"])) > 24 == max(map(len, cut["input_ids"]))
-    assert 0 < len(cut) < len(whole)
-    assert all(any(label != -100 for label in labels) for labels in cut["labels"])
-    with pytest.raises(UserError, match=r"^no train row has an assistant token within train\.max_length 8; raise it$"):
-        train.supervised("train", tokenizer, 8)
+@pytest.mark.parametrize("end", [6, 4])
+def test_a_finished_training_is_not_trained_further(project: Path, trained: Train, end: int) -> None:
+    # Under a constant rate one update more would show.
+    settings = ["train.scheduler=constant", "runtime.checkpoint_root=.finished", f"train.stop_step={end}"]
+    trained("finished", *settings)
+    assert "resuming" in trained("repeated", *settings)
+    assert same(project / "finished", project / "repeated")
+    first, second = report(project / "finished"), report(project / "repeated")
+    assert first["steps"] == second["steps"] == end  # in the second case also with a checkpoint of step 6 beside
+    assert (first["tokens"], first["validation_loss"]) == (second["tokens"], second["validation_loss"])
 
 
 def test_a_model_folder_without_weights_is_refused_in_one_line(project: Path, trained: Train) -> None:
@@ -228,10 +230,218 @@ def test_projections_that_the_model_lacks_are_refused_in_one_line(project: Path,
     assert "\n" not in str(raised.value)
 
 
-def test_weights_that_are_not_finite_are_not_written(project: Path, trained: Train) -> None:
-    with pytest.raises(UserError, match=r"not finite; lower train\.lr$"):
-        trained("refused", "train.lr=1e30", "train.warmup_ratio=0", "train.max_grad_norm=1e30")
+def test_a_loss_that_is_no_number_ends_training_with_its_step_and_the_last_good_checkpoint(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = Trainer.compute_loss
+
+    def broken(self: Trainer, *args: Any, **kwargs: Any) -> Any:
+        loss = honest(self, *args, **kwargs)
+        return loss * math.nan if self.state.global_step == 4 and self.model.training else loss
+
+    monkeypatch.setattr(Trainer, "compute_loss", broken)
+    with pytest.raises(UserError) as raised:
+        trained("refused", "runtime.checkpoint_root=.broken")
+    assert str(raised.value).startswith("training diverged at step 5: loss nan, gradient norm nan; the last good")
+    assert "checkpoint is that of step 3; lower train.lr" in str(raised.value)
     assert not (project / "refused" / ADAPTER).exists()
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_written(project: Path, trained: Train) -> None:
+    steep = ["train.lr=1e30", "train.warmup_ratio=0", "train.max_grad_norm=1e30", "train.save_steps=1"]
+    with pytest.raises(UserError, match=r"^training diverged at step \d"):
+        trained("refused", *steep, "runtime.checkpoint_root=.steep")
+    assert not (project / "refused" / ADAPTER).exists()
+    for path in project.glob(".steep/*/checkpoint-*/adapter_model.safetensors"):
+        assert all(tensor.isfinite().all() for tensor in load_file(path).values())
+
+
+def test_a_request_while_the_validation_loss_is_measured_is_heeded_at_once_and_the_loss_made_up_for(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["train.eval_steps=2", "train.eval_batch_size=2", "train.lora.dropout=0.1"]
+    trained("undisturbed", *settings, "runtime.checkpoint_root=.undisturbed")
+
+    def asked(self: StopWhenAsked, *args: Any, **_: Any) -> None:
+        if args[1].global_step == 4:
+            self.interruption.reason = "SIGTERM"
+            raise EvaluationStopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopWhenAsked, "on_prediction_step", asked)
+        with pytest.raises(Interrupted, match=r"^SIGTERM: resumable at step 4; the same command goes on from there$"):
+            trained("asked", *settings, "runtime.checkpoint_root=.asked")
+    assert not (project / "asked" / ADAPTER).exists()
+    assert "checkpoint-4\n" in trained("asked", *settings, "runtime.checkpoint_root=.asked").replace("\n/", "/")
+    assert same(project / "undisturbed", project / "asked")
+    assert losses(project / "undisturbed") == losses(project / "asked")
+    assert report(project / "asked")["parts"] == 2
+
+
+def test_a_signal_ends_training_with_a_checkpoint_and_the_next_start_goes_on(project: Path, whole: Path) -> None:
+    arguments = [
+        *command("runtime.checkpoint_root=.signal", "train.logging_steps=1"),
+        f"hydra.run.dir={project}/signal",
+    ]
+    streams: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, cwd=project, env=environment(), **streams) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if line.startswith("step 1/6"))
+        process.send_signal(signal.SIGHUP)  # as when its parent dies, which does not count as one of two
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate()
+    assert process.returncode == 75, said
+    found = re.fullmatch(r"train: SIG(HUP|TERM): resumable at step (\d); the same command.*", said.splitlines()[-1])
+    assert found is not None
+    assert not (project / "signal/models").exists()
+    done = subprocess.run(arguments, cwd=project, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"checkpoint-{found[2]}\n" in done.stdout
+    assert same(whole, project / "signal")
+
+
+def test_when_the_time_is_up_nothing_more_is_trained(project: Path, trained: Train) -> None:
+    with pytest.raises(Interrupted, match=r"^the time limit: stopped before the first update; the same command starts"):
+        trained("late", "runtime.time_limit=1s", "runtime.checkpoint_root=.late")
+    assert not (project / "late").exists()
+
+
+def test_training_ends_while_another_update_still_fits_the_time(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserves = []
+
+    def up_at_the_third(self: Interruption, reserve: float) -> bool:
+        reserves.append(reserve)
+        self.reason = "the time limit" if len(reserves) == 4 else None  # the first is asked before any update
+        return self.reason is not None
+
+    monkeypatch.setattr(Interruption, "time_is_up", up_at_the_third)
+    with pytest.raises(Interrupted, match=r"^the time limit: resumable at step 3; "):
+        trained("late", "runtime.checkpoint_root=.late")
+    assert reserves[0] == reserves[1] == 0
+    assert reserves[-1] > 0
+
+
+def test_patience_ends_training_and_the_best_weights_are_kept(project: Path, trained: Train) -> None:
+    # A rate at which the loss falls and rises again.
+    settings = ["train.patience=2", "train.eval_steps=1", "train.max_steps=12", "train.lr=0.05", "train.save_steps=50"]
+    settings += ["train.scheduler=constant", "train.warmup_ratio=0", "train.save_total_limit=1"]
+    trained("patient", *settings, "runtime.checkpoint_root=.patient")
+    found = report(project / "patient")
+    curve = [row for row in csv.DictReader(losses(project / "patient").splitlines()) if row["split"] == "validation"]
+    best = min(curve, key=lambda row: float(row["loss"]))
+    assert found["steps"] == found["best_step"] + 2 == len(curve) < 12
+    assert (int(best["step"]), float(best["loss"])) == (found["best_step"], found["validation_loss"])
+    (kept,) = project.glob(f".patient/*/checkpoint-{best['step']}")
+    assert sha256(kept / "adapter_model.safetensors") == sha256(
+        project / "patient" / ADAPTER / "adapter_model.safetensors"
+    )
+    trained("again", *settings, "runtime.checkpoint_root=.patient")
+    assert report(project / "again")["steps"] == found["steps"]
+    assert same(project / "patient", project / "again")
+
+
+@pytest.fixture
+def small_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes updates from the fifth on run out of memory with more rows than fit."""
+
+    def with_room_for(rows: int) -> None:
+        honest = Trainer.training_step
+
+        def step(self: Trainer, model: Any, inputs: Any, *args: Any) -> Any:
+            if self.state.global_step >= 4 and len(inputs["input_ids"]) > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return honest(self, model, inputs, *args)
+
+        monkeypatch.setattr(Trainer, "training_step", step)
+
+    return with_room_for
+
+
+def test_a_full_gpu_halves_the_micro_batch_and_goes_on_from_the_checkpoint(
+    project: Path, whole: Path, trained: Train, small_gpu: Callable[[int], None]
+) -> None:
+    small_gpu(2)
+    said = trained("full", "runtime.checkpoint_root=.full")
+    assert "the GPU's memory is full: on from checkpoint-3, 2 rows at once, 16 an update\n" in said
+    found = report(project / "full")
+    assert (found["micro_batch"], found["effective_batch"], found["parts"]) == (2, 16, 2)
+    assert found["tokens"] == report(whole)["tokens"]
+    assert found["validation_loss"] == pytest.approx(report(whole)["validation_loss"], rel=1e-3)
+    trained("full", "runtime.checkpoint_root=.full")  # what fits is remembered
+    assert report(project / "full")["micro_batch"] == 2
+
+
+@pytest.mark.parametrize(("room", "rows"), [(1, 4), (0, 1)])
+def test_a_gpu_that_stays_full_ends_in_one_line(
+    project: Path, trained: Train, small_gpu: Callable[[int], None], room: int, rows: int
+) -> None:
+    small_gpu(room)
+    expected = r"full with 2 rows at once, too; set train\.batch_size=1$" if room else r"does not hold one row; lower"
+    with pytest.raises(UserError, match=expected) as raised:
+        trained("tight", f"train.batch_size={rows}", f"runtime.checkpoint_root=.tight{room}")
+    assert "\n" not in str(raised.value)
+    assert (project / "tight").exists() is False
+
+
+def test_a_batch_size_of_auto_keeps_the_effective_batch(project: Path, trained: Train) -> None:
+    said = trained("auto", "train.batch_size=auto", "train.effective_batch=12", "runtime.checkpoint_root=.auto")
+    assert "train.batch_size auto: 6 rows at once, 12 an update\n" in said
+    trained("fixed", "train.batch_size=6", "train.effective_batch=12", "runtime.checkpoint_root=.auto")
+    assert same(project / "auto", project / "fixed")
+    assert report(project / "auto")["effective_batch"] == 12
+
+
+def test_a_packed_training_resumes_to_the_bit_within_an_epoch(project: Path, trained: Train) -> None:
+    settings = ["train.packing=true", "train.batch_size=1", "train.gradient_accumulation_steps=5", "train.max_steps=11"]
+    settings += ["train.lora.dropout=0.1", "train.max_length=256"]
+    trained("packed", *settings, "runtime.checkpoint_root=.packed")
+    trained("stopped", *settings, "runtime.checkpoint_root=.stopped", "train.stop_step=8")
+    trained("stopped", *settings, "runtime.checkpoint_root=.stopped")
+    assert same(project / "packed", project / "stopped")
+    assert losses(project / "packed") == losses(project / "stopped")
+    assert report(project / "packed")["epochs"] > 1
+
+
+def test_unsloth_refuses_to_pack(project: Path) -> None:
+    packed = config("train.packing=true")
+    with pytest.raises(UserError, match=r"^train\.packing needs train\.engine=trl"):
+        load_model("unsloth", packed.model, packed.train, "cpu")
+
+
+def test_too_many_cut_conversations_are_refused_with_the_figures(project: Path, trained: Train) -> None:
+    with pytest.raises(UserError, match=r"^48\.1% of the train rows \(50 of 104\) are cut or left out at"):
+        trained("refused", "train.max_length=48")
+    assert not (project / "refused").exists()
+
+
+def test_an_interrupted_training_is_one_mlflow_run(
+    project: Path, trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    settings = ["tracking=mlflow", "train.logging_steps=1"]
+
+    def asked(self: StopWhenAsked, *args: Any, **_: Any) -> None:
+        self.interruption.reason = "SIGTERM" if args[1].global_step == 4 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopWhenAsked, "on_step_begin", asked)
+        with pytest.raises(Interrupted, match=r"resumable at step 5"):
+            trained("tracked", *settings)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name("tunesmith")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "KILLED"
+    shutil.rmtree(next(tmp_path.glob(".checkpoints/*/checkpoint-5")))  # so that steps 4 and 5 come twice
+    trained("tracked", *settings)
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["interruptions"].startswith("SIGTERM: resumable at step 5")
+    steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "train.loss")]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert run.data.metrics["train.parts"] == 2
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_one_line(project: Path, trained: Train) -> None:

@@ -1,0 +1,122 @@
+"""Being asked to stop: by a signal, by the death of the parent, or because the time is up."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any
+
+import psutil
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from pipeline.errors import Interrupted
+
+REQUESTS = (signal.SIGTERM, signal.SIGINT)
+
+
+class EvaluationStopped(Exception):
+    """A request to stop came while the validation loss was measured; it is measured after resumption."""
+
+
+class Interruption:
+    """Takes SIGTERM, SIGINT and SIGHUP, and minds a time limit, while it is entered.
+
+    Outside of `deferred` a signal raises `Interrupted` at once; inside, it only sets `reason`, for training to stop at
+    its next update. SIGHUP comes when the parent or the terminal is gone, often together with one of the others; a
+    second SIGTERM or SIGINT ends the process at once.
+    """
+
+    def __init__(self, time_limit: float | None = None) -> None:
+        """With `time_limit` in seconds since the process began; without, no limit."""
+        self.reason: str | None = None
+        self.step = 0  # of the newest checkpoint
+        self._deferred = False
+        self._started = psutil.Process().create_time()
+        self._time_limit = time_limit
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._take) for number in (*REQUESTS, signal.SIGHUP)}
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """While this block runs, a request waits."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def time_is_up(self, reserve: float) -> bool:
+        """Whether less than `reserve` seconds are left; sets `reason` if so."""
+        if self._time_limit is not None and time.time() - self._started + reserve > self._time_limit:
+            self.reason = self.reason or "the time limit"
+            return True
+        return False
+
+    def raise_if_asked(self) -> None:
+        """Ends the stage with the line that says where it goes on.
+
+        Raises:
+            Interrupted: there has been a request.
+        """
+        if self.reason and self.step:
+            raise Interrupted(f"{self.reason}: resumable at step {self.step}; the same command goes on from there")
+        if self.reason:
+            raise Interrupted(f"{self.reason}: stopped before the first update; the same command starts again")
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.reason = self.reason or signal.Signals(number).name
+        if number in REQUESTS:
+            for request in REQUESTS:
+                signal.signal(request, signal.SIG_DFL)
+        if not self._deferred:
+            self.raise_if_asked()
+
+
+class StopWhenAsked(TrainerCallback):
+    """Ends training with a checkpoint at the first update after a request, or while that still fits the time limit."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self.interruption = interruption
+        self.began = time.monotonic()
+        self.longest = 0.0  # seconds from one update's start to the next one's: evaluation and saving included
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Nothing is trained if the request came before."""
+        self.began = time.monotonic()
+        if self.interruption.reason or self.interruption.time_is_up(0):
+            control.should_training_stop = True
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Times the updates."""
+        now = time.monotonic()
+        self.longest = max(self.longest, now - self.began) if state.global_step else 0.0
+        self.began = now
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Asks for a checkpoint, and no evaluation before it."""
+        # Twice the longest: one more update, and the checkpoint after it.
+        if self.interruption.reason or self.interruption.time_is_up(2 * self.longest):
+            control.should_save = True
+            control.should_evaluate = False
+            control.should_training_stop = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Notes where a resumption would start."""
+        self.interruption.step = state.global_step
+
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """No request waits for a long evaluation."""
+        if self.interruption.reason:
+            raise EvaluationStopped

@@ -1,0 +1,108 @@
+"""Prepared chats as rows of tokens: what is learnt from, what is cut, and packed rows that keep conversations apart."""
+
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from pipeline.compose import compose
+from pipeline.config import Config, load
+from pipeline.data.settings import DataSettings
+from pipeline.errors import UserError
+from pipeline.prepare import prepare
+from pipeline.training.chat import load_tokenizer
+from pipeline.training.engines import load_base
+from pipeline.training.rows import IGNORED, PackedCollator, packed, supervised
+
+REPO = Path(__file__).parents[3]
+STARTER = str(REPO / "starter/models/starter-s")
+
+
+@pytest.fixture(scope="module")
+def settings() -> Config:
+    return load(compose(REPO / "conf", ["model=starter-s", f"model.path={STARTER}"]))
+
+
+@pytest.fixture(scope="module")
+def tokenizer(settings: Config) -> PreTrainedTokenizerBase:
+    return load_tokenizer(settings.model)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder with 104 conversations to learn from."""
+    folder = tmp_path_factory.mktemp("rows")
+    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
+    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=8, test=8), folder, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        yield folder
+
+
+def test_labels_stand_on_the_assistants_tokens_alone(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = supervised("train", tokenizer, 512)
+    assert len(rows) == 104
+    for row in rows:
+        learnt = [(i, label) for i, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+        assert learnt
+        assert all(i == label for i, label in learnt)
+        text = str(tokenizer.decode(row["input_ids"]))
+        said = re.findall(r"<\|start_header_id\|>assistant<\|end_header_id\|>\n\n(.*?<\|eot_id\|>)", text, re.DOTALL)
+        assert str(tokenizer.decode([i for i, _ in learnt])) == "".join(said)
+
+
+def test_a_row_longer_than_max_length_is_cut_and_one_with_nothing_left_to_learn_is_left_out(
+    tokenizer: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = (supervised("train", tokenizer, length) for length in (512, 24))
+    assert max(map(len, whole["input_ids"])) > 24 == max(map(len, cut["input_ids"]))
+    assert 0 < len(cut) < len(whole)
+    assert all(any(label != IGNORED for label in labels) for labels in cut["labels"])
+    longer = sum(len(ids) > 24 for ids in whole["input_ids"])
+    said = f"train: 104 conversations, {longer} cut at 24 tokens, {104 - len(cut)} left out without a token of the"
+    assert capsys.readouterr().out.splitlines()[-1] == f"{said} assistant"
+    with pytest.raises(UserError, match=r"^no train row has an assistant token within train\.max_length 8; raise it$"):
+        supervised("train", tokenizer, 8)
+
+
+def test_a_share_of_cut_rows_is_allowed(tokenizer: PreTrainedTokenizerBase) -> None:
+    lengths = sorted(len(ids) for ids in supervised("train", tokenizer, 512)["input_ids"])
+    limit = lengths[-11]  # ten are longer
+    longer = sum(length > limit for length in lengths)
+    assert len(supervised("train", tokenizer, limit, longer / 104)) == 104
+    with pytest.raises(UserError, match=rf"\({longer} of 104\) are cut .* train\.max_length {limit}, .* allows 1\.0%"):
+        supervised("train", tokenizer, limit, 0.01)
+
+
+def test_packed_rows_hold_whole_conversations(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = supervised("train", tokenizer, 256)
+    filled = packed(rows, 256)
+    assert len(filled) < len(rows) / 3
+    assert sorted(chain.from_iterable(filled["seq_lengths"])) == sorted(len(ids) for ids in rows["input_ids"])
+    assert all(len(row["input_ids"]) == sum(row["seq_lengths"]) <= 256 for row in filled)
+
+
+def test_a_packed_conversation_is_predicted_as_if_it_stood_alone(tokenizer: PreTrainedTokenizerBase) -> None:
+    model = load_base(STARTER, None, "cpu", torch.float32).eval()
+    rows = supervised("train", tokenizer, 256)
+    pad = tokenizer.pad_token_id
+    plain: Any = DataCollatorForLanguageModeling(pad_token_id=pad)
+
+    def nats(batch: dict[str, Any]) -> torch.Tensor:
+        logits = model(**{key: value for key, value in batch.items() if key != "labels"}, use_cache=False).logits
+        flat = logits[:, :-1].flatten(0, 1)
+        each = torch.nn.functional.cross_entropy(flat, batch["labels"][:, 1:].flatten(), reduction="none")
+        return each[batch["labels"][:, 1:].flatten() != IGNORED]
+
+    with torch.no_grad():
+        alone = torch.cat([nats(plain([row])) for row in rows])
+        together = torch.cat([nats(PackedCollator(pad)([row])) for row in packed(rows, 256)])
+    # Other shapes sum in another order: float32's digits at a loss of up to 20.
+    torch.testing.assert_close(alone.sort().values, together.sort().values, rtol=1e-4, atol=1e-4)
