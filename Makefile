@@ -15,10 +15,10 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro test lint serve mlflow bench images wheels clean
+.PHONY: help python setup repro checkpoints test chaos lint serve mlflow bench images wheels clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 python:
 	@echo $(PYTHON)
@@ -30,6 +30,9 @@ repro: setup  ## run the pipeline: prepare, train, export, evaluate; then print 
 	@$(RUN) $(BIN)/dvc repro
 	@$(RUN) $(BIN)/python -m pipeline.summary
 
+checkpoints: setup  ## list the checkpoints; remove some by PRUNE=7d (unused for so long) or PRUNE=name
+	@$(RUN) $(BIN)/python -m pipeline.checkpoints $(if $(PRUNE),--prune $(PRUNE))
+
 serve: setup  ## open the chat on http://localhost:7860
 	@$(RUN) $(BIN)/python -m serve
 
@@ -38,6 +41,12 @@ mlflow: setup  ## open the tracked runs on http://localhost:5000
 
 test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
 	@$(RUN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Another engine or a single round: make chaos CHAOS_ARGS="--only 7".
+ROUNDS ?= 30
+SEED ?= 1
+chaos: setup  ## kill the train stage at random moments, 30 times; others, by make chaos SEED=2 ROUNDS=10
+	@$(RUN) $(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
 lint: setup  ## ruff's rules and format, mypy's types
 	@$(BIN)/ruff check .

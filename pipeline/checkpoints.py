@@ -1,0 +1,124 @@
+"""What checkpoints there are, of which settings, and the command that removes some.
+
+    make checkpoints                            lists them
+    make checkpoints PRUNE=7d                   removes those of trainings that nobody ran for seven days; also 12h, 30m
+    make checkpoints PRUNE=3f2a…                removes those of one training, by the beginning of its name
+
+A training that runs is left alone, and so is what MLflow has still to be told.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.compose import CONF, compose, flatten
+from pipeline.config import load
+from pipeline.errors import UserError
+from pipeline.stage import root
+from pipeline.training.checkpoints import ASIDE, SETTINGS, checkpoints, damage, in_use, step_of
+
+UNITS = {"d": 86400, "h": 3600, "m": 60}
+
+
+def main() -> None:
+    """Lists or prunes the checkpoints of this repository."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.checkpoints", description="Lists and prunes checkpoints.")
+    parser.add_argument("--prune", metavar="AGE|NAME", help="7d, 12h, 30m: unused for so long; or one training's name")
+    arguments = parser.parse_args()
+    try:
+        place = root() / load(compose(CONF)).runtime.checkpoint_root
+        if arguments.prune:
+            prune(place, arguments.prune)
+        show(place)
+    except UserError as error:
+        sys.exit(f"checkpoints: {error}")
+
+
+def trainings(place: Path) -> list[Path]:
+    """The folders of all fingerprints, the one that ran last first."""
+    return sorted((path.parent for path in place.glob(f"*/{SETTINGS}")), key=last_used, reverse=True)
+
+
+def last_used(folder: Path) -> float:
+    """When a training last started or saved there, in seconds since the epoch."""
+    return max(path.stat().st_mtime for path in [folder / SETTINGS, *checkpoints(folder)])
+
+
+def prune(place: Path, what: str) -> None:
+    """Removes the checkpoints of trainings unused for an age such as `7d`, or of one whose name begins with `what`.
+
+    Raises:
+        UserError: nothing, or more than one training, has that name.
+    """
+    age = re.fullmatch(r"(\d+)([dhm])", what)
+    if age:
+        before = time.time() - int(age[1]) * UNITS[age[2]]
+        chosen = [folder for folder in trainings(place) if last_used(folder) < before]
+    else:
+        chosen = [folder for folder in trainings(place) if folder.name.startswith(what)]
+        if len(chosen) != 1:
+            raise UserError(f"{len(chosen)} trainings in {place} have a name that begins with {what}; see the list")
+    for folder in chosen:
+        if in_use(folder):
+            print(f"{folder.name} is being trained: left alone")
+            continue
+        freed = size(folder)
+        for path in (*checkpoints(folder), *folder.glob(f"{ASIDE}*")):
+            shutil.rmtree(path)
+        print(f"{folder.name}: {(freed - size(folder)) / 1e6:,.1f} MB freed")
+
+
+def show(place: Path) -> None:
+    """A table of all trainings that have checkpoints, and in which keys their settings differ."""
+    kept = [folder for folder in trainings(place) if checkpoints(folder) or any(folder.glob(f"{ASIDE}*"))]
+    if not kept:
+        print(f"no checkpoints in {place}")
+        return
+    settings = {folder: flatten(json.loads((folder / SETTINGS).read_text(encoding="utf-8"))) for folder in kept}
+    differing = differing_keys(list(settings.values()))
+    table = Table("name", "age", "steps", "MB", "state", "settings", title=str(place))
+    for folder in kept:
+        model, own = settings[folder]["model.name"], settings[folder]
+        said = " ".join([f"model={model}", *(f"{key}={own.get(key)}" for key in differing if key in own)])
+        steps = ", ".join(str(step_of(path)) for path in checkpoints(folder))
+        table.add_row(folder.name, ago(last_used(folder)), steps, f"{size(folder) / 1e6:,.1f}", state(folder), said)
+    Console().print(table)
+
+
+def differing_keys(settings: list[dict[str, Any]]) -> list[str]:
+    """The keys by which a list of settings can be told apart, without those that only follow from others."""
+    keys = sorted({key for one in settings for key in one if not key.startswith("model.")})
+    return [key for key in keys if len({str(one.get(key)) for one in settings}) > 1]
+
+
+def state(folder: Path) -> str:
+    """Whether it is being trained, and how many of its checkpoints are whole."""
+    broken = [path for path in checkpoints(folder) if damage(path)] if not in_use(folder) else []
+    aside = len(list(folder.glob(f"{ASIDE}*"))) + len(broken)
+    return ("training" if in_use(folder) else "resumable") + (f", {aside} broken" if aside else "")
+
+
+def size(folder: Path) -> int:
+    """Bytes below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def ago(moment: float) -> str:
+    """A time since then, in the largest unit that fits."""
+    seconds = time.time() - moment
+    for unit, length in UNITS.items():
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+if __name__ == "__main__":
+    main()
