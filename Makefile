@@ -37,6 +37,7 @@ serve: setup  ## open the chat on http://localhost:7860
 	@$(RUN) $(BIN)/python -m serve
 
 mlflow: setup  ## open the tracked runs on http://localhost:5000
+	@$(RUN) $(BIN)/python -m pipeline.tracking
 	@$(RUN) $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
 test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
@@ -53,8 +54,9 @@ lint: setup  ## ruff's rules and format, mypy's types
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: setup  ## measure the pipeline on this machine
+bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
+	@$(RUN) $(BIN)/python -m benchmarks.checkpoints
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
 	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .

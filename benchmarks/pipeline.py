@@ -16,6 +16,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -53,14 +54,18 @@ def main() -> None:
         {"what": what, "ours": round(ours, 2), "peer": round(peer, 2), "ratio": round(ours / peer, 3)}
         for what, ours, peer in rows
     ]
-    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "llama-cpp-python")}
-    machine = {"processor": platform.processor() or platform.machine(), "cpus": usable_cpus()}
-    today = time.strftime("%Y-%m-%d")
-    write_json(RESULT, {"date": today, "machine": machine, "packages": packages, "measured": measured})
+    write_json(RESULT, {**facts(), "measured": measured})
     table = Table("", "ours", "peer", "ratio", title="pipeline benchmark")
     for row in measured:
         table.add_row(str(row["what"]), f"{row['ours']:,.2f}", f"{row['peer']:,.2f}", f"{row['ratio']:.3f}")
     Console().print(table)
+
+
+def facts() -> dict[str, Any]:
+    """When, on what and with what a benchmark ran."""
+    packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "llama-cpp-python")}
+    machine = {"processor": platform.processor() or platform.machine(), "cpus": usable_cpus()}
+    return {"date": time.strftime("%Y-%m-%d"), "machine": machine, "packages": packages}
 
 
 def trainer_speed(config: Config) -> float:

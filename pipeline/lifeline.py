@@ -1,4 +1,4 @@
-"""A stage ends when the DVC that started it is gone, whatever ended that."""
+"""A stage and the DVC that started it: the one ends when the other is gone, and Ctrl-C reaches both."""
 
 import ctypes
 import os
@@ -9,15 +9,19 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_parent() -> None:
-    """Asks Linux for SIGHUP once the parent has ended, if that is DVC: no stage may run on as an orphan.
+def tie_to_parent() -> None:
+    """Prepares a process that DVC has started, as early as can be: a stage's imports take seconds.
 
-    A hang-up and not SIGTERM, so that a trainer whose whole process group is asked to end can tell its parent's death
-    from a second request.
+    Linux is asked for SIGHUP once DVC has ended, so that no stage runs on as an orphan. A hang-up and not SIGTERM: a
+    trainer whose whole process group is asked to end can tell its parent's death from a second request. Until the stage
+    takes Ctrl-C itself, it ends the process without a word.
     """
-    if sys.platform != "linux" or "DVC_STAGE" not in os.environ:
+    if "DVC_STAGE" not in os.environ:
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-    # Killed before that call: the parent is init now, and in some containers DVC is init itself.
-    if os.getppid() == 1 and b"dvc" not in Path("/proc/1/cmdline").read_bytes():
-        sys.exit("the DVC that started this stage is gone")
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
+        # Killed before that call: the parent is init now, and in some containers DVC is init itself.
+        if os.getppid() == 1 and b"dvc" not in Path("/proc/1/cmdline").read_bytes():
+            sys.exit("the DVC that started this stage is gone")

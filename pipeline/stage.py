@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +32,16 @@ def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
         logging.captureWarnings(True)
         hydra = HydraConfig.get()
         name = Path(main.__code__.co_filename).stem
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by `tie_to_parent`
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return main(load(composed), Path(hydra.runtime.output_dir))
         except Interrupted as error:
             print(f"{name}: {error}", file=sys.stderr)
             sys.exit(TRY_AGAIN)
+        except KeyboardInterrupt:
+            print(f"{name}: interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
         except UserError as error:
             if hydra.mode == RunMode.MULTIRUN:
                 raise

@@ -183,9 +183,14 @@ def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
     builders = [] if deps_only else pyproject["build-system"]["requires"]
     venv.pip("install", *find_links(), *builders, *project["dependencies"], *resolved)
     if "unsloth" in extras:  # names all it needs, as it asks for a certifi newer than others were locked with
-        venv.pip("install", "--no-deps", *optional["unsloth"])
+        venv.pip("install", "--no-deps", *unsloth_needs(optional["unsloth"]))
     if not deps_only:
         venv.pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
+
+
+def unsloth_needs(needs: list[str]) -> list[str]:
+    """Of what Unsloth names: without torchvision on a CPU, whose CUDA build no `import transformers` survives there."""
+    return needs if wants_cuda() else [need for need in needs if not need.startswith("torchvision")]
 
 
 def locked_version(package: str) -> str:

@@ -44,7 +44,6 @@ class Job:
         rows, update_size = self.micro_batch(), self.config.train.update_size
         trainer = self.attempt(rows, checkpoint, run, interruption)
         if trainer is None:
-            micro_batch.free_memory()
             rows, checkpoint = micro_batch.halved(rows, update_size), self.checkpoint()
             start = "the start" if checkpoint is None else checkpoint.name
             print(
@@ -62,6 +61,7 @@ class Job:
 
     def attempt(self, rows: int, checkpoint: Path | None, run: Run, interruption: Interruption) -> Trainer | None:
         """Trains with `rows` at once until the end or a request to stop; None if the GPU does not hold them."""
+        micro_batch.free_memory()  # which an earlier attempt, or the search for `rows`, has taken
         micro_batch.record(self.folder, self.device, rows)
         interruption.step = 0 if checkpoint is None else step_of(checkpoint)
         trainer = self.trainer(rows)

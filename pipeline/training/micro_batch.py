@@ -65,8 +65,6 @@ def largest(update_size: int, trial: Trainer | None) -> int:
     rows = update_size
     while not (rows <= CPU_ROWS if trial is None else fits_on_gpu(trial, rows)):
         rows = halved(rows, update_size)
-    if trial is not None:
-        torch.cuda.reset_peak_memory_stats()
     return rows
 
 
@@ -96,7 +94,8 @@ def fits_on_gpu(trainer: Trainer, rows: int) -> bool:
 
 
 def free_memory() -> None:
-    """Gives back what no tensor holds any more."""
+    """Gives back what no tensor holds any more, and measures the peak anew."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()

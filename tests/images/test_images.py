@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,15 @@ ROOT = Path(__file__).parents[2]
 CPU_BUILD = "--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu"
 # As little as shows that each stage works; the pipeline's own tests look at what it learns.
 SMALL_RUN = ["model=starter-s", "train.max_steps=4", "data.max_rows=200"]
+# Half a minute on two cores, time enough to be stopped in.
+LONGER_RUN = [
+    "model=starter-s",
+    "data.max_rows=200",
+    "tracking=none",
+    "train.max_steps=40",
+    "train.save_steps=1000",
+    "train.logging_steps=1",
+]
 
 pytestmark = [pytest.mark.images, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -62,6 +72,17 @@ def start(engine: docker.DockerClient, images: None) -> Iterator[Start]:
     yield run
     for container in containers:
         container.remove(force=True)
+
+
+@pytest.fixture
+def workspace(engine: docker.DockerClient, images: None) -> Iterator[dict[str, dict[str, str]]]:
+    """A volume for train containers to share; Docker fills it with the image's copy of the project.
+
+    A test asks for it before `start`: it is removed once no container has it any more.
+    """
+    volume = engine.volumes.create()
+    yield {volume.name: {"bind": "/workspace", "mode": "rw"}}
+    volume.remove()
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +136,16 @@ def output(container: Container, *command: str) -> str:
     return text.decode()
 
 
+def wait_for_line(container: Container, pattern: str) -> None:
+    """Reads the container's output until a line of it begins with `pattern`."""
+    said = b""
+    for part in container.logs(stream=True, follow=True):
+        said += part
+        if re.search(rf"^{pattern}", said.decode(errors="replace"), re.MULTILINE):
+            return
+    pytest.fail(f"it ended without {pattern}: {said.decode()}")
+
+
 def answer(address: str) -> str:
     """What the chat says, asked as a program of a user's would."""
     from gradio_client import Client
@@ -160,7 +191,7 @@ def test_serve_image_with_a_wrong_mount_ends_in_one_line(
 
 
 def test_train_image_runs_the_pipeline_and_the_serve_image_its_result(start: Start, tmp_path: Path) -> None:
-    trainer = start("train", command=["sleep", "infinity"], init=True)
+    trainer = start("train", command=["sleep", "infinity"])
     assert output(trainer, "id", "-u").strip() == "1000"
     overrides = [word for setting in SMALL_RUN for word in ("-S", setting)]
     output(trainer, "dvc", "exp", "run", *overrides)
@@ -183,16 +214,50 @@ def test_train_image_works_on_a_mounted_repository_as_its_owner(start: Start, tm
     subprocess.run(["chown", "-R", "1234", repository], check=False)  # works for root alone; others own it already
     owner = (repository / "dvc.yaml").stat().st_uid
     volumes = {str(repository): {"bind": "/workspace", "mode": "rw"}}
-    container = start(
-        "train", command=["sleep", "infinity"], init=True, user=str(owner), volumes=volumes, network_mode="none"
-    )
+    container = start("train", command=["sleep", "infinity"], user=str(owner), volumes=volumes, network_mode="none")
     output(container, "dvc", "repro", "compose")
     output(container, "python", "-m", "pipeline.gguf.source")  # the converter is in the image: no network is asked
     assert (repository / "params.yaml").stat().st_uid == owner
 
 
+def test_train_image_told_to_stop_saves_and_goes_on_from_there(
+    workspace: dict[str, dict[str, str]], start: Start
+) -> None:
+    def run(*command: str) -> Container:
+        return start("train", command=list(command), volumes=workspace, network_mode="none")
+
+    def finish(*command: str) -> str:
+        container = run(*command)
+        status = container.wait(timeout=600)["StatusCode"]
+        assert status == 0, container.logs().decode()
+        return container.logs().decode()
+
+    def recorded() -> object:
+        lock = yaml.safe_load(finish("sh", "-c", "cat dvc.lock 2>/dev/null || true")) or {}
+        return lock.get("stages", {}).get("train")
+
+    # No checkpoint but the one that is saved on request.
+    finish("python", "-m", "pipeline.adopt", *LONGER_RUN)
+    before = recorded()
+    trainer = run("dvc", "repro", "train")
+    wait_for_line(trainer, "step [2-9]/")
+    trainer.stop(timeout=60)
+    trainer.reload()
+    state, said = trainer.attrs["State"], trainer.logs().decode()
+    assert (state["Status"], state["Pid"]) == ("exited", 0)
+    assert state["ExitCode"] == 255, said  # DVC's for a failed stage; 137 is Docker's kill
+    stopped = re.search(r"^train: SIGINT: resumable at step (\d+)", said, re.MULTILINE)
+    assert stopped, said
+    assert recorded() == before
+
+    said = finish("dvc", "repro", "train")
+    assert re.search(rf"^resuming from \S+/checkpoint-{stopped[1]}$", said, re.MULTILINE)
+    assert re.findall(r"^step (\d+)/", said, re.MULTILINE)[0] == str(int(stopped[1]) + 1)
+    assert recorded() not in (None, before)
+
+
 def test_train_image_brings_no_cuda_libraries_in_its_cpu_build(start: Start) -> None:
-    container = start("train", command=["sleep", "infinity"], init=True)
+    container = start("train", command=["sleep", "infinity"])
     assert "+cpu" in output(container, "python", "-c", "import torch; print(torch.__version__)")
     assert "nvidia" not in output(container, "sh", "-c", "ls /opt/venv/lib/python3*/site-packages")
 
