@@ -56,9 +56,8 @@ def main() -> None:
         "ratio": round(ours / peer, 3),
     }
     write_json(RESULT, {**facts(), "measured": result})
-    print(
-        f"saving took {sum(saves) / seconds:.2%} of {seconds:.1f} s; one save {ours:.3f} s, Transformers' alone {peer:.3f} s"
-    )
+    print(f"saving took {sum(saves) / seconds:.2%} of {seconds:.1f} s")
+    print(f"one save {ours:.3f} s, Transformers' alone {peer:.3f} s, of {size / 1e6:.1f} MB")
 
 
 def _seconds(work: Callable, *arguments: Any) -> float:

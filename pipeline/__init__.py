@@ -10,6 +10,10 @@ from pipeline.lifeline import tie_to_parent
 # It is read when PyTorch or llama.cpp is loaded, so it has to be set before.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# Nothing tells its makers that it was used: the Hugging Face libraries, MLflow (both heed the first), Unsloth.
+os.environ.setdefault("DO_NOT_TRACK", "true")
+os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+
 # Libraries draw bars on a terminal, and none into a log.
 if not sys.stderr.isatty():
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

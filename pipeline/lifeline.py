@@ -4,7 +4,6 @@ import ctypes
 import os
 import signal
 import sys
-from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -22,6 +21,6 @@ def tie_to_parent() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGHUP)
-        # Killed before that call: the parent is init now, and in some containers DVC is init itself.
-        if os.getppid() == 1 and b"dvc" not in Path("/proc/1/cmdline").read_bytes():
+        # Where DVC was killed before that call, the parent is init or a supervisor now, which has a session of its own.
+        if os.getsid(os.getppid()) != os.getsid(0):
             sys.exit("the DVC that started this stage is gone")

@@ -12,7 +12,7 @@ from pipeline.training.report import GIB
 
 
 class ShowProgress(TrainerCallback):
-    """Step, loss, tokens a second, GPU memory and the time left; in a log, at each `logging_steps`."""
+    """Step, loss, tokens a second, GPU memory and the time left: in `bar`, or in a log at each `logging_steps`."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
@@ -26,7 +26,6 @@ class ShowProgress(TrainerCallback):
         """Starts the bar where the training starts."""
         self.began = time.monotonic()
         self.first_step, self.first_tokens = state.global_step, int(state.num_input_tokens_seen)
-        self.bar.start()
         self.bar.update(self.task, total=state.max_steps, completed=state.global_step, description="first update")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -44,10 +43,6 @@ class ShowProgress(TrainerCallback):
             self.loss = f"{(logs or {})['loss']:.4f}"
             if not self.console.is_terminal:
                 print(f"step {state.global_step}/{state.max_steps}  {self.line(state)}", flush=True)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leaves the bar as it is."""
-        self.bar.stop()
 
     def line(self, state: TrainerState) -> str:
         """What stands beside the bar."""

@@ -65,10 +65,11 @@ class Job:
         micro_batch.record(self.folder, self.device, rows)
         interruption.step = 0 if checkpoint is None else step_of(checkpoint)
         trainer = self.trainer(rows)
-        for callback in (Track(run), ShowProgress(), StopWhenAsked(interruption)):
+        progress = ShowProgress()
+        for callback in (Track(run), progress, StopWhenAsked(interruption)):
             trainer.add_callback(callback)
         try:
-            with interruption.deferred():
+            with progress.bar, interruption.deferred():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except torch.OutOfMemoryError:
             return None

@@ -37,7 +37,7 @@ SETTINGS = (
     "data.test=8",
     "train.lora.r=4",
     "train.batch_size=4",
-    "train.gradient_accumulation_steps=4",
+    "train.gradient_accumulation_steps=2",
     f"train.max_steps={STEPS}",
     "train.save_steps=1000",  # no checkpoint but those of interruptions and the last one
     "train.eval_steps=1000",
@@ -73,11 +73,11 @@ class Trainer:
         return not self.ended()
 
     def ended(self) -> bool:
-        return not proc(self.pid, "environ")[0]
+        return not proc(self.pid, "environ")
 
     def no_longer_takes(self, number: signal.Signals) -> bool:
         """Whether it has given its handler of a signal back, as it does at the first request."""
-        caught = re.search(rb"^SigCgt:\s*(\w+)$", b"\0".join(proc(self.pid, "status")), re.MULTILINE)
+        caught = re.search(rb"^SigCgt:\s*(\w+)$", proc(self.pid, "status"), re.MULTILINE)
         return caught is None or not int(caught[1], 16) >> (number - 1) & 1
 
     @contextmanager
@@ -88,22 +88,22 @@ class Trainer:
         os.kill(self.pid, signal.SIGCONT)
 
 
-def proc(pid: int, name: str) -> list[bytes]:
-    """What /proc says of a process, at its zeros; an empty text for one that has ended."""
+def proc(pid: int, name: str) -> bytes:
+    """What /proc says of a process; nothing if it has ended."""
     try:
-        return Path(f"/proc/{pid}/{name}").read_bytes().split(b"\0")
+        return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
-        return [b""]
+        return b""
 
 
 def processes(workspace: Path) -> list[int]:
     """All that the tests have started and that lives."""
     pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-    return [pid for pid in pids if f"{MARK}={workspace}".encode() in proc(pid, "environ")]
+    return [pid for pid in pids if f"{MARK}={workspace}\0".encode() in proc(pid, "environ")]
 
 
 def find_trainer(workspace: Path) -> int | None:
-    return next((pid for pid in processes(workspace) if b"pipeline.train" in proc(pid, "cmdline")), None)
+    return next((pid for pid in processes(workspace) if b"\0pipeline.train\0" in proc(pid, "cmdline")), None)
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -350,3 +350,49 @@ def test_the_same_experiment_goes_on_where_it_was_stopped(tidy: Path, where: tup
         assert end(tidy, dvc) == 0, trainer.text()
     assert went_on_from(tidy, trainer.text()) == before
     assert recorded(tidy, name)
+
+
+def queued(workspace: Path, name: str) -> Trainer:
+    """Queues the same experiment under another name, and waits for the trainer that a new worker starts."""
+    run(workspace, "dvc", "exp", "run", "--queue", "train", "-S", "train.seed=3", "-n", name)
+    run(workspace, "dvc", "queue", "start")
+    return Trainer(until(lambda: find_trainer(workspace), "trainer"))
+
+
+def outcome(workspace: Path, name: str) -> str:
+    """What the queue says of a task, once its worker has ended."""
+    until(lambda: not processes(workspace), "end of the worker")
+    (line,) = [line for line in run(workspace, "dvc", "queue", "status").splitlines() if f" {name} " in line]
+    return line.split()[-1]
+
+
+@pytest.fixture
+def queue(tidy: Path) -> Iterator[Path]:
+    """The workspace, without workers afterwards."""
+    yield tidy
+    if processes(tidy):
+        run(tidy, "dvc", "queue", "stop", "--kill")
+    kill_what_is_left(tidy)
+
+
+def test_a_queued_experiment_that_is_stopped_has_failed_and_the_same_queued_again_goes_on(queue: Path) -> None:
+    ends = {"SIGTERM": ("stop",), "SIGINT": ("kill", "SIGINT"), "SIGHUP": ("stop", "--kill")}
+    for reason, command in ends.items():
+        before = newest(queue, 3)
+        trainer = queued(queue, reason)
+        assert trainer.wait_for(1), trainer.text()
+        with trainer.frozen():
+            run(queue, "dvc", "queue", *command)
+            if command == ("stop",):  # which waits for the task to end
+                os.kill(trainer.pid, signal.SIGTERM)
+        assert outcome(queue, reason) == "Failed"
+        assert went_on_from(queue, trainer.text()) == before
+        assert stopped(trainer.text()) == (reason, newest(queue, 3))
+        assert newest(queue, 3) > before
+        assert not recorded(queue, reason)
+    before = newest(queue, 3)
+    trainer = queued(queue, "none")
+    run(queue, "dvc", "queue", "stop")
+    assert outcome(queue, "none") == "Success"
+    assert went_on_from(queue, trainer.text()) == before
+    assert recorded(queue, "none")
