@@ -23,7 +23,7 @@ from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
 from pipeline.files import write_json, write_text
 from pipeline.gguf.score import loss, tokens_per_second
 from pipeline.stage import stage
-from pipeline.tracking import journal_folder, tracked
+from pipeline.tracking import tracked, training_folder
 from pipeline.training.chat import encode
 from pipeline.training.engines import choose_device, load_base, merge_adapter
 
@@ -45,7 +45,7 @@ def main(config: Config, out: Path) -> None:
     write_json(out / METRICS, metrics)
     write_text(out / REPORT, markdown(metrics, config.evaluate.prompts, answers, config.model.name))
     draw(out / PLOT, metrics)
-    journal = journal_folder(config, lineage["fingerprint"])
+    journal = training_folder(config, lineage["fingerprint"])
     with tracked(config, journal, config.model.name, lineage["mlflow_run"]) as run:
         run.params(config, ("evaluate",))
         run.metrics(metrics)

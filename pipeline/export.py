@@ -23,7 +23,7 @@ from pipeline.gguf.convert import OUT_TYPES, convert
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.source import VERSION
 from pipeline.stage import stage
-from pipeline.tracking import journal_folder, tracked
+from pipeline.tracking import tracked, training_folder
 from pipeline.training.engines import load_base, merge_adapter
 
 ADAPTER = Path("models/adapter")
@@ -47,7 +47,7 @@ def main(config: Config, out: Path) -> None:
             "files": files,
         }
         write_json(folder / MANIFEST, manifest)
-    journal = journal_folder(config, lineage["fingerprint"])
+    journal = training_folder(config, lineage["fingerprint"])
     with tracked(config, journal, config.model.name, lineage["mlflow_run"]) as run:
         run.params(config, ("export",))
         run.artifact(out / GGUF / MANIFEST)

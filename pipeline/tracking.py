@@ -21,7 +21,7 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.journal import JOURNAL, Journal
 from pipeline.stage import root
 
-__all__ = ["PARENT", "Run", "journal_folder", "open_run", "tracked", "tracking_uri"]
+__all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
 
 LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
 PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
@@ -150,8 +150,8 @@ def open_run(settings: TrackingSettings, folder: Path, name: str, run_id: str | 
     return run
 
 
-def journal_folder(config: Config, fingerprint: str) -> Path:
-    """Where the journal of what a fingerprint stands for is: with its checkpoints, outside of any stage's workspace."""
+def training_folder(config: Config, fingerprint: str) -> Path:
+    """Where a training's checkpoints and its journal are: outside of any workspace that DVC may throw away."""
     return (root() / config.runtime.checkpoint_root / fingerprint).resolve()
 
 
@@ -167,7 +167,7 @@ def commit_tags() -> dict[str, str]:
 def main(overrides: list[str]) -> None:
     """Delivers what the journals of all fingerprints and sweeps keep, and says of each what became of it."""
     config = load(compose(CONF, overrides))
-    for path in sorted(p for place in (journal_folder(config, ""), SWEEPS) for p in place.glob(f"*/{JOURNAL}")):
+    for path in sorted(p for place in (training_folder(config, ""), SWEEPS) for p in place.glob(f"*/{JOURNAL}")):
         journal = Journal(path.parent)
         if journal.sent < journal.size:
             delivery = Delivery(journal, config.tracking)

@@ -15,15 +15,8 @@ from pipeline.config import Config
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, write_json
 from pipeline.stage import stage
-from pipeline.tracking import Run, journal_folder, tracked
-from pipeline.training.checkpoints import (
-    claimed,
-    differences,
-    fingerprint,
-    library_versions,
-    step_of,
-    upgraded,
-)
+from pipeline.tracking import Run, tracked, training_folder
+from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
 from pipeline.training.engines import base_digest, choose_device, choose_engine
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
@@ -44,7 +37,7 @@ def main(config: Config, out: Path) -> float:
     engine = choose_engine(config.train.engine, device)
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
     name, settings = fingerprint(config.model, config.train, data, base, engine)
-    folder = journal_folder(config, name)
+    folder = training_folder(config, name)
     title = f"{config.model.name} on {config.data.name}"
     with (
         Interruption(config.runtime.seconds_allowed) as interruption,
@@ -55,6 +48,7 @@ def main(config: Config, out: Path) -> float:
         run.tags({"fingerprint": name, "data_digest": data})
         job = Job(config, engine, device, folder)
         checkpoint = job.checkpoint()
+        interruption.step = step_of(checkpoint) if checkpoint else 0
         announce(checkpoint, folder, settings, engine, run)
         trainer = job.train(checkpoint, run, interruption)
         report = {"fingerprint": name, "engine": engine, **resource_report(trainer)}

@@ -1,5 +1,6 @@
 """Being asked to stop: by a signal, by the death of the parent, or because the time is up."""
 
+import os
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Interrupted
+from pipeline.lifeline import ORPHANED
 
 REQUESTS = (signal.SIGTERM, signal.SIGINT)
 
@@ -21,11 +23,11 @@ class EvaluationStopped(Exception):
 
 
 class Interruption:
-    """Takes SIGTERM, SIGINT and SIGHUP, and minds a time limit, while it is entered.
+    """Takes the signals that ask a process to end, and minds a time limit, while it is entered.
 
     Outside of `deferred` a signal raises `Interrupted` at once; inside, it only sets `reason`, for training to stop at
-    its next update. SIGHUP comes when the parent or the terminal is gone, often together with one of the others; a
-    second SIGTERM or SIGINT ends the process at once.
+    its next update. A second SIGTERM or SIGINT ends the process at once. When the terminal or the parent is gone,
+    SIGHUP or ORPHANED comes, often together with one of those, and counts as no second one.
     """
 
     def __init__(self, time_limit: float | None = None) -> None:
@@ -35,11 +37,15 @@ class Interruption:
         self._deferred = False
         self._started = psutil.Process().create_time()
         self._time_limit = time_limit
+        self._parent = os.getppid()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._take) for number in (*REQUESTS, signal.SIGHUP)}
+            wanted = [*REQUESTS, ORPHANED]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
+                wanted.append(signal.SIGHUP)
+            self._before = {number: signal.signal(number, self._take) for number in wanted}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -74,7 +80,8 @@ class Interruption:
             raise Interrupted(f"{self.reason}: stopped before the first update; the same command starts again")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self.reason = self.reason or signal.Signals(number).name
+        gone = number == ORPHANED and os.getppid() != self._parent
+        self.reason = self.reason or ("DVC is gone" if gone else signal.Signals(number).name)
         if number in REQUESTS:
             for request in REQUESTS:
                 signal.signal(request, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from pipeline.training import micro_batch
 from pipeline.training.bar import ShowProgress
 from pipeline.training.callbacks import EarlyStopping, Meter, RefuseBrokenLoss, StopAt, Track
 from pipeline.training.chat import load_tokenizer
-from pipeline.training.checkpoints import library_versions, newest_complete, step_of
+from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
 from pipeline.training.interruption import Interruption, StopWhenAsked
 from pipeline.training.rows import PackedCollator, packed, supervised
@@ -63,7 +63,6 @@ class Job:
         """Trains with `rows` at once until the end or a request to stop; None if the GPU does not hold them."""
         micro_batch.free_memory()  # which an earlier attempt, or the search for `rows`, has taken
         micro_batch.record(self.folder, self.device, rows)
-        interruption.step = 0 if checkpoint is None else step_of(checkpoint)
         trainer = self.trainer(rows)
         progress = ShowProgress()
         for callback in (Track(run), progress, StopWhenAsked(interruption)):

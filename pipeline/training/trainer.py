@@ -141,8 +141,12 @@ class Trainer(SFTTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """SFTTrainer's, without a trace in the random state: when it is measured does not change what is learnt."""
-        with torch.random.fork_rng():
-            return super().evaluate(*args, **kwargs)
+        try:
+            with torch.random.fork_rng():
+                return super().evaluate(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            size = self.args.per_device_eval_batch_size
+            raise UserError(f"the GPU's memory is too small for train.eval_batch_size {size}; lower it") from error
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         try:
@@ -150,9 +154,6 @@ class Trainer(SFTTrainer):
         except EvaluationStopped:
             self.control.should_save = self.control.should_training_stop = True
             return {}
-        except torch.OutOfMemoryError as error:
-            size = self.args.per_device_eval_batch_size
-            raise UserError(f"the GPU's memory is too small for train.eval_batch_size {size}; lower it") from error
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Runs before each update, so that nothing is learnt from a broken gradient."""

@@ -47,7 +47,7 @@ REPRO = ("dvc", "repro", "train")
 DIRECT = ("python", "-m", "pipeline.train", "--config-dir", ".", "--config-name", "params", "hydra/job_logging=stdout")
 MARK = "TUNESMITH_INTERRUPTED"  # in the environment of all that a test starts; its value is the workspace
 LONGEST = 300.0  # seconds that anything may take
-POLL = 0.005  # seconds; an update takes some 100 ms
+POLL = 0.02  # seconds; an update takes some 100 ms
 BLOWS = {
     "SIGTERM": ("trainer", signal.SIGTERM),
     "Ctrl-C": ("group", signal.SIGINT),
@@ -263,15 +263,13 @@ def test_a_time_limit_too_short_for_one_update_says_so(workspace: Path) -> None:
 def test_a_training_whose_time_is_up_goes_on_in_the_next_repro(workspace: Path) -> None:
     adopt(workspace, "runtime.time_limit=10s")
     with started(workspace, *REPRO) as (dvc, trainer):
-        on_time = trainer.wait_for(1)  # not on a busy machine
-        if on_time:
+        if trainer.wait_for(1):  # which a busy machine does not reach in time
             with trainer.frozen():
                 over = psutil.Process(trainer.pid).create_time() + 10
                 until(lambda: time.time() > over, "end of the time")
         assert end(workspace, dvc) != 0
-    if on_time:
+    if "\nstep 1/" in trainer.text():
         assert stopped(trainer.text()) == ("the time limit", newest(workspace))
-        assert newest(workspace) > 0
     else:
         assert "\ntrain: the time limit: stopped before the first update;" in trainer.text()
     adopt(workspace)
@@ -345,8 +343,8 @@ def test_the_same_experiment_goes_on_where_it_was_stopped(tidy: Path, where: tup
         assert stopped(trainer.text()) == (reason, newest(tidy, seed))
         assert newest(tidy, seed) > before
         assert not recorded(tidy, name)
+    before = newest(tidy, seed)
     with started(tidy, *command) as (dvc, trainer):
-        before = newest(tidy, seed)
         assert end(tidy, dvc) == 0, trainer.text()
     assert went_on_from(tidy, trainer.text()) == before
     assert recorded(tidy, name)

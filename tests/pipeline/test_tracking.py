@@ -25,7 +25,7 @@ from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.errors import Interrupted, UserError
 from pipeline.journal import JOURNAL, Journal
-from pipeline.tracking import PARENT, Run, journal_folder, open_run, tracked, tracking_uri
+from pipeline.tracking import PARENT, Run, open_run, tracked, tracking_uri, training_folder
 
 REPO = Path(__file__).parents[2]
 CONFIG = load(compose(REPO / "conf"))
@@ -482,7 +482,7 @@ def test_a_command_delivers_what_is_kept_when_no_stage_follows(
     client: MlflowClient, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     away = config(uri=NOWHERE)
-    journal = journal_folder(away, "abc")
+    journal = training_folder(away, "abc")
     assert journal == folder.resolve() / ".checkpoints/abc"
     with warned(), tracked(away, journal, "evaluate") as run:
         run.metrics({"tuned.loss": 1.0})

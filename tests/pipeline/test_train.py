@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,17 @@ def test_a_damaged_last_checkpoint_is_set_aside_and_the_one_before_it_used(
     assert all(torch.equal(weights(whole)[name], tensor) for name, tensor in weights(project / "again").items())
 
 
+def test_a_library_upgrade_since_the_checkpoint_is_named(project: Path, whole: Path, trained: Train) -> None:
+    mark = next(project.glob(f".checkpoints/{report(whole)['fingerprint']}/checkpoint-6/complete.json"))
+    before = mark.read_text()
+    mark.write_text(before.replace(f'"trl": "{version("trl")}"', '"trl": "0.1"'))
+    said = trained("upgraded")
+    mark.write_text(before)
+    warning = f"warning: checkpoint-6 was made with another trl 0.1 -> {version('trl')}; what follows may differ"
+    assert warning in said
+    assert "another" not in trained("upgraded")
+
+
 def test_a_changed_learning_rate_does_not_resume_and_says_so(project: Path, whole: Path, trained: Train) -> None:
     before = {path.name for path in (project / ".checkpoints").iterdir()}
     said = trained("changed", "train.lr=1e-4")
@@ -287,11 +299,11 @@ def test_a_signal_ends_training_with_a_checkpoint_and_the_next_start_goes_on(pro
     with subprocess.Popen(arguments, cwd=project, env=environment(), **streams) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if line.startswith("step 1/6"))
-        process.send_signal(signal.SIGHUP)  # as when its parent dies, which does not count as one of two
+        process.send_signal(signal.SIGUSR1)  # as when its parent dies, which does not count as one of two
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate()
     assert process.returncode == 75, said
-    found = re.fullmatch(r"train: SIG(HUP|TERM): resumable at step (\d); the same command.*", said.splitlines()[-1])
+    found = re.fullmatch(r"train: SIG(USR1|TERM): resumable at step (\d); the same command.*", said.splitlines()[-1])
     assert found is not None
     assert not (project / "signal/models").exists()
     done = subprocess.run(arguments, cwd=project, env=environment(), capture_output=True, text=True)
