@@ -37,7 +37,6 @@ class Interruption:
         self._deferred = False
         self._started = psutil.Process().create_time()
         self._time_limit = time_limit
-        self._parent = os.getppid()
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -80,7 +79,7 @@ class Interruption:
             raise Interrupted(f"{self.reason}: stopped before the first update; the same command starts again")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        gone = number == ORPHANED and os.getppid() != self._parent
+        gone = number == ORPHANED and "DVC_STAGE" in os.environ  # by itself, a scheduler may send it
         self.reason = self.reason or ("DVC is gone" if gone else signal.Signals(number).name)
         if number in REQUESTS:
             for request in REQUESTS:

@@ -175,13 +175,13 @@ def end(workspace: Path, dvc: subprocess.Popen) -> int:
 
 
 def strike(blow: str, dvc: subprocess.Popen, trainer: Trainer) -> str:
-    """Sends the signal of that name, and returns the name of the one that the trainer then speaks of."""
+    """Ends the one or the other so, and returns what the trainer calls it."""
     target, number = BLOWS[blow]
     if target == "group":
         os.killpg(dvc.pid, number)
     else:
         os.kill(dvc.pid if target == "dvc" else trainer.pid, number)
-    return "SIGHUP" if target == "dvc" else number.name
+    return "DVC is gone" if target == "dvc" else number.name
 
 
 def newest(workspace: Path, seed: int = 42) -> int:
@@ -374,23 +374,26 @@ def queue(tidy: Path) -> Iterator[Path]:
 
 
 def test_a_queued_experiment_that_is_stopped_has_failed_and_the_same_queued_again_goes_on(queue: Path) -> None:
-    ends = {"SIGTERM": ("stop",), "SIGINT": ("kill", "SIGINT"), "SIGHUP": ("stop", "--kill")}
-    for reason, command in ends.items():
+    for name, command, reason in (
+        ("stopped", ("stop",), "SIGTERM"),
+        ("killed", ("kill", "killed"), "SIGINT"),
+        ("dropped", ("stop", "--kill"), "DVC is gone"),
+    ):
         before = newest(queue, 3)
-        trainer = queued(queue, reason)
+        trainer = queued(queue, name)
         assert trainer.wait_for(1), trainer.text()
         with trainer.frozen():
             run(queue, "dvc", "queue", *command)
-            if command == ("stop",):  # which waits for the task to end
+            if name == "stopped":  # for which the worker waits
                 os.kill(trainer.pid, signal.SIGTERM)
-        assert outcome(queue, reason) == "Failed"
+        assert outcome(queue, name) == "Failed"
         assert went_on_from(queue, trainer.text()) == before
         assert stopped(trainer.text()) == (reason, newest(queue, 3))
         assert newest(queue, 3) > before
-        assert not recorded(queue, reason)
+        assert not recorded(queue, name)
     before = newest(queue, 3)
-    trainer = queued(queue, "none")
+    trainer = queued(queue, "finished")
     run(queue, "dvc", "queue", "stop")
-    assert outcome(queue, "none") == "Success"
+    assert outcome(queue, "finished") == "Success"
     assert went_on_from(queue, trainer.text()) == before
-    assert recorded(queue, "none")
+    assert recorded(queue, "finished")
