@@ -1,0 +1,98 @@
+"""Kills the real train stage at random moments and checks that nothing is lost by it.
+
+    make chaos                                                      30 rounds with seed 1, and a table
+    python tests/chaos/chaos.py --rounds 5 --seed 7                 others
+    python tests/chaos/chaos.py --seed 7 --only 3                   one of them again
+    python tests/chaos/chaos.py --engine unsloth --python /path/to/its/python
+
+A round trains starter-s by `dvc repro train` in a repository of its own, harms it (chaos_plan.py), starts it again
+until it ends, and compares with a training that nothing was done to (chaos_round.py). A round that fails keeps its
+folder. Ends with status 1 if one failed.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from chaos_bench import Bench
+from chaos_disk import enter_namespace
+from chaos_plan import draw
+from chaos_process import ChaosError, ordinary_signals, tail
+from chaos_round import CHECKS, Result, Round
+from rich.console import Console
+from rich.table import Table
+
+
+def main() -> None:
+    """Plays all rounds, prints a line for each and a table of all."""
+    options = arguments()
+    enter_namespace()
+    ordinary_signals()
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-chaos-"))
+    try:
+        bench = Bench(folder, options.python, options.engine, options.settings)
+    except ChaosError as error:
+        sys.exit(f"chaos: {error}")
+    times = ", ".join(f"{moment} {seconds:.2f} s" for moment, seconds in bench.usual.seconds.items())
+    print(f"{options.engine}, {bench.steps} updates, a checkpoint every {bench.save_steps}; undisturbed: {times}")
+    numbers = range(1, options.rounds + 1) if options.only is None else [options.only]
+    results = []
+    for number in numbers:
+        plan = draw(random.Random(options.seed + number), bench.steps)
+        results.append(Round(str(number), plan, bench).play())
+        print_line(results[-1], folder)
+    Console(width=None if sys.stdout.isatty() else 160).print(table(results, options))
+    if options.out:
+        rounds = [asdict(result) | {"verdict": result.verdict} for result in results]
+        report = {"engine": options.engine, "seed": options.seed, "settings": bench.settings, "rounds": rounds}
+        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if any(result.wrong for result in results):
+        sys.exit(1)
+    shutil.rmtree(folder)
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="kills the train stage at random moments")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, metavar="ROUND", help="this round alone")
+    parser.add_argument("--engine", choices=("trl", "unsloth"), default="trl")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs DVC and the stage")
+    parser.add_argument("--settings", nargs="*", default=[], help="further overrides, such as train.max_steps=60")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the results as JSON")
+    return parser.parse_args()
+
+
+def print_line(result: Result, folder: Path) -> None:
+    """A round in one line; one that failed with what is wrong, where it lies and what it said last."""
+    notes = f" ({', '.join(result.notes)})" if result.notes else ""
+    print(f"round {result.name}: {result.plan}{notes}: {result.verdict}, {result.starts} starts, {result.seconds} s")
+    if result.wrong:
+        for check, found in result.wrong.items():
+            print(f"  {check}: {'; '.join(found)}")
+        print(f"  kept in {folder}/round-{result.name}; its last lines:")
+        print(tail(folder / f"round-{result.name}/start-{result.starts}.log"))
+    sys.stdout.flush()
+
+
+def table(results: list[Result], options: argparse.Namespace) -> Table:
+    """All rounds, with a column for each check."""
+    failed = sum(bool(result.wrong) for result in results)
+    title = f"{len(results)} rounds on {options.engine}, seed {options.seed}: {failed} failed"
+    made = Table("round", "harm", "starts", "s", "lost", *CHECKS, "", title=title)
+    for result in results:
+        cells = ["-" if result.skipped else "WRONG" if check in result.wrong else "ok" for check in CHECKS]
+        harm = "; ".join([result.plan, *result.notes, *([result.skipped] if result.skipped else [])])
+        figures = (str(result.starts), f"{result.seconds:.0f}", str(result.lost))
+        made.add_row(result.name, harm, *figures, *cells, result.verdict)
+    return made
+
+
+if __name__ == "__main__":
+    main()
