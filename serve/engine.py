@@ -48,7 +48,7 @@ class Piece:
         return (self.tokens - 1) / self.generating if self.generating else 0.0
 
 
-class _Cancelled(Exception):  # noqa: N818 - no error, but a way out
+class _Cancelled(Exception):
     """Whoever asked has gone or has pressed stop."""
 
 
