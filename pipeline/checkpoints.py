@@ -23,7 +23,7 @@ from pipeline.compose import CONF, compose, flatten
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.stage import root
-from pipeline.training.checkpoints import ASIDE, SETTINGS, checkpoints, damage, in_use, step_of
+from pipeline.training.checkpoints import ASIDE, SETTINGS, checkpoints, damage, in_use, locked, step_of
 
 UNITS = {"d": 86400, "h": 3600, "m": 60}
 
@@ -60,20 +60,22 @@ def prune(place: Path, what: str) -> None:
     """
     age = re.fullmatch(r"(\d+)([dhm])", what)
     if age:
-        before = time.time() - int(age[1]) * UNITS[age[2]]
-        chosen = [folder for folder in trainings(place) if last_used(folder) < before]
+        latest = time.time() - int(age[1]) * UNITS[age[2]]
+        chosen = [folder for folder in trainings(place) if last_used(folder) < latest]
     else:
         chosen = [folder for folder in trainings(place) if folder.name.startswith(what)]
         if len(chosen) != 1:
             raise UserError(f"{len(chosen)} trainings in {place} have a name that begins with {what}; see the list")
     for folder in chosen:
-        if in_use(folder):
+        try:
+            with locked(folder):
+                before = size(folder)
+                for path in (*checkpoints(folder), *folder.glob(f"{ASIDE}*")):
+                    shutil.rmtree(path)
+        except BlockingIOError:
             print(f"{folder.name} is being trained: left alone")
-            continue
-        freed = size(folder)
-        for path in (*checkpoints(folder), *folder.glob(f"{ASIDE}*")):
-            shutil.rmtree(path)
-        print(f"{folder.name}: {(freed - size(folder)) / 1e6:,.1f} MB freed")
+        else:
+            print(f"{folder.name}: {(before - size(folder)) / 1e6:,.1f} MB freed")
 
 
 def show(place: Path) -> None:
@@ -100,10 +102,13 @@ def differing_keys(settings: list[dict[str, Any]]) -> list[str]:
 
 
 def state(folder: Path) -> str:
-    """Whether it is being trained, and how many of its checkpoints are whole."""
-    broken = [path for path in checkpoints(folder) if damage(path)] if not in_use(folder) else []
-    aside = len(list(folder.glob(f"{ASIDE}*"))) + len(broken)
-    return ("training" if in_use(folder) else "resumable") + (f", {aside} broken" if aside else "")
+    """Whether it is being trained or can be gone on with, and how many of its checkpoints are not whole."""
+    if in_use(folder):
+        return "training"
+    broken = [path for path in checkpoints(folder) if damage(path, by_digest=False)]
+    count = len(broken) + len(list(folder.glob(f"{ASIDE}*")))
+    whole = "resumable" if len(broken) < len(checkpoints(folder)) else "nothing whole"
+    return f"{whole}, {count} broken" if count else whole
 
 
 def size(folder: Path) -> int:

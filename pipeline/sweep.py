@@ -4,6 +4,7 @@ A Hydra callback, named in conf/config.yaml. The database is made before the job
 one fail; the jobs find their parent by an environment variable, which every launcher hands on.
 """
 
+import atexit
 import json
 import os
 from pathlib import Path
@@ -37,6 +38,7 @@ class Sweep(Callback):
             return
         if tracking.enabled:
             self.run = open_run(tracking, Path(config.hydra.sweep.dir), "sweep")
+            atexit.register(self.run.end, "KILLED")  # unless the sweep comes to its end
             if self.run.id:
                 os.environ[PARENT] = self.run.id
 
@@ -49,6 +51,7 @@ class Sweep(Callback):
             if jobs:
                 self.run.metrics({"best": {key: jobs[0][key] for key in SHOWN}})
                 self.run.tags({"best_job": jobs[0]["job"], "best_overrides": jobs[0]["overrides"]})
+            atexit.unregister(self.run.end)
             self.run.end("FINISHED")
             os.environ.pop(PARENT, None)
 

@@ -24,6 +24,7 @@ from pipeline.stage import root
 __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
 
 LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
+PARENT_TAG = "mlflow.parentRunId"
 PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
 SWEEPS = Path("multirun")  # as conf/config.yaml has it
 INTERRUPTIONS = "interruptions"
@@ -59,15 +60,12 @@ class Run:
         self.delivery.tried.wait(FAREWELL)
         return self.delivery.journal.run_id
 
-    @property
-    def last_step(self) -> int:
-        """The highest step that figures are recorded of, in all parts; -1 where there are none."""
-        return max(self.steps.values(), default=-1)
-
     def begin(self, tags: dict[str, str]) -> None:
         """Opens the run, or opens it again; `tags` are what it is made with."""
         if not self.begun:
             self._record("run", {IDENTITY: uuid.uuid4().hex, "mlflow.runName": self.name, **tags})
+        elif PARENT_TAG in tags:  # a sweep that was started again has a new parent
+            self.tags({PARENT_TAG: tags[PARENT_TAG]})
         self._record("status", {"name": self.name, "status": "RUNNING"})
 
     def params(self, config: Config, groups: tuple[str, ...] = LOGGED_GROUPS) -> None:
@@ -145,7 +143,7 @@ def open_run(settings: TrackingSettings, folder: Path, name: str, run_id: str | 
     delivery = Delivery(Journal(folder), settings, run_id)
     run = Run(delivery, name)
     parent = os.environ.get(PARENT)
-    run.begin({**commit_tags(), **({"mlflow.parentRunId": parent} if parent else {})})
+    run.begin({**commit_tags(), **({PARENT_TAG: parent} if parent else {})})
     delivery.start()
     return run
 

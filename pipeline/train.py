@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import pyarrow.parquet as pq
 
 from pipeline.config import Config
+from pipeline.data.report import split_report
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, write_json
 from pipeline.stage import stage
@@ -21,6 +23,7 @@ from pipeline.training.engines import base_digest, choose_device, choose_engine
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.report import print_report, resource_report
+from pipeline.training.rows import PREPARED
 from pipeline.training.trainer import Trainer
 
 PREPARE_REPORT = Path("reports/prepare.json")
@@ -38,6 +41,7 @@ def main(config: Config, out: Path) -> float:
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
     name, settings = fingerprint(config.model, config.train, data, base, engine)
     folder = training_folder(config, name)
+    again = folder.is_dir()
     title = f"{config.model.name} on {config.data.name}"
     with (
         Interruption(config.runtime.seconds_allowed) as interruption,
@@ -49,7 +53,7 @@ def main(config: Config, out: Path) -> float:
         job = Job(config, engine, device, folder)
         checkpoint = job.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0
-        announce(checkpoint, folder, settings, engine, run)
+        announce(checkpoint, again, folder, settings, engine, run)
         trainer = job.train(checkpoint, run, interruption)
         report = {"fingerprint": name, "engine": engine, **resource_report(trainer)}
         write_json(out / REPORT, report)
@@ -62,24 +66,38 @@ def main(config: Config, out: Path) -> float:
     return report["validation_loss"]
 
 
-def announce(checkpoint: Path | None, folder: Path, settings: dict[str, Any], engine: str, run: Run) -> None:
+def announce(
+    checkpoint: Path | None, again: bool, folder: Path, settings: dict[str, Any], engine: str, run: Run
+) -> None:
     """Says what training goes on from, or why it starts afresh."""
+    if run.before == "RUNNING":
+        run.mark(f"killed, resumed at step {step_of(checkpoint) if checkpoint else 0}")
+    if checkpoint is None and again:
+        print("starting again: these settings have no whole checkpoint to go on from", flush=True)
+    elif checkpoint is None and (changed := differences(folder, settings)):
+        print("starting afresh; changed since the training that ran last:", *changed, sep="\n  ", flush=True)
     if checkpoint is None:
-        if changed := differences(folder, settings):
-            print("starting afresh; changed since the training that ran last:", *changed, sep="\n  ", flush=True)
         return
     print(f"resuming from {checkpoint}", flush=True)
-    if run.before == "RUNNING":
-        run.mark(f"killed, resumed at step {step_of(checkpoint)}")
     for change in upgraded(checkpoint, library_versions(engine)):
         print(f"warning: {checkpoint.name} was made with another {change}; what follows may differ in its digits")
 
 
 def data_digest(report: Path) -> str:
-    """The digest of what is learnt from: the prepared splits as their report records them."""
+    """The digest of what is learnt from: the prepared splits as they are, which their report must agree with.
+
+    Raises:
+        UserError: the report or a split is missing, or they do not belong together.
+    """
     if not report.is_file():
         raise UserError(f"{report} is missing; run `dvc repro prepare` first")
     splits = json.loads(report.read_text(encoding="utf-8"))["splits"]
+    for name in ("train", "validation"):
+        path = PREPARED / f"{name}.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+        if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != splits[name]["sha256"]:
+            raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
     return "+".join(splits[name]["sha256"][:16] for name in ("train", "validation"))
 
 

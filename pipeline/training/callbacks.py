@@ -2,6 +2,7 @@
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers.trainer_callback import ExportableState
 
 from pipeline.errors import UserError
 from pipeline.tracking import Run
+from pipeline.training.checkpoints import newest_step
 
 LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
 
@@ -126,7 +128,8 @@ class RefuseBrokenLoss(TrainerCallback):
         """Runs after each validation."""
         loss = given["metrics"]["eval_loss"]
         if not math.isfinite(loss):
-            raise UserError(diverged(state.global_step, f"validation loss {loss}", None))
+            kept = newest_step(Path(args.output_dir or "."))
+            raise UserError(diverged(state.global_step, f"validation loss {loss}", kept))
 
 
 class Track(TrainerCallback):

@@ -11,11 +11,11 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.compose import flatten
 from pipeline.config import ModelSettings, TrainSettings
@@ -55,22 +55,33 @@ def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("a+")
+        lock = locked(folder)
+    except BlockingIOError:
+        holder = (folder / "lock").read_text(encoding="utf-8").strip() or "another process"
+        raise UserError(f"{holder} trains the same in {folder}; wait for it or end it") from None
     except OSError as error:
         why = f"cannot keep checkpoints in {folder}: {error.strerror}"
         raise UserError(f"{why}; make it writable or set runtime.checkpoint_root") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            holder = lock.read().strip() or "another process"
-            raise UserError(f"{holder} trains the same in {folder}; wait for it or end it") from None
+        write_json(folder / SETTINGS, settings)
+        yield
+
+
+def locked(folder: Path) -> IO[str]:
+    """The folder's lock, held until it is closed, with the holder's name in it.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the folder cannot be written, or its file system has no locks.
+    """
+    with ExitStack() as undo:
+        lock = undo.enter_context((folder / "lock").open("a+", encoding="utf-8"))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} on {os.uname().nodename}, since {time.strftime('%Y-%m-%d %H:%M:%S')},\n")
         lock.flush()
-        write_json(folder / SETTINGS, settings)
-        yield
+        undo.pop_all()
+    return lock
 
 
 def in_use(folder: Path) -> bool:
@@ -92,7 +103,10 @@ def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
     if not others:
         return []
     last = max(others, key=lambda path: path.stat().st_mtime_ns)
-    old, new = flatten(json.loads(last.read_text(encoding="utf-8"))), flatten(settings)
+    try:
+        old, new = flatten(json.loads(last.read_text(encoding="utf-8"))), flatten(settings)
+    except ValueError:  # damaged, and only told from
+        return []
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed]
 
@@ -104,7 +118,9 @@ def written_whole(checkpoint: Path, libraries: dict[str, str]) -> Iterator[None]
     Raises:
         UserError: the disk refuses it.
     """
-    shutil.rmtree(checkpoint, ignore_errors=True)  # of an earlier time, which stop_step has gone back behind
+    # Of earlier times: what was set aside, whose room is needed, and what stop_step has gone back behind.
+    for useless in (checkpoint, *checkpoint.parent.glob(f"{ASIDE}*")):
+        shutil.rmtree(useless, ignore_errors=True)
     try:
         yield
         flush(checkpoint)
@@ -132,8 +148,8 @@ def mark_complete(checkpoint: Path, libraries: dict[str, str]) -> None:
     write_json(checkpoint / COMPLETE, mark)
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint, if anything: files are compared with their sizes and digests."""
+def damage(checkpoint: Path, by_digest: bool = True) -> str | None:
+    """What is wrong with a checkpoint, if anything: files are compared with their sizes and, unless told, digests."""
     if not (checkpoint / COMPLETE).is_file():
         return "was cut off while it was saved"
     try:
@@ -144,7 +160,7 @@ def damage(checkpoint: Path) -> str | None:
                 return f"lacks {name}"
             if path.stat().st_size != file["bytes"]:
                 return f"has {path.stat().st_size} bytes of {name} instead of {file['bytes']}"
-            if sha256(path) != file["sha256"]:
+            if by_digest and sha256(path) != file["sha256"]:
                 return f"has another {name} than was saved"
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         return f"has a {COMPLETE} that cannot be read"
@@ -167,18 +183,16 @@ def newest_complete(folder: Path, at_most: int | None = None) -> Path | None:
 
 
 def rotate(folder: Path, keep: int, step: int, best: int | None) -> None:
-    """Removes complete checkpoints before the newest `keep` up to `step`, but not `best`'s, and what was set aside."""
+    """Removes the complete checkpoints before the newest `keep` up to `step`, but not that of `best`."""
     whole = [path for path in checkpoints(folder) if step_of(path) <= step and (path / COMPLETE).is_file()]
     for checkpoint in whole[:-keep]:
         if step_of(checkpoint) != best:
             shutil.rmtree(checkpoint, ignore_errors=True)
-    for aside in folder.glob(f"{ASIDE}*"):
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a fingerprint by step, complete or not."""
-    return sorted(folder.glob("checkpoint-[0-9]*"), key=step_of)
+    return sorted((path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()), key=step_of)
 
 
 def newest_step(folder: Path) -> int | None:
@@ -198,8 +212,10 @@ def read_mark(checkpoint: Path) -> dict[str, Any]:
 
 
 def library_versions(engine: str) -> dict[str, str]:
-    """The libraries whose versions can change the digits of a training."""
-    return {name: version(name) for name in (*LIBRARIES, *(["unsloth"] if engine == "unsloth" else []))}
+    """What can change the digits of a training beside its settings: libraries, and the digest of our own code."""
+    code = "".join(sha256(path) for path in sorted(Path(__file__).parent.glob("*.py")))
+    libraries = {name: version(name) for name in (*LIBRARIES, *(["unsloth"] if engine == "unsloth" else []))}
+    return {**libraries, "pipeline.training": hashlib.sha256(code.encode()).hexdigest()[:8]}
 
 
 def upgraded(checkpoint: Path, libraries: dict[str, str]) -> list[str]:

@@ -1,5 +1,6 @@
 """Two engines behind one function: TRL with PEFT everywhere, Unsloth on a GPU where it is installed."""
 
+import hashlib
 import importlib.util
 import os
 from pathlib import Path
@@ -42,17 +43,23 @@ def choose_device(wanted: str) -> str:
 
 
 def base_digest(model: ModelSettings) -> str:
-    """What tells one state of the base weights from another: a folder's content, or the hub's commit.
+    """What tells one state of the base from another: a folder's files or the hub's commit, and the template's file.
 
     Raises:
         UserError: the model cannot be found.
     """
+    template = Path(model.chat_template) if model.chat_template else None
+    files = [template] if template and template.is_file() else []
     if Path(model.path).is_dir():
-        return sha256(Path(model.path))[:16]
-    try:
-        return str(AutoConfig.from_pretrained(model.path, revision=model.revision)._commit_hash)
-    except (OSError, ValueError) as error:
-        raise UserError(unreadable(model.path, error)) from error
+        files += sorted(path for path in Path(model.path).iterdir() if path.is_file())
+        commit = ""
+    else:
+        try:
+            commit = str(AutoConfig.from_pretrained(model.path, revision=model.revision)._commit_hash)
+        except (OSError, ValueError) as error:
+            raise UserError(unreadable(model.path, error)) from error
+    told = "".join([commit, *(f"{path.name} {sha256(path)}" for path in files)])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def load_model(engine: str, model: ModelSettings, train: TrainSettings, device: str) -> Any:
@@ -100,6 +107,13 @@ def load_base(
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(unreadable(path, error)) from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(too_large(path)) from error
+
+
+def too_large(path: str) -> str:
+    """One line about a model that the GPU does not hold."""
+    return f"the GPU's free memory does not hold {path}; end what else runs there, or take a smaller or a 4-bit model"
 
 
 def merge_adapter(base: PreTrainedModel, adapter: Path) -> Any:
@@ -153,6 +167,8 @@ def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
             load_in_4bit=model.load_in_4bit,
             full_finetuning=train.method == "full",
         )
+    except torch.OutOfMemoryError as error:
+        raise UserError(too_large(model.path)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(unreadable(model.path, error)) from error
     if train.method == "full":

@@ -123,6 +123,6 @@ class StopWhenAsked(TrainerCallback):
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """No request waits for a long evaluation."""
-        if self.interruption.reason:
+        """Neither a request nor the time limit waits for a long evaluation."""
+        if self.interruption.reason or self.interruption.time_is_up(self.longest):
             raise EvaluationStopped

@@ -1,5 +1,6 @@
 """One training from beginning to end: built from the settings, gone on with, on less at once where the GPU is full."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from pipeline.training.callbacks import EarlyStopping, Meter, RefuseBrokenLoss, 
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
-from pipeline.training.interruption import Interruption, StopWhenAsked
+from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
 from pipeline.training.rows import PackedCollator, packed, supervised
 from pipeline.training.trainer import Trainer
 
@@ -52,10 +53,15 @@ class Job:
             trainer = self.attempt(rows, checkpoint, run, interruption)
         if trainer is None:
             smaller = micro_batch.halved(rows, update_size)
-            raise UserError(f"the GPU's memory is full with {rows} rows at once, too; set train.batch_size={smaller}")
+            micro_batch.record(self.folder, self.device, smaller)
+            raise UserError(
+                f"the GPU's memory is full with {rows} rows at once, too; run again, to go on with {smaller}"
+            )
         interruption.raise_if_asked()
         if not trainer.evaluated():
-            trainer.evaluate()
+            with suppress(EvaluationStopped):
+                trainer.evaluate()
+            interruption.raise_if_asked()
         trainer.take_best()
         return trainer
 
@@ -115,7 +121,7 @@ class Job:
     def arguments(self, rows: int) -> SFTConfig:
         """Our settings in the trainer's words."""
         settings = self.config.train
-        return SFTConfig(
+        arguments = SFTConfig(
             output_dir=str(self.folder),
             use_cpu=self.device == "cpu",
             bf16=self.device == "cuda",
@@ -145,3 +151,5 @@ class Job:
             restore_callback_states_from_checkpoint=True,
             report_to="none",
         )
+        arguments._n_gpu = 1  # of several visible ones; DataParallel would multiply the batch
+        return arguments

@@ -22,8 +22,11 @@ def recorded(folder: Path, device: str) -> int | None:
     path = folder / RECORD
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record["rows"] if record["device"] == device_name(device) else None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record["rows"] if record["device"] == device_name(device) else None
+    except (ValueError, KeyError, TypeError):  # damaged: as if it were not there
+        return None
 
 
 def record(folder: Path, device: str, rows: int) -> None:
@@ -62,10 +65,9 @@ def largest(update_size: int, trial: Trainer | None) -> int:
     Raises:
         UserError: not even one row fits.
     """
-    rows = update_size
-    while not (rows <= CPU_ROWS if trial is None else fits_on_gpu(trial, rows)):
-        rows = halved(rows, update_size)
-    return rows
+    sizes = reversed(divisors(update_size))
+    rows = next((rows for rows in sizes if (rows <= CPU_ROWS if trial is None else fits_on_gpu(trial, rows))), 0)
+    return rows or halved(1, update_size)
 
 
 def fits_on_gpu(trainer: Trainer, rows: int) -> bool:
@@ -79,6 +81,8 @@ def fits_on_gpu(trainer: Trainer, rows: int) -> bool:
     available = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
     torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE * available / torch.cuda.mem_get_info()[1])
     try:
+        if trainer.args.gradient_checkpointing:  # which `train` would switch on
+            cast(Any, model).gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
         model.train()
         batch = {key: value.to("cuda") for key, value in collate(examples[:rows]).items()}
         with torch.autocast("cuda", dtype=torch.bfloat16):

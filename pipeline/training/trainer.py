@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
+from peft import PeftModel
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
@@ -58,6 +59,9 @@ class Trainer(SFTTrainer):
         """SFTTrainer's arguments; conversations in the training split; checkpoints kept, and the versions they name."""
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # ShowProgress takes its place
+        if isinstance(self.model, PeftModel):  # whose adapter TRL casts to bf16 on a 4-bit base
+            for parameter in self.model.parameters():
+                parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
         self.conversations = conversations
         self.keep = save_total_limit
         self.libraries = libraries
@@ -132,6 +136,7 @@ class Trainer(SFTTrainer):
     def _begin(self) -> None:
         """What a resumed training makes good before its first update."""
         self.begun = True
+        self.state.compute_steps(self.args, self.state.max_steps)  # not those that the checkpoint was made with
         self._tr_loss += self.meter.unlogged_loss
         self._globalstep_last_logged = self.meter.last_logged
         step = self.state.global_step

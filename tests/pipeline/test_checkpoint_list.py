@@ -64,6 +64,11 @@ def test_each_training_is_listed_with_age_steps_size_state_and_what_tells_it_apa
     assert row[2:] == ["5, 7", "1.0", "resumable, 1 broken", "model=starter-s train.lr=0.002"]
 
 
+def test_a_training_without_a_whole_checkpoint_is_not_called_resumable(project: Path, run: Checkpoints) -> None:
+    (project / ".checkpoints/bbbb/checkpoint-5/adapter_model.safetensors").write_bytes(b"cut")
+    assert cells(run().stdout, "bbbb")[4] == "nothing whole, 2 broken"
+
+
 def test_what_nobody_ran_for_so_long_is_pruned_but_not_its_journal(project: Path, run: Checkpoints) -> None:
     done = run("--prune", "2d")
     assert "aaaa: 1.0 MB freed" in done.stdout

@@ -191,6 +191,75 @@ def test_a_library_upgrade_since_the_checkpoint_is_named(project: Path, whole: P
     assert "another" not in trained("upgraded")
 
 
+def test_a_changed_chat_template_does_not_resume(project: Path, trained: Train) -> None:
+    template = project / "mine.jinja"
+    original = (STARTER / "chat_template.jinja").read_text()
+    settings = [f"model.chat_template={template}", "runtime.checkpoint_root=.template", "train.max_steps=2"]
+    template.write_text(original)
+    trained("template", *settings)
+    template.write_text(original + "{# another #}")
+    said = trained("template", *settings)
+    assert "resuming" not in said
+    assert "model.digest: " in said
+
+
+def test_data_that_its_report_does_not_describe_are_refused(project: Path, trained: Train) -> None:
+    path = project / "data/prepared/train.parquet"
+    before = path.read_bytes()
+    path.write_bytes((project / "data/prepared/test.parquet").read_bytes())
+    with pytest.raises(
+        UserError, match=r"^data/prepared/train\.parquet is not what reports/prepare\.json describes; run"
+    ):
+        trained("refused")
+    path.write_bytes(before)
+
+
+def test_how_often_is_saved_may_change_between_the_parts(project: Path, whole: Path, trained: Train) -> None:
+    apart = "runtime.checkpoint_root=.often"
+    trained("often", apart, "train.stop_step=2", "train.save_steps=100")
+    trained("often", apart, "train.save_steps=1", "train.save_total_limit=9", "train.eval_steps=2")
+    (folder,) = (project / ".often").iterdir()
+    assert {path.name for path in folder.glob("checkpoint-*")} == {f"checkpoint-{step}" for step in range(2, 7)}
+    curve = csv.DictReader(losses(project / "often").splitlines())
+    assert [row["step"] for row in curve if row["split"] == "validation"] == ["2", "4", "6"]
+    assert same(whole, project / "often")
+
+
+def test_a_time_limit_that_passes_during_an_evaluation_does_not_wait_for_its_end(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def up_at_the_first_batch(self: Interruption, reserve: float) -> bool:
+        measured = sys._getframe(1).f_code.co_name == "on_prediction_step"
+        self.reason = "the time limit" if measured else None
+        return measured
+
+    settings = ["train.eval_steps=2", "runtime.checkpoint_root=.long"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Interruption, "time_is_up", up_at_the_first_batch)
+        with pytest.raises(Interrupted, match=r"^the time limit: resumable at step 2; "):
+            trained("long", *settings)
+    trained("long", *settings)
+    curve = csv.DictReader(losses(project / "long").splitlines())
+    assert [row["step"] for row in curve if row["split"] == "validation"] == ["2", "4", "6"]
+
+
+def test_a_request_in_the_last_evaluation_leaves_a_training_that_only_evaluates(
+    project: Path, whole: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(self: StopWhenAsked, *args: Any, **_: Any) -> None:
+        self.interruption.reason = "SIGTERM"
+        raise EvaluationStopped
+
+    settings = ["train.eval_steps=100", "runtime.checkpoint_root=.last"]
+    with monkeypatch.context() as patch:
+        patch.setattr(StopWhenAsked, "on_prediction_step", asked)
+        with pytest.raises(Interrupted, match=r"^SIGTERM: resumable at step 6; "):
+            trained("last", *settings)
+    trained("last", *settings)
+    assert same(whole, project / "last")
+    assert report(project / "last")["validation_loss"] == report(whole)["validation_loss"]
+
+
 def test_a_changed_learning_rate_does_not_resume_and_says_so(project: Path, whole: Path, trained: Train) -> None:
     before = {path.name for path in (project / ".checkpoints").iterdir()}
     said = trained("changed", "train.lr=1e-4")
@@ -390,19 +459,23 @@ def test_a_gpu_that_stays_full_ends_in_one_line(
     project: Path, trained: Train, small_gpu: Callable[[int], None], room: int, rows: int
 ) -> None:
     small_gpu(room)
-    expected = r"full with 2 rows at once, too; set train\.batch_size=1$" if room else r"does not hold one row; lower"
-    with pytest.raises(UserError, match=expected) as raised:
-        trained("tight", f"train.batch_size={rows}", f"runtime.checkpoint_root=.tight{room}")
+    settings = [f"train.batch_size={rows}", f"runtime.checkpoint_root=.tight{room}"]
+    again = r"full with 2 rows at once, too; run again, to go on with 1$"
+    with pytest.raises(UserError, match=again if room else r"does not hold one row; lower") as raised:
+        trained(f"tight{room}", *settings)
     assert "\n" not in str(raised.value)
-    assert (project / "tight").exists() is False
+    assert not (project / f"tight{room}").exists()
+    if room:  # what the line says
+        trained("tight1", *settings)
+        assert report(project / "tight1")["micro_batch"] == 1
 
 
 def test_a_batch_size_of_auto_keeps_the_effective_batch(project: Path, trained: Train) -> None:
-    said = trained("auto", "train.batch_size=auto", "train.effective_batch=12", "runtime.checkpoint_root=.auto")
-    assert "train.batch_size auto: 6 rows at once, 12 an update\n" in said
-    trained("fixed", "train.batch_size=6", "train.effective_batch=12", "runtime.checkpoint_root=.auto")
+    said = trained("auto", "train.batch_size=auto", "train.effective_batch=24", "runtime.checkpoint_root=.auto")
+    assert "train.batch_size auto: 8 rows at once, 24 an update\n" in said
+    trained("fixed", "train.batch_size=8", "train.effective_batch=24", "runtime.checkpoint_root=.auto")
     assert same(project / "auto", project / "fixed")
-    assert report(project / "auto")["effective_batch"] == 12
+    assert report(project / "auto")["effective_batch"] == 24
 
 
 def test_a_packed_training_resumes_to_the_bit_within_an_epoch(project: Path, trained: Train) -> None:

@@ -262,10 +262,27 @@ def test_a_defect_while_saving_stays_one_and_leaves_nothing_half_written(tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_rotation_keeps_the_newest_and_the_best_and_clears_what_was_set_aside(tmp_path: Path) -> None:
+def test_what_was_set_aside_makes_room_for_the_next_save(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 7, complete=False)
+    assert newest_complete(tmp_path) is None
+    assert (tmp_path / "incomplete-checkpoint-7").is_dir()
+    with written_whole(tmp_path / "checkpoint-7", {}):
+        assert list(tmp_path.iterdir()) == []
+        checkpoint(tmp_path, 7, complete=False)
+    assert newest_complete(tmp_path) == tmp_path / "checkpoint-7"
+
+
+def test_what_others_put_into_the_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-100.bak").mkdir()
+    assert newest_complete(tmp_path) is None
+    with claimed(tmp_path / "other", {"train": {"lr": 1}}):
+        (tmp_path / "other/settings.json").write_text("{half")
+    assert differences(tmp_path / "new", {"train": {"lr": 2}}) == []
+
+
+def test_rotation_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     for step in (5, 10, 15, 20, 100):
         checkpoint(tmp_path, step)
-    checkpoint(tmp_path, 7, complete=False).rename(tmp_path / "incomplete-checkpoint-7")
     rotate(tmp_path, keep=2, step=100, best=10)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-20", "checkpoint-100"}
 
