@@ -48,10 +48,17 @@ def say(page: Page, text: str) -> None:
     page.keyboard.press("Enter")
 
 
-def test_a_visitor_who_leaves_frees_the_engine(page: Page, server: str) -> None:
-    pick(page, "endless")
+def let_it_talk(page: Page) -> None:
+    """Raises the limit of an answer, and waits until the page has taken it: else the answer is over in no time."""
     page.get_by_text("Settings").click()
     page.get_by_label("number input for Max tokens").fill("100000")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("range slider for Max tokens")).to_have_value("100000")
+
+
+def test_a_visitor_who_leaves_frees_the_engine(page: Page, server: str) -> None:
+    pick(page, "endless")
+    let_it_talk(page)
     say(page, "For ever")
     expect(page.locator(".bot.message").last).to_contain_text(FAREWELL)
     page.close()
@@ -72,8 +79,7 @@ def test_chat_change_the_model_and_stop(page: Page, server: str) -> None:
     expect(answers.last.locator(".figures")).to_contain_text("9 tokens")
 
     pick(page, "endless")
-    page.get_by_text("Settings").click()
-    page.get_by_label("number input for Max tokens").fill("100000")
+    let_it_talk(page)
     say(page, "And again")
     expect(answers.last).to_contain_text(FAREWELL)
     page.get_by_role("button", name="Stop").click()
