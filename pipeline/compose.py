@@ -83,9 +83,14 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     }
 
 
+def changed_keys(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """The keys of two flat mappings whose values differ, sorted; a missing key counts as null."""
+    return [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+
+
 def print_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
     """One line for each key that differs from the committed params.yaml."""
-    changed = [key for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    changed = changed_keys(before, after)
     for key in changed:
         print(f"  {key}: {before.get(key, '(new)')} -> {after.get(key, '(gone)')}")
     print(f"params.yaml: {len(changed)} changed" if changed else "params.yaml: unchanged")

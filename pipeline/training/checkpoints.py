@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.compose import flatten
+from pipeline.compose import changed_keys, flatten
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
 from pipeline.files import disk_full, flush, sha256, unwritable, write_json
@@ -107,8 +107,7 @@ def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
         old, new = flatten(json.loads(last.read_text(encoding="utf-8"))), flatten(settings)
     except ValueError:  # damaged, and only told from
         return []
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed]
+    return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed_keys(old, new)]
 
 
 @contextmanager
@@ -184,7 +183,7 @@ def newest_complete(folder: Path, at_most: int | None = None) -> Path | None:
 
 def rotate(folder: Path, keep: int, step: int, best: int | None) -> None:
     """Removes the complete checkpoints before the newest `keep` up to `step`, but not that of `best`."""
-    whole = [path for path in checkpoints(folder) if step_of(path) <= step and (path / COMPLETE).is_file()]
+    whole = [path for path in marked(folder) if step_of(path) <= step]
     for checkpoint in whole[:-keep]:
         if step_of(checkpoint) != best:
             shutil.rmtree(checkpoint, ignore_errors=True)
@@ -195,10 +194,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()), key=step_of)
 
 
+def marked(folder: Path) -> list[Path]:
+    """Those that are marked complete; whether they still are whole, `damage` says."""
+    return [path for path in checkpoints(folder) if (path / COMPLETE).is_file()]
+
+
 def newest_step(folder: Path) -> int | None:
     """The step of the newest checkpoint that is marked complete."""
-    steps = [step_of(path) for path in checkpoints(folder) if (path / COMPLETE).is_file()]
-    return max(steps, default=None)
+    return max(map(step_of, marked(folder)), default=None)
 
 
 def step_of(checkpoint: Path) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from gguf import GGUFReader
+from mounts import may_mount
 from peft import PeftModel
 from transformers import AutoTokenizer
 
@@ -29,13 +30,6 @@ REPO = Path(__file__).parents[2]
 CHAT = [{"role": "user", "content": "What is 5 + 6?"}, {"role": "assistant", "content": "5 + 6 = 11."}]
 
 Settings = Callable[..., Config]
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    probe = "mount -t tmpfs -o size=64k none /tmp"
-    return subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture

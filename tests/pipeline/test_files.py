@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from mounts import may_mount
 
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, sha256, write_json, write_text
@@ -41,13 +42,6 @@ except UserError as error:
 
 def hidden(folder: Path) -> list[str]:
     return [path.name for path in folder.rglob(".*")]
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    probe = "mount -t tmpfs -o size=64k none /tmp"
-    return subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
 def put(final: Path, kind: str, text: str) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mounts import may_mount
 
 from pipeline.errors import UserError
 from pipeline.journal import COPIED, JOURNAL, Journal
@@ -39,13 +39,6 @@ for step in range(200):
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPO)}
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    probe = "mount -t tmpfs -o size=64k none /tmp"
-    return subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
 def values(journal: Journal, start: int = 0) -> list[Any]:

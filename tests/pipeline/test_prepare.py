@@ -1,7 +1,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mounts import may_mount
 
 import pipeline
 from pipeline.data.settings import DataSettings
@@ -201,13 +201,6 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 missing field", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
     assert printed.err == ""
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    probe = "mount -t tmpfs -o size=64k none /tmp"
-    return subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
 @pytest.mark.skipif(not may_mount(), reason="a full disk needs `unshare -rm` and a tmpfs mount")

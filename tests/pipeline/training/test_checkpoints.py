@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mounts import may_mount
 
 from pipeline.compose import compose
 from pipeline.config import load
@@ -93,13 +93,6 @@ def claim(folder: Path) -> None:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPO)}
-
-
-def may_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    probe = "mount -t tmpfs -o size=64k none /tmp"
-    return subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
 def test_the_fingerprint_is_a_short_name_that_stays() -> None:
