@@ -10,6 +10,11 @@ from pipeline.lifeline import tie_to_parent
 # It is read when PyTorch or llama.cpp is loaded, so it has to be set before.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# PyTorch reads these, too, when it is loaded: GPU memory that grows in place, without holes between rows of all lengths;
+# and a compiled layer is kept for the next training although there is an operation of our own in it (training/lora.py).
+os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
+
 # Nothing tells its makers that it was used: the Hugging Face libraries, MLflow (both heed the first), Unsloth.
 os.environ.setdefault("DO_NOT_TRACK", "true")
 os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")

@@ -83,16 +83,19 @@ class TrainSettings:
     max_grad_norm: float = limited(above=0)
     optimizer: str = field()
     batch_size: int | Literal["auto"] = limited(least=1)
-    gradient_accumulation_steps: int = limited(least=1)
-    effective_batch: int | None = limited(least=1)
+    gradient_accumulation_steps: int | None = limited(least=1)
+    effective_batch: int = limited(least=1)
     epochs: float = limited(above=0)
     max_steps: int | None = limited(least=1)
     stop_step: int | None = limited(least=1)
     patience: int | None = limited(least=1)
     max_length: int = limited(least=8)
     max_truncated: float = limited(least=0, most=1)
-    packing: bool = field()
-    gradient_checkpointing: bool = field()
+    packing: bool | Literal["auto"] = field()
+    attention: str = one_of("auto", "sdpa", "flash", "cudnn")
+    compile: bool | Literal["auto"] = field()
+    frozen_dtype: str = one_of("bf16", "fp8")
+    gradient_checkpointing: bool | Literal["auto"] = field()
     seed: int = limited(least=0)
     save_steps: int = limited(least=1)
     save_total_limit: int = limited(least=1)
@@ -103,7 +106,7 @@ class TrainSettings:
     @property
     def update_size(self) -> int:
         """Rows that one update learns from, in however many forward passes."""
-        if self.effective_batch is not None:
+        if self.gradient_accumulation_steps is None:
             return self.effective_batch
         assert self.batch_size != "auto"  # noqa: S101 -- `load` has seen to it
         return self.batch_size * self.gradient_accumulation_steps
@@ -190,13 +193,13 @@ def validate_batch(train: TrainSettings) -> None:
     """Checks what the three sizes of a batch must be to one another.
 
     Raises:
-        UserError: `batch_size` is auto without an `effective_batch`, or does not divide it.
+        UserError: accumulation is of a micro-batch that is not given.
     """
-    size, update_size = train.batch_size, train.effective_batch
-    if size == "auto" and update_size is None:
-        raise UserError("train.batch_size is auto and train.effective_batch is null; set how many rows an update takes")
-    if size != "auto" and update_size is not None and update_size % size:
-        raise UserError(f"train.effective_batch is {update_size}; it must be a multiple of train.batch_size {size}")
+    if train.batch_size == "auto" and train.gradient_accumulation_steps is not None:
+        raise UserError(
+            "train.gradient_accumulation_steps multiplies train.batch_size, which is auto; set that to a number, or "
+            "train.effective_batch to the conversations of an update"
+        )
 
 
 def parse_duration(text: str) -> float:
@@ -237,7 +240,8 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
         if value in words or (value is None and types.NoneType in typing.get_args(hint)):
             return value
         if isinstance(value, str) and words:
-            raise UserError(f"{path} is {value!r}; it must be a whole number or {', '.join(words)}")
+            other = "a whole number" if int in typing.get_args(hint) else "true, false"
+            raise UserError(f"{path} is {value!r}; it must be {other} or {', '.join(words)}")
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is list:
         if not isinstance(value, list) or (limits.get("filled") and not value):

@@ -19,9 +19,10 @@ from pipeline.files import atomic_path, write_json
 from pipeline.stage import stage
 from pipeline.tracking import Run, tracked, training_folder
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
-from pipeline.training.engines import base_digest, choose_device, choose_engine
+from pipeline.training.engines import base_digest, choose_device
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
+from pipeline.training.plan import choose, this_card
 from pipeline.training.report import print_report, resource_report
 from pipeline.training.rows import PREPARED
 from pipeline.training.trainer import Trainer
@@ -37,9 +38,9 @@ CURVE = Path("reports/loss.csv")
 def main(config: Config, out: Path) -> float:
     """Trains, writes models/adapter and its reports below `out`, returns the validation loss."""
     device = choose_device(config.runtime.device)
-    engine = choose_engine(config.train.engine, device)
+    plan = choose(config.train, config.model, this_card(device))
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
-    name, settings = fingerprint(config.model, config.train, data, base, engine)
+    name, settings = fingerprint(config.model, config.train, data, base, plan.engine)
     folder = training_folder(config, name)
     again = folder.is_dir()
     title = f"{config.model.name} on {config.data.name}"
@@ -50,12 +51,12 @@ def main(config: Config, out: Path) -> float:
     ):
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
-        job = Job(config, engine, device, folder)
+        job = Job(config, plan, device, folder)
         checkpoint = job.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0
-        announce(checkpoint, again, folder, settings, engine, run)
+        announce(checkpoint, again, folder, settings, plan.engine, run)
         trainer = job.train(checkpoint, run, interruption)
-        report = {"fingerprint": name, "engine": engine, **resource_report(trainer)}
+        report = {"fingerprint": name, "engine": plan.engine, "attention": plan.attention, **resource_report(trainer)}
         write_json(out / REPORT, report)
         write_curve(out / CURVE, trainer.state.log_history)
         save_adapter(trainer, {"fingerprint": name, "mlflow_run": run.id, "base": settings["model"]}, out / ADAPTER)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -19,8 +20,11 @@ LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate":
 class Meter(TrainerCallback, ExportableState):
     """Time and memory over all parts of an interrupted run, and the loss that no log line has shown yet.
 
-    Checkpoints carry its figures; the trainer puts a new one in its place when it resumes.
+    Checkpoints carry its figures; the trainer puts a new one in its place when it resumes. Updates count as steady from
+    the sixth of a part on: those before compile and plan.
     """
+
+    WARM_UP = 5
 
     def __init__(
         self,
@@ -28,18 +32,30 @@ class Meter(TrainerCallback, ExportableState):
         parts: int = 0,
         peak: int = 0,
         training_peak: int = 0,
+        steady_updates: float = 0.0,
+        steady_span: float = 0.0,
+        steady_tokens: int = 0,
         unlogged_loss: float = 0.0,
         last_logged: int = 0,
     ) -> None:
-        """With what earlier parts measured: seconds, bytes reserved on the GPU, a sum of losses and its first step."""
+        """With what earlier parts measured: seconds, bytes reserved on the GPU, a sum of losses and its first step.
+
+        Of the steady time, `steady_updates` are the seconds in updates and `steady_span` those from first to last.
+        """
         self.seconds_before = seconds
         self.parts = parts
         self.peak_before = peak
         self.training_peak_before = training_peak
+        self.steady_updates = steady_updates
+        self.steady_span_before = steady_span
+        self.steady_tokens = steady_tokens
         self.unlogged_loss = unlogged_loss
         self.last_logged = last_logged
         self.loaded = 0
-        self.started = time.monotonic()
+        self.started = self.update_began = time.monotonic()
+        self.steady_from: float | None = None
+        self.updates = self.tokens = 0
+        self.startup: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -56,16 +72,54 @@ class Meter(TrainerCallback, ExportableState):
         """Bytes reserved at most beyond those that the loaded model took."""
         return max(self.training_peak_before, _reserved() - self.loaded)
 
+    @property
+    def steady_span(self) -> float:
+        """Seconds since the updates are steady, with all that was between them."""
+        return self.steady_span_before + (0.0 if self.steady_from is None else time.monotonic() - self.steady_from)
+
+    @property
+    def steady_tokens_per_second(self) -> float | None:
+        """Of the steady updates, or None before the first."""
+        return self.steady_tokens / self.steady_updates if self.steady_updates else None
+
+    @property
+    def outside_share(self) -> float | None:
+        """The share of the steady time that was outside of updates: evaluation, saving, logging."""
+        return 1 - self.steady_updates / self.steady_span if self.steady_updates else None
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Starts this part."""
         self.started = time.monotonic()
         self.parts += 1
         self.loaded = _reserved()
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Starts an update."""
+        self.update_began, self.tokens = time.monotonic(), int(state.num_input_tokens_seen)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Ends it; the gradient's norm has been waited for."""
+        now = time.monotonic()
+        self.updates += 1
+        if self.startup is None:
+            self.startup = time.time() - psutil.Process().create_time()
+        if self.steady_from is not None:
+            self.steady_updates += now - self.update_began
+            self.steady_tokens += int(state.num_input_tokens_seen) - self.tokens
+        elif self.updates == self.WARM_UP:
+            self.steady_from = now
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """What comes after the training is no part of it."""
+        self.steady_span_before, self.steady_from = self.steady_span, None
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
-        kept = ("seconds", "parts", "peak", "training_peak", "unlogged_loss", "last_logged")
-        return {"args": {name: getattr(self, name) for name in kept}, "attributes": {}}
+        kept = ("seconds", "parts", "peak", "training_peak", "steady_updates", "steady_span", "steady_tokens")
+        return {
+            "args": {name: getattr(self, name) for name in (*kept, "unlogged_loss", "last_logged")},
+            "attributes": {},
+        }
 
 
 class StopAt(TrainerCallback):

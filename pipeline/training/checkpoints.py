@@ -29,6 +29,8 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 # What may change without changing what is learnt.
 NOT_LEARNT = (
     "stop_step", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps", "max_truncated",
+    "batch_size", "packing", "attention", "compile", "gradient_checkpointing", "effective_batch",
+    "gradient_accumulation_steps",
 )  # fmt: skip
 
 
@@ -40,7 +42,7 @@ def fingerprint(
     learnt = {key: value for key, value in asdict(train).items() if key not in ignored}
     settings = {
         "model": {**asdict(model), "digest": base_digest},
-        "train": {**learnt, "engine": engine},
+        "train": {**learnt, "update_size": train.update_size, "engine": engine},
         "data": data_digest,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16], settings

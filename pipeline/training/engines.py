@@ -1,7 +1,6 @@
 """Two engines behind one function: TRL with PEFT everywhere, Unsloth on a GPU where it is installed."""
 
 import hashlib
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
 from pipeline.files import sha256
+from pipeline.training.attention import CUDNN, FLASH, register
 from pipeline.training.chat import unreadable
-
-
-def choose_engine(wanted: str, device: str) -> str:
-    """`trl` or `unsloth`; `auto` takes Unsloth on a GPU where it is installed.
-
-    Raises:
-        UserError: Unsloth is asked for but not installed.
-    """
-    installed = importlib.util.find_spec("unsloth") is not None
-    if wanted == "unsloth" and not installed:
-        raise UserError("train.engine is unsloth, which is not installed; pip install -e .[unsloth], or take trl")
-    if wanted == "auto":
-        return "unsloth" if installed and device == "cuda" else "trl"
-    return wanted
+from pipeline.training.lora import Frozen4, Frozen8, Frozen16, fuse
+from pipeline.training.loss import learn_from_supervised
+from pipeline.training.plan import Plan
 
 
 def choose_device(wanted: str) -> str:
@@ -62,21 +51,22 @@ def base_digest(model: ModelSettings) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
-def load_model(engine: str, model: ModelSettings, train: TrainSettings, device: str) -> Any:
+def load_model(plan: Plan, model: ModelSettings, train: TrainSettings, device: str) -> Any:
     """The base model, ready to train on `device`: with its adapter, or whole under `train.method: full`.
 
     Raises:
         UserError: the weights cannot be loaded.
     """
-    if engine == "unsloth" and train.packing:
-        raise UserError(
-            "train.packing needs train.engine=trl: Unsloth's attention would mix the conversations of a row"
-        )
-    return load_unsloth(model, train) if engine == "unsloth" else load_trl(model, train, device)
+    return load_unsloth(model, train) if plan.engine == "unsloth" else load_trl(plan, model, train, device)
 
 
 def load_base(
-    path: str, revision: str | None, device: str, dtype: torch.dtype, load_in_4bit: bool = False
+    path: str,
+    revision: str | None,
+    device: str,
+    dtype: torch.dtype,
+    load_in_4bit: bool = False,
+    attention: str | None = None,
 ) -> PreTrainedModel:
     """Base weights as they are, for training, merging or scoring.
 
@@ -86,6 +76,7 @@ def load_base(
         device: `cpu` or `cuda`.
         dtype: of the weights that are not in 4 bit.
         load_in_4bit: quantize to NF4 while loading; needs bitsandbytes and a GPU.
+        attention: the implementation's name in Transformers; None for its choice.
 
     Raises:
         UserError: the weights cannot be loaded.
@@ -104,6 +95,7 @@ def load_base(
             dtype=dtype,
             device_map={"": device},
             quantization_config=four_bit if load_in_4bit else None,
+            attn_implementation=attention,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(unreadable(path, error)) from error
@@ -129,14 +121,17 @@ def merge_adapter(base: PreTrainedModel, adapter: Path) -> Any:
         raise UserError(f"{adapter} does not fit {base.name_or_path}: {reason}; train it anew") from error
 
 
-def load_trl(model: ModelSettings, train: TrainSettings, device: str) -> Any:
+def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str) -> Any:
     """Transformers' model with PEFT's adapter; adapters are float32 and compute is bf16 on a GPU.
 
     Raises:
         UserError: the weights cannot be loaded, or have none of the projections that the adapter is for.
     """
+    if plan.attention in (FLASH, CUDNN):
+        register(plan.attention)
     dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
-    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit)
+    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
+    learn_from_supervised(base)
     if train.method == "full":
         return base
     lora = LoraConfig(
@@ -148,9 +143,12 @@ def load_trl(model: ModelSettings, train: TrainSettings, device: str) -> Any:
     )
     # Pure bf16 adapters would lose small updates: PEFT keeps them in float32 here.
     try:
-        return get_peft_model(base, lora, autocast_adapter_dtype=True)
+        adapted = get_peft_model(base, lora, autocast_adapter_dtype=True)
     except ValueError as error:
         raise UserError(f"train.lora.target_modules does not fit {model.path}: {str(error).splitlines()[0]}") from error
+    if not train.lora.dropout:  # which PEFT applies to each projection's input anew
+        fuse(adapted, Frozen4 if model.load_in_4bit else Frozen8 if train.frozen_dtype == "fp8" else Frozen16)
+    return adapted
 
 
 def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
@@ -179,7 +177,7 @@ def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
         lora_alpha=train.lora.alpha,
         lora_dropout=train.lora.dropout,
         target_modules=list(train.lora.target_modules),
-        use_gradient_checkpointing="unsloth" if train.gradient_checkpointing else False,
+        use_gradient_checkpointing=False if train.gradient_checkpointing is False else "unsloth",
         random_state=train.seed,
         max_seq_length=train.max_length,
     )

@@ -1,7 +1,7 @@
 """One training from beginning to end: built from the settings, gone on with, on less at once where the GPU is full."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,16 +18,19 @@ from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
-from pipeline.training.rows import PackedCollator, packed, supervised
+from pipeline.training.plan import Plan, choose_compile, this_card
+from pipeline.training.report import operations
+from pipeline.training.rows import supervised
 from pipeline.training.trainer import Trainer
+from pipeline.training.updates import Conversations, Layout
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, by what, on what, and where its checkpoints are."""
+    """What is trained, how, on what, and where its checkpoints are."""
 
     config: Config
-    engine: str  # trl or unsloth
+    plan: Plan
     device: str  # cpu or cuda
     folder: Path
 
@@ -42,21 +45,21 @@ class Job:
             Interrupted: a request to stop; a checkpoint has been saved.
             UserError: the training diverged, or the GPU or the disk is too small.
         """
-        rows, update_size = self.micro_batch(), self.config.train.update_size
-        trainer = self.attempt(rows, checkpoint, run, interruption)
-        if trainer is None:
-            rows, checkpoint = micro_batch.halved(rows, update_size), self.checkpoint()
+        trainer = self.trainer()
+        print(self.plan, flush=True)
+        fit = self.fit(trainer)
+        if not self.attempt(trainer, fit, checkpoint, run, interruption):
+            del trainer
+            fit, checkpoint = self.smaller(fit), self.checkpoint()
             start = "the start" if checkpoint is None else checkpoint.name
-            print(
-                f"the GPU's memory is full: on from {start}, {rows} rows at once, {update_size} an update", flush=True
-            )
-            trainer = self.attempt(rows, checkpoint, run, interruption)
-        if trainer is None:
-            smaller = micro_batch.halved(rows, update_size)
-            micro_batch.record(self.folder, self.device, smaller)
-            raise UserError(
-                f"the GPU's memory is full with {rows} rows at once, too; run again, to go on with {smaller}"
-            )
+            print(f"the GPU's memory is full: on from {start}, {fit.rows} rows at once", flush=True)
+            micro_batch.free_memory()
+            trainer = self.trainer()
+            if not self.attempt(trainer, fit, checkpoint, run, interruption):
+                smaller = self.smaller(fit)
+                micro_batch.record(self.folder, smaller)
+                rows = f"{fit.rows} rows at once, too; run again, to go on with {smaller.rows}"
+                raise UserError(f"the GPU's memory is full with {rows}")
         interruption.raise_if_asked()
         if not trainer.evaluated():
             with suppress(EvaluationStopped):
@@ -65,11 +68,13 @@ class Job:
         trainer.take_best()
         return trainer
 
-    def attempt(self, rows: int, checkpoint: Path | None, run: Run, interruption: Interruption) -> Trainer | None:
-        """Trains with `rows` at once until the end or a request to stop; None if the GPU does not hold them."""
-        micro_batch.free_memory()  # which an earlier attempt, or the search for `rows`, has taken
-        micro_batch.record(self.folder, self.device, rows)
-        trainer = self.trainer(rows)
+    def attempt(
+        self, trainer: Trainer, fit: micro_batch.Fit, checkpoint: Path | None, run: Run, interruption: Interruption
+    ) -> bool:
+        """Trains until the end or a request to stop; False if the GPU does not hold what goes through it at once."""
+        micro_batch.free_memory()  # which the search for `fit` has taken
+        micro_batch.record(self.folder, fit)
+        trainer.use(fit.rows, fit.checkpointing, fit.compile)
         progress = ShowProgress()
         for callback in (Track(run), progress, StopWhenAsked(interruption)):
             trainer.add_callback(callback)
@@ -77,21 +82,41 @@ class Job:
             with progress.bar, interruption.deferred():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         except torch.OutOfMemoryError:
-            return None
-        return trainer
+            return False
+        return True
 
-    def micro_batch(self) -> int:
-        """The rows that go through the model at once: as set or found before, or for `auto` the most that fit."""
+    def fit(self, trainer: Trainer) -> micro_batch.Fit:
+        """How much goes through the model at once: as before, as set, or as the card allows; says why."""
         settings = self.config.train
-        rows = micro_batch.recorded(self.folder, self.device)
-        if rows is None and settings.batch_size == "auto":
-            trial = self.trainer(rows=1) if self.device == "cuda" else None
-            rows = micro_batch.largest(settings.update_size, trial)
-            print(f"train.batch_size auto: {rows} rows at once, {settings.update_size} an update", flush=True)
-        return rows or int(settings.batch_size)
+        asked = f"{settings.batch_size} {settings.gradient_checkpointing} {settings.compile}"
+        fit = micro_batch.recorded(self.folder, self.device, asked)
+        if fit is not None:
+            print(f"  {fit}: as before", flush=True)
+            return fit
+        rows = None if settings.batch_size == "auto" else settings.batch_size
+        checkpointing = None if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing
+        if self.plan.engine == "unsloth":  # which is told when it loads
+            checkpointing = trainer.args.gradient_checkpointing
+        if self.device == "cpu":
+            rows = rows or min(settings.update_size, micro_batch.CPU_ROWS)
+            checkpointing, why = bool(checkpointing), "more are no faster on a CPU"
+        else:
+            most = trainer.rows_of_use()
+            rows, checkpointing, why = micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most)
+        left = operations(trainer, trainer.tokens_to_train())
+        compiled, why_compiled = choose_compile(settings, self.plan, this_card(self.device), left)
+        fit = micro_batch.Fit(micro_batch.device_name(self.device), asked, rows, checkpointing, compiled)
+        print(f"  {fit}: {why}; {why_compiled}", flush=True)
+        return fit
 
-    def trainer(self, rows: int) -> Trainer:
-        """Our trainer over the prepared splits, with `rows` in a micro-batch.
+    def smaller(self, fit: micro_batch.Fit) -> micro_batch.Fit:
+        """Half as many rows, or one row with its activations recomputed where that was not asked against."""
+        if fit.rows == 1 and not fit.checkpointing and self.config.train.gradient_checkpointing == "auto":
+            return replace(fit, checkpointing=True)
+        return replace(fit, rows=micro_batch.halved(fit.rows))
+
+    def trainer(self) -> Trainer:
+        """Our trainer over the prepared splits, one conversation at a time until it is told more.
 
         Raises:
             UserError: the model, its tokenizer or the rows are not fit to be trained with.
@@ -99,27 +124,32 @@ class Job:
         settings, model_settings = self.config.train, self.config.model
         set_seed(settings.seed)  # an adapter starts from random matrices, also in a sweep's second job
         tokenizer = load_tokenizer(model_settings)
-        learnt = supervised("train", tokenizer, settings.max_length, settings.max_truncated)
+        layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_shapes)
+        splits = {
+            "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated),
+            "validation": supervised("validation", tokenizer, settings.max_length),
+        }
         callbacks = [Meter(), RefuseBrokenLoss()]
         if settings.stop_step:
             callbacks.append(StopAt(settings.stop_step))
         if settings.patience:
             callbacks.append(EarlyStopping(settings.patience))
         return Trainer(
-            model=load_model(self.engine, model_settings, settings, self.device),
-            args=self.arguments(rows),
-            train_dataset=packed(learnt, settings.max_length) if settings.packing else learnt,
-            eval_dataset=supervised("validation", tokenizer, settings.max_length),
+            model=load_model(self.plan, model_settings, settings, self.device),
+            args=self.arguments(),
+            train_dataset=splits["train"],
+            eval_dataset=splits["validation"],
             processing_class=tokenizer,
-            data_collator=PackedCollator(tokenizer.pad_token_id) if settings.packing else None,
             callbacks=callbacks,
-            conversations=len(learnt),
+            conversations={name: Conversations(rows, layout, tokenizer.pad_token_id) for name, rows in splits.items()},
+            update_size=settings.update_size,
+            eval_rows=settings.eval_batch_size,
             save_total_limit=settings.save_total_limit,
-            libraries=library_versions(self.engine),
+            libraries=library_versions(self.plan.engine),
         )
 
-    def arguments(self, rows: int) -> SFTConfig:
-        """Our settings in the trainer's words."""
+    def arguments(self) -> SFTConfig:
+        """Our settings in the trainer's words; it sees an update as one batch."""
         settings = self.config.train
         arguments = SFTConfig(
             output_dir=str(self.folder),
@@ -131,23 +161,23 @@ class Job:
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
             optim=settings.optimizer,
-            per_device_train_batch_size=rows,
-            gradient_accumulation_steps=settings.update_size // rows,
+            per_device_train_batch_size=1,
+            gradient_accumulation_steps=1,
             num_train_epochs=settings.epochs,
             max_steps=settings.max_steps or -1,
             max_length=settings.max_length,
             dataset_kwargs={"skip_prepare_dataset": True},  # the rows are tokenized, marked and cut
-            gradient_checkpointing=settings.gradient_checkpointing,
+            loss_type="nll",  # not TRL's own head; see loss.py
+            gradient_checkpointing=self.plan.engine == "unsloth" and settings.gradient_checkpointing is not False,
+            ddp_find_unused_parameters=False,
             seed=settings.seed,
             data_seed=settings.seed,
             save_steps=settings.save_steps,
             eval_strategy="steps",
             eval_steps=settings.eval_steps,
-            per_device_eval_batch_size=settings.eval_batch_size,
             logging_steps=settings.logging_steps,
             logging_nan_inf_filter=False,
             disable_tqdm=True,
-            include_num_input_tokens_seen="non_padding",
             restore_callback_states_from_checkpoint=True,
             report_to="none",
         )

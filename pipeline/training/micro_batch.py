@@ -1,10 +1,9 @@
-"""How many rows go through the model at once: as set, or the most that fit on the card."""
+"""How much goes through the model at once, activations kept or recomputed: as set, or as the GPU's memory allows."""
 
 import gc
 import json
-from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 
@@ -13,25 +12,41 @@ from pipeline.files import write_json
 from pipeline.training.trainer import Trainer
 
 RECORD = "micro_batch.json"
-MEMORY_SHARE = 0.92  # of what is free on the card; the rest is for fragments and other lengths
+MEMORY_SHARE = 0.9  # of what is free on the card; the rest is for fragments
 CPU_ROWS = 8  # more rows at once are no faster there
+ENOUGH_ROWS = 2  # of full length keep a GPU busy: with no fewer, activations are kept
 
 
-def recorded(folder: Path, device: str) -> int | None:
-    """The micro-batch that a training in `folder` went on with on such a device."""
+@dataclass(frozen=True)
+class Fit:
+    """What a training went on with on a device; the next part of it goes on with the same, for the same digits."""
+
+    device: str
+    asked: str  # by the settings
+    rows: int
+    checkpointing: bool
+    compile: bool
+
+    def __str__(self) -> str:
+        kept = "recomputed" if self.checkpointing else "kept"
+        return f"{self.rows} rows at once, activations {kept}, layers {'' if self.compile else 'not '}compiled"
+
+
+def recorded(folder: Path, device: str, asked: str) -> Fit | None:
+    """How a training in `folder` went on, on such a device with the same settings."""
     path = folder / RECORD
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return record["rows"] if record["device"] == device_name(device) else None
-    except (ValueError, KeyError, TypeError):  # damaged: as if it were not there
+        fit = Fit(**json.loads(path.read_text(encoding="utf-8")))
+        return fit if (fit.device, fit.asked) == (device_name(device), asked) else None
+    except (ValueError, TypeError):  # damaged: as if it were not there
         return None
 
 
-def record(folder: Path, device: str, rows: int) -> None:
-    """Keeps the micro-batch for the next part of the training."""
-    write_json(folder / RECORD, {"rows": rows, "device": device_name(device)})
+def record(folder: Path, fit: Fit) -> None:
+    """Keeps it for the next part of the training."""
+    write_json(folder / RECORD, asdict(fit))
 
 
 def device_name(device: str) -> str:
@@ -39,62 +54,60 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name() if device == "cuda" else device
 
 
-def halved(rows: int, update_size: int) -> int:
-    """The largest micro-batch of at most half of `rows` that divides an update.
+def halved(rows: int) -> int:
+    """Half as many rows.
 
     Raises:
         UserError: it is one row already.
     """
-    smaller = [size for size in divisors(update_size) if size <= rows // 2]
-    if not smaller:
+    if rows == 1:
         raise UserError(
             "the GPU's memory does not hold one row; lower train.max_length or train.lora.r, set "
             "train.gradient_checkpointing=true, or take train=qlora with a 4-bit model"
         )
-    return smaller[-1]
+    return rows // 2
 
 
-def divisors(number: int) -> list[int]:
-    """All that divide `number`, ascending."""
-    return [size for size in range(1, number + 1) if number % size == 0]
+def rows_and_checkpointing(
+    trainer: Trainer, rows: int | None, checkpointing: bool | None, most: int
+) -> tuple[int, bool, str]:
+    """What of the two is not given, from a trial on the GPU, and why; nothing is learnt.
 
-
-def largest(update_size: int, trial: Trainer | None) -> int:
-    """The largest divisor of an update's rows that fits the GPU, tried from above; without a `trial`, at most CPU_ROWS.
+    Args:
+        trainer: that will train.
+        rows: conversations of full length at once; None for as many as fit, up to `most`.
+        checkpointing: whether activations are recomputed; None for where they do not fit.
+        most: rows that an update has use for.
 
     Raises:
         UserError: not even one row fits.
     """
-    sizes = reversed(divisors(update_size))
-    rows = next((rows for rows in sizes if (rows <= CPU_ROWS if trial is None else fits_on_gpu(trial, rows))), 0)
-    return rows or halved(1, update_size)
+    if rows is not None and checkpointing is not None:
+        return rows, checkpointing, "asked for"
+    if checkpointing is None or not checkpointing:
+        fitting = rows_that_fit(trainer, False)
+        enough = rows or min(most, ENOUGH_ROWS)
+        if fitting >= enough or checkpointing is False:
+            return rows or min(fitting, most) or halved(1), False, f"{fitting} would fit with all activations kept"
+    if rows is not None:
+        return rows, True, f"{rows} rows do not fit with all activations kept"
+    fitting = rows_that_fit(trainer, True)
+    return min(fitting, most) or halved(1), True, f"{fitting} would fit with activations recomputed"
 
 
-def fits_on_gpu(trainer: Trainer, rows: int) -> bool:
-    """Whether the `rows` longest rows fit, forward, backward and with the optimizer's state; nothing is learnt."""
-    dataset: Any = trainer.train_dataset
-    lengths = [len(ids) for ids in dataset["input_ids"]]
-    longest = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)[:rows]
-    examples = [dataset[index] for index in longest] * -(-rows // len(longest))
-    model, collate = trainer.trained_model, cast(Callable, trainer.data_collator)
+def rows_that_fit(trainer: Trainer, checkpointing: bool) -> int:
+    """Rows of full length that the GPU's free memory holds, from what one row and two take: it grows linearly."""
+    trained = [p for p in trainer.trained_model.parameters() if p.requires_grad]
     free_memory()
     available = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
-    torch.cuda.set_per_process_memory_fraction(MEMORY_SHARE * available / torch.cuda.mem_get_info()[1])
     try:
-        if trainer.args.gradient_checkpointing:  # which `train` would switch on
-            cast(Any, model).gradient_checkpointing_enable(trainer.args.gradient_checkpointing_kwargs)
-        model.train()
-        batch = {key: value.to("cuda") for key, value in collate(examples[:rows]).items()}
-        with torch.autocast("cuda", dtype=torch.bfloat16):
-            trainer.compute_loss(model, batch).backward()
-        # AdamW's two moments stand beside the gradients from the first update on.
-        _ = [torch.empty_like(p, dtype=torch.float32) for p in model.parameters() if p.requires_grad for _ in range(2)]
-        return True
+        (one, tokens), (two, more_tokens) = (trainer.memory_of(rows, checkpointing) for rows in (1, 2))
     except torch.OutOfMemoryError:
-        return False
-    finally:
-        model.zero_grad(set_to_none=True)
-        torch.cuda.set_per_process_memory_fraction(1.0)
+        return 0
+    per_row = max(two - one, 1) / (more_tokens - tokens) * trainer.row_tokens
+    fixed = one - per_row * tokens / trainer.row_tokens + 8 * sum(p.numel() for p in trained)  # AdamW's two moments
+    free_memory()
+    return max(0, int((MEMORY_SHARE * available - fixed) / per_row))
 
 
 def free_memory() -> None:

@@ -7,29 +7,23 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from pipeline.training.plan import this_card
 from pipeline.training.trainer import Trainer
 
 GIB = 2**30
-# Dense matrix products in bf16 (fp16 on the two oldest), TFLOP/s, as the makers' data sheets have them. A name that
-# another one begins with comes first.
-PEAK_TFLOPS = {
-    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70,
-    "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "A6000": 155, "V100": 125, "T4": 65,
-}  # fmt: skip
 
 
 def resource_report(trainer: Trainer) -> dict[str, Any]:
     """The figures of a training over all its parts.
 
-    Tokens are those that are no padding, memory is GiB reserved on the GPU, a `_share` is from 0 to 1. What a CPU has
-    no figure for is None.
+    Tokens are those that are no padding, memory is GiB reserved on the GPU, a `_share` is from 0 to 1; `steady_` is
+    from the sixth update on, without what is between updates (see Meter). What there is no figure for is None.
     """
     state, meter = trainer.state, trainer.meter
-    seconds, epochs = meter.seconds, state.epoch or 0.0
+    seconds, epochs, steady = meter.seconds, state.epoch or 0.0, meter.steady_tokens_per_second
     parameters = list(trainer.trained_model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     total = count_parameters(trainer.trained_model)
-    tokens_per_second = state.num_input_tokens_seen / seconds
     card = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None
     return {
         "steps": state.global_step,
@@ -37,16 +31,20 @@ def resource_report(trainer: Trainer) -> dict[str, Any]:
         "best_step": trainer.best_step,
         "parts": meter.parts,
         "seconds": round(seconds, 2),
-        "samples_per_second": round(epochs * trainer.conversations / seconds, 2),
-        "tokens_per_second": round(tokens_per_second, 1),
+        "samples_per_second": round(epochs * len(trainer.conversations["train"]) / seconds, 2),
+        "tokens_per_second": round(state.num_input_tokens_seen / seconds, 1),
         "tokens": state.num_input_tokens_seen,
-        "micro_batch": trainer.args.per_device_train_batch_size,
-        "effective_batch": trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps,
+        "steady_tokens_per_second": _rounded(steady, 1),
+        "outside_share": _rounded(meter.outside_share, 4),
+        "startup_seconds": _rounded(meter.startup, 1),
+        "micro_batch": trainer.conversations["train"].layout.rows,
+        "effective_batch": trainer.update_size,
+        "processes": trainer.args.world_size,
         "peak_memory_gib": round(meter.peak / GIB, 3) if card else None,
         "peak_memory_training_gib": round(meter.training_peak / GIB, 3) if card else None,
         "peak_memory_share": round(meter.peak / card, 5) if card else None,
         "peak_memory_training_share": round(meter.training_peak / card, 5) if card else None,
-        "arithmetic_share": arithmetic_share(trainer.trained_model, tokens_per_second),
+        "arithmetic_share": arithmetic_share(trainer, steady),
         "trainable_parameters": trainable,
         "trainable_share": round(trainable / total, 6),
         "train_loss": _last(state.log_history, "loss"),
@@ -60,22 +58,28 @@ def count_parameters(model: Any) -> int:
     return PreTrainedModel.num_parameters(base)
 
 
-def arithmetic_share(model: Any, tokens_per_second: float) -> float | None:
-    """The share of the card's peak that the matrix products with weights take, or None where the peak is unknown.
+def operations(trainer: Trainer, tokens: float) -> float:
+    """The operations of the matrix products with weights, for so many tokens.
 
-    A weight costs a token 2 operations forward, 2 for the gradient of its input and, if it is trained, 2 for its own
-    (Kaplan et al. 2020, section 2.1); attention's own products are left out.
+    A weight costs a token 2 forward, 2 for the gradient of its input and, if it is trained, 2 for its own (Kaplan et
+    al. 2020, section 2.1); attention's own products are left out. The head's are for supervised tokens, where it is for
+    them alone.
     """
-    if not torch.cuda.is_available():
-        return None
-    name = torch.cuda.get_device_name()
-    peak = next((peak for card, peak in PEAK_TFLOPS.items() if card in name), None)
-    if peak is None:
-        return None
+    model: Any = trainer.trained_model
+    learnt = trainer.conversations["train"]
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    head = model.get_output_embeddings().weight.numel()
     looked_up = 0 if model.config.tie_word_embeddings else model.get_input_embeddings().weight.numel()
-    operations = 4 * (count_parameters(model) - looked_up) + 2 * trainable
-    return round(operations * tokens_per_second / (peak * 1e12), 4)
+    share = sum(learnt.supervised) / sum(learnt.lengths) if trainer.learns_from_supervised else 1.0
+    return tokens * (4 * (count_parameters(model) - looked_up - head + share * head) + 2 * trainable)
+
+
+def arithmetic_share(trainer: Trainer, tokens_per_second: float | None) -> float | None:
+    """The share of the card's peak that `operations` take, or None where the peak is unknown."""
+    card = this_card(trainer.args.device.type)
+    if card is None or card.peak is None or tokens_per_second is None:
+        return None
+    return round(operations(trainer, tokens_per_second) / (card.peak * trainer.args.world_size), 4)
 
 
 def print_report(report: dict[str, Any]) -> None:
@@ -92,6 +96,10 @@ def _shown(key: str, value: Any) -> str:
     if key.endswith("_share"):
         return f"{value:.3%}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 def _last(history: list[dict[str, Any]], key: str) -> float | None:

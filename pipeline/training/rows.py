@@ -1,18 +1,15 @@
-"""Prepared chats as rows of token ids with the assistant's part marked, one conversation each or packed."""
+"""Prepared chats as rows of token ids with the assistant's part marked."""
 
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
-from trl import pack_dataset
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pipeline.errors import UserError
 from pipeline.training.chat import encode
+from pipeline.training.updates import IGNORED
 
 PREPARED = Path("data/prepared")
-IGNORED = -100  # the label of tokens that the loss leaves out
 
 
 def supervised(split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, max_truncated: float = 1.0) -> Dataset:
@@ -61,26 +58,3 @@ def supervised(split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, 
             f"train.max_length {max_length}, and train.max_truncated allows {max_truncated:.1%}; raise one of them"
         )
     return labelled.filter(lambda learns: learns, input_columns="learns").remove_columns(["cut", "learns"])
-
-
-def packed(rows: Dataset, max_length: int) -> Dataset:
-    """Rows of whole conversations up to `max_length` tokens, by TRL's best fit; `seq_lengths` tells them apart."""
-    return pack_dataset(rows, max_length, strategy="bfd")
-
-
-class PackedCollator:
-    """Batches of packed rows, padded at their ends, in which each conversation attends to itself alone.
-
-    Positions start anew with each conversation. Where a batch has positions and no attention mask, Transformers keeps
-    what starts at 0 apart (`find_packed_sequence_indices` in its masking_utils).
-    """
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.collate = DataCollatorForLanguageModeling(pad_token_id=pad_token_id, return_position_ids=True)
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids`, `labels` and `position_ids`, each of shape (rows, longest row)."""
-        batch = self.collate(rows)
-        del batch["attention_mask"]
-        batch["labels"][batch["position_ids"] == 0] = IGNORED  # predicted from the conversation before
-        return batch

@@ -1,13 +1,13 @@
-"""TRL's trainer where ours differs: order of rows, checkpoints that are whole or not there, and exact resumption."""
+"""TRL's trainer where ours differs: what an update is, checkpoints that are whole or not there, exact resumption."""
 
 import math
-from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
 from peft import PeftModel
-from torch.utils.data import Sampler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
@@ -15,57 +15,105 @@ from pipeline.errors import UserError
 from pipeline.training.callbacks import EarlyStopping, Meter, diverged
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
+from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
 Callback = TypeVar("Callback", bound=TrainerCallback)
 
 
-class SortedWithinUpdates(Sampler[int]):
-    """A new random order each epoch, in which the rows of one update stand longest first.
-
-    The micro-batches of an update then need little padding, and what an update learns from is as random as without. (To
-    group by length over many updates, as Transformers offers, puts like tasks together: the starter lost two points.)
-    """
-
-    def __init__(self, lengths: Sequence[int], update_size: int, seed: int) -> None:
-        """For rows of these `lengths` in tokens, `update_size` of them an update."""
-        self.lengths = lengths
-        self.update_size = update_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer, also when it resumes: the order follows from seed and epoch alone."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.lengths), generator=generator).tolist()
-        for start in range(0, len(order), self.update_size):
-            yield from sorted(order[start : start + self.update_size], key=self.lengths.__getitem__, reverse=True)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-
 class Trainer(SFTTrainer):
-    """SFTTrainer with our row order, checkpoints and checks.
+    """SFTTrainer with our updates, evaluation, checkpoints and checks.
 
     Every hook that is overridden here is called by `_inner_training_loop` of Transformers 5.17's Trainer.
     """
 
     def __init__(
-        self, *args: Any, conversations: int, save_total_limit: int, libraries: dict[str, str], **kwargs: Any
+        self,
+        *args: Any,
+        conversations: dict[str, Conversations],
+        update_size: int,
+        eval_rows: int,
+        save_total_limit: int,
+        libraries: dict[str, str],
+        **kwargs: Any,
     ) -> None:
-        """SFTTrainer's arguments; conversations in the training split; checkpoints kept, and the versions they name."""
+        """SFTTrainer's arguments, and what it is told of updates and checkpoints.
+
+        Args:
+            *args: SFTTrainer's.
+            conversations: those of `train` and `validation`.
+            update_size: conversations that an update learns from, over all processes.
+            eval_rows: conversations of full length at once in evaluation.
+            save_total_limit: checkpoints kept.
+            libraries: versions that they name.
+            **kwargs: SFTTrainer's.
+        """
         super().__init__(*args, **kwargs)
         self.remove_callback(PrinterCallback)  # ShowProgress takes its place
         if isinstance(self.model, PeftModel):  # whose adapter TRL casts to bf16 on a 4-bit base
             for parameter in self.model.parameters():
                 parameter.data = parameter.data.float() if parameter.requires_grad else parameter.data
         self.conversations = conversations
+        self.update_size = update_size
+        self.eval_rows = eval_rows
         self.keep = save_total_limit
         self.libraries = libraries
         self.begun = False
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of one row at most."""
+        learnt = self.conversations["train"]
+        return learnt.layout.max_length if learnt.layout.packed else max(learnt.lengths)
+
+    def use(self, rows: int, checkpointing: bool, compiled: bool) -> None:
+        """Trains with so many conversations of full length at once, activations recomputed or kept, layers compiled."""
+        # On a GPU, evaluation takes no more at once than training, whose memory it then finds enough.
+        eval_rows = self.eval_rows if self.args.device.type == "cpu" else min(self.eval_rows, rows)
+        for name, at_once in (("train", rows), ("validation", eval_rows)):
+            self.conversations[name].layout = replace(self.conversations[name].layout, rows=at_once)
+        self.args.gradient_checkpointing = checkpointing
+        if compiled:
+            compile_layers(self.trained_model)
+
+    def updates(self) -> Updates:
+        """What this process learns from, update by update."""
+        args = self.args
+        return Updates(self.conversations["train"], self.update_size, args.seed, args.process_index, args.world_size)
+
+    def rows_of_use(self) -> int:
+        """Rows at once that hold the largest update of the first epoch whole."""
+        largest = max(self.updates(), key=lambda parts: parts[0].tokens)[0]
+        packed = self.conversations["train"].layout.packed
+        mine = largest.tokens if packed else self.update_size * self.row_tokens
+        return -(-mine // self.args.world_size // self.row_tokens)
+
+    def tokens_to_train(self) -> int:
+        """Tokens in all updates of the training, about."""
+        learnt, args = self.conversations["train"], self.args
+        steps = args.max_steps if args.max_steps > 0 else len(self.updates()) * args.num_train_epochs
+        return int(steps * self.update_size * sum(learnt.lengths) / len(learnt))
+
+    def memory_of(self, rows: int, checkpointing: bool) -> tuple[int, int]:
+        """Bytes on the GPU, at their most, while the longest conversations go forward and back; and their tokens."""
+        learnt, model = self.conversations["train"], self.trained_model
+        learnt.layout = replace(learnt.layout, rows=len(learnt))
+        longest = sorted(range(len(learnt)), key=learnt.lengths.__getitem__, reverse=True)
+        wanted: list[int] = []
+        tokens = 0
+        while tokens < rows * self.row_tokens:
+            wanted.append(longest[len(wanted) % len(longest)])
+            tokens += learnt.lengths[wanted[-1]] if learnt.layout.packed else self.row_tokens
+        if checkpointing:
+            cast(Any, model).gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+        elif self.args.gradient_checkpointing is False:
+            cast(Any, model).gradient_checkpointing_disable()
+        model.train()
+        torch.cuda.reset_peak_memory_stats()
+        with torch.random.fork_rng(), self.accelerator.autocast():
+            loss = self.compute_loss(model, learnt[MicroBatch(wanted, tokens, tokens)])
+        loss.backward()
+        model.zero_grad(set_to_none=True)
+        return torch.cuda.max_memory_allocated(), tokens
 
     def find(self, kind: type[Callback]) -> Callback | None:
         """The callback of that kind, which on resumption is not the one that was handed in."""
@@ -120,11 +168,48 @@ class Trainer(SFTTrainer):
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Leaves out the README.md that TRL writes beside the checkpoints."""
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        rows: Any = self.train_dataset if train_dataset is None else train_dataset
-        args = self.args
-        update_size = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-        return SortedWithinUpdates([len(ids) for ids in rows["input_ids"]], update_size, args.seed)
+    def get_train_dataloader(self) -> UpdateLoader:
+        """Updates in the place of batches: Transformers counts, skips and resumes them as such."""
+        return UpdateLoader(self.conversations["train"], self.updates(), pin=self.args.device.type == "cuda")
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        """One update's gradients, micro-batch by micro-batch; its loss, of no gradient."""
+        model.train()
+        losses = []
+        for number, micro_batch in enumerate(inputs, start=1):
+            last = number == len(inputs)
+            with nullcontext() if last else self.accelerator.no_sync(model):
+                loss = self.compute_loss(model, micro_batch)
+                self.accelerator.backward(loss)
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
+
+    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+        """A micro-batch's share of the mean loss over the supervised tokens of its update, on all processes.
+
+        It is multiplied by their number, since gradients and logged losses are averaged over them.
+        """
+        unused = ("labels", "tokens") if self.learns_from_supervised else ("positions", "targets", "tokens")
+        moved = {
+            key: value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in inputs.items()
+            if key not in unused
+        }
+        return model(**moved).loss * self.args.world_size
+
+    @property
+    def learns_from_supervised(self) -> bool:
+        """Whether the model takes positions and targets in the place of labels."""
+        base = self.trained_model
+        base = base.get_base_model() if isinstance(base, PeftModel) else base
+        return bool(getattr(base, "learns_from_supervised", False))
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Not counted here; see report.py."""
+        return 0
+
+    def _track_num_input_tokens(self, inputs: Any) -> None:
+        self.state.num_input_tokens_seen += inputs[0]["tokens"]
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         if not self.begun:
@@ -144,14 +229,34 @@ class Trainer(SFTTrainer):
         if missed and not self.control.should_training_stop:
             self._evaluate(None, None)
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """SFTTrainer's, without a trace in the random state: when it is measured does not change what is learnt."""
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The mean loss over the supervised tokens of the validation split, in nats.
+
+        Without a trace in the random state: when it is measured does not change what is learnt. Not compiled, since the
+        layers would have to be once more.
+
+        Raises:
+            UserError: the GPU does not hold as many rows as are asked for.
+        """
+        held_out, args = self.conversations["validation"], self.args
+        model = self.model_wrapped
+        model.eval()
+        parts = held_out.split(range(len(held_out)), args.process_index, args.world_size)
         try:
-            with torch.random.fork_rng():
-                return super().evaluate(*args, **kwargs)
+            with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
+                losses = []
+                for part in parts:
+                    losses.append(self.compute_loss(model, held_out[part]))
+                    self.control = self.callback_handler.on_prediction_step(args, self.state, self.control)
         except torch.OutOfMemoryError as error:
-            size = self.args.per_device_eval_batch_size
-            raise UserError(f"the GPU's memory is too small for train.eval_batch_size {size}; lower it") from error
+            raise UserError(
+                f"the GPU's memory is too small for train.eval_batch_size {self.eval_rows}; lower it"
+            ) from error
+        loss = self.accelerator.reduce(torch.stack(losses).sum(), "mean")
+        metrics = {"eval_loss": loss.item()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(args, self.state, self.control, metrics)
+        return metrics
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         try:
@@ -179,3 +284,10 @@ class Trainer(SFTTrainer):
 
     def _refuse(self, what: str, step: int) -> None:
         raise UserError(diverged(step, what, newest_step(Path(cast(str, self.args.output_dir)))))
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Compiles a model's decoder layers, all from the same graphs, for rows of any length."""
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    for layer in base.model.layers:
+        layer.compile(dynamic=True)

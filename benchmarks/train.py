@@ -1,0 +1,331 @@
+"""LoRA training speed and memory on one card: ours beside Unsloth's and TRL's, on random weights of real shapes.
+
+    python -m benchmarks.train --model 1b      again, until nothing is left to begin; `--model tiny` needs no GPU
+
+Each training is a process of its own, one after the other, with compilation caches of its own. What it has measured is
+kept in FOLDER, as MODEL-STEPS/NAME.json beside its log, and not measured again unless that file is removed; none is
+begun that would hardly end within --seconds. benchmarks/results/train-MODEL.md has the table of all so far,
+train-MODEL.json all that was measured; both are written anew each time. benchmarks/train_table.py says what the columns
+mean.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers import PEERS, WARM_UP, Peer
+from benchmarks.train_table import operations_a_token, table
+from pipeline.files import write_json, write_text
+
+REPOSITORY = Path(__file__).parents[1]
+BATCH = 64  # conversations in ours' largest update; so many rows are made for each step
+PEER_STEPS = 30  # updates: they only warm up for some, and save and evaluate nothing
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "liger-kernel", "bitsandbytes", "torchao")
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "UNSLOTH_COMPILE_LOCATION", "HF_DATASETS_CACHE")
+PRESETS = {"1b": "llama-3.2-1b", "3b": "llama-3.2-3b", "tiny": "llama-3.2-1b"}
+
+
+@dataclass(frozen=True)
+class Ours:
+    """The train stage with overrides."""
+
+    what: str
+    overrides: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+
+RUNS: dict[str, Ours | Peer] = {
+    "ours": Ours("ours, 64 conversations an update", ("train.effective_batch=64",)),
+    "ours-8": Ours("ours, 8 conversations an update, as in Unsloth's notebooks", ("train.effective_batch=8",)),
+    "ours-fp8": Ours(
+        "ours, 64 conversations an update, the frozen weights in FP8",
+        ("train.effective_batch=64", "train.frozen_dtype=fp8"),
+        ("GPU",),
+    ),
+    "ours-lean": Ours(
+        "ours with the least memory: 8 conversations an update, gradient checkpointing",
+        ("train.effective_batch=8", "train.gradient_checkpointing=true"),
+    ),
+    "ours-lean-4bit": Ours(
+        "the same on a base in 4 bit",
+        ("train=qlora", "model.load_in_4bit=true", "train.effective_batch=8", "train.gradient_checkpointing=true"),
+        ("GPU", "bitsandbytes"),
+    ),
+    **PEERS,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where one comparison keeps what it needs and what it has measured."""
+
+    model: str  # one of PRESETS
+    steps: int  # updates of ours
+    folder: Path
+
+    @property
+    def conversations(self) -> int:
+        """Training rows: no run sees one twice."""
+        return self.steps * BATCH
+
+    @property
+    def weights(self) -> Path:
+        """The model's folder."""
+        return self.folder / "models" / self.model
+
+    @property
+    def rows(self) -> Path:
+        """The rows' folder, in which ours runs."""
+        return self.folder / f"rows-{self.conversations}"
+
+    @property
+    def runs(self) -> Path:
+        """What was measured, a JSON file a run."""
+        return self.folder / f"{self.model}-{self.steps}"
+
+    def result(self, name: str) -> dict[str, Any] | None:
+        """A finished run's figures, or why it failed."""
+        return read(self.runs / f"{name}.json")
+
+
+def main() -> None:
+    """Makes the inputs, runs what is missing while there is time, writes the table."""
+    arguments = parse()
+    deadline = time.monotonic() + arguments.seconds
+    bench = Bench(arguments.model, arguments.steps, arguments.folder.absolute())
+    setup = facts()
+    check_setup(bench, setup)
+    make_inputs(bench, deadline)
+    names = [name for name in RUNS if name in (arguments.only or RUNS)]
+    run_missing(bench, ["limit", *(n for n in names if lacking(RUNS[n], setup) is None)], deadline)
+    report = collect(bench, setup)
+    write_json(arguments.results / f"train-{bench.model}.json", report)
+    write_text(arguments.results / f"train-{bench.model}.md", table(report))
+    print(table(report))
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=PRESETS, default="1b")
+    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="NAME", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--steps", type=int, default=200, help=f"updates of ours; the peers take {PEER_STEPS} of them")
+    parser.add_argument("--seconds", type=float, default=540, help="that this command may take")
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".cache/bench-train")
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks/results")
+    arguments = parser.parse_args()
+    if arguments.steps <= WARM_UP:
+        parser.error(f"--steps must be above {WARM_UP}, the updates that warm a peer up")
+    return arguments
+
+
+def facts() -> dict[str, Any]:
+    """The card, its driver and the packages, which all runs of a comparison must share."""
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
+    card, _, driver = told.partition("\n")[0].partition(", ")
+    return {"card": card or None, "driver": driver or None, "packages": installed(PACKAGES)}
+
+
+def installed(packages: tuple[str, ...]) -> dict[str, str]:
+    """The versions of those that are installed."""
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def lacking(run: Ours | Peer, setup: dict[str, Any]) -> str | None:
+    """Why a run cannot be made here, or None."""
+    missing = [need for need in run.needs if need != "GPU" and need not in setup["packages"]]
+    if "GPU" in run.needs and setup["card"] is None:
+        return "it needs a GPU"
+    return f"{' and '.join(missing)} not installed" if missing else None
+
+
+def check_setup(bench: Bench, setup: dict[str, Any]) -> None:
+    """Refuses to go on with what was measured on another card or with other versions."""
+    path = bench.runs / "setup.json"
+    before = read(path)
+    if before is None:
+        write_json(path, setup)
+    elif before != setup:
+        sys.exit(f"{bench.runs} was measured on another card or with other versions; take another --folder")
+
+
+def make_inputs(bench: Bench, deadline: float) -> None:
+    """The random model and the rows, where they are missing."""
+    if bench.weights.is_dir() and bench.rows.is_dir():
+        return
+    command = ["benchmarks.inputs", bench.model, str(bench.weights), str(bench.conversations), str(bench.rows)]
+    log = bench.runs / "inputs.log"
+    print("making the model and its rows", flush=True)
+    if execute(command, REPOSITORY, log, deadline) != 0:
+        sys.exit(f"the inputs cannot be made: {reason(log)}; {log} has it all")
+
+
+def run_missing(bench: Bench, names: list[str], deadline: float) -> None:
+    """Runs those of `names` that have no result yet, in turn, as far as the time reaches."""
+    missing = [name for name in names if bench.result(name) is None]
+    for index, name in enumerate(missing):
+        taken = [done["wall_seconds"] for other in RUNS if (done := bench.result(other))]
+        if index and deadline - time.monotonic() < max(taken, default=0):
+            left = ", ".join(missing[index:])
+            print(f"not begun, for lack of time: {left}; the same command goes on from here", flush=True)
+            return
+        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
+        outcome = measure(bench, name, deadline)
+        if outcome is None and index:
+            print(f"{name} was cut off; the same command begins it again", flush=True)
+            return
+        outcome = outcome or {"failed": "a whole command's --seconds was not enough", "wall_seconds": 0.0}
+        write_json(bench.runs / f"{name}.json", outcome)
+
+
+def measure(bench: Bench, name: str, deadline: float) -> dict[str, Any] | None:
+    """One run's figures or failure; None when it was cut off at `deadline`, a time of the monotonic clock."""
+    folder, log = bench.runs / name, bench.runs / f"{name}.log"
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
+    folder.mkdir(parents=True)
+    run = RUNS.get(name)
+    start = time.monotonic()
+    if isinstance(run, Ours):
+        status = execute(stage_command(bench, run, folder), bench.rows, log, deadline, folder)
+    else:
+        steps = str(min(bench.steps, PEER_STEPS))
+        paths = [str(bench.weights), str(bench.rows), steps, str(folder / "measured.json")]
+        status = execute(["benchmarks.peers", name, *paths], folder, log, deadline, folder)
+    if status is None:
+        return None
+    figures = stage_figures(folder) if isinstance(run, Ours) else read(folder / "measured.json")
+    if status != 0 or figures is None:
+        figures = {"failed": reason(log) if status >= 0 else f"{signal.Signals(-status).name}: {reason(log)}"}
+    shutil.rmtree(folder)  # caches and checkpoints take gigabytes
+    return {"date": time.strftime("%Y-%m-%d"), "wall_seconds": round(time.monotonic() - start, 1), **figures}
+
+
+def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
+    """The train stage on the random model, evaluating and saving in the middle and at the end."""
+    return [
+        "pipeline.train",
+        "tracking=none",
+        f"model={PRESETS[bench.model]}",
+        f"model.path={bench.weights}",
+        "model.chat_template=null",
+        f"train.max_steps={bench.steps}",
+        f"train.eval_steps={bench.steps // 2}",
+        f"train.save_steps={bench.steps // 2}",
+        *run.overrides,
+        f"hydra.run.dir={folder}",
+        f"runtime.checkpoint_root={folder / 'checkpoints'}",
+    ]
+
+
+def stage_figures(folder: Path) -> dict[str, Any] | None:
+    """The train stage's report as the figures that the table has."""
+    told = read(folder / "reports/train.json")
+    if told is None:
+        return None
+    steady = told.get("steady_tokens_per_second")
+    return {
+        "tokens_per_second": steady or told["tokens_per_second"],
+        "outside_share": told.get("outside_share"),
+        "peak_memory_gib": told.get("peak_memory_gib"),
+        "startup_seconds": told.get("startup_seconds"),
+        "loss": told.get("train_loss"),
+        "note": "" if steady else "over the whole training, with compilation and evaluation",
+        "report": told,
+    }
+
+
+def execute(module: list[str], working: Path, log: Path, deadline: float, caches: Path | None = None) -> int | None:
+    """Runs `python -m` with a module and its arguments, its output into `log`.
+
+    Args:
+        module: its name and arguments.
+        working: the folder that it runs in.
+        log: written anew.
+        deadline: of the monotonic clock; then it and all that it started are killed.
+        caches: where it keeps what it compiles and tokenizes, so that each run begins without.
+
+    Returns:
+        The exit status, or None when it was killed.
+    """
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    if caches:
+        environment |= {name: str(caches / name.lower()) for name in CACHES}
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            cwd=working,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(max(deadline - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def reason(log: Path) -> str:
+    """The line of a log that says why the process failed: an error's, else the last one."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    telling = re.compile(r"train: |Could not override|[\w.]*(Error|Exception|Exit|Interrupt)\b")
+    last = lines[-1] if lines else "it said nothing"
+    return next((line for line in reversed(lines) if telling.match(line)), last)[:300]
+
+
+def collect(bench: Bench, setup: dict[str, Any]) -> dict[str, Any]:
+    """All that was measured, with the share of the limit where both are known, and why the others were not run."""
+    parameters, rows = read(bench.weights / "parameters.json") or {}, read(bench.rows / "rows.json") or {}
+    limit = bench.result("limit") or {}
+    operations = operations_a_token(parameters, rows["supervised_share"])
+    runs: dict[str, Any] = {}
+    for name, run in RUNS.items():
+        figures = bench.result(name) or {"not_run": lacking(run, setup) or "not yet"}
+        if "tokens_per_second" in figures and "tflops" in limit:
+            figures["limit_share"] = figures["tokens_per_second"] * operations / (limit["tflops"] * 1e12)
+        runs[name] = {"what": run.what, **figures}
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "model": bench.model,
+        "steps": bench.steps,
+        "peer_steps": min(bench.steps, PEER_STEPS),
+        **setup,
+        "parameters": parameters,
+        "operations_a_token": operations,
+        "rows": rows,
+        "limit": limit,
+        "runs": runs,
+    }
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A JSON file, or None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The loss on what the assistant says, without the logits of everything else."""
+
+import importlib.util
+from types import MethodType
+from typing import Any
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import CausalLMOutput
+
+CHUNK = 1024  # positions whose logits exist at a time
+
+
+def learn_from_supervised(model: torch.nn.Module) -> None:
+    """Has a causal language model compute its loss from the hidden states of supervised positions alone.
+
+    Its head then multiplies fewer rows, and never has all of their logits at once. Its `forward` takes `positions` and
+    `targets` as `Conversations` gives them. A model whose head does more than multiply keeps its own.
+    """
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    config: Any = model.config
+    more = any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
+    if type(head) is not torch.nn.Linear or head.bias is not None or more:
+        return
+
+    def forward(
+        self: Any, positions: torch.Tensor, targets: torch.Tensor, num_items_in_batch: int, **inputs: Any
+    ) -> CausalLMOutput:
+        hidden = self.model(use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
+        nats = linear_cross_entropy(hidden[positions], head.weight, targets)
+        return CausalLMOutput(loss=nats / num_items_in_batch)
+
+    model.forward = MethodType(forward, model)
+    model.learns_from_supervised = True
+
+
+def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The negative log-likelihood of `targets`, summed over positions, in nats.
+
+    Args:
+        hidden: of shape (positions, hidden size).
+        weight: the head's, frozen or not, of shape (vocabulary, hidden size).
+        targets: token ids of shape (positions).
+
+    By Liger's fused kernel on a GPU where it is installed (Hsu et al. 2024), else chunk by chunk, recomputed backward.
+    """
+    if not len(targets):
+        return hidden.sum() * 0.0
+    if hidden.is_cuda and importlib.util.find_spec("liger_kernel"):
+        from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
+
+        return liger_fused_linear_cross_entropy(hidden.to(weight.dtype), weight, targets, reduction="sum")
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    return torch.stack([checkpoint(_nats, part, weight, ids, use_reentrant=False) for part, ids in parts]).sum()
+
+
+def _nats(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight)
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")

@@ -1,0 +1,177 @@
+"""How a training is carried out: engine, attention, packing, compilation, each as the card has it best or as asked."""
+
+import importlib.util
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.config import ModelSettings, TrainSettings
+from pipeline.errors import UserError
+from pipeline.training.attention import CUDNN, FLASH, cudnn_installed
+
+SMALL_CARD = 20 * 2**30  # bytes
+LARGE_UPDATE = 32  # conversations
+# Seconds of nothing but arithmetic at the card's peak from which compilation, which takes about a minute, pays.
+WORTH_COMPILING = 20.0
+# Dense matrix products in bf16 (fp16 on the two oldest), TFLOP/s, as the makers' data sheets have them. A name that
+# another one begins with comes first.
+PEAK_TFLOPS = {
+    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70,
+    "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "A6000": 155, "V100": 125, "T4": 65,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU, as far as choices depend on it."""
+
+    name: str
+    memory: int  # bytes
+    capability: tuple[int, int]  # CUDA's, as (8, 0)
+
+    @property
+    def peak(self) -> float | None:
+        """Dense matrix products in bf16, operations a second, by its data sheet."""
+        return next((1e12 * peak for name, peak in PEAK_TFLOPS.items() if name in self.name), None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training is carried out; nothing of what it learns depends on it but the last digits."""
+
+    engine: str  # trl or unsloth
+    attention: str  # sdpa, flash_packed, cudnn_packed, or unsloth's own
+    packing: bool
+    reasons: tuple[str, ...]
+
+    @property
+    def few_shapes(self) -> bool:
+        """Whether kernels are planned for each length of a packed row."""
+        return self.attention == CUDNN
+
+    def __str__(self) -> str:
+        return "\n  ".join(("plan:", *self.reasons))
+
+
+def this_card(device: str) -> Card | None:
+    """The GPU that trains, or None on a CPU."""
+    if device == "cpu":
+        return None
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return Card(found.name, found.total_memory, (found.major, found.minor))
+
+
+def choose(train: TrainSettings, model: ModelSettings, card: Card | None) -> Plan:
+    """The engine, attention and packing, which do not depend on the data.
+
+    Raises:
+        UserError: something is asked for that the card or the engine cannot do.
+    """
+    engine, why = choose_engine(train.engine, model, card)
+    reasons = [f"engine {engine}: {why}"]
+    if train.frozen_dtype == "fp8":
+        require_fp8(train, engine, card)
+        reasons.append("frozen base fp8: asked for")
+    if engine == "unsloth":
+        refuse_ignored(train)
+        return Plan(engine, "unsloth", False, (*reasons, "attention, loss and kernels: Unsloth's own"))
+    attention, why = choose_attention(train, card)
+    reasons.append(f"attention {attention}: {why}")
+    packs = attention in (FLASH, CUDNN)
+    if packs and train.packing is False:
+        raise UserError(
+            f"train.attention {train.attention} is for packed conversations; set train.packing=auto or sdpa"
+        )
+    packing = packs if train.packing == "auto" else bool(train.packing)
+    reasons.append(f"packing {'on' if packing else 'off'}: {why_packing(train, packs)}")
+    return Plan(engine, attention, packing, tuple(reasons))
+
+
+def choose_engine(wanted: str, model: ModelSettings, card: Card | None) -> tuple[str, str]:
+    """`trl` or `unsloth`, and why.
+
+    Raises:
+        UserError: Unsloth is asked for but not installed.
+    """
+    installed = importlib.util.find_spec("unsloth") is not None
+    if wanted == "unsloth" and not installed:
+        raise UserError("train.engine is unsloth, which is not installed; pip install -e .[unsloth], or take trl")
+    if wanted != "auto":
+        return wanted, "asked for"
+    if card is None:
+        return "trl", "there is no GPU"
+    if card.memory < SMALL_CARD or model.load_in_4bit:
+        small = "a base in 4 bit" if model.load_in_4bit else f"a card of {card.memory / 2**30:.0f} GiB"
+        return ("unsloth", f"{small} is what it is best for") if installed else ("trl", "unsloth is not installed")
+    return "trl", f"the fastest where memory is not scarce ({card.memory / 2**30:.0f} GiB)"
+
+
+def refuse_ignored(train: TrainSettings) -> None:
+    """Refuses what Unsloth would leave out without a word.
+
+    Raises:
+        UserError: one of these is asked for.
+    """
+    asked = {"packing": train.packing is True, "attention": train.attention != "auto", "compile": train.compile is True}
+    for key, is_asked in asked.items():
+        if is_asked:
+            value = str(getattr(train, key)).lower()
+            raise UserError(f"train.{key}={value} is for train.engine=trl; Unsloth would ignore it. Take trl, or auto")
+
+
+def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:
+    """Checks that a base in FP8 can be trained on.
+
+    Raises:
+        UserError: method, engine, dropout or card do not allow it.
+    """
+    if card is None or card.capability < (8, 9):
+        raise UserError("train.frozen_dtype=fp8 needs a GPU that multiplies FP8 (Ada, Hopper or newer); take bf16")
+    if engine != "trl" or train.method != "lora" or train.lora.dropout:
+        raise UserError("train.frozen_dtype=fp8 needs train.engine=trl, train.method=lora and train.lora.dropout=0")
+
+
+def choose_attention(train: TrainSettings, card: Card | None) -> tuple[str, str]:
+    """The attention implementation's name in Transformers, and why.
+
+    cuDNN plans its kernels for each number of tokens, which takes 40 ms and more: small updates do not earn that back.
+
+    Raises:
+        UserError: the card or what is installed does not have the one asked for.
+    """
+    wanted, large = train.attention, train.update_size >= LARGE_UPDATE
+    if wanted == "sdpa":
+        return "sdpa", "asked for"
+    if card is None or card.capability < (8, 0):
+        if wanted != "auto":
+            raise UserError(
+                f"train.attention={wanted} needs a GPU of compute capability 8.0 or more; take auto or sdpa"
+            )
+        return "sdpa", "there is no GPU" if card is None else "the card is older than FlashAttention"
+    if wanted == "cudnn" and not cudnn_installed():
+        raise UserError("train.attention=cudnn needs nvidia-cudnn-frontend; pip install -e .[gpu], or take flash")
+    if wanted == "cudnn" or (wanted == "auto" and large and card.capability >= (9, 0) and cudnn_installed()):
+        return CUDNN, "asked for" if wanted == "cudnn" else "the fastest for large updates on Hopper and newer"
+    return FLASH, "asked for" if wanted == "flash" else "conversations of any length without padding"
+
+
+def why_packing(train: TrainSettings, packs: bool) -> str:
+    """The reason that goes with it."""
+    if train.packing != "auto":
+        return "asked for"
+    return "no padding, each conversation attends to itself alone" if packs else "this attention would be slow at it"
+
+
+def choose_compile(train: TrainSettings, plan: Plan, card: Card | None, operations: float) -> tuple[bool, str]:
+    """Whether the layers are compiled, for a training of so many operations, and why."""
+    if train.compile != "auto":
+        return bool(train.compile), "compilation as asked for"
+    if plan.engine == "unsloth" or card is None:
+        return False, "compilation is for TRL on a GPU"
+    if card.peak is None:
+        return False, f"{card.name} is not known here; train.compile=true tries it"
+    seconds = operations / card.peak
+    return (
+        seconds >= WORTH_COMPILING,
+        f"compilation pays from {WORTH_COMPILING:.0f} s of arithmetic on, here {seconds:.0f} s",
+    )

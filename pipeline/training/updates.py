@@ -1,0 +1,188 @@
+"""Updates: which conversations one learns from, and how they go through the model in micro-batches.
+
+An update learns from the same conversations however it is laid out: padded or packed, in one micro-batch or many, on
+one GPU or several. Layout changes speed and memory, and of the result the last digits alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+IGNORED = -100  # the label of tokens that the loss leaves out
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How conversations become micro-batches."""
+
+    rows: int  # conversations at once; packed, as many tokens as so many of full length have
+    packed: bool  # end to end in one row, each attending to itself alone; else a padded row each
+    max_length: int  # tokens of the longest conversation
+    few_shapes: bool = False  # packed rows are filled up to few lengths, for kernels that are planned for each
+
+    @property
+    def capacity(self) -> int:
+        """Tokens of a packed micro-batch at most."""
+        return self.rows * self.max_length
+
+
+class MicroBatch(NamedTuple):
+    """Some conversations of an update, with what the whole of it has on all processes."""
+
+    rows: list[int]
+    supervised: int  # tokens that the update's loss is the mean of
+    tokens: int  # that are no padding
+
+
+def micro_batches(rows: Sequence[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
+    """Splits conversations into as few micro-batches as hold them, longest conversations first."""
+    longest_first = sorted(rows, key=lengths.__getitem__, reverse=True)
+    if not layout.packed:
+        return [longest_first[start : start + layout.rows] for start in range(0, len(rows), layout.rows)]
+    count = -(-sum(lengths[row] for row in rows) // layout.capacity)
+    while True:
+        bins = balanced(longest_first, lengths, count)
+        if all(sum(lengths[row] for row in rows) <= layout.capacity for rows in bins):
+            return [rows for rows in bins if rows]
+        count += 1
+
+
+def balanced(longest_first: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Spreads conversations over `count` groups of about as many tokens: each to the one that has fewest."""
+    groups: list[list[int]] = [[] for _ in range(count)]
+    totals = [0] * count
+    for row in longest_first:
+        least = totals.index(min(totals))
+        groups[least].append(row)
+        totals[least] += lengths[row]
+    return groups
+
+
+class Updates(Sampler[list[MicroBatch]]):
+    """The updates of an epoch, as micro-batches for one of several processes; a new random order each epoch.
+
+    What an update learns from follows from seed and epoch alone. (To group by length over many updates, as Transformers
+    offers, puts like tasks together: the starter lost two points.)
+    """
+
+    def __init__(
+        self, conversations: "Conversations", update_size: int, seed: int, process: int = 0, processes: int = 1
+    ) -> None:
+        """With `update_size` conversations an update, for the process of that index."""
+        self.conversations = conversations
+        self.update_size = update_size
+        self.seed = seed
+        self.process = process
+        self.processes = processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer, also when it resumes."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        order = torch.randperm(len(self.conversations), generator=generator).tolist()
+        for start in range(0, len(order), self.update_size):
+            yield self.conversations.split(order[start : start + self.update_size], self.process, self.processes)
+
+    def __len__(self) -> int:
+        return -(-len(self.conversations) // self.update_size)
+
+
+class Conversations(Dataset[dict[str, Any]]):
+    """Tokenized conversations, read as the tensors of a micro-batch."""
+
+    def __init__(self, rows: Any, layout: Layout, pad_token_id: int) -> None:
+        """From a datasets.Dataset with `input_ids` and `labels`."""
+        self.ids = [torch.tensor(ids) for ids in rows["input_ids"]]
+        self.labels = [torch.tensor(labels) for labels in rows["labels"]]
+        for labels in self.labels:
+            labels[0] = IGNORED  # predicted from nothing
+        self.lengths = [len(ids) for ids in self.ids]
+        self.supervised = [int((labels != IGNORED).sum()) for labels in self.labels]
+        self.layout = layout
+        self.pad_token_id = pad_token_id
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def split(self, rows: Sequence[int], process: int = 0, processes: int = 1) -> list[MicroBatch]:
+        """The part of one process in an update (or evaluation) over `rows`."""
+        longest_first = sorted(rows, key=self.lengths.__getitem__, reverse=True)
+        mine = balanced(longest_first, self.lengths, processes)[process]
+        supervised, tokens = (sum(of[row] for row in rows) for of in (self.supervised, self.lengths))
+        # With more processes than conversations: no rows, and yet a step to take with the others.
+        parts = micro_batches(mine, self.lengths, self.layout) or [[]]
+        return [MicroBatch(part, supervised, tokens) for part in parts]
+
+    def __getitem__(self, batch: MicroBatch) -> dict[str, Any]:
+        """What the model takes, with `num_items_in_batch` and `tokens` of the update.
+
+        `targets` are the supervised token ids, `positions` where each is predicted, in the rows laid end to end.
+        """
+        whole = {"num_items_in_batch": batch.supervised, "tokens": batch.tokens}
+        ids, labels = [self.ids[row] for row in batch.rows], [self.labels[row] for row in batch.rows]
+        if not batch.rows:
+            ids, labels = [self.ids[0]], [torch.full_like(self.labels[0], IGNORED)]
+        inputs = self.one_row(ids, labels) if self.layout.packed else self.padded(ids, labels)
+        targets = inputs["labels"][:, 1:].flatten()
+        # Positions are found here, since to look for them on a GPU waits for all that it has been given to do.
+        wanted = (targets != IGNORED).nonzero()[:, 0]
+        rows = wanted // (inputs["labels"].shape[1] - 1)
+        return inputs | whole | {"positions": wanted + rows, "targets": targets[wanted]}
+
+    def padded(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> dict[str, Any]:
+        """A row for each conversation: `input_ids`, `labels`, `attention_mask` of shape (rows, longest)."""
+        pad = torch.nn.utils.rnn.pad_sequence
+        return {
+            "input_ids": pad(ids, batch_first=True, padding_value=self.pad_token_id),
+            "labels": pad(labels, batch_first=True, padding_value=IGNORED),
+            "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
+        }
+
+    def one_row(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> dict[str, Any]:
+        """All conversations in one row: `input_ids`, `labels`, `position_ids` of shape (1, tokens).
+
+        Positions start anew with each; `cu_seq_lens_*` has where each begins and, last, the row's end. Up to a length
+        that kernels take well, padding is one conversation more, without a label.
+        """
+        lengths = [len(row) for row in ids]
+        padding = -sum(lengths) % granularity(sum(lengths), self.layout.few_shapes)
+        if padding:
+            ids = [*ids, torch.full((padding,), self.pad_token_id)]
+            labels = [*labels, torch.full((padding,), IGNORED)]
+            lengths.append(padding)
+        starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+        if self.layout.few_shapes:  # conversations without a token, up to a multiple of 16
+            starts = torch.nn.functional.pad(starts, (0, -len(lengths) % 16), value=int(starts[-1]))
+        longest = max(self.layout.max_length, padding)
+        return {
+            "input_ids": torch.cat(ids)[None],
+            "labels": torch.cat(labels)[None],
+            "position_ids": torch.cat([torch.arange(length) for length in lengths])[None],
+            "cu_seq_lens_q": starts,
+            "cu_seq_lens_k": starts,
+            "max_length_q": longest,
+            "max_length_k": longest,
+        }
+
+
+def granularity(tokens: int, few_shapes: bool) -> int:
+    """What the length of a packed row is a multiple of: 64, or of few shapes a 16th to a 32nd of its length."""
+    return max(64, 2 ** (tokens.bit_length() - 5)) if few_shapes else 64
+
+
+class UpdateLoader(DataLoader):
+    """Reads updates ahead of the training; `set_epoch` reaches their order."""
+
+    def __init__(self, conversations: Conversations, updates: Updates, pin: bool) -> None:
+        """With `pin`, in memory that a GPU reads while it computes."""
+        super().__init__(conversations, batch_sampler=updates, collate_fn=list, pin_memory=pin)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer at the beginning of each epoch."""
+        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
