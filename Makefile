@@ -15,10 +15,10 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro checkpoints test chaos lint serve mlflow bench images wheels clean
+.PHONY: help python setup repro checkpoints test test-gpu chaos lint serve mlflow bench bench-train images wheels clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 python:
 	@echo $(PYTHON)
@@ -43,6 +43,9 @@ mlflow: setup  ## open the tracked runs on http://localhost:5000
 test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
 	@$(RUN) $(BIN)/python -m pytest $(PYTEST_ARGS)
 
+test-gpu: setup  ## the tests that need a GPU: every way of training against plain float32, learning curves
+	@$(RUN) $(BIN)/python -m pytest tests/gpu -rA -s
+
 # Another engine or a single round: make chaos CHAOS_ARGS="--only 7".
 ROUNDS ?= 30
 SEED ?= 1
@@ -57,6 +60,9 @@ lint: setup  ## ruff's rules and format, mypy's types
 bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
 	@$(RUN) $(BIN)/python -m benchmarks.checkpoints
+
+bench-train: setup  ## measure LoRA training beside its peers on a GPU, in parts of nine minutes; MODEL=3b for the larger one
+	@$(RUN) $(BIN)/python -m benchmarks.train --model $(or $(MODEL),1b)
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
 	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .

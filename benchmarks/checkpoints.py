@@ -16,11 +16,10 @@ from typing import Any
 
 from transformers import Trainer as PlainTrainer
 
-from benchmarks.pipeline import facts
+from benchmarks.pipeline import cpu_trainer, facts
 from pipeline.compose import PARAMS, read_params
 from pipeline.config import load
 from pipeline.files import write_json
-from pipeline.training.job import Job
 from pipeline.training.trainer import Trainer
 
 RESULT = Path("benchmarks/results/checkpoints.json")
@@ -33,7 +32,7 @@ def main() -> None:
     config = load(read_params(PARAMS))
     settings = replace(config.train, max_steps=UPDATES, save_steps=SAVE_STEPS, eval_steps=10 * UPDATES)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Job(replace(config, train=settings), "trl", "cpu", Path(folder)).trainer(int(settings.batch_size))
+        trainer: Any = cpu_trainer(replace(config, train=settings), Path(folder))
         saves: list[float] = []
         trainer._save_checkpoint = lambda *state: saves.append(_seconds(Trainer._save_checkpoint, trainer, *state))
         seconds = _seconds(trainer.train)

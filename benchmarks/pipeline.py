@@ -2,8 +2,8 @@
 
     make bench            writes benchmarks/results/pipeline.json and prints the table; needs a finished `make repro`
 
-- train: updates a second of the train stage's trainer (logging, sampling and metrics included) against a bare loop over
-  as many rows in as many micro-batches, drawn at random, with the same model, adapter and optimizer.
+- train: updates a second of the train stage's trainer (logging and sampling included) against a bare loop of
+  Transformers and PEFT over as many rows in as many micro-batches, drawn at random, with the same optimizer.
 - evaluate: rows a second of the batched loss against one row at a time.
 - serve: greedy tokens a second of the serving engine against llama-cpp-python's `Llama`.
 """
@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from llama_cpp import Llama
+from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +33,12 @@ from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
 from pipeline.gguf.score import tokens_per_second
 from pipeline.training.chat import encode, load_tokenizer
-from pipeline.training.engines import load_base, load_model
+from pipeline.training.engines import load_base
 from pipeline.training.job import Job
-from pipeline.training.rows import IGNORED
+from pipeline.training.micro_batch import CPU_ROWS
+from pipeline.training.plan import choose
+from pipeline.training.trainer import Trainer
+from pipeline.training.updates import IGNORED
 from serve.cpus import usable_cpus
 
 RESULT = Path("benchmarks/results/pipeline.json")
@@ -72,18 +76,28 @@ def trainer_speed(config: Config) -> float:
     """Updates a second of the train stage's trainer, without checkpoints and validation."""
     train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Job(replace(config, train=train), "trl", "cpu", Path(folder)).trainer(train.batch_size)
-        return STEPS / trainer.train().metrics["train_runtime"]
+        return STEPS / cpu_trainer(replace(config, train=train), Path(folder)).train().metrics["train_runtime"]
+
+
+def cpu_trainer(config: Config, folder: Path) -> Trainer:
+    """The train stage's trainer, as it trains on a CPU."""
+    trainer = Job(config, choose(config.train, config.model, None), "cpu", folder).trainer()
+    trainer.use(min(config.train.update_size, CPU_ROWS), checkpointing=False, compiled=False)
+    return trainer
 
 
 def bare_loop_speed(config: Config) -> float:
     """Updates a second of forward, backward and AdamW over batches of the same rows."""
     tokenizer = load_tokenizer(config.model)
-    model = load_model("trl", config.model, config.train, "cpu").train()
+    base = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
+    lora = config.train.lora
+    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=list(lora.target_modules))
+    model = get_peft_model(base, adapter).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.train.lr, fused=True)
     messages = pq.read_table("data/prepared/train.parquet")["messages"].to_pylist()
     order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(config.train.seed)).tolist()
-    size, parts = config.train.batch_size, config.train.gradient_accumulation_steps
+    size = min(config.train.update_size, CPU_ROWS)
+    parts = config.train.update_size // size
     rows = [encode(tokenizer, messages[i], config.train.max_length) for i in order[: STEPS * size * parts]]
     start = time.perf_counter()
     for step in range(STEPS):

@@ -2,9 +2,9 @@
 
     python -m benchmarks.train --model 1b      again, until nothing is left to begin; `--model tiny` needs no GPU
 
-Each training is a process of its own, one after the other, with compilation caches of its own. What it has measured is
-kept in FOLDER, as MODEL-STEPS/NAME.json beside its log, and not measured again unless that file is removed; none is
-begun that would hardly end within --seconds. benchmarks/results/train-MODEL.md has the table of all so far,
+Each training is a process of its own, one after the other. What it has measured is kept in FOLDER, as
+MODEL-STEPS/NAME.json beside its log, and not measured again unless that file is removed; none is begun that would
+hardly end within --seconds. benchmarks/results/train-MODEL.md has the table of all so far,
 train-MODEL.json all that was measured; both are written anew each time. benchmarks/train_table.py says what the columns
 mean.
 """
@@ -30,9 +30,19 @@ from pipeline.files import write_json, write_text
 REPOSITORY = Path(__file__).parents[1]
 BATCH = 64  # conversations in ours' largest update; so many rows are made for each step
 PEER_STEPS = 30  # updates: they only warm up for some, and save and evaluate nothing
-PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "liger-kernel", "bitsandbytes", "torchao")
-CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "UNSLOTH_COMPILE_LOCATION", "HF_DATASETS_CACHE")
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "liger-kernel", "bitsandbytes", "nvidia-cudnn-frontend")
 PRESETS = {"1b": "llama-3.2-1b", "3b": "llama-3.2-3b", "tiny": "llama-3.2-1b"}
+# What a training of many hours would choose by itself.
+COMPILED = ("train.compile=true",)
+LARGE = ("train.effective_batch=64", *COMPILED)
+WIDE = ("train.effective_batch=256", *COMPILED)
+CUT = "train.max_truncated=1"  # as many as there are
+LEAN = (
+    "train.engine=trl",
+    "train.batch_size=1",
+    "train.gradient_checkpointing=true",
+    "train.optimizer=adamw_8bit",
+)
 
 
 @dataclass(frozen=True)
@@ -42,24 +52,47 @@ class Ours:
     what: str
     overrides: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    steps: int | None = None  # updates; as many as the command says, unless given
 
 
 RUNS: dict[str, Ours | Peer] = {
-    "ours": Ours("ours, 64 conversations an update", ("train.effective_batch=64",)),
-    "ours-8": Ours("ours, 8 conversations an update, as in Unsloth's notebooks", ("train.effective_batch=8",)),
+    "ours": Ours("ours, 64 conversations an update", LARGE),
+    "ours-again": Ours("the same, started again with warm caches", LARGE, (), 16),
+    "ours-8": Ours(
+        "ours, 8 conversations an update, as in Unsloth's notebooks", ("train.effective_batch=8", *COMPILED)
+    ),
     "ours-fp8": Ours(
         "ours, 64 conversations an update, the frozen weights in FP8",
-        ("train.effective_batch=64", "train.frozen_dtype=fp8"),
+        (*LARGE, "train.frozen_dtype=fp8"),
         ("GPU",),
     ),
     "ours-lean": Ours(
         "ours with the least memory: 8 conversations an update, gradient checkpointing",
-        ("train.effective_batch=8", "train.gradient_checkpointing=true"),
+        ("train.effective_batch=8", *LEAN, *COMPILED),
+        ("bitsandbytes",),
     ),
     "ours-lean-4bit": Ours(
         "the same on a base in 4 bit",
-        ("train=qlora", "model.load_in_4bit=true", "train.effective_batch=8", "train.gradient_checkpointing=true"),
+        ("train=qlora", "model.load_in_4bit=true", "train.effective_batch=8", *LEAN),
         ("GPU", "bitsandbytes"),
+    ),
+    "ours-flash": Ours("ours with PyTorch's own attention", (*LARGE, "train.attention=flash"), ("GPU",), 40),
+    "ours-eager": Ours("ours, not compiled", ("train.effective_batch=64", "train.compile=false"), (), 40),
+    "ours-recomputed": Ours("ours, activations recomputed", (*LARGE, "train.gradient_checkpointing=true"), (), 40),
+    "ours-padded": Ours(
+        "ours in padded rows, 8 at once",
+        (*LARGE, "train.attention=sdpa", "train.packing=false", "train.batch_size=8"),
+        (),
+        40,
+    ),
+    "ours-short": Ours("ours, conversations cut at 512 tokens", (*LARGE, "train.max_length=512", CUT), (), 40),
+    "ours-1-card": Ours("ours, 256 conversations an update, on one card", WIDE, ("GPU",), 24),
+    "ours-2-cards": Ours("the same on two cards", (*WIDE, "runtime=multi-gpu", "runtime.processes=2"), ("2 GPUs",), 24),
+    "ours-4-cards": Ours(
+        "the same on four cards", (*WIDE, "runtime=multi-gpu", "runtime.processes=4"), ("4 GPUs",), 24
+    ),
+    "ours-8-cards": Ours(
+        "the same on eight cards", (*WIDE, "runtime=multi-gpu", "runtime.processes=8"), ("8 GPUs",), 24
     ),
     **PEERS,
 }
@@ -133,8 +166,9 @@ def facts() -> dict[str, Any]:
     """The card, its driver and the packages, which all runs of a comparison must share."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     told = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
-    card, _, driver = told.partition("\n")[0].partition(", ")
-    return {"card": card or None, "driver": driver or None, "packages": installed(PACKAGES)}
+    cards = told.splitlines()
+    card, _, driver = (cards or [""])[0].partition(", ")
+    return {"card": card or None, "cards": len(cards), "driver": driver or None, "packages": installed(PACKAGES)}
 
 
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
@@ -150,9 +184,12 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
 
 def lacking(run: Ours | Peer, setup: dict[str, Any]) -> str | None:
     """Why a run cannot be made here, or None."""
-    missing = [need for need in run.needs if need != "GPU" and need not in setup["packages"]]
-    if "GPU" in run.needs and setup["card"] is None:
-        return "it needs a GPU"
+    missing = [need for need in run.needs if "GPU" not in need and need not in setup["packages"]]
+    cards = max(
+        (int(need.removesuffix("s").removesuffix("GPU") or 1) for need in run.needs if "GPU" in need), default=0
+    )
+    if setup["cards"] < cards:
+        return "it needs a GPU" if cards == 1 else f"it needs {cards} GPUs"
     return f"{' and '.join(missing)} not installed" if missing else None
 
 
@@ -203,11 +240,11 @@ def measure(bench: Bench, name: str, deadline: float) -> dict[str, Any] | None:
     run = RUNS.get(name)
     start = time.monotonic()
     if isinstance(run, Ours):
-        status = execute(stage_command(bench, run, folder), bench.rows, log, deadline, folder)
+        status = execute(stage_command(bench, run, folder), bench.rows, log, deadline)
     else:
         steps = str(min(bench.steps, PEER_STEPS))
         paths = [str(bench.weights), str(bench.rows), steps, str(folder / "measured.json")]
-        status = execute(["benchmarks.peers", name, *paths], folder, log, deadline, folder)
+        status = execute(["benchmarks.peers", name, *paths], folder, log, deadline)
     if status is None:
         return None
     figures = stage_figures(folder) if isinstance(run, Ours) else read(folder / "measured.json")
@@ -219,15 +256,16 @@ def measure(bench: Bench, name: str, deadline: float) -> dict[str, Any] | None:
 
 def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
     """The train stage on the random model, evaluating and saving in the middle and at the end."""
+    steps = run.steps or bench.steps
     return [
         "pipeline.train",
         "tracking=none",
         f"model={PRESETS[bench.model]}",
         f"model.path={bench.weights}",
         "model.chat_template=null",
-        f"train.max_steps={bench.steps}",
-        f"train.eval_steps={bench.steps // 2}",
-        f"train.save_steps={bench.steps // 2}",
+        f"train.max_steps={steps}",
+        f"train.eval_steps={steps // 2}",
+        f"train.save_steps={steps // 2}",
         *run.overrides,
         f"hydra.run.dir={folder}",
         f"runtime.checkpoint_root={folder / 'checkpoints'}",
@@ -251,7 +289,7 @@ def stage_figures(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def execute(module: list[str], working: Path, log: Path, deadline: float, caches: Path | None = None) -> int | None:
+def execute(module: list[str], working: Path, log: Path, deadline: float) -> int | None:
     """Runs `python -m` with a module and its arguments, its output into `log`.
 
     Args:
@@ -259,15 +297,12 @@ def execute(module: list[str], working: Path, log: Path, deadline: float, caches
         working: the folder that it runs in.
         log: written anew.
         deadline: of the monotonic clock; then it and all that it started are killed.
-        caches: where it keeps what it compiles and tokenizes, so that each run begins without.
 
     Returns:
         The exit status, or None when it was killed.
     """
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    if caches:
-        environment |= {name: str(caches / name.lower()) for name in CACHES}
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -10,8 +10,8 @@ from pipeline.lifeline import tie_to_parent
 # It is read when PyTorch or llama.cpp is loaded, so it has to be set before.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-# PyTorch reads these, too, when it is loaded: GPU memory that grows in place, without holes between rows of all lengths;
-# and a compiled layer is kept for the next training although there is an operation of our own in it (training/lora.py).
+# PyTorch reads these, too, when it is loaded: GPU memory that grows in place, without holes between rows of all
+# lengths, and a compiled layer that is kept for the next training although an operation of our own is in it (lora.py).
 os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
 

@@ -145,6 +145,7 @@ class RuntimeSettings:
     """What this machine offers; no stage's result depends on it."""
 
     device: str = one_of("auto", "cpu", "cuda")
+    processes: int | Literal["auto"] = limited(least=1)
     checkpoint_root: str = field()
     time_limit: str | None
 

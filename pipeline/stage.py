@@ -15,8 +15,7 @@ from omegaconf import DictConfig
 
 from pipeline.config import Config, load
 from pipeline.errors import Interrupted, UserError
-
-TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
+from pipeline.launch import TRY_AGAIN, rank, reported
 
 
 def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
@@ -24,7 +23,7 @@ def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
 
     `out` is where outputs go: the workspace under DVC, the job's own folder in a sweep. Inputs are always relative to
     the working folder. A `UserError` ends in its one line and status 1; in a sweep it only ends its job. `Interrupted`
-    ends in its line and status 75, a sweep too.
+    ends in its line and status 75, a sweep too. Of several processes that train together the first one prints.
     """
 
     @functools.wraps(main)
@@ -32,12 +31,16 @@ def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
         logging.captureWarnings(True)
         hydra = HydraConfig.get()
         name = Path(main.__code__.co_filename).stem
+        if rank():
+            silence()
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by `tie_to_parent`
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
-            return main(load(composed), Path(hydra.runtime.output_dir))
+            with reported():
+                return main(load(composed), Path(hydra.runtime.output_dir))
         except Interrupted as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            if rank() == 0:
+                print(f"{name}: {error}", file=sys.stderr)
             sys.exit(TRY_AGAIN)
         except KeyboardInterrupt:
             print(f"{name}: interrupted", file=sys.stderr)
@@ -50,6 +53,12 @@ def stage(main: Callable[[Config, Path], Any]) -> Callable[[DictConfig], Any]:
     # Hydra finds conf/ from the module that the task function stands in.
     run.__module__ = main.__module__
     return run
+
+
+def silence() -> None:
+    """Ends what goes to stdout, also from libraries; errors and tracebacks go to stderr."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
 
 
 def root() -> Path:

@@ -19,6 +19,7 @@ from pipeline.config import Config, TrackingSettings, load
 from pipeline.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
 from pipeline.errors import Interrupted, UserError
 from pipeline.journal import JOURNAL, Journal
+from pipeline.launch import rank
 from pipeline.stage import root
 
 __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
@@ -122,10 +123,12 @@ class Run:
 def tracked(config: Config, folder: Path, name: str, run_id: str | None = None) -> Iterator[Run]:
     """The run whose journal is in `folder`, else `run_id`, else a new one; ended when the block ends.
 
+    Of processes that train together, the first records.
+
     Raises:
         UserError: the journal cannot be written.
     """
-    run = open_run(config.tracking, folder, name, run_id) if config.tracking.enabled else Run()
+    run = open_run(config.tracking, folder, name, run_id) if config.tracking.enabled and rank() == 0 else Run()
     try:
         yield run
     except BaseException as error:

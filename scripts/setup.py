@@ -49,6 +49,8 @@ def main() -> int:
         if venv.is_ready(digest):
             return 0
         check_tools(extras)
+        if "pipeline" in extras and wants_cuda():
+            extras.append("gpu")
         step(1, f"virtual environment in {venv.folder}")
         venv.make()
         if "pipeline" in extras:

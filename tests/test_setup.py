@@ -19,6 +19,7 @@ name = "tried"
 dependencies = ["llama-cpp-python==0.3.36"]
 [project.optional-dependencies]
 pipeline = ["torch>=2", "numbers-package>=1"]
+gpu = ["gpu-package>=1"]
 unsloth = ["unsloth>=1", "torchvision>=0.26,<0.30"]
 """
 CONSTRAINTS = "torch==2.13.0\nnumbers-package==1.5\n"
@@ -66,6 +67,7 @@ def project(tmp_path: Path) -> Project:
     write_wheel(index, "torch", "2.13.0", CUDA)
     write_wheel(index, "numbers_package", "1.5")
     write_wheel(index, "numbers_package", "1.6")
+    write_wheel(index, "gpu_package", "1.0")
     write_wheel(index, "torchvision", "0.28.0", CUDA)
     write_wheel(index, "unsloth", "1.0", ("certifi>=2099",))
     environment = {
@@ -166,14 +168,14 @@ def test_cuda_is_installed_where_it_is_asked_for(compiled: Project) -> None:
         write_wheel(compiled.index, name, "3.0")
     done = compiled.setup("--extras=pipeline", TUNESMITH_TORCH="cuda")
     assert done.returncode == 0, done.stderr
-    assert {"torch-2.13.0", "triton-3.0", "nvidia_cudnn_cu13-3.0"} <= compiled.installed()
+    assert {"torch-2.13.0", "triton-3.0", "nvidia_cudnn_cu13-3.0", "gpu_package-1.0"} <= compiled.installed()
 
 
 def test_unsloth_comes_unresolved_and_on_a_cpu_without_torchvision(compiled: Project) -> None:
     write_wheel(compiled.root / "wheels", "torch", "2.13.0+cpu")
     assert compiled.setup("--extras=pipeline,unsloth").returncode == 0
     assert "unsloth-1.0" in compiled.installed()
-    assert not any(name.startswith(("torchvision", "certifi")) for name in compiled.installed())
+    assert not any(name.startswith(("torchvision", "certifi", "gpu_package")) for name in compiled.installed())
 
 
 def test_a_failed_set_up_goes_on_where_it_stopped(compiled: Project) -> None:

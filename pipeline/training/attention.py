@@ -1,25 +1,21 @@
 """Attention over packed conversations: PyTorch's FlashAttention or cuDNN's, each conversation to itself alone.
 
-Registered with Transformers as `flash_packed` and `cudnn_packed`; what they are given beside query, key and value is
+Registered with Transformers as `packed_flash` and `packed_cudnn`; what they are given beside query, key and value is
 what Transformers gives to its own FlashAttention.
 """
 
-import importlib.util
+import importlib
 import inspect
 from typing import Any
 
 import torch
 from transformers import AttentionInterface
 
-FLASH, CUDNN = "flash_packed", "cudnn_packed"
+# Names that begin with "flash" make Transformers look for a kernel on the hub.
+FLASH, CUDNN = "packed_flash", "packed_cudnn"
 
 
-def cudnn_installed() -> bool:
-    """Whether NVIDIA's cuDNN frontend is there; it is faster than FlashAttention 2 on Hopper."""
-    return importlib.util.find_spec("cudnn") is not None
-
-
-def flash_packed(
+def packed_flash(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -38,7 +34,7 @@ def flash_packed(
         module: the layer; unused.
         query: of shape (1, heads, tokens, head size).
         key: of shape (1, key heads, tokens, head size), as is `value`.
-        value: see `key`.
+        value: see `key`; its type is that of the computation (positions may have made float32 of the others).
         attention_mask: unused; `cu_seq_lens_q` says who attends to whom.
         cu_seq_lens_q: int32 of shape (conversations + 1): where each begins and, last, where the row ends.
         max_length_q: tokens of the longest conversation at most.
@@ -50,7 +46,7 @@ def flash_packed(
     """
     from torch.nn.attention.varlen import varlen_attn
 
-    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    query, key, value = (tensor[0].transpose(0, 1).to(value.dtype) for tensor in (query, key, value))
     window = (-1 if sliding_window is None else sliding_window - 1, 0)
     settings: dict[str, Any] = {"scale": scaling, "window_size": window, **GQA}
     sequences = (cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q)
@@ -58,7 +54,7 @@ def flash_packed(
     return output[None], None
 
 
-def cudnn_packed(
+def packed_cudnn(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -71,8 +67,8 @@ def cudnn_packed(
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
-    """The same by cuDNN, which plans its kernels for each number of tokens and conversations; see `flash_packed`."""
-    query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+    """The same by cuDNN, which plans its kernels for each number of tokens and conversations; see `packed_flash`."""
+    query, key, value = (tensor[0].transpose(0, 1).to(value.dtype).contiguous() for tensor in (query, key, value))
     output, _stats = torch.ops.cudnn.sdpa_fwd(
         query,
         key,
@@ -93,7 +89,7 @@ def register(name: str) -> None:
     """Makes one of the two known to Transformers, as a model's attention implementation."""
     if name == CUDNN:
         importlib.import_module("cudnn.sdpa.fwd.torch_op")  # registers torch.ops.cudnn
-    AttentionInterface.register(name, {FLASH: flash_packed, CUDNN: cudnn_packed}[name])
+    AttentionInterface.register(name, {FLASH: packed_flash, CUDNN: packed_cudnn}[name])
 
 
 def _gqa() -> dict[str, bool]:

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from pipeline.launch import rank
 from pipeline.training.report import GIB
 
 
@@ -19,7 +20,7 @@ class ShowProgress(TrainerCallback):
         self.loss = self.validation = "-"
         self.began, self.first_step, self.first_tokens = time.monotonic(), 0, 0
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        self.bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal or rank() > 0)
         self.task = self.bar.add_task("")
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
@@ -13,6 +12,7 @@ from transformers.trainer_callback import ExportableState
 from pipeline.errors import UserError
 from pipeline.tracking import Run
 from pipeline.training.checkpoints import newest_step
+from pipeline.training.interruption import began
 
 LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
 
@@ -102,7 +102,7 @@ class Meter(TrainerCallback, ExportableState):
         now = time.monotonic()
         self.updates += 1
         if self.startup is None:
-            self.startup = time.time() - psutil.Process().create_time()
+            self.startup = time.time() - began()
         if self.steady_from is not None:
             self.steady_updates += now - self.update_began
             self.steady_tokens += int(state.num_input_tokens_seen) - self.tokens

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from pipeline.compose import changed_keys, flatten
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
 from pipeline.files import disk_full, flush, sha256, unwritable, write_json
+from pipeline.launch import rank
 
 COMPLETE = "complete.json"
 SETTINGS = "settings.json"
@@ -52,9 +53,14 @@ def fingerprint(
 def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     """Makes the folder of a fingerprint and keeps every other trainer out of it.
 
+    Of processes that train together, the first does so for all.
+
     Raises:
         UserError: another process trains there, or the folder cannot be written.
     """
+    if rank():
+        yield
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = locked(folder)
@@ -113,19 +119,31 @@ def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
 
 
 @contextmanager
-def written_whole(checkpoint: Path, libraries: dict[str, str]) -> Iterator[None]:
+def written_whole(
+    checkpoint: Path, libraries: dict[str, str], wait: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Marks what the block writes into `checkpoint` as complete; what it writes in part is removed.
+
+    Of processes that train together, each writes a part, and the first marks the whole.
+
+    Args:
+        checkpoint: the folder.
+        libraries: versions that the mark names.
+        wait: returns once all processes have called it.
 
     Raises:
         UserError: the disk refuses it.
     """
     # Of earlier times: what was set aside, whose room is needed, and what stop_step has gone back behind.
-    for useless in (checkpoint, *checkpoint.parent.glob(f"{ASIDE}*")):
+    for useless in (checkpoint, *checkpoint.parent.glob(f"{ASIDE}*")) if rank() == 0 else ():
         shutil.rmtree(useless, ignore_errors=True)
+    wait()
     try:
         yield
-        flush(checkpoint)
-        mark_complete(checkpoint, libraries)
+        wait()
+        if rank() == 0:
+            flush(checkpoint)
+            mark_complete(checkpoint, libraries)
     except Exception as error:
         reason = unwritable(error) or disk_full(checkpoint.parent)
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -135,6 +153,7 @@ def written_whole(checkpoint: Path, libraries: dict[str, str]) -> Iterator[None]
         kept = "no earlier one is there" if earlier is None else f"that of step {earlier} is whole"
         said = f"cannot save {checkpoint}: {reason}; {kept}; make room or grant access there, then run again"
         raise UserError(said) from error
+    wait()
 
 
 def mark_complete(checkpoint: Path, libraries: dict[str, str]) -> None:

@@ -93,7 +93,7 @@ def load_base(
             path,
             revision=revision,
             dtype=dtype,
-            device_map={"": device},
+            device_map={"": torch.cuda.current_device() if device == "cuda" else device},
             quantization_config=four_bit if load_in_4bit else None,
             attn_implementation=attention,
         )

@@ -1,6 +1,5 @@
 """Being asked to stop: by a signal, by the death of the parent, or because the time is up."""
 
-import os
 import signal
 import threading
 import time
@@ -13,7 +12,9 @@ import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from pipeline.errors import Interrupted
-from pipeline.lifeline import ORPHANED
+from pipeline.launch import asked_by_launcher
+from pipeline.lifeline import LAUNCHED, ORPHANED, named
+from pipeline.training.processes import agreed
 
 REQUESTS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,11 +32,11 @@ class Interruption:
     """
 
     def __init__(self, time_limit: float | None = None) -> None:
-        """With `time_limit` in seconds since the process began; without, no limit."""
+        """With `time_limit` in seconds since the process began, or the one that launched it; without, no limit."""
         self.reason: str | None = None
         self.step = 0  # of the newest checkpoint
         self._deferred = False
-        self._started = psutil.Process().create_time()
+        self._started = began()
         self._time_limit = time_limit
         self._before: dict[signal.Signals, Any] = {}
 
@@ -79,8 +80,8 @@ class Interruption:
             raise Interrupted(f"{self.reason}: stopped before the first update; the same command starts again")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        gone = number == ORPHANED and "DVC_STAGE" in os.environ  # by itself, a scheduler may send it
-        self.reason = self.reason or ("DVC is gone" if gone else signal.Signals(number).name)
+        handed_on = number == ORPHANED and LAUNCHED is not None
+        self.reason = self.reason or (asked_by_launcher() if handed_on else named(number))
         if number in REQUESTS:
             for request in REQUESTS:
                 signal.signal(request, signal.SIG_DFL)
@@ -88,18 +89,37 @@ class Interruption:
             self.raise_if_asked()
 
 
+def began() -> float:
+    """When this training began: its process, or that which launched it; seconds since the epoch."""
+    try:
+        return psutil.Process(LAUNCHED.pid if LAUNCHED else None).create_time()
+    except psutil.NoSuchProcess:  # the launcher has just been killed
+        return psutil.Process().create_time()
+
+
 class StopWhenAsked(TrainerCallback):
-    """Ends training with a checkpoint at the first update after a request, or while that still fits the time limit."""
+    """Ends training with a checkpoint at the first update after a request, or while that still fits the time limit.
+
+    Of several processes it is enough that one is asked: all hear of it at the same update, where they stop together.
+    """
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
         self.began = time.monotonic()
         self.longest = 0.0  # seconds from one update's start to the next one's: evaluation and saving included
 
+    def asked(self) -> bool:
+        """Whether any process has been asked to stop, or has no time left."""
+        reason = agreed(self.interruption.reason)
+        if reason is not None:  # else a signal of this very moment would be forgotten
+            self.interruption.reason = reason
+        return reason is not None
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Nothing is trained if the request came before."""
         self.began = time.monotonic()
-        if self.interruption.reason or self.interruption.time_is_up(0):
+        self.interruption.time_is_up(0)
+        if self.asked():
             control.should_training_stop = True
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -111,7 +131,8 @@ class StopWhenAsked(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Asks for a checkpoint, and no evaluation before it."""
         # Twice the longest: one more update, and the checkpoint after it.
-        if self.interruption.reason or self.interruption.time_is_up(2 * self.longest):
+        self.interruption.time_is_up(2 * self.longest)
+        if self.asked():
             control.should_save = True
             control.should_evaluate = False
             control.should_training_stop = True
@@ -124,5 +145,6 @@ class StopWhenAsked(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Neither a request nor the time limit waits for a long evaluation."""
-        if self.interruption.reason or self.interruption.time_is_up(self.longest):
+        self.interruption.time_is_up(self.longest)
+        if self.asked():
             raise EvaluationStopped

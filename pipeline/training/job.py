@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from transformers import set_seed
@@ -10,6 +11,7 @@ from trl import SFTConfig
 
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.launch import rank, world
 from pipeline.tracking import Run
 from pipeline.training import micro_batch
 from pipeline.training.bar import ShowProgress
@@ -19,6 +21,7 @@ from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
 from pipeline.training.plan import Plan, choose_compile, this_card
+from pipeline.training.processes import first_goes_first, of_first
 from pipeline.training.report import operations
 from pipeline.training.rows import supervised
 from pipeline.training.trainer import Trainer
@@ -34,12 +37,20 @@ class Job:
     device: str  # cpu or cuda
     folder: Path
 
+    @property
+    def sharded(self) -> bool:
+        """Whether several processes share the weights; an adapter is small, and Unsloth has its model on each GPU."""
+        return world() > 1 and self.config.train.method == "full" and self.plan.engine == "trl"
+
     def checkpoint(self) -> Path | None:
         """The one to go on from, if any."""
-        return newest_complete(self.folder, self.config.train.stop_step)
+        return of_first(lambda: newest_complete(self.folder, self.config.train.stop_step))
 
     def train(self, checkpoint: Path | None, run: Run, interruption: Interruption) -> Trainer:
         """Trains from `checkpoint` to the end; a full GPU halves the micro-batch once, from the newest checkpoint on.
+
+        Of several processes the one whose GPU is full ends, and the others with it: they wait for it, and what it has
+        done of an update it cannot take back.
 
         Raises:
             Interrupted: a request to stop; a checkpoint has been saved.
@@ -47,8 +58,10 @@ class Job:
         """
         trainer = self.trainer()
         print(self.plan, flush=True)
-        fit = self.fit(trainer)
+        fit = of_first(lambda: self.fit(trainer))
         if not self.attempt(trainer, fit, checkpoint, run, interruption):
+            if world() > 1:
+                self.give_up(fit, f"{fit.rows} rows at once on GPU {trainer.args.local_process_index}")
             del trainer
             fit, checkpoint = self.smaller(fit), self.checkpoint()
             start = "the start" if checkpoint is None else checkpoint.name
@@ -56,10 +69,7 @@ class Job:
             micro_batch.free_memory()
             trainer = self.trainer()
             if not self.attempt(trainer, fit, checkpoint, run, interruption):
-                smaller = self.smaller(fit)
-                micro_batch.record(self.folder, smaller)
-                rows = f"{fit.rows} rows at once, too; run again, to go on with {smaller.rows}"
-                raise UserError(f"the GPU's memory is full with {rows}")
+                self.give_up(fit, f"{fit.rows} rows at once, too")
         interruption.raise_if_asked()
         if not trainer.evaluated():
             with suppress(EvaluationStopped):
@@ -68,12 +78,23 @@ class Job:
         trainer.take_best()
         return trainer
 
+    def give_up(self, fit: micro_batch.Fit, rows: str) -> NoReturn:
+        """Ends with a full GPU; the next start goes on with less at once.
+
+        Raises:
+            UserError: always.
+        """
+        smaller = self.smaller(fit)
+        micro_batch.record(self.folder, smaller)
+        raise UserError(f"the GPU's memory is full with {rows}; run again, to go on with {smaller.rows}")
+
     def attempt(
         self, trainer: Trainer, fit: micro_batch.Fit, checkpoint: Path | None, run: Run, interruption: Interruption
     ) -> bool:
         """Trains until the end or a request to stop; False if the GPU does not hold what goes through it at once."""
         micro_batch.free_memory()  # which the search for `fit` has taken
-        micro_batch.record(self.folder, fit)
+        if rank() == 0:
+            micro_batch.record(self.folder, fit)
         trainer.use(fit.rows, fit.checkpointing, fit.compile)
         progress = ShowProgress()
         for callback in (Track(run), progress, StopWhenAsked(interruption)):
@@ -89,6 +110,7 @@ class Job:
         """How much goes through the model at once: as before, as set, or as the card allows; says why."""
         settings = self.config.train
         asked = f"{settings.batch_size} {settings.gradient_checkpointing} {settings.compile}"
+        asked += f" {world()} processes" if world() > 1 else ""  # which have use for fewer rows each
         fit = micro_batch.recorded(self.folder, self.device, asked)
         if fit is not None:
             print(f"  {fit}: as before", flush=True)
@@ -125,10 +147,11 @@ class Job:
         set_seed(settings.seed)  # an adapter starts from random matrices, also in a sweep's second job
         tokenizer = load_tokenizer(model_settings)
         layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_shapes)
-        splits = {
-            "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated),
-            "validation": supervised("validation", tokenizer, settings.max_length),
-        }
+        with first_goes_first():
+            splits = {
+                "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated),
+                "validation": supervised("validation", tokenizer, settings.max_length),
+            }
         callbacks = [Meter(), RefuseBrokenLoss()]
         if settings.stop_step:
             callbacks.append(StopAt(settings.stop_step))
@@ -146,6 +169,7 @@ class Job:
             eval_rows=settings.eval_batch_size,
             save_total_limit=settings.save_total_limit,
             libraries=library_versions(self.plan.engine),
+            sharded=self.sharded,
         )
 
     def arguments(self) -> SFTConfig:
@@ -178,6 +202,7 @@ class Job:
             logging_steps=settings.logging_steps,
             logging_nan_inf_filter=False,
             disable_tqdm=True,
+            log_level_replica="error",  # the first process warns for all
             restore_callback_states_from_checkpoint=True,
             report_to="none",
         )

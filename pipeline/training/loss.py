@@ -44,8 +44,8 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: to
 
     By Liger's fused kernel on a GPU where it is installed (Hsu et al. 2024), else chunk by chunk, recomputed backward.
     """
-    if not len(targets):
-        return hidden.sum() * 0.0
+    if not len(targets):  # no loss, and yet a gradient of all that learns: others wait for it
+        return (hidden.sum() + weight.sum()) * 0.0 if weight.requires_grad else hidden.sum() * 0.0
     if hidden.is_cuda and importlib.util.find_spec("liger_kernel"):
         from liger_kernel.transformers.functional import liger_fused_linear_cross_entropy
 

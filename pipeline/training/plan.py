@@ -7,12 +7,13 @@ import torch
 
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
-from pipeline.training.attention import CUDNN, FLASH, cudnn_installed
+from pipeline.training.attention import CUDNN, FLASH
 
 SMALL_CARD = 20 * 2**30  # bytes
 LARGE_UPDATE = 32  # conversations
-# Seconds of nothing but arithmetic at the card's peak from which compilation, which takes about a minute, pays.
-WORTH_COMPILING = 20.0
+# Seconds of nothing but arithmetic at the card's peak from which compilation pays: on an H200 it takes 15 to 50 s and
+# makes a training half again as fast, which itself takes about twice those seconds.
+WORTH_COMPILING = 40.0
 # Dense matrix products in bf16 (fp16 on the two oldest), TFLOP/s, as the makers' data sheets have them. A name that
 # another one begins with comes first.
 PEAK_TFLOPS = {
@@ -40,7 +41,7 @@ class Plan:
     """How a training is carried out; nothing of what it learns depends on it but the last digits."""
 
     engine: str  # trl or unsloth
-    attention: str  # sdpa, flash_packed, cudnn_packed, or unsloth's own
+    attention: str  # sdpa, packed_flash, packed_cudnn, or unsloth's own
     packing: bool
     reasons: tuple[str, ...]
 
@@ -51,6 +52,11 @@ class Plan:
 
     def __str__(self) -> str:
         return "\n  ".join(("plan:", *self.reasons))
+
+
+def is_installed(package: str) -> bool:
+    """Whether an optional package, by its name in Python, is there."""
+    return importlib.util.find_spec(package) is not None
 
 
 def this_card(device: str) -> Card | None:
@@ -67,6 +73,10 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None) -> Pla
     Raises:
         UserError: something is asked for that the card or the engine cannot do.
     """
+    if any(word in train.optimizer for word in ("8bit", "paged", "4bit")) and not is_installed("bitsandbytes"):
+        raise UserError(
+            f"train.optimizer={train.optimizer} needs bitsandbytes; pip install -e .[gpu], or take adamw_torch_fused"
+        )
     engine, why = choose_engine(train.engine, model, card)
     reasons = [f"engine {engine}: {why}"]
     if train.frozen_dtype == "fp8":
@@ -80,7 +90,7 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None) -> Pla
     packs = attention in (FLASH, CUDNN)
     if packs and train.packing is False:
         raise UserError(
-            f"train.attention {train.attention} is for packed conversations; set train.packing=auto or sdpa"
+            f"train.attention={train.attention} is for packed conversations; take sdpa, or train.packing=auto"
         )
     packing = packs if train.packing == "auto" else bool(train.packing)
     reasons.append(f"packing {'on' if packing else 'off'}: {why_packing(train, packs)}")
@@ -93,7 +103,7 @@ def choose_engine(wanted: str, model: ModelSettings, card: Card | None) -> tuple
     Raises:
         UserError: Unsloth is asked for but not installed.
     """
-    installed = importlib.util.find_spec("unsloth") is not None
+    installed = is_installed("unsloth")
     if wanted == "unsloth" and not installed:
         raise UserError("train.engine is unsloth, which is not installed; pip install -e .[unsloth], or take trl")
     if wanted != "auto":
@@ -148,9 +158,9 @@ def choose_attention(train: TrainSettings, card: Card | None) -> tuple[str, str]
                 f"train.attention={wanted} needs a GPU of compute capability 8.0 or more; take auto or sdpa"
             )
         return "sdpa", "there is no GPU" if card is None else "the card is older than FlashAttention"
-    if wanted == "cudnn" and not cudnn_installed():
+    if wanted == "cudnn" and not is_installed("cudnn"):
         raise UserError("train.attention=cudnn needs nvidia-cudnn-frontend; pip install -e .[gpu], or take flash")
-    if wanted == "cudnn" or (wanted == "auto" and large and card.capability >= (9, 0) and cudnn_installed()):
+    if wanted == "cudnn" or (wanted == "auto" and large and card.capability >= (9, 0) and is_installed("cudnn")):
         return CUDNN, "asked for" if wanted == "cudnn" else "the fastest for large updates on Hopper and newer"
     return FLASH, "asked for" if wanted == "flash" else "conversations of any length without padding"
 

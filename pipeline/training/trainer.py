@@ -12,9 +12,12 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
 from pipeline.errors import UserError
+from pipeline.launch import rank
+from pipeline.training import sharding
 from pipeline.training.callbacks import EarlyStopping, Meter, diverged
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
+from pipeline.training.processes import wait
 from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
 Callback = TypeVar("Callback", bound=TrainerCallback)
@@ -34,6 +37,7 @@ class Trainer(SFTTrainer):
         eval_rows: int,
         save_total_limit: int,
         libraries: dict[str, str],
+        sharded: bool = False,
         **kwargs: Any,
     ) -> None:
         """SFTTrainer's arguments, and what it is told of updates and checkpoints.
@@ -45,6 +49,7 @@ class Trainer(SFTTrainer):
             eval_rows: conversations of full length at once in evaluation.
             save_total_limit: checkpoints kept.
             libraries: versions that they name.
+            sharded: whether each process holds a part of the weights; else all of them.
             **kwargs: SFTTrainer's.
         """
         super().__init__(*args, **kwargs)
@@ -57,7 +62,9 @@ class Trainer(SFTTrainer):
         self.eval_rows = eval_rows
         self.keep = save_total_limit
         self.libraries = libraries
+        self.sharded = sharded
         self.begun = False
+        self.unchecked: tuple[int, torch.Tensor] | None = None  # an update's step, and its loss and gradient norm
 
     @property
     def row_tokens(self) -> int:
@@ -74,6 +81,8 @@ class Trainer(SFTTrainer):
         self.args.gradient_checkpointing = checkpointing
         if compiled:
             compile_layers(self.trained_model)
+        if self.sharded:
+            sharding.shard(self.trained_model, self.args.bf16)
 
     def updates(self) -> Updates:
         """What this process learns from, update by update."""
@@ -177,8 +186,9 @@ class Trainer(SFTTrainer):
         model.train()
         losses = []
         for number, micro_batch in enumerate(inputs, start=1):
-            last = number == len(inputs)
-            with nullcontext() if last else self.accelerator.no_sync(model):
+            # Gradients in shards add up there: whole ones would take the memory that sharding saves.
+            synced = number == len(inputs) or self.sharded
+            with nullcontext() if synced else self.accelerator.no_sync(model):
                 loss = self.compute_loss(model, micro_batch)
                 self.accelerator.backward(loss)
             losses.append(loss.detach())
@@ -238,6 +248,7 @@ class Trainer(SFTTrainer):
         Raises:
             UserError: the GPU does not hold as many rows as are asked for.
         """
+        self._refuse_broken_update()
         held_out, args = self.conversations["validation"], self.args
         model = self.model_wrapped
         model.eval()
@@ -266,21 +277,70 @@ class Trainer(SFTTrainer):
             return {}
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Runs before each update, so that nothing is learnt from a broken gradient."""
+        """Runs before each update, so that nothing is learnt from a broken gradient.
+
+        A GPU is not waited for: fused AdamW leaves out a broken update by itself, which is noticed one update later.
+        """
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        loss, norm = float(self._tr_loss), float(grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._refuse(f"loss {loss:.4g}, gradient norm {norm:.4g}", self.state.global_step + 1)
+        self._refuse_broken_update()
+        figures = torch.stack([self._tr_loss, torch.as_tensor(grad_norm, device=self._tr_loss.device)])
+        self.unchecked = (self.state.global_step + 1, figures)
+        if self._tr_loss.is_cuda and self.args.optim == "adamw_torch_fused":
+            cast(Any, self.optimizer).optimizer.found_inf = (~figures.isfinite().all()).float()
+        else:
+            self._refuse_broken_update()
         return grad_norm
 
+    def _refuse_broken_update(self) -> None:
+        if self.unchecked is None:
+            return
+        step, figures = self.unchecked
+        self.unchecked = None
+        loss, norm = figures.tolist()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._refuse(f"loss {loss:.4g}, gradient norm {norm:.4g}", step)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self._refuse_broken_update()
         if not all(p.isfinite().all() for p in self.trained_model.parameters() if p.requires_grad):
             self._refuse("weights are not finite", self.state.global_step)
-        self.meter.unlogged_loss, self.meter.last_logged = float(self._tr_loss), self._globalstep_last_logged
+        unlogged: Any = self.accelerator.reduce(self._tr_loss.clone(), "mean")
+        self.meter.unlogged_loss, self.meter.last_logged = float(unlogged), self._globalstep_last_logged
         folder = Path(cast(str, self.args.output_dir))
-        with written_whole(folder / f"checkpoint-{self.state.global_step}", self.libraries):
+        with written_whole(folder / f"checkpoint-{self.state.global_step}", self.libraries, wait):
             super()._save_checkpoint(model, trial)
-        rotate(folder, self.keep, self.state.global_step, self.best_step)
+        if rank() == 0:
+            rotate(folder, self.keep, self.state.global_step, self.best_step)
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        return sharding.plain(super()._clip_grad_norm(model))
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the model, or its adapter; all processes take part, the first one writes."""
+        if not self.sharded:
+            super().save_model(output_dir, _internal_call)
+            return
+        whole = sharding.whole_weights(self.trained_model)
+        if rank() == 0:
+            self._save(output_dir, state_dict=whole)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.sharded:
+            sharding.save(self.optimizer, self.lr_scheduler, Path(output_dir))
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is not None and self.args.world_size > 1:  # which Transformers cannot on a CPU
+            sharding.load(self.optimizer, self.lr_scheduler, Path(checkpoint))
+        else:
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.sharded:
+            sharding.load_weights(self.trained_model, Path(resume_from_checkpoint))
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _refuse(self, what: str, step: int) -> None:
         raise UserError(diverged(step, what, newest_step(Path(cast(str, self.args.output_dir)))))

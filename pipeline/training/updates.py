@@ -113,11 +113,12 @@ class Conversations(Dataset[dict[str, Any]]):
     def split(self, rows: Sequence[int], process: int = 0, processes: int = 1) -> list[MicroBatch]:
         """The part of one process in an update (or evaluation) over `rows`."""
         longest_first = sorted(rows, key=self.lengths.__getitem__, reverse=True)
-        mine = balanced(longest_first, self.lengths, processes)[process]
+        groups = balanced(longest_first, self.lengths, processes)
+        parts = [micro_batches(group, self.lengths, self.layout) for group in groups]
+        # All take as many steps, some without rows: weights in shards are gathered in each.
+        mine = parts[process] + [[]] * (max(map(len, parts)) - len(parts[process]))
         supervised, tokens = (sum(of[row] for row in rows) for of in (self.supervised, self.lengths))
-        # With more processes than conversations: no rows, and yet a step to take with the others.
-        parts = micro_batches(mine, self.lengths, self.layout) or [[]]
-        return [MicroBatch(part, supervised, tokens) for part in parts]
+        return [MicroBatch(part, supervised, tokens) for part in mine]
 
     def __getitem__(self, batch: MicroBatch) -> dict[str, Any]:
         """What the model takes, with `num_items_in_batch` and `tokens` of the update.

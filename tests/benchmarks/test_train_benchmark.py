@@ -17,7 +17,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from benchmarks import inputs, peers, train, train_table
 
-SETUP = {"card": None, "driver": None, "packages": {"torch": "2.13.0"}}
+SETUP = {"card": None, "cards": 0, "driver": None, "packages": {"torch": "2.13.0"}}
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_the_table_has_every_run(bench: train.Bench, keep: Callable[..., None]) 
     assert rows["ours-8"].endswith("| - | - | - | - | failed: train: no |")
     assert rows["ours-lean"].endswith("| not run: not yet |")
     assert rows["trl-best"].endswith("| not run: it needs a GPU |")
-    on_gpu = {**SETUP, "card": "NVIDIA L4", "driver": "1"}
+    on_gpu = {**SETUP, "card": "NVIDIA L4", "cards": 1, "driver": "1"}
     assert train.lacking(train.RUNS["unsloth-best"], on_gpu) == "unsloth not installed"
 
 

@@ -28,6 +28,7 @@ SETTINGS = (
     "train.lora.r=8",
     "train.lora.dropout=0.1",
     "train.batch_size=4",
+    "train.effective_batch=16",
     "train.gradient_accumulation_steps=2",
     "train.max_steps=36",
     "train.save_steps=5",

@@ -37,6 +37,7 @@ SETTINGS = (
     "data.test=8",
     "train.lora.r=4",
     "train.batch_size=4",
+    "train.effective_batch=16",
     "train.gradient_accumulation_steps=2",
     f"train.max_steps={STEPS}",
     "train.save_steps=1000",  # no checkpoint but those of interruptions and the last one

@@ -110,10 +110,10 @@ def test_the_fingerprint_is_a_short_name_that_stays() -> None:
         {"train": replace(CONFIG.train, lr=1e-3)},
         {"train": replace(CONFIG.train, max_steps=501)},
         {"train": replace(CONFIG.train, seed=43)},
-        {"train": replace(CONFIG.train, batch_size=16)},
+        {"train": replace(CONFIG.train, effective_batch=16)},
         {"train": replace(CONFIG.train, max_length=128)},
         {"train": replace(CONFIG.train, lora=replace(CONFIG.train.lora, r=8))},
-        {"train": replace(CONFIG.train, packing=True)},
+        {"train": replace(CONFIG.train, frozen_dtype="fp8")},
         {"train": replace(CONFIG.train, patience=3)},
         {"data": "b"},
         {"base": "c"},
@@ -134,9 +134,15 @@ def test_the_fingerprint_changes_with_what_is_learnt(change: dict[str, Any]) -> 
         {"eval_batch_size": 1},
         {"logging_steps": 1},
         {"max_truncated": 1.0},
+        {"batch_size": 1},
+        {"packing": True},
+        {"attention": "flash"},
+        {"compile": True},
+        {"gradient_checkpointing": True},
+        {"batch_size": 8, "gradient_accumulation_steps": 4},  # of 32, too
     ],
 )
-def test_the_fingerprint_does_not_change_with_how_it_is_watched(change: dict[str, Any]) -> None:
+def test_the_fingerprint_does_not_change_with_how_it_is_watched_or_carried_out(change: dict[str, Any]) -> None:
     assert name(train=replace(CONFIG.train, **change)) == name()
 
 

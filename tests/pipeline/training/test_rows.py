@@ -1,15 +1,11 @@
-"""Prepared chats as rows of tokens: what is learnt from, what is cut, and packed rows that keep conversations apart."""
+"""Prepared chats as rows of tokens: what is learnt from, and what is cut."""
 
 import re
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from transformers import PreTrainedTokenizerBase
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from pipeline.compose import compose
 from pipeline.config import Config, load
@@ -17,8 +13,8 @@ from pipeline.data.settings import DataSettings
 from pipeline.errors import UserError
 from pipeline.prepare import prepare
 from pipeline.training.chat import load_tokenizer
-from pipeline.training.engines import load_base
-from pipeline.training.rows import IGNORED, PackedCollator, packed, supervised
+from pipeline.training.rows import supervised
+from pipeline.training.updates import IGNORED
 
 REPO = Path(__file__).parents[3]
 STARTER = str(REPO / "starter/models/starter-s")
@@ -79,30 +75,3 @@ def test_a_share_of_cut_rows_is_allowed(tokenizer: PreTrainedTokenizerBase) -> N
     assert len(supervised("train", tokenizer, limit, longer / 104)) == 104
     with pytest.raises(UserError, match=rf"\({longer} of 104\) are cut .* train\.max_length {limit}, .* allows 1\.0%"):
         supervised("train", tokenizer, limit, 0.01)
-
-
-def test_packed_rows_hold_whole_conversations(tokenizer: PreTrainedTokenizerBase) -> None:
-    rows = supervised("train", tokenizer, 256)
-    filled = packed(rows, 256)
-    assert len(filled) < len(rows) / 3
-    assert sorted(chain.from_iterable(filled["seq_lengths"])) == sorted(len(ids) for ids in rows["input_ids"])
-    assert all(len(row["input_ids"]) == sum(row["seq_lengths"]) <= 256 for row in filled)
-
-
-def test_a_packed_conversation_is_predicted_as_if_it_stood_alone(tokenizer: PreTrainedTokenizerBase) -> None:
-    model = load_base(STARTER, None, "cpu", torch.float32).eval()
-    rows = supervised("train", tokenizer, 256)
-    pad = tokenizer.pad_token_id
-    plain: Any = DataCollatorForLanguageModeling(pad_token_id=pad)
-
-    def nats(batch: dict[str, Any]) -> torch.Tensor:
-        logits = model(**{key: value for key, value in batch.items() if key != "labels"}, use_cache=False).logits
-        flat = logits[:, :-1].flatten(0, 1)
-        each = torch.nn.functional.cross_entropy(flat, batch["labels"][:, 1:].flatten(), reduction="none")
-        return each[batch["labels"][:, 1:].flatten() != IGNORED]
-
-    with torch.no_grad():
-        alone = torch.cat([nats(plain([row])) for row in rows])
-        together = torch.cat([nats(PackedCollator(pad)([row])) for row in packed(rows, 256)])
-    # Other shapes sum in another order: float32's digits at a loss of up to 20.
-    torch.testing.assert_close(alone.sort().values, together.sort().values, rtol=1e-4, atol=1e-4)

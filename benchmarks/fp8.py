@@ -1,0 +1,136 @@
+"""What a frozen base in FP8 costs in quality: adapters trained on it and on bf16, both scored on the base as it is.
+
+    python -m benchmarks.fp8      on a GPU that multiplies FP8; writes benchmarks/results/fp8.json
+
+Two models: starter-m, and one of 140 million parameters that is pretrained here, on a third of the starter's chats,
+before it is tuned on the others.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from benchmarks.train import facts
+from pipeline.compose import compose
+from pipeline.config import load
+from pipeline.data.settings import DataSettings
+from pipeline.evaluation.loss import measure_loss
+from pipeline.files import write_json
+from pipeline.prepare import prepare
+from pipeline.training.chat import load_tokenizer
+from pipeline.training.engines import load_base, merge_adapter
+from pipeline.training.rows import supervised
+from pipeline.training.updates import IGNORED
+
+REPOSITORY = Path(__file__).parents[1]
+STARTER = REPOSITORY / "starter/models/starter-m"
+SHAPE: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 12,
+    "head_dim": 64,
+}
+SEEDS = (1, 2)
+
+
+def main() -> None:
+    """Pretrains, tunes on either base with several seeds, scores, prints and writes what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / ".cache/bench-fp8")
+    parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks/results")
+    parser.add_argument("--steps", type=int, default=200, help="updates of 32 conversations with an adapter")
+    arguments = parser.parse_args()
+    folder = arguments.folder.absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    lines = (REPOSITORY / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for name, chats in (("pretrain", lines[::3]), ("tune", lines[1::3] + lines[2::3])):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "chats.jsonl").write_text("".join(chats), encoding="utf-8")
+        source = DataSettings(name, "files", ["chats.jsonl"], validation=200, test=20)
+        prepare(source, folder / name, folder / name)
+    bases = {"starter-m": STARTER, "pretrained": pretrained(folder)}
+    report = {"date": time.strftime("%Y-%m-%d"), **facts(), "steps": arguments.steps, "models": {}}
+    for name, base in bases.items():
+        report["models"][name] = compared(folder, name, base, arguments.steps)
+        print(name, json.dumps(report["models"][name]), flush=True)
+    write_json(arguments.results / "fp8.json", report)
+
+
+def pretrained(folder: Path) -> Path:
+    """A model from nothing, every weight trained by the real stage."""
+    path = folder / "random"
+    torch.manual_seed(0)
+    tokenizer = json.loads((STARTER / "config.json").read_text(encoding="utf-8"))
+    ids = {key: tokenizer[key] for key in ("vocab_size", "bos_token_id", "eos_token_id", "max_position_embeddings")}
+    config = LlamaConfig(**SHAPE, num_key_value_heads=4, tie_word_embeddings=True, **ids)
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    copy_tokenizer(path)
+    settings = ["train=full", "train.lr=3e-4", "train.max_steps=400", "train.effective_batch=64"]
+    stage(folder / "pretrain", "pretrained", path, *settings)
+    trained = folder / "pretrain/pretrained/models/adapter"
+    copy_tokenizer(trained)
+    return trained
+
+
+def copy_tokenizer(path: Path) -> None:
+    """The starter's, beside weights of our own."""
+    for file in STARTER.iterdir():
+        if file.suffix != ".safetensors" and file.name not in ("config.json", "generation_config.json"):
+            shutil.copy(file, path / file.name)
+
+
+def compared(folder: Path, name: str, base: Path, steps: int) -> dict[str, Any]:
+    """Validation losses in nats on the base as it is, by seed, and how much more FP8 has in the mean."""
+    losses: dict[str, list[float]] = {"bf16": [], "fp8": []}
+    for dtype, found in losses.items():
+        for seed in SEEDS:
+            out = f"{name}-{dtype}-{seed}"
+            settings = [f"train.frozen_dtype={dtype}", f"train.seed={seed}", f"train.max_steps={steps}"]
+            stage(folder / "tune", out, base, *settings, "train.effective_batch=32", "train.lr=1e-3")
+            found.append(scored(folder / "tune", base, folder / "tune" / out / "models/adapter"))
+    mean = {dtype: sum(found) / len(found) for dtype, found in losses.items()}
+    parameters = sum(p.numel() for p in load_base(str(base), None, "cpu", torch.bfloat16).parameters())
+    return {"parameters": parameters, **losses, "fp8_over_bf16": mean["fp8"] / mean["bf16"] - 1}
+
+
+def stage(working: Path, name: str, base: Path, *overrides: str) -> None:
+    """The train stage in `working`, its results below `name`."""
+    command = [sys.executable, "-m", "pipeline.train", "tracking=none", "model=starter-m", f"model.path={base}"]
+    command += ["train.engine=trl", "train.eval_steps=1000", "train.save_steps=1000", "train.logging_steps=50"]
+    command += [f"hydra.run.dir={working / name}", f"runtime.checkpoint_root={working / name}-checkpoints"]
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    log = working / f"{name}.log"
+    with log.open("wb") as output:
+        environment = os.environ | {"PYTHONPATH": paths}
+        done = subprocess.run([*command, *overrides], cwd=working, env=environment, stdout=output, stderr=output)
+    if done.returncode:
+        sys.exit(f"{name} failed: {log.read_text(encoding='utf-8').strip().splitlines()[-1]}")
+
+
+def scored(working: Path, base: Path, adapter: Path) -> float:
+    """Nats a supervised token of the validation split, by base and adapter in float32."""
+    before = Path.cwd()
+    os.chdir(working)
+    try:
+        config = load(compose(REPOSITORY / "conf", ["model=starter-m", f"model.path={base}"]))
+        tokenizer = load_tokenizer(config.model)
+        rows = supervised("validation", tokenizer, config.train.max_length)
+    finally:
+        os.chdir(before)
+    model = merge_adapter(load_base(str(base), None, "cuda", torch.float32), adapter)
+    marked = [(row["input_ids"], [int(label != IGNORED) for label in row["labels"]]) for row in rows]
+    return measure_loss(model.eval(), marked, 64, tokenizer.pad_token_id)[0]
+
+
+if __name__ == "__main__":
+    main()

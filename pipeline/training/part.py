@@ -1,0 +1,129 @@
+"""What one process does in a training, which alone is all of it: from the prepared data to adapter and reports.
+
+Of several, the first does what is to be done once.
+"""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from pipeline.config import Config
+from pipeline.data.report import split_report
+from pipeline.errors import UserError
+from pipeline.files import atomic_path, write_json
+from pipeline.launch import rank
+from pipeline.tracking import Run, tracked, training_folder
+from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
+from pipeline.training.engines import base_digest, choose_device
+from pipeline.training.interruption import Interruption
+from pipeline.training.job import Job
+from pipeline.training.plan import choose, this_card
+from pipeline.training.processes import together
+from pipeline.training.report import print_report, resource_report
+from pipeline.training.rows import PREPARED
+from pipeline.training.trainer import Trainer
+
+PREPARE_REPORT = Path("reports/prepare.json")
+
+
+def take_part(config: Config, adapter: Path, report: Path, curve: Path) -> float:
+    """Meets the other processes, trains and writes the three; returns the validation loss."""
+    device = choose_device(config.runtime.device)
+    with together(device):
+        return train(config, device, adapter, report, curve)
+
+
+def train(config: Config, device: str, adapter: Path, report: Path, curve: Path) -> float:
+    """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
+    plan = choose(config.train, config.model, this_card(device))
+    data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
+    name, settings = fingerprint(config.model, config.train, data, base, plan.engine)
+    folder = training_folder(config, name)
+    again = folder.is_dir()
+    title = f"{config.model.name} on {config.data.name}"
+    with (
+        Interruption(config.runtime.seconds_allowed) as interruption,
+        claimed(folder, settings),
+        tracked(config, folder, title) as run,
+    ):
+        run.params(config)
+        run.tags({"fingerprint": name, "data_digest": data})
+        job = Job(config, plan, device, folder)
+        checkpoint = job.checkpoint()
+        interruption.step = step_of(checkpoint) if checkpoint else 0
+        announce(checkpoint, again, folder, settings, plan.engine, run)
+        trainer = job.train(checkpoint, run, interruption)
+        figures = {"fingerprint": name, "engine": plan.engine, "attention": plan.attention, **resource_report(trainer)}
+        if rank() == 0:
+            write_json(report, figures)
+            write_curve(curve, trainer.state.log_history)
+        save_adapter(trainer, {"fingerprint": name, "mlflow_run": run.id, "base": settings["model"]}, adapter)
+        run.metrics({"train": figures})
+        for path in (PREPARE_REPORT, report, curve):
+            run.artifact(path)
+    print_report(figures)
+    return figures["validation_loss"]
+
+
+def announce(
+    checkpoint: Path | None, again: bool, folder: Path, settings: dict[str, Any], engine: str, run: Run
+) -> None:
+    """Says what training goes on from, or why it starts afresh."""
+    if run.before == "RUNNING":
+        run.mark(f"killed, resumed at step {step_of(checkpoint) if checkpoint else 0}")
+    if checkpoint is None and again:
+        print("starting again: these settings have no whole checkpoint to go on from", flush=True)
+    elif checkpoint is None and (changed := differences(folder, settings)):
+        print("starting afresh; changed since the training that ran last:", *changed, sep="\n  ", flush=True)
+    if checkpoint is None:
+        return
+    print(f"resuming from {checkpoint}", flush=True)
+    for change in upgraded(checkpoint, library_versions(engine)):
+        print(f"warning: {checkpoint.name} was made with another {change}; what follows may differ in its digits")
+
+
+def data_digest(report: Path) -> str:
+    """The digest of what is learnt from: the prepared splits as they are, which their report must agree with.
+
+    Raises:
+        UserError: the report or a split is missing, or they do not belong together.
+    """
+    if not report.is_file():
+        raise UserError(f"{report} is missing; run `dvc repro prepare` first")
+    splits = json.loads(report.read_text(encoding="utf-8"))["splits"]
+    for name in ("train", "validation"):
+        path = PREPARED / f"{name}.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+        if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != splits[name]["sha256"]:
+            raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
+    return "+".join(splits[name]["sha256"][:16] for name in ("train", "validation"))
+
+
+def write_curve(path: Path, history: list[dict[str, Any]]) -> None:
+    """Training and validation loss by step, as `dvc plots` reads them."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "split", "loss"])
+        for entry in history:
+            for key, split in (("loss", "train"), ("eval_loss", "validation")):
+                if key in entry:
+                    writer.writerow([entry["step"], split, f"{entry[key]:.5f}"])
+
+
+def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
+    """Adapter, tokenizer and where they come from, in PEFT's layout; all processes take part, the first one writes.
+
+    Raises:
+        UserError: the disk refuses them.
+    """
+    if rank():
+        trainer.save_model()
+        return
+    with atomic_path(path) as temporary:
+        trainer.save_model(str(temporary))
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+        write_json(temporary / "lineage.json", lineage)

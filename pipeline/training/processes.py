@@ -1,0 +1,80 @@
+"""What processes that train together tell one another; alone, each of these is nothing."""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+from transformers import logging
+
+from pipeline.launch import local_rank, rank, world
+
+LONGEST = timedelta(hours=1)  # that one of them works while the others wait, as the first one does on the data
+
+Value = TypeVar("Value")
+
+
+@contextmanager
+def together(device: str) -> Iterator[None]:
+    """Meets the others, and parts from them when the block ends well; each takes a GPU of its own."""
+    if rank():  # the first one warns for all
+        logging.set_verbosity_error()
+    if device == "cuda":
+        torch.cuda.set_device(local_rank())
+    if world() > 1:
+        PartialState(cpu=device == "cpu", timeout=LONGEST)
+    yield
+    if world() > 1:
+        dist.destroy_process_group()
+
+
+def agreed(value: Value | None) -> Value | None:
+    """The value of the first process that has one."""
+    if world() == 1 or not any_has(value is not None):
+        return value if world() == 1 else None
+    values: list[Any] = [None] * world()
+    dist.all_gather_object(values, value, group=_line())
+    return next(value for value in values if value is not None)
+
+
+def any_has(flag: bool) -> bool:
+    """Whether it is so in any process; all have come so far then."""
+    if world() == 1:
+        return flag
+    told = torch.tensor([int(flag)])
+    dist.all_reduce(told, dist.ReduceOp.MAX, group=_line())
+    return bool(told.item())
+
+
+def wait() -> None:
+    """Returns once all processes have come so far."""
+    any_has(False)
+
+
+def of_first(make: Callable[[], Value]) -> Value:
+    """What the first process makes, which alone does; it is handed to the others."""
+    if world() == 1:
+        return make()
+    values = [make() if rank() == 0 else None]
+    dist.broadcast_object_list(values, src=0, group=_line())
+    return cast(Value, values[0])
+
+
+@contextmanager
+def first_goes_first() -> Iterator[None]:
+    """Of the processes of a machine, one runs the block before the others, who find in the cache what it has made."""
+    if local_rank():
+        wait()
+    yield
+    if not local_rank():
+        wait()
+
+
+@functools.cache
+def _line() -> dist.ProcessGroup | None:
+    """What they talk over: not NCCL, for which each word would wait until the GPUs have done all that is before it."""
+    return dist.new_group(backend="gloo", timeout=LONGEST) if dist.get_backend() == "nccl" else None

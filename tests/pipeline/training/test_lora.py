@@ -1,0 +1,191 @@
+"""Our arithmetic against PEFT's and Transformers' own in float32: losses and the adapters' gradients."""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config
+
+from pipeline.training.lora import Frozen8, Frozen16, fuse, groups, quantized
+from pipeline.training.loss import CHUNK, learn_from_supervised, linear_cross_entropy
+from pipeline.training.trainer import compile_layers
+from pipeline.training.updates import IGNORED, Conversations, Layout
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+}  # fmt: skip
+FAMILIES = {
+    "llama": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SHAPE),  # with biases
+    "mistral": MistralConfig(**SHAPE, sliding_window=16),
+    "gemma3": Gemma3TextConfig(**SHAPE, sliding_window=16),  # norms between projections and attention
+}
+PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# Sums in another order: float32's seven digits, over a few thousand terms.
+CLOSE = {"rtol": 2e-4, "atol": 2e-6}
+
+
+def adapted(family: str) -> Any:
+    """A random model with an adapter whose both halves are not zero."""
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(FAMILIES[family], attn_implementation="sdpa").float()
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=PROJECTIONS, task_type="CAUSAL_LM"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+def conversations(layout: Layout) -> Conversations:
+    draw = random.Random(1)
+    ids = [[draw.randrange(512) for _ in range(length)] for length in (5, 30, 17, 60, 9, 41)]
+    labels = [[IGNORED] * (len(row) // 3) + row[len(row) // 3 :] for row in ids]
+    return Conversations({"input_ids": ids, "labels": labels}, layout, 0)
+
+
+def learn(model: Any, layout: Layout, own_loss: bool = False) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss of one update, and the adapter's gradients."""
+    model.zero_grad()
+    total = 0.0
+    data = conversations(layout)
+    left_out = {"tokens", "positions", "targets"} if own_loss else {"tokens", "labels"}
+    for part in data.split(range(len(data))):
+        loss = model(**{key: value for key, value in data[part].items() if key not in left_out}).loss
+        loss.backward()
+        total += loss.item()
+    return total, {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def reference(family: str) -> tuple[float, dict[str, torch.Tensor]]:
+    """By PEFT and the model's own loss, each conversation in a padded row."""
+    return learn(adapted(family), Layout(8, False, 64), own_loss=True)
+
+
+@pytest.fixture(autouse=True)
+def compile_anew() -> Iterator[None]:
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("rows", [1, 2, 8])
+@pytest.mark.parametrize("packed", [False, True])
+def test_loss_and_gradients_are_those_of_peft_and_a_plain_loss(family: str, rows: int, packed: bool) -> None:
+    loss, gradients = reference(family)
+    model = adapted(family)
+    learn_from_supervised(model.get_base_model())
+    fuse(model, Frozen16)
+    ours, our_gradients = learn(model, Layout(rows, packed, 64))
+    assert ours == pytest.approx(loss, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_compiled_layers_learn_the_same_at_any_length() -> None:
+    loss, gradients = reference("llama")
+    model = adapted("llama")
+    learn_from_supervised(model.get_base_model())
+    fuse(model, Frozen16)
+    compile_layers(model)
+    for layout in (Layout(8, True, 64), Layout(1, True, 64), Layout(8, True, 64, few_shapes=True)):
+        ours, our_gradients = learn(model, layout)
+        assert ours == pytest.approx(loss, rel=1e-5)
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
+
+
+def test_recomputed_activations_learn_the_same() -> None:
+    loss, gradients = reference("llama")
+    model = adapted("llama")
+    learn_from_supervised(model.get_base_model())
+    fuse(model, Frozen16)
+    model.gradient_checkpointing_enable()
+    model.train()
+    ours, our_gradients = learn(model, Layout(2, True, 64))
+    assert ours == pytest.approx(loss, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
+
+
+def test_a_conversation_does_not_change_with_its_neighbours() -> None:
+    model = adapted("llama").eval()
+    fuse(model, Frozen16)
+    data = conversations(Layout(8, True, 64))
+    together = data[data.split(range(len(data)))[0]]
+    wanted = {**{key: together[key] for key in ("input_ids", "position_ids")}, "use_cache": False}
+    with torch.no_grad():
+        logits = model(**wanted).logits[0]
+        changed = {**wanted, "input_ids": wanted["input_ids"].clone()}
+        start, end = together["cu_seq_lens_q"][1:3].tolist()
+        changed["input_ids"][0, :start] = 7  # all that stands before the second
+        other = model(**changed).logits[0]
+    torch.testing.assert_close(other[start:end], logits[start:end], rtol=0, atol=1e-5)
+    assert (other[:start] - logits[:start]).abs().max() > 0.1
+
+
+def test_projections_of_one_input_share_their_passes() -> None:
+    model = adapted("llama")
+    names = {id(module): name.rpartition(".")[2] for name, module in model.named_modules()}
+    grouped = [[names[id(layer)] for layer in layers] for layers in groups(model)]
+    assert grouped.count(["q_proj", "k_proj", "v_proj"]) == grouped.count(["gate_proj", "up_proj"]) == 3
+    assert sorted(name for group in grouped for name in group) == sorted(PROJECTIONS * 3)
+
+
+def test_an_adapter_on_some_projections_is_fused_with_those() -> None:
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(FAMILIES["llama"])
+    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    loss, gradients = learn(model, Layout(8, False, 64), own_loss=True)
+    fuse(model, Frozen16)
+    ours, our_gradients = learn(model, Layout(8, False, 64), own_loss=True)
+    assert ours == pytest.approx(loss, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
+
+
+def test_fp8_is_off_by_its_three_bits_and_no_more() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(96, 64)
+    layer = torch.nn.Linear(64, 96, bias=False)
+    layer.weight.data = weight.clone()
+    frozen = Frozen8(layer)
+    forward = frozen.forward.float() * frozen.forward_scale
+    backward = (frozen.backward.float() * frozen.backward_scale).t()
+    for kept in (forward, backward):
+        assert 0 < (kept - weight).norm() / weight.norm() < 2**-4
+    assert layer.weight.numel() == weight.numel()
+    zeros, scale = quantized(torch.zeros(2, 16))
+    assert torch.equal(zeros.float() * scale, torch.zeros(2, 16))
+
+
+def test_a_long_loss_is_that_of_all_logits_at_once() -> None:
+    torch.manual_seed(0)
+    hidden = torch.randn(2 * CHUNK + 100, 32, requires_grad=True)
+    weight, targets = torch.randn(300, 32), torch.randint(300, (2 * CHUNK + 100,))
+    ours = linear_cross_entropy(hidden, weight, targets)
+    (gradient,) = torch.autograd.grad(ours, hidden)
+    whole = torch.nn.functional.cross_entropy(hidden @ weight.t(), targets, reduction="sum")
+    torch.testing.assert_close(ours, whole, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient, torch.autograd.grad(whole, hidden)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_no_targets_are_no_loss_with_a_gradient_to_give() -> None:
+    hidden = torch.randn(0, 32, requires_grad=True)
+    loss = linear_cross_entropy(hidden, torch.randn(10, 32), torch.zeros(0, dtype=torch.long))
+    loss.backward()
+    assert loss.item() == 0.0
+
+
+def test_a_head_that_does_more_than_multiply_keeps_its_own_loss() -> None:
+    model = AutoModelForCausalLM.from_config(FAMILIES["llama"])
+    model.config.final_logit_softcapping = 30.0
+    before = model.forward
+    learn_from_supervised(model)
+    assert model.forward == before
+    assert not hasattr(model, "learns_from_supervised")

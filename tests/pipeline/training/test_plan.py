@@ -1,0 +1,133 @@
+"""What is chosen for a card, what may be asked for, and what is refused instead of ignored."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.compose import compose
+from pipeline.config import Config, load
+from pipeline.errors import UserError
+from pipeline.training import plan
+from pipeline.training.attention import CUDNN, FLASH
+from pipeline.training.plan import Card, choose, choose_compile, refuse_ignored
+
+REPO = Path(__file__).parents[3]
+H200 = Card("NVIDIA H200", 140 * 2**30, (9, 0))
+A100 = Card("NVIDIA A100-SXM4-40GB", 40 * 2**30, (8, 0))
+T4 = Card("Tesla T4", 15 * 2**30, (7, 5))
+
+
+@pytest.fixture(scope="module")
+def config() -> Config:
+    return load(compose(REPO / "conf", ["model=llama-3.2-1b"]))
+
+
+def asked(config: Config, **settings: Any) -> Any:
+    return replace(config.train, **settings)
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
+    """Only these of the optional packages."""
+    monkeypatch.setattr(plan, "is_installed", packages.__contains__)
+
+
+def test_a_cpu_takes_trl_and_padded_rows(config: Config) -> None:
+    chosen = choose(config.train, config.model, None)
+    assert (chosen.engine, chosen.attention, chosen.packing, chosen.few_shapes) == ("trl", "sdpa", False, False)
+    assert str(chosen).startswith("plan:\n  engine trl: there is no GPU\n")
+
+
+@pytest.mark.parametrize(
+    ("card", "conversations", "packages", "engine", "attention"),
+    [
+        (H200, 64, ("cudnn", "unsloth"), "trl", CUDNN),
+        (H200, 8, ("cudnn", "unsloth"), "trl", FLASH),  # too little for cuDNN to plan for
+        (H200, 64, (), "trl", FLASH),
+        (A100, 64, ("cudnn",), "trl", FLASH),
+        (T4, 64, ("unsloth",), "unsloth", "unsloth"),
+        (T4, 64, (), "trl", "sdpa"),
+    ],
+)
+def test_engine_and_attention_follow_the_card(
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    card: Card,
+    conversations: int,
+    packages: tuple[str, ...],
+    engine: str,
+    attention: str,
+) -> None:
+    installed(monkeypatch, *packages)
+    chosen = choose(asked(config, effective_batch=conversations), config.model, card)
+    assert (chosen.engine, chosen.attention) == (engine, attention)
+    assert chosen.packing == (attention in (CUDNN, FLASH))
+    assert all(": " in reason for reason in chosen.reasons)
+
+
+def test_a_base_in_4_bit_takes_unsloth_where_it_is_installed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "unsloth")
+    assert choose(config.train, replace(config.model, load_in_4bit=True), H200).engine == "unsloth"
+    installed(monkeypatch)
+    assert choose(config.train, replace(config.model, load_in_4bit=True), H200).engine == "trl"
+
+
+@pytest.mark.parametrize("settings", [{"packing": True}, {"attention": "flash"}, {"compile": True}])
+def test_what_unsloth_would_ignore_is_refused(config: Config, settings: dict[str, Any]) -> None:
+    (key,) = settings
+    with pytest.raises(UserError, match=rf"^train\.{key}=\w+ is for train\.engine=trl; Unsloth would ignore it"):
+        refuse_ignored(asked(config, **settings))
+    refuse_ignored(config.train)
+
+
+@pytest.mark.parametrize(
+    ("settings", "card", "line"),
+    [
+        ({"optimizer": "adamw_8bit"}, None, "train.optimizer=adamw_8bit needs bitsandbytes"),
+        ({"engine": "unsloth"}, H200, "train.engine is unsloth, which is not installed"),
+        ({"attention": "flash"}, None, "train.attention=flash needs a GPU of compute capability 8.0"),
+        ({"attention": "flash"}, T4, "train.attention=flash needs a GPU of compute capability 8.0"),
+        ({"attention": "cudnn"}, H200, "train.attention=cudnn needs nvidia-cudnn-frontend"),
+        ({"attention": "flash", "packing": False}, H200, "train.attention=flash is for packed conversations"),
+        ({"frozen_dtype": "fp8"}, A100, "train.frozen_dtype=fp8 needs a GPU that multiplies FP8"),
+        ({"frozen_dtype": "fp8"}, None, "train.frozen_dtype=fp8 needs a GPU that multiplies FP8"),
+        ({"frozen_dtype": "fp8", "method": "full"}, H200, "train.frozen_dtype=fp8 needs train.engine=trl"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(
+    config: Config, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], card: Card | None, line: str
+) -> None:
+    installed(monkeypatch)
+    with pytest.raises(UserError) as raised:
+        choose(asked(config, **settings), config.model, card)
+    assert str(raised.value).startswith(line)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_asked_for_is_taken(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "cudnn")
+    chosen = choose(asked(config, attention="sdpa", packing=True), config.model, H200)
+    assert (chosen.attention, chosen.packing) == ("sdpa", True)
+    assert choose(asked(config, attention="cudnn"), config.model, H200).attention == CUDNN
+    assert choose(asked(config, frozen_dtype="fp8"), config.model, H200).reasons[1] == "frozen base fp8: asked for"
+
+
+@pytest.mark.parametrize(
+    ("setting", "card", "seconds", "compiled"),
+    [
+        ("auto", H200, 1.0, False),
+        ("auto", H200, 1000.0, True),
+        ("auto", None, 1000.0, False),
+        ("auto", Card("unheard of", 2**34, (9, 0)), 1000.0, False),
+        (True, None, 0.0, True),
+        (False, H200, 1000.0, False),
+    ],
+)
+def test_a_short_training_does_not_pay_for_compilation(
+    config: Config, setting: Any, card: Card | None, seconds: float, compiled: bool
+) -> None:
+    chosen = choose(config.train, config.model, None)
+    decision, why = choose_compile(asked(config, compile=setting), chosen, card, seconds * 989e12)
+    assert decision is compiled
+    assert why
