@@ -12,7 +12,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # PyTorch reads these, too, when it is loaded: GPU memory that grows in place, without holes between rows of all
 # lengths, and a compiled layer that is kept for the next training although an operation of our own is in it (lora.py).
-os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:  # the older name, which the newer would silence
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE_ALLOW_CUSTOM_AUTOGRAD", "1")
 
 # Nothing tells its makers that it was used: the Hugging Face libraries, MLflow (both heed the first), Unsloth.

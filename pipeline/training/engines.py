@@ -125,12 +125,15 @@ def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str
     """Transformers' model with PEFT's adapter; adapters are float32 and compute is bf16 on a GPU.
 
     Raises:
-        UserError: the weights cannot be loaded, or have none of the projections that the adapter is for.
+        UserError: the weights cannot be loaded, have none of the projections that the adapter is for, or want an
+            attention that there is not.
     """
     if plan.attention in (FLASH, CUDNN):
         register(plan.attention)
     dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
     base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
+    if getattr(base.config, "attn_logit_softcapping", None):
+        raise UserError(f"{model.path} caps its attention scores, which no train.attention does; take another model")
     learn_from_supervised(base)
     if train.method == "full":
         return base

@@ -153,7 +153,7 @@ def test_the_table_has_every_run(bench: train.Bench, keep: Callable[..., None]) 
     assert list(rows) == ["name", *train.RUNS]
     assert "| 50,000,000 | 12.35 | 58.0% | 9 | 12.5% of the time between updates; slow" in rows["ours"]
     assert rows["ours-8"].endswith("| - | - | - | - | failed: train: no |")
-    assert rows["ours-lean"].endswith("| not run: not yet |")
+    assert rows["ours-eager"].endswith("| not run: not yet |")
     assert rows["trl-best"].endswith("| not run: it needs a GPU |")
     on_gpu = {**SETUP, "card": "NVIDIA L4", "cards": 1, "driver": "1"}
     assert train.lacking(train.RUNS["unsloth-best"], on_gpu) == "unsloth not installed"

@@ -2,18 +2,25 @@
 
 import random
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config
 
+from pipeline.compose import compose
+from pipeline.config import load
+from pipeline.errors import UserError
+from pipeline.training.engines import load_trl
 from pipeline.training.lora import Frozen8, Frozen16, fuse, groups, quantized
 from pipeline.training.loss import CHUNK, learn_from_supervised, linear_cross_entropy
+from pipeline.training.plan import choose
 from pipeline.training.trainer import compile_layers
 from pipeline.training.updates import IGNORED, Conversations, Layout
 
+REPO = Path(__file__).parents[3]
 SHAPE: dict[str, Any] = {
     "vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 3, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
@@ -189,3 +196,10 @@ def test_a_head_that_does_more_than_multiply_keeps_its_own_loss() -> None:
     learn_from_supervised(model)
     assert model.forward == before
     assert not hasattr(model, "learns_from_supervised")
+
+
+def test_a_model_that_caps_its_attention_scores_is_refused(tmp_path: Path) -> None:
+    AutoModelForCausalLM.from_config(Gemma2Config(**SHAPE, sliding_window=16)).save_pretrained(tmp_path)
+    config = load(compose(REPO / "conf", ["model=gemma-3-1b", f"model.path={tmp_path}"]))
+    with pytest.raises(UserError, match=r"caps its attention scores, which no train\.attention does"):
+        load_trl(choose(config.train, config.model, None), config.model, config.train, "cpu")
