@@ -15,9 +15,11 @@ from pipeline.errors import UserError
 from pipeline.files import sha256
 from pipeline.training.attention import CUDNN, FLASH, register
 from pipeline.training.chat import unreadable
-from pipeline.training.lora import Frozen4, Frozen8, Frozen16, fuse
+from pipeline.training.lora import fuse
 from pipeline.training.loss import learn_from_supervised
 from pipeline.training.plan import Plan
+
+CUDNN_HEAD = 128  # the largest that its backward pass takes on Hopper
 
 
 def choose_device(wanted: str) -> str:
@@ -128,14 +130,24 @@ def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str
         UserError: the weights cannot be loaded, have none of the projections that the adapter is for, or want an
             attention that there is not.
     """
-    if plan.attention in (FLASH, CUDNN):
-        register(plan.attention)
+    attention = plan.attention
+    if attention == CUDNN and head_size(model) > CUDNN_HEAD:
+        attention = FLASH
+        print(f"attention {FLASH}: cuDNN's is for heads of at most {CUDNN_HEAD}", flush=True)
+    if attention in (FLASH, CUDNN):
+        register(attention)
     dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
-    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
-    if getattr(base.config, "attn_logit_softcapping", None):
+    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, attention)
+    config: Any = base.config
+    if getattr(config, "attn_logit_softcapping", None):
         raise UserError(f"{model.path} caps its attention scores, which no train.attention does; take another model")
-    learn_from_supervised(base)
+    if attention in (FLASH, CUDNN) and getattr(config, "attention_dropout", None):
+        raise UserError(
+            f"{model.path} has dropout in its attention, which {train.attention} leaves out; set train.attention=sdpa"
+        )
+    config.use_cache = False  # with which Transformers would not keep packed conversations apart
     if train.method == "full":
+        learn_from_supervised(base)
         return base
     lora = LoraConfig(
         r=train.lora.r,
@@ -149,9 +161,20 @@ def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str
         adapted = get_peft_model(base, lora, autocast_adapter_dtype=True)
     except ValueError as error:
         raise UserError(f"train.lora.target_modules does not fit {model.path}: {str(error).splitlines()[0]}") from error
+    learn_from_supervised(base)  # not if its head has an adapter of its own
     if not train.lora.dropout:  # which PEFT applies to each projection's input anew
-        fuse(adapted, Frozen4 if model.load_in_4bit else Frozen8 if train.frozen_dtype == "fp8" else Frozen16)
+        fuse(adapted, fp8=train.frozen_dtype == "fp8")
     return adapted
+
+
+def head_size(model: ModelSettings) -> int:
+    """Of the model's attention; 0 where its configuration has none."""
+    try:
+        config = AutoConfig.from_pretrained(model.path, revision=model.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(model.path, error)) from error
+    heads = getattr(config, "num_attention_heads", 0)
+    return getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
 
 
 def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:

@@ -20,7 +20,7 @@ from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
-from pipeline.training.plan import Plan, choose_compile, this_card
+from pipeline.training.plan import Plan, choose_compile, is_bitsandbytes, this_card
 from pipeline.training.processes import first_goes_first, of_first
 from pipeline.training.report import operations
 from pipeline.training.rows import supervised
@@ -109,7 +109,8 @@ class Job:
     def fit(self, trainer: Trainer) -> micro_batch.Fit:
         """How much goes through the model at once: as before, as set, or as the card allows; says why."""
         settings = self.config.train
-        asked = f"{settings.batch_size} {settings.gradient_checkpointing} {settings.compile}"
+        asked = f"{settings.batch_size} {settings.gradient_checkpointing} {settings.compile} {self.plan.attention}"
+        asked += f" {'packed' if self.plan.packing else 'padded'}"
         asked += f" {world()} processes" if world() > 1 else ""  # which have use for fewer rows each
         fit = micro_batch.recorded(self.folder, self.device, asked)
         if fit is not None:
@@ -122,11 +123,14 @@ class Job:
         if self.device == "cpu":
             rows = rows or min(settings.update_size, micro_batch.CPU_ROWS)
             checkpointing, why = bool(checkpointing), "more are no faster on a CPU"
+        elif self.sharded:  # what it takes shows when the weights are shared out
+            rows, checkpointing = rows or 1, checkpointing is not False
+            why = "not tried, as weights are shared; train.batch_size may be more"
         else:
             most = trainer.rows_of_use()
             rows, checkpointing, why = micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most)
-        left = operations(trainer, trainer.tokens_to_train())
-        compiled, why_compiled = choose_compile(settings, self.plan, this_card(self.device), left)
+        share = operations(trainer, trainer.tokens_to_train()) / world()
+        compiled, why_compiled = choose_compile(settings, self.plan, this_card(self.device), share)
         fit = micro_batch.Fit(micro_batch.device_name(self.device), asked, rows, checkpointing, compiled)
         print(f"  {fit}: {why}; {why_compiled}", flush=True)
         return fit
@@ -144,6 +148,10 @@ class Job:
             UserError: the model, its tokenizer or the rows are not fit to be trained with.
         """
         settings, model_settings = self.config.train, self.config.model
+        if self.sharded and is_bitsandbytes(settings.optimizer):
+            raise UserError(
+                f"train.optimizer={settings.optimizer} cannot share its states over GPUs; take adamw_torch_fused"
+            )
         set_seed(settings.seed)  # an adapter starts from random matrices, also in a sweep's second job
         tokenizer = load_tokenizer(model_settings)
         layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_shapes)

@@ -13,7 +13,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"  # PEFT's name of the only adapter
-SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))  # asked for in this order by every model
+# In the order in which models ask for them; in another one, each would compute all.
+SAME_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 def _add_product(out: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
@@ -33,30 +34,30 @@ class Frozen16:
     def __init__(self, layer: torch.nn.Module) -> None:
         self.layer = layer
 
-    def weight(self) -> torch.Tensor:
-        """The weight itself."""
+    def weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight, which is of that type."""
         return self.layer.weight  # type: ignore[return-value]
 
     def add_forward(self, out: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         """out + x Wᵀ, for x of shape (tokens, in)."""
-        torch.ops.tunesmith.add_product(out, x, self.weight().t())
+        torch.ops.tunesmith.add_product(out, x, self.weight(x.dtype).t())
         return out
 
     def add_backward(self, out: torch.Tensor, dy: torch.Tensor) -> torch.Tensor:
         """out + dy W, for dy of shape (tokens, out)."""
-        torch.ops.tunesmith.add_product(out, dy, self.weight())
+        torch.ops.tunesmith.add_product(out, dy, self.weight(dy.dtype))
         return out
 
 
 class Frozen4(Frozen16):
     """A weight in bitsandbytes' 4 bit (Dettmers et al. 2023), made whole for each product."""
 
-    def weight(self) -> torch.Tensor:
-        """The weight in the type that the model computes in."""
+    def weight(self, dtype: torch.dtype) -> torch.Tensor:
+        """The weight whole, in the type that is computed in."""
         from bitsandbytes.functional import dequantize_4bit
 
         packed: Any = self.layer.weight
-        return dequantize_4bit(packed.data, packed.quant_state)
+        return dequantize_4bit(packed.data, packed.quant_state).to(dtype)
 
 
 class Frozen8:
@@ -128,14 +129,15 @@ class Adapted(torch.autograd.Function):
 class SharedInput:
     """Projections of the same input as one operation: the first that is asked computes all."""
 
-    def __init__(self, layers: Sequence[Any], frozen: type) -> None:
-        """Takes the place of the forward passes of PEFT's `layers`."""
+    def __init__(self, layers: Sequence[Any], fp8: bool) -> None:
+        """Takes the place of the forward passes of PEFT's `layers`; `fp8` for a base that is not in 4 bit."""
         self.layers = layers
-        self.bases = [frozen(layer.base_layer) for layer in layers]
+        self.bases = [frozen(layer.base_layer, fp8) for layer in layers]
         self.input: torch.Tensor | None = None
         self.outputs: list[torch.Tensor] = []
         for layer in layers:
             layer.forward = lambda x, layer=layer: self.output(layer, x)
+            layer.shared_input = self
 
     def output(self, layer: Any, x: torch.Tensor) -> torch.Tensor:
         """What `layer` makes of x, of shape (..., in)."""
@@ -157,21 +159,40 @@ class SharedInput:
         return [y if bias is None else y + bias for y, bias in zip(shaped, biases, strict=True)]
 
 
-def fuse(model: torch.nn.Module, frozen: type) -> None:
+def frozen(layer: torch.nn.Module, fp8: bool) -> Frozen16 | Frozen8:
+    """How the weight of one layer is kept: of a base in 4 bit, some are not."""
+    if hasattr(layer.weight, "quant_state"):
+        return Frozen4(layer)
+    return Frozen8(layer) if fp8 else Frozen16(layer)
+
+
+def fuse(model: torch.nn.Module, fp8: bool = False) -> None:
     """Has every projection of PEFT's `model` that has an adapter without dropout computed as above.
 
     Args:
         model: with one adapter.
-        frozen: how its base is kept: Frozen16, Frozen8 or Frozen4.
+        fp8: keep the weights of those projections in FP8.
     """
     for layers in groups(model):
-        SharedInput(layers, frozen)
+        SharedInput(layers, fp8)
+
+
+def forget(model: torch.nn.Module) -> None:
+    """Drops what a forward pass that was broken off, as by a full GPU, has left to be asked for."""
+    for module in model.modules():
+        if isinstance(shared := getattr(module, "shared_input", None), SharedInput):
+            shared.input, shared.outputs = None, []
+
+
+def is_adapted_linear(module: torch.nn.Module) -> bool:
+    """Whether it multiplies by a weight, with an adapter beside it."""
+    return isinstance(module, LoraLayer) and ADAPTER in module.lora_A and isinstance(module.base_layer, torch.nn.Linear)
 
 
 def groups(model: torch.nn.Module) -> Iterator[list[Any]]:
     """The adapted projections, with those together that share their input."""
     for module in list(model.modules()):
-        adapted = {name: child for name, child in module.named_children() if isinstance(child, LoraLayer)}
+        adapted = {name: child for name, child in module.named_children() if is_adapted_linear(child)}
         for names in SAME_INPUT:
             if all(name in adapted for name in names):
                 yield [adapted.pop(name) for name in names]

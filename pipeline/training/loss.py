@@ -8,26 +8,30 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutput
 
+# What models call that which their heads do besides.
+MORE = (
+    "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling",
+    "lm_head_multiplier",
+)  # fmt: skip
 CHUNK = 1024  # positions whose logits exist at a time
 
 
-def learn_from_supervised(model: torch.nn.Module) -> None:
+def learn_from_supervised(model: Any) -> None:
     """Has a causal language model compute its loss from the hidden states of supervised positions alone.
 
     Its head then multiplies fewer rows, and never has all of their logits at once. Its `forward` takes `positions` and
     `targets` as `Conversations` gives them. A model whose head does more than multiply keeps its own.
     """
-    head: Any = model.get_output_embeddings()  # type: ignore[operator]
-    config: Any = model.config
-    more = any(getattr(config, name, None) for name in ("final_logit_softcapping", "logit_scale", "logits_scaling"))
-    if type(head) is not torch.nn.Linear or head.bias is not None or more:
+    head, config = model.get_output_embeddings(), model.config
+    plain = type(head) is torch.nn.Linear and head.bias is None and isinstance(model.base_model, torch.nn.Module)
+    if not plain or any(getattr(config, name, None) for name in MORE):
         return
 
     def forward(
         self: Any, positions: torch.Tensor, targets: torch.Tensor, num_items_in_batch: int, **inputs: Any
     ) -> CausalLMOutput:
-        hidden = self.model(use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
-        nats = linear_cross_entropy(hidden[positions], head.weight, targets)
+        hidden = self.base_model(use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
+        nats: Any = linear_cross_entropy(hidden[positions], head.weight, targets)
         return CausalLMOutput(loss=nats / num_items_in_batch)
 
     model.forward = MethodType(forward, model)

@@ -1,6 +1,7 @@
 """How a training is carried out: engine, attention, packing, compilation, each as the card has it best or as asked."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,8 @@ WORTH_COMPILING = 40.0
 # Dense matrix products in bf16 (fp16 on the two oldest), TFLOP/s, as the makers' data sheets have them. A name that
 # another one begins with comes first.
 PEAK_TFLOPS = {
-    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L4": 121, "A10G": 70,
-    "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "A6000": 155, "V100": 125, "T4": 65,
+    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L40": 181, "L4": 121,
+    "A10G": 70, "A10": 125, "RTX 4090": 165, "RTX 3090": 71, "A6000": 155, "V100": 125, "T4": 65,
 }  # fmt: skip
 
 
@@ -33,7 +34,8 @@ class Card:
     @property
     def peak(self) -> float | None:
         """Dense matrix products in bf16, operations a second, by its data sheet."""
-        return next((1e12 * peak for name, peak in PEAK_TFLOPS.items() if name in self.name), None)
+        known = (peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", self.name))
+        return next((1e12 * peak for peak in known), None)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def is_bitsandbytes(optimizer: str) -> bool:
+    """Whether an optimizer of that name in Transformers is bitsandbytes'."""
+    return any(word in optimizer for word in ("8bit", "4bit", "paged"))
+
+
 def this_card(device: str) -> Card | None:
     """The GPU that trains, or None on a CPU."""
     if device == "cpu":
@@ -73,7 +80,7 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None) -> Pla
     Raises:
         UserError: something is asked for that the card or the engine cannot do.
     """
-    if any(word in train.optimizer for word in ("8bit", "paged", "4bit")) and not is_installed("bitsandbytes"):
+    if is_bitsandbytes(train.optimizer) and not is_installed("bitsandbytes"):
         raise UserError(
             f"train.optimizer={train.optimizer} needs bitsandbytes; pip install -e .[gpu], or take adamw_torch_fused"
         )
@@ -173,7 +180,7 @@ def why_packing(train: TrainSettings, packs: bool) -> str:
 
 
 def choose_compile(train: TrainSettings, plan: Plan, card: Card | None, operations: float) -> tuple[bool, str]:
-    """Whether the layers are compiled, for a training of so many operations, and why."""
+    """Whether the layers are compiled, for a training of so many operations on each GPU, and why."""
     if train.compile != "auto":
         return bool(train.compile), "compilation as asked for"
     if plan.engine == "unsloth" or card is None:

@@ -17,6 +17,7 @@ from pipeline.training import sharding
 from pipeline.training.callbacks import EarlyStopping, Meter, diverged
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
+from pipeline.training.lora import forget
 from pipeline.training.processes import wait
 from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
@@ -64,7 +65,6 @@ class Trainer(SFTTrainer):
         self.libraries = libraries
         self.sharded = sharded
         self.begun = False
-        self.unchecked: tuple[int, torch.Tensor] | None = None  # an update's step, and its loss and gradient norm
 
     @property
     def row_tokens(self) -> int:
@@ -118,10 +118,13 @@ class Trainer(SFTTrainer):
             cast(Any, model).gradient_checkpointing_disable()
         model.train()
         torch.cuda.reset_peak_memory_stats()
-        with torch.random.fork_rng(), self.accelerator.autocast():
-            loss = self.compute_loss(model, learnt[MicroBatch(wanted, tokens, tokens)])
-        loss.backward()
-        model.zero_grad(set_to_none=True)
+        try:
+            with torch.random.fork_rng(), self.accelerator.autocast():
+                loss = self.compute_loss(model, learnt[MicroBatch(wanted, tokens, tokens)])
+            loss.backward()
+        finally:
+            forget(model)
+            model.zero_grad(set_to_none=True)
         return torch.cuda.max_memory_allocated(), tokens
 
     def find(self, kind: type[Callback]) -> Callback | None:
@@ -248,7 +251,6 @@ class Trainer(SFTTrainer):
         Raises:
             UserError: the GPU does not hold as many rows as are asked for.
         """
-        self._refuse_broken_update()
         held_out, args = self.conversations["validation"], self.args
         model = self.model_wrapped
         model.eval()
@@ -277,31 +279,14 @@ class Trainer(SFTTrainer):
             return {}
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Runs before each update, so that nothing is learnt from a broken gradient.
-
-        A GPU is not waited for: fused AdamW leaves out a broken update by itself, which is noticed one update later.
-        """
+        """Runs before each update, so that nothing is learnt from a broken gradient."""
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        self._refuse_broken_update()
-        figures = torch.stack([self._tr_loss, torch.as_tensor(grad_norm, device=self._tr_loss.device)])
-        self.unchecked = (self.state.global_step + 1, figures)
-        if self._tr_loss.is_cuda and self.args.optim == "adamw_torch_fused":
-            cast(Any, self.optimizer).optimizer.found_inf = (~figures.isfinite().all()).float()
-        else:
-            self._refuse_broken_update()
+        loss, norm = float(self._tr_loss), float(grad_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._refuse(f"loss {loss:.4g}, gradient norm {norm:.4g}", self.state.global_step + 1)
         return grad_norm
 
-    def _refuse_broken_update(self) -> None:
-        if self.unchecked is None:
-            return
-        step, figures = self.unchecked
-        self.unchecked = None
-        loss, norm = figures.tolist()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._refuse(f"loss {loss:.4g}, gradient norm {norm:.4g}", step)
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self._refuse_broken_update()
         if not all(p.isfinite().all() for p in self.trained_model.parameters() if p.requires_grad):
             self._refuse("weights are not finite", self.state.global_step)
         unlogged: Any = self.accelerator.reduce(self._tr_loss.clone(), "mean")
@@ -347,7 +332,14 @@ class Trainer(SFTTrainer):
 
 
 def compile_layers(model: torch.nn.Module) -> None:
-    """Compiles a model's decoder layers, all from the same graphs, for rows of any length."""
+    """Compiles a model's decoder layers, all from the same graphs, for rows of any length.
+
+    Raises:
+        UserError: it has none by the name that nearly all models give them.
+    """
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    for layer in base.model.layers:
+    layers = getattr(base.base_model, "layers", None)
+    if layers is None:
+        raise UserError(f"{type(base).__name__} cannot be compiled layer by layer; set train.compile=false")
+    for layer in layers:
         layer.compile(dynamic=True)

@@ -178,7 +178,7 @@ def granularity(tokens: int, few_shapes: bool) -> int:
 
 
 class UpdateLoader(DataLoader):
-    """Reads updates ahead of the training; `set_epoch` reaches their order."""
+    """Reads updates one by one; `set_epoch` reaches their order."""
 
     def __init__(self, conversations: Conversations, updates: Updates, pin: bool) -> None:
         """With `pin`, in memory that a GPU reads while it computes."""

@@ -38,6 +38,9 @@ CARD = this_card("cuda") if torch.cuda.is_available() else None
 HAS_CUDNN = importlib.util.find_spec("cudnn") is not None
 needs_cudnn = pytest.mark.skipif(not HAS_CUDNN, reason="nvidia-cudnn-frontend is not installed")
 needs_unsloth = pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="unsloth is not installed")
+needs_bitsandbytes = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
+)
 needs_fp8 = pytest.mark.skipif(CARD is None or CARD.capability < (8, 9), reason="the card has no FP8")
 BF16_LOSS, BF16_GRADIENT = 2e-3, 3e-2
 FP8_LOSS, FP8_GRADIENT = 1e-2, 0.2
@@ -133,6 +136,15 @@ def test_an_update_by_cudnn_is_that_of_plain_float32(reference: Learnt, way: str
 @pytest.mark.parametrize("way", FP8_WAYS)
 def test_an_update_on_a_base_in_fp8_is_off_by_its_bits(reference: Learnt, way: str) -> None:
     compare(FP8_WAYS[way](), reference, FP8_LOSS, FP8_GRADIENT, way)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_update_on_a_base_in_4_bit_is_that_of_peft_and_bitsandbytes(compiled: bool) -> None:
+    four_bit = ("train=qlora", "model.load_in_4bit=true")
+    wanted = ours("sdpa", *four_bit, "train.lora.dropout=1e-9")
+    found = ours(FLASH, *four_bit, compiled=compiled)
+    compare(found, wanted, BF16_LOSS, 2 * BF16_GRADIENT, f"4 bit, {'' if compiled else 'not '}compiled")
 
 
 @needs_unsloth

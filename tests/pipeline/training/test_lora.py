@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, LlamaConfig, MistralConfig, Qwen2Config
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
 
 from pipeline.compose import compose
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.training.engines import load_trl
-from pipeline.training.lora import Frozen8, Frozen16, fuse, groups, quantized
+from pipeline.training.lora import Frozen8, SharedInput, forget, fuse, groups, quantized
 from pipeline.training.loss import CHUNK, learn_from_supervised, linear_cross_entropy
 from pipeline.training.plan import choose
 from pipeline.training.trainer import compile_layers
@@ -87,7 +95,7 @@ def test_loss_and_gradients_are_those_of_peft_and_a_plain_loss(family: str, rows
     loss, gradients = reference(family)
     model = adapted(family)
     learn_from_supervised(model.get_base_model())
-    fuse(model, Frozen16)
+    fuse(model)
     ours, our_gradients = learn(model, Layout(rows, packed, 64))
     assert ours == pytest.approx(loss, rel=1e-5)
     for name, gradient in gradients.items():
@@ -98,7 +106,7 @@ def test_compiled_layers_learn_the_same_at_any_length() -> None:
     loss, gradients = reference("llama")
     model = adapted("llama")
     learn_from_supervised(model.get_base_model())
-    fuse(model, Frozen16)
+    fuse(model)
     compile_layers(model)
     for layout in (Layout(8, True, 64), Layout(1, True, 64), Layout(8, True, 64, few_shapes=True)):
         ours, our_gradients = learn(model, layout)
@@ -111,7 +119,7 @@ def test_recomputed_activations_learn_the_same() -> None:
     loss, gradients = reference("llama")
     model = adapted("llama")
     learn_from_supervised(model.get_base_model())
-    fuse(model, Frozen16)
+    fuse(model)
     model.gradient_checkpointing_enable()
     model.train()
     ours, our_gradients = learn(model, Layout(2, True, 64))
@@ -122,7 +130,7 @@ def test_recomputed_activations_learn_the_same() -> None:
 
 def test_a_conversation_does_not_change_with_its_neighbours() -> None:
     model = adapted("llama").eval()
-    fuse(model, Frozen16)
+    fuse(model)
     data = conversations(Layout(8, True, 64))
     together = data[data.split(range(len(data)))[0]]
     wanted = {**{key: together[key] for key in ("input_ids", "position_ids")}, "use_cache": False}
@@ -149,11 +157,52 @@ def test_an_adapter_on_some_projections_is_fused_with_those() -> None:
     base = AutoModelForCausalLM.from_config(FAMILIES["llama"])
     model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
     loss, gradients = learn(model, Layout(8, False, 64), own_loss=True)
-    fuse(model, Frozen16)
+    fuse(model)
     ours, our_gradients = learn(model, Layout(8, False, 64), own_loss=True)
     assert ours == pytest.approx(loss, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
+
+
+def test_nothing_is_kept_of_a_forward_pass_that_was_broken_off() -> None:
+    model = adapted("llama")
+    fuse(model)
+    layer = model.get_base_model().model.layers[-1].mlp
+    layer.act_fn.forward = lambda gate: (_ for _ in ()).throw(torch.OutOfMemoryError("full"))
+    with pytest.raises(torch.OutOfMemoryError):
+        learn(model, Layout(8, False, 64), own_loss=True)
+    held = [shared for module in model.modules() if (shared := getattr(module, "shared_input", None))]
+    assert any(shared.outputs for shared in held)
+    assert all(isinstance(shared, SharedInput) for shared in held)
+    forget(model)
+    assert not any(shared.outputs or shared.input is not None for shared in held)
+
+
+def test_an_adapter_of_the_head_or_the_embeddings_learns_by_peft() -> None:
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(FAMILIES["qwen2"])
+    lora = LoraConfig(r=4, target_modules=["q_proj", "lm_head", "embed_tokens"], task_type="CAUSAL_LM")
+    model = get_peft_model(base, lora)
+    learn_from_supervised(base)
+    fuse(model)
+    assert not hasattr(base, "learns_from_supervised")
+    _, gradients = learn(model, Layout(8, False, 64), own_loss=True)
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in gradients} == {"q_proj", "lm_head", "embed_tokens"}
+    assert all(gradient is not None for gradient in gradients.values())
+
+
+def test_a_model_that_keeps_its_own_loss_keeps_packed_conversations_apart_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = {key: value for key, value in SHAPE.items() if key != "head_dim"}
+    AutoModelForCausalLM.from_config(GraniteConfig(**shape, logits_scaling=4.0)).save_pretrained(tmp_path)
+    config = load(compose(REPO / "conf", ["model=llama-3.2-1b", f"model.path={tmp_path}"]))
+    model = load_trl(choose(config.train, config.model, None), config.model, config.train, "cpu")
+    padded, gradients = learn(model, Layout(8, False, 64), own_loss=True)
+    packed, packed_gradients = learn(model, Layout(8, True, 64), own_loss=True)
+    assert not hasattr(model.get_base_model(), "learns_from_supervised")
+    assert packed == pytest.approx(padded, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(packed_gradients[name], gradient, **CLOSE)
 
 
 def test_fp8_is_off_by_its_three_bits_and_no_more() -> None:
