@@ -26,6 +26,7 @@ from typing import Any
 from benchmarks.peers import PEERS, WARM_UP, Peer
 from benchmarks.train_table import operations_a_token, table
 from pipeline.files import write_json, write_text
+from pipeline.training.checkpoints import library_versions
 
 REPOSITORY = Path(__file__).parents[1]
 BATCH = 64  # conversations in ours' largest update; so many rows are made for each step
@@ -138,9 +139,9 @@ def main() -> None:
     bench = Bench(arguments.model, arguments.steps, arguments.folder.absolute())
     setup = facts()
     check_setup(bench, setup)
-    make_inputs(bench, deadline)
+    whole = not make_inputs(bench, deadline)
     names = [name for name in RUNS if name in (arguments.only or RUNS)]
-    run_missing(bench, ["limit", *(n for n in names if lacking(RUNS[n], setup) is None)], deadline)
+    run_missing(bench, ["limit", *(n for n in names if lacking(RUNS[n], setup) is None)], deadline, whole)
     report = collect(bench, setup)
     write_json(arguments.results / f"train-{bench.model}.json", report)
     write_text(arguments.results / f"train-{bench.model}.md", table(report))
@@ -168,7 +169,8 @@ def facts() -> dict[str, Any]:
     told = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
     cards = told.splitlines()
     card, _, driver = (cards or [""])[0].partition(", ")
-    return {"card": card or None, "cards": len(cards), "driver": driver or None, "packages": installed(PACKAGES)}
+    told_by = {"card": card or None, "cards": len(cards), "driver": driver or None}
+    return {**told_by, "packages": installed(PACKAGES), "code": library_versions("trl")["pipeline.training"]}
 
 
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
@@ -203,19 +205,23 @@ def check_setup(bench: Bench, setup: dict[str, Any]) -> None:
         sys.exit(f"{bench.runs} was measured on another card or with other versions; take another --folder")
 
 
-def make_inputs(bench: Bench, deadline: float) -> None:
-    """The random model and the rows, where they are missing."""
+def make_inputs(bench: Bench, deadline: float) -> bool:
+    """Makes the random model and the rows where they are missing; whether they were."""
     if bench.weights.is_dir() and bench.rows.is_dir():
-        return
+        return False
     command = ["benchmarks.inputs", bench.model, str(bench.weights), str(bench.conversations), str(bench.rows)]
     log = bench.runs / "inputs.log"
     print("making the model and its rows", flush=True)
     if execute(command, REPOSITORY, log, deadline) != 0:
         sys.exit(f"the inputs cannot be made: {reason(log)}; {log} has it all")
+    return True
 
 
-def run_missing(bench: Bench, names: list[str], deadline: float) -> None:
-    """Runs those of `names` that have no result yet, in turn, as far as the time reaches."""
+def run_missing(bench: Bench, names: list[str], deadline: float, whole: bool = True) -> None:
+    """Runs those of `names` that have no result yet, in turn, as far as the time reaches.
+
+    The first one is always begun; cut off, it has failed if it had the `whole` time.
+    """
     missing = [name for name in names if bench.result(name) is None]
     for index, name in enumerate(missing):
         taken = [done["wall_seconds"] for other in RUNS if (done := bench.result(other))]
@@ -225,7 +231,7 @@ def run_missing(bench: Bench, names: list[str], deadline: float) -> None:
             return
         print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
         outcome = measure(bench, name, deadline)
-        if outcome is None and index:
+        if outcome is None and (index or not whole):
             print(f"{name} was cut off; the same command begins it again", flush=True)
             return
         outcome = outcome or {"failed": "a whole command's --seconds was not enough", "wall_seconds": 0.0}
