@@ -35,7 +35,7 @@ from pipeline.gguf.score import tokens_per_second
 from pipeline.training.chat import encode, load_tokenizer
 from pipeline.training.engines import load_base
 from pipeline.training.job import Job
-from pipeline.training.micro_batch import CPU_ROWS
+from pipeline.training.micro_batch import CPU_ROWS, cpu_rows
 from pipeline.training.plan import choose
 from pipeline.training.trainer import Trainer
 from pipeline.training.updates import IGNORED
@@ -82,7 +82,7 @@ def trainer_speed(config: Config) -> float:
 def cpu_trainer(config: Config, folder: Path) -> Trainer:
     """The train stage's trainer, as it trains on a CPU."""
     trainer = Job(config, choose(config.train, config.model, None), "cpu", folder).trainer()
-    trainer.use(min(config.train.update_size, CPU_ROWS), checkpointing=False, compiled=False)
+    trainer.use(cpu_rows(trainer), checkpointing=False, compiled=False)
     return trainer
 
 

@@ -121,7 +121,7 @@ class Job:
         if self.plan.engine == "unsloth":  # which is told when it loads
             checkpointing = trainer.args.gradient_checkpointing
         if self.device == "cpu":
-            rows = rows or min(settings.update_size, micro_batch.CPU_ROWS)
+            rows = rows or micro_batch.cpu_rows(trainer)
             checkpointing, why = bool(checkpointing), "more are no faster on a CPU"
         elif self.sharded:  # what it takes shows when the weights are shared out
             rows, checkpointing = rows or 1, checkpointing is not False

@@ -13,7 +13,7 @@ from pipeline.training.trainer import Trainer
 
 RECORD = "micro_batch.json"
 MEMORY_SHARE = 0.9  # of what is free on the card; the rest is for fragments
-CPU_ROWS = 8  # more rows at once are no faster there
+CPU_ROWS, CPU_TOKENS = 8, 1024  # more at once are no faster there, and need more padding
 ENOUGH_ROWS = 2  # of full length keep a GPU busy: with no fewer, activations are kept
 
 
@@ -108,6 +108,12 @@ def rows_that_fit(trainer: Trainer, checkpointing: bool) -> int:
     fixed = one - per_row * tokens / trainer.row_tokens + 8 * sum(p.numel() for p in trained)  # AdamW's two moments
     free_memory()
     return max(0, int((MEMORY_SHARE * available - fixed) / per_row))
+
+
+def cpu_rows(trainer: Trainer) -> int:
+    """Rows at once on a CPU: of so many tokens on average."""
+    lengths = trainer.conversations["train"].lengths
+    return max(1, min(trainer.update_size, CPU_ROWS, CPU_TOKENS * len(lengths) // sum(lengths)))
 
 
 def free_memory() -> None:

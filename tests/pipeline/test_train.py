@@ -26,6 +26,7 @@ from pipeline.data.settings import DataSettings
 from pipeline.errors import Interrupted, UserError
 from pipeline.files import sha256
 from pipeline.prepare import prepare
+from pipeline.training import micro_batch
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
 from pipeline.training.trainer import Trainer
 
@@ -476,6 +477,14 @@ def test_a_batch_size_of_auto_keeps_the_effective_batch(project: Path, trained: 
     trained("fixed", "train.batch_size=8", "train.gradient_accumulation_steps=3", "runtime.checkpoint_root=.fixed")
     assert same(project / "auto", project / "fixed")
     assert report(project / "auto")["effective_batch"] == 24
+
+
+def test_long_conversations_go_fewer_at_once_on_a_cpu(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(micro_batch, "CPU_TOKENS", 100)
+    trained("few", "train.batch_size=auto", "train.max_steps=1", "runtime.checkpoint_root=.few")
+    assert 1 <= report(project / "few")["micro_batch"] < 4
 
 
 def test_a_packed_training_resumes_to_the_bit_within_an_epoch(project: Path, trained: Train) -> None:
