@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from benchmarks.train import facts
+from benchmarks.train import execute, facts, reason
 from pipeline.compose import compose
 from pipeline.config import load
 from pipeline.data.settings import DataSettings
@@ -105,16 +104,12 @@ def compared(folder: Path, name: str, base: Path, steps: int) -> dict[str, Any]:
 
 def stage(working: Path, name: str, base: Path, *overrides: str) -> None:
     """The train stage in `working`, its results below `name`."""
-    command = [sys.executable, "-m", "pipeline.train", "tracking=none", "model=starter-m", f"model.path={base}"]
+    command = ["pipeline.train", "tracking=none", "model=starter-m", f"model.path={base}"]
     command += ["train.engine=trl", "train.eval_steps=1000", "train.save_steps=1000", "train.logging_steps=50"]
     command += [f"hydra.run.dir={working / name}", f"runtime.checkpoint_root={working / name}-checkpoints"]
-    paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     log = working / f"{name}.log"
-    with log.open("wb") as output:
-        environment = os.environ | {"PYTHONPATH": paths}
-        done = subprocess.run([*command, *overrides], cwd=working, env=environment, stdout=output, stderr=output)
-    if done.returncode:
-        sys.exit(f"{name} failed: {log.read_text(encoding='utf-8').strip().splitlines()[-1]}")
+    if execute([*command, *overrides], working, log) != 0:
+        sys.exit(f"{name} failed: {reason(log)}")
 
 
 def scored(working: Path, base: Path, adapter: Path) -> float:

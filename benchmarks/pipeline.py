@@ -33,7 +33,7 @@ from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
 from pipeline.gguf.score import tokens_per_second
 from pipeline.training.chat import encode, load_tokenizer
-from pipeline.training.engines import load_base
+from pipeline.training.engines import head_size, load_base
 from pipeline.training.job import Job
 from pipeline.training.micro_batch import CPU_ROWS, cpu_rows
 from pipeline.training.plan import choose
@@ -81,7 +81,7 @@ def trainer_speed(config: Config) -> float:
 
 def cpu_trainer(config: Config, folder: Path) -> Trainer:
     """The train stage's trainer, as it trains on a CPU."""
-    trainer = Job(config, choose(config.train, config.model, None), "cpu", folder).trainer()
+    trainer = Job(config, choose(config.train, config.model, None, head_size(config.model)), "cpu", folder).trainer()
     trainer.use(cpu_rows(trainer), checkpointing=False, compiled=False)
     return trainer
 

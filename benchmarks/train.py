@@ -11,6 +11,7 @@ mean.
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -295,7 +296,7 @@ def stage_figures(folder: Path) -> dict[str, Any] | None:
     }
 
 
-def execute(module: list[str], working: Path, log: Path, deadline: float) -> int | None:
+def execute(module: list[str], working: Path, log: Path, deadline: float = math.inf) -> int | None:
     """Runs `python -m` with a module and its arguments, its output into `log`.
 
     Args:
@@ -321,7 +322,7 @@ def execute(module: list[str], working: Path, log: Path, deadline: float) -> int
             start_new_session=True,
         )
         try:
-            return process.wait(max(deadline - time.monotonic(), 1))
+            return process.wait(None if math.isinf(deadline) else max(deadline - time.monotonic(), 1))
         except subprocess.TimeoutExpired:
             return None
         finally:

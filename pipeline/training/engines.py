@@ -1,4 +1,4 @@
-"""Two engines behind one function: TRL with PEFT everywhere, Unsloth on a GPU where it is installed."""
+"""Two engines behind one function: TRL with PEFT, or Unsloth, each with the base model's weights and its adapter."""
 
 import hashlib
 import os
@@ -18,8 +18,6 @@ from pipeline.training.chat import unreadable
 from pipeline.training.lora import fuse
 from pipeline.training.loss import learn_from_supervised
 from pipeline.training.plan import Plan
-
-CUDNN_HEAD = 128  # the largest that its backward pass takes on Hopper
 
 
 def choose_device(wanted: str) -> str:
@@ -45,12 +43,32 @@ def base_digest(model: ModelSettings) -> str:
         files += sorted(path for path in Path(model.path).iterdir() if path.is_file())
         commit = ""
     else:
-        try:
-            commit = str(AutoConfig.from_pretrained(model.path, revision=model.revision)._commit_hash)
-        except (OSError, ValueError) as error:
-            raise UserError(unreadable(model.path, error)) from error
+        commit = str(read_config(model)._commit_hash)
     told = "".join([commit, *(f"{path.name} {sha256(path)}" for path in files)])
     return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def head_size(model: ModelSettings) -> int:
+    """Of the model's attention; 0 where its configuration has none.
+
+    Raises:
+        UserError: the model cannot be found.
+    """
+    config = read_config(model)
+    heads = getattr(config, "num_attention_heads", 0)
+    return getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+
+
+def read_config(model: ModelSettings) -> Any:
+    """The model's configuration in Transformers.
+
+    Raises:
+        UserError: it cannot be found.
+    """
+    try:
+        return AutoConfig.from_pretrained(model.path, revision=model.revision)
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(model.path, error)) from error
 
 
 def load_model(plan: Plan, model: ModelSettings, train: TrainSettings, device: str) -> Any:
@@ -130,25 +148,32 @@ def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str
         UserError: the weights cannot be loaded, have none of the projections that the adapter is for, or want an
             attention that there is not.
     """
-    attention = plan.attention
-    if attention == CUDNN and head_size(model) > CUDNN_HEAD:
-        attention = FLASH
-        print(f"attention {FLASH}: cuDNN's is for heads of at most {CUDNN_HEAD}", flush=True)
-    if attention in (FLASH, CUDNN):
-        register(attention)
+    packed_attention = plan.attention in (FLASH, CUDNN)
+    if packed_attention:
+        register(plan.attention)
     dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
-    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, attention)
+    base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
     config: Any = base.config
     if getattr(config, "attn_logit_softcapping", None):
         raise UserError(f"{model.path} caps its attention scores, which no train.attention does; take another model")
-    if attention in (FLASH, CUDNN) and getattr(config, "attention_dropout", None):
+    if packed_attention and getattr(config, "attention_dropout", None):
         raise UserError(
             f"{model.path} has dropout in its attention, which {train.attention} leaves out; set train.attention=sdpa"
         )
     config.use_cache = False  # with which Transformers would not keep packed conversations apart
-    if train.method == "full":
-        learn_from_supervised(base)
-        return base
+    adapted = base if train.method == "full" else with_adapter(base, train)
+    learn_from_supervised(base)  # not if its head has an adapter of its own
+    if train.method == "lora" and not train.lora.dropout:  # which PEFT applies to each projection's input anew
+        fuse(adapted, fp8=train.frozen_dtype == "fp8")
+    return adapted
+
+
+def with_adapter(base: PreTrainedModel, train: TrainSettings) -> Any:
+    """The base with PEFT's adapter, as yet without effect.
+
+    Raises:
+        UserError: it has none of the projections that the adapter is for.
+    """
     lora = LoraConfig(
         r=train.lora.r,
         lora_alpha=train.lora.alpha,
@@ -158,23 +183,10 @@ def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str
     )
     # Pure bf16 adapters would lose small updates: PEFT keeps them in float32 here.
     try:
-        adapted = get_peft_model(base, lora, autocast_adapter_dtype=True)
+        return get_peft_model(base, lora, autocast_adapter_dtype=True)
     except ValueError as error:
-        raise UserError(f"train.lora.target_modules does not fit {model.path}: {str(error).splitlines()[0]}") from error
-    learn_from_supervised(base)  # not if its head has an adapter of its own
-    if not train.lora.dropout:  # which PEFT applies to each projection's input anew
-        fuse(adapted, fp8=train.frozen_dtype == "fp8")
-    return adapted
-
-
-def head_size(model: ModelSettings) -> int:
-    """Of the model's attention; 0 where its configuration has none."""
-    try:
-        config = AutoConfig.from_pretrained(model.path, revision=model.revision)
-    except (OSError, ValueError) as error:
-        raise UserError(unreadable(model.path, error)) from error
-    heads = getattr(config, "num_attention_heads", 0)
-    return getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+        reason = str(error).splitlines()[0]
+        raise UserError(f"train.lora.target_modules does not fit {base.name_or_path}: {reason}") from error
 
 
 def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 ADAPTER = "default"  # PEFT's name of the only adapter
@@ -182,6 +183,11 @@ def forget(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(shared := getattr(module, "shared_input", None), SharedInput):
             shared.input, shared.outputs = None, []
+
+
+def without_adapter(model: Any) -> Any:
+    """The model that PEFT has put adapters into; without PEFT, itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 def is_adapted_linear(module: torch.nn.Module) -> bool:

@@ -84,7 +84,7 @@ def rows_and_checkpointing(
     """
     if rows is not None and checkpointing is not None:
         return rows, checkpointing, "asked for"
-    if checkpointing is None or not checkpointing:
+    if not checkpointing:
         fitting = rows_that_fit(trainer, False)
         enough = rows or min(most, ENOUGH_ROWS)
         if fitting >= enough or checkpointing is False:

@@ -17,7 +17,7 @@ from pipeline.files import atomic_path, write_json
 from pipeline.launch import rank
 from pipeline.tracking import Run, tracked, training_folder
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
-from pipeline.training.engines import base_digest, choose_device
+from pipeline.training.engines import base_digest, choose_device, head_size
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.plan import choose, this_card
@@ -38,7 +38,7 @@ def take_part(config: Config, adapter: Path, report: Path, curve: Path) -> float
 
 def train(config: Config, device: str, adapter: Path, report: Path, curve: Path) -> float:
     """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
-    plan = choose(config.train, config.model, this_card(device))
+    plan = choose(config.train, config.model, this_card(device), head_size(config.model))
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
     name, settings = fingerprint(config.model, config.train, data, base, plan.engine)
     folder = training_folder(config, name)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
-from pipeline.training.attention import CUDNN, FLASH
+from pipeline.training.attention import CUDNN, CUDNN_HEAD, FLASH
 
 SMALL_CARD = 20 * 2**30  # bytes
 LARGE_UPDATE = 32  # conversations
@@ -43,7 +43,7 @@ class Plan:
     """How a training is carried out; nothing of what it learns depends on it but the last digits."""
 
     engine: str  # trl or unsloth
-    attention: str  # sdpa, packed_flash, packed_cudnn, or unsloth's own
+    attention: str  # sdpa, packed_varlen, packed_cudnn, or unsloth's own
     packing: bool
     reasons: tuple[str, ...]
 
@@ -74,8 +74,14 @@ def this_card(device: str) -> Card | None:
     return Card(found.name, found.total_memory, (found.major, found.minor))
 
 
-def choose(train: TrainSettings, model: ModelSettings, card: Card | None) -> Plan:
+def choose(train: TrainSettings, model: ModelSettings, card: Card | None, head_size: int) -> Plan:
     """The engine, attention and packing, which do not depend on the data.
+
+    Args:
+        train: what is asked for.
+        model: the base.
+        card: None on a CPU.
+        head_size: of the base's attention.
 
     Raises:
         UserError: something is asked for that the card or the engine cannot do.
@@ -92,7 +98,7 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None) -> Pla
     if engine == "unsloth":
         refuse_ignored(train)
         return Plan(engine, "unsloth", False, (*reasons, "attention, loss and kernels: Unsloth's own"))
-    attention, why = choose_attention(train, card)
+    attention, why = choose_attention(train, card, head_size)
     reasons.append(f"attention {attention}: {why}")
     packs = attention in (FLASH, CUDNN)
     if packs and train.packing is False:
@@ -148,13 +154,13 @@ def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:
         raise UserError("train.frozen_dtype=fp8 needs train.engine=trl, train.method=lora and train.lora.dropout=0")
 
 
-def choose_attention(train: TrainSettings, card: Card | None) -> tuple[str, str]:
+def choose_attention(train: TrainSettings, card: Card | None, head_size: int) -> tuple[str, str]:
     """The attention implementation's name in Transformers, and why.
 
     cuDNN plans its kernels for each number of tokens, which takes 40 ms and more: small updates do not earn that back.
 
     Raises:
-        UserError: the card or what is installed does not have the one asked for.
+        UserError: the card, the base or what is installed does not allow the one asked for.
     """
     wanted, large = train.attention, train.update_size >= LARGE_UPDATE
     if wanted == "sdpa":
@@ -167,8 +173,15 @@ def choose_attention(train: TrainSettings, card: Card | None) -> tuple[str, str]
         return "sdpa", "there is no GPU" if card is None else "the card is older than FlashAttention"
     if wanted == "cudnn" and not is_installed("cudnn"):
         raise UserError("train.attention=cudnn needs nvidia-cudnn-frontend; pip install -e .[gpu], or take flash")
-    if wanted == "cudnn" or (wanted == "auto" and large and card.capability >= (9, 0) and is_installed("cudnn")):
-        return CUDNN, "asked for" if wanted == "cudnn" else "the fastest for large updates on Hopper and newer"
+    if wanted == "cudnn" and head_size > CUDNN_HEAD:
+        raise UserError(
+            f"train.attention=cudnn is for heads of at most {CUDNN_HEAD}, this model's have {head_size}; take flash"
+        )
+    if wanted == "cudnn":
+        return CUDNN, "asked for"
+    fits = card.capability >= (9, 0) and head_size <= CUDNN_HEAD and is_installed("cudnn")
+    if wanted == "auto" and large and fits:
+        return CUDNN, "the fastest for large updates on Hopper and newer"
     return FLASH, "asked for" if wanted == "flash" else "conversations of any length without padding"
 
 

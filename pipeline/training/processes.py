@@ -34,8 +34,10 @@ def together(device: str) -> Iterator[None]:
 
 def agreed(value: Value | None) -> Value | None:
     """The value of the first process that has one."""
-    if world() == 1 or not any_has(value is not None):
-        return value if world() == 1 else None
+    if world() == 1:
+        return value
+    if not any_has(value is not None):
+        return None
     values: list[Any] = [None] * world()
     dist.all_gather_object(values, value, group=_line())
     return next(value for value in values if value is not None)

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
+from pipeline.training.lora import without_adapter
 from pipeline.training.plan import this_card
 from pipeline.training.trainer import Trainer
 
@@ -54,8 +55,7 @@ def resource_report(trainer: Trainer) -> dict[str, Any]:
 
 def count_parameters(model: Any) -> int:
     """All weights; of those packed in 4 bit, as many as they stand for."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return PreTrainedModel.num_parameters(base)
+    return PreTrainedModel.num_parameters(without_adapter(model))
 
 
 def operations(trainer: Trainer, tokens: float) -> float:

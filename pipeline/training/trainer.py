@@ -17,7 +17,7 @@ from pipeline.training import sharding
 from pipeline.training.callbacks import EarlyStopping, Meter, diverged
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
-from pipeline.training.lora import forget
+from pipeline.training.lora import forget, without_adapter
 from pipeline.training.processes import wait
 from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
@@ -91,10 +91,10 @@ class Trainer(SFTTrainer):
 
     def rows_of_use(self) -> int:
         """Rows at once that hold the largest update of the first epoch whole."""
-        largest = max(self.updates(), key=lambda parts: parts[0].tokens)[0]
-        packed = self.conversations["train"].layout.packed
-        mine = largest.tokens if packed else self.update_size * self.row_tokens
-        return -(-mine // self.args.world_size // self.row_tokens)
+        learnt = self.conversations["train"]
+        largest = max(sum(learnt.lengths[row] for row in rows) for rows in self.updates().rows())
+        tokens = largest if learnt.layout.packed else self.update_size * self.row_tokens
+        return -(-tokens // self.args.world_size // self.row_tokens)
 
     def tokens_to_train(self) -> int:
         """Tokens in all updates of the training, about."""
@@ -213,9 +213,7 @@ class Trainer(SFTTrainer):
     @property
     def learns_from_supervised(self) -> bool:
         """Whether the model takes positions and targets in the place of labels."""
-        base = self.trained_model
-        base = base.get_base_model() if isinstance(base, PeftModel) else base
-        return bool(getattr(base, "learns_from_supervised", False))
+        return bool(getattr(without_adapter(self.trained_model), "learns_from_supervised", False))
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Not counted here; see report.py."""
@@ -337,7 +335,7 @@ def compile_layers(model: torch.nn.Module) -> None:
     Raises:
         UserError: it has none by the name that nearly all models give them.
     """
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = without_adapter(model)
     layers = getattr(base.base_model, "layers", None)
     if layers is None:
         raise UserError(f"{type(base).__name__} cannot be compiled layer by layer; set train.compile=false")

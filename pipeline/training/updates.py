@@ -37,12 +37,12 @@ class MicroBatch(NamedTuple):
     tokens: int  # that are no padding
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
-    """Splits conversations into as few micro-batches as hold them, longest conversations first."""
-    longest_first = sorted(rows, key=lengths.__getitem__, reverse=True)
+def micro_batches(longest_first: Sequence[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
+    """Splits conversations into as few micro-batches as hold them."""
     if not layout.packed:
-        return [longest_first[start : start + layout.rows] for start in range(0, len(rows), layout.rows)]
-    count = -(-sum(lengths[row] for row in rows) // layout.capacity)
+        starts = range(0, len(longest_first), layout.rows)
+        return [list(longest_first[start : start + layout.rows]) for start in starts]
+    count = -(-sum(lengths[row] for row in longest_first) // layout.capacity)
     while True:
         bins = balanced(longest_first, lengths, count)
         if all(sum(lengths[row] for row in rows) <= layout.capacity for rows in bins):
@@ -83,11 +83,16 @@ class Updates(Sampler[list[MicroBatch]]):
         """Called by the trainer, also when it resumes."""
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[list[MicroBatch]]:
+    def rows(self) -> Iterator[list[int]]:
+        """The conversations of each update, on all processes."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.conversations), generator=generator).tolist()
         for start in range(0, len(order), self.update_size):
-            yield self.conversations.split(order[start : start + self.update_size], self.process, self.processes)
+            yield order[start : start + self.update_size]
+
+    def __iter__(self) -> Iterator[list[MicroBatch]]:
+        for rows in self.rows():
+            yield self.conversations.split(rows, self.process, self.processes)
 
     def __len__(self) -> int:
         return -(-len(self.conversations) // self.update_size)

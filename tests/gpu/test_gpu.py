@@ -25,7 +25,7 @@ from pipeline.data.settings import DataSettings
 from pipeline.errors import UserError
 from pipeline.prepare import prepare
 from pipeline.tracking import Run
-from pipeline.training.attention import CUDNN, FLASH, packed_cudnn, packed_flash, register
+from pipeline.training.attention import CUDNN, FLASH, attend, cudnn, flash, register
 from pipeline.training.engines import load_trl
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
@@ -177,10 +177,9 @@ def test_each_conversation_attends_to_itself_alone(name: str, window: int | None
     shapes = ((1, heads, 1024, size), (1, 2, 1024, size), (1, 2, 1024, size))
     inputs = [torch.randn(shape, device="cuda", dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
     grown = torch.randn(1, 1024, heads, size, device="cuda", dtype=torch.bfloat16)
-    attend = {FLASH: packed_flash, CUDNN: packed_cudnn}[name]
-    found, _ = attend(
-        torch.nn.Identity(), *inputs, None, cu_seq_lens_q=starts, max_length_q=1024, sliding_window=window
-    )
+    kernel = {FLASH: flash, CUDNN: cudnn}[name]
+    settings = {"cu_seq_lens_q": starts, "max_length_q": 1024, "sliding_window": window}
+    found, _ = attend(torch.nn.Identity(), *inputs, None, kernel=kernel, **settings)
     gradients = torch.autograd.grad(found, inputs, grown)
     exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
     document = torch.bucketize(torch.arange(1024, device="cuda"), starts[1:].long(), right=True)
@@ -266,7 +265,7 @@ def test_a_broken_update_is_left_out_and_ends_the_training(project: Path, monkey
     monkeypatch.chdir(project)
     folder = project / "broken"
     folder.mkdir()
-    job = Job(config, choose(config.train, config.model, CARD), "cuda", folder)
+    job = Job(config, choose(config.train, config.model, CARD, 64), "cuda", folder)
     with pytest.raises(UserError, match=r"training diverged at step 5: .*checkpoint is that of step 4"):
         job.train(None, Run(), Interruption())
     assert all(parameter.isfinite().all() for parameter in trainers[-1].trained_model.parameters())

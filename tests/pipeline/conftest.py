@@ -1,7 +1,7 @@
-"""A small tuned model and its exported files, which the tests of `export` and `evaluate` share."""
+"""A small prepared data set to train on; a small tuned model and its exported files for `export` and `evaluate`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,27 @@ SETTINGS = [
     "evaluate.batch_size=4",
     "evaluate.max_questions=5",
 ]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A working folder, entered, with 104 conversations to learn from, 8 to validate on and 8 to test."""
+    import torch
+
+    from pipeline.data.settings import DataSettings
+    from pipeline.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("project")
+    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
+    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=8, test=8), folder, folder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+        yield folder
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

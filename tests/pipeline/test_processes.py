@@ -25,9 +25,7 @@ from safetensors.torch import load_file
 from pipeline import train
 from pipeline.compose import compose
 from pipeline.config import Config, load
-from pipeline.data.settings import DataSettings
 from pipeline.launch import write_settings
-from pipeline.prepare import prepare
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
@@ -54,22 +52,6 @@ POLL = 0.02
 
 def config(*overrides: str) -> Config:
     return load(compose(REPO / "conf", [*SETTINGS, *overrides]))
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with a small prepared data set; training takes its inputs from there."""
-    folder = tmp_path_factory.mktemp("project")
-    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
-    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=8, test=8), folder, folder)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
-        yield folder
-    torch.set_num_threads(threads)
 
 
 def alone(project: Path, name: str, *overrides: str) -> Path:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,8 @@ from safetensors.torch import load_file
 from pipeline import train
 from pipeline.compose import compose
 from pipeline.config import Config, load
-from pipeline.data.settings import DataSettings
 from pipeline.errors import Interrupted, UserError
 from pipeline.files import sha256
-from pipeline.prepare import prepare
 from pipeline.training import micro_batch
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
 from pipeline.training.trainer import Trainer
@@ -53,21 +51,6 @@ Train = Callable[..., str]
 
 def config(*overrides: str) -> Config:
     return load(compose(REPO / "conf", [*SETTINGS, *overrides]))
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with a small prepared data set; training takes its inputs from there."""
-    folder = tmp_path_factory.mktemp("project")
-    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
-    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=8, test=8), folder, folder)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

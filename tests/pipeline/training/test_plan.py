@@ -34,7 +34,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 
 
 def test_a_cpu_takes_trl_and_padded_rows(config: Config) -> None:
-    chosen = choose(config.train, config.model, None)
+    chosen = choose(config.train, config.model, None, 64)
     assert (chosen.engine, chosen.attention, chosen.packing, chosen.few_shapes) == ("trl", "sdpa", False, False)
     assert str(chosen).startswith("plan:\n  engine trl: there is no GPU\n")
 
@@ -60,7 +60,7 @@ def test_engine_and_attention_follow_the_card(
     attention: str,
 ) -> None:
     installed(monkeypatch, *packages)
-    chosen = choose(asked(config, effective_batch=conversations), config.model, card)
+    chosen = choose(asked(config, effective_batch=conversations), config.model, card, 64)
     assert (chosen.engine, chosen.attention) == (engine, attention)
     assert chosen.packing == (attention in (CUDNN, FLASH))
     assert all(": " in reason for reason in chosen.reasons)
@@ -68,9 +68,9 @@ def test_engine_and_attention_follow_the_card(
 
 def test_a_base_in_4_bit_takes_unsloth_where_it_is_installed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "unsloth")
-    assert choose(config.train, replace(config.model, load_in_4bit=True), H200).engine == "unsloth"
+    assert choose(config.train, replace(config.model, load_in_4bit=True), H200, 64).engine == "unsloth"
     installed(monkeypatch)
-    assert choose(config.train, replace(config.model, load_in_4bit=True), H200).engine == "trl"
+    assert choose(config.train, replace(config.model, load_in_4bit=True), H200, 64).engine == "trl"
 
 
 @pytest.mark.parametrize("settings", [{"packing": True}, {"attention": "flash"}, {"compile": True}])
@@ -100,17 +100,24 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     installed(monkeypatch)
     with pytest.raises(UserError) as raised:
-        choose(asked(config, **settings), config.model, card)
+        choose(asked(config, **settings), config.model, card, 64)
     assert str(raised.value).startswith(line)
     assert "\n" not in str(raised.value)
 
 
 def test_what_is_asked_for_is_taken(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(monkeypatch, "cudnn")
-    chosen = choose(asked(config, attention="sdpa", packing=True), config.model, H200)
+    chosen = choose(asked(config, attention="sdpa", packing=True), config.model, H200, 64)
     assert (chosen.attention, chosen.packing) == ("sdpa", True)
-    assert choose(asked(config, attention="cudnn"), config.model, H200).attention == CUDNN
-    assert choose(asked(config, frozen_dtype="fp8"), config.model, H200).reasons[1] == "frozen base fp8: asked for"
+    assert choose(asked(config, attention="cudnn"), config.model, H200, 64).attention == CUDNN
+    assert choose(asked(config, frozen_dtype="fp8"), config.model, H200, 64).reasons[1] == "frozen base fp8: asked for"
+
+
+def test_heads_too_large_for_cudnn_take_flash(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, "cudnn")
+    assert choose(asked(config, effective_batch=64), config.model, H200, 256).attention == FLASH
+    with pytest.raises(UserError, match=r"^train\.attention=cudnn is for heads of at most 128, this model's have 256"):
+        choose(asked(config, attention="cudnn"), config.model, H200, 256)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +134,7 @@ def test_what_is_asked_for_is_taken(config: Config, monkeypatch: pytest.MonkeyPa
 def test_a_short_training_does_not_pay_for_compilation(
     config: Config, setting: Any, card: Card | None, seconds: float, compiled: bool
 ) -> None:
-    chosen = choose(config.train, config.model, None)
+    chosen = choose(config.train, config.model, None, 64)
     decision, why = choose_compile(asked(config, compile=setting), chosen, card, seconds * 989e12)
     assert decision is compiled
     assert why

@@ -1,7 +1,6 @@
 """Prepared chats as rows of tokens: what is learnt from, and what is cut."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,13 +8,12 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.compose import compose
 from pipeline.config import Config, load
-from pipeline.data.settings import DataSettings
 from pipeline.errors import UserError
-from pipeline.prepare import prepare
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.rows import supervised
 from pipeline.training.updates import IGNORED
 
+pytestmark = pytest.mark.usefixtures("project")
 REPO = Path(__file__).parents[3]
 STARTER = str(REPO / "starter/models/starter-s")
 
@@ -28,18 +26,6 @@ def settings() -> Config:
 @pytest.fixture(scope="module")
 def tokenizer(settings: Config) -> PreTrainedTokenizerBase:
     return load_tokenizer(settings.model)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A working folder with 104 conversations to learn from."""
-    folder = tmp_path_factory.mktemp("rows")
-    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
-    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=8, test=8), folder, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        yield folder
 
 
 def test_labels_stand_on_the_assistants_tokens_alone(tokenizer: PreTrainedTokenizerBase) -> None:
