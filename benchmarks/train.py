@@ -129,8 +129,9 @@ class Bench:
         return self.folder / f"{self.model}-{self.steps}"
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """A finished run's figures, or why it failed."""
-        return read(self.runs / f"{name}.json")
+        """A finished run's figures, or why it failed; none of ours when its code was another."""
+        found = read(self.runs / f"{name}.json")
+        return found if found is None or found.get("code") in (None, code()) else None
 
 
 def main() -> None:
@@ -165,13 +166,18 @@ def parse() -> argparse.Namespace:
 
 
 def facts() -> dict[str, Any]:
-    """The card, its driver and the packages, which all runs of a comparison must share."""
+    """The card, its driver and the packages, which the runs of a comparison share; and how many cards there are."""
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     told = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
     cards = told.splitlines()
     card, _, driver = (cards or [""])[0].partition(", ")
     told_by = {"card": card or None, "cards": len(cards), "driver": driver or None}
-    return {**told_by, "packages": installed(PACKAGES), "code": library_versions("trl")["pipeline.training"]}
+    return {**told_by, "packages": installed(PACKAGES)}
+
+
+def code() -> str:
+    """The digest of what trains in ours."""
+    return library_versions("trl")["pipeline.training"]
 
 
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
@@ -202,7 +208,7 @@ def check_setup(bench: Bench, setup: dict[str, Any]) -> None:
     before = read(path)
     if before is None:
         write_json(path, setup)
-    elif before != setup:
+    elif before | {"cards": setup["cards"]} != setup:
         sys.exit(f"{bench.runs} was measured on another card or with other versions; take another --folder")
 
 
@@ -258,7 +264,8 @@ def measure(bench: Bench, name: str, deadline: float) -> dict[str, Any] | None:
     if status != 0 or figures is None:
         figures = {"failed": reason(log) if status >= 0 else f"{signal.Signals(-status).name}: {reason(log)}"}
     shutil.rmtree(folder)  # caches and checkpoints take gigabytes
-    return {"date": time.strftime("%Y-%m-%d"), "wall_seconds": round(time.monotonic() - start, 1), **figures}
+    ours = {"code": code()} if isinstance(run, Ours) else {}
+    return {"date": time.strftime("%Y-%m-%d"), "wall_seconds": round(time.monotonic() - start, 1), **ours, **figures}
 
 
 def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:

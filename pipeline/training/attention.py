@@ -15,6 +15,7 @@ from transformers import AttentionInterface
 
 # A name with "flash" in it makes Transformers look for a kernel on the hub.
 FLASH, CUDNN = "packed_varlen", "packed_cudnn"
+ROOM = 4096  # tokens: no kernel visits them, and 80 ms of planning are saved for each number of tokens
 CUDNN_HEAD = 128  # the largest that cuDNN's backward pass takes on Hopper
 
 
@@ -80,11 +81,11 @@ def cudnn(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """cuDNN's, which plans its kernels for each number of tokens and conversations."""
+    """cuDNN's, which plans its kernels for each number of conversations and, going back, of tokens that have room."""
+    tokens = query.shape[0]
+    room = ROOM - tokens % ROOM  # never none, which would be compiled apart
     output, _stats = torch.ops.cudnn.sdpa_fwd(
-        query.contiguous(),
-        key.contiguous(),
-        value.contiguous(),
+        *(torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, room)).contiguous() for tensor in (query, key, value)),
         scale,
         is_causal=True,
         window_left=-1 if window is None else window,
@@ -94,7 +95,7 @@ def cudnn(
         max_seqlen_kv=longest,
         return_lse=True,
     )
-    return output
+    return output[:tokens]
 
 
 def register(name: str) -> None:

@@ -17,6 +17,11 @@ from pipeline.training.interruption import began
 LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
 
 
+def busy_after(control: TrainerControl) -> bool:
+    """Whether something else than the next update follows the present one."""
+    return control.should_log or control.should_evaluate or control.should_save or control.should_training_stop
+
+
 class Meter(TrainerCallback, ExportableState):
     """Time and memory over all parts of an interrupted run, and the loss that no log line has shown yet.
 
@@ -98,7 +103,9 @@ class Meter(TrainerCallback, ExportableState):
         self.update_began, self.tokens = time.monotonic(), int(state.num_input_tokens_seen)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ends it; the gradient's norm has been waited for."""
+        """Ends it; where something follows that is none of its, with all that the GPU has been given to do."""
+        if torch.cuda.is_initialized() and busy_after(control):
+            torch.cuda.synchronize()
         now = time.monotonic()
         self.updates += 1
         if self.startup is None:

@@ -154,7 +154,7 @@ class Job:
             )
         set_seed(settings.seed)  # an adapter starts from random matrices, also in a sweep's second job
         tokenizer = load_tokenizer(model_settings)
-        layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_shapes)
+        layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_counts)
         with first_goes_first():
             splits = {
                 "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated),

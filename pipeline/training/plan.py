@@ -48,8 +48,8 @@ class Plan:
     reasons: tuple[str, ...]
 
     @property
-    def few_shapes(self) -> bool:
-        """Whether kernels are planned for each length of a packed row."""
+    def few_counts(self) -> bool:
+        """Whether kernels are planned for each number of conversations in a packed row."""
         return self.attention == CUDNN
 
     def __str__(self) -> str:

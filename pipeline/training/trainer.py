@@ -4,7 +4,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from peft import PeftModel
@@ -14,7 +14,7 @@ from trl import SFTTrainer
 from pipeline.errors import UserError
 from pipeline.launch import rank
 from pipeline.training import sharding
-from pipeline.training.callbacks import EarlyStopping, Meter, diverged
+from pipeline.training.callbacks import EarlyStopping, Meter, busy_after, diverged
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
 from pipeline.training.lora import forget, without_adapter
@@ -22,6 +22,14 @@ from pipeline.training.processes import wait
 from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
 Callback = TypeVar("Callback", bound=TrainerCallback)
+
+
+class Unchecked(NamedTuple):
+    """What shows whether an update is broken, on its way from the GPU."""
+
+    step: int
+    figures: torch.Tensor  # sum of losses since the last log line, gradient norm
+    arrived: torch.cuda.Event | None  # None on a CPU, where they are there
 
 
 class Trainer(SFTTrainer):
@@ -65,6 +73,7 @@ class Trainer(SFTTrainer):
         self.libraries = libraries
         self.sharded = sharded
         self.begun = False
+        self.unchecked: Unchecked | None = None
 
     @property
     def row_tokens(self) -> int:
@@ -277,12 +286,43 @@ class Trainer(SFTTrainer):
             return {}
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Runs before each update, so that nothing is learnt from a broken gradient."""
+        """Runs before each update, so that nothing is learnt from a broken gradient.
+
+        To wait for the figures here would leave the GPU without work. An optimizer that can is told to leave a broken
+        update out, and the figures are looked at before the next one, a log line or a checkpoint.
+        """
+        self.check_update()
         grad_norm = super()._get_grad_norm(model, grad_norm)
-        loss, norm = float(self._tr_loss), float(grad_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            self._refuse(f"loss {loss:.4g}, gradient norm {norm:.4g}", self.state.global_step + 1)
+        figures = torch.stack([self._tr_loss.float(), grad_norm.float()])
+        told = figures.to("cpu", non_blocking=True)
+        self.unchecked = Unchecked(self.state.global_step + 1, told, torch.cuda.Event() if figures.is_cuda else None)
+        optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # Accelerate's wrapper around it
+        if self.unchecked.arrived is None or self.sharded or not getattr(optimizer, "_step_supports_amp_scaling", None):
+            self.check_update()
+        else:
+            self.unchecked.arrived.record()
+            optimizer.found_inf = (~figures.isfinite()).any().float()
         return grad_norm
+
+    def check_update(self) -> None:
+        """Waits for the newest update's loss and gradient norm.
+
+        Raises:
+            UserError: they are broken.
+        """
+        if self.unchecked is None:
+            return
+        if self.unchecked.arrived is not None:
+            self.unchecked.arrived.synchronize()
+        loss, norm = self.unchecked.figures.tolist()
+        step, self.unchecked = self.unchecked.step, None
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._refuse(f"loss {loss:.4g}, gradient norm {norm:.4g}", step)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if busy_after(self.control):
+            self.check_update()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if not all(p.isfinite().all() for p in self.trained_model.parameters() if p.requires_grad):

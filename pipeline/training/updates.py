@@ -21,7 +21,7 @@ class Layout:
     rows: int  # conversations at once; packed, as many tokens as so many of full length have
     packed: bool  # end to end in one row, each attending to itself alone; else a padded row each
     max_length: int  # tokens of the longest conversation
-    few_shapes: bool = False  # packed rows are filled up to few lengths, for kernels that are planned for each
+    few_counts: bool = False  # a packed row has a multiple of 16 of them, for kernels planned for each number
 
     @property
     def capacity(self) -> int:
@@ -153,17 +153,17 @@ class Conversations(Dataset[dict[str, Any]]):
     def one_row(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> dict[str, Any]:
         """All conversations in one row: `input_ids`, `labels`, `position_ids` of shape (1, tokens).
 
-        Positions start anew with each; `cu_seq_lens_*` has where each begins and, last, the row's end. Up to a length
-        that kernels take well, padding is one conversation more, without a label.
+        Positions start anew with each; `cu_seq_lens_*` has where each begins and, last, the row's end. Up to a multiple
+        of 64, which kernels take well, padding is one conversation more, without a label.
         """
         lengths = [len(row) for row in ids]
-        padding = -sum(lengths) % granularity(sum(lengths), self.layout.few_shapes)
+        padding = -sum(lengths) % 64
         if padding:
             ids = [*ids, torch.full((padding,), self.pad_token_id)]
             labels = [*labels, torch.full((padding,), IGNORED)]
             lengths.append(padding)
         starts = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
-        if self.layout.few_shapes:  # conversations without a token, up to a multiple of 16
+        if self.layout.few_counts:  # conversations without a token, up to a multiple of 16
             starts = torch.nn.functional.pad(starts, (0, -len(lengths) % 16), value=int(starts[-1]))
         longest = max(self.layout.max_length, padding)
         return {
@@ -175,11 +175,6 @@ class Conversations(Dataset[dict[str, Any]]):
             "max_length_q": longest,
             "max_length_k": longest,
         }
-
-
-def granularity(tokens: int, few_shapes: bool) -> int:
-    """What the length of a packed row is a multiple of: 64, or of few shapes a 16th to a 32nd of its length."""
-    return max(64, 2 ** (tokens.bit_length() - 5)) if few_shapes else 64
 
 
 class UpdateLoader(DataLoader):

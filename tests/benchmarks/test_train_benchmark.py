@@ -79,6 +79,13 @@ def test_a_run_that_is_there_is_not_repeated(
     assert begun == ["limit", "ours-8"]
 
 
+def test_ours_is_measured_again_when_its_code_has_changed(bench: train.Bench, keep: Callable[..., None]) -> None:
+    keep("ours", code=train.code())
+    keep("ours-8", code="another")
+    keep("trl-best")
+    assert [bench.result(name) is None for name in ("ours", "ours-8", "trl-best")] == [False, True, False]
+
+
 def test_none_is_begun_that_would_hardly_end(
     bench: train.Bench,
     keep: Callable[..., None],
@@ -105,7 +112,7 @@ def test_a_run_that_was_cut_off_is_begun_again_unless_it_had_all_the_time(
 
 def test_another_card_is_refused(bench: train.Bench) -> None:
     train.check_setup(bench, SETUP)
-    train.check_setup(bench, SETUP)
+    train.check_setup(bench, {**SETUP, "cards": 4})
     with pytest.raises(SystemExit, match="another card"):
         train.check_setup(bench, {**SETUP, "card": "NVIDIA L4"})
 

@@ -85,7 +85,7 @@ def ours(
         model.gradient_checkpointing_enable()
     if compiled:
         compile_layers(model)
-    return learn(model, conversations(packed, plan.few_shapes, rows))
+    return learn(model, conversations(packed, plan.few_counts, rows))
 
 
 def compare(found: Learnt, wanted: Learnt, loss: float, gradient: float, title: str) -> None:

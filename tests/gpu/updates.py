@@ -17,7 +17,7 @@ ROWS = 24
 Learnt = tuple[float, dict[str, torch.Tensor]]
 
 
-def conversations(packed: bool, few_shapes: bool = False, rows: int = ROWS) -> Any:
+def conversations(packed: bool, few_counts: bool = False, rows: int = ROWS) -> Any:
     """The first of the starter's chats, tokenized, with the assistant's part to learn."""
     import json
 
@@ -31,7 +31,7 @@ def conversations(packed: bool, few_shapes: bool = False, rows: int = ROWS) -> A
         chats = [json.loads(next(file))["messages"] for _ in range(ROWS)]
     encoded = [encode(tokenizer, chat, 256) for chat in chats]
     labels = [[i if said else IGNORED for i, said in zip(*pair, strict=True)] for pair in encoded]
-    layout = Layout(rows, packed, 256, few_shapes)
+    layout = Layout(rows, packed, 256, few_counts)
     return Conversations({"input_ids": [ids for ids, _ in encoded], "labels": labels}, layout, tokenizer.pad_token_id)
 
 

@@ -109,7 +109,7 @@ def test_compiled_layers_learn_the_same_at_any_length() -> None:
     learn_from_supervised(model.get_base_model())
     fuse(model)
     compile_layers(model)
-    for layout in (Layout(8, True, 64), Layout(1, True, 64), Layout(8, True, 64, few_shapes=True)):
+    for layout in (Layout(8, True, 64), Layout(1, True, 64), Layout(8, True, 64, few_counts=True)):
         ours, our_gradients = learn(model, layout)
         assert ours == pytest.approx(loss, rel=1e-5)
         for name, gradient in gradients.items():

@@ -35,7 +35,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
 
 def test_a_cpu_takes_trl_and_padded_rows(config: Config) -> None:
     chosen = choose(config.train, config.model, None, 64)
-    assert (chosen.engine, chosen.attention, chosen.packing, chosen.few_shapes) == ("trl", "sdpa", False, False)
+    assert (chosen.engine, chosen.attention, chosen.packing, chosen.few_counts) == ("trl", "sdpa", False, False)
     assert str(chosen).startswith("plan:\n  engine trl: there is no GPU\n")
 
 

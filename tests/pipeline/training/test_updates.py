@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.training.updates import IGNORED, Conversations, Layout, MicroBatch, Updates, balanced, granularity
+from pipeline.training.updates import IGNORED, Conversations, Layout, MicroBatch, Updates, balanced
 
 PADDED, PACKED = (Layout(rows=4, packed=packed, max_length=64) for packed in (False, True))
-LAYOUTS = [PADDED, PACKED, replace(PACKED, few_shapes=True)]
+LAYOUTS = [PADDED, PACKED, replace(PACKED, few_counts=True)]
 
 
 @pytest.fixture(scope="module")
@@ -100,25 +100,10 @@ def test_a_packed_row_says_where_each_conversation_begins(rows: Any, layout: Lay
     assert starts[0] == 0
     assert starts[-1] == length
     assert starts == sorted(starts)
-    assert length % granularity(1, False) == 0
+    assert length % 64 == 0
+    assert not layout.few_counts or len(starts) % 16 == 1
     for start, row in zip(starts, part.rows, strict=False):
         end = start + conversations.lengths[row]
         assert torch.equal(batch["input_ids"][0, start:end], conversations.ids[row])
         assert batch["position_ids"][0, start:end].tolist() == list(range(end - start))
     assert max(b - a for a, b in itertools.pairwise(starts)) <= batch["max_length_q"]
-
-
-def test_few_shapes_are_few(rows: Any) -> None:
-    shapes = {-(-tokens // granularity(tokens, True)) * granularity(tokens, True) for tokens in range(16384, 32768)}
-    assert len(shapes) == 17
-    assert granularity(30_000, True) / 30_000 < 0.07
-
-
-def test_a_process_without_a_conversation_still_takes_its_step(rows: Any) -> None:
-    conversations = Conversations(rows, PACKED, 0)
-    (part,) = conversations.split([7], process=1, processes=2)
-    batch = conversations[part]
-    assert part.rows == []
-    assert len(batch["targets"]) == 0
-    assert batch["input_ids"].numel()
-    assert batch["num_items_in_batch"] == conversations.supervised[7]
