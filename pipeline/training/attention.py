@@ -84,24 +84,55 @@ def cudnn(
     """cuDNN's, which plans its kernels for each number of conversations and, going back, of tokens that have room."""
     tokens = query.shape[0]
     room = ROOM - tokens % ROOM  # never none, which would be compiled apart
-    output, _stats = torch.ops.cudnn.sdpa_fwd(
-        *(torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, room)).contiguous() for tensor in (query, key, value)),
-        scale,
-        is_causal=True,
-        window_left=-1 if window is None else window,
-        cu_seqlens_q=starts,
-        cu_seqlens_kv=starts,
-        max_seqlen_q=longest,
-        max_seqlen_kv=longest,
-        return_lse=True,
-    )
+    roomy = (torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, room)).contiguous() for tensor in (query, key, value))
+    output: Any = Cudnn.apply(*roomy, starts, tokens, longest, scale, -1 if window is None else window)
     return output[:tokens]
+
+
+class Cudnn(torch.autograd.Function):
+    """cuDNN's two operators. Its own derivative of the first one does not allow for room behind the tokens."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        starts: torch.Tensor,
+        tokens: int,
+        longest: int,
+        scale: float,
+        window: int,
+    ) -> torch.Tensor:
+        """For query, key and value of shape (tokens and room, heads, head size)."""
+        ctx.settings = {
+            "attn_scale": scale,
+            "is_causal": True,
+            "window_left": window,
+            "cu_seqlens_q": starts,
+            "cu_seqlens_kv": starts,
+            "max_seqlen_q": longest,
+            "max_seqlen_kv": longest,
+        }
+        output, sums = torch.ops.cudnn.sdpa_fwd(query, key, value, return_lse=True, **ctx.settings)
+        ctx.tokens = tokens
+        ctx.save_for_backward(query, key, value, output, sums)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grown: torch.Tensor) -> tuple[Any, ...]:
+        """In the order of `forward`'s arguments."""
+        query, key, value, output, sums = ctx.saved_tensors
+        starts, longest = ctx.settings["cu_seqlens_q"], ctx.settings["max_seqlen_q"]
+        padded = torch.ops.cudnn._packed_lse_to_padded(sums[: ctx.tokens, :, 0], starts, longest)
+        return *torch.ops.cudnn.sdpa_bwd(grown, query, key, value, output, padded, **ctx.settings), *[None] * 5
 
 
 def register(name: str) -> None:
     """Makes one of the two known to Transformers, as a model's attention implementation."""
     if name == CUDNN:
-        importlib.import_module("cudnn.sdpa.fwd.torch_op")  # registers torch.ops.cudnn
+        for module in ("fwd.torch_op", "packed_lse"):  # which register torch.ops.cudnn
+            importlib.import_module(f"cudnn.sdpa.{module}")
     AttentionInterface.register(name, partial(attend, kernel={FLASH: flash, CUDNN: cudnn}[name]))
 
 
