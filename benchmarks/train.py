@@ -75,7 +75,7 @@ RUNS: dict[str, Ours | Peer] = {
     ),
     "ours-lean-4bit": Ours(
         "the same on a base in 4 bit",
-        ("train=qlora", "model.load_in_4bit=true", "train.effective_batch=8", *LEAN),
+        ("train=qlora", "model.load_in_4bit=true", "train.effective_batch=8", *LEAN, *COMPILED),
         ("GPU", "bitsandbytes"),
     ),
     "ours-flash": Ours("ours with PyTorch's own attention", (*LARGE, "train.attention=flash"), ("GPU",), 40),

@@ -172,7 +172,10 @@ class Job:
             eval_dataset=splits["validation"],
             processing_class=tokenizer,
             callbacks=callbacks,
-            conversations={name: Conversations(rows, layout, tokenizer.pad_token_id) for name, rows in splits.items()},
+            conversations={
+                name: Conversations(rows.with_format("numpy")[:], layout, tokenizer.pad_token_id)  # else row by row
+                for name, rows in splits.items()
+            },
             update_size=settings.update_size,
             eval_rows=settings.eval_batch_size,
             save_total_limit=settings.save_total_limit,

@@ -102,7 +102,7 @@ class Conversations(Dataset[dict[str, Any]]):
     """Tokenized conversations, read as the tensors of a micro-batch."""
 
     def __init__(self, rows: Any, layout: Layout, pad_token_id: int) -> None:
-        """From a datasets.Dataset with `input_ids` and `labels`."""
+        """From a mapping with the token ids of each as `input_ids` and their `labels`."""
         self.ids = [torch.tensor(ids) for ids in rows["input_ids"]]
         self.labels = [torch.tensor(labels) for labels in rows["labels"]]
         for labels in self.labels:
