@@ -4,75 +4,68 @@
         for piece in engine.stream("starter-m-Q8_0", [{"role": "user", "content": "Hello"}], Sampling()):
             print(piece.text, end="")
 
-One worker thread owns llama.cpp: it takes the requests in the order in which they came, whichever model they want, and
-loads models as they are asked for. So nothing here needs a lock, a slow reader holds nobody up, and each answer is what
-its user would have got alone. Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one
-token.
+One worker thread owns llama.cpp. It takes the requests in the order in which they came, several at once (see batch.py),
+and loads models as they are asked for. So nothing here needs a lock but a counter, and a slow reader holds nobody up.
+Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one step.
 """
 
 import asyncio
-import codecs
 import queue
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from typing import Literal, Self
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Self
 
-from serve.errors import RequestError, UserError
+from serve.answer import Piece, Turn
+from serve.batch import Batch
+from serve.errors import Busy, RequestError, UserError
 from serve.limits import Message, Sampling, check_request
 from serve.llama import LlamaModel
 from serve.models import Model
 from serve.settings import Settings
 
 STOPPING = "The server is stopping."
-
-Finish = Literal["stop", "length"]
+SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The next bit of an answer, and how far the answer has come."""
+class Load:
+    """How busy the engine is."""
 
-    text: str  # whole characters only; may be empty
-    tokens: int  # generated so far
-    seconds: float  # since the request's turn came, prompt included
-    generating: float  # seconds since the first token
-    finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Speed of the generation alone, without the prompt; 0 until there are two tokens."""
-        return (self.tokens - 1) / self.generating if self.generating else 0.0
-
-
-class _Cancelled(Exception):
-    """Whoever asked has gone or has pressed stop."""
-
-
-@dataclass
-class _Request:
-    model: str
-    messages: Sequence[Message]
-    sampling: Sampling
-    deliver: Callable[[Piece | Exception], None]
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    answering: int
+    waiting: int
 
 
 class Engine:
     """Models and the worker that runs them. Close it, or use it as a context manager."""
 
-    def __init__(self, models: Mapping[str, Model], settings: Settings) -> None:
-        """Load the model to begin with and start the worker. Raises UserError if it cannot be loaded."""
+    def __init__(
+        self, models: Mapping[str, Model], settings: Settings, observe: Callable[[Turn, Piece], None] | None = None
+    ) -> None:
+        """Load the model to begin with and start the worker.
+
+        Args:
+            models: by name.
+            settings: limits and sizes.
+            observe: told of each answer's first and last piece, by the worker.
+
+        Raises UserError if the first model cannot be loaded.
+        """
         self.models = models
         self.default = self._default(settings.model)
         self._settings = settings
-        self._loaded: OrderedDict[str, LlamaModel] = OrderedDict()  # the one used last stands last
-        self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._observe = observe
+        self._loaded: OrderedDict[str, Batch] = OrderedDict()  # the one used last stands last
+        self._inbox: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
+        self._waiting: deque[Turn] = deque()
+        self._open = 0  # turns that have been taken in and have not ended
+        self._lock = threading.Lock()  # for that number
+        self._seconds = SECONDS_GUESSED  # that answers take lately
         self._closing = threading.Event()
-        self._load(self.default)
+        self._batch(self.default)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
 
@@ -83,18 +76,19 @@ class Engine:
         self.close()
 
     def close(self, timeout: float = 5) -> None:
-        """Stop within a token, tell those who wait, free the models. Waits up to `timeout` seconds."""
+        """Stop within a step, tell those who wait, free the models. Waits up to `timeout` seconds."""
         self._closing.set()
-        self._requests.put(None)
+        self._inbox.put(None)
         self._worker.join(timeout)
 
     def stream(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Iterator[Piece]:
         """Yield the answer piece by piece; the last piece has `finish` set.
 
-        Raises RequestError for a request out of bounds, longer than the context, or cut off by `close`.
+        Raises RequestError for a request out of bounds, longer than the context, or cut off by `close`; Busy, which is
+        one, when too many wait.
         """
         pieces: queue.SimpleQueue[Piece | Exception] = queue.SimpleQueue()
-        request = self._submit(model, messages, sampling, pieces.put)
+        turn = self._submit(model, messages, sampling, pieces.put)
         try:
             while True:
                 piece = _unwrap(pieces.get())
@@ -102,7 +96,7 @@ class Engine:
                 if piece.finish:
                     return
         finally:
-            request.cancelled.set()
+            turn.cancelled.set()
 
     async def astream(self, model: str, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[Piece]:
         """The same as `stream` for an event loop."""
@@ -113,7 +107,7 @@ class Engine:
             with suppress(RuntimeError):  # the loop has ended, and with it whoever was listening
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        request = self._submit(model, messages, sampling, deliver)
+        turn = self._submit(model, messages, sampling, deliver)
         try:
             while True:
                 piece = _unwrap(await pieces.get())
@@ -121,7 +115,12 @@ class Engine:
                 if piece.finish:
                     return
         finally:
-            request.cancelled.set()
+            turn.cancelled.set()
+
+    def load(self) -> Load:
+        """How busy the engine is at this moment."""
+        answering = sum(len(batch.active) for batch in list(self._loaded.values()))
+        return Load(answering, max(self._open - answering, 0))
 
     def _default(self, wanted: str) -> str:
         if wanted and wanted not in self.models:
@@ -134,69 +133,104 @@ class Engine:
         messages: Sequence[Message],
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
-    ) -> _Request:
+    ) -> Turn:
         check_request(model, messages, sampling, self.models, self._settings)
         if self._closing.is_set():
             raise RequestError(STOPPING)
-        request = _Request(model, messages, sampling, deliver)
-        self._requests.put(request)
-        return request
+        with self._lock:
+            waiting = self._open - self._settings.slots
+            if waiting >= self._settings.queue:
+                raise Busy(waiting, self._seconds * (waiting + 1) / self._settings.slots)
+            self._open += 1
+        turn = Turn(model, messages, sampling, deliver)
+        self._inbox.put(turn)
+        return turn
 
     def _work(self) -> None:
-        """The worker: one request after another until the engine closes."""
-        while (request := self._requests.get()) is not None and not self._closing.is_set():
-            self._serve(request)
-        while request is not None:  # those still waiting; close() put a None behind them
-            request.deliver(RequestError(STOPPING))
-            request = self._requests.get()
-        while self._loaded:
-            self._loaded.popitem()[1].close()
+        """The worker: step after step until the engine closes."""
+        while self._receive():
+            self._admit()
+            for batch in list(self._loaded.values()):
+                self._step(batch)
+        for batch in self._loaded.values():
+            for turn in batch.close():
+                self._end(turn, RequestError(STOPPING))
+        self._loaded.clear()
+        while self._waiting:
+            self._end(self._waiting.popleft(), RequestError(STOPPING))
 
-    def _serve(self, request: _Request) -> None:
-        """Answer one request; whatever goes wrong is its user's to hear, and the worker goes on."""
+    def _receive(self) -> bool:
+        """Take in what was asked, and wait for it where there is nothing else to do; False when the engine closes."""
+        idle = not self._waiting and not any(batch.active for batch in self._loaded.values())
+        with suppress(queue.Empty):
+            while True:
+                turn = self._inbox.get(block=idle)
+                idle = False
+                if turn is not None:
+                    self._waiting.append(turn)
+        return not self._closing.is_set()
+
+    def _admit(self) -> None:
+        """Begin what waits, in order, as far as there is room."""
+        while self._waiting:
+            turn = self._waiting[0]
+            try:
+                if not turn.cancelled.is_set() and not self._begin(turn):
+                    return
+                if turn.cancelled.is_set():
+                    self._end(turn)
+            except UserError as error:  # the model's file was whole when the server started and is not now
+                self._end(turn, RequestError(str(error)))
+            except Exception as error:
+                self._end(turn, error)
+            self._waiting.popleft()
+
+    def _begin(self, turn: Turn) -> bool:
+        batch = self._batch(turn.model)
+        if batch is None:
+            return False
+        if not turn.prompt:
+            turn.prepare(batch.model, self._settings.overflow == "drop")
+        return batch.begin(turn)
+
+    def _step(self, batch: Batch) -> None:
+        """One step for one model; whatever goes wrong is its users' to hear, and the worker goes on."""
+        before = [stream.turn for stream in batch.active if stream.turn]
         try:
-            self._check(request)
-            self._answer(request)
-        except _Cancelled:
-            pass
-        except UserError as error:  # the model's file was whole when the server started and is not now
-            request.deliver(RequestError(str(error)))
+            batch.step()
         except Exception as error:
-            request.deliver(error)
+            name = next(name for name, loaded in self._loaded.items() if loaded is batch)
+            del self._loaded[name]  # with whatever state it is in
+            for turn in batch.close():
+                self._end(turn, error)
+            return
+        for turn in before:
+            if turn.finished or turn.cancelled.is_set():
+                self._end(turn)
 
-    def _answer(self, request: _Request) -> None:
-        started = time.monotonic()
-        model = self._load(request.model)
-        prompt = model.prompt(request.messages)
-        for _ in model.prefill(prompt):
-            self._check(request)
+    def _end(self, turn: Turn, error: Exception | None = None) -> None:
+        """Count a turn out, and tell its user what went wrong."""
+        with self._lock:
+            self._open -= 1
+        if error is not None:
+            turn.deliver(error)
+        elif turn.finished:
+            self._seconds += 0.2 * (time.monotonic() - turn.began - self._seconds)
 
-        # A character's bytes may come in several tokens; bytes that never make a character are dropped.
-        characters = codecs.getincrementaldecoder("utf-8")("ignore")
-        limit = min(request.sampling.max_tokens, model.context - len(prompt))
-        tokens, first, now = 0, 0.0, time.monotonic()
-        with closing(model.generate(request.sampling, limit)) as generated:
-            for token in generated:
-                self._check(request)
-                now = time.monotonic()
-                tokens, first = tokens + 1, first or now
-                request.deliver(Piece(characters.decode(model.piece(token)), tokens, now - started, now - first))
-        finish: Finish = "length" if tokens == limit else "stop"
-        request.deliver(Piece("", tokens, now - started, now - (first or now), finish))
+    def _batch(self, name: str) -> Batch | None:
+        """The model, loaded if it is not; None while another one must stay for the answers that it is giving.
 
-    def _check(self, request: _Request) -> None:
-        """Called between any two steps of llama.cpp: end a request that nobody wants any more."""
-        if self._closing.is_set():
-            raise RequestError(STOPPING)
-        if request.cancelled.is_set():
-            raise _Cancelled
-
-    def _load(self, name: str) -> LlamaModel:
-        """The model, loaded if it is not; beyond the number kept, the one unused for longest goes first."""
+        Beyond the number kept, the one unused for longest goes first.
+        """
         if name not in self._loaded:
             while len(self._loaded) >= self._settings.loaded:
-                self._loaded.popitem(last=False)[1].close()
-            self._loaded[name] = LlamaModel(self.models[name].path, self._settings.context, self._settings.threads)
+                unused = next((other for other, batch in self._loaded.items() if not batch.active), None)
+                if unused is None:
+                    return None
+                self._loaded.pop(unused).close()
+            settings = self._settings
+            model = LlamaModel(self.models[name].path, settings.context, settings.threads, settings.slots)
+            self._loaded[name] = Batch(model, settings.aside << 20)
         self._loaded.move_to_end(name)
         return self._loaded[name]
 

@@ -7,3 +7,12 @@ class UserError(Exception):
 
 class RequestError(Exception):
     """One request cannot be answered; the server goes on. The text is for the person who asked."""
+
+
+class Busy(RequestError):
+    """Too many wait already."""
+
+    def __init__(self, waiting: int, seconds: float) -> None:
+        """With how many wait, and in how many seconds there should be room."""
+        self.seconds = max(1, round(seconds))
+        super().__init__(f"The queue is full ({waiting} wait): try again in {self.seconds} s.")

@@ -8,6 +8,8 @@ from typing import Any, Literal, TypedDict
 from serve.errors import RequestError
 from serve.settings import Settings
 
+MAX_STOPS, MAX_STOP = 4, 100  # texts that end an answer, and the characters of each
+
 
 class Message(TypedDict):
     """One turn of a conversation."""
@@ -23,6 +25,10 @@ class Sampling:
     max_tokens: int = 256
     temperature: float = 0.7  # 0: always the likeliest token
     seed: int | None = None  # None: another answer each time
+    top_p: float = 0.95  # of the likeliest tokens, as many as have this probability together
+    frequency_penalty: float = 0.0  # for each time that a token has come before
+    presence_penalty: float = 0.0  # for a token that has come before
+    stop: tuple[str, ...] = ()  # texts before which the answer ends
 
 
 def check_request(
@@ -38,6 +44,11 @@ def check_request(
     _check_number("temperature", sampling.temperature, 0, settings.temperature_max)
     if sampling.seed is not None:
         _check_number("seed", sampling.seed, 0, 2**32 - 2, whole=True)
+    _check_number("top_p", sampling.top_p, 0, 1)
+    _check_number("frequency penalty", sampling.frequency_penalty, -2, 2)
+    _check_number("presence penalty", sampling.presence_penalty, -2, 2)
+    if len(sampling.stop) > MAX_STOPS or not all(isinstance(s, str) and 0 < len(s) <= MAX_STOP for s in sampling.stop):
+        raise RequestError(f"At most {MAX_STOPS} texts of 1 to {MAX_STOP} characters can end an answer.")
     if len(messages) > settings.max_messages:
         raise RequestError(
             f"The conversation has {len(messages)} messages, more than the {settings.max_messages} allowed: start anew."

@@ -1,13 +1,13 @@
-"""One GGUF model in llama.cpp: load, render a conversation, generate. Not for two threads at once.
+"""One GGUF model in llama.cpp: load, render a conversation, decode, draw tokens. Not for two threads at once.
 
-It goes below llama-cpp-python's `Llama`, which keeps the last conversation's state and hides the steps between tokens.
+It goes below llama-cpp-python's `Llama`, which keeps one conversation's state and hides the steps between tokens.
 """
 
 import ctypes
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import jinja2
 import llama_cpp
@@ -16,8 +16,10 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from serve.errors import RequestError, UserError
 from serve.limits import Message, Sampling
 
-PREFILL_CHUNK = 64  # tokens of a prompt decoded at a time: a cancel waits for one chunk at most
-TOP_K, TOP_P, MIN_P = 40, 0.95, 0.05  # llama.cpp's own defaults; they act above temperature 0
+BATCH = 256  # tokens decoded at a time at most
+TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 0
+ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
+PENALTY_WINDOW = 256  # tokens back that frequency and presence are counted over
 RANDOM_SEED = llama_cpp.LLAMA_DEFAULT_SEED  # llama.cpp's word for "draw a seed"
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
@@ -59,11 +61,37 @@ def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_m
     return model
 
 
-class LlamaModel:
-    """A model's weights and one context over them."""
+def without_oldest(messages: Sequence[Message]) -> list[Message]:
+    """Less the oldest question and its answer; empty where the last question stands alone."""
+    questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    if len(questions) < 2:
+        return []
+    return [*messages[: questions[0]], *messages[questions[1] :]]
 
-    def __init__(self, path: Path, context: int, threads: int) -> None:
-        """Load the model for up to `context` tokens of prompt and answer, or as many as it was trained for.
+
+State = ctypes.Array[ctypes.c_uint8]
+
+
+class Entry(NamedTuple):
+    """A token to decode."""
+
+    token: int
+    position: int
+    stream: int
+    drawn_from: bool  # whether a token is to be drawn after it
+
+
+class LlamaModel:
+    """A model's weights and one context over them, whose KV cache has a stream for each of several conversations."""
+
+    def __init__(self, path: Path, context: int, threads: int, streams: int = 1) -> None:
+        """Load the model.
+
+        Args:
+            path: a GGUF file.
+            context: tokens of one conversation, answer included; as many as the model was trained for at most.
+            threads: that compute.
+            streams: conversations of that length in the KV cache.
 
         Raises UserError for a file that cannot be loaded or has no chat template.
         """
@@ -72,12 +100,23 @@ class LlamaModel:
             stack.callback(llama_cpp.llama_model_free, self._model)
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
+            self.streams = streams
             self._formatter = self._chat_template(path)
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
-                raise UserError(f"no memory for {self.context} tokens of context with {path}: lower SERVE_CONTEXT")
+                raise UserError(
+                    f"no memory for {streams} x {self.context} tokens with {path}: lower SERVE_SLOTS or SERVE_CONTEXT"
+                )
             stack.callback(llama_cpp.llama_free, self._context)
+            self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+            stack.callback(llama_cpp.llama_batch_free, self._batch)
+            self._memory = llama_cpp.llama_get_memory(self._context)
             self._resources = stack.pop_all()
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether a conversation can lose its end: not where one state stands for all of it."""
+        return not (llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model))
 
     def __enter__(self) -> Self:
         return self
@@ -89,17 +128,21 @@ class LlamaModel:
         """Free the context and the weights; a second call does nothing."""
         self._resources.close()
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], drop_oldest: bool = False) -> list[int]:
         """The conversation as token ids, ready for the assistant's answer.
 
-        No BOS is added: the chat template writes the one that it wants, as it did in training. Raises RequestError for
-        a conversation that the template refuses or that leaves no room for an answer.
+        No BOS is added: the chat template writes the one that it wants, as it did in training.
+
+        Args:
+            messages: the conversation.
+            drop_oldest: leave out its oldest turns where it is too long, though not the system prompt.
+
+        Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
         """
-        try:
-            text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
-        except (ValueError, jinja2.TemplateError) as error:
-            raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
-        tokens = self._tokenize(text.encode(errors="replace"))
+        tokens = self._render(messages)
+        while drop_oldest and len(tokens) >= self.context * ROOM_KEPT and len(shorter := without_oldest(messages)):
+            messages = shorter
+            tokens = self._render(messages)
         if len(tokens) >= self.context:
             raise RequestError(
                 f"The conversation takes {len(tokens)} tokens, and the model's context holds {self.context} with the"
@@ -107,28 +150,46 @@ class LlamaModel:
             )
         return tokens
 
-    def prefill(self, prompt: Sequence[int]) -> Generator[int]:
-        """Decode the prompt; yields the number of tokens done after each chunk, so that the caller may stop there."""
-        # Nothing is kept of the request before: reusing its state could change the last bits of the logits, and an
-        # answer is to depend on its own conversation alone.
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        for start in range(0, len(prompt), PREFILL_CHUNK):
-            chunk = prompt[start : start + PREFILL_CHUNK]
-            self._decode(chunk)
-            yield start + len(chunk)
+    def _render(self, messages: Sequence[Message]) -> list[int]:
+        try:
+            text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
+        except (ValueError, jinja2.TemplateError) as error:
+            raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
+        return self._tokenize(text.encode(errors="replace"))
 
-    def generate(self, sampling: Sampling, limit: int) -> Generator[int]:
-        """Yield up to `limit` token ids after a prefill; ends before an end-of-turn token.
+    def decode(self, entries: Sequence[Entry]) -> None:
+        """Put up to BATCH tokens through the model, each after those that its stream of the KV cache holds."""
+        batch = self._batch
+        batch.n_tokens = len(entries)
+        for i, entry in enumerate(entries):
+            batch.token[i], batch.pos[i], batch.logits[i] = entry.token, entry.position, entry.drawn_from
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, entry.stream
+        status = llama_cpp.llama_decode(self._context, batch)
+        if status != 0:
+            raise RuntimeError(f"llama_decode returned {status}")
 
-        Nothing runs between two `next` calls: dropping the iterator stops the generation.
-        """
-        with closing(_Sampler(sampling)) as sampler:
-            for _ in range(limit):
-                token = llama_cpp.llama_sampler_sample(sampler.chain, self._context, -1)
-                if llama_cpp.llama_vocab_is_eog(self._vocab, token):
-                    return
-                yield token
-                self._decode([token])
+    def draw(self, sampler: "Sampler", index: int) -> int:
+        """The token that follows entry `index` of the batch decoded last."""
+        return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model ends its turn with this token."""
+        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+
+    def forget(self, stream: int, start: int = 0) -> None:
+        """Drop what a stream of the KV cache holds from position `start` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, stream, start, -1)
+
+    def save(self, stream: int) -> State:
+        """A copy of what a stream holds."""
+        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(self._context, stream))()
+        llama_cpp.llama_state_seq_get_data(self._context, state, len(state), stream)
+        return state
+
+    def restore(self, stream: int, state: State) -> None:
+        """Let a stream hold what was copied, in the place of what it holds."""
+        if not llama_cpp.llama_state_seq_set_data(self._context, state, len(state), stream):
+            raise RuntimeError("llama.cpp takes no state that it gave")
 
     def piece(self, token: int) -> bytes:
         """A token's text, which may be a part of a character; empty for special tokens."""
@@ -142,18 +203,15 @@ class LlamaModel:
         count = llama_cpp.llama_tokenize(self._vocab, text, len(text), tokens, room, False, True)
         return tokens[:count]
 
-    def _decode(self, tokens: Sequence[int]) -> None:
-        array = (llama_cpp.llama_token * len(tokens))(*tokens)
-        status = llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(array, len(tokens)))
-        if status != 0:
-            raise RuntimeError(f"llama_decode returned {status}")
-
     def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
         params = llama_cpp.llama_context_default_params()
-        params.n_ctx = self.context
-        params.n_batch = params.n_ubatch = PREFILL_CHUNK
+        params.n_ctx = self.streams * self.context
+        params.n_batch = params.n_ubatch = BATCH
         params.n_threads = params.n_threads_batch = threads
-        params.n_seq_max = 1
+        params.n_seq_max = self.streams
+        # Flash attention adds up in another order when an answer is alone: it would come out otherwise than in company.
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.swa_full = True  # else an earlier part of a conversation could not be gone back to
         return params
 
     def _chat_template(self, path: Path) -> Jinja2ChatFormatter:
@@ -174,7 +232,7 @@ class LlamaModel:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
 
 
-class _Sampler:
+class Sampler:
     """llama.cpp's chain of samplers for one answer."""
 
     def __init__(self, sampling: Sampling) -> None:
@@ -183,14 +241,20 @@ class _Sampler:
             llama_cpp.llama_sampler_chain_add(self.chain, sampler)
 
     def _samplers(self, sampling: Sampling) -> Iterator["llama_cpp.llama_sampler_p"]:
+        if sampling.frequency_penalty or sampling.presence_penalty:
+            penalties = (1.0, sampling.frequency_penalty, sampling.presence_penalty)
+            yield llama_cpp.llama_sampler_init_penalties(PENALTY_WINDOW, *penalties)
         if sampling.temperature == 0:
             yield llama_cpp.llama_sampler_init_greedy()
             return
         yield llama_cpp.llama_sampler_init_top_k(TOP_K)
-        yield llama_cpp.llama_sampler_init_top_p(TOP_P, 1)
+        yield llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1)
         yield llama_cpp.llama_sampler_init_min_p(MIN_P, 1)
         yield llama_cpp.llama_sampler_init_temp(sampling.temperature)
         yield llama_cpp.llama_sampler_init_dist(RANDOM_SEED if sampling.seed is None else sampling.seed)
 
     def close(self) -> None:
-        llama_cpp.llama_sampler_free(self.chain)
+        """Free it; a second call does nothing."""
+        if self.chain is not None:
+            llama_cpp.llama_sampler_free(self.chain)
+            self.chain = None

@@ -15,11 +15,12 @@ from serve.errors import UserError
 
 @dataclass(frozen=True)
 class About:
-    """What `--help` says of a setting, and the range of its values."""
+    """What `--help` says of a setting, and the values that it can have."""
 
     text: str
     low: float | None = None
     high: float | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Settings:
     model: Annotated[str, About("model picked at first; the first by name if unset")] = ""
     loaded: Annotated[int, About("models kept in memory at once, the others are loaded when asked", 1, 64)] = 1
     context: Annotated[int, About("tokens of prompt and answer, if the model can hold as many", 64, 1 << 20)] = 4096
+    slots: Annotated[int, About("answers given at once; each has room for a whole context", 1, 32)] = 4
+    overflow: Annotated[str, About("what becomes of a conversation beyond the context", choices=("refuse", "drop"))] = (
+        "refuse"
+    )
+    aside: Annotated[int, About("MiB of memory for conversations to go on with, beside one a slot", 0, 1 << 20)] = 256
     threads: Annotated[int, About("threads; the CPUs this process may use if unset", 1, 1024)] = field(
         default_factory=usable_cpus
     )
@@ -72,6 +78,8 @@ def describe() -> str:
 
 def _parse(name: str, text: str, kind: type, about: About) -> Any:
     """The value of one variable in its type and range. Raises UserError."""
+    if about.choices and text not in about.choices:
+        raise UserError(f"{name}={text}: must be {' or '.join(about.choices)}")
     try:
         value = kind(text)
         if about.low is not None and not about.low <= value <= about.high:  # NaN fails this comparison too

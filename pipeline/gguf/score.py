@@ -1,15 +1,16 @@
 """Loss of a GGUF on given tokens, and the speed at which it answers, both by the llama.cpp that serves."""
 
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import llama_cpp
 import numpy as np
 
 from pipeline.errors import UserError
+from serve.answer import Piece, Turn
+from serve.batch import Batch
 from serve.cpus import usable_cpus
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
@@ -44,13 +45,16 @@ def tokens_per_second(path: Path, prompts: Sequence[str], max_tokens: int) -> fl
     sampling = Sampling(max_tokens=max_tokens, temperature=0.0, seed=None)
     tokens, seconds = 0, 0.0
     try:
-        with LlamaModel(path, context=4096, threads=usable_cpus()) as model:
+        with closing(Batch(LlamaModel(path, context=4096, threads=usable_cpus()))) as batch:
             for prompt in prompts:
-                for _ in model.prefill(model.prompt([Message(role="user", content=prompt)])):
-                    pass
-                start = time.perf_counter()
-                tokens += sum(1 for _ in model.generate(sampling, max_tokens))
-                seconds += time.perf_counter() - start
+                pieces: list[Piece | Exception] = []
+                turn = Turn(path.name, [Message(role="user", content=prompt)], sampling, pieces.append)
+                turn.prepare(batch.model, drop_oldest=False)
+                batch.begin(turn)
+                while not turn.finished:
+                    batch.step()
+                last = cast(Piece, pieces[-1])
+                tokens, seconds = tokens + max(last.tokens - 1, 0), seconds + last.generating
     except ServeError as error:
         raise UserError(str(error)) from error
     except RequestError as error:

@@ -7,9 +7,11 @@ import pytest
 from servers import wait_until
 from tiny_gguf import ACCENTS, FAREWELL, write_random
 
-from serve.engine import Engine, Piece
-from serve.errors import RequestError
+from serve.answer import Piece
+from serve.engine import Engine, Load
+from serve.errors import Busy, RequestError
 from serve.limits import Message, Sampling
+from serve.llama import Entry
 from serve.models import Model, find_models
 from serve.settings import Settings
 
@@ -108,14 +110,14 @@ def test_a_reader_who_leaves_frees_the_engine_within_a_token(engine: Engine) -> 
 
 def count_decodes(engine: Engine) -> list[int]:
     """A count, kept up to date, of the steps of the model that is loaded now."""
-    (model,) = engine._loaded.values()
-    decode, count = model._decode, [0]
+    (batch,) = engine._loaded.values()
+    decode, count = batch.model.decode, [0]
 
-    def counted(tokens: list[int]) -> None:
+    def counted(entries: list[Entry]) -> None:
         count[0] += 1
-        decode(tokens)
+        decode(entries)
 
-    model._decode = counted  # type: ignore[method-assign, assignment]
+    batch.model.decode = counted  # type: ignore[method-assign, assignment]
     return count
 
 
@@ -172,6 +174,59 @@ def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(tmp_path
         assert list(engine.stream("good", ask("hi"), GREEDY))[-1].finish
 
 
+def test_beyond_the_queue_one_is_told_when_to_come_again(models: dict[str, Model], folder: Path) -> None:
+    settings = Settings(models=folder, model="endless", context=1 << 18, max_tokens=1 << 17, slots=1, queue=1)
+    with Engine(models, settings) as engine:
+        streams = [engine.stream("endless", ask("hi"), FOR_EVER) for _ in range(2)]
+        next(streams[0])
+        waiting = threading.Thread(target=next, args=(streams[1],))
+        waiting.start()
+        wait_until(lambda: engine.load() == Load(answering=1, waiting=1))
+        with pytest.raises(Busy, match=r"The queue is full \(1 wait\): try again in \d+ s") as raised:
+            next(engine.stream("endless", ask("hi"), GREEDY))
+        assert raised.value.seconds >= 1
+        streams[0].close()  # type: ignore[attr-defined]
+        waiting.join(20)
+        assert not waiting.is_alive()
+
+
+def test_a_model_waits_for_another_one_to_finish_its_answers(engine: Engine) -> None:
+    endless = engine.stream("endless", ask("hi"), FOR_EVER)
+    next(endless)
+    answered: list[Piece] = []
+    other = threading.Thread(target=lambda: answered.extend(engine.stream("nested/accents", ask("hi"), GREEDY)))
+    other.start()
+    wait_until(lambda: engine.load() == Load(answering=1, waiting=1))
+    assert list(engine._loaded) == ["endless"]
+    endless.close()  # type: ignore[attr-defined]
+    other.join(20)
+    assert text(answered) == ACCENTS
+
+
+def test_an_answer_ends_before_a_stop_text_spread_over_tokens(engine: Engine) -> None:
+    def until(*stop: str) -> tuple[str, str | None, int]:
+        pieces = list(engine.stream("endless", ask("hi"), Sampling(max_tokens=12, temperature=0, stop=stop)))
+        return text(pieces), pieces[-1].finish, pieces[-1].tokens
+
+    assert until("thanks for") == (" So long, and ", "stop", 5)
+    assert until("nothing of it", "and tha") == (" So long, ", "stop", 4)
+    assert until("long, and nothing") == (f" {FAREWELL}" + " So long, and thanks", "length", 12)
+
+
+def test_the_oldest_turns_are_dropped_where_that_is_set(models: dict[str, Model], folder: Path) -> None:
+    turns: list[Message] = [{"role": "system", "content": "be brief"}]
+    for i in range(8):
+        turns += [{"role": "user", "content": f"{i} " * 30}, {"role": "assistant", "content": "yes " * 10}]
+    turns.append({"role": "user", "content": "the last"})
+    settings = Settings(models=folder, model="random", context=512, overflow="drop")
+    with Engine(models, settings) as engine:
+        *_, last = engine.stream("random", turns, GREEDY)
+        (batch,) = engine._loaded.values()
+        assert last.prompt == len(batch.model.prompt([turns[0], *turns[-5:]])) <= 0.75 * 512
+        with pytest.raises(RequestError, match=r"takes \d+ tokens, and the model's context holds 512"):
+            list(engine.stream("random", ask("x" * 600), GREEDY))
+
+
 def test_closing_ends_the_answer_under_way_and_those_that_wait(models: dict[str, Model], settings: Settings) -> None:
     engine = Engine(models, settings)
     ends: list[str] = []
@@ -182,13 +237,14 @@ def test_closing_ends_the_answer_under_way_and_those_that_wait(models: dict[str,
         except RequestError as error:
             ends.append(str(error))
 
-    threads = [threading.Thread(target=chat) for _ in range(3)]
+    threads = [threading.Thread(target=chat) for _ in range(settings.slots + 2)]
     for thread in threads:
         thread.start()
-    wait_until(lambda: "endless" in engine._loaded and engine._requests.qsize() == 2)
+    wait_until(lambda: engine.load() == Load(answering=settings.slots, waiting=2))
     engine.close()
     for thread in threads:
         thread.join(20)
-    assert ends == ["The server is stopping."] * 3
+    assert ends == ["The server is stopping."] * (settings.slots + 2)
+    assert engine.load() == Load(answering=0, waiting=0)
     with pytest.raises(RequestError, match="stopping"):
         next(engine.stream("random", ask("hi"), GREEDY))

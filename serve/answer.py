@@ -1,0 +1,119 @@
+"""One answer, from the question to its last piece."""
+
+import codecs
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from serve.limits import Message, Sampling
+from serve.llama import LlamaModel, Sampler
+
+Finish = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The next bit of an answer, and how far the answer has come."""
+
+    text: str  # whole characters only; may be empty
+    tokens: int  # generated so far
+    seconds: float  # since it was asked, with the time that it waited
+    generating: float  # seconds since the first token
+    prompt: int  # tokens of the conversation
+    cached: int  # those of them that were known from before
+    finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Speed of the generation alone, without the prompt; 0 until there are two tokens."""
+        return (self.tokens - 1) / self.generating if self.generating else 0.0
+
+
+class Turn:
+    """A question and its answer. Made where it is asked, and the worker's from then on but for `cancelled`."""
+
+    def __init__(
+        self,
+        model: str,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        deliver: Callable[[Piece | Exception], None],
+    ) -> None:
+        """A question for `model`; `deliver` takes the pieces of its answer, or what it ends with instead."""
+        self.model, self.messages, self.sampling, self.deliver = model, messages, sampling, deliver
+        self.cancelled = threading.Event()
+        self.asked = time.monotonic()
+        self.began = 0.0  # monotonic clock; 0 while it waits
+        self.prompt: list[int] = []
+        self.cached = 0  # tokens of the prompt that the KV cache had
+        self.token: int | None = None  # drawn last and not decoded yet
+        self.tokens = 0
+        self.finished = False
+        self._first = 0.0
+        self._limit = 0
+        # A character's bytes may come in several tokens; bytes that never make a character are dropped.
+        self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
+        self._stops = StopTexts(sampling.stop)
+
+    @property
+    def room(self) -> int:
+        """Tokens that question and answer take together at most."""
+        return len(self.prompt) + self._limit
+
+    def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
+        """Write the prompt. Raises RequestError for one that the model cannot take."""
+        self.prompt = model.prompt(self.messages, drop_oldest)
+        self._limit = min(self.sampling.max_tokens, model.context - len(self.prompt))
+        self.sampler = Sampler(self.sampling)
+
+    def take(self, token: int, model: LlamaModel) -> None:
+        """Add a token to the answer, or end it."""
+        if model.is_end(token):
+            self._end("stop")
+            return
+        self.token, self.tokens = token, self.tokens + 1
+        self._first = self._first or time.monotonic()
+        text, stopped = self._stops.pass_on(self._characters.decode(model.piece(token)))
+        self._deliver(text)
+        if stopped or self.tokens == self._limit:
+            self._end("stop" if stopped else "length")
+
+    def _end(self, finish: Finish) -> None:
+        self.finished = True
+        self._deliver(self._stops.rest(), finish)
+
+    def _deliver(self, text: str, finish: Finish | None = None) -> None:
+        now = time.monotonic()
+        generating = now - (self._first or now)
+        piece = Piece(text, self.tokens, now - self.asked, generating, len(self.prompt), self.cached, finish)
+        self.deliver(piece)
+
+
+class StopTexts:
+    """Ends an answer before one of a few texts, however it is spread over tokens."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._texts = texts
+        self._held = ""  # may be the beginning of one
+
+    def pass_on(self, text: str) -> tuple[str, bool]:
+        """What can be shown by now, and whether the answer ends there."""
+        text = self._held + text
+        found = [at for stop in self._texts if (at := text.find(stop)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        beginnings = (text[-length:] for length in range(min(len(text), self._longest), 0, -1))
+        self._held = next((end for end in beginnings if any(stop.startswith(end) for stop in self._texts)), "")
+        return text[: len(text) - len(self._held)], False
+
+    def rest(self) -> str:
+        """What was held back when the answer ended for another reason."""
+        held, self._held = self._held, ""
+        return held
+
+    @property
+    def _longest(self) -> int:
+        return max(map(len, self._texts), default=0)

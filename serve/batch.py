@@ -1,0 +1,174 @@
+"""Several answers at once from one model: continuous batching over one context of llama.cpp.
+
+Each step decodes one token of every answer under way (Yu et al. 2022, Orca) and, in the room that is left, a piece of
+the prompts still to be read, so that a long prompt holds nobody up (Agrawal et al. 2023, Sarathi).
+
+Each answer has a stream of the KV cache, in which its conversation lies as it would alone: so it is computed in the
+same order, and comes out the same. A conversation stays there when the answer is done. When another one needs the
+stream it is copied aside, and the longest unused is forgotten when memory is short. A later turn reads only what is
+new, and so does whoever begins as a known conversation does, with the same system prompt for instance.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from serve.answer import Turn
+from serve.llama import BATCH, Entry, LlamaModel, State
+
+# Tokens of prompts in a step: while others wait for their next token, and while nobody does.
+CHUNK_BESIDE, CHUNK_ALONE = 64, BATCH
+
+
+@dataclass
+class Stream:
+    """A part of the KV cache, and the conversation in it."""
+
+    id: int
+    tokens: list[int] = field(default_factory=list)  # by position
+    turn: Turn | None = None  # the answer under way
+    used: float = 0.0  # monotonic clock
+
+
+@dataclass
+class Aside:
+    """A conversation's part of the KV cache, copied out of it."""
+
+    tokens: list[int]
+    state: State
+
+
+class Batch:
+    """A model with the answers that it is giving."""
+
+    def __init__(self, model: LlamaModel, aside: int = 0) -> None:
+        """With up to `aside` bytes of conversations beside those in the cache."""
+        self.model = model
+        self._room_aside = aside
+        self._streams = [Stream(i) for i in range(model.streams)]
+        self._aside: list[Aside] = []  # the longest unused first
+
+    @property
+    def active(self) -> list[Stream]:
+        """Those with an answer under way; they lie side by side, since llama.cpp computes only neighbours at once."""
+        return [stream for stream in self._streams if stream.turn]
+
+    def begin(self, turn: Turn) -> bool:
+        """Take a turn in; False if it must wait until another one ends."""
+        if all(stream.turn for stream in self._streams):
+            return False
+        source, shared = self._known(turn.prompt)
+        stream = self._free(source)
+        if source is not stream or shared < len(stream.tokens):
+            self._replace(stream, source, shared)
+        turn.cached, turn.began = shared, time.monotonic()
+        stream.turn = turn
+        return True
+
+    def step(self) -> None:
+        """Decode once; hands every answer under way its next token, or reads on in its prompt."""
+        for stream in self.active:
+            if stream.turn and stream.turn.cancelled.is_set():
+                self._release(stream)
+        entries: list[Entry] = []
+        drawn: list[tuple[int, Stream, Turn]] = []  # after which entry, for whom
+
+        def put(stream: Stream, turn: Turn, tokens: Sequence[int]) -> None:
+            start = len(stream.tokens)
+            stream.tokens.extend(tokens)
+            ends = len(stream.tokens) >= len(turn.prompt)
+            last = len(tokens) - 1
+            entries.extend(Entry(t, start + i, stream.id, ends and i == last) for i, t in enumerate(tokens))
+            if ends:
+                drawn.append((len(entries) - 1, stream, turn))
+
+        turns = [(stream, stream.turn) for stream in self.active if stream.turn]
+        for stream, turn in turns:
+            if turn.token is not None:
+                put(stream, turn, [turn.token])
+        room = (CHUNK_BESIDE if entries else CHUNK_ALONE) - len(entries)
+        for stream, turn in sorted(turns, key=lambda pair: pair[1].began):
+            if turn.token is None and room > 0:
+                piece = turn.prompt[len(stream.tokens) :][:room]
+                room -= len(piece)
+                put(stream, turn, piece)
+        if not entries:
+            return
+        self.model.decode(entries)
+        for index, stream, turn in drawn:
+            turn.take(self.model.draw(turn.sampler, index), self.model)
+            if turn.finished:
+                self._release(stream)
+
+    def close(self) -> list[Turn]:
+        """Free the model; returns the turns that were under way."""
+        turns = [stream.turn for stream in self._streams if stream.turn]
+        for turn in turns:
+            turn.sampler.close()
+        self.model.close()
+        return turns
+
+    def _known(self, prompt: Sequence[int]) -> tuple[Stream | Aside | None, int]:
+        """What holds most of the prompt's beginning, and how many tokens of it.
+
+        One token at least is left to decode, since the first one of the answer is drawn after it.
+        """
+        known: list[Stream | Aside] = [*self._streams, *self._aside]
+        shared, source = max(((common(k.tokens, prompt[:-1]), k) for k in known), key=lambda pair: pair[0])
+        if not shared or (shared < len(source.tokens) and not self.model.can_cut):
+            return None, 0
+        return source, shared
+
+    def _free(self, source: Stream | Aside | None) -> Stream:
+        """A stream without an answer beside those with one: the source itself, an empty one or the longest unused."""
+        taken = [stream.id for stream in self.active]
+        beside = (taken[0] - 1, taken[-1] + 1) if taken else range(len(self._streams))
+        free = [stream for stream in self._streams if stream.id in beside]
+        return min(free, key=lambda stream: (stream is not source, bool(stream.tokens), stream.used))
+
+    def _replace(self, stream: Stream, source: Stream | Aside | None, shared: int) -> None:
+        """Let a stream begin with the first `shared` tokens of what is known; what it held is put aside."""
+        if isinstance(source, Aside):
+            self._aside.remove(source)  # lest it be forgotten to make room
+        self._put_aside(stream)
+        if isinstance(source, Aside):
+            self.model.restore(stream.id, source.state)
+            if shared < len(source.tokens):  # a conversation of its own
+                self._keep(source)
+        elif source is not None and source is not stream:
+            self.model.restore(stream.id, self.model.save(source.id))
+        self.model.forget(stream.id, shared)
+        stream.tokens = list(source.tokens[:shared]) if source else []
+
+    def _put_aside(self, stream: Stream) -> None:
+        """Copy a conversation out of the cache."""
+        if stream.tokens and self._room_aside:
+            self._keep(Aside(stream.tokens, self.model.save(stream.id)))
+
+    def _keep(self, aside: Aside) -> None:
+        """Remember a conversation as the one used last, as far as there is memory."""
+        self._aside.append(aside)
+        while sum(len(kept.state) for kept in self._aside) > self._room_aside:
+            del self._aside[0]
+
+    def _release(self, stream: Stream) -> None:
+        """An answer is over. Should it leave a gap between others, the last one moves there."""
+        if stream.turn:
+            stream.turn.sampler.close()
+        stream.turn, stream.used = None, time.monotonic()
+        active = self.active
+        if active and active[0].id < stream.id < active[-1].id:
+            last = active[-1]
+            self._put_aside(stream)
+            self.model.restore(stream.id, self.model.save(last.id))
+            stream.tokens, stream.turn = last.tokens, last.turn
+            self.model.forget(last.id)
+            last.tokens, last.turn = [], None
+
+
+def common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two conversations begin with together."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    return next(i for i in range(length) if one[i] != other[i])

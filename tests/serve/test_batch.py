@@ -1,0 +1,181 @@
+"""Answers given together: the same as alone, with what is known from before, at any type of weights."""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tiny_gguf import write_random
+
+from pipeline.gguf.quantize import quantize
+from serve.answer import Piece, StopTexts, Turn
+from serve.batch import Batch, common
+from serve.limits import Message, Sampling
+from serve.llama import LlamaModel
+
+CONTEXT = 512
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same random weights in three types; rows of 256 numbers, as K-quants want them."""
+    folder = tmp_path_factory.mktemp("kinds")
+    files = {"F32": write_random(folder / "F32.gguf", width=256)}
+    for kind in ("Q8_0", "Q4_K_M"):
+        files[kind] = folder / f"{kind}.gguf"
+        quantize(files["F32"], files[kind], kind)
+    return files
+
+
+@contextmanager
+def batch(path: Path, streams: int = 4, aside: int = 1 << 30) -> Iterator[Batch]:
+    batch = Batch(LlamaModel(path, CONTEXT, 2, streams), aside)
+    try:
+        yield batch
+    finally:
+        batch.close()
+
+
+class Asked:
+    """A turn and what has come of it."""
+
+    def __init__(self, batch: Batch, messages: Sequence[Message], max_tokens: int = 24) -> None:
+        self.pieces: list[Piece] = []
+        self.drawn: list[int] = []
+        self.turn = Turn("", messages, Sampling(max_tokens, temperature=0), self.pieces.append)  # type: ignore[arg-type]
+        self.turn.prepare(batch.model, drop_oldest=False)
+        take = self.turn.take
+
+        def noted(token: int, model: LlamaModel) -> None:
+            self.drawn.append(token)
+            take(token, model)
+
+        self.turn.take = noted  # type: ignore[method-assign]
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+
+def ask(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def run(batch: Batch, asked: Asked) -> Asked:
+    assert batch.begin(asked.turn)
+    while not asked.turn.finished:
+        batch.step()
+    return asked
+
+
+def words(rng: random.Random, count: int) -> str:
+    return " ".join(rng.choice(["tea", "rain", "moon", "eleven", "why"]) for _ in range(count))
+
+
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K_M"])
+def test_answers_in_company_are_those_given_alone(kinds: dict[str, Path], kind: str) -> None:
+    rng = random.Random(3)
+    questions = [ask(words(rng, rng.choice([1, 5, 30, 60]))) for _ in range(12)]
+    lengths = [rng.choice([3, 10, 30]) for _ in questions]  # so that they end, and leave gaps, in any order
+    alone = []
+    for question, length in zip(questions, lengths, strict=True):
+        with batch(kinds[kind], streams=1, aside=0) as fresh:
+            alone.append(run(fresh, Asked(fresh, question, length)).drawn)
+    with batch(kinds[kind]) as together:
+        asked = [Asked(together, question, length) for question, length in zip(questions, lengths, strict=True)]
+        waiting = list(asked)
+        while waiting or together.active:
+            while waiting and together.begin(waiting[0].turn):
+                del waiting[0]
+            assert [s.id for s in together.active] == [together.active[0].id + i for i in range(len(together.active))]
+            together.step()
+    assert [turn.drawn for turn in asked] == alone
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_K_M"])
+def test_a_conversation_goes_on_from_what_is_known_of_it(kinds: dict[str, Path], kind: str) -> None:
+    with batch(kinds[kind], streams=2) as known:
+        users = [ask(f"I am number {i}, and this is what I have to say.") for i in range(4)]  # more than streams
+        for turn_number in range(3):
+            for messages in users:
+                asked = run(known, Asked(known, messages, 8))
+                with batch(kinds[kind], streams=1, aside=0) as fresh:
+                    assert run(fresh, Asked(fresh, messages, 8)).drawn == asked.drawn
+                if turn_number:
+                    new = len(asked.turn.prompt) - asked.turn.cached
+                    assert new < 60 < asked.turn.cached
+                messages += [{"role": "assistant", "content": asked.text}, *ask("And then?")]
+
+
+def test_a_beginning_that_others_have_is_read_once(kinds: dict[str, Path]) -> None:
+    system: Message = {"role": "system", "content": "You are asked by many people. " * 6}
+    with batch(kinds["Q8_0"]) as together:
+        first = run(together, Asked(together, [system, *ask("one")]))
+        second = Asked(together, [system, *ask("two")])
+        third = Asked(together, [system, *ask("three")])
+        assert together.begin(second.turn)
+        assert together.begin(third.turn)
+        shared = common(first.turn.prompt, second.turn.prompt)
+        assert shared > 150
+        assert (first.turn.cached, second.turn.cached) == (0, shared)
+        assert third.turn.cached >= shared
+        again = run(together, Asked(together, [system, *ask("one")]))
+        assert again.drawn == first.drawn
+        assert again.turn.cached == len(again.turn.prompt) - 1
+
+
+def test_the_longest_unused_conversation_is_forgotten_first(kinds: dict[str, Path]) -> None:
+    texts = [letter * 40 for letter in "abcd"]
+    with batch(kinds["Q8_0"], streams=1) as one:
+        run(one, Asked(one, ask(texts[0]), 1))
+        room = int(2.5 * len(one.model.save(0)))  # for two beside the one in the cache
+    with batch(kinds["Q8_0"], streams=1, aside=room) as one:
+        for text in [*texts[:3], texts[1] + " and more", texts[3]]:
+            run(one, Asked(one, ask(text), 1))
+        kept = [aside.tokens for aside in one._aside]
+        assert kept == [one.model.prompt(ask(text)) for text in (texts[1], texts[1] + " and more")]
+
+
+def test_a_long_prompt_does_not_stall_the_others(kinds: dict[str, Path]) -> None:
+    with batch(kinds["Q8_0"]) as together:
+        talking = Asked(together, ask("hi"), 60)
+        assert together.begin(talking.turn)
+        while not talking.pieces:
+            together.step()
+        assert together.begin(Asked(together, ask("x" * 400)).turn)
+        for _ in range(6):
+            before = len(talking.pieces)
+            together.step()
+            assert len(talking.pieces) == before + 1
+
+
+def test_a_cancelled_answer_frees_its_stream_at_the_next_step(kinds: dict[str, Path]) -> None:
+    with batch(kinds["Q8_0"], streams=2) as two:
+        turns = [Asked(two, ask(text), 400) for text in ("one", "two", "three")]
+        assert [two.begin(asked.turn) for asked in turns] == [True, True, False]
+        turns[0].turn.cancelled.set()
+        two.step()
+        assert [stream.turn for stream in two.active] == [turns[1].turn]
+        assert two.begin(turns[2].turn)
+
+
+@pytest.mark.parametrize(
+    ("stops", "pieces", "shown", "rest"),
+    [
+        ((), ["a", "b"], "ab", ""),
+        (("END",), ["so E", "N", "D more"], "so ", ""),
+        (("END",), ["so E", "N", "d"], "so ENd", ""),
+        (("END",), ["so EN"], "so ", "EN"),
+        (("\n\n", "User:"), ["a\n", "b Use", "r: c"], "a\nb ", ""),
+        (("aab",), ["aaa", "b"], "a", ""),
+    ],
+)
+def test_stop_texts(stops: tuple[str, ...], pieces: list[str], shown: str, rest: str) -> None:
+    watch, seen = StopTexts(stops), ""
+    for piece in pieces:
+        text, stopped = watch.pass_on(piece)
+        seen += text
+        if stopped:
+            break
+    assert (seen, watch.rest()) == (shown, rest)
