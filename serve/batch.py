@@ -100,6 +100,12 @@ class Batch:
             if turn.finished:
                 self._release(stream)
 
+    def run(self, turn: Turn) -> None:
+        """Give one answer, where no other is under way."""
+        self.begin(turn)
+        while not turn.finished:
+            self.step()
+
     def close(self) -> list[Turn]:
         """Free the model; returns the turns that were under way."""
         turns = [stream.turn for stream in self._streams if stream.turn]

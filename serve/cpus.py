@@ -1,8 +1,9 @@
 """How many CPUs this process may really use: a container's quota is invisible to os.cpu_count()."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from serve.cgroups import groups
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -11,29 +12,9 @@ def usable_cpus(root: Path = Path("/")) -> int:
     One thread more than the quota allows is worse than one fewer: the kernel then stops all of them for the rest of
     each period. `root` is where /proc and /sys are looked up (tests give a tree of their own).
     """
-    affinity = len(os.sched_getaffinity(0))
-    return max(1, min([affinity, *(int(quota) for quota in _quotas(root))]))
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """CPU quotas in force, in CPUs: of the process's own control group and every group above it."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        mount = root / "sys/fs/cgroup"
-        if not controllers:  # version 2: one tree for all controllers
-            yield from (quota for folder in _upwards(mount, group) if (quota := _quota_v2(folder)))
-        elif "cpu" in controllers.split(","):
-            yield from (quota for folder in _upwards(mount / "cpu", group) if (quota := _quota_v1(folder)))
-
-
-def _upwards(mount: Path, group: str) -> Iterator[Path]:
-    """The group's folder and those above it, up to the mount; a container often sees the mount alone."""
-    path = PurePosixPath(group.lstrip("/"))
-    return (mount / part for part in (path, *path.parents))
+    read = {1: _quota_v1, 2: _quota_v2}
+    quotas = [quota for version, folder in groups(root, "cpu") if (quota := read[version](folder))]
+    return max(1, min([len(os.sched_getaffinity(0)), *map(int, quotas)]))
 
 
 def _quota_v2(folder: Path) -> float | None:

@@ -24,6 +24,7 @@ from serve.batch import Batch
 from serve.errors import Busy, RequestError, UserError
 from serve.limits import Message, Sampling, check_request
 from serve.llama import LlamaModel
+from serve.memory import check_memory
 from serve.models import Model
 from serve.settings import Settings
 
@@ -228,11 +229,16 @@ class Engine:
                 if unused is None:
                     return None
                 self._loaded.pop(unused).close()
-            settings = self._settings
-            model = LlamaModel(self.models[name].path, settings.context, settings.threads, settings.slots)
-            self._loaded[name] = Batch(model, settings.aside << 20)
+            self._loaded[name] = self._load(self.models[name])
         self._loaded.move_to_end(name)
         return self._loaded[name]
+
+    def _load(self, model: Model) -> Batch:
+        settings = self._settings
+        context, slots = min(settings.context, model.context), settings.slots
+        cache = slots * context * model.token_bytes
+        check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
+        return Batch(LlamaModel(model.path, context, settings.threads, slots), settings.aside << 20)
 
 
 def _unwrap(piece: Piece | Exception) -> Piece:

@@ -37,11 +37,28 @@ llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
 llama_cpp.llama_backend_init()
 
 
-def check_file(path: Path) -> None:
-    """Raise UserError for a file that is no GGUF or ends before its last tensor. Reads the header, not the weights."""
+def metadata(path: Path) -> dict[str, str]:
+    """What a file says of its model. Raises UserError for one that is no GGUF or ends before its last tensor.
+
+    Reads the header, not the weights.
+    """
     params = llama_cpp.llama_model_default_params()
     params.vocab_only = True
-    llama_cpp.llama_model_free(load(path, params))
+    model = load(path, params)
+    try:
+        return dict(_metadata(model))
+    finally:
+        llama_cpp.llama_model_free(model)
+
+
+def _metadata(model: "llama_cpp.llama_model_p") -> Iterator[tuple[str, str]]:
+    """Keys and values; long ones are cut."""
+    buffer = ctypes.create_string_buffer(1024)
+    for i in range(llama_cpp.llama_model_meta_count(model)):
+        llama_cpp.llama_model_meta_key_by_index(model, i, buffer, len(buffer))
+        key = buffer.value.decode(errors="replace")
+        llama_cpp.llama_model_meta_val_str_by_index(model, i, buffer, len(buffer))
+        yield key, buffer.value.decode(errors="replace")
 
 
 def last_error() -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from serve import llama
 from serve.errors import UserError
+from serve.memory import cache_bytes
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,8 @@ class Model:
     name: str  # its path below the folder, without .gguf: short, unique and stable
     path: Path
     size: int  # bytes
+    context: int  # tokens that it was trained for
+    token_bytes: int  # that a token takes in the KV cache
 
     @property
     def label(self) -> str:
@@ -30,10 +33,14 @@ def find_models(folder: Path) -> dict[str, Model]:
     paths = sorted(path for path in folder.rglob("*.gguf") if path.is_file() and not _hidden(path.relative_to(folder)))
     if not paths:
         raise UserError(f"no *.gguf file in {folder}: run `make repro` to make one, or set SERVE_MODELS to a folder")
-    for path in paths:
-        llama.check_file(path)
-    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    return {name: Model(name, path, path.stat().st_size) for name, path in zip(names, paths, strict=True)}
+    models = (_model(path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths)
+    return {model.name: model for model in models}
+
+
+def _model(name: str, path: Path) -> Model:
+    metadata = llama.metadata(path)
+    context = int(metadata[f"{metadata['general.architecture']}.context_length"])  # llama.cpp wants it there
+    return Model(name, path, path.stat().st_size, context, cache_bytes(metadata))
 
 
 def _hidden(path: Path) -> bool:

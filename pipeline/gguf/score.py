@@ -50,9 +50,7 @@ def tokens_per_second(path: Path, prompts: Sequence[str], max_tokens: int) -> fl
                 pieces: list[Piece | Exception] = []
                 turn = Turn(path.name, [Message(role="user", content=prompt)], sampling, pieces.append)
                 turn.prepare(batch.model, drop_oldest=False)
-                batch.begin(turn)
-                while not turn.finished:
-                    batch.step()
+                batch.run(turn)
                 last = cast(Piece, pieces[-1])
                 tokens, seconds = tokens + max(last.tokens - 1, 0), seconds + last.generating
     except ServeError as error:

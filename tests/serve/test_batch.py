@@ -63,9 +63,7 @@ def ask(text: str) -> list[Message]:
 
 
 def run(batch: Batch, asked: Asked) -> Asked:
-    assert batch.begin(asked.turn)
-    while not asked.turn.finished:
-        batch.step()
+    batch.run(asked.turn)
     return asked
 
 

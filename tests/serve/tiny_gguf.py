@@ -35,8 +35,10 @@ def byte_to_char() -> list[str]:
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
 
 
-def write_random(path: Path, seed: int = 0, template: str | None = CHAT_TEMPLATE, width: int = 64) -> Path:
-    """A model with random weights, trained for 512 tokens as it says."""
+def write_random(
+    path: Path, seed: int = 0, template: str | None = CHAT_TEMPLATE, width: int = 64, context: int = 512
+) -> Path:
+    """A model with random weights, trained for `context` tokens as it says."""
     layers = 2
     rng = np.random.default_rng(seed)
     vocabulary = 256 + len(SPECIAL)
@@ -44,7 +46,7 @@ def write_random(path: Path, seed: int = 0, template: str | None = CHAT_TEMPLATE
         name: rng.normal(0, 3.2 * width**-0.5, shape).astype(np.float32)
         for name, shape in _shapes(vocabulary, width, layers).items()
     }
-    return _write(path, tensors, [], 512, width, layers, template)
+    return _write(path, tensors, [], context, width, layers, template)
 
 
 def write_scripted(path: Path, script: Sequence[bytes], loop: bool = False, context: int = 512) -> Path:
