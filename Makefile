@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro checkpoints test test-gpu chaos lint serve mlflow bench bench-train images wheels clean
+.PHONY: help python setup repro checkpoints test test-gpu chaos lint serve mlflow bench bench-train bench-serve images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ lint: setup  ## ruff's rules and format, mypy's types
 bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
 	@$(RUN) $(BIN)/python -m benchmarks.checkpoints
+
+bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp and plain Llama; builds them first
+	@$(RUN) $(BIN)/python -m benchmarks.serve
 
 bench-train: setup  ## measure LoRA training beside its peers on a GPU, in parts of nine minutes; MODEL=3b for the larger one
 	@$(RUN) $(BIN)/python -m benchmarks.train --model $(or $(MODEL),1b)

@@ -60,12 +60,15 @@ def run(settings: Settings, listener: socket.socket) -> None:
     """Load a model and serve until a signal comes. Raises UserError if there is no model to serve."""
     # Imported here because they are slow (llama.cpp, then Gradio): a wrong setting is answered at once.
     from serve.engine import Engine
+    from serve.metrics import Metrics
     from serve.models import find_models
 
-    with Engine(find_models(settings.models), settings) as engine:
+    models = find_models(settings.models)
+    metrics = Metrics(models)
+    with Engine(models, settings, metrics.observe) as engine:
         from serve.app import build_app, web_server
 
-        server = web_server(build_app(engine, settings))
+        server = web_server(build_app(engine, settings, metrics))
         host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
         print(f"Tunesmith is on http://{host}:{settings.port} (Ctrl-C stops it)", flush=True)
         server.run(sockets=[listener])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from serve.limits import Message, Sampling
+from serve.limits import Prompt, Sampling
 from serve.llama import LlamaModel, Sampler
 
 Finish = Literal["stop", "length"]
@@ -37,12 +37,14 @@ class Turn:
     def __init__(
         self,
         model: str,
-        messages: Sequence[Message],
+        messages: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
+        observe: "Observe | None" = None,
     ) -> None:
         """A question for `model`; `deliver` takes the pieces of its answer, or what it ends with instead."""
         self.model, self.messages, self.sampling, self.deliver = model, messages, sampling, deliver
+        self._observe = observe
         self.cancelled = threading.Event()
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
@@ -66,7 +68,7 @@ class Turn:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
         self.prompt = model.prompt(self.messages, drop_oldest)
         self._limit = min(self.sampling.max_tokens, model.context - len(self.prompt))
-        self.sampler = Sampler(self.sampling)
+        self.sampler = Sampler(self.sampling, model.vocabulary)
 
     def take(self, token: int, model: LlamaModel) -> None:
         """Add a token to the answer, or end it."""
@@ -88,7 +90,13 @@ class Turn:
         now = time.monotonic()
         generating = now - (self._first or now)
         piece = Piece(text, self.tokens, now - self.asked, generating, len(self.prompt), self.cached, finish)
+        if self._observe and (finish or self.tokens == 1):
+            self._observe(self, piece)
         self.deliver(piece)
+
+
+# Told of an answer's first and last piece, or of what it ended with instead; None where its user left.
+Observe = Callable[[Turn, Piece | Exception | None], None]
 
 
 class StopTexts:

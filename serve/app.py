@@ -1,7 +1,8 @@
 """The page: a chat on Gradio, mounted on FastAPI.
 
-    /         the page; its chat also answers programs (gradio_client, api_name="/chat")
-    /healthz  200 while the process answers
+    /  the page; its chat also answers programs (gradio_client, api_name="/chat")
+
+What programs ask beside it is in api.py.
 
 Every limit is checked by the engine; the widgets' own ranges are for the eye.
 """
@@ -21,9 +22,11 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from gradio.components import Component
 
+from serve.api import Gate, build_api, build_probes
 from serve.engine import Engine, Piece
 from serve.errors import RequestError
 from serve.limits import Message, Sampling
+from serve.metrics import Metrics
 from serve.settings import Settings
 
 TITLE = "Tunesmith"
@@ -51,13 +54,12 @@ CSS = """
 """
 
 
-def build_app(engine: Engine, settings: Settings) -> FastAPI:
+def build_app(engine: Engine, settings: Settings, metrics: Metrics) -> FastAPI:
     """The web application: what is mounted first is found first, the page takes the rest."""
     app = FastAPI(title=TITLE, openapi_url=None)
-
-    @app.get("/healthz")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    app.add_middleware(Gate, settings=settings)
+    app.include_router(build_probes(engine, metrics))
+    app.mount("/v1", build_api(engine, settings))
 
     @app.post("/gradio_api/upload")
     async def refuse_upload() -> None:
@@ -65,8 +67,9 @@ def build_app(engine: Engine, settings: Settings) -> FastAPI:
 
     return gr.mount_gradio_app(
         app,
-        build_page(engine, settings).queue(max_size=settings.queue, default_concurrency_limit=1),
+        build_page(engine, settings).queue(max_size=settings.queue, default_concurrency_limit=settings.slots),
         path="/",
+        auth=tuple(settings.login.split(":", 1)) if settings.login else None,
         theme=gr.themes.Soft(primary_hue="teal", neutral_hue="slate", radius_size="lg", font=FONT, font_mono=MONO),
         css=CSS,
         footer_links=[],
@@ -77,7 +80,14 @@ def build_app(engine: Engine, settings: Settings) -> FastAPI:
 
 def web_server(app: FastAPI) -> uvicorn.Server:
     """The server for the application; it logs warnings alone, and so no word of a conversation."""
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS)
+    # A client's address is for the gate to find out (SERVE_PROXY): uvicorn would believe anyone on this machine.
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
     return _QuietServer(config)
 
 

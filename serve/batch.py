@@ -152,7 +152,8 @@ class Batch:
             self._keep(Aside(stream.tokens, self.model.save(stream.id)))
 
     def _keep(self, aside: Aside) -> None:
-        """Remember a conversation as the one used last, as far as there is memory."""
+        """Remember a conversation as the one used last, as far as there is memory; with it, none that it begins as."""
+        self._aside = [kept for kept in self._aside if kept.tokens != aside.tokens[: len(kept.tokens)]]
         self._aside.append(aside)
         while sum(len(kept.state) for kept in self._aside) > self._room_aside:
             del self._aside[0]

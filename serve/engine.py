@@ -14,15 +14,15 @@ import queue
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from serve.answer import Piece, Turn
+from serve.answer import Observe, Piece, Turn
 from serve.batch import Batch
 from serve.errors import Busy, RequestError, UserError
-from serve.limits import Message, Sampling, check_request
+from serve.limits import Prompt, Sampling, check_request
 from serve.llama import LlamaModel
 from serve.memory import check_memory
 from serve.models import Model
@@ -43,15 +43,13 @@ class Load:
 class Engine:
     """Models and the worker that runs them. Close it, or use it as a context manager."""
 
-    def __init__(
-        self, models: Mapping[str, Model], settings: Settings, observe: Callable[[Turn, Piece], None] | None = None
-    ) -> None:
+    def __init__(self, models: Mapping[str, Model], settings: Settings, observe: Observe | None = None) -> None:
         """Load the model to begin with and start the worker.
 
         Args:
             models: by name.
             settings: limits and sizes.
-            observe: told of each answer's first and last piece, by the worker.
+            observe: told of each answer's first and last piece by the worker, and of each that was refused or cut off.
 
         Raises UserError if the first model cannot be loaded.
         """
@@ -82,7 +80,7 @@ class Engine:
         self._inbox.put(None)
         self._worker.join(timeout)
 
-    def stream(self, model: str, messages: Sequence[Message], sampling: Sampling) -> Iterator[Piece]:
+    def stream(self, model: str, messages: Prompt, sampling: Sampling) -> Iterator[Piece]:
         """Yield the answer piece by piece; the last piece has `finish` set.
 
         Raises RequestError for a request out of bounds, longer than the context, or cut off by `close`; Busy, which is
@@ -99,7 +97,7 @@ class Engine:
         finally:
             turn.cancelled.set()
 
-    async def astream(self, model: str, messages: Sequence[Message], sampling: Sampling) -> AsyncIterator[Piece]:
+    async def astream(self, model: str, messages: Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
         """The same as `stream` for an event loop."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
@@ -118,6 +116,11 @@ class Engine:
         finally:
             turn.cancelled.set()
 
+    @property
+    def ready(self) -> bool:
+        """Whether questions are taken in."""
+        return self._worker.is_alive() and not self._closing.is_set()
+
     def load(self) -> Load:
         """How busy the engine is at this moment."""
         answering = sum(len(batch.active) for batch in list(self._loaded.values()))
@@ -131,11 +134,21 @@ class Engine:
     def _submit(
         self,
         model: str,
-        messages: Sequence[Message],
+        messages: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
     ) -> Turn:
-        check_request(model, messages, sampling, self.models, self._settings)
+        turn = Turn(model, messages, sampling, deliver, self._observe)
+        try:
+            self._take_in(turn)
+        except RequestError as error:
+            self._tell(turn, error)
+            raise
+        return turn
+
+    def _take_in(self, turn: Turn) -> None:
+        """Let a turn wait for the worker. Raises RequestError where it is out of bounds or there is no room."""
+        check_request(turn.model, turn.messages, turn.sampling, self.models, self._settings)
         if self._closing.is_set():
             raise RequestError(STOPPING)
         with self._lock:
@@ -143,9 +156,7 @@ class Engine:
             if waiting >= self._settings.queue:
                 raise Busy(waiting, self._seconds * (waiting + 1) / self._settings.slots)
             self._open += 1
-        turn = Turn(model, messages, sampling, deliver)
         self._inbox.put(turn)
-        return turn
 
     def _work(self) -> None:
         """The worker: step after step until the engine closes."""
@@ -176,10 +187,10 @@ class Engine:
         while self._waiting:
             turn = self._waiting[0]
             try:
-                if not turn.cancelled.is_set() and not self._begin(turn):
-                    return
                 if turn.cancelled.is_set():
                     self._end(turn)
+                elif not self._begin(turn):
+                    return
             except UserError as error:  # the model's file was whole when the server started and is not now
                 self._end(turn, RequestError(str(error)))
             except Exception as error:
@@ -205,18 +216,25 @@ class Engine:
             for turn in batch.close():
                 self._end(turn, error)
             return
+        active = [stream.turn for stream in batch.active]
         for turn in before:
-            if turn.finished or turn.cancelled.is_set():
+            if turn not in active:
                 self._end(turn)
 
     def _end(self, turn: Turn, error: Exception | None = None) -> None:
         """Count a turn out, and tell its user what went wrong."""
         with self._lock:
             self._open -= 1
+        if not turn.finished:
+            self._tell(turn, error)
         if error is not None:
             turn.deliver(error)
         elif turn.finished:
             self._seconds += 0.2 * (time.monotonic() - turn.began - self._seconds)
+
+    def _tell(self, turn: Turn, error: Exception | None) -> None:
+        if self._observe:
+            self._observe(turn, error)
 
     def _batch(self, name: str) -> Batch | None:
         """The model, loaded if it is not; None while another one must stay for the answers that it is giving.

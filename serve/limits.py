@@ -31,14 +31,16 @@ class Sampling:
     stop: tuple[str, ...] = ()  # texts before which the answer ends
 
 
-def check_request(
-    model: str, messages: Sequence[Message], sampling: Sampling, known: Collection[str], settings: Settings
-) -> None:
+Prompt = Sequence[Message] | str  # a conversation, or a text to go on with
+
+
+def check_request(model: str, prompt: Prompt, sampling: Sampling, known: Collection[str], settings: Settings) -> None:
     """Raise RequestError, naming the figure and the limit, for a request out of bounds.
 
     Values are checked by type too: through an API anything may arrive here.
     """
-    if model not in known:
+    messages: Sequence[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(model, str) or model not in known:
         raise RequestError(f"There is no model named {str(model)[:100]!r}; there is {', '.join(known)}.")
     _check_number("max tokens", sampling.max_tokens, 1, settings.max_tokens, whole=True)
     _check_number("temperature", sampling.temperature, 0, settings.temperature_max)

@@ -14,7 +14,7 @@ import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from serve.errors import RequestError, UserError
-from serve.limits import Message, Sampling
+from serve.limits import Message, Prompt, Sampling
 
 BATCH = 256  # tokens decoded at a time at most
 TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 0
@@ -135,6 +135,11 @@ class LlamaModel:
         """Whether a conversation can lose its end: not where one state stands for all of it."""
         return not (llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model))
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that there are."""
+        return llama_cpp.llama_vocab_n_tokens(self._vocab)
+
     def __enter__(self) -> Self:
         return self
 
@@ -145,21 +150,27 @@ class LlamaModel:
         """Free the context and the weights; a second call does nothing."""
         self._resources.close()
 
-    def prompt(self, messages: Sequence[Message], drop_oldest: bool = False) -> list[int]:
+    def prompt(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
         """The conversation as token ids, ready for the assistant's answer.
 
-        No BOS is added: the chat template writes the one that it wants, as it did in training.
+        No BOS is added: the chat template writes the one that it wants, as it did in training. A text to go on with
+        gets the one that the model wants.
 
         Args:
-            messages: the conversation.
+            messages: the conversation, or a text.
             drop_oldest: leave out its oldest turns where it is too long, though not the system prompt.
 
         Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
         """
+        if isinstance(messages, str):
+            return self._checked(self._tokenize(messages.encode(errors="replace"), add_special=True))
         tokens = self._render(messages)
         while drop_oldest and len(tokens) >= self.context * ROOM_KEPT and len(shorter := without_oldest(messages)):
             messages = shorter
             tokens = self._render(messages)
+        return self._checked(tokens)
+
+    def _checked(self, tokens: list[int]) -> list[int]:
         if len(tokens) >= self.context:
             raise RequestError(
                 f"The conversation takes {len(tokens)} tokens, and the model's context holds {self.context} with the"
@@ -214,10 +225,10 @@ class LlamaModel:
         length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:length] if length > 0 else b""
 
-    def _tokenize(self, text: bytes) -> list[int]:
-        room = len(text) + 1  # no token is shorter than a byte
+    def _tokenize(self, text: bytes, add_special: bool = False) -> list[int]:
+        room = len(text) + 2  # no token is shorter than a byte; BOS and EOS where they are added
         tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, text, len(text), tokens, room, False, True)
+        count = llama_cpp.llama_tokenize(self._vocab, text, len(text), tokens, room, add_special, True)
         return tokens[:count]
 
     def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
@@ -252,15 +263,16 @@ class LlamaModel:
 class Sampler:
     """llama.cpp's chain of samplers for one answer."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, vocabulary: int) -> None:
+        """For a model with so many tokens."""
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        for sampler in self._samplers(sampling):
+        for sampler in self._samplers(sampling, vocabulary):
             llama_cpp.llama_sampler_chain_add(self.chain, sampler)
 
-    def _samplers(self, sampling: Sampling) -> Iterator["llama_cpp.llama_sampler_p"]:
+    def _samplers(self, sampling: Sampling, vocabulary: int) -> Iterator["llama_cpp.llama_sampler_p"]:
         if sampling.frequency_penalty or sampling.presence_penalty:
             penalties = (1.0, sampling.frequency_penalty, sampling.presence_penalty)
-            yield llama_cpp.llama_sampler_init_penalties(PENALTY_WINDOW, *penalties)
+            yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, *penalties)
         if sampling.temperature == 0:
             yield llama_cpp.llama_sampler_init_greedy()
             return

@@ -4,6 +4,7 @@ The fields of `Settings` are the one source: names, types, defaults, ranges and 
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ class About:
     low: float | None = None
     high: float | None = None
     choices: tuple[str, ...] = ()
+    pattern: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ class Settings:
     max_messages: Annotated[int, About("most messages in one conversation", 1, 100_000)] = 64
     temperature_max: Annotated[float, About("highest temperature that may be asked for", 0, 100)] = 2.0
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
+    max_body: Annotated[int, About("longest body of a request, in bytes", 1000, 1 << 30)] = 1_000_000
+    rate: Annotated[int, About("requests a minute from one address; 0: no limit", 0, 1_000_000)] = 60
+    proxy: Annotated[int, About("proxies in front, by whose X-Forwarded-For an address is known", 0, 8)] = 0
+    api_key: Annotated[str, About("key that programs give as `Authorization: Bearer`; none is asked for if unset")] = (
+        field(default="", repr=False)
+    )
+    login: Annotated[str, About("user:password for the page; programs then need a key", pattern=".+?:.+")] = field(
+        default="", repr=False
+    )
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:
@@ -80,6 +91,8 @@ def _parse(name: str, text: str, kind: type, about: About) -> Any:
     """The value of one variable in its type and range. Raises UserError."""
     if about.choices and text not in about.choices:
         raise UserError(f"{name}={text}: must be {' or '.join(about.choices)}")
+    if about.pattern and not re.fullmatch(about.pattern, text):  # not shown, it may be a secret
+        raise UserError(f"{name}: must be {about.text.split()[0]}")
     try:
         value = kind(text)
         if about.low is not None and not about.low <= value <= about.high:  # NaN fails this comparison too

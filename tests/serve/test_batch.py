@@ -135,6 +135,13 @@ def test_the_longest_unused_conversation_is_forgotten_first(kinds: dict[str, Pat
         assert kept == [one.model.prompt(ask(text)) for text in (texts[1], texts[1] + " and more")]
 
 
+def test_a_conversation_is_put_aside_once(kinds: dict[str, Path]) -> None:
+    with batch(kinds["Q8_0"], streams=1) as one:
+        for text in ("one", "two", "three") * 3:
+            run(one, Asked(one, ask(text), 4))
+        assert len(one._aside) <= 3
+
+
 def test_a_long_prompt_does_not_stall_the_others(kinds: dict[str, Path]) -> None:
     with batch(kinds["Q8_0"]) as together:
         talking = Asked(together, ask("hi"), 60)
