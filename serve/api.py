@@ -182,10 +182,9 @@ def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
 def build_api(engine: Engine, settings: Settings) -> FastAPI:
     """OpenAI's API; an application of its own, so that its errors are its own too."""
     api = FastAPI(openapi_url=None, redirect_slashes=False)
-    created = {name: int(model.path.stat().st_mtime) for name, model in engine.models.items()}
     entries = {
-        name: {"id": name, "object": "model", "created": time_, "owned_by": "tunesmith"}
-        for name, time_ in created.items()
+        name: {"id": name, "object": "model", "created": int(model.path.stat().st_mtime), "owned_by": "tunesmith"}
+        for name, model in engine.models.items()
     }
 
     def check_model(name: str) -> None:

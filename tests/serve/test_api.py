@@ -20,6 +20,7 @@ from tiny_gguf import ACCENTS, FAREWELL
 from serve.api import CLIENTS, Rate
 from serve.app import build_app
 from serve.engine import Engine
+from serve.errors import UserError
 from serve.metrics import Metrics
 from serve.models import Model
 from serve.settings import Settings
@@ -322,6 +323,12 @@ def test_a_login_closes_page_and_api(shared: tuple[Engine, Settings]) -> None:
     assert client.post("/gradio_api/queue/join", json={}).status_code == 401
     assert client.post("/login", data={"username": "me", "password": "no"}).status_code == 400
     assert client.post("/login", data={"username": "me", "password": "pass:word"}).status_code == 200
+
+
+def test_a_login_without_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(UserError, match=r"^SERVE_LOGIN: must be user:password$"):
+        Settings.from_env({"SERVE_LOGIN": "hunter2"})
+    assert "hunter2" not in repr(Settings(login="me:hunter2", api_key="hunter2"))
 
 
 def test_a_failure_is_told_in_one_line(engine: Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,8 +73,15 @@ def test_a_program_that_cancels_frees_the_engine(server: str) -> None:
     assert said(client(server).predict("hi", model="nested/accents", api_name="/chat")) == ACCENTS
 
 
+def test_two_are_answered_at_once(server: str) -> None:
+    jobs = [client(server).submit("hi", model="endless", max_tokens=1 << 17, api_name="/chat") for _ in range(2)]
+    wait_until(lambda: all(job.outputs() for job in jobs))
+    for job in jobs:
+        job.cancel()
+
+
 def test_more_than_may_wait_are_turned_away(folder: Path, tmp_path: Path) -> None:
-    limits = {"models": folder, "model": "endless", "context": 1 << 18, "max_tokens": 1 << 17, "queue": 1}
+    limits = {"models": folder, "model": "endless", "context": 1 << 18, "max_tokens": 1 << 17, "queue": 1, "slots": 1}
     with started_server(tmp_path / "log.txt", **limits) as (url, _):
         running = client(url).submit("hi", max_tokens=1 << 17, api_name="/chat")
         wait_until(running.outputs)
