@@ -1,4 +1,4 @@
-"""What programs ask: OpenAI's API under /v1, the state of the server, and the gate before every way in.
+"""What programs ask: OpenAI's API under /v1, and the state of the server.
 
     POST /v1/chat/completions  an answer to a conversation, whole or as a stream of events
     POST /v1/completions       a text gone on with, without the chat template
@@ -11,12 +11,9 @@ Errors have OpenAI's shape. A client that leaves frees its place, whether it str
 """
 
 import asyncio
-import hmac
 import json
-import math
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from typing import Any, TypeVar, cast
@@ -26,33 +23,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, field_validator
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from serve import limits
-from serve.engine import STOPPING, Engine, Piece
-from serve.errors import Busy, RequestError
+from serve.engine import Engine, Piece
+from serve.errors import RequestError
 from serve.limits import Sampling
 from serve.metrics import Metrics
+from serve.refusals import answer_error, describe, error_body
 from serve.settings import Settings
 
 COMPLETION_TOKENS = 16  # of a plain completion that asks for no number, as with OpenAI
-CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
-API = "/v1/"
-# What the rate holds for, beside the API: what makes work through the page, and what may guess its password.
-LIMITED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/login")
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # events are passed on as they come
 
-# Error type and code by status.
-ERRORS = {
-    400: ("invalid_request_error", "invalid_value"),
-    401: ("authentication_error", "invalid_api_key"),
-    404: ("invalid_request_error", "not_found"),
-    405: ("invalid_request_error", "method_not_allowed"),
-    413: ("invalid_request_error", "request_too_large"),
-    429: ("rate_limit_error", "rate_limit_exceeded"),
-    500: ("server_error", "internal_error"),
-    503: ("server_error", "unavailable"),
-}
 # Fields that would change the answer and are not supported, and the values with which they would not.
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -219,7 +202,7 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
         return await _respond(request, body, pieces, Writer(body.model, chat=False))
 
     for kind in (HTTPException, RequestValidationError, RequestError, Exception):
-        api.add_exception_handler(kind, _answer_error)
+        api.add_exception_handler(kind, answer_error)
     return api
 
 
@@ -294,7 +277,7 @@ async def _events(piece: Piece, pieces: AsyncIterator[Piece], writer: Writer, wi
             if piece.text or piece.finish:
                 yield _event(writer.chunk(piece))
     except Exception as error:  # too late for a status
-        status, message, _ = _describe(error)
+        status, message, _ = describe(error)
         yield _event(error_body(status, message))
         return
     if with_usage:
@@ -333,133 +316,3 @@ async def _while_connected(request: Request, work: Awaitable[T]) -> T | None:
     finally:
         working.cancel()
         leaving.cancel()
-
-
-def _describe(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """Status, message and headers for what went wrong."""
-    match error:
-        case Busy():
-            return 503, str(error), {"Retry-After": str(error.seconds)}
-        case RequestError():
-            return 503 if str(error) == STOPPING else 400, str(error), {}
-        case RequestValidationError():
-            return 400, _first_fault(error), {}
-        case HTTPException():
-            return error.status_code, error.detail, dict(error.headers or {})
-    return 500, "The server failed to answer.", {}
-
-
-def _first_fault(error: RequestValidationError) -> str:
-    """What pydantic found first, in one line and without what was sent."""
-    fault = error.errors()[0]
-    if fault["type"] == "json_invalid":
-        return "The body must be JSON."
-    where = ".".join(str(part) for part in fault["loc"][1:]) or "The body"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}."
-
-
-def error_body(status: int, message: str) -> dict[str, Any]:
-    """An error as OpenAI writes it."""
-    kind, code = ERRORS.get(status, ("invalid_request_error", None))
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
-    status, message, headers = _describe(error)
-    return JSONResponse(error_body(status, message), status, headers)
-
-
-def _refusal(path: str, error: HTTPException) -> JSONResponse:
-    """A refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
-    status, message, headers = _describe(error)
-    return JSONResponse(error_body(status, message) if path.startswith(API) else {"error": message}, status, headers)
-
-
-class Gate:
-    """Holds every request to the limits that come before its content: rate, key, and size of the body."""
-
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self._app = app
-        self._settings = settings
-        self._rate = Rate(settings.rate)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request in, or answer it here."""
-        if scope["type"] == "http":
-            try:
-                self._check(Request(scope))
-            except HTTPException as error:
-                await _refusal(scope["path"], error)(scope, receive, send)
-                return
-            receive = self._counted(receive)
-        await self._app(scope, receive, send)
-
-    def _check(self, request: Request) -> None:
-        """Raise HTTPException for a request that is not let in."""
-        path = request.scope["path"]  # not from the URL, which a Host header can bend
-        if path.startswith(API) or (request.method == "POST" and path.startswith(LIMITED_POSTS)):
-            self._check_rate(self._address(request))
-        if path.startswith(API):
-            self._check_key(request.headers.get("authorization", ""))
-        length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._settings.max_body:
-            raise self._too_large()
-
-    def _check_rate(self, address: str) -> None:
-        if seconds := self._rate.take(address):
-            text = f"At most {self._settings.rate} requests a minute are answered: try again in {seconds} s."
-            raise HTTPException(429, text, {"Retry-After": str(seconds)})
-
-    def _check_key(self, authorization: str) -> None:
-        key, given = self._settings.api_key, authorization.partition(" ")[2].strip()
-        if not key and self._settings.login:
-            raise HTTPException(401, "The API is closed: the server asks for a login and has no SERVE_API_KEY.")
-        if key and not hmac.compare_digest(given.encode(), key.encode()):
-            raise HTTPException(401, "The key is missing or wrong: send it as `Authorization: Bearer KEY`.")
-
-    def _address(self, request: Request) -> str:
-        """The client's; behind proxies, what the first of ours was called from: what stands before it is hearsay."""
-        proxies = self._settings.proxy
-        passed = [part.strip() for part in ",".join(request.headers.getlist("x-forwarded-for")).split(",")]
-        if proxies and len(passed) >= proxies:
-            return passed[-proxies][:64]
-        return request.client.host if request.client else ""
-
-    def _counted(self, receive: Receive) -> Receive:
-        """Count the body as it comes: a client need not say its length beforehand, or may lie."""
-        size = 0
-
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._settings.max_body:
-                raise self._too_large()
-            return message
-
-        return counted
-
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"A request's body can have {self._settings.max_body} bytes at most.")
-
-
-class Rate:
-    """A bucket of tokens for each client: a minute's requests at once, and one more for each one's time since."""
-
-    def __init__(self, per_minute: int) -> None:
-        """With 0, there is no limit."""
-        self._per_minute = per_minute
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
-
-    def take(self, client: str) -> int:
-        """Count a request; 0 if it may be answered, else the seconds until one may."""
-        if not self._per_minute:
-            return 0
-        now = time.monotonic()
-        tokens, counted = self._buckets.pop(client, (self._per_minute, now))
-        tokens = min(self._per_minute, tokens + (now - counted) * self._per_minute / 60)
-        allowed = tokens >= 1
-        self._buckets[client] = (tokens - allowed, now)
-        if len(self._buckets) > CLIENTS:
-            self._buckets.popitem(last=False)
-        return 0 if allowed else math.ceil((1 - tokens) * 60 / self._per_minute)

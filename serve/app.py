@@ -22,9 +22,10 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from gradio.components import Component
 
-from serve.api import Gate, build_api, build_probes
+from serve.api import build_api, build_probes
 from serve.engine import Engine, Piece
 from serve.errors import RequestError
+from serve.gate import Gate
 from serve.limits import Message, Sampling
 from serve.metrics import Metrics
 from serve.settings import Settings

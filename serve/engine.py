@@ -21,14 +21,13 @@ from typing import Self
 
 from serve.answer import Observe, Piece, Turn
 from serve.batch import Batch
-from serve.errors import Busy, RequestError, UserError
+from serve.errors import Busy, RequestError, Stopping, UserError
 from serve.limits import Prompt, Sampling, check_request
 from serve.llama import LlamaModel
 from serve.memory import check_memory
 from serve.models import Model
 from serve.settings import Settings
 
-STOPPING = "The server is stopping."
 SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
 
 
@@ -150,7 +149,7 @@ class Engine:
         """Let a turn wait for the worker. Raises RequestError where it is out of bounds or there is no room."""
         check_request(turn.model, turn.messages, turn.sampling, self.models, self._settings)
         if self._closing.is_set():
-            raise RequestError(STOPPING)
+            raise Stopping()
         with self._lock:
             waiting = self._open - self._settings.slots
             if waiting >= self._settings.queue:
@@ -166,10 +165,10 @@ class Engine:
                 self._step(batch)
         for batch in self._loaded.values():
             for turn in batch.close():
-                self._end(turn, RequestError(STOPPING))
+                self._end(turn, Stopping())
         self._loaded.clear()
         while self._waiting:
-            self._end(self._waiting.popleft(), RequestError(STOPPING))
+            self._end(self._waiting.popleft(), Stopping())
 
     def _receive(self) -> bool:
         """Take in what was asked, and wait for it where there is nothing else to do; False when the engine closes."""

@@ -16,3 +16,10 @@ class Busy(RequestError):
         """With how many wait, and in how many seconds there should be room."""
         self.seconds = max(1, round(seconds))
         super().__init__(f"The queue is full ({waiting} wait): try again in {self.seconds} s.")
+
+
+class Stopping(RequestError):
+    """The server takes nothing in any more, and ends what it was doing."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is stopping.")

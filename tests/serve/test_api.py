@@ -17,10 +17,10 @@ from openai import OpenAI
 from servers import started_server, wait_until
 from tiny_gguf import ACCENTS, FAREWELL
 
-from serve.api import CLIENTS, Rate
 from serve.app import build_app
 from serve.engine import Engine
 from serve.errors import UserError
+from serve.gate import CLIENTS, Rate
 from serve.metrics import Metrics
 from serve.models import Model
 from serve.settings import Settings

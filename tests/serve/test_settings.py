@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +49,10 @@ def test_help_lists_every_variable() -> None:
     )
     assert describe() in shown.stdout
     assert all(f"SERVE_{name.upper()} " in shown.stdout for name in Settings.__dataclass_fields__)
+
+
+def test_the_documentation_has_every_variable_as_the_help_has_it() -> None:
+    page = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(SERVE_\w+)` \| (?:`(.*?)`)? \| (.*) \|$", page, re.MULTILINE)
+    told = [f"  {name:<22} {text}{f' ({default})' if default else ''}" for name, default, text in rows]
+    assert "\n".join(told) == describe()
