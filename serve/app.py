@@ -81,6 +81,8 @@ def build_app(engine: Engine, settings: Settings, metrics: Metrics) -> FastAPI:
 
 def web_server(app: FastAPI) -> uvicorn.Server:
     """The server for the application; it logs warnings alone, and so no word of a conversation."""
+    # It warns of each word for a client that has just left, which a busy machine takes a moment to notice.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     # A client's address is for the gate to find out (SERVE_PROXY): uvicorn would believe anyone on this machine.
     config = uvicorn.Config(
         app,
