@@ -59,15 +59,14 @@ class Turn:
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
         self._stops = StopTexts(sampling.stop)
 
-    @property
-    def room(self) -> int:
-        """Tokens that question and answer take together at most."""
-        return len(self.prompt) + self._limit
-
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
         self.prompt = model.prompt(self.messages, drop_oldest)
         self._limit = min(self.sampling.max_tokens, model.context - len(self.prompt))
+
+    def begin(self, model: LlamaModel, cached: int) -> None:
+        """Its answer begins, with so many tokens of the prompt in the KV cache; whoever begins it frees the sampler."""
+        self.cached, self.began = cached, time.monotonic()
         self.sampler = Sampler(self.sampling, model.vocabulary)
 
     def take(self, token: int, model: LlamaModel) -> None:

@@ -61,7 +61,7 @@ class Batch:
         stream = self._free(source)
         if source is not stream or shared < len(stream.tokens):
             self._replace(stream, source, shared)
-        turn.cached, turn.began = shared, time.monotonic()
+        turn.begin(self.model, shared)
         stream.turn = turn
         return True
 

@@ -157,7 +157,8 @@ def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:
 def choose_attention(train: TrainSettings, card: Card | None, head_size: int) -> tuple[str, str]:
     """The attention implementation's name in Transformers, and why.
 
-    cuDNN plans its kernels for each number of tokens, which takes 40 ms and more: small updates do not earn that back.
+    cuDNN plans its kernels for each number of conversations, which takes 40 ms and more: small updates do not earn that
+    back.
 
     Raises:
         UserError: the card, the base or what is installed does not allow the one asked for.
