@@ -9,7 +9,7 @@ from gradio_client.exceptions import AppError
 from servers import answers, started_server, wait_until
 from tiny_gguf import ACCENTS
 
-from serve.app import conversation
+from serve.page import conversation
 
 
 def client(url: str) -> Client:
