@@ -379,5 +379,8 @@ def compile_layers(model: torch.nn.Module) -> None:
     layers = getattr(base.base_model, "layers", None)
     if layers is None:
         raise UserError(f"{type(base).__name__} cannot be compiled layer by layer; set train.compile=false")
+    # Else numbers such as a norm's epsilon become inputs that are computed with on the CPU, by kernels that a C++
+    # compiler is started for: half a minute at every start.
+    torch._dynamo.config.specialize_float = True
     for layer in layers:
         layer.compile(dynamic=True)

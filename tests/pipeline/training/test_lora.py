@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch._inductor import compile_fx as inductor
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -103,7 +104,16 @@ def test_loss_and_gradients_are_those_of_peft_and_a_plain_loss(family: str, rows
         torch.testing.assert_close(our_gradients[name], gradient, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
 
 
-def test_compiled_layers_learn_the_same_at_any_length() -> None:
+def test_compiled_layers_learn_the_same_at_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs: list[Any] = []
+    compile_fx = inductor.compile_fx
+
+    def noted(graph: torch.nn.Module, example_inputs: list[Any], **settings: Any) -> Any:
+        inputs.extend(example_inputs)
+        return compile_fx(graph, example_inputs, **settings)
+
+    monkeypatch.setattr(inductor, "compile_fx", noted)
+    torch.compiler.reset()
     loss, gradients = reference("llama")
     model = adapted("llama")
     learn_from_supervised(model.get_base_model())
@@ -114,6 +124,9 @@ def test_compiled_layers_learn_the_same_at_any_length() -> None:
         assert ours == pytest.approx(loss, rel=1e-5)
         for name, gradient in gradients.items():
             torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
+    # A number such as LoRA's scale would be an input without dimensions, and computed with on the CPU.
+    assert inputs
+    assert all(not isinstance(given, torch.Tensor) or given.dim() for given in inputs)
 
 
 def test_recomputed_activations_learn_the_same() -> None:
