@@ -14,28 +14,71 @@ MORE = (
     "lm_head_multiplier",
 )  # fmt: skip
 CHUNK = 1024  # positions whose logits exist at a time
+DENSE = {"gate_proj", "up_proj", "down_proj"}  # what an MLP is made of, unless it routes tokens to experts
 
 
 def learn_from_supervised(model: Any) -> None:
     """Has a causal language model compute its loss from the hidden states of supervised positions alone.
 
-    Its head then multiplies fewer rows, and never has all of their logits at once. Its `forward` takes `positions` and
-    `targets` as `Conversations` gives them. A model whose head does more than multiply keeps its own.
+    Its head then multiplies fewer rows, and never has all of their logits at once; so does the MLP of its last layer,
+    whose outputs no other position attends to. Its `forward` takes `positions` and `targets` as `Conversations` gives
+    them. A model whose head does more than multiply keeps its own.
     """
     head, config = model.get_output_embeddings(), model.config
     plain = type(head) is torch.nn.Linear and head.bias is None and isinstance(model.base_model, torch.nn.Module)
     if not plain or any(getattr(config, name, None) for name in MORE):
         return
+    last = last_mlp(model)
+    if last is not None:
+        compute_at_positions(last)
 
     def forward(
         self: Any, positions: torch.Tensor, targets: torch.Tensor, num_items_in_batch: int, **inputs: Any
     ) -> CausalLMOutput:
+        if last is not None:
+            last.positions = positions if len(positions) else positions.new_zeros(1)  # kernels want a row
         hidden = self.base_model(use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
-        nats: Any = linear_cross_entropy(hidden[positions], head.weight, targets)
+        nats: Any = linear_cross_entropy(Rows.apply(hidden, positions), head.weight, targets)
         return CausalLMOutput(loss=nats / num_items_in_batch)
 
     model.forward = MethodType(forward, model)
     model.learns_from_supervised = True
+
+
+def last_mlp(model: Any) -> Any:
+    """The MLP of a model's last decoder layer, or None where it is another kind of thing."""
+    layers = getattr(model.base_model, "layers", None)
+    mlp = getattr(layers[-1], "mlp", None) if layers else None
+    return mlp if mlp is not None and {name for name, _ in mlp.named_children()} >= DENSE else None
+
+
+def compute_at_positions(mlp: Any) -> None:
+    """Has an MLP compute the rows at its attribute `positions` alone, each there once; the others come out as zeros."""
+    whole = mlp.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        rows = x.flatten(0, -2)
+        computed = whole(Rows.apply(rows, mlp.positions)[None])[0]
+        return torch.zeros_like(rows).index_copy(0, mlp.positions, computed.to(rows.dtype)).view_as(x)
+
+    mlp.forward = forward
+
+
+class Rows(torch.autograd.Function):
+    """Rows of a matrix, each once at most: so a gradient is copied to its place, where indexing would add it there."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """For a matrix of shape (rows, columns)."""
+        ctx.save_for_backward(positions)
+        ctx.rows = len(matrix)
+        return matrix.index_select(0, positions)
+
+    @staticmethod
+    def backward(ctx: Any, *grown: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """In the order of `forward`'s arguments."""
+        (positions,) = ctx.saved_tensors
+        return grown[0].new_zeros(ctx.rows, grown[0].shape[1]).index_copy_(0, positions, grown[0]), None
 
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

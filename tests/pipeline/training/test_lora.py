@@ -129,6 +129,19 @@ def test_compiled_layers_learn_the_same_at_any_length(monkeypatch: pytest.Monkey
     assert all(not isinstance(given, torch.Tensor) or given.dim() for given in inputs)
 
 
+def test_the_last_mlp_computes_what_is_learnt_alone() -> None:
+    base = adapted("llama").get_base_model()
+    learn_from_supervised(base)
+    rows: list[int] = []
+    for layer in base.base_model.layers:
+        layer.mlp.down_proj.register_forward_pre_hook(lambda module, inputs: rows.append(inputs[0].shape[-2]))
+    data = conversations(Layout(8, True, 64))
+    batch = data[data.split(range(len(data)))[0]]
+    base(**{key: value for key, value in batch.items() if key not in {"tokens", "labels"}})
+    assert rows == [batch["input_ids"].shape[1]] * 2 + [len(batch["targets"])]
+    assert rows[-1] < rows[0]
+
+
 def test_recomputed_activations_learn_the_same() -> None:
     loss, gradients = reference("llama")
     model = adapted("llama")
