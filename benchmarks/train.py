@@ -42,7 +42,7 @@ CUT = "train.max_truncated=1"  # as many as there are
 LEAN = (
     "train.engine=trl",
     "train.batch_size=1",
-    "train.gradient_checkpointing=true",
+    "train.gradient_checkpointing=offload",
     "train.optimizer=adamw_8bit",
 )
 
@@ -69,7 +69,7 @@ RUNS: dict[str, Ours | Peer] = {
         ("GPU",),
     ),
     "ours-lean": Ours(
-        "ours with the least memory: 8 conversations an update, gradient checkpointing",
+        "ours with the least memory: 8 conversations an update, gradient checkpointing into main memory",
         ("train.effective_batch=8", *LEAN, *COMPILED),
         ("bitsandbytes",),
     ),

@@ -95,7 +95,7 @@ class TrainSettings:
     attention: str = one_of("auto", "sdpa", "flash", "cudnn")
     compile: bool | Literal["auto"] = field()
     frozen_dtype: str = one_of("bf16", "fp8")
-    gradient_checkpointing: bool | Literal["auto"] = field()
+    gradient_checkpointing: bool | Literal["auto", "offload"] = field()
     seed: int = limited(least=0)
     save_steps: int = limited(least=1)
     save_total_limit: int = limited(least=1)

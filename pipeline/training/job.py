@@ -117,7 +117,7 @@ class Job:
             print(f"  {fit}: as before", flush=True)
             return fit
         rows = None if settings.batch_size == "auto" else settings.batch_size
-        checkpointing = None if settings.gradient_checkpointing == "auto" else settings.gradient_checkpointing
+        checkpointing = None if settings.gradient_checkpointing == "auto" else bool(settings.gradient_checkpointing)
         if self.plan.engine == "unsloth":  # which is told when it loads
             checkpointing = trainer.args.gradient_checkpointing
         if self.device == "cpu":
@@ -181,6 +181,7 @@ class Job:
             save_total_limit=settings.save_total_limit,
             libraries=library_versions(self.plan.engine),
             sharded=self.sharded,
+            offload=self.plan.engine == "trl" and settings.gradient_checkpointing == "offload",
         )
 
     def arguments(self) -> SFTConfig:

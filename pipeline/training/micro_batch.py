@@ -63,7 +63,7 @@ def halved(rows: int) -> int:
     if rows == 1:
         raise UserError(
             "the GPU's memory does not hold one row; lower train.max_length or train.lora.r, set "
-            "train.gradient_checkpointing=true, or take train=qlora with a 4-bit model"
+            "train.gradient_checkpointing=offload, or take train=qlora with a 4-bit model"
         )
     return rows // 2
 

@@ -1,7 +1,7 @@
 """TRL's trainer where ours differs: what an update is, checkpoints that are whole or not there, exact resumption."""
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -18,6 +18,7 @@ from pipeline.training.callbacks import EarlyStopping, Meter, busy_after, diverg
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
 from pipeline.training.lora import forget, without_adapter
+from pipeline.training.offload import InMainMemory
 from pipeline.training.processes import wait
 from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
@@ -47,6 +48,7 @@ class Trainer(SFTTrainer):
         save_total_limit: int,
         libraries: dict[str, str],
         sharded: bool = False,
+        offload: bool = False,
         **kwargs: Any,
     ) -> None:
         """SFTTrainer's arguments, and what it is told of updates and checkpoints.
@@ -59,6 +61,7 @@ class Trainer(SFTTrainer):
             save_total_limit: checkpoints kept.
             libraries: versions that they name.
             sharded: whether each process holds a part of the weights; else all of them.
+            offload: whether what the backward pass needs waits in main memory.
             **kwargs: SFTTrainer's.
         """
         super().__init__(*args, **kwargs)
@@ -72,6 +75,7 @@ class Trainer(SFTTrainer):
         self.keep = save_total_limit
         self.libraries = libraries
         self.sharded = sharded
+        self.saved: AbstractContextManager = InMainMemory(self.trained_model) if offload else nullcontext()
         self.begun = False
         self.unchecked: Unchecked | None = None
 
@@ -217,7 +221,8 @@ class Trainer(SFTTrainer):
             for key, value in inputs.items()
             if key not in unused
         }
-        return model(**moved).loss * self.args.world_size
+        with self.saved:
+            return model(**moved).loss * self.args.world_size
 
     @property
     def learns_from_supervised(self) -> bool:

@@ -12,6 +12,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipeline.training.engines import load_trl
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.lora import Frozen8
+from pipeline.training.offload import InMainMemory
 from pipeline.training.plan import Plan, choose, this_card
 from pipeline.training.trainer import Trainer, compile_layers
 
@@ -73,7 +75,12 @@ def reference() -> Learnt:
 
 
 def ours(
-    attention: str, *overrides: str, compiled: bool = False, checkpointing: bool = False, rows: int = 24
+    attention: str,
+    *overrides: str,
+    compiled: bool = False,
+    checkpointing: bool = False,
+    offload: bool = False,
+    rows: int = 24,
 ) -> Learnt:
     """By the real loading code, in bf16."""
     config = settings(*overrides)
@@ -85,7 +92,8 @@ def ours(
         model.gradient_checkpointing_enable()
     if compiled:
         compile_layers(model)
-    return learn(model, conversations(packed, plan.few_counts, rows))
+    with InMainMemory(model) if offload else nullcontext():
+        return learn(model, conversations(packed, plan.few_counts, rows))
 
 
 def compare(found: Learnt, wanted: Learnt, loss: float, gradient: float, title: str) -> None:
@@ -110,6 +118,7 @@ WAYS: dict[str, Callable[[], Learnt]] = {
     "packed, in micro-batches of 2 x 256": lambda: ours(FLASH, rows=2),
     "packed, compiled": lambda: ours(FLASH, compiled=True),
     "packed, compiled, recomputed": lambda: ours(FLASH, compiled=True, checkpointing=True),
+    "packed, compiled, recomputed, offloaded": lambda: ours(FLASH, compiled=True, checkpointing=True, offload=True),
 }
 CUDNN_WAYS: dict[str, Callable[[], Learnt]] = {
     "cudnn": lambda: ours(CUDNN),

@@ -26,6 +26,7 @@ from pipeline.training.attention import CUDNN, FLASH, register
 from pipeline.training.engines import load_base, load_trl
 from pipeline.training.lora import Frozen8, SharedInput, forget, fuse, groups, quantized
 from pipeline.training.loss import CHUNK, learn_from_supervised, linear_cross_entropy
+from pipeline.training.offload import InMainMemory
 from pipeline.training.plan import choose
 from pipeline.training.trainer import compile_layers
 from pipeline.training.updates import IGNORED, Conversations, Layout
@@ -150,6 +151,28 @@ def test_recomputed_activations_learn_the_same() -> None:
     model.gradient_checkpointing_enable()
     model.train()
     ours, our_gradients = learn(model, Layout(2, True, 64))
+    assert ours == pytest.approx(loss, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
+
+
+def test_what_is_saved_waits_in_main_memory_but_for_weights() -> None:
+    class Noting(InMainMemory):
+        def put_away(self, tensor: torch.Tensor) -> Any:
+            put_away.append(tuple(tensor.shape))
+            return super().put_away(tensor)
+
+    put_away: list[tuple[int, ...]] = []
+    loss, gradients = reference("llama")
+    model = adapted("llama")
+    learn_from_supervised(model.get_base_model())
+    fuse(model)
+    model.gradient_checkpointing_enable()
+    model.train()
+    with Noting(model):
+        ours, our_gradients = learn(model, Layout(2, True, 64))
+    hidden = [shape for shape in put_away if shape[::2] == (1, 64)]  # (1, tokens, hidden size)
+    assert len(hidden) >= 3 * len(conversations(Layout(2, True, 64)).split(range(6)))  # a layer's input for each layer
     assert ours == pytest.approx(loss, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(our_gradients[name], gradient, **CLOSE)
