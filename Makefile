@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro checkpoints test test-gpu chaos lint serve mlflow bench bench-train bench-serve images wheels clean
+.PHONY: help python setup repro checkpoints test test-gpu chaos lint serve mlflow bench bench-train bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp an
 
 bench-train: setup  ## measure LoRA training beside its peers on a GPU, in parts of nine minutes; MODEL=3b for the larger one
 	@$(RUN) $(BIN)/python -m benchmarks.train --model $(or $(MODEL),1b)
+
+load: setup  ## let 64 clients ask the chat server for 10 minutes: failures, answers other than alone, memory that grows
+	@$(RUN) $(BIN)/python -m benchmarks.load
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
 	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .

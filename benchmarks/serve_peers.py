@@ -336,7 +336,7 @@ def ours(inputs: dict[str, Any]) -> Iterator[Served]:
         (Path(folder) / "model.gguf").symlink_to(inputs["model"])
         models = find_models(Path(folder))
         name = next(iter(models))
-        with Engine(models, Settings(models=Path(folder), context=CONTEXT, threads=inputs["threads"])) as engine:
+        with Engine(models, Settings(models=folder, context=CONTEXT, threads=inputs["threads"])) as engine:
             yield Served(lambda messages, most: timed(events(messages, most)), os.getpid(), own_instructions())
 
 

@@ -1,6 +1,6 @@
 """Base against tuned on the same held-out rows, questions and prompts; every GGUF on the same tokens.
 
-Writes reports/metrics.json, reports/evaluation.md and reports/evaluation.png.
+Writes reports/metrics.json, reports/evaluation.md, reports/evaluation.png, and for the chat models/card.json.
 """
 
 import json
@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from pipeline.config import Config, EvaluateSettings
 from pipeline.errors import UserError
 from pipeline.evaluation.answers import answer_all, answer_timed
+from pipeline.evaluation.card import model_card
 from pipeline.evaluation.loss import Conversation, measure_loss
 from pipeline.evaluation.questions import accuracies, as_chat, read_questions
 from pipeline.evaluation.report import draw, markdown
@@ -30,6 +31,8 @@ from pipeline.training.engines import choose_device, load_base, merge_adapter
 TEST = Path("data/prepared/test.parquet")
 QUESTIONS = Path("data/prepared/questions.jsonl")
 METRICS, REPORT, PLOT = Path("reports/metrics.json"), Path("reports/evaluation.md"), Path("reports/evaluation.png")
+PREPARED = Path("reports/prepare.json")
+CARD = Path("models/card.json")  # the chat looks for it beside its GGUF files, and in the folder above
 HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 
 
@@ -45,11 +48,14 @@ def main(config: Config, out: Path) -> None:
     write_json(out / METRICS, metrics)
     write_text(out / REPORT, markdown(metrics, config.evaluate.prompts, answers, config.model.name))
     draw(out / PLOT, metrics)
+    prepared = _read(PREPARED) if PREPARED.is_file() else None
+    card = model_card(lineage, prepared, _read(GGUF / MANIFEST), metrics, config.evaluate.prompts)
+    write_json(out / CARD, card)
     journal = training_folder(config, lineage["fingerprint"])
     with tracked(config, journal, config.model.name, lineage["mlflow_run"]) as run:
         run.params(config, ("evaluate",))
         run.metrics(metrics)
-        for path in (METRICS, REPORT, PLOT):
+        for path in (METRICS, REPORT, PLOT, CARD):
             run.artifact(out / path)
 
 
@@ -101,7 +107,7 @@ def measure_ggufs(folder: Path, rows: list[Conversation], settings: EvaluateSett
     """
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder / MANIFEST} is missing; run `dvc repro export` first")
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = _read(folder / MANIFEST)
     figures = {}
     for file in manifest["files"]:
         print(f"measuring {file['file']}", flush=True)
@@ -133,6 +139,11 @@ def test_rows(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings) ->
             f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"
         )
     return rows
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 if __name__ == "__main__":

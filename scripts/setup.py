@@ -164,7 +164,7 @@ def install_llama_cpp(venv: Venv) -> None:
     """The wheel that is built from the sdist; its converter, which export needs, is kept on the way."""
     version = llama_source().VERSION
     known = llama_source().cached_wheel()
-    step(3, f"llama-cpp-python {version}, {'compiled before' if known else 'compiled here: 2 minutes on 2 cores'}")
+    step(3, f"llama-cpp-python {version}, {'compiled before' if known else 'compiled here, for some minutes'}")
     if venv.version_of("llama-cpp-python") == version:
         return
     arguments = ["-m", "pipeline.gguf.source", "--wheel", "--constraints", str(CONSTRAINTS)]

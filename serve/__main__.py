@@ -1,7 +1,8 @@
 """Starts the chat server: `python -m serve`.
 
-In this order: the settings, the port, the models, the page; each that fails ends in one line and exit code 1. SIGTERM
-and Ctrl-C stop it within a few seconds, a generation under way included.
+In this order: the settings, the port, the models, the engine, the API, the page; each that fails ends in one line and
+exit code 1. SIGTERM and Ctrl-C stop it when the answers under way have ended, after SERVE_DRAIN seconds at the latest;
+a second one stops it at once.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 
 from serve.errors import UserError
@@ -20,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server until a signal ends it; the exit code is 0 then, and 1 when it could not start."""
     parser = argparse.ArgumentParser(
         prog="python -m serve",
-        description="A chat with the GGUF models in a folder.",
+        description="A chat with GGUF models on a CPU.",
         epilog=f"environment variables, with their defaults:\n{describe()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -30,11 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = Settings.from_env(os.environ)
         with listen(settings) as listener:
+            from serve.run import run  # llama.cpp and FastAPI: a wrong setting is answered before
+
             run(settings, listener)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         pass
     return 0
 
@@ -56,23 +60,10 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def run(settings: Settings, listener: socket.socket) -> None:
-    """Load a model and serve until a signal comes. Raises UserError if there is no model to serve."""
-    # Imported here because they are slow (llama.cpp, then Gradio): a wrong setting is answered at once.
-    from serve.engine import Engine
-    from serve.metrics import Metrics
-    from serve.models import find_models
-
-    models = find_models(settings.models)
-    metrics = Metrics(models)
-    with Engine(models, settings, metrics.observe) as engine:
-        from serve.app import build_app, web_server
-
-        server = web_server(build_app(engine, settings, metrics))
-        host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
-        print(f"Tunesmith is on http://{host}:{settings.port} (Ctrl-C stops it)", flush=True)
-        server.run(sockets=[listener])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if any(thread.daemon for thread in threading.enumerate()):  # within llama.cpp or a download, and deaf to our end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -37,13 +37,13 @@ class Turn:
     def __init__(
         self,
         model: str,
-        messages: Prompt,
+        question: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
         observe: "Observe | None" = None,
     ) -> None:
         """A question for `model`; `deliver` takes the pieces of its answer, or what it ends with instead."""
-        self.model, self.messages, self.sampling, self.deliver = model, messages, sampling, deliver
+        self.model, self.question, self.sampling, self.deliver = model, question, sampling, deliver
         self._observe = observe
         self.cancelled = threading.Event()
         self.asked = time.monotonic()
@@ -61,7 +61,7 @@ class Turn:
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
-        self.prompt = model.prompt(self.messages, drop_oldest)
+        self.prompt = model.prompt(self.question, drop_oldest)
         self._limit = min(self.sampling.max_tokens, model.context - len(self.prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:

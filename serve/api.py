@@ -27,7 +27,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve import limits
 from serve.engine import Engine, Piece
-from serve.errors import RequestError
+from serve.errors import EngineError, RequestError
 from serve.limits import Sampling
 from serve.metrics import Metrics
 from serve.refusals import answer_error, describe, error_body
@@ -141,14 +141,21 @@ class TextRequest(CompletionRequest):
         return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
 
 
-def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
-    """The state of the server, for whatever runs and watches it."""
-    probes = APIRouter()
-    metrics.watch(engine)
+def build_health() -> APIRouter:
+    """Whether the process answers, for whatever runs it."""
+    health = APIRouter()
 
-    @probes.get("/healthz")
+    @health.get("/healthz")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
+
+    return health
+
+
+def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
+    """The state of the server, for whatever sends requests to it and watches it."""
+    probes = APIRouter()
+    metrics.watch(engine)
 
     @probes.get("/readyz")
     async def readyz(response: Response) -> dict[str, str]:
@@ -201,7 +208,7 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
         pieces = engine.astream(body.model, body.prompt, sampling)
         return await _respond(request, body, pieces, Writer(body.model, chat=False))
 
-    for kind in (HTTPException, RequestValidationError, RequestError, Exception):
+    for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)
     return api
 

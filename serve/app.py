@@ -1,56 +1,77 @@
 """The web application on FastAPI: the gate, the probes, OpenAI's API, and the page at /.
 
-What programs ask is in api.py, the page in page.py.
+It answers more with each step of the start: /healthz at once, the API as soon as there is an engine, the page at last,
+since Gradio takes seconds to import. What programs ask is in api.py, the page in page.py.
 """
 
-import logging
-import socket
+from contextlib import AbstractAsyncContextManager
 
-import uvicorn
 from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
-from serve.api import build_api, build_probes
+from serve.api import build_api, build_health, build_probes
 from serve.engine import Engine
-from serve.gate import Gate
+from serve.feedback import FeedbackStore
+from serve.gate import API, Gate
 from serve.metrics import Metrics
-from serve.page import TITLE, mount_page
+from serve.refusals import error_body
 from serve.settings import Settings
 
-SHUTDOWN_SECONDS = 2  # for short answers under way to reach their readers
+RETRY = {"Retry-After": "2"}  # seconds, as the page below has it
+STARTING = "The server is starting: try again in a few seconds."
+STARTING_PAGE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="2">
+<title>Tunesmith</title>
+<p style="font-family: system-ui, sans-serif; margin: 40vh auto; text-align: center">{STARTING}</p>
+"""
 
 
-def build_app(engine: Engine, settings: Settings, metrics: Metrics) -> FastAPI:
-    """The web application: what is mounted first is found first, the page takes the rest."""
-    app = FastAPI(title=TITLE, openapi_url=None)
+def build_app(settings: Settings) -> FastAPI:
+    """The application as it is at first: it says that it is alive, and that the rest is to come."""
+    app = FastAPI(openapi_url=None)
     app.add_middleware(Gate, settings=settings)
+    app.include_router(build_health())
+    app.router.default = _starting  # for what has no route yet
+    return app
+
+
+def add_api(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+    """Let programs ask, from now on."""
     app.include_router(build_probes(engine, metrics))
     app.mount("/v1", build_api(engine, settings))
 
-    @app.post("/gradio_api/upload")
+
+def add_page(
+    app: FastAPI, engine: Engine, settings: Settings, feedback: FeedbackStore | None = None
+) -> AbstractAsyncContextManager:
+    """Show the page at /, to which all goes that has no route before it.
+
+    Returns what must be entered in the application's event loop for as long as the page is shown.
+    """
+    from serve.page import mount_page  # seconds: Gradio
+
+    page = FastAPI(openapi_url=None)
+
+    @page.post("/gradio_api/upload")
     async def refuse_upload() -> None:
         raise HTTPException(403, "This server takes no files.")
 
-    return mount_page(app, engine, settings)
+    mount_page(page, engine, settings, feedback)
+    app.mount("/", page)
+    return page.router.lifespan_context(page)
 
 
-def web_server(app: FastAPI) -> uvicorn.Server:
-    """The server for the application; it logs warnings alone, and so no word of a conversation."""
-    # It warns of each word for a client that has just left, which a busy machine takes a moment to notice.
-    logging.getLogger("asyncio").setLevel(logging.ERROR)
-    # A client's address is for the gate to find out (SERVE_PROXY): uvicorn would believe anyone on this machine.
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
-    )
-    return _QuietServer(config)
-
-
-class _QuietServer(uvicorn.Server):
-    """Says nothing of the open pages that it cuts off at its end: each holds a connection for as long as it is open."""
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        await super().shutdown(sockets)
+async def _starting(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocketClose()(scope, receive, send)
+        return
+    answer: Response = HTMLResponse(STARTING_PAGE, 503, RETRY)
+    if scope["path"] == "/readyz" or scope["path"].startswith(API):
+        answer = JSONResponse(error_body(503, STARTING), 503, RETRY)
+    await answer(scope, receive, send)

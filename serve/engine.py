@@ -10,9 +10,11 @@ Ending the iteration (`break`, `close()`, a cancelled task) stops the work withi
 """
 
 import asyncio
+import logging
 import queue
 import threading
 import time
+import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
@@ -21,7 +23,7 @@ from typing import Self
 
 from serve.answer import Observe, Piece, Turn
 from serve.batch import Batch
-from serve.errors import Busy, RequestError, Stopping, UserError
+from serve.errors import Busy, EngineError, RequestError, Stopping, UserError
 from serve.limits import Prompt, Sampling, check_request
 from serve.llama import LlamaModel
 from serve.memory import check_memory
@@ -29,6 +31,8 @@ from serve.models import Model
 from serve.settings import Settings
 
 SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
+
+logger = logging.getLogger(__name__)  # never given a word of a conversation
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Engine:
         self._open = 0  # turns that have been taken in and have not ended
         self._lock = threading.Lock()  # for that number
         self._seconds = SECONDS_GUESSED  # that answers take lately
+        self._draining = threading.Event()
         self._closing = threading.Event()
         self._batch(self.default)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -73,20 +78,25 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def drain(self) -> None:
+        """Take nothing in any more; what was taken in goes on."""
+        self._draining.set()
+
     def close(self, timeout: float = 5) -> None:
         """Stop within a step, tell those who wait, free the models. Waits up to `timeout` seconds."""
+        self._draining.set()
         self._closing.set()
         self._inbox.put(None)
         self._worker.join(timeout)
 
-    def stream(self, model: str, messages: Prompt, sampling: Sampling) -> Iterator[Piece]:
+    def stream(self, model: str, question: Prompt, sampling: Sampling) -> Iterator[Piece]:
         """Yield the answer piece by piece; the last piece has `finish` set.
 
         Raises RequestError for a request out of bounds, longer than the context, or cut off by `close`; Busy, which is
         one, when too many wait.
         """
         pieces: queue.SimpleQueue[Piece | Exception] = queue.SimpleQueue()
-        turn = self._submit(model, messages, sampling, pieces.put)
+        turn = self._submit(model, question, sampling, pieces.put)
         try:
             while True:
                 piece = _unwrap(pieces.get())
@@ -96,7 +106,7 @@ class Engine:
         finally:
             turn.cancelled.set()
 
-    async def astream(self, model: str, messages: Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
+    async def astream(self, model: str, question: Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
         """The same as `stream` for an event loop."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
@@ -105,7 +115,7 @@ class Engine:
             with suppress(RuntimeError):  # the loop has ended, and with it whoever was listening
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        turn = self._submit(model, messages, sampling, deliver)
+        turn = self._submit(model, question, sampling, deliver)
         try:
             while True:
                 piece = _unwrap(await pieces.get())
@@ -118,7 +128,12 @@ class Engine:
     @property
     def ready(self) -> bool:
         """Whether questions are taken in."""
-        return self._worker.is_alive() and not self._closing.is_set()
+        return self._worker.is_alive() and not self._draining.is_set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are answers under way, or requests that wait for theirs."""
+        return self._open > 0
 
     def load(self) -> Load:
         """How busy the engine is at this moment."""
@@ -133,11 +148,11 @@ class Engine:
     def _submit(
         self,
         model: str,
-        messages: Prompt,
+        question: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
     ) -> Turn:
-        turn = Turn(model, messages, sampling, deliver, self._observe)
+        turn = Turn(model, question, sampling, deliver, self._observe)
         try:
             self._take_in(turn)
         except RequestError as error:
@@ -147,8 +162,8 @@ class Engine:
 
     def _take_in(self, turn: Turn) -> None:
         """Let a turn wait for the worker. Raises RequestError where it is out of bounds or there is no room."""
-        check_request(turn.model, turn.messages, turn.sampling, self.models, self._settings)
-        if self._closing.is_set():
+        check_request(turn.model, turn.question, turn.sampling, self.models, self._settings)
+        if self._draining.is_set():
             raise Stopping()
         with self._lock:
             waiting = self._open - self._settings.slots
@@ -190,9 +205,13 @@ class Engine:
                     self._end(turn)
                 elif not self._begin(turn):
                     return
+            except RequestError as error:
+                self._end(turn, error)
             except UserError as error:  # the model's file was whole when the server started and is not now
+                logger.error("%s", error)
                 self._end(turn, RequestError(str(error)))
             except Exception as error:
+                _log(turn.model, error)
                 self._end(turn, error)
             self._waiting.popleft()
 
@@ -212,6 +231,7 @@ class Engine:
         except Exception as error:
             name = next(name for name, loaded in self._loaded.items() if loaded is batch)
             del self._loaded[name]  # with whatever state it is in
+            _log(name, error)
             for turn in batch.close():
                 self._end(turn, error)
             return
@@ -227,7 +247,7 @@ class Engine:
         if not turn.finished:
             self._tell(turn, error)
         if error is not None:
-            turn.deliver(error)
+            turn.deliver(error if isinstance(error, RequestError) else EngineError("the answer failed"))
         elif turn.finished:
             self._seconds += 0.2 * (time.monotonic() - turn.began - self._seconds)
 
@@ -256,6 +276,13 @@ class Engine:
         cache = slots * context * model.token_bytes
         check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
         return Batch(LlamaModel(model.path, context, settings.threads, slots), settings.aside << 20)
+
+
+def _log(model: str, error: Exception) -> None:
+    """Say where an answer failed. Of errors that are not ours the text is left out: it may quote the conversation."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    text = f": {error}" if isinstance(error, EngineError) else ""
+    logger.error("an answer of %s failed\n%s%s%s", model, frames, type(error).__name__, text)
 
 
 def _unwrap(piece: Piece | Exception) -> Piece:

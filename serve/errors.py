@@ -1,4 +1,4 @@
-"""The two ways in which this package says no."""
+"""The ways in which this package says no."""
 
 
 class UserError(Exception):
@@ -23,3 +23,7 @@ class Stopping(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The server is stopping.")
+
+
+class EngineError(Exception):
+    """An answer failed, and nobody who asked is to blame. The text is for the log: it has no word of a conversation."""

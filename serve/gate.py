@@ -1,6 +1,7 @@
 """The limits that hold for every way in before a request's content counts: its rate, its key, the size of its body."""
 
 import hmac
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -50,7 +51,7 @@ class Gate:
             raise self._too_large()
 
     def _check_rate(self, address: str) -> None:
-        if seconds := self._rate.take(address):
+        if seconds := self._rate.take(client(address)):
             text = f"At most {self._settings.rate} requests a minute are answered: try again in {seconds} s."
             raise HTTPException(429, text, {"Retry-After": str(seconds)})
 
@@ -85,6 +86,19 @@ class Gate:
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"A request's body can have {self._settings.max_body} bytes at most.")
+
+
+def client(address: str) -> str:
+    """Whom an address stands for: with IPv6 a /64, since whoever has one address there has all of them."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # what a proxy calls it
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed.packed, 64), strict=False))
 
 
 class Rate:

@@ -4,8 +4,9 @@ It goes below llama-cpp-python's `Llama`, which keeps one conversation's state a
 """
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -13,7 +14,7 @@ import jinja2
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from serve.errors import RequestError, UserError
+from serve.errors import EngineError, RequestError, UserError
 from serve.limits import Message, Prompt, Sampling
 
 BATCH = 256  # tokens decoded at a time at most
@@ -21,7 +22,16 @@ TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 
 ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 PENALTY_WINDOW = 256  # tokens back that frequency and presence are counted over
 RANDOM_SEED = llama_cpp.LLAMA_DEFAULT_SEED  # llama.cpp's word for "draw a seed"
+# What a GGUF's general.file_type stands for, as "15" for Q4_K_M.
+FILE_TYPES = {
+    str(number): name.removeprefix("LLAMA_FTYPE_").removeprefix("ALL_").removeprefix("MOSTLY_")
+    for name, number in vars(llama_cpp).items()
+    if name.startswith("LLAMA_FTYPE_") and name != "LLAMA_FTYPE_GUESSED"
+}
 
+MAPPED_BYTES = 128 << 10  # glibc's own value at first, which setting it keeps
+
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _errors: list[str] = []  # what llama.cpp has complained of since it was last asked to load something
 
@@ -33,8 +43,29 @@ def _keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         _errors.append(text.decode(errors="replace").strip())
 
 
+def _load_cpu_variant(folder: Path) -> None:
+    """Load the best of the CPU variants that this machine can run, where llama.cpp was built in several.
+
+    They stand beside the library; llama.cpp itself would look beside Python and in the working folder.
+    """
+    llama_cpp.llama_cpp._lib.ggml_backend_load_all_from_path(os.fsencode(folder))
+
+
 llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+_load_cpu_variant(llama_cpp.llama_cpp._base_path)
 llama_cpp.llama_backend_init()
+
+
+def _map_large_blocks() -> None:
+    """Keep glibc from taking large blocks, such as conversations put aside, out of its heap.
+
+    It does so once it has freed some. Being of all sizes they leave holes: 25 MB in minutes under load, and growing.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
+
+
+_map_large_blocks()
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -194,7 +225,7 @@ class LlamaModel:
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, entry.stream
         status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
-            raise RuntimeError(f"llama_decode returned {status}")
+            raise EngineError(f"llama_decode returned {status}")
 
     def draw(self, sampler: "Sampler", index: int) -> int:
         """The token that follows entry `index` of the batch decoded last."""
@@ -217,7 +248,7 @@ class LlamaModel:
     def restore(self, stream: int, state: State) -> None:
         """Let a stream hold what was copied, in the place of what it holds."""
         if not llama_cpp.llama_state_seq_set_data(self._context, state, len(state), stream):
-            raise RuntimeError("llama.cpp takes no state that it gave")
+            raise EngineError("llama.cpp takes no state that it gave")
 
     def piece(self, token: int) -> bytes:
         """A token's text, which may be a part of a character; empty for special tokens."""

@@ -1,48 +1,72 @@
-"""Which models there are: the GGUF files below one folder."""
+"""Which models there are: the GGUF files of the sources that SERVE_MODELS lists (see sources.py)."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from serve import llama
 from serve.errors import UserError
 from serve.memory import cache_bytes
+from serve.sources import File, find_files
+
+DIGITS = 12  # of a file's SHA-256, by which it is told from another of its name
 
 
 @dataclass(frozen=True)
 class Model:
     """A GGUF file that llama.cpp has found whole."""
 
-    name: str  # its path below the folder, without .gguf: short, unique and stable
+    name: str  # see sources.py: short, unique and stable
     path: Path
     size: int  # bytes
     context: int  # tokens that it was trained for
     token_bytes: int  # that a token takes in the KV cache
+    quantization: str | None = None  # as Q4_K_M; None where the file does not say
+    pinned: str | None = None  # what it came by: the Hub's commit, the registry's version; None for a file of a folder
 
     @property
     def label(self) -> str:
         """What the picker shows: starter-m-Q8_0 (6.3 MB)."""
         return f"{self.name} ({self.size / 1e6:.{1 if self.size < 1e8 else 0}f} MB)"
 
+    @cached_property
+    def revision(self) -> str | None:
+        """Which one of its name it is: what it came by, else its digest, whose reading takes a second for 1 to 2 GB."""
+        if self.pinned:
+            return self.pinned
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
 
-def find_models(folder: Path) -> dict[str, Model]:
-    """All models below the folder by name, in the names' order. Files and folders with a dot in front are passed over.
 
-    Raises UserError when there is none, and when one is cut short or no GGUF: better said before the first visitor
-    picks it.
+def find_models(sources: str | Path) -> dict[str, Model]:
+    """All models by name, in the order of the sources and below each in that of their names.
+
+    Args:
+        sources: separated by commas, as SERVE_MODELS has them.
+
+    Raises UserError when there is none, when two have one name, when a source cannot be had, and when a file is cut
+    short or no GGUF: better said before the first visitor picks it.
     """
-    paths = sorted(path for path in folder.rglob("*.gguf") if path.is_file() and not _hidden(path.relative_to(folder)))
-    if not paths:
-        raise UserError(f"no *.gguf file in {folder}: run `make repro` to make one, or set SERVE_MODELS to a folder")
-    models = (_model(path.relative_to(folder).with_suffix("").as_posix(), path) for path in paths)
-    return {model.name: model for model in models}
+    models: dict[str, Model] = {}
+    for file in find_files(str(sources)):
+        if other := models.get(file.name):
+            raise UserError(
+                f"two models are called {file.name}: {other.path} and {file.path}:"
+                " rename one of the files, or leave its source out of SERVE_MODELS"
+            )
+        models[file.name] = _model(file)
+    return models
 
 
-def _model(name: str, path: Path) -> Model:
-    metadata = llama.metadata(path)
-    context = int(metadata[f"{metadata['general.architecture']}.context_length"])  # llama.cpp wants it there
-    return Model(name, path, path.stat().st_size, context, cache_bytes(metadata))
-
-
-def _hidden(path: Path) -> bool:
-    """Whether a part of the path starts with a dot, as the temporary names of files still being written do."""
-    return any(part.startswith(".") for part in path.parts)
+def _model(file: File) -> Model:
+    metadata = llama.metadata(file.path)
+    return Model(
+        file.name,
+        file.path,
+        file.path.stat().st_size,
+        context=int(metadata[f"{metadata['general.architecture']}.context_length"]),  # llama.cpp wants it there
+        token_bytes=cache_bytes(metadata),
+        quantization=llama.FILE_TYPES.get(metadata.get("general.file_type", "")),
+        pinned=file.revision,
+    )

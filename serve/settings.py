@@ -7,7 +7,6 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from serve.cpus import usable_cpus
@@ -31,8 +30,10 @@ class Settings:
 
     host: Annotated[str, About("address to listen on; 0.0.0.0 lets other machines in")] = "127.0.0.1"
     port: Annotated[int, About("port to listen on", 1, 65535)] = 7860
-    models: Annotated[Path, About("folder searched, with those below it, for *.gguf")] = Path("models/gguf")
-    model: Annotated[str, About("model picked at first; the first by name if unset")] = ""
+    models: Annotated[str, About("folders, hf://owner/name@revision, models:/name@alias; separated by commas")] = (
+        "models/gguf"
+    )
+    model: Annotated[str, About("model picked at first; the first one if unset")] = ""
     loaded: Annotated[int, About("models kept in memory at once, the others are loaded when asked", 1, 64)] = 1
     context: Annotated[int, About("tokens of prompt and answer, if the model can hold as many", 64, 1 << 20)] = 4096
     slots: Annotated[int, About("answers given at once; each has room for a whole context", 1, 32)] = 4
@@ -48,6 +49,7 @@ class Settings:
     max_messages: Annotated[int, About("most messages in one conversation", 1, 100_000)] = 64
     temperature_max: Annotated[float, About("highest temperature that may be asked for", 0, 100)] = 2.0
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
+    drain: Annotated[int, About("seconds that answers have to end when the server is asked to stop", 0, 3600)] = 8
     max_body: Annotated[int, About("longest body of a request, in bytes", 1000, 1 << 30)] = 1_000_000
     rate: Annotated[int, About("requests a minute from one address; 0: no limit", 0, 1_000_000)] = 60
     proxy: Annotated[int, About("proxies in front, by whose X-Forwarded-For an address is known", 0, 8)] = 0
@@ -57,6 +59,9 @@ class Settings:
     login: Annotated[str, About("user:password for the page; programs then need a key", pattern=".+?:.+")] = field(
         default="", repr=False
     )
+    feedback: Annotated[str, About("folder for what visitors say of answers; off: they are not asked")] = "feedback"
+    feedback_repo: Annotated[str, About("private dataset on the Hub, owner/name, that feedback is pushed to")] = ""
+    feedback_minutes: Annotated[int, About("minutes between two pushes of feedback", 1, 1440)] = 5
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:

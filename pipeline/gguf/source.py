@@ -35,8 +35,18 @@ CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "
 # The plain AVX2 build: with -march=native a virtual machine with AMX crashed on every quantized model.
 CMAKE_FLAGS = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
 
-# llama.cpp's `common` library is not part of the wheel, yet takes 8 of 10 minutes; the sdist forces it on.
-COMMON_ON = 'set(LLAMA_BUILD_COMMON ON CACHE BOOL "Build llama.cpp common library" FORCE)'
+# All libraries in the package, once each: by default each comes six times, under three names in two places.
+LAYOUT_FLAGS = (
+    "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"
+)
+
+# What is left out of the sources: file, pattern, what stands there instead.
+PATCHES = (
+    # llama.cpp's `common` library is not part of the wheel, yet takes 8 of 10 minutes; the sdist forces it on.
+    ("CMakeLists.txt", r"set\(LLAMA_BUILD_COMMON ON ", "set(LLAMA_BUILD_COMMON OFF "),
+    # Where the CPU variants are built, the one with AMX is preferred, and crashed as -march=native did.
+    ("vendor/llama.cpp/ggml/src/CMakeLists.txt", r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
+)
 
 
 def llama_cpp_tree() -> Path:
@@ -70,7 +80,7 @@ def llama_cpp_wheel(constraints: Path | None = None) -> Path:
             return cached
         with _unpacked_sdist() as source:
             _keep_converter(source)
-            _leave_out_common(source / "CMakeLists.txt")
+            _patch(source)
             built = _build(source, constraints)
             with atomic_path(_wheel_folder() / built.name) as temporary:
                 shutil.move(built, temporary)
@@ -95,7 +105,7 @@ def cmake_flags() -> str:
 
 def _wheel_folder() -> Path:
     """The wheel's folder; its name stands for all that the compiled libraries depend on, Python not among it."""
-    kind = "\n".join([cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
+    kind = "\n".join([LAYOUT_FLAGS, cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
     return cache_folder() / "wheels" / hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 
@@ -168,15 +178,17 @@ def _is_complete(tree: Path) -> bool:
     return marker.is_file() and marker.read_text().strip() == SDIST_SHA256
 
 
-def _leave_out_common(cmake_lists: Path) -> None:
-    text = cmake_lists.read_text()
-    if text.count(COMMON_ON) != 1:
-        raise UserError(f"CMakeLists.txt of llama-cpp-python {VERSION} lacks the line {COMMON_ON!r}; mend {__file__}")
-    cmake_lists.write_text(text.replace(COMMON_ON, COMMON_ON.replace(" ON ", " OFF ", 1)))
+def _patch(source: Path) -> None:
+    for name, pattern, replacement in PATCHES:
+        text, count = re.subn(pattern, replacement, (source / name).read_text())
+        if not count:
+            raise UserError(f"{name} of llama-cpp-python {VERSION} has nothing like {pattern!r}; mend {__file__}")
+        (source / name).write_text(text)
 
 
 def _build(source: Path, constraints: Path | None) -> Path:
-    environment = {"CMAKE_ARGS": cmake_flags(), "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
+    flags = f"{LAYOUT_FLAGS} {cmake_flags()}"
+    environment = {"CMAKE_ARGS": flags, "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
     if constraints:  # pip before 25.3 reads the first for the tools of a build, later ones the second
         environment |= dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(constraints.resolve()))
     wheels = source.parent / "wheel"

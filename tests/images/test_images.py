@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -71,7 +72,7 @@ def start(engine: docker.DockerClient, images: None) -> Iterator[Start]:
 
     yield run
     for container in containers:
-        container.remove(force=True)
+        container.remove(force=True, v=True)
 
 
 @pytest.fixture
@@ -146,11 +147,12 @@ def wait_for_line(container: Container, pattern: str) -> None:
     pytest.fail(f"it ended without {pattern}: {said.decode()}")
 
 
-def answer(address: str) -> str:
+def answer(container: Container) -> str:
     """What the chat says, asked as a program of a user's would."""
     from gradio_client import Client
 
-    reply = Client(address, verbose=False).predict("hello", temperature=0, max_tokens=8, api_name="/chat")
+    wait_for_line(container, "Tunesmith is on")
+    reply = Client(url(container), verbose=False).predict("hello", temperature=0, max_tokens=8, api_name="/chat")
     return reply["content"][0]["text"]
 
 
@@ -158,20 +160,83 @@ def test_serve_image_answers_a_chat_without_root_and_compiler(start: Start, reci
     container = start("serve", environment={"SERVE_MODEL": "reciter"}, **serving(reciter))
     wait_for(container, "healthy")
 
-    with urllib.request.urlopen(f"{url(container)}/healthz") as response:  # noqa: S310, http to this machine
+    with urllib.request.urlopen(f"{url(container)}/readyz") as response:  # noqa: S310, http to this machine
         assert response.status == 200
-    assert answer(url(container)).strip().startswith("Certainly, here comes")
+    assert answer(container).strip().startswith("Certainly, here comes")
     assert output(container, "id", "-u").strip() == "1000"
     tools = "for tool in cc gcc g++ c++ clang make cmake; do command -v $tool; done; true"
     assert output(container, "sh", "-c", tools) == ""
     output(container, "sh", "-c", "touch ~/written && mkdir -p $HF_HOME")  # as Hugging Face's own libraries do
 
 
+def test_serve_image_is_small(engine: docker.DockerClient, images: None) -> None:
+    layers = engine.images.get("tunesmith-serve:test").history()
+    assert sum(layer["Size"] for layer in layers if "gguf" not in layer["CreatedBy"]) < 450e6  # less the models
+
+
+def test_serve_image_has_what_it_runs_and_no_more(start: Start, reciter: Path) -> None:
+    container = start("serve", **serving(reciter))
+    packages = set(output(container, "sh", "-c", "ls /opt/venv/lib/python3*/site-packages").split())
+    assert {"gradio", "llama_cpp", "huggingface_hub"} <= packages
+    assert not {"mlflow", "pip", "setuptools", "torch", "transformers"} & packages
+    # Nothing that a server imports at its start is compiled anew each time.
+    uncompiled = (
+        "import pathlib, sys, serve.app, serve.page; cached = [m.__cached__ for m in list(sys.modules.values())"
+        " if getattr(m, '__cached__', None)]; print([c for c in cached if not pathlib.Path(c).exists()])"
+    )
+    assert output(container, "python", "-c", uncompiled).strip() == "[]"
+
+
+# 12345 has neither a name nor a home, as on OpenShift.
+@pytest.mark.parametrize("user", ["1000", "12345", "12345:12345"])
+def test_serve_image_runs_locked_down(start: Start, reciter: Path, user: str) -> None:
+    limits = {
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": "2g",
+        "nano_cpus": 2_000_000_000,
+    }
+    container = start("serve", user=user, environment={"SERVE_MODEL": "reciter"}, **limits, **serving(reciter))
+    assert answer(container).strip().startswith("Certainly, here comes")
+    output(container, "sh", "-c", "touch /feedback/written")
+    assert container.exec_run(["touch", "/app/written"]).exit_code != 0
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors get one build")
+@pytest.mark.parametrize("variant", ["best", "haswell", "x64"])
+def test_serve_image_runs_on_any_x86_64(start: Start, reciter: Path, variant: str) -> None:
+    keep_one = (
+        "mkdir /tmp/lib && cd /opt/venv/lib/python3*/site-packages/llama_cpp/lib"
+        f" && cp libllama.so libggml.so libggml-base.so libggml-cpu-{variant}.so /tmp/lib && cd /app"
+        " && LLAMA_CPP_LIB_PATH=/tmp/lib exec python -m serve"
+    )
+    command = {} if variant == "best" else {"command": ["sh", "-c", keep_one]}
+    container = start("serve", environment={"SERVE_MODEL": "reciter"}, **command, **serving(reciter))
+    assert answer(container).strip().startswith("Certainly, here comes")
+
+    loaded = set(re.findall(r"libggml-cpu-(\w+)\.so", output(container, "cat", "/proc/1/maps")))
+    there = output(container, "sh", "-c", "ls /opt/venv/lib/python3*/site-packages/llama_cpp/lib")
+    variants = set(re.findall(r"libggml-cpu-(\w+)\.so", there))
+    assert len(loaded) == 1
+    assert loaded <= (variants if variant == "best" else {variant})
+    assert {"x64", "haswell", "icelake", "zen4"} <= variants
+    assert "sapphirerapids" not in variants  # it takes AMX, which virtual machines may only claim to have
+
+
 def test_serve_image_stops_when_told(start: Start, reciter: Path) -> None:
     container = start("serve", **serving(reciter))
     wait_for(container, "healthy")
-    container.stop(timeout=60)
+    container.stop(timeout=10)  # Docker's own patience, after which it kills
     assert container.wait()["StatusCode"] == 0
+
+
+def test_serve_image_without_the_hub_ends_in_one_line(start: Start) -> None:
+    environment = {"SERVE_MODELS": "hf://owner/name@v1"}
+    container = start("serve", environment=environment, network_mode="none", read_only=True)
+    assert container.wait(timeout=180)["StatusCode"] == 1
+    (line,) = container.logs().decode().splitlines()
+    assert line.startswith("error: hf://owner/name@v1")
 
 
 @pytest.mark.parametrize("mounted", ["nothing", "a model cut short"])
@@ -203,7 +268,7 @@ def test_train_image_runs_the_pipeline_and_the_serve_image_its_result(start: Sta
     tmp_path.chmod(0o755)
     server = start("serve", **serving(tmp_path))
     wait_for(server, "healthy")
-    assert isinstance(answer(url(server)), str)
+    assert isinstance(answer(server), str)
 
 
 def test_train_image_works_on_a_mounted_repository_as_its_owner(start: Start, tmp_path: Path) -> None:

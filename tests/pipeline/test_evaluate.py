@@ -12,6 +12,8 @@ import pytest
 from pipeline import evaluate
 from pipeline.config import Config
 from pipeline.errors import UserError
+from serve.cards import read_card, read_prompts
+from serve.models import find_models
 
 REPO = Path(__file__).parents[2]
 Settings = Callable[..., Config]
@@ -83,6 +85,20 @@ def test_the_report_shows_prompts_answers_and_figures(reports: Path, metrics: di
     assert "| What is 5 + 6? |" in text
     assert f"| loss | {metrics['base']['loss']:.4f} | {metrics['tuned']['loss']:.4f} |" in text
     assert (reports / "evaluation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_chat_finds_its_card(
+    reports: Path, metrics: dict[str, Any], exported: Path, tuned_config: Settings, tmp_path: Path
+) -> None:
+    shutil.copytree(exported / "models/gguf", tmp_path / "gguf")
+    shutil.copy2(reports.parent / "models/card.json", tmp_path)
+    model = find_models(tmp_path / "gguf")["starter-s-Q8_0"]
+    card = read_card(model)
+    assert card.facts["Base"].endswith("starter-s")
+    assert card.figures["base"].loss == metrics["base"]["loss"]
+    assert card.figures["tuned"].accuracy == metrics["tuned"]["accuracy"]
+    assert card.figures["this file"].perplexity == metrics["gguf"]["Q8_0"]["perplexity"]
+    assert read_prompts(model) == tuned_config().evaluate.prompts
 
 
 def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Settings) -> None:

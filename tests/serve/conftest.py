@@ -32,7 +32,7 @@ def models(folder: Path) -> dict[str, Model]:
 @pytest.fixture(scope="session")
 def settings(folder: Path) -> Settings:
     """Room for an answer that lasts far longer than any test."""
-    return Settings(models=folder, model="random", context=1 << 18, max_tokens=1 << 17, max_chars=2000)
+    return Settings(models=str(folder), model="random", context=1 << 18, max_tokens=1 << 17, max_chars=2000)
 
 
 @pytest.fixture

@@ -6,9 +6,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from fastapi import FastAPI
+
+from serve.app import add_api, add_page, build_app
+from serve.engine import Engine
+from serve.metrics import Metrics
+from serve.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,31 +26,33 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def environment(**settings: object) -> dict[str, str]:
+def environment(variables: Mapping[str, str] | None = None, **settings: object) -> dict[str, str]:
+    """What a server runs in: settings, and other variables."""
+    settings = {"feedback": "off"} | settings
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
     given = {f"SERVE_{name.upper()}": str(value) for name, value in settings.items()}
-    return {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")} | given
+    return {**inherited, **given, **(variables or {})}
 
 
-def run_server(**settings: object) -> subprocess.CompletedProcess[str]:
+def run_server(variables: Mapping[str, str] | None = None, **settings: object) -> subprocess.CompletedProcess[str]:
     """`python -m serve` where it is expected to end by itself."""
-    command = [sys.executable, "-m", "serve"]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment(**settings), capture_output=True, text=True, timeout=60, check=False
-    )
+    command, given = [sys.executable, "-m", "serve"], environment(variables, **settings)
+    return subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, timeout=60, check=False)
 
 
 @contextmanager
-def started_server(log: Path, **settings: object) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A server's URL and process, from ready to stopped."""
-    port = free_port()
+def started_server(
+    log: Path, until: str = "/", variables: Mapping[str, str] | None = None, **settings: object
+) -> Iterator[tuple[str, subprocess.Popen]]:
+    """A server's URL and process, from its answering a path (the page is the last to come) to its end."""
+    port = settings.pop("port", 0) or free_port()
     url = f"http://127.0.0.1:{port}"
+    settings = {"drain": 0} | settings  # an answer that never ends would keep it from ending
+    command, given = [sys.executable, "-m", "serve"], environment(variables, port=port, **settings)
     with log.open("w") as output:
-        command = [sys.executable, "-m", "serve"]
-        server = subprocess.Popen(
-            command, cwd=ROOT, env=environment(port=port, **settings), stdout=output, stderr=subprocess.STDOUT
-        )
+        server = subprocess.Popen(command, cwd=ROOT, env=given, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: answers(f"{url}/healthz") or server.poll() is not None)
+        wait_until(lambda: answers(f"{url}{until}") or server.poll() is not None)
         assert server.poll() is None, log.read_text()
         yield url, server
     finally:
@@ -65,3 +74,11 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def whole_app(engine: Engine, settings: Settings) -> FastAPI:
+    """The application in this process, as it is when the server has started."""
+    app = build_app(settings)
+    add_api(app, engine, settings, Metrics(engine.models))
+    add_page(app, engine, settings)
+    return app

@@ -14,14 +14,12 @@ import openai
 import pytest
 from fastapi.testclient import TestClient
 from openai import OpenAI
-from servers import started_server, wait_until
+from servers import started_server, wait_until, whole_app
 from tiny_gguf import ACCENTS, FAREWELL
 
-from serve.app import build_app
 from serve.engine import Engine
 from serve.errors import UserError
 from serve.gate import CLIENTS, Rate
-from serve.metrics import Metrics
 from serve.models import Model
 from serve.settings import Settings
 
@@ -266,7 +264,7 @@ def shared(models: dict[str, Model], settings: Settings) -> Iterator[tuple[Engin
 def gated(shared: tuple[Engine, Settings], **changed: Any) -> TestClient:
     """A client of an application with other settings, in this process."""
     engine, settings = shared
-    return TestClient(build_app(engine, dataclasses.replace(settings, **changed), Metrics(engine.models)))
+    return TestClient(whole_app(engine, dataclasses.replace(settings, **changed)))
 
 
 def test_beyond_the_rate_one_is_told_when_to_come_again(shared: tuple[Engine, Settings]) -> None:
@@ -335,7 +333,7 @@ def test_a_failure_is_told_in_one_line(engine: Engine, settings: Settings, monke
     def fail(*_: Any) -> None:
         raise RuntimeError("llama_decode returned -3")
 
-    app = build_app(engine, settings, Metrics(engine.models))
+    app = whole_app(engine, settings)
     client = TestClient(app, raise_server_exceptions=False)
     monkeypatch.setattr("serve.llama.LlamaModel.decode", fail)
     failed = client.post("/v1/chat/completions", json=GREEDY)
@@ -349,7 +347,7 @@ def test_a_stream_cut_off_ends_with_the_error(engine: Engine, settings: Settings
         wait_until(lambda: engine.load().answering)
         engine.close()
 
-    client = TestClient(build_app(engine, settings, Metrics(engine.models)))
+    client = TestClient(whole_app(engine, settings))
     threading.Thread(target=close_while_it_answers).start()
     answer = client.post("/v1/chat/completions", json=FOR_EVER | {"stream": True})
     last = [line for line in answer.iter_lines() if line][-1]
@@ -358,7 +356,7 @@ def test_a_stream_cut_off_ends_with_the_error(engine: Engine, settings: Settings
 
 def test_a_server_that_stops_is_not_ready_and_says_so(models: dict[str, Model], settings: Settings) -> None:
     with Engine(models, settings) as engine:
-        client = TestClient(build_app(engine, settings, Metrics(models)))
+        client = TestClient(whole_app(engine, settings))
     assert client.get("/readyz").status_code == 503
     stopped = client.post("/v1/chat/completions", json=GREEDY)
     assert (stopped.status_code, stopped.json()["error"]["message"]) == (503, "The server is stopping.")

@@ -8,10 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from servers import whole_app
 
-from serve.app import build_app
 from serve.engine import Engine
-from serve.metrics import Metrics
 from serve.models import Model
 from serve.settings import Settings
 
@@ -54,7 +53,7 @@ BOUNDED = settings(
 def client(models: dict[str, Model], settings: Settings) -> Iterator[TestClient]:
     limits = Settings(models=settings.models, model="random", max_tokens=8, loaded=2, rate=0)
     with Engine(models, limits) as engine:
-        yield TestClient(build_app(engine, limits, Metrics(models)), raise_server_exceptions=False)
+        yield TestClient(whole_app(engine, limits), raise_server_exceptions=False)
 
 
 def check(answer: Any) -> None:

@@ -3,13 +3,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from servers import answers, started_server, wait_until
 from tiny_gguf import ACCENTS
 
-from serve.page import conversation
+from serve.page.answers import conversation
 
 
 def client(url: str) -> Client:
@@ -23,7 +24,7 @@ def said(answer: dict) -> str:
 def test_the_chat_answers_programs_with_text_and_figures(server: str) -> None:
     answer = client(server).predict("hi", model="nested/accents", api_name="/chat")
     assert said(answer) == ACCENTS
-    assert answer["content"][1]["text"].startswith('<span class="figures">9 tokens · ')
+    assert answer["content"][1]["text"].startswith("9 tokens, ")
 
 
 def test_the_chat_is_the_only_thing_that_programs_are_told_of(server: str) -> None:
@@ -110,6 +111,20 @@ def test_the_log_holds_no_word_of_a_conversation(folder: Path, tmp_path: Path) -
         with pytest.raises(AppError):
             client(url).predict("xylophone", temperature=9, api_name="/chat")
     assert log.read_text().splitlines() == [f"Tunesmith is on {url} (Ctrl-C stops it)"]
+
+
+def test_the_log_holds_no_word_of_a_forged_request_either(folder: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with started_server(log, models=folder, feedback=tmp_path / "feedback") as (url, _):
+        events = httpx.get(f"{url}/config").json()["dependencies"]
+        for name, conversation_at in (("submit", 1), ("retry", 0), ("like", 0), ("undo", 0)):
+            event = [event for event in events if [target for _, target in event["targets"]] == [name]][-1]
+            values: list[object] = ["hi"] * len(event["inputs"])
+            values[conversation_at] = "xylophone"
+            body = {"data": values, "fn_index": event["id"], "session_hash": "forged"}
+            assert httpx.post(f"{url}/gradio_api/run/predict", json=body).status_code == 500
+    assert "ValidationError" in log.read_text()
+    assert "xylophone" not in log.read_text()
 
 
 def test_figures_and_unanswered_questions_stay_out_of_the_conversation() -> None:

@@ -9,7 +9,7 @@ from tiny_gguf import ACCENTS, FAREWELL, write_random
 
 from serve.answer import Piece
 from serve.engine import Engine, Load
-from serve.errors import Busy, RequestError
+from serve.errors import Busy, EngineError, RequestError
 from serve.limits import Message, Sampling
 from serve.llama import Entry
 from serve.models import Model, find_models
@@ -172,6 +172,35 @@ def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(tmp_path
         with pytest.raises(RequestError, match=r"worse\.gguf .* is no whole GGUF model"):
             list(engine.stream("worse", ask("hi"), GREEDY))
         assert list(engine.stream("good", ask("hi"), GREEDY))[-1].finish
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (EngineError("llama_decode returned -3"), "EngineError: llama_decode returned -3"),
+        (ValueError("hi"), "ValueError"),
+    ],
+    ids=["ours", "other"],
+)
+def test_a_failure_is_logged_with_its_place_and_no_word_of_the_conversation(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    logged: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("serve.llama.LlamaModel.decode", fail)
+    with pytest.raises(EngineError):
+        list(engine.stream("random", ask("hi"), GREEDY))
+    monkeypatch.undo()
+    (said,) = caplog.messages
+    first, *frames, last = said.splitlines()
+    assert (first, last) == ("an answer of random failed", logged)
+    assert any("batch.py" in frame and "in step" in frame for frame in frames)
+    assert len(list(engine.stream("random", ask("hi"), GREEDY))) > 1
 
 
 def test_beyond_the_queue_one_is_told_when_to_come_again(models: dict[str, Model], folder: Path) -> None:

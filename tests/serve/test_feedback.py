@@ -25,9 +25,9 @@ from servers import ROOT, free_port, wait_until
 
 from pipeline.data.settings import DataSettings
 from pipeline.prepare import prepare
-from serve import feedback
 from serve.errors import RequestError, UserError
 from serve.feedback import (
+    COLUMNS,
     COMMENT_CHARS,
     REASONS,
     Answer,
@@ -252,7 +252,7 @@ def test_a_full_disk_is_said_and_spoils_nothing(tmp_path: Path) -> None:
 
 
 def test_a_long_file_is_followed_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feedback, "FILE_BYTES", 1500)
+    monkeypatch.setattr("serve.feedback.store.FILE_BYTES", 1500)
     keep(tmp_path, *(judged("a", str(number)) for number in range(12)))
     assert 2 < len(files(tmp_path)) < 12
     assert len(read_records(tmp_path).records) == 12
@@ -498,7 +498,7 @@ def test_a_hub_that_is_away_stops_nobody_and_gets_everything_when_it_is_back(
 
 
 def test_the_pause_between_attempts_is_bounded(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feedback, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr("serve.feedback.push.LONGEST_PAUSE", 0.1)
     hub.status = 500
     keep(tmp_path, judged("a", "1"))
     with pushing(tmp_path, 0.01):
@@ -508,7 +508,7 @@ def test_the_pause_between_attempts_is_bounded(hub: Hub, tmp_path: Path, monkeyp
 def test_a_hub_that_takes_a_request_and_never_answers_is_asked_again(
     hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feedback, "HUB_SECONDS", 0.3)
+    monkeypatch.setattr("serve.feedback.push.HUB_SECONDS", 0.3)
     hub.free.clear()
     keep(tmp_path, judged("a", "1"))
     with pushing(tmp_path):
@@ -643,7 +643,7 @@ def test_the_summary_has_a_line_for_each_model(tmp_path: Path) -> None:
     shown = command("summary", "--folder", tmp_path)
     assert (shown.returncode, shown.stderr) == (0, "")
     header, large, small, _, counts = shown.stdout.splitlines()
-    assert re.split(r"  +", header) == list(feedback.COLUMNS)
+    assert re.split(r"  +", header) == list(COLUMNS)
     assert re.split(r"  +", large) == ["large Q8_0", "0", "0", "0", "-", "2", "4", "1", "1", "-", "-", "-"]
     label, *figures, reasons = re.split(r"  +", small)
     assert label == "small 01234567 Q4_K_M"

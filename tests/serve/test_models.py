@@ -1,3 +1,4 @@
+import hashlib
 import socket
 from pathlib import Path
 
@@ -14,6 +15,15 @@ def test_every_gguf_below_the_folder_is_found_by_name(folder: Path) -> None:
     assert list(models) == ["endless", "nested/accents", "other", "random"]
     assert models["random"].size == (folder / "random.gguf").stat().st_size
     assert models["random"].label == "random (0.4 MB)"
+
+
+def test_a_model_of_a_folder_is_known_by_its_content_and_its_quantization(tmp_path: Path) -> None:
+    path = write_random(tmp_path / "tune.gguf", seed=0)
+    first = find_models(tmp_path)["tune"]
+    assert first.quantization == "F32"
+    assert first.revision == hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    write_random(path, seed=1)
+    assert find_models(tmp_path)["tune"].revision != first.revision
 
 
 def test_files_still_being_written_are_passed_over(tmp_path: Path) -> None:

@@ -1,12 +1,22 @@
-"""The page in a real browser."""
+"""The page in a real browser, as a visitor sees it: on a desk unless a test says phone."""
 
+import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gradio_client import Client
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from servers import ROOT, free_port, started_server
 from tiny_gguf import ACCENTS, FAREWELL
+
+from serve.feedback import AnswerRecord, ComparisonRecord, Record, read_records
 
 CHROMIUM = Path("/usr/bin/chromium")
 SWITCHES = (
@@ -17,53 +27,141 @@ SWITCHES = (
     "--disable-sync",
     "--no-first-run",
 )
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
+LIMITS: dict[str, Any] = {
+    "model": "nested/accents",
+    "context": 1 << 18,
+    "max_tokens": 1 << 17,
+    "max_chars": 2000,
+    "rate": 0,
+}
+KEPT = "Thank you, kept."
+# The lowest contrast of any text on the page with what lies behind it, as WCAG 2 counts it, and that text.
+CONTRAST = """() => {
+    const rgba = (text) => text.match(/[\\d.]+/g).map(Number);
+    const luminance = (rgb) => {
+        const [r, g, b] = rgb.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (; element; element = element.parentElement) {
+            const [r, g, b, a = 1] = rgba(getComputedStyle(element).backgroundColor);
+            if (a > 0.5) return [r, g, b];
+        }
+        return [255, 255, 255];
+    };
+    const texts = [...document.querySelectorAll("body *")].filter((e) =>
+        e.checkVisibility({ opacityProperty: true, visibilityProperty: true }) &&
+        !e.closest(".sr-only, .wrap.hide, svg") && !e.disabled &&
+        [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim()));
+    return texts.map((e) => {
+        const [a, b] = [rgba(getComputedStyle(e).color).slice(0, 3), behind(e)].map(luminance);
+        return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim().slice(0, 40)];
+    }).sort((a, b) => a[0] - b[0])[0];
+}"""
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser: {CHROMIUM} is not there")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=60_000)  # generous, for a machine with other work
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
         yield browser
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the server's feedback."""
+    return tmp_path_factory.mktemp("feedback")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path, kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that asks for feedback, and whose models have a card."""
+    models = shutil.copytree(folder, tmp_path_factory.mktemp("site") / "models")
+    card = {
+        "base": {"name": "owner/base", "revision": "0123abcd"},
+        "evaluation": {"base": {"loss": 2.5}, "tuned": {"loss": 0.25, "accuracy": 0.9}},
+        "files": [{"file": "random.gguf", "bytes": (models / "random.gguf").stat().st_size, "tokens_per_second": 1234}],
+        "prompts": ["Sing to me", "x" * 81],
+    }
+    (models / "card.json").write_text(json.dumps(card))
+    log = tmp_path_factory.mktemp("log") / "log.txt"
+    with started_server(log, models=models, feedback=kept, **LIMITS) as (url, _):
+        yield url
+    assert log.read_text().splitlines() == [f"Tunesmith is on {url} (Ctrl-C stops it)"]
+
+
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
-    page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.set_default_timeout(60_000)
-    page.goto(server)
+    page = opened(browser, server)
     yield page
-    page.close()
+    page.context.close()
+
+
+def opened(browser: Browser, url: str, size: Any = DESK, scheme: Any = "light") -> Page:
+    """The page, loaded whole: Chromium drops requests when a network of the machine comes or goes, as a container's."""
+    page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
+    page.set_default_timeout(60_000)
+    dropped: list[Any] = []
+    page.on("requestfailed", lambda request: dropped.append(request))
+    for _ in range(5):
+        dropped.clear()
+        page.goto(url)
+        with suppress(AssertionError):
+            expect(message(page)).to_be_visible(timeout=20_000)
+        if not dropped:
+            break
+    page.add_style_tag(content="* { transition: none !important }")
+    return page
+
+
+def message(page: Page) -> Locator:
+    return page.get_by_role("textbox", name="Message")
 
 
 def pick(page: Page, model: str) -> None:
-    page.get_by_role("combobox", name="Model").click()
+    page.get_by_role("combobox", name="Model", exact=True).click()
     page.get_by_role("option", name=model).click()
 
 
 def say(page: Page, text: str) -> None:
-    page.get_by_role("textbox", name="Message").fill(text)
-    page.keyboard.press("Enter")
+    message(page).fill(text)
+    message(page).press("Enter")
+
+
+def answers(page: Page) -> Locator:
+    return page.locator(".bot.message")
+
+
+def questions(page: Page) -> Locator:
+    return page.locator(".user.message")
+
+
+def done(page: Page, text: str = ACCENTS) -> None:
+    """The last answer is there, and whole."""
+    expect(answers(page).last).to_contain_text(text)
+    expect(page.get_by_role("button", name="Retry")).to_be_enabled()
+
+
+def ask(page: Page, text: str) -> None:
+    before = answers(page).count()
+    say(page, text)
+    expect(answers(page)).to_have_count(before + 1)
+    done(page)
 
 
 def let_it_talk(page: Page) -> None:
     """Raises the limit of an answer until the page keeps it: while it is being drawn, it puts its own value back."""
-    page.get_by_text("Settings").click()
+    page.get_by_role("button", name="Settings").click()
+    tokens = page.get_by_label("number input for Max tokens")
     while page.get_by_label("range slider for Max tokens").input_value() != "100000":
-        page.get_by_label("number input for Max tokens").fill("100000")
-        page.keyboard.press("Tab")
-        page.wait_for_timeout(500)
-
-
-def test_a_visitor_who_leaves_frees_the_engine(page: Page, server: str) -> None:
-    pick(page, "endless")
-    let_it_talk(page)
-    say(page, "For ever")
-    expect(page.locator(".bot.message").last).to_contain_text(FAREWELL)
-    page.close()
-    assert_free(server)
+        tokens.fill("100000")
+        tokens.press("Tab")
+        page.wait_for_timeout(200)
 
 
 def assert_free(server: str) -> None:
@@ -72,21 +170,309 @@ def assert_free(server: str) -> None:
     assert answer["content"][0]["text"] == ACCENTS
 
 
-def test_chat_change_the_model_and_stop(page: Page, server: str) -> None:
-    pick(page, "nested/accents")
-    say(page, "Sing")
-    answers = page.locator(".bot.message")
-    expect(answers.last).to_contain_text(ACCENTS)
-    expect(answers.last.locator(".figures")).to_contain_text("9 tokens")
+def newest(kept: Path) -> Record:
+    return read_records(kept).records[-1]
+
+
+def test_a_visitor_who_leaves_frees_the_engine(page: Page, server: str) -> None:
+    pick(page, "endless")
+    let_it_talk(page)
+    say(page, "For ever")
+    expect(answers(page).last).to_contain_text(FAREWELL)
+    page.close()
+    assert_free(server)
+
+
+def test_chat_change_the_model_and_stop(page: Page, server: str, kept: Path) -> None:
+    ask(page, "Sing")
+    expect(answers(page).last).to_contain_text(re.compile(r"9 tokens, \d+/s · \S+ s to the first, \S+ s in all"))
 
     pick(page, "endless")
     let_it_talk(page)
     say(page, "And again")
-    expect(answers.last).to_contain_text(FAREWELL)
-    page.get_by_role("button", name="Stop").click()
+    expect(answers(page).last).to_contain_text(FAREWELL)
+    page.locator("#message .stop-button").click()
     assert_free(server)
+    expect(page.locator("#message .submit-button")).to_be_visible()
+    page.get_by_role("button", name="Dislike").last.click()  # what was shown by then can be judged
+    expect(page.get_by_text(KEPT)).to_be_visible()
+    record = newest(kept)
+    assert isinstance(record, AnswerRecord)
+    assert record.answer.text.startswith(f" {FAREWELL}")
 
     pick(page, "nested/accents")
-    say(page, "Once more")
-    expect(answers.last).to_contain_text(ACCENTS)
-    expect(page.locator(".user.message")).to_have_count(3)
+    ask(page, "Once more")
+    expect(questions(page)).to_have_count(3)
+
+
+def test_an_example_of_the_card_is_asked(page: Page) -> None:
+    expect(page.locator("#chat .example")).to_have_text(["Sing to me"])
+    page.get_by_text("Sing to me").click()
+    done(page)
+    expect(questions(page)).to_have_text(["Sing to me"])
+
+
+def test_retry_edit_and_undo(page: Page) -> None:
+    ask(page, "One")
+    ask(page, "Two")
+    page.get_by_role("button", name="Retry").click()
+    done(page)
+    expect(questions(page)).to_have_text(["One", "Two"])
+    expect(answers(page)).to_have_count(2)
+
+    page.get_by_role("button", name="Edit").first.click()
+    page.locator(".edit-textarea").fill("Another")
+    page.get_by_role("button", name="Submit").click()
+    expect(questions(page)).to_have_text(["Another"])
+    done(page)
+
+    page.get_by_role("button", name="Undo").click()
+    expect(questions(page)).to_have_count(0)
+    expect(message(page)).to_have_value("Another")
+
+
+def test_a_question_that_cannot_be_answered_goes_back(page: Page) -> None:
+    pick(page, "random")
+    say(page, "x" * 600)
+    expect(page.get_by_text("the model's context holds 512")).to_be_visible()
+    expect(message(page)).to_have_value("x" * 600)
+    expect(questions(page)).to_have_count(0)
+    say(page, "   ")
+    expect(questions(page)).to_have_count(0)
+
+
+def test_what_is_refused_takes_no_answer_away(page: Page) -> None:
+    ask(page, "Sing")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="More").click()
+    page.get_by_label("Seed").fill("99999999999")
+    page.get_by_label("Seed").press("Tab")
+    refusal = page.get_by_text("seed must be a whole number from 0 to")
+    page.get_by_role("button", name="Retry").click()
+    expect(refusal).to_have_count(1)
+    expect(answers(page)).to_contain_text([ACCENTS])
+    page.get_by_role("button", name="Edit").click()
+    page.locator(".edit-textarea").fill("Another")
+    page.get_by_role("button", name="Submit").click()
+    expect(refusal).to_have_count(2)
+    expect(questions(page)).to_have_text(["Sing"])
+    expect(answers(page)).to_contain_text([ACCENTS])
+
+
+def test_conversations_are_listed_opened_and_deleted_also_after_a_reload(page: Page) -> None:
+    ask(page, "The first")
+    page.get_by_role("button", name="New chat").click()
+    expect(questions(page)).to_have_count(0)
+    ask(page, "The second")
+    ask(page, "and on")
+    listed = page.locator("#conversations label")
+    expect(listed).to_have_text(["The second", "The first"])
+    page.reload()
+    expect(listed).to_have_text(["The second", "The first"])
+    listed.last.click()
+    expect(questions(page)).to_have_text(["The first"])
+    listed.first.click()
+    expect(questions(page)).to_have_text(["The second", "and on"])
+    expect(answers(page).last).to_contain_text(ACCENTS)
+    page.get_by_role("button", name="Delete this conversation").click()
+    expect(listed).to_have_text(["The first"])
+    expect(questions(page)).to_have_count(0)
+    page.reload()
+    expect(listed).to_have_text(["The first"])
+
+
+def test_a_thumb_reasons_and_a_comment_are_kept(page: Page, kept: Path) -> None:
+    ask(page, "Sing")
+    page.get_by_role("button", name="Dislike").click()
+    expect(page.get_by_text(KEPT)).to_be_visible()
+    first = newest(kept)
+    assert isinstance(first, AnswerRecord)
+    assert (first.verdict, first.reasons, first.comment) == ("bad", (), "")
+    assert (first.answer.text, first.messages[0]["content"]) == (ACCENTS, "Sing")
+    assert first.answer.model.name == "nested/accents"
+    assert first.answer.model.revision
+    assert first.answer.timings
+    assert first.answer.timings.tokens == 9
+    assert first.sampling["temperature"] == 0.3
+
+    page.get_by_label("Too short").check()
+    page.get_by_placeholder("Anything to add?").fill("More, please")
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_label("Too short")).to_be_hidden()
+    second = newest(kept)
+    assert (second.id, second.reasons, second.comment) == (first.id, ("too_short",), "More, please")
+
+    page.get_by_role("button", name="Like", exact=True).click()
+    expect(page.get_by_label("Accurate")).to_be_visible()
+    changed = newest(kept)
+    assert isinstance(changed, AnswerRecord)
+    assert (changed.id, changed.verdict, changed.reasons) == (first.id, "good", ())
+    page.get_by_role("button", name="Liked").click()
+    expect(page.get_by_text("Taken back.")).to_be_visible()
+    last = newest(kept)
+    assert isinstance(last, AnswerRecord)
+    assert (last.id, last.verdict) == (first.id, None)
+
+
+def test_a_new_answer_has_no_thumb_of_an_old_one(page: Page) -> None:
+    ask(page, "Sing")
+    page.get_by_role("button", name="Like", exact=True).click()
+    expect(page.get_by_role("button", name="Liked")).to_be_visible()
+    page.get_by_role("button", name="Retry").click()
+    done(page)
+    expect(page.get_by_role("button", name="Like", exact=True)).to_be_visible()
+    expect(page.get_by_text(KEPT)).to_be_hidden()
+
+
+def test_two_models_are_compared_blind_until_the_vote(page: Page, kept: Path) -> None:
+    page.get_by_role("tab", name="Compare").click()
+    expect(page.get_by_text("Memory holds one model at a time here")).to_be_visible()
+    for label, model in (("One model", "nested/accents"), ("The other", "endless")):
+        page.get_by_role("combobox", name=label).click()
+        page.get_by_role("option", name=model).click()
+        expect(page.get_by_role("option")).to_have_count(0)
+    page.get_by_role("textbox", name="Question for both").fill("Sing")
+    page.keyboard.press("Enter")
+    sides = page.locator(".side")
+    vote = page.get_by_role("button", name="A is better")
+    expect(vote).to_be_visible()
+    expect(page.locator(".side h3")).to_have_text(["Answer A", "Answer B"])
+    assert {ACCENTS in text for text in sides.all_inner_texts()} == {True, False}
+    expect(sides.first).to_contain_text(re.compile(r"\d+ tokens, \d+/s · \S+ s to the first, \S+ s in all"))
+    assert "accents" not in page.locator("#answers").inner_html()
+
+    vote.click()
+    expect(page.get_by_text(KEPT)).to_be_visible()
+    record = newest(kept)
+    assert isinstance(record, ComparisonRecord)
+    assert (record.vote, record.blind, record.messages[0]["content"]) == ("left", True, "Sing")
+    names = [record.left.model.name, record.right.model.name]
+    assert sorted(names) == ["endless", "nested/accents"]
+    expect(page.locator(".side h3")).to_have_text(names)
+    texts = dict(zip(names, (record.left.text, record.right.text), strict=True))
+    assert texts["nested/accents"] == ACCENTS
+    assert texts["endless"].startswith(f" {FAREWELL}")
+
+    page.get_by_role("button", name="Both bad").click()
+    page.get_by_label("Wrong facts").check()
+    page.get_by_role("button", name="Send").click()
+    expect(page.get_by_label("Wrong facts")).to_be_hidden()
+    changed = newest(kept)
+    assert isinstance(changed, ComparisonRecord)
+    assert (changed.id, changed.vote, changed.reasons) == (record.id, "both_bad", ("wrong_facts",))
+
+
+def test_the_card_is_the_picked_model_s(page: Page) -> None:
+    page.get_by_role("tab", name="Model").click()
+    card = page.locator("#card")
+    expect(card).to_contain_text("accents.gguf, ")
+    expect(card).to_contain_text("262,144 tokens")
+    pick(page, "random")
+    expect(card.get_by_role("heading", name="random")).to_be_visible()
+    expect(card).to_contain_text("owner/base at 0123abcd")
+    expect(card.get_by_role("row", name="Loss")).to_have_text("Loss2.50000.2500")
+    expect(card.get_by_role("row", name="Accuracy")).to_have_text("Accuracy90.0%")
+    expect(card.get_by_role("row", name="Tokens/s")).to_have_text("Tokens/s1,234")
+
+
+def test_a_phone_has_all_of_it_without_scrolling_sideways(browser: Browser, server: str) -> None:
+    page = opened(browser, server, PHONE)
+
+    def assert_it_fits() -> None:
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+    ask(page, "Sing")
+    page.get_by_role("button", name="Dislike").click()
+    expect(page.get_by_label("Too short")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollHeight") == 800  # the message's box stays in sight
+    assert_it_fits()
+    page.get_by_role("button", name="Toggle Sidebar").click()
+    page.get_by_role("button", name="Settings").click()
+    expect(page.get_by_label("System prompt")).to_be_in_viewport()
+    expect(page.locator("#conversations")).to_be_in_viewport()
+    assert_it_fits()
+    page.get_by_role("button", name="Toggle Sidebar").click()
+    page.get_by_role("tab", name="Model").click()
+    expect(page.locator("#card")).to_contain_text("accents.gguf")
+    assert_it_fits()
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("textbox", name="Question for both").fill("Sing")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Tie")).to_be_visible()
+    assert_it_fits()
+    left, right = (side.bounding_box() for side in page.locator(".side").all())
+    assert left
+    assert right
+    assert (left["x"], left["width"]) == (right["x"], right["width"])
+    assert left["y"] + left["height"] <= right["y"]
+    page.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(browser: Browser, server: str, scheme: str) -> None:
+    page = opened(browser, server, DESK, scheme)
+
+    def assert_readable() -> None:
+        contrast, text = page.evaluate(CONTRAST)
+        assert contrast >= 4.5, text
+
+    bright = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert bright == (scheme == "light")
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_role("button", name="More").click()
+    assert_readable()
+    ask(page, "Sing")
+    page.get_by_role("button", name="Dislike").click()
+    page.get_by_label("Too short").check()
+    assert_readable()
+    page.get_by_role("tab", name="Model").click()
+    expect(page.locator("#card")).to_contain_text("accents.gguf")
+    assert_readable()
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("textbox", name="Question for both").fill("Sing")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Tie").click()
+    expect(page.get_by_label("Accurate")).to_be_visible()
+    assert_readable()
+    page.context.close()
+
+
+def test_nothing_is_lost_by_a_kill(browser: Browser, folder: Path, tmp_path: Path) -> None:
+    settings = {"models": folder, "feedback": tmp_path / "feedback", "port": free_port(), **LIMITS}
+    with started_server(tmp_path / "log.txt", **settings) as (url, process):
+        page = opened(browser, url)
+        ask(page, "Sing")
+        page.get_by_role("button", name="Like", exact=True).click()
+        expect(page.get_by_text(KEPT)).to_be_visible()
+        page.get_by_role("tab", name="Compare").click()
+        page.get_by_role("textbox", name="Question for both").fill("Which?")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="B is better").click()
+        expect(page.locator(".side h3").first).not_to_contain_text("Answer")
+        process.kill()
+    rows, preferences = exported(tmp_path / "feedback", tmp_path)
+    assert {"messages": [{"role": "user", "content": "Sing"}, {"role": "assistant", "content": ACCENTS}]} in rows
+    (preference,) = preferences
+    assert preference["messages"] == [{"role": "user", "content": "Which?"}]
+    assert ACCENTS in (preference["chosen"], preference["rejected"])
+    with started_server(tmp_path / "log.txt", **settings) as (url, _):
+        page.goto(url)
+        page.locator("#conversations label", has_text="Sing").click()
+        expect(answers(page)).to_contain_text([ACCENTS])
+        page.get_by_role("button", name="Dislike").click()
+        expect(page.get_by_text("Not kept: The server does not remember this answer any more")).to_be_visible()
+        expect(page.get_by_role("button", name="Dislike")).to_be_visible()
+
+        shutil.rmtree(tmp_path / "feedback")  # stands for a disk that refuses
+        ask(page, "Again")
+        page.get_by_role("button", name="Like", exact=True).last.click()
+        expect(page.get_by_text("Not kept: Your feedback could not be kept")).to_be_visible()
+    page.context.close()
+
+
+def exported(kept: Path, out: Path) -> list[Any]:
+    """What the command line makes of a folder of feedback: rows to train on, and preferences."""
+    rows, preferences = out / "rows.jsonl", out / "preferences.jsonl"
+    line = [sys.executable, "-m", "serve.feedback", "export", "--folder", kept, "--out", rows]
+    subprocess.run([*line, "--preferences", preferences], cwd=ROOT, check=True, capture_output=True)
+    return [[json.loads(row) for row in path.read_text().splitlines()] for path in (rows, preferences)]

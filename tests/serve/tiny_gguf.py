@@ -96,6 +96,7 @@ def _write(
     writer.add_head_count(2)
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     _add_vocabulary(writer, words)
     if template is not None:
         writer.add_chat_template(template)

@@ -19,7 +19,10 @@ from pipeline.gguf import source
 
 ROOT = Path(__file__).parents[3]
 FILES = {
-    "CMakeLists.txt": f"project(x)\n{source.COMMON_ON}\n",
+    "CMakeLists.txt": "project(x)\nset(LLAMA_BUILD_COMMON ON CACHE BOOL FORCE)\n",
+    "vendor/llama.cpp/ggml/src/CMakeLists.txt": (
+        "ggml_add_cpu_backend_variant(zen4 AVX512)\nggml_add_cpu_backend_variant(new AVX512 AMX_INT8)\n"
+    ),
     "vendor/llama.cpp/convert_hf_to_gguf.py": "print()\n",
     "vendor/llama.cpp/conversion/llama.py": "",
     "vendor/llama.cpp/gguf-py/gguf/__init__.py": "",
@@ -59,13 +62,13 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Takes pip's place in a build; each entry is the CMakeLists.txt that was built."""
+    """Takes pip's place in a build; each entry is the CMakeLists.txt files that were built, one after the other."""
     built: list[str] = []
 
     def build(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         assert command[0] == "wheel"
         assert "-DGGML_NATIVE=OFF" in (environment or {})["CMAKE_ARGS"]
-        built.append((Path(command[-1]) / "CMakeLists.txt").read_text())
+        built.append("".join((Path(command[-1]) / name).read_text() for name, *_ in source.PATCHES))
         wheels = Path(command[command.index("--wheel-dir") + 1])
         wheels.mkdir()
         (wheels / f"llama_cpp_python-{source.VERSION}-py3-none-linux_x86_64.whl").write_text("wheel")
@@ -167,11 +170,13 @@ def test_without_an_index_the_command_ends_in_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(r"cannot fetch the sources of llama-cpp-python==.* check the network.*\n", done.stderr)
 
 
-def test_wheel_is_built_without_common_and_once(compiler: list[str]) -> None:
+def test_wheel_is_built_without_common_and_amx_and_once(compiler: list[str]) -> None:
     wheel = source.llama_cpp_wheel()
     assert source.llama_cpp_wheel() == wheel == source.cached_wheel()
     assert wheel.read_text() == "wheel"
-    assert compiler == [FILES["CMakeLists.txt"].replace("COMMON ON", "COMMON OFF")]
+    assert compiler == [
+        "project(x)\nset(LLAMA_BUILD_COMMON OFF CACHE BOOL FORCE)\nggml_add_cpu_backend_variant(zen4 AVX512)\n\n"
+    ]
 
 
 def test_wheel_leaves_the_converter_behind(index: Index, compiler: list[str]) -> None:
@@ -188,12 +193,13 @@ def test_other_flags_make_another_wheel(compiler: list[str], monkeypatch: pytest
     assert len(compiler) == 2
 
 
+@pytest.mark.parametrize("name", [name for name, *_ in source.PATCHES])
 def test_sources_without_the_line_to_patch_are_refused(
-    index: Index, compiler: list[str], monkeypatch: pytest.MonkeyPatch
+    index: Index, compiler: list[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    write_sdist(index.archive, FILES | {"CMakeLists.txt": "project(x)\n"})
+    write_sdist(index.archive, FILES | {name: "project(x)\n"})
     monkeypatch.setattr(source, "SDIST_SHA256", sha256(index.archive))
-    with pytest.raises(UserError, match="lacks the line"):
+    with pytest.raises(UserError, match=f"^{name} of .* has nothing like"):
         source.llama_cpp_wheel()
     assert compiler == []
 

@@ -1,0 +1,184 @@
+"""What a record of feedback holds, and what may stand in one."""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
+
+from serve.errors import RequestError
+from serve.limits import Message
+
+SCHEMA = 1  # raised when a reader of the old records would misread the new ones
+COMMENT_CHARS = 2000
+
+Verdict = Literal["good", "bad"]
+Vote = Literal["left", "right", "tie", "both_bad"]
+
+
+class Reason(NamedTuple):
+    """What can be ticked: the key is kept, the label is shown, with the verdict that it goes with (None: either)."""
+
+    key: str
+    label: str
+    verdict: Verdict | None
+
+
+REASONS = (
+    Reason("accurate", "Accurate", "good"),
+    Reason("followed", "Followed the instruction", "good"),
+    Reason("well_written", "Well written", "good"),
+    Reason("wrong_facts", "Wrong facts", "bad"),
+    Reason("ignored", "Ignored the instruction", "bad"),
+    Reason("unsafe", "Unsafe or unfair", "bad"),
+    Reason("too_long", "Too long", "bad"),
+    Reason("too_short", "Too short", "bad"),
+    Reason("too_slow", "Too slow", "bad"),
+    Reason("other", "Other", None),
+)
+
+
+def new_id() -> str:
+    """An id for a record; records of one id are versions of one judgement."""
+    return uuid.uuid4().hex
+
+
+def now() -> str:
+    """The time in UTC; as text it sorts as time does."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Which model answered."""
+
+    name: str
+    revision: str | None = None
+    quantization: str | None = None
+
+    @property
+    def label(self) -> str:
+        """One text for tables."""
+        return " ".join(part for part in (self.name, self.revision and self.revision[:8], self.quantization) if part)
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long an answer took, in seconds."""
+
+    first_token: float
+    total: float
+    tokens: int
+    tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as its reader saw it."""
+
+    text: str
+    model: ModelVersion
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRecord:
+    """What is thought of one answer; without a verdict it takes an earlier one back, or is a mere comment."""
+
+    kind: ClassVar[str] = "answer"
+    id: str = field(default_factory=new_id)
+    time: str = field(default_factory=now)
+    messages: Sequence[Message]  # up to and with the question
+    sampling: Mapping[str, Any]  # not a Sampling: a later version's has other fields, and other defaults
+    answer: Answer
+    verdict: Verdict | None = None
+    reasons: tuple[str, ...] = ()  # keys of REASONS
+    comment: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRecord:
+    """Which of two answers to one question is better."""
+
+    kind: ClassVar[str] = "comparison"
+    id: str = field(default_factory=new_id)
+    time: str = field(default_factory=now)
+    messages: Sequence[Message]
+    sampling: Mapping[str, Any]
+    left: Answer
+    right: Answer
+    blind: bool  # whether the models' names were hidden until the vote
+    vote: Vote | None = None
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+
+
+Record = AnswerRecord | ComparisonRecord
+
+
+def check(record: Record) -> None:
+    """Raise RequestError for what no page offers: through an API anything may arrive."""
+    check_judgement(record)
+    keys = [reason.key for reason in REASONS]
+    ticked = record.reasons
+    if not isinstance(ticked, tuple | list) or len(ticked) > len(keys) or any(key not in keys for key in ticked):
+        raise RequestError(f"Reasons are some of {', '.join(keys)}.")
+    if not isinstance(record.comment, str) or len(record.comment) > COMMENT_CHARS:
+        raise RequestError(f"A comment is a text of at most {COMMENT_CHARS} characters.")
+    if not isinstance(record.id, str) or not re.fullmatch("[0-9a-f]{32}", record.id):
+        raise RequestError("A record's id is 32 hexadecimal digits.")
+
+
+def check_judgement(record: Record) -> None:
+    """Raise RequestError for a verdict or a vote that there is not."""
+    given: str | None
+    if isinstance(record, AnswerRecord):
+        name, given, allowed = "verdict", record.verdict, get_args(Verdict)
+    else:
+        name, given, allowed = "vote", record.vote, get_args(Vote)
+    if given is not None and given not in allowed:
+        raise RequestError(f"A {name} is {', '.join(allowed)} or none, not {str(given)[:100]!r}.")
+
+
+class UnknownSchema(Exception):
+    """A record of a later version of this program."""
+
+
+def parse(value: Any) -> Record:
+    """A record from its JSON; unknown keys are passed over. Raises as converting to a type or a missing key does."""
+    if value["schema"] != SCHEMA:
+        raise UnknownSchema
+    shared: dict[str, Any] = {
+        "id": str(value["id"]),
+        "time": str(value["time"]),
+        "messages": [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in value["messages"]],
+        "sampling": dict(value["sampling"]),
+        "reasons": tuple(str(reason) for reason in value["reasons"]),
+        "comment": str(value["comment"]),
+    }
+    if value["kind"] == "answer":
+        return AnswerRecord(answer=_answer(value["answer"]), verdict=value["verdict"], **shared)
+    if value["kind"] != "comparison":
+        raise ValueError
+    left, right = _answer(value["left"]), _answer(value["right"])
+    return ComparisonRecord(left=left, right=right, blind=bool(value["blind"]), vote=value["vote"], **shared)
+
+
+def _answer(value: Any) -> Answer:
+    model, timings = value["model"], value["timings"]
+    revision, quantization = (model[name] and str(model[name]) for name in ("revision", "quantization"))
+    return Answer(
+        str(value["text"]), ModelVersion(str(model["name"]), revision, quantization), timings and _timings(timings)
+    )
+
+
+def _timings(value: Any) -> Timings:
+    seconds, total, speed = (float(value[name]) for name in ("first_token", "total", "tokens_per_second"))
+    return Timings(seconds, total, int(value["tokens"]), speed)
+
+
+def to_json(value: Any) -> bytes:
+    """One line. Half a surrogate pair, which JSON can hold and UTF-8 cannot, stays an escape."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace")

@@ -1,0 +1,95 @@
+"""The page, on Gradio: a chat, a comparison of two models, and what is known of each.
+
+    page/chat.py       the chat, and /chat for programs (gradio_client)
+    page/compare.py    one question to two models, and a vote
+    page/judging.py    why an answer was good or bad
+    page/card.py       the model's card
+    page/history.py    conversations in the visitor's browser
+    page/controls.py   system prompt and sampling
+    page/look.py       colours, with page.css and page.js
+    page/answers.py    answers on their way to the page, remembered for feedback
+
+Every limit is checked by the engine; the widgets' own ranges are for the eye.
+"""
+
+import os
+from pathlib import Path
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+
+import gradio as gr
+from fastapi import FastAPI
+
+from serve.cards import read_prompts
+from serve.engine import Engine
+from serve.feedback import FeedbackStore
+from serve.page import history
+from serve.page.answers import Answers
+from serve.page.card import show_card
+from serve.page.chat import Chat, add_endpoint, examples
+from serve.page.compare import ALONE, Compare
+from serve.page.controls import show_controls, unchecked
+from serve.page.judging import HIDDEN
+from serve.page.look import THEME
+from serve.settings import Settings
+
+TITLE = "Tunesmith"
+HERE = Path(__file__).parent
+
+
+def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> FastAPI:
+    """The application with the page at /, where nothing mounted before it answers; no feedback is asked for without
+    a store to keep it in."""
+    return gr.mount_gradio_app(
+        app,
+        build_page(engine, settings, feedback).queue(max_size=settings.queue, default_concurrency_limit=settings.slots),
+        path="/",
+        auth=tuple(settings.login.split(":", 1)) if settings.login else None,
+        theme=THEME,
+        css_paths=HERE / "page.css",
+        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        footer_links=[],
+        run_history=False,
+        show_error=False,  # of the program's own errors; those meant for the visitor are shown all the same
+    )
+
+
+def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> gr.Blocks:
+    """Past conversations and settings at the side; chat, comparison and card in the middle."""
+    answers = Answers(feedback, dict(engine.models)) if feedback else None
+    prompts = examples(read_prompts(engine.models[engine.default]))
+    with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as page:
+        with gr.Sidebar(open=False, width=300) as sidebar:
+            past = history.show_history()
+            controls = show_controls(settings)
+        with gr.Row(elem_id="head"):
+            gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title", padding=False)
+            new = gr.Button("New chat", size="sm", elem_id="new")
+            model = unchecked(_model_picker(engine))
+        with gr.Tabs():
+            with gr.Tab("Chat", elem_id="chat-tab"):
+                chat = Chat(engine, settings, answers, prompts)
+            with gr.Tab("Compare", elem_id="compare-tab"):
+                if len(engine.models) > 1:
+                    Compare(engine, settings, answers).connect(controls)
+                else:
+                    gr.Markdown(ALONE)
+            with gr.Tab("Model", elem_id="model-tab") as card_tab:
+                show_card(engine, card_tab, model)
+        answering = chat.connect(model, controls, history.save(past, chat.chatbot))
+        history.connect(past, page, new, chat.chatbot, answering)
+        add_endpoint(engine, chat.message, model, controls)
+        page.load(None, None, sidebar, js="() => tunesmith.widen()", queue=False, **HIDDEN)
+    return page
+
+
+def _model_picker(engine: Engine) -> gr.Dropdown:
+    return gr.Dropdown(
+        [(model.label, name) for name, model in engine.models.items()],
+        value=engine.default,
+        label="Model",
+        show_label=False,
+        container=False,
+        filterable=False,
+        elem_id="model",
+    )

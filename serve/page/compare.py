@@ -1,0 +1,182 @@
+"""The tab to ask two models at once, and to say which answer is better."""
+
+import html
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any
+
+import gradio as gr
+
+from serve.engine import Engine, Piece
+from serve.errors import RequestError
+from serve.feedback import Answer, ComparisonRecord, ModelVersion
+from serve.limits import Sampling
+from serve.page import judging
+from serve.page.answers import Answers, conversation, draw, draw_both, figures, timings
+from serve.page.chat import ANSWERING, BUSY, FAILED, IDLE
+from serve.page.controls import sampling, unchecked
+from serve.page.judging import HIDDEN
+from serve.settings import Settings
+
+VOTES = {"left": "A is better", "tie": "Tie", "both_bad": "Both bad", "right": "B is better"}
+PLACES = ("Answer A", "Answer B")  # left and right of each other, or one above the other
+WAITS = "waits until the other one is done"
+ALONE = """### One model is no match
+There is one model here, and a comparison takes two. Put another GGUF file into the folder that `SERVE_MODELS` names:
+the model that this one was tuned from, for instance, or the same in another quantization (`export.quantizations`).
+Then start the server again."""
+IN_TURN = (
+    "Memory holds one model at a time here: the two answer one after the other, and the second one's waiting counts in "
+    "its times. With SERVE_LOADED=2 they answer at once."
+)
+
+
+class Compare:
+    """The tab's widgets and what they do."""
+
+    def __init__(self, engine: Engine, settings: Settings, answers: Answers | None) -> None:
+        """Without `answers` there is no vote."""
+        self._engine, self._answers = engine, answers
+        self._in_turn = settings.loaded == 1  # by turns, in the order in which they are asked: the left one first
+        names = list(engine.models)
+        first = names.index(engine.default)
+        with gr.Row(elem_id="pair"):
+            self._models = [
+                unchecked(gr.Dropdown(names, value=name, label=label, filterable=False))
+                for name, label in ((names[first], "One model"), (names[first - 1], "The other"))
+            ]
+            self._blind = gr.Checkbox(
+                answers is not None,
+                label="Blind: which model is which is shown after the vote",
+                visible=answers is not None,
+                elem_id="blind",
+            )
+        self._message = gr.Textbox(
+            label="Question for both",
+            show_label=False,
+            container=False,
+            placeholder="Ask both…",
+            max_length=settings.max_chars,
+            max_lines=8,
+            elem_id="question",
+            **IDLE,
+        )
+        if self._in_turn:
+            gr.HTML(f"<p>{IN_TURN}</p>", elem_classes="note", padding=False)
+        with gr.Row(elem_id="answers"):
+            self._heads, self._texts = zip(*(self._side(place) for place in PLACES), strict=True)
+        self._vote_row = gr.Row(visible=False, elem_id="votes")
+        with self._vote_row:
+            self._votes = {vote: gr.Button(label, size="sm", min_width=120) for vote, label in VOTES.items()}
+        self._why = judging.show_why(answers) if answers else None
+        self._compared = gr.State("")  # the record's id
+
+    @staticmethod
+    def _side(place: str) -> tuple[gr.HTML, gr.Markdown]:
+        with gr.Column(min_width=300, elem_classes="side"):
+            return gr.HTML(head(place), padding=False), gr.Markdown(elem_classes="answer")
+
+    def connect(self, controls: Sequence[Any]) -> None:
+        """Let the widgets act."""
+        message, why = self._message, self._why.widgets if self._why else []
+        shown = [*self._heads, *self._texts, message, self._vote_row, *self._votes.values(), self._compared, *why]
+        asked = message.submit(self._ask, [message, self._blind, *self._models, *controls], shown, **ANSWERING)
+        message.stop(lambda: gr.update(**IDLE), None, message, cancels=[asked], queue=False, **HIDDEN)
+        for vote, button in self._votes.items():
+            voted = [*self._heads, *self._votes.values(), *why]
+            button.click(self._voting(vote), [self._compared], voted, queue=False, **HIDDEN)
+
+    async def _ask(
+        self, text: str, blind: bool, one: str, other: str, system: str, *drawing: Any
+    ) -> AsyncIterator[dict[Any, Any]]:
+        """Both answers as far as they have come, and the vote when they are whole."""
+        if isinstance(text, str) and not text.strip():
+            return
+        models, how, messages = [one, other], sampling(*drawing), conversation(system, [], text)
+        blind = bool(blind and self._answers)
+        if blind:
+            random.shuffle(models)
+        names = PLACES if blind else models
+        second = WAITS if self._in_turn and one != other else "…"
+        yield {
+            **self._states(self._heads, [head(names[0], "…"), head(names[1], second)]),
+            **self._states(self._texts, ["", ""]),
+            self._message: gr.update(**BUSY),
+            self._vote_row: gr.update(visible=False),
+            **(self._states(self._why.widgets, judging.close()) if self._why else {}),
+        }
+        latest: dict[int, tuple[str, Piece] | Exception] = {}
+        answers = [draw(self._engine, model, messages, how) for model in models]
+        async with aclosing(draw_both(answers)) as drawn:  # type: ignore[type-var]
+            async for place, state in drawn:
+                latest[place] = state
+                yield self._side_state(place, names[place], state)
+        ended = {self._message: gr.update(**IDLE)}
+        left, right = latest.get(0), latest.get(1)
+        if self._answers and isinstance(left, tuple) and isinstance(right, tuple):
+            ended |= self._open_vote(messages, how, models, (left, right), blind)
+        yield ended
+
+    def _side_state(self, place: int, name: str, state: tuple[str, Piece] | Exception) -> dict[Any, Any]:
+        if isinstance(state, Exception):
+            why = str(state) if isinstance(state, RequestError) else FAILED
+            return {self._heads[place]: head(name, "no answer"), self._texts[place]: html.escape(why)}
+        text, piece = state
+        return {self._heads[place]: head(name, figures(timings(piece))), self._texts[place]: text}
+
+    def _open_vote(
+        self,
+        messages: Sequence[Any],
+        how: Sampling,
+        models: Sequence[str],
+        sides: tuple[tuple[str, Piece], tuple[str, Piece]],
+        blind: bool,
+    ) -> dict[Any, Any]:
+        left, right = (
+            Answer(text, ModelVersion(model), timings(piece))
+            for model, (text, piece) in zip(models, sides, strict=True)
+        )
+        record = ComparisonRecord(messages=messages, sampling=asdict(how), left=left, right=right, blind=blind)
+        assert self._answers  # noqa: S101
+        self._answers.remember(record)
+        plain = [gr.update(variant="secondary")] * len(self._votes)
+        return {
+            self._vote_row: gr.update(visible=True),
+            self._compared: record.id,
+            **self._states(self._votes.values(), plain),
+        }
+
+    def _voting(self, vote: str) -> Any:
+        def keep(record_id: str) -> dict[Any, Any]:
+            """Keep the vote, and show whose answers they were."""
+            assert self._answers  # noqa: S101
+            assert self._why  # noqa: S101
+            try:
+                record = self._answers.judge(record_id, vote=vote, reasons=())
+            except RequestError as error:
+                return self._states(self._why.widgets, judging.refuse(error))
+            assert isinstance(record, ComparisonRecord)  # noqa: S101
+            chosen = [gr.update(variant="primary" if name == vote else "secondary") for name in self._votes]
+            return {
+                **self._states(self._heads, [revealed(record.left), revealed(record.right)]),
+                **self._states(self._votes.values(), chosen),
+                **self._states(self._why.widgets, judging.ask(record, "bad" if vote == "both_bad" else "good")),
+            }
+
+        return keep
+
+    @staticmethod
+    def _states(widgets: Any, states: Sequence[Any]) -> dict[Any, Any]:
+        return dict(zip(widgets, states, strict=True))
+
+
+def head(name: str, said: str = "") -> str:
+    """What stands over an answer: whose it is, and its figures."""
+    return f"<h3>{html.escape(name)}</h3><p>{html.escape(said)}</p>"
+
+
+def revealed(answer: Answer) -> str:
+    """The same with the model's name, after the vote."""
+    return head(answer.model.name, figures(answer.timings) if answer.timings else "")

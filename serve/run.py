@@ -1,0 +1,46 @@
+"""What runs between the port and the last answer: the models, the engine and the API, then the page."""
+
+import socket
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from serve.app import add_api, add_page, build_app
+from serve.engine import Engine
+from serve.feedback import FeedbackStore
+from serve.metrics import Metrics
+from serve.models import find_models
+from serve.server import Server
+from serve.settings import Settings
+
+
+def run(settings: Settings, listener: socket.socket) -> None:
+    """Serve until a signal comes. Raises UserError if there is no model to serve."""
+    app = build_app(settings)
+    with ExitStack() as opened:  # closed when the last answer is out
+        server = Server(app, partial(start, app, settings, opened), settings.drain)
+        server.run(sockets=[listener])
+        if server.failure:
+            raise server.failure
+
+
+def start(app: FastAPI, settings: Settings, opened: ExitStack, server: Server) -> None:
+    """What takes its time, while the port is answered already."""
+    feedback = open_feedback(settings, opened)
+    models = find_models(settings.models)
+    metrics = Metrics(models)
+    server.engine = opened.enter_context(Engine(models, settings, metrics.observe))
+    add_api(app, server.engine, settings, metrics)
+    server.enter(add_page(app, server.engine, settings, feedback))
+    host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    print(f"Tunesmith is on http://{host}:{settings.port} (Ctrl-C stops it)", flush=True)
+
+
+def open_feedback(settings: Settings, opened: ExitStack) -> FeedbackStore | None:
+    """Where feedback is kept; None where none is asked for. Raises UserError for a folder that cannot be."""
+    if settings.feedback == "off":
+        return None
+    store = FeedbackStore(Path(settings.feedback), settings.feedback_repo or None, settings.feedback_minutes)
+    return opened.enter_context(store)

@@ -1,0 +1,55 @@
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from servers import ROOT, answers, environment, free_port, wait_until
+
+from serve.app import add_api, build_app
+from serve.engine import Engine
+from serve.metrics import Metrics
+from serve.models import Model
+from serve.settings import Settings
+
+
+@pytest.fixture
+def silent_hub() -> Iterator[str]:
+    """The URL of a Hub that takes calls and never answers: a start that waits for as long as a test wants."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_while_it_starts_the_server_is_alive_and_not_ready(silent_hub: str, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    given = environment({"HF_ENDPOINT": silent_hub, "HF_HOME": str(tmp_path)}, port=port, models="hf://owner/name@v1")
+    server = subprocess.Popen([sys.executable, "-m", "serve"], cwd=ROOT, env=given, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: answers(f"{url}/healthz") or server.poll() is not None)
+        page = httpx.get(url)
+        assert (page.status_code, page.headers["Retry-After"]) == (503, "2")
+        assert '<meta http-equiv="refresh" content="2">' in page.text
+        assert httpx.get(f"{url}/readyz").status_code == 503
+        refused = httpx.post(f"{url}/v1/chat/completions", json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "unavailable")
+        server.send_signal(signal.SIGTERM)
+        _, complaints = server.communicate(timeout=20)
+        assert (server.returncode, complaints) == (0, b"")
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_the_api_answers_before_the_page(engine: Engine, models: dict[str, Model], settings: Settings) -> None:
+    app = build_app(settings)
+    client = TestClient(app)
+    assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/v1/models", "/")] == [200, 503, 503, 503]
+    add_api(app, engine, settings, Metrics(models))
+    assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/v1/models", "/")] == [200, 200, 200, 503]
