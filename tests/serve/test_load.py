@@ -1,0 +1,36 @@
+"""A quarter of a minute of what `make load` does for ten."""
+
+import asyncio
+from pathlib import Path
+
+import psutil
+import pytest
+from servers import started_server
+from tiny_gguf import write_random
+
+from benchmarks.load import Report, Sample, Wrong, check, load
+
+QUESTIONS = [f"What is {number} times {number + 1}?" for number in range(12)]
+
+
+def test_many_clients_get_what_each_gets_alone_or_are_told_that_the_queue_is_full(tmp_path: Path) -> None:
+    for seed, name in enumerate(("one", "two")):
+        write_random(tmp_path / f"{name}.gguf", seed)
+    limits = {"models": tmp_path, "loaded": 2, "rate": 0, "queue": 8, "aside": 1}
+    with started_server(tmp_path / "log.txt", until="/readyz", **limits) as (url, server):
+        report = asyncio.run(load(url, psutil.Process(server.pid), QUESTIONS, 150, clients=24, seconds=15))
+    assert report.failures == []
+    assert all(report.outcomes[kind] for kind in ("stream", "whole", "hang up", "full")), report.outcomes
+
+
+def test_growth_is_what_came_after_the_warm_up() -> None:
+    sizes = [100] * 20 + [200] * 50 + [210] * 31
+    report = Report(samples=[Sample(at, size, 10, 5) for at, size in enumerate(sizes)])
+    assert report.memory == (200, 210)
+    assert report.growth == pytest.approx(0.05)
+
+
+def test_another_answer_than_alone_is_a_failure() -> None:
+    check("7", "7")
+    with pytest.raises(Wrong, match="'8' instead of '7'"):
+        check("8", "7")
