@@ -163,7 +163,6 @@ class Bench:
 
 def main() -> None:
     """Makes model and peers, runs what is missing while there is time, writes the table."""
-    os.environ.pop("OMP_WAIT_POLICY", None)  # serve/ has set it, for itself: the peers are not to inherit it
     arguments = parse()
     deadline = time.monotonic() + arguments.seconds
     folder = arguments.folder.absolute()

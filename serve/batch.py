@@ -18,6 +18,8 @@ from serve.llama import BATCH, Entry, LlamaModel, State
 
 # Tokens of prompts in a step: while others wait for their next token, and while nobody does.
 CHUNK_BESIDE, CHUNK_ALONE = 64, BATCH
+# Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
+FEWEST = 2
 
 
 @dataclass
@@ -88,8 +90,7 @@ class Batch:
                 put(stream, turn, [turn.token])
         room = (CHUNK_BESIDE if entries else CHUNK_ALONE) - len(entries)
         for stream, turn in sorted(turns, key=lambda pair: pair[1].began):
-            if turn.token is None and room > 0:
-                piece = turn.prompt[len(stream.tokens) :][:room]
+            if turn.token is None and (piece := next_piece(turn.prompt[len(stream.tokens) :], room)):
                 room -= len(piece)
                 put(stream, turn, piece)
         if not entries:
@@ -117,10 +118,10 @@ class Batch:
     def _known(self, prompt: Sequence[int]) -> tuple[Stream | Aside | None, int]:
         """What holds most of the prompt's beginning, and how many tokens of it.
 
-        One token at least is left to decode, since the first one of the answer is drawn after it.
+        A piece at least is left to decode, since the first token of the answer is drawn after it.
         """
         known: list[Stream | Aside] = [*self._streams, *self._aside]
-        shared, source = max(((common(k.tokens, prompt[:-1]), k) for k in known), key=lambda pair: pair[0])
+        shared, source = max(((common(k.tokens, prompt[:-FEWEST]), k) for k in known), key=lambda pair: pair[0])
         if not shared or (shared < len(source.tokens) and not self.model.can_cut):
             return None, 0
         return source, shared
@@ -171,6 +172,12 @@ class Batch:
             stream.tokens, stream.turn = last.tokens, last.turn
             self.model.forget(last.id)
             last.tokens, last.turn = [], None
+
+
+def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
+    """What of the rest of a prompt goes next: FEWEST tokens at least, where it has them, and no fewer left over."""
+    size = len(rest) if len(rest) <= room else min(room, len(rest) - FEWEST)
+    return rest[:size] if size >= min(FEWEST, len(rest)) else []
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -12,10 +12,12 @@ from typing import NamedTuple, Self
 
 import jinja2
 import llama_cpp
+import numpy as np
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from serve.errors import EngineError, RequestError, UserError
 from serve.limits import Message, Prompt, Sampling
+from serve.threads import Threads
 
 BATCH = 256  # tokens decoded at a time at most
 TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 0
@@ -138,7 +140,7 @@ class LlamaModel:
         Args:
             path: a GGUF file.
             context: tokens of one conversation, answer included; as many as the model was trained for at most.
-            threads: that compute.
+            threads: that compute at most; fewer while others want the CPUs (threads.py).
             streams: conversations of that length in the KV cache.
 
         Raises UserError for a file that cannot be loaded or has no chat template.
@@ -159,6 +161,7 @@ class LlamaModel:
             self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._memory = llama_cpp.llama_get_memory(self._context)
+            self._threads = Threads(threads)
             self._resources = stack.pop_all()
 
     @property
@@ -218,6 +221,8 @@ class LlamaModel:
 
     def decode(self, entries: Sequence[Entry]) -> None:
         """Put up to BATCH tokens through the model, each after those that its stream of the KV cache holds."""
+        threads = self._threads.now()
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
         batch = self._batch
         batch.n_tokens = len(entries)
         for i, entry in enumerate(entries):
@@ -229,6 +234,9 @@ class LlamaModel:
 
     def draw(self, sampler: "Sampler", index: int) -> int:
         """The token that follows entry `index` of the batch decoded last."""
+        if sampler.chain is None:
+            logits = llama_cpp.llama_get_logits_ith(self._context, index)
+            return int(np.ctypeslib.as_array(logits, (self.vocabulary,)).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
 
     def is_end(self, token: int) -> bool:
@@ -292,18 +300,22 @@ class LlamaModel:
 
 
 class Sampler:
-    """llama.cpp's chain of samplers for one answer."""
+    """llama.cpp's chain of samplers for one answer; None where the likeliest token is all that is asked for."""
 
     def __init__(self, sampling: Sampling, vocabulary: int) -> None:
         """For a model with so many tokens."""
+        self.chain = None
+        penalties = sampling.frequency_penalty, sampling.presence_penalty
+        if sampling.temperature == 0 and not any(penalties):
+            return  # a chain copies the vocabulary first
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for sampler in self._samplers(sampling, vocabulary):
             llama_cpp.llama_sampler_chain_add(self.chain, sampler)
 
     def _samplers(self, sampling: Sampling, vocabulary: int) -> Iterator["llama_cpp.llama_sampler_p"]:
-        if sampling.frequency_penalty or sampling.presence_penalty:
-            penalties = (1.0, sampling.frequency_penalty, sampling.presence_penalty)
-            yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, *penalties)
+        penalties = sampling.frequency_penalty, sampling.presence_penalty
+        if any(penalties):
+            yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, 1.0, *penalties)
         if sampling.temperature == 0:
             yield llama_cpp.llama_sampler_init_greedy()
             return

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from tiny_gguf import write_random
 
 from pipeline.gguf.quantize import quantize
 from serve.answer import Piece, StopTexts, Turn
-from serve.batch import Batch, common
+from serve.batch import FEWEST, Batch, common, next_piece
 from serve.limits import Message, Sampling
 from serve.llama import LlamaModel
 
@@ -120,7 +121,19 @@ def test_a_beginning_that_others_have_is_read_once(kinds: dict[str, Path]) -> No
         assert third.turn.cached >= shared
         again = run(together, Asked(together, [system, *ask("one")]))
         assert again.drawn == first.drawn
-        assert again.turn.cached == len(again.turn.prompt) - 1
+        assert again.turn.cached == len(again.turn.prompt) - FEWEST
+
+
+@pytest.mark.parametrize("room", [0, 1, 2, 3, 64])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 64, 65, 66, 129])
+def test_no_piece_of_a_prompt_is_a_single_token(length: int, room: int) -> None:
+    rest, pieces = list(range(length)), []
+    while rest and (piece := next_piece(rest, room)):
+        pieces.append(piece)
+        rest = rest[len(piece) :]
+    assert all(min(FEWEST, length) <= len(piece) <= room for piece in pieces)
+    if room >= 4:
+        assert list(chain.from_iterable(pieces)) == list(range(length))
 
 
 def test_the_longest_unused_conversation_is_forgotten_first(kinds: dict[str, Path]) -> None:
