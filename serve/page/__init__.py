@@ -60,7 +60,7 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
     prompts = examples(read_prompts(engine.models[engine.default]))
     with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as page:
         with gr.Sidebar(open=False, width=300) as sidebar:
-            past = history.show_history()
+            past = history.show_history(judged=feedback is not None)
             controls = show_controls(settings)
         with gr.Row(elem_id="head"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title", padding=False)

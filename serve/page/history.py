@@ -10,7 +10,8 @@ from serve.page.judging import HIDDEN
 
 # Gradio encrypts what it stores with a key that it puts into the page. A lasting one, or no restart would be survived.
 STORAGE_KEY, SECRET = "tunesmith-conversations", "tunesmith"
-NOTE = "Your conversations stay in this browser: the server keeps none."
+NOTE = "Your conversations stay in this browser; the server keeps"
+KEPT, NONE_KEPT = "those in which you judge an answer.", "none."
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,12 @@ class History:
     delete: gr.Button
 
 
-def show_history() -> History:
-    """The list, and the button that deletes from it."""
+def show_history(judged: bool) -> History:
+    """The list, and the button that deletes from it; `judged` where answers can be."""
     gr.HTML("<h2>Conversations</h2>", padding=False)
     picker = gr.Radio([], label="Conversations", show_label=False, container=False, elem_id="conversations")
     delete = gr.Button("Delete this conversation", size="sm", visible=False)
-    gr.HTML(f"<p>{NOTE}</p>", elem_classes="note", padding=False)
+    gr.HTML(f"<p>{NOTE} {KEPT if judged else NONE_KEPT}</p>", elem_classes="note", padding=False)
     return History(gr.BrowserState([], storage_key=STORAGE_KEY, secret=SECRET), picker, delete)
 
 
