@@ -98,6 +98,7 @@ class Sizes:
     prompt: int = 500  # tokens of the long prompt
     decode: int = 128  # tokens of the answer to a short one
     system: int = 64  # tokens of the system prompt that conversations share
+    lone: int = 2  # conversations before those of four users in turn
     turns: int = 6
     turn: int = 96  # tokens of a question in a conversation
     turn_answer: int = 24
@@ -109,7 +110,7 @@ class Sizes:
     load_answer: int = 64
 
 
-QUICK = Sizes(1, 1, 500, 48, 64, 3, 64, 8, 64, 32, 64, 0.25, 32, 32)
+QUICK = Sizes(1, 1, 500, 48, 64, 1, 3, 64, 8, 64, 32, 64, 0.25, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ def facts(model: Path) -> dict[str, Any]:
         "cpus": usable_cpus(),
         "threads": usable_cpus(),
         "packages": {"llama-cpp-python": version("llama-cpp-python"), "xllamacpp": XLLAMACPP},
-        "model": {"path": str(model), "bytes": model.stat().st_size},
+        "model": {"file": model.name, "bytes": model.stat().st_size},
         "code": code(),
     }
 
@@ -352,8 +353,13 @@ def questions(scenario: str, sizes: Sizes, text: Callable[[int], str]) -> dict[s
         long = [[said("user", text(sizes.prompt))] for _ in range(sizes.repeats)]
         return {"short": short, "long": long, "prompt": sizes.prompt, "answer": sizes.decode}
     if scenario == "later-turns":
-        users = [[text(sizes.turn) for _ in range(sizes.turns)] for _ in range(5)]
-        return {"system": text(sizes.system), "users": users, "answer": sizes.turn_answer}
+        users = [[text(sizes.turn) for _ in range(sizes.turns)] for _ in range(sizes.lone + 4)]
+        return {
+            "system": text(sizes.system),
+            "alone": users[: sizes.lone],
+            "in turn": users[sizes.lone :],
+            "answer": sizes.turn_answer,
+        }
     if scenario == "four-users":
         system = said("system", text(sizes.system))
         waves = [[[system, said("user", text(sizes.together))] for _ in range(4)] for _ in range(sizes.repeats)]

@@ -160,23 +160,30 @@ def one_user(served: Served, inputs: dict[str, Any]) -> Figures:
 
 
 def later_turns(served: Served, inputs: dict[str, Any]) -> Figures:
-    """A conversation of one user, then those of the others, who take turns with one another."""
-    first, *others = inputs["users"]
-    return converse(served.chat, "alone", [first], inputs) | converse(served.chat, "four in turn", others, inputs)
+    """Conversations one by one, then those of four users, who take turns with one another."""
+    alone = [converse(served.chat, [user], inputs) for user in inputs["alone"]]
+    asked = {
+        "alone": [[answer for (answer,) in turns] for turns in zip(*alone, strict=True)],
+        "four in turn": converse(served.chat, inputs["in turn"], inputs),
+    }
+    return {
+        f"{name}, turn {turn}: first token, s": figure([answer.first for answer in answers], answers)
+        for name, turns in asked.items()
+        for turn, answers in enumerate(turns, 1)
+    }
 
 
-def converse(chat: Chat, name: str, users: list[list[str]], inputs: dict[str, Any]) -> Figures:
-    """Turn after turn of all users' conversations: first-token seconds by turn; each answer becomes history."""
+def converse(chat: Chat, users: list[list[str]], inputs: dict[str, Any]) -> list[list[Answer]]:
+    """Each turn's answers to all users; an answer becomes history."""
     histories = [[{"role": "system", "content": inputs["system"]}] for _ in users]
-    figures: Figures = {}
-    for turn, texts in enumerate(zip(*users, strict=True), 1):
-        answers = []
+    turns: list[list[Answer]] = []
+    for texts in zip(*users, strict=True):
+        turns.append([])
         for history, text in zip(histories, texts, strict=True):
             history.append({"role": "user", "content": text})
-            answers.append(chat(history, inputs["answer"]))
-            history.append({"role": "assistant", "content": "".join(answers[-1].texts)})
-        figures[f"{name}, turn {turn}: first token, s"] = figure([answer.first for answer in answers], answers)
-    return figures
+            turns[-1].append(chat(history, inputs["answer"]))
+            history.append({"role": "assistant", "content": "".join(turns[-1][-1].texts)})
+    return turns
 
 
 def four_users(served: Served, inputs: dict[str, Any]) -> Figures:

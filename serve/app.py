@@ -1,7 +1,7 @@
 """The web application on FastAPI: the gate, the probes, OpenAI's API, and the page at /.
 
 It answers more with each step of the start: /healthz at once, the API as soon as there is an engine, the page at last,
-since Gradio takes seconds to import. What programs ask is in api.py, the page in page.py.
+since Gradio takes seconds to import. What programs ask is in api.py, the page in page/.
 """
 
 from contextlib import AbstractAsyncContextManager

@@ -309,11 +309,12 @@ class Sampler:
         if sampling.temperature == 0 and not any(penalties):
             return  # a chain copies the vocabulary first
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        for sampler in self._samplers(sampling, vocabulary):
+        for sampler in self._samplers(sampling, penalties, vocabulary):
             llama_cpp.llama_sampler_chain_add(self.chain, sampler)
 
-    def _samplers(self, sampling: Sampling, vocabulary: int) -> Iterator["llama_cpp.llama_sampler_p"]:
-        penalties = sampling.frequency_penalty, sampling.presence_penalty
+    def _samplers(
+        self, sampling: Sampling, penalties: tuple[float, float], vocabulary: int
+    ) -> Iterator["llama_cpp.llama_sampler_p"]:
         if any(penalties):
             yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, 1.0, *penalties)
         if sampling.temperature == 0:

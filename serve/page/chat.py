@@ -13,7 +13,7 @@ from serve.errors import RequestError
 from serve.feedback import Answer, AnswerRecord, ModelVersion, Verdict, new_id
 from serve.page import judging
 from serve.page.answers import Answers, conversation, draw, reply, text_of, timings
-from serve.page.controls import sampling
+from serve.page.controls import BUSY, IDLE, question_box, sampling
 from serve.page.judging import HIDDEN
 from serve.settings import Settings
 
@@ -26,8 +26,6 @@ EXAMPLES = (
 EXAMPLES_SHOWN, EXAMPLE_CHARS = 4, 80  # of a model's own prompts, the first so short
 FAILED = "The server failed to answer."
 GREETING = "### What would you like to know?"
-IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
-BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
 # A question to the engine waits there, and not for Gradio's turn: so its message is shown at once.
 ANSWERING: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "minimal"}
 
@@ -52,17 +50,7 @@ class Chat:
             elem_id="chat",
         )
         self._why = judging.show_why(answers) if answers else None
-        self.message = gr.Textbox(
-            label="Message",
-            show_label=False,
-            container=False,
-            placeholder="Type a message…",
-            max_length=settings.max_chars,
-            max_lines=8,
-            autofocus=True,
-            elem_id="message",
-            **IDLE,
-        )
+        self.message = question_box(settings, "Message", "Type a message…", autofocus=True, elem_id="message")
 
     def connect(self, model: gr.Dropdown, controls: Sequence[Any], saving: Callable[..., Any]) -> list[Any]:
         """Let the widgets act; returns the events that answer. `saving` is called with each that changes the chat."""

@@ -15,8 +15,8 @@ from serve.feedback import Answer, ComparisonRecord, ModelVersion
 from serve.limits import Sampling
 from serve.page import judging
 from serve.page.answers import Answers, conversation, draw, draw_both, figures, timings
-from serve.page.chat import ANSWERING, BUSY, FAILED, IDLE
-from serve.page.controls import sampling, unchecked
+from serve.page.chat import ANSWERING, FAILED
+from serve.page.controls import BUSY, IDLE, question_box, sampling, unchecked
 from serve.page.judging import HIDDEN
 from serve.settings import Settings
 
@@ -53,16 +53,7 @@ class Compare:
                 visible=answers is not None,
                 elem_id="blind",
             )
-        self._message = gr.Textbox(
-            label="Question for both",
-            show_label=False,
-            container=False,
-            placeholder="Ask both…",
-            max_length=settings.max_chars,
-            max_lines=8,
-            elem_id="question",
-            **IDLE,
-        )
+        self._message = question_box(settings, "Question for both", "Ask both…", elem_id="question")
         if self._in_turn:
             gr.HTML(f"<p>{IN_TURN}</p>", elem_classes="note", padding=False)
         with gr.Row(elem_id="answers"):

@@ -1,4 +1,4 @@
-"""What a visitor may set: the system prompt, and how answers are drawn. Chat and comparison share it."""
+"""Where a visitor asks, and what may be set: the system prompt, and how answers are drawn. Both tabs share it."""
 
 from typing import Any
 
@@ -9,6 +9,22 @@ from serve.limits import Sampling
 from serve.settings import Settings
 
 TEMPERATURE, MAX_TOKENS = 0.3, 256  # to begin with
+IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
+BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
+
+
+def question_box(settings: Settings, label: str, placeholder: str, **options: Any) -> gr.Textbox:
+    """Where a visitor types a question; `label` is for those who cannot see the placeholder."""
+    return gr.Textbox(
+        label=label,
+        show_label=False,
+        container=False,
+        placeholder=placeholder,
+        max_length=settings.max_chars,
+        max_lines=8,
+        **IDLE,
+        **options,
+    )
 
 
 def show_controls(settings: Settings) -> list[Component]:

@@ -87,7 +87,8 @@ def test_no_two_users_ask_the_same() -> None:
     systems = {wave[0]["content"] for waves in asked["four-users"]["waves"] for wave in waves}
     assert len(systems) == 1
     assert len(set(contents)) == 2 * SIZES.repeats + 4 * SIZES.repeats + len(systems)
-    assert len({text for user in asked["later-turns"]["users"] for text in user}) == 5 * SIZES.turns
+    users = asked["later-turns"]["alone"] + asked["later-turns"]["in turn"]
+    assert len({text for user in users for text in user}) == (SIZES.lone + 4) * SIZES.turns
     chats = [json.dumps(chat) for chat in asked["load"]["chats"]]
     assert len(set(chats)) == SIZES.chats
     assert all(chat[-1]["role"] == "user" for chat in asked["load"]["chats"])
