@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro checkpoints test test-gpu chaos lint serve mlflow bench bench-train bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-gpu chaos lint serve mlflow bench bench-export bench-train bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,6 +29,12 @@ setup:  ## the virtual environment .venv with the locked versions (no-op when it
 repro: setup  ## run the pipeline: prepare, train, export, evaluate; then print the results
 	@$(RUN) $(BIN)/dvc repro
 	@$(RUN) $(BIN)/python -m pipeline.summary
+
+compare: setup  ## evaluated runs side by side, and which to serve; make compare ARGS="RUN… compare.max_answer_seconds=2"
+	@$(RUN) $(BIN)/python -m pipeline.compare $(ARGS)
+
+promote: setup  ## make the evaluated model the champion if it is better; ARGS=--force: all the same, ARGS=--rollback: undo
+	@$(RUN) $(BIN)/python -m pipeline.promote $(ARGS)
 
 checkpoints: setup  ## list the checkpoints; remove some by PRUNE=7d (unused for so long) or PRUNE=name
 	@$(RUN) $(BIN)/python -m pipeline.checkpoints $(if $(PRUNE),--prune $(PRUNE))
@@ -63,6 +69,9 @@ bench: setup  ## measure the pipeline and its checkpoints on this machine
 
 bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp and plain Llama; builds them first
 	@$(RUN) $(BIN)/python -m benchmarks.serve
+
+bench-export: setup  ## measure export beside llama.cpp's own way on weights of 1B and 3B; needs 30 GB of disk
+	@$(RUN) $(BIN)/python -m benchmarks.export
 
 bench-train: setup  ## measure LoRA training beside its peers on a GPU, in parts of nine minutes; MODEL=3b for the larger one
 	@$(RUN) $(BIN)/python -m benchmarks.train --model $(or $(MODEL),1b)

@@ -27,11 +27,11 @@ from rich.table import Table
 
 from pipeline.compose import PARAMS, read_params
 from pipeline.config import Config, load
-from pipeline.evaluate import test_rows
 from pipeline.evaluation.batches import padded
+from pipeline.evaluation.inputs import read_rows
 from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
-from pipeline.gguf.score import tokens_per_second
+from pipeline.gguf.score import answer_alone
 from pipeline.training.chat import encode, load_tokenizer
 from pipeline.training.engines import head_size, load_base
 from pipeline.training.job import Job
@@ -113,7 +113,7 @@ def bare_loop_speed(config: Config) -> float:
 def loss_speeds(config: Config) -> tuple[float, float]:
     """Rows a second, batched and one at a time."""
     tokenizer = load_tokenizer(config.model)
-    rows = test_rows(tokenizer, config.evaluate)
+    rows = read_rows(tokenizer, config.evaluate)
     model = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
     pad = tokenizer.pad_token_id
     batched = _median(lambda: measure_loss(model, rows, config.evaluate.batch_size, pad)[1])
@@ -136,7 +136,12 @@ def serve_speeds(config: Config) -> tuple[float, float]:
             seconds += time.perf_counter() - start
         return tokens / seconds
 
-    return _median(lambda: tokens_per_second(file, prompts, most)), _median(plain_speed)
+    def our_speed() -> float:
+        answers = answer_alone(file, prompts, most)
+        tokens = sum(max(answer["tokens"] - 1, 0) for answer in answers)
+        return tokens / sum(answer["seconds"] - answer["first_token_seconds"] for answer in answers)
+
+    return _median(our_speed), _median(plain_speed)
 
 
 def _median(measure: Callable[[], float]) -> float:

@@ -36,6 +36,11 @@ def one_of(*values: str) -> Any:
     return field(metadata={"values": values, "filled": True})
 
 
+def any_of(*values: str) -> Any:
+    """A list of texts out of these; it may be empty."""
+    return field(metadata={"values": values})
+
+
 def filled() -> Any:
     """A list with at least one entry."""
     return field(metadata={"filled": True})
@@ -114,9 +119,22 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """Which GGUF files are made."""
+    """Which GGUF files are made, and what they are held against."""
 
     quantizations: list[str] = one_of(*QUANTIZATIONS)
+    base: list[str] = any_of(*QUANTIZATIONS)
+    adapter: bool
+    importance_matrix: bool
+    verify_rows: int = limited(least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSettings:
+    """What a model must reach to be promoted."""
+
+    min_gain: float
+    max_quantization_loss: float = limited(least=0)
+    max_task_drop: float = limited(least=0, most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +147,18 @@ class EvaluateSettings:
     batch_size: int = limited(least=1)
     max_rows: int | None = limited(least=1)
     max_questions: int | None = limited(least=1)
+    tasks: list[str]
+    tasks_limit: int | None = limited(least=1)
+    gate: GateSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """How one of several models is recommended."""
+
+    quality: str = one_of("accuracy", "loss")
+    max_answer_seconds: float | None = limited(above=0)
+    max_gguf_mb: float | None = limited(above=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +194,7 @@ class Config:
     train: TrainSettings
     export: ExportSettings
     evaluate: EvaluateSettings
+    compare: CompareSettings
     tracking: TrackingSettings
     runtime: RuntimeSettings
 

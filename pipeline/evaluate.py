@@ -1,149 +1,162 @@
-"""Base against tuned on the same held-out rows, questions and prompts; every GGUF on the same tokens.
+"""Base against tuned on the same held-out rows, questions and prompts; every GGUF on the same; and the verdict.
 
-Writes reports/metrics.json, reports/evaluation.md, reports/evaluation.png, and for the chat models/card.json.
+Writes reports/evaluation.{json,md,html} with its plots, reports/metrics.json, and what people are told of the model:
+models/card.json for the chat, models/README.md for a Hub repository. An interrupted evaluation goes on with what it has
+measured; a verdict of fail is a result like any other, and no error.
 """
 
-import json
-import math
+import functools
+import gc
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import hydra
-import pyarrow.parquet as pq
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pipeline.config import Config, EvaluateSettings
-from pipeline.errors import UserError
-from pipeline.evaluation.answers import answer_all, answer_timed
-from pipeline.evaluation.card import model_card
-from pipeline.evaluation.loss import Conversation, measure_loss
-from pipeline.evaluation.questions import accuracies, as_chat, read_questions
-from pipeline.evaluation.report import draw, markdown
+from pipeline.config import Config
+from pipeline.evaluation.card import file_key, model_card, model_readme
+from pipeline.evaluation.figures import file_figures, gain, lengths, metrics, model_figures, shown_answers
+from pipeline.evaluation.gate import judge, verdict_lines
+from pipeline.evaluation.harness import check_installed
+from pipeline.evaluation.inputs import (
+    QUESTIONS,
+    TEST,
+    Material,
+    read_curve,
+    read_manifest,
+    read_material,
+)
+from pipeline.evaluation.kept import Kept
+from pipeline.evaluation.loss import scored_tokens
+from pipeline.evaluation.measure import Measured, Part, measure_file, measure_model
+from pipeline.evaluation.report import write
 from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
-from pipeline.files import write_json, write_text
-from pipeline.gguf.score import loss, tokens_per_second
+from pipeline.files import read_made, sha256, write_json, write_text
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
-from pipeline.training.chat import encode
 from pipeline.training.engines import choose_device, load_base, merge_adapter
 
-TEST = Path("data/prepared/test.parquet")
-QUESTIONS = Path("data/prepared/questions.jsonl")
-METRICS, REPORT, PLOT = Path("reports/metrics.json"), Path("reports/evaluation.md"), Path("reports/evaluation.png")
-PREPARED = Path("reports/prepare.json")
+REPORTS = Path("reports")
+PREPARED, TRAINED, CURVE = REPORTS / "prepare.json", REPORTS / "train.json", REPORTS / "loss.csv"
+EVALUATION, METRICS = REPORTS / "evaluation.json", REPORTS / "metrics.json"
 CARD = Path("models/card.json")  # the chat looks for it beside its GGUF files, and in the folder above
-HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
+README = Path("models/README.md")
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 @stage
 def main(config: Config, out: Path) -> None:
-    """Evaluates models/adapter and models/gguf against the base, into `out`/reports."""
-    lineage = read_lineage(ADAPTER, config.model)
-    tokenizer = AutoTokenizer.from_pretrained(str(ADAPTER))
-    rows = test_rows(tokenizer, config.evaluate)
-    metrics, answers = compare(config, tokenizer, rows)
-    metrics["gguf"] = measure_ggufs(GGUF, rows, config.evaluate)
-    write_json(out / METRICS, metrics)
-    write_text(out / REPORT, markdown(metrics, config.evaluate.prompts, answers, config.model.name))
-    draw(out / PLOT, metrics)
-    prepared = _read(PREPARED) if PREPARED.is_file() else None
-    card = model_card(lineage, prepared, _read(GGUF / MANIFEST), metrics, config.evaluate.prompts)
-    write_json(out / CARD, card)
-    journal = training_folder(config, lineage["fingerprint"])
-    with tracked(config, journal, config.model.name, lineage["mlflow_run"]) as run:
+    """Evaluates models/adapter and models/gguf against the base, into `out`/reports and `out`/models."""
+    lineage, manifest = read_lineage(ADAPTER, config.model), read_manifest(GGUF / MANIFEST)
+    check_installed(config.evaluate.tasks)
+    given = read_material(ADAPTER, config.evaluate)
+    folder = training_folder(config, lineage["fingerprint"])
+    kept = Kept(folder, dependencies(config, manifest))
+    models = measure_models(config, given, kept.part)
+    files = {key: measure_file(key, GGUF / file["file"], given, kept.part) for key, file in ggufs(manifest).items()}
+    with tracked(config, folder, config.model.name, lineage["mlflow_run"]) as run:
+        evaluation = {
+            "model": config.model.name,
+            "fingerprint": lineage["fingerprint"],
+            "base": manifest["base"],
+            "mlflow_run": run.id or lineage["mlflow_run"],
+            **evaluated(config, manifest, given, models, files),
+        }
+        written = write_reports(out, evaluation, manifest, lineage)
         run.params(config, ("evaluate",))
-        run.metrics(metrics)
-        for path in (METRICS, REPORT, PLOT, CARD):
-            run.artifact(out / path)
+        run.metrics(metrics(evaluation))
+        for path in written:
+            run.artifact(path)
+    kept.remove()
+    print("\n".join(verdict_lines(evaluation["verdict"])), flush=True)
 
 
-def compare(
-    config: Config, tokenizer: PreTrainedTokenizerBase, rows: list[Conversation]
-) -> tuple[dict[str, Any], dict[str, list]]:
-    """The figures of base and tuned model, and their answers to the prompts."""
+def measure_models(config: Config, given: Material, part: Part) -> dict[str, Measured]:
+    """What is found of base and tuned model in Transformers, one after the other in memory."""
+    measured = {}
+    for name in ("base", "tuned"):
+        model = functools.cache(functools.partial(load_model, config, tuned=name == "tuned"))
+        measured[name] = measure_model(name, model, given, part)
+        del model
+        gc.collect()
+    return measured
+
+
+def load_model(config: Config, tuned: bool) -> Any:
+    """The 16-bit base, or the tuned model: the adapter merged onto it, or a full fine-tune as it is.
+
+    Raises:
+        UserError: the weights cannot be loaded, or adapter and base do not fit.
+    """
     device = choose_device(config.runtime.device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    model = load_base(*config.model.merge_base, device, dtype)
-    metrics, answers = {}, {}
-    print("measuring the base model", flush=True)
-    metrics["base"], answers["base"] = measure(model, tokenizer, rows, config.evaluate)
-    if (ADAPTER / "adapter_config.json").is_file():
-        model = merge_adapter(model, ADAPTER)
-    else:
-        model = load_base(str(ADAPTER), None, device, dtype)
-    print("measuring the tuned model", flush=True)
-    metrics["tuned"], answers["tuned"] = measure(model, tokenizer, rows, config.evaluate)
-    return metrics, answers
+    if tuned and not (ADAPTER / "adapter_config.json").is_file():
+        return load_base(str(ADAPTER), None, device, dtype).eval()
+    base = load_base(*config.model.merge_base, device, dtype)
+    return (merge_adapter(base, ADAPTER) if tuned else base).eval()
 
 
-def measure(
-    model: Any, tokenizer: PreTrainedTokenizerBase, rows: list[Conversation], settings: EvaluateSettings
-) -> tuple[dict[str, Any], list]:
-    """Loss, perplexity, speed, accuracy and answers of one model."""
-    model.eval()
-    nats, samples_per_second = measure_loss(model, rows, settings.batch_size, tokenizer.pad_token_id)
-    figures: dict[str, Any] = {
-        "loss": round(nats, 5),
-        "perplexity": round(math.exp(nats), 4),
-        "samples_per_second": round(samples_per_second, 2),
+def evaluated(
+    config: Config,
+    manifest: dict[str, Any],
+    given: Material,
+    models: dict[str, Measured],
+    files: dict[str, Measured],
+) -> dict[str, Any]:
+    """All that was found, as reports/evaluation.json has it."""
+    listed = ggufs(manifest)
+    figures = {
+        "base_model": model_figures(models["base"], given),
+        "tuned_model": model_figures(models["tuned"], given),
+        "gain": gain(models["base"], models["tuned"], given.rows),
+        "gguf": {key: file_figures(listed[key], measured, given) for key, measured in files.items()},
     }
-    questions = read_questions(QUESTIONS, settings.max_questions)
-    if questions:
-        chats = [as_chat(question) for question in questions]
-        replies = answer_all(model, tokenizer, chats, settings.max_new_tokens, settings.batch_size)
-        right = accuracies(questions, replies)
-        figures["accuracy"] = right["groups"].get(HEADLINE_GROUP, next(iter(right["groups"].values())))
-        figures["accuracy_by_group"], figures["accuracy_by_task"] = right["groups"], right["tasks"]
-    return figures, answer_timed(model, tokenizer, settings.prompts, settings.max_new_tokens)
+    return {
+        "rows": len(given.rows),
+        "tokens": sum(map(scored_tokens, given.rows)),
+        "questions": len(given.questions),
+        "verdict": judge(figures, config.evaluate.gate),
+        **figures,
+        "prompts": list(config.evaluate.prompts),
+        "answers": {name: shown_answers(measured) for name, measured in (models | files).items()},
+        "lengths": lengths(models, given.rows),
+        "training": read_made(TRAINED) if TRAINED.is_file() else None,
+        "curve": read_curve(CURVE) if CURVE.is_file() else [],
+        "prepared": read_made(PREPARED) if PREPARED.is_file() else None,
+        "settings": {group: asdict(getattr(config, group)) for group in ("export", "evaluate", "train", "data")},
+    }
 
 
-def measure_ggufs(folder: Path, rows: list[Conversation], settings: EvaluateSettings) -> dict[str, Any]:
-    """Loss and perplexity on the same tokens, size, and speed of answering, of each exported file.
-
-    Raises:
-        UserError: the manifest is missing, or a file cannot be loaded.
-    """
-    if not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder / MANIFEST} is missing; run `dvc repro export` first")
-    manifest = _read(folder / MANIFEST)
-    figures = {}
-    for file in manifest["files"]:
-        print(f"measuring {file['file']}", flush=True)
-        nats = loss(folder / file["file"], rows)
-        speed = tokens_per_second(folder / file["file"], settings.prompts, settings.max_new_tokens)
-        figures[file["type"]] = {
-            "loss": round(nats, 5),
-            "perplexity": round(math.exp(nats), 4),
-            "bytes": file["bytes"],
-            "tokens_per_second": round(speed, 1),
-        }
-    return figures
+def write_reports(
+    out: Path, evaluation: dict[str, Any], manifest: dict[str, Any], lineage: dict[str, Any]
+) -> list[Path]:
+    """Writes the reports and what goes with the model; returns those that MLflow keeps."""
+    write_json(out / EVALUATION, evaluation)
+    write_json(out / METRICS, metrics(evaluation))
+    shown = write(evaluation, out / REPORTS)
+    write_json(out / CARD, model_card(evaluation, manifest, lineage))
+    write_text(out / README, model_readme(evaluation, manifest, lineage))
+    pages = [path for path in shown if path.stem == EVALUATION.stem]
+    return [out / EVALUATION, out / METRICS, *pages, out / CARD, out / README]
 
 
-def test_rows(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings) -> list[Conversation]:
-    """The test split as token ids with the assistant's tokens marked; rows without any are left out.
-
-    Raises:
-        UserError: the split is missing, or none of its rows has anything to score.
-    """
-    if not TEST.is_file():
-        raise UserError(f"{TEST} is missing; run `dvc repro prepare` first")
-    conversations = pq.read_table(TEST)["messages"].to_pylist()[: settings.max_rows]
-    rows: list[Conversation] = [encode(tokenizer, messages, settings.max_length) for messages in conversations]
-    # The first token is predicted from nothing, so it never counts.
-    rows = [row for row in rows if any(row[1][1:])]
-    if not rows:
-        raise UserError(
-            f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"
-        )
-    return rows
+def ggufs(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The exported models by what the figures call them, in the manifest's order; adapters are none."""
+    return {file_key(file): file for file in manifest["files"] if file["of"] != "adapter"}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def dependencies(config: Config, manifest: dict[str, Any]) -> dict[str, Any]:
+    """All that changes a measurement; the gate does not, nor how much is measured at once."""
+    settings = {key: v for key, v in asdict(config.evaluate).items() if key not in ("gate", "batch_size")}
+    task_files = [path for path in map(Path, config.evaluate.tasks) if path.is_file()]
+    return {
+        "base": config.model.merge_base,
+        "device": choose_device(config.runtime.device),
+        "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files)],
+        "manifest": manifest,
+        "settings": settings,
+    }
 
 
 if __name__ == "__main__":

@@ -1,34 +1,39 @@
-"""The adapter becomes GGUF files: merged on the 16-bit base, converted, quantized, each under its final name at once.
+"""The adapter becomes GGUF files: merged on the 16-bit base, converted, quantized, and held against the trained model.
 
-Writes models/gguf/<model>-<type>.gguf and models/gguf/manifest.json.
+Writes models/gguf: <model>-<type>.gguf, the untouched base beside it as <model>-base-<type>.gguf, the adapter alone
+where that is asked for, and manifest.json. The folder gets its name when every file in it has passed its checks.
 """
 
 import json
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from pathlib import Path
 from typing import Any
 
 import hydra
-import torch
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoTokenizer
 
-from pipeline.config import Config, ModelSettings
+from pipeline.config import Config, ExportSettings, ModelSettings
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, sha256, write_json
-from pipeline.gguf.convert import OUT_TYPES, convert
-from pipeline.gguf.quantize import quantize
+from pipeline.gguf.adapter import make_adapter
+from pipeline.gguf.family import ROW_TOKENS, Bench, Family, make_family
+from pipeline.gguf.merge import ADAPTER_CONFIG, base_folder, link, merge
 from pipeline.gguf.source import VERSION
+from pipeline.gguf.verify import Messages
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
-from pipeline.training.engines import load_base, merge_adapter
+from pipeline.training.chat import encode
+from pipeline.training.engines import base_digest, choose_device, read_config
 
 ADAPTER = Path("models/adapter")
 GGUF = Path("models/gguf")
 MANIFEST = "manifest.json"
+TEST, TRAIN = Path("data/prepared/test.parquet"), Path("data/prepared/train.parquet")
+FIGURES = {"kl": ".2g", "top_1": ".1%", "perplexity": ".3f"}
+WEIGHING_ROWS = 64  # training conversations of the importance matrix: 4 minutes for a 1B model on two cores
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -36,14 +41,19 @@ MANIFEST = "manifest.json"
 def main(config: Config, out: Path) -> None:
     """Exports models/adapter into `out`/models/gguf."""
     lineage = read_lineage(ADAPTER, config.model)
+    require_same_base(lineage, config.model)
     with atomic_path(out / GGUF) as folder:
-        folder.mkdir()
-        with merged(config.model, ADAPTER) as model:
-            files = write_files(model, folder, config.model.name, config.export.quantizations)
+        work = folder / "work"
+        work.mkdir(parents=True)
+        bench = open_bench(folder, work, config.export, choose_device(config.runtime.device))
+        files = write_files(config.model, config.export, bench)
+        shutil.rmtree(work)
         manifest = {
-            "base": {"path": lineage["base"]["path"], "revision": lineage["base"]["revision"]},
+            "base": {"path": config.model.path, "revision": revision_of(config.model)},
             "fingerprint": lineage["fingerprint"],
+            "adapter": sha256(ADAPTER),
             "llama_cpp_python": VERSION,
+            "method": config.train.method,
             "files": files,
         }
         write_json(folder / MANIFEST, manifest)
@@ -51,45 +61,58 @@ def main(config: Config, out: Path) -> None:
     with tracked(config, journal, config.model.name, lineage["mlflow_run"]) as run:
         run.params(config, ("export",))
         run.artifact(out / GGUF / MANIFEST)
-        run.metrics({"gguf": {file["type"]: {"bytes": file["bytes"]} for file in files}})
+        run.metrics({"gguf": {file["type"]: {"bytes": file["bytes"]} for file in files if file["of"] == "tuned"}})
     print_files(files)
 
 
-@contextmanager
-def merged(model: ModelSettings, adapter: Path) -> Iterator[Path]:
-    """A temporary folder with base and adapter as one model in bf16, and the tokenizer that training used.
+def open_bench(folder: Path, work: Path, settings: ExportSettings, device: str) -> Bench:
+    """The rows that files are tried on.
 
     Raises:
-        UserError: the base cannot be loaded, or adapter and base do not fit.
+        UserError: a split is missing or empty.
     """
-    if (adapter / "adapter_config.json").is_file():
-        tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.bfloat16), adapter)
-    else:  # a full fine-tune is a model already
-        tuned = load_base(str(adapter), None, "cpu", torch.bfloat16)
-    with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as temporary:
-        folder = Path(temporary) / model.name  # llama.cpp's converter takes the file's `general.name` from it
-        tuned.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(str(adapter)).save_pretrained(folder)
-        yield folder
+    tokenizer = AutoTokenizer.from_pretrained(str(ADAPTER))
+    chats = read_chats(TEST, settings.verify_rows)
+    weighing = read_chats(TRAIN, WEIGHING_ROWS) if settings.importance_matrix else []
+    rows, weighing_rows = (
+        [ids for chat in some if len(ids := encode(tokenizer, chat, ROW_TOKENS)[0]) > 1] for some in (chats, weighing)
+    )
+    return Bench(folder, work, device, chats, rows, weighing_rows)
 
 
-def write_files(model: Path, folder: Path, name: str, quantizations: list[str]) -> list[dict[str, Any]]:
-    """Writes every wanted type from one unquantized file, and describes each as the manifest does."""
-    wanted = list(dict.fromkeys(quantizations))
-    unquantized = next((kind for kind in wanted if kind in OUT_TYPES), "F16")
-    source = folder / f"{name}-{unquantized}.gguf"
-    convert(model, source, unquantized)
-    files = []
-    for kind in wanted:
-        file = folder / f"{name}-{kind}.gguf"
-        if kind in OUT_TYPES and kind != unquantized:
-            convert(model, file, kind)
-        elif kind != unquantized:
-            quantize(source, file, kind)
-        files.append({"file": file.name, "type": kind, "bytes": file.stat().st_size, "sha256": sha256(file)})
-        print(f"wrote {file.name}", flush=True)
-    if unquantized not in wanted:
-        source.unlink()
+def read_chats(path: Path, most: int) -> list[Messages]:
+    """The first conversations of a prepared split.
+
+    Raises:
+        UserError: it is missing or empty.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+    chats: list[Messages] = pq.read_table(path)["messages"].slice(0, most).to_pylist()
+    if not chats:
+        raise UserError(f"{path} has no conversation to try the files on; raise data.test and run `dvc repro prepare`")
+    return chats
+
+
+def write_files(model: ModelSettings, settings: ExportSettings, bench: Bench) -> list[dict[str, Any]]:
+    """Makes and checks every file, and describes each as the manifest does.
+
+    Raises:
+        UserError: weights cannot be loaded or do not fit, llama.cpp or the disk refuses, or a file fails a check.
+    """
+    whole = not (ADAPTER / ADAPTER_CONFIG).is_file()  # a full fine-tune
+    if whole and settings.adapter:
+        raise UserError("export.adapter is true, and a full fine-tune has no adapter; set it to false")
+    weights = (str(ADAPTER), None, None) if whole else (*model.merge_base, ADAPTER)
+    tuned = Family("tuned", model.name, weights, settings.quantizations)
+    base = Family("base", f"{model.name}-base", (*model.merge_base, None), settings.base)
+    merge(model, ADAPTER, bench.work / tuned.name)
+    files = make_family(tuned, bench.work / tuned.name, bench)
+    if settings.base or settings.adapter:
+        link(base_folder(*model.merge_base), ADAPTER, bench.work / base.name)
+        files += make_family(base, bench.work / base.name, bench)
+    if settings.adapter:
+        files.append(make_adapter(ADAPTER, tuned, base, bench))
     return files
 
 
@@ -102,18 +125,38 @@ def read_lineage(adapter: Path, model: ModelSettings) -> dict[str, Any]:
     path = adapter / "lineage.json"
     if not path.is_file():
         raise UserError(f"{path} is missing; run `dvc repro train` first")
-    lineage = json.loads(path.read_text(encoding="utf-8"))
+    lineage: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if lineage["base"]["path"] != model.path:
         tuned = f"{adapter} was tuned from {lineage['base']['path']}"
         raise UserError(f"{tuned} and model.path is {model.path}; run `dvc repro train` first")
     return lineage
 
 
+def require_same_base(lineage: dict[str, Any], model: ModelSettings) -> None:
+    """Refuses a base, or a chat template, that has changed under its name.
+
+    Raises:
+        UserError: it is not the one that was tuned.
+    """
+    recorded = lineage["base"].get("digest")
+    if recorded is not None and recorded != base_digest(model):
+        raise UserError(
+            f"{model.path} or its chat template has changed since {ADAPTER} was tuned from it; set model.revision to"
+            " the commit that it was, or run `dvc repro train`"
+        )
+
+
+def revision_of(model: ModelSettings) -> str | None:
+    """The base's commit on the hub; None for a folder."""
+    return None if Path(model.path).is_dir() else str(read_config(model)._commit_hash)
+
+
 def print_files(files: list[dict[str, Any]]) -> None:
     """The exported files as a table."""
-    table = Table("file", "type", "MB", title="export")
+    table = Table("file", "MB", "KL in nats", "top 1", "perplexity", title="export")
     for file in files:
-        table.add_row(file["file"], file["type"], f"{file['bytes'] / 1e6:,.1f}")
+        figures = ["" if file.get(key) is None else f"{file[key]:{form}}" for key, form in FIGURES.items()]
+        table.add_row(file["file"], f"{file['bytes'] / 1e6:,.1f}", *figures)
     Console().print(table)
 
 

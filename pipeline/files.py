@@ -61,6 +61,18 @@ def write_json(final: Path, value: Any) -> None:
     write_text(final, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def read_made(path: Path, stage: str = "") -> dict[str, Any]:
+    """The JSON object that a stage has written.
+
+    Raises:
+        UserError: it is missing; the message names the `stage` to run, or all of them.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run `dvc repro{' ' * bool(stage)}{stage}` first")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
 def sha256(path: Path) -> str:
     """The hex digest of a file, or of a folder: its files' relative names and contents, in sorted order."""
     if path.is_file():

@@ -69,11 +69,11 @@ class Batch:
 
     def step(self) -> None:
         """Decode once; hands every answer under way its next token, or reads on in its prompt."""
-        for stream in self.active:
+        for stream in reversed(self.active):
             if stream.turn and stream.turn.cancelled.is_set():
                 self._release(stream)
         entries: list[Entry] = []
-        drawn: list[tuple[int, Stream, Turn]] = []  # after which entry, for whom
+        drawn: list[tuple[int, Turn]] = []  # after which entry, for whom
 
         def put(stream: Stream, turn: Turn, tokens: Sequence[int]) -> None:
             start = len(stream.tokens)
@@ -82,7 +82,7 @@ class Batch:
             last = len(tokens) - 1
             entries.extend(Entry(t, start + i, stream.id, ends and i == last) for i, t in enumerate(tokens))
             if ends:
-                drawn.append((len(entries) - 1, stream, turn))
+                drawn.append((len(entries) - 1, turn))
 
         turns = [(stream, stream.turn) for stream in self.active if stream.turn]
         for stream, turn in turns:
@@ -96,9 +96,10 @@ class Batch:
         if not entries:
             return
         self.model.decode(entries)
-        for index, stream, turn in drawn:
+        for index, turn in drawn:
             turn.take(self.model.draw(turn.sampler, index), self.model)
-            if turn.finished:
+        for stream in reversed(self.active):  # the last first: into the place of another the last one moves
+            if stream.turn and stream.turn.finished:
                 self._release(stream)
 
     def run(self, turn: Turn) -> None:

@@ -1,6 +1,7 @@
 """Which models there are: the GGUF files of the sources that SERVE_MODELS lists (see sources.py)."""
 
 import hashlib
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from serve.errors import UserError
 from serve.memory import cache_bytes
 from serve.sources import File, find_files
 
+ADAPTER = b"general.type" + struct.pack("<IQ", 8, 7) + b"adapter"  # a text (8) of seven bytes, as GGUF has it
 DIGITS = 12  # of a file's SHA-256, by which it is told from another of its name
 
 
@@ -40,7 +42,7 @@ class Model:
 
 
 def find_models(sources: str | Path) -> dict[str, Model]:
-    """All models by name, in the order of the sources and below each in that of their names.
+    """All models by name, in the order of the sources and below each in that of their names; no adapters.
 
     Args:
         sources: separated by commas, as SERVE_MODELS has them.
@@ -50,13 +52,23 @@ def find_models(sources: str | Path) -> dict[str, Model]:
     """
     models: dict[str, Model] = {}
     for file in find_files(str(sources)):
+        if _is_adapter(file.path):
+            continue
         if other := models.get(file.name):
             raise UserError(
                 f"two models are called {file.name}: {other.path} and {file.path}:"
                 " rename one of the files, or leave its source out of SERVE_MODELS"
             )
         models[file.name] = _model(file)
+    if not models:
+        raise UserError(f"{sources} has adapters alone, which are no models: export one with `make repro`")
     return models
+
+
+def _is_adapter(path: Path) -> bool:
+    """Whether a GGUF is a LoRA adapter, which is nothing without the model that it is for."""
+    with path.open("rb") as file:
+        return ADAPTER in file.read(4096)  # writers put it right after the architecture
 
 
 def _model(file: File) -> Model:

@@ -1,6 +1,7 @@
 """Questions with known answers, which `evaluate` asks: checked here, and kept apart from what was trained on."""
 
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from pipeline.data.dedup import normalize
 from pipeline.data.formats import Messages, is_unicode
 from pipeline.data.sources import read_jsonl
 from pipeline.errors import UserError
+from pipeline.evaluation.questions import LETTERS, chosen, words
 
-KINDS = ("number", "text")
+KINDS = ("exact", "number", "text", "choice", "regex")  # pipeline/evaluation/questions.py says what they ask for
 GROUPS = ("held_out", "unasked")
 REQUIRED = ("prompt", "answer", "kind", "group", "task")
-OPTIONAL = ("system",)
+OPTIONAL = ("system", "options")
 
 Question = dict[str, Any]
 
@@ -68,10 +70,57 @@ def _check(question: Any, where: str) -> None:
     for field, allowed in (("kind", KINDS), ("group", GROUPS)):
         if question[field] not in allowed:
             raise UserError(f"{where}: {field} is {question[field]!r}; it may be {' or '.join(allowed)}")
-    if question["kind"] == "number" and not _is_number(question["answer"]):
-        raise UserError(f"{where}: answer is {question['answer']!r}; kind number needs a number, such as 72 or 1,200.5")
-    if not all(is_unicode(text) for text in question.values() if text is not None):
+    _check_options(question.get("options"), question["kind"], where)
+    needed = _needed(question)
+    if needed:
+        raise UserError(f"{where}: answer is {question['answer']!r}; kind {question['kind']} needs {needed}")
+    texts = [text for value in question.values() for text in (value if isinstance(value, list) else [value])]
+    if not all(is_unicode(text) for text in texts if text is not None):
         raise UserError(f"{where}: half a surrogate pair in a text; correct the \\ud8xx escape")
+
+
+def _check_options(options: Any, kind: str, where: str) -> None:
+    if options is None:
+        return
+    if kind != "choice":
+        raise UserError(f"{where}: options are for kind choice, and kind is {kind}")
+    if not isinstance(options, list) or not all(isinstance(option, str) and words(option) for option in options):
+        raise UserError(f"{where}: options is {options!r}; it must be a list of texts that are not empty")
+    if not 2 <= len(options) <= len(LETTERS):
+        raise UserError(f"{where}: there are {len(options)} options; it must be 2 to {len(LETTERS)}")
+    # An option is known by its words and by its letter.
+    for index, option in enumerate(options):
+        others = [
+            words(name) for other, text in enumerate(options) if other != index for name in (text, LETTERS[other])
+        ]
+        if words(option) in others:
+            raise UserError(f"{where}: the option {option!r} says the same as another or as its letter; change one")
+
+
+def _needed(question: Question) -> str | None:
+    """What an answer of its kind would have to be, if it is not."""
+    answer, options = question["answer"], question.get("options")
+    match question["kind"]:
+        case "number":
+            return None if _is_number(answer) else "a number, such as 72 or 1,200.5"
+        case "regex":
+            return _needed_pattern(answer)
+        case "choice" if options:
+            return None if chosen(options, answer) is not None else "one of the options or its letter"
+        case "choice":
+            return None if words(answer) in map(words, LETTERS) else "options, or a single letter as the answer"
+        case "text":
+            return None if words(answer) else "a letter or a digit; kind exact takes any text"
+        case _:
+            return None
+
+
+def _needed_pattern(answer: str) -> str | None:
+    try:
+        matches_nothing = re.compile(answer).fullmatch("")
+    except re.error as error:
+        return f"a regular expression of Python's ({error})"
+    return "a regular expression that does not match an empty reply" if matches_nothing else None
 
 
 def _is_number(text: str) -> bool:

@@ -1,26 +1,92 @@
-"""Batches of like length: sorting them first leaves little padding."""
+"""Batches of like length, as large as the memory holds: sorting first leaves little padding."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from pipeline.errors import UserError
+from pipeline.progress import shown
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# Tokens at once on a CPU, where more are no faster. 1B in float32 takes 2 GB for them.
+CPU_TOKENS = 16384
 
 
-def sorted_batches(items: Sequence[Item], size: int, key: Callable[[Item], Any]) -> list[list[Item]]:
-    """All items, longest first, so that a batch too large for memory fails at once."""
-    ordered = sorted(items, key=key, reverse=True)
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+def in_batches(
+    items: Sequence[Item],
+    size: int,
+    length: Callable[[Item], int],
+    compute: Callable[[list[Item]], list[Result]],
+    device: torch.device,
+    label: str,
+) -> list[Result]:
+    """What `compute` gives for each item, in the items' order.
+
+    A batch that the GPU's memory does not hold is halved and tried again; the first such is said.
+
+    Args:
+        items: of any kind.
+        size: items at once, at most.
+        length: of an item, in tokens; those of like length go together, the longest first.
+        compute: gives a result for each item of a batch.
+        device: that it computes on.
+        label: of the bar that shows the progress.
+
+    Raises:
+        UserError: the memory does not hold a single item.
+    """
+    told = False
+
+    def computed(batch: list[int]) -> list[Result]:
+        nonlocal told
+        try:
+            return compute([items[index] for index in batch])
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise UserError(
+                    f"{label}: the GPU's free memory does not hold {length(items[batch[0]])} tokens at once; end what "
+                    "else runs there, lower evaluate.max_length, or set runtime.device=cpu"
+                ) from None
+        # Out of the handler, which holds on to the memory of the failed try.
+        if not told:
+            print(f"{label}: the GPU's memory does not hold {len(batch)} at once; trying half as many", flush=True)
+            told = True
+        torch.cuda.empty_cache()
+        half = len(batch) // 2
+        return computed(batch[:half]) + computed(batch[half:])
+
+    most = CPU_TOKENS if device.type == "cpu" else None
+    batches = sorted_batches(range(len(items)), size, lambda index: length(items[index]), most)
+    results: dict[int, Result] = {}
+    for batch in shown(batches, label):
+        results.update(zip(batch, computed(batch), strict=True))
+    return [results[index] for index in range(len(items))]
+
+
+def sorted_batches(
+    items: Sequence[Item], size: int, length: Callable[[Item], int], most: int | None = None
+) -> list[list[Item]]:
+    """All items, longest first, at most `size` in a batch and `most` tokens, padding included."""
+    ordered = sorted(items, key=length, reverse=True)
+    batches = []
+    start = 0
+    while start < len(ordered):
+        fitting = size if most is None else min(size, most // max(1, length(ordered[start])))
+        batches.append(ordered[start : start + max(1, fitting)])
+        start += len(batches[-1])
+    return batches
 
 
 def padded(
     rows: Sequence[Sequence[int]], fill: int, device: Any, *, left: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows as one matrix, int64 [rows, longest], and 1 where it holds them; `left` pads before, for generation."""
-    width = max(map(len, rows))
-    blank = [[0] * (width - len(row)) for row in rows]
-    pairs = list(zip(rows, blank, strict=True))
-    matrix = [[fill] * len(gap) + [*row] if left else [*row] + [fill] * len(gap) for row, gap in pairs]
-    present = [gap + [1] * len(row) if left else [1] * len(row) + gap for row, gap in pairs]
-    return torch.tensor(matrix, device=device), torch.tensor(present, device=device)
+    tensors = [torch.tensor(row) for row in rows]
+    side = "left" if left else "right"
+    matrix = pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)
+    present = pad_sequence([torch.ones_like(row) for row in tensors], batch_first=True, padding_side=side)
+    return matrix.to(device), present.to(device)

@@ -1,34 +1,234 @@
-"""What the chat shows of a model beside what its GGUF files say themselves: models/card.json."""
+"""What a model says of itself: models/card.json for the chat, and the README.md of its repository on the Hub."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
+from pipeline.evaluation.licences import terms_of_base, terms_of_data
+from pipeline.evaluation.loading import merge_base, on_hub, path_in_repo, shown, ways_to_load
+from pipeline.evaluation.report.figures import Figures, megabytes
+from pipeline.evaluation.report.markdown import section
+from pipeline.evaluation.report.tables import Cell, Table, tables, words
+
 FIGURES = ("loss", "perplexity", "accuracy")
+FILE_FIGURES = ("bytes", *FIGURES, "tokens_per_second")
+HUB = "https://huggingface.co"
+UNNAMED = "OWNER/NAME"  # of a repository that is still to be made
+LIBRARIES = {
+    "gguf": "llama-cpp-python",
+    "merged": "transformers",
+    "adapter": "peft",
+}  # the Hub's names; the first counts
+METHODS = {
+    "lora": "Tuned with LoRA",
+    "qlora": "Tuned with LoRA on the base in 4 bit (QLoRA)",
+    "full": "All weights tuned",
+}
+SETTINGS = ("lr", "scheduler", "warmup_ratio", "weight_decay", "optimizer", "effective_batch", "max_length", "seed")
+MEASURED = ("engine", "steps", "epochs", "tokens", "seconds", "peak_memory_gib", "train_loss", "validation_loss")
 
 
-def model_card(
-    lineage: dict[str, Any],
-    prepared: dict[str, Any] | None,
-    manifest: dict[str, Any],
-    metrics: dict[str, Any],
-    prompts: Sequence[str],
-) -> dict[str, Any]:
+def model_card(evaluation: dict[str, Any], manifest: dict[str, Any], lineage: dict[str, Any]) -> dict[str, Any]:
     """Where the model comes from, how it and its files were evaluated, and the prompts that it was asked.
 
     Args:
-        lineage: of the adapter.
-        prepared: the report on the data; None where there is none.
+        evaluation: what reports/evaluation.json holds.
         manifest: of the GGUF files.
-        metrics: as in reports/metrics.json.
-        prompts: the evaluation's.
+        lineage: of the adapter.
     """
-    card: dict[str, Any] = {"base": {"name": lineage["base"]["path"], "revision": lineage["base"]["revision"]}}
-    if prepared:
+    path, revision = merge_base(lineage)
+    card: dict[str, Any] = {"base": {"name": path, "revision": revision}}
+    if prepared := evaluation["prepared"]:
         rows = prepared["splits"]["train"]["rows"]
         card["data"] = {"name": prepared["data"], "revision": prepared["revision"], "rows": rows}
-    card["evaluation"] = {
-        name: {key: metrics[name][key] for key in FIGURES if key in metrics[name]} for name in ("base", "tuned")
-    }
-    card["files"] = [{"file": file["file"], **metrics["gguf"][file["type"]]} for file in manifest["files"]]
-    card["prompts"] = list(prompts)
+    sides = {"base": evaluation["base_model"], "tuned": evaluation["tuned_model"]}
+    card["evaluation"] = {name: _some(figures, FIGURES) for name, figures in sides.items()}
+    card["files"] = [
+        {"file": file["file"], **_some(evaluation["gguf"][file_key(file)], FILE_FIGURES)}
+        for file in manifest["files"]
+        if file["of"] != "adapter"
+    ]
+    card["prompts"] = evaluation["prompts"]
     return card
+
+
+def model_readme(
+    evaluation: dict[str, Any],
+    manifest: dict[str, Any],
+    lineage: dict[str, Any],
+    repository: str = UNNAMED,
+    parts: Sequence[str] | None = None,
+) -> str:
+    """The README.md of a repository on the Hub, from what the run has recorded: Markdown under a YAML head.
+
+    Args:
+        evaluation: what reports/evaluation.json holds.
+        manifest: of the GGUF files.
+        lineage: of the adapter.
+        repository: owner/name on the Hub.
+        parts: what it holds, of gguf, adapter and merged; None for `usual_parts`.
+    """
+    parts = parts or usual_parts(manifest)
+    files = published_files(manifest, parts)
+    known = tables(evaluation)
+    failed = "" if evaluation["verdict"]["passed"] else "**This model failed its evaluation.** "
+    return "\n".join(
+        [
+            f"---\n{front_matter(evaluation, manifest, lineage, parts).to_yaml()}\n---\n",
+            f"# {evaluation['model']}\n",
+            f"{failed}{_origin(lineage, manifest['method'])}, on {_data_source(evaluation)}.\n",
+            _measured_on(evaluation),
+            *(section(known[name]) for name in ("models", "harness") if name in known),
+            section(_checks(known["checks"])),
+            *([section(_files(evaluation, files))] if files else []),
+            *(section(known[name]) for name in ("data", "files") if name in known),
+            section(_training(evaluation, manifest["method"])),
+            "## Licences\n",
+            _licences(lineage, evaluation["settings"]["data"]),
+            "## How to load it\n",
+            *ways_to_load(repository, parts, files, lineage),
+        ]
+    )
+
+
+def usual_parts(manifest: dict[str, Any]) -> tuple[str, ...]:
+    """What is published unless something else is asked for; a full fine-tune has no adapter."""
+    return ("gguf", "merged" if manifest["method"] == "full" else "adapter")
+
+
+def published_files(manifest: dict[str, Any], parts: Sequence[str]) -> list[dict[str, Any]]:
+    """The manifest's files that belong to these parts; the base is its owner's to publish."""
+    part_of = {"tuned": "gguf", "adapter": "adapter"}
+    return [file for file in manifest["files"] if part_of.get(file["of"]) in parts]
+
+
+def file_key(file: dict[str, Any]) -> str:
+    """What a file of the manifest is called among the evaluation's figures, which leave adapters out."""
+    key: str = file["type"] if file["of"] == "tuned" else f"{file['of']}-{file['type']}"
+    return key
+
+
+def front_matter(
+    evaluation: dict[str, Any], manifest: dict[str, Any], lineage: dict[str, Any], parts: Sequence[str]
+) -> ModelCardData:
+    """What the Hub reads of a README; what is not known, or is not on the Hub, is left out."""
+    base, _ = merge_base(lineage)
+    data = evaluation["settings"]["data"]
+    terms = terms_of_base(base)
+    _, language = terms_of_data(_data_name(data))
+    results = _results(evaluation, data)
+    return ModelCardData(
+        base_model=base if on_hub(base) else None,
+        base_model_relation=("adapter" if list(parts) == ["adapter"] else "finetune") if on_hub(base) else None,
+        license=terms.identifier if terms else None,
+        language=language,
+        datasets=[data["path"]] if data["source"] == "hub" else None,
+        library_name=next(library for part, library in LIBRARIES.items() if part in parts),
+        pipeline_tag="text-generation",
+        tags=["conversational", manifest["method"], *parts, "tunesmith"],
+        model_name=evaluation["model"] if results else None,
+        eval_results=results or None,
+    )
+
+
+def _results(evaluation: dict[str, Any], data: dict[str, Any]) -> list[EvalResult]:
+    """The tuned model's figures as the Hub shows them beside the page."""
+    tuned = evaluation["tuned_model"]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=_data_name(data),
+            dataset_name=data["name"],
+            dataset_split="test",
+            metric_type=key,
+            metric_value=tuned[key],
+        )
+        for key in FIGURES
+        if tuned.get(key) is not None
+    ]
+
+
+def _origin(lineage: dict[str, Any], method: str) -> str:
+    base = lineage["base"]
+    merged = f", merged onto {_linked(*merge_base(lineage))}" if base.get("merge_path") else ""
+    return f"{METHODS[method]}, from {_linked(base['path'], base['revision'])}{merged}"
+
+
+def _linked(path: str, revision: str | None) -> str:
+    if not on_hub(path):
+        return f"`{shown(path)}`"
+    return f"[{path}]({HUB}/{path}) at " + (f"revision `{revision}`" if revision else "its main branch")
+
+
+def _measured_on(evaluation: dict[str, Any]) -> str:
+    asked = f" and {evaluation['questions']:,} questions with known answers" if evaluation["questions"] else ""
+    scored = f"{evaluation['rows']:,} conversations ({evaluation['tokens']:,} tokens of the assistant)"
+    return f"Measured on {scored}{asked} that it was not trained on.\n"
+
+
+def _checks(table: Table) -> Table:
+    """Those of single tasks only where they failed: there can be hundreds."""
+    rows = [row for row in table.rows if not (str(row[0]).startswith("task ") and row[1] == "passed")]
+    rest = len(table.rows) - len(rows)
+    return replace(table, rows=rows, note=f"Passed as well: {rest} checks of single tasks." if rest else "")
+
+
+def _files(evaluation: dict[str, Any], files: list[dict[str, Any]]) -> Table:
+    figures = Figures(evaluation)
+    keys = {"KL, nats": "kl", "top-1": "top_1", "perplexity": "perplexity", "accuracy": "accuracy"}
+    rows = [
+        [
+            path_in_repo(file),
+            megabytes(file["bytes"]),
+            *(figures("gguf", file_key(file), key) for key in keys.values()),
+            file["sha256"],
+        ]
+        for file in files
+    ]
+    note = (
+        "Before it got its name, each file was loaded, and its vocabulary, template, tokens and logits were held "
+        "against the trained model's. KL divergence and top-1 agreement: of an unquantized file from the trained "
+        "model, of a quantized one from the unquantized. Perplexity and accuracy: as above, with llama.cpp."
+    )
+    return Table("GGUF files", ["file", "MB", *keys, "sha256"], rows, note)
+
+
+def _data_source(evaluation: dict[str, Any]) -> str:
+    data, prepared = evaluation["settings"]["data"], evaluation["prepared"] or {}
+    if data["source"] != "hub":
+        return f"the files of `{data['name']}`"
+    revision = prepared.get("revision")
+    return f"[{data['path']}]({HUB}/datasets/{data['path']})" + (f" at revision `{revision}`" if revision else "")
+
+
+def _training(evaluation: dict[str, Any], method: str) -> Table:
+    settings, figures = evaluation["settings"]["train"], Figures(evaluation)
+    lora = {} if method == "full" else settings["lora"]
+    asked = {**{f"LoRA {key}": value for key, value in lora.items()}, **{key: settings[key] for key in SETTINGS}}
+    rows: list[list[Cell]] = [["method", method]]
+    rows += [[words(key), ", ".join(value) if isinstance(value, list) else str(value)] for key, value in asked.items()]
+    measured = ((key, figures("training", key)) for key in MEASURED)
+    rows += [[words(key), figure] for key, figure in measured if figure.value is not None]
+    return Table("Training", ["", ""], rows)
+
+
+def _licences(lineage: dict[str, Any], data: dict[str, Any]) -> str:
+    base, _ = merge_base(lineage)
+    of_base, (of_data, _) = terms_of_base(base), terms_of_data(_data_name(data))
+    unknown = "not recorded; see the {}'s own page"
+    lines = [
+        f"- base: {of_base.name if of_base else unknown.format('base')}",
+        f"- data: {of_data.name if of_data else unknown.format('data set')}",
+    ]
+    return "\n".join(lines) + (f"\n\n{of_base.notice}\n" if of_base and of_base.notice else "\n")
+
+
+def _data_name(settings: dict[str, Any]) -> str:
+    name: str = settings["path"] if settings["source"] == "hub" else settings["name"]
+    return name
+
+
+def _some(figures: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: figures[key] for key in keys if key in figures}

@@ -1,35 +1,78 @@
-"""Loss and perplexity of a Transformers model on what the assistant says."""
+"""Loss of a Transformers model on what the assistant says, conversation by conversation."""
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
 
-from pipeline.evaluation.batches import padded, sorted_batches
-from pipeline.progress import shown
+from pipeline.evaluation.batches import in_batches, padded
+from pipeline.training.loss import CHUNK, MORE
 
 Conversation = tuple[Sequence[int], Sequence[int]]
 
 
+class Loss(NamedTuple):
+    """How well a model says what was said."""
+
+    mean: float  # nats a marked token, over all conversations
+    samples_per_second: float  # conversations
+    nats: list[float]  # of each conversation, summed over its marked tokens
+
+
+def scored_tokens(conversation: Conversation) -> int:
+    """Marked tokens of a conversation; the first token is predicted from nothing, so it never counts."""
+    return sum(conversation[1][1:])
+
+
 @torch.inference_mode()
-def measure_loss(model: Any, conversations: Sequence[Conversation], batch_size: int, pad: int) -> tuple[float, float]:
-    """Mean negative log-likelihood in nats over all marked tokens, and conversations a second.
+def measure_loss(model: Any, conversations: Sequence[Conversation], batch_size: int, pad: int) -> Loss:
+    """Negative log-likelihood of the marked tokens.
 
     Args:
         model: a causal language model, on its device.
         conversations: token ids and, for each, 1 where it counts.
-        batch_size: conversations in one forward pass; those of like length go together.
+        batch_size: conversations in one forward pass, at most.
         pad: the token id that fills up short rows.
+
+    Raises:
+        UserError: the GPU's memory does not hold a single conversation.
     """
-    total, count, start = 0.0, 0, time.perf_counter()
-    batches = sorted_batches(conversations, batch_size, key=lambda conversation: len(conversation[0]))
-    for batch in shown(batches, "loss on the test split"):
-        ids, attention = padded([ids for ids, _ in batch], pad, model.device)
-        counted, _ = padded([mask for _, mask in batch], 0, model.device)
-        logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1].float()
-        losses = cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        total += (losses * counted[:, 1:]).sum().item()
-        count += int(counted[:, 1:].sum().item())
-    return total / count, len(conversations) / (time.perf_counter() - start)
+
+    def nats(batch: list[Conversation]) -> list[float]:
+        return batch_nats(model, batch, pad)
+
+    start = time.perf_counter()
+    found = in_batches(conversations, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
+    seconds = time.perf_counter() - start
+    return Loss(sum(found) / sum(map(scored_tokens, conversations)), len(conversations) / seconds, found)
+
+
+def batch_nats(model: Any, batch: Sequence[Conversation], pad: int) -> list[float]:
+    """The nats of each conversation, in one forward pass.
+
+    Logits are computed at marked positions alone and CHUNK of them at a time: all of 32 x 2048 over a vocabulary of
+    128k would be 34 GB. Padding comes after a row's tokens, where none of them sees it: so no mask is needed, and the
+    fastest attention will do.
+    """
+    ids, _ = padded([ids for ids, _ in batch], pad, model.device)
+    counted, _ = padded([mask for _, mask in batch], 0, model.device)
+    rows, positions = counted[:, 1:].nonzero(as_tuple=True)
+    targets = ids[rows, positions + 1]
+    pieces = zip(_logits(model, ids, rows, positions), targets.split(CHUNK), strict=True)
+    losses = torch.cat([cross_entropy(logits.float(), said, reduction="none") for logits, said in pieces])
+    nats = torch.zeros(len(batch), dtype=torch.float64, device=model.device)
+    return nats.index_add_(0, rows, losses.double()).tolist()
+
+
+def _logits(model: Any, ids: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The logits at each row's position, [at most CHUNK, vocabulary] at a time."""
+    head = model.get_output_embeddings()
+    hidden: Any
+    if any(getattr(model.config, name, None) for name in MORE):  # it does more to logits than its head's product
+        hidden, head = model(input_ids=ids, use_cache=False).logits, torch.nn.Identity()
+    else:
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    for row, position in zip(rows.split(CHUNK), positions.split(CHUNK), strict=True):
+        yield head(hidden[row, position])

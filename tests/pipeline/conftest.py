@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,7 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(adapter)
     settings = load(compose(REPO / "conf", SETTINGS)).model
     load_tokenizer(settings).save_pretrained(adapter)
-    base_settings = {"path": settings.path, "revision": settings.revision}
-    lineage = {"fingerprint": "0123456789abcdef", "mlflow_run": None, "base": base_settings}
+    lineage = {"fingerprint": "0123456789abcdef", "mlflow_run": None, "base": asdict(settings)}
     (adapter / "lineage.json").write_text(json.dumps(lineage))
     return folder
 

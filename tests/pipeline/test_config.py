@@ -33,7 +33,8 @@ def changed(key: str, value: Any) -> Any:
 
 def test_there_are_presets_in_every_group() -> None:
     groups = {group for group, _ in PRESETS}
-    assert groups == {"model", "data", "train", "export", "evaluate", "tracking", "runtime", "experiment", "sweep"}
+    chosen = {"model", "data", "train", "export", "evaluate", "compare", "tracking", "runtime"}
+    assert groups == chosen | {"experiment", "sweep"}
 
 
 @pytest.mark.parametrize(("group", "name"), PRESETS)
@@ -134,7 +135,12 @@ def test_a_missing_key_is_named_with_the_folder_where_it_is_set(key: str, home: 
         ("train.engine", "jax", "it may be auto, trl, unsloth"),
         ("runtime.device", "tpu", "it may be auto, cpu, cuda"),
         ("export.quantizations", ["F16", "Q4_KM"], "it may be F32, F16, "),
+        ("export.base", ["F16", "Q9_0"], "it may be F32, F16, "),
         ("evaluate.max_rows", 0, "it may be at least 1"),
+        ("evaluate.gate.max_task_drop", 1.5, "it may be at least 0 and at most 1"),
+        ("evaluate.gate.max_quantization_loss", -0.1, "it may be at least 0"),
+        ("compare.quality", "speed", "it may be accuracy, loss"),
+        ("compare.max_answer_seconds", 0, "it may be above 0"),
         ("data.validation", 0, "it may be a share above 0 and below 1"),
         ("data.max_rows", 2, "it may be null or at least 3"),
         # empty lists

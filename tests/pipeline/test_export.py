@@ -1,6 +1,7 @@
 """The adapter on starter-s as GGUF files: what the manifest says of them, and what is refused."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -9,22 +10,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, dequantize
 from mounts import may_mount
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from pipeline import export
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.loss import measure_loss
+from pipeline.evaluation.loss import Conversation, measure_loss, scored_tokens
+from pipeline.export import require_same_base
 from pipeline.files import sha256
-from pipeline.gguf.score import loss
+from pipeline.gguf import family
+from pipeline.gguf.family import ROW_TOKENS
+from pipeline.gguf.score import conversation_nats
 from pipeline.gguf.source import VERSION
 from pipeline.training.chat import encode
-from pipeline.training.engines import load_base
+from pipeline.training.engines import base_digest, load_base
 
 REPO = Path(__file__).parents[2]
 CHAT = [{"role": "user", "content": "What is 5 + 6?"}, {"role": "assistant", "content": "5 + 6 = 11."}]
@@ -35,7 +42,8 @@ Settings = Callable[..., Config]
 @pytest.fixture
 def project(tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the tuned project to break, without its exported files."""
-    shutil.copytree(tuned / "models/adapter", tmp_path / "models/adapter")
+    for name in ("data/prepared", "models/adapter"):
+        shutil.copytree(tuned / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     return tmp_path
@@ -54,27 +62,67 @@ def refused(config: Config, out: Path) -> str:
     return str(raised.value)
 
 
+def loss(path: Path, rows: list[Conversation]) -> float:
+    """Nats a marked token, by llama.cpp."""
+    return sum(conversation_nats(path, rows)) / sum(map(scored_tokens, rows))
+
+
 def test_the_manifest_is_true(exported: Path, tuned_settings: list[str]) -> None:
     folder = exported / "models/gguf"
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert [file["type"] for file in manifest["files"]] == ["F16", "Q8_0"]
+    names = [(file["of"], file["type"], file["file"]) for file in manifest["files"]]
+    assert names == [
+        ("tuned", "F16", "starter-s-F16.gguf"),
+        ("tuned", "Q8_0", "starter-s-Q8_0.gguf"),
+        ("base", "Q8_0", "starter-s-base-Q8_0.gguf"),
+    ]
     for file in manifest["files"]:
         path = folder / file["file"]
-        assert file["file"] == f"starter-s-{file['type']}.gguf"
         assert file["bytes"] == path.stat().st_size
         assert file["sha256"] == sha256(path)
     assert {path.name for path in folder.iterdir()} == {"manifest.json", *(file["file"] for file in manifest["files"])}
     assert manifest["fingerprint"] == "0123456789abcdef"
     assert manifest["llama_cpp_python"] == VERSION
     assert manifest["base"] == {"path": str(REPO / "starter/models/starter-s"), "revision": None}
+    assert manifest["method"] == "lora"
+
+
+def test_the_figures_say_how_near_each_file_is(exported: Path, tuned: Path) -> None:
+    files = {file["file"]: file for file in json.loads((exported / "models/gguf/manifest.json").read_text())["files"]}
+    exact, quantized, base = files.values()
+    assert 0 < exact["kl"] < 1e-3
+    assert exact["kl"] < quantized["kl"] < 0.01
+    assert min(file["top_1"] for file in files.values()) > 0.9
+    # The perplexity is of the same tokens as llama.cpp's own loss on them.
+    tokenizer = AutoTokenizer.from_pretrained(str(tuned / "models/adapter"))
+    chats = pq.read_table(tuned / "data/prepared/test.parquet")["messages"].to_pylist()
+    rows = [(ids, [1] * len(ids)) for ids in (encode(tokenizer, chat, ROW_TOKENS)[0] for chat in chats)]
+    for file in (exact, quantized, base):
+        nats = loss(exported / "models/gguf" / file["file"], rows)
+        assert file["perplexity"] == pytest.approx(math.exp(nats), rel=1e-3)
+
+
+def test_the_base_beside_is_the_untouched_one_with_the_template_of_training(exported: Path) -> None:
+    folder = exported / "models/gguf"
+    base, tuned = (GGUFReader(folder / f"starter-s{name}-Q8_0.gguf") for name in ("-base", ""))
+    template = "tokenizer.chat_template"
+    assert base.fields[template].contents() == tuned.fields[template].contents()
+    assert base.fields["general.name"].contents() == "Starter S Base"
+    untouched = load_file(REPO / "starter/models/starter-s/model.safetensors")["model.layers.0.mlp.down_proj.weight"]
+    found, other = (
+        dequantize(tensor.data, tensor.tensor_type)
+        for file in (base, tuned) for tensor in file.tensors if tensor.name == "blk.0.ffn_down.weight"
+    )  # fmt: skip
+    np.testing.assert_allclose(found, untouched.float().numpy(), atol=0.01)
+    assert np.abs(found - other).max() > 0.05
 
 
 def test_the_files_say_what_base_and_adapter_say_together(exported: Path) -> None:
     adapter = str(exported / "models/adapter")
     row = encode(AutoTokenizer.from_pretrained(adapter), CHAT, 512)
     base = load_base(str(REPO / "starter/models/starter-s"), None, "cpu", torch.float32)
-    alone = measure_loss(base, [row], 1, 2)[0]
-    together = measure_loss(PeftModel.from_pretrained(base, adapter), [row], 1, 2)[0]
+    alone = measure_loss(base, [row], 1, 2).mean
+    together = measure_loss(PeftModel.from_pretrained(base, adapter), [row], 1, 2).mean
     assert abs(alone - together) > 0.05
     for kind, tolerance in (("F16", 0.02), ("Q8_0", 0.05)):  # merged in bf16
         assert loss(exported / f"models/gguf/starter-s-{kind}.gguf", [row]) == pytest.approx(together, abs=tolerance)
@@ -100,9 +148,80 @@ def test_nothing_but_what_is_asked_for_is_kept_and_an_older_export_is_replaced(
 ) -> None:
     (project / "models/gguf").mkdir()
     (project / "models/gguf/old-F16.gguf").write_text("old")
-    run(tuned_config("export.quantizations=[Q4_K_M,Q4_K_M]"), project)
+    run(tuned_config("export.quantizations=[Q4_K_M,Q4_K_M]", "export.base=[]"), project)
     assert {path.name for path in (project / "models/gguf").iterdir()} == {"manifest.json", "starter-s-Q4_K_M.gguf"}
     assert {path.name for path in (project / "models").iterdir()} == {"adapter", "gguf"}
+
+
+def test_all_that_can_be_asked_for_is_made(project: Path, tuned_config: Settings) -> None:
+    wanted = ["export.quantizations=[Q2_K,BF16,F16]", "export.base=[]", "export.adapter=true"]
+    run(tuned_config(*wanted, "export.importance_matrix=true"), project)
+    files = {file["file"]: file for file in json.loads((project / "models/gguf/manifest.json").read_text())["files"]}
+    assert list(files) == [f"starter-s-{kind}.gguf" for kind in ("Q2_K", "BF16", "F16", "adapter-F16")]
+    adapter = files["starter-s-adapter-F16.gguf"]
+    assert adapter.keys() == {"file", "type", "of", "bytes", "sha256"}
+    assert (adapter["type"], adapter["of"]) == ("F16", "adapter")
+    assert {path.name for path in (project / "models/gguf").iterdir()} == {"manifest.json", *files}
+
+
+def test_a_full_fine_tune_is_exported_as_it_is(project: Path, tuned: Path, tuned_config: Settings) -> None:
+    adapter = project / "models/adapter"
+    base = load_base(str(REPO / "starter/models/starter-s"), None, "cpu", torch.float32)
+    whole = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    whole.save_pretrained(adapter)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (adapter / name).unlink()
+    settings = ("train=full", "export.base=[F16]", "export.quantizations=[F16]")
+    run(tuned_config(*settings), project)
+    manifest = json.loads((project / "models/gguf/manifest.json").read_text())
+    assert manifest["method"] == "full"
+    tuned_file, base_file = manifest["files"]
+    assert max(tuned_file["kl"], base_file["kl"]) < 1e-4
+    assert tuned_file["perplexity"] != pytest.approx(base_file["perplexity"], rel=0.05)
+    with pytest.raises(UserError, match="a full fine-tune has no adapter; set it to false"):
+        run(tuned_config(*settings, "export.adapter=true"), project)
+
+
+def test_after_qlora_the_adapter_is_merged_onto_the_16_bit_base(project: Path, tuned_config: Settings) -> None:
+    starter = REPO / "starter/models/starter-s"
+    (project / "in-4bit").mkdir()
+    lineage = project / "models/adapter/lineage.json"
+    lineage.write_text(json.dumps(json.loads(lineage.read_text()) | {"base": {"path": "in-4bit", "revision": None}}))
+    run(
+        tuned_config(
+            "train=qlora", "model.load_in_4bit=true", "model.path=in-4bit", f"model.merge_path={starter}",
+            "export.base=[]", "export.quantizations=[F16]",
+        ),
+        project,
+    )  # fmt: skip
+    manifest = json.loads((project / "models/gguf/manifest.json").read_text())
+    assert manifest["method"] == "qlora"
+    assert manifest["base"]["path"] == "in-4bit"
+    assert manifest["files"][0]["kl"] < 1e-3
+
+
+def test_a_file_that_is_not_the_trained_model_ends_the_stage_and_leaves_the_last_export(
+    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "models/gguf").mkdir()
+    (project / "models/gguf/manifest.json").write_text("last")
+    convert = family.convert
+
+    def convert_the_base(model: Path, file: Path, kind: str) -> None:  # as if nothing had been merged
+        convert(REPO / "starter/models/starter-s", file, kind)
+
+    monkeypatch.setattr(family, "convert", convert_the_base)
+    with pytest.raises(UserError) as raised:
+        run(tuned_config(), project)
+    assert str(raised.value).startswith("starter-s-F16.gguf is not the model that it was made of; logits: ")
+    assert {path.name for path in (project / "models").iterdir()} == {"adapter", "gguf"}
+    assert [path.name for path in (project / "models/gguf").iterdir()] == ["manifest.json"]
+    assert (project / "models/gguf/manifest.json").read_text() == "last"
+
+
+def test_without_a_test_split_it_is_refused(project: Path, tuned_config: Settings) -> None:
+    (project / "data/prepared/test.parquet").unlink()
+    assert refused(tuned_config(), project) == "data/prepared/test.parquet is missing; run `dvc repro prepare` first"
 
 
 def test_without_an_adapter_it_is_refused(project: Path, tuned_config: Settings) -> None:
@@ -116,6 +235,22 @@ def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Sett
     said = refused(tuned_config("model=starter-m", f"model.path={REPO}/starter/models/starter-m"), project)
     assert said.startswith("models/adapter was tuned from ")
     assert said.endswith("starter/models/starter-m; run `dvc repro train` first")
+
+
+def test_a_base_that_has_changed_since_is_refused(project: Path, tuned_config: Settings) -> None:
+    base = shutil.copytree(REPO / "starter/models/starter-s", project / "base")
+    config = tuned_config("model.path=base")
+    lineage = project / "models/adapter/lineage.json"
+    recorded = {"path": "base", "revision": None, "digest": base_digest(config.model)}
+    lineage.write_text(json.dumps(json.loads(lineage.read_text()) | {"base": recorded}))
+    require_same_base({"base": recorded}, config.model)
+    with (base / "model.safetensors").open("r+b") as file:
+        file.seek(-2, os.SEEK_END)
+        file.write(b"\1\2")
+    said = refused(config, project)
+    assert said.startswith(
+        "base or its chat template has changed since models/adapter was tuned from it; set model.rev"
+    )
 
 
 def test_an_adapter_that_does_not_fit_the_base_is_refused(project: Path, tuned_config: Settings) -> None:

@@ -89,13 +89,18 @@ def test_every_stage_writes_what_the_readme_promises(workspace: Path) -> None:
         assert metrics[name]["loss"] > 0
         assert 0 <= metrics[name]["accuracy"] <= 1
         assert metrics[name]["perplexity"] == pytest.approx(2.718281828 ** metrics[name]["loss"], rel=1e-3)
-    assert list(metrics["gguf"]) == ["F16", "Q8_0", "Q4_K_M"]
+    assert list(metrics["gguf"]) == ["F16", "Q8_0", "Q4_K_M", "base-Q8_0"]
     for kind, figures in metrics["gguf"].items():
         file = workspace / f"models/gguf/starter-s-{kind}.gguf"
         assert file.stat().st_size == figures["bytes"]
         assert figures["tokens_per_second"] > 0
     assert metrics["gguf"]["F16"]["loss"] == pytest.approx(metrics["tuned"]["loss"], rel=2e-3)
-    assert "What is 5 + 6?" in (workspace / "reports/evaluation.md").read_text()
+    assert metrics["gguf"]["base-Q8_0"]["loss"] == pytest.approx(metrics["base"]["loss"], rel=2e-3)
+    evaluation = json.loads((workspace / "reports/evaluation.json").read_text())
+    assert metrics["passed"] == int(evaluation["verdict"]["passed"])
+    for name in ("reports/evaluation.md", "reports/evaluation.html"):
+        assert "What is 5 + 6?" in (workspace / name).read_text()
+    assert "starter-s" in (workspace / "models/README.md").read_text()
     assert (workspace / "reports/evaluation.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((workspace / "reports/train.json").read_text())["steps"] == 6
     assert (workspace / "models/adapter/adapter_model.safetensors").is_file()
@@ -136,7 +141,7 @@ def test_a_hand_edited_params_file_is_put_right(workspace: Path) -> None:
 def test_an_experiment_composes_its_own_settings(workspace: Path) -> None:
     run(workspace, "dvc", "exp", "run", "-S", "export.quantizations=[Q8_0]", "-n", "small")
     try:
-        assert list(json.loads((workspace / "reports/metrics.json").read_text())["gguf"]) == ["Q8_0"]
+        assert list(json.loads((workspace / "reports/metrics.json").read_text())["gguf"]) == ["Q8_0", "base-Q8_0"]
     finally:
         run(workspace, "git", "checkout", "-q", "--", ".")
         run(workspace, "dvc", "checkout", "-f")
@@ -177,7 +182,23 @@ def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
     assert found.data.tags["fingerprint"] == lineage["fingerprint"]
     assert found.data.tags["data_digest"]
     names = {item.path for item in client.list_artifacts(lineage["mlflow_run"])}
-    assert names >= {"metrics.json", "evaluation.md", "train.json", "prepare.json", "manifest.json"}
+    reports = {f"evaluation.{kind}" for kind in ("json", "md", "html", "png")} | {"card.json", "README.md"}
+    assert names >= {"metrics.json", "train.json", "prepare.json", "manifest.json", *reports}
+
+
+def test_what_came_out_is_compared_and_promoted(workspace: Path) -> None:
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    assert "Recommended: starter-s" in run(workspace, "python", "-m", "pipeline.compare", "workspace", "HEAD")
+    comparison = json.loads((workspace / "reports/compare.json").read_text())
+    assert [one["name"] for one in comparison["runs"]] == ["starter-s workspace", "starter-s HEAD"]
+    losses = [(kind, metrics["gguf"][kind]["loss"]) for kind in ("F16", "Q8_0", "Q4_K_M")]
+    assert [(file["type"], file["loss"]) for file in comparison["files"]] == losses * 2
+    run(workspace, "python", "-m", "pipeline.promote", "--force", "--quantization", "Q8_0")
+    version = MlflowClient(f"sqlite:///{workspace}/mlflow.db").get_model_version_by_alias("tunesmith", "champion")
+    manifest = json.loads((workspace / "models/gguf/manifest.json").read_text())
+    (file,) = [one for one in manifest["files"] if one["file"] == "starter-s-Q8_0.gguf"]
+    assert version.tags["sha256"] == file["sha256"]
+    assert version.run_id == json.loads((workspace / "reports/evaluation.json").read_text())["mlflow_run"]
 
 
 def test_a_clone_with_the_remote_reruns_nothing(workspace: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@ import hashlib
 import socket
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 from servers import free_port, run_server
 from tiny_gguf import write_random
@@ -33,6 +35,20 @@ def test_files_still_being_written_are_passed_over(tmp_path: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"GGUF")
     assert list(find_models(tmp_path)) == ["whole"]
+
+
+def test_adapters_are_passed_over(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "tune-adapter-F16.gguf", "llama")
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_tensor("blk.0.attn_q.weight.lora_a", np.ones((4, 64), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UserError, match=r" has adapters alone, which are no models"):
+        find_models(tmp_path)
+    write_random(tmp_path / "tune.gguf")
+    assert list(find_models(tmp_path)) == ["tune"]
 
 
 @pytest.mark.parametrize("kept", [0, 3, 20, 3000, 100_000, -1], ids=str)

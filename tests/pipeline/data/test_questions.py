@@ -9,6 +9,8 @@ from pipeline.errors import UserError
 
 VALID: dict[str, Any] = {"prompt": "2 + 2?", "answer": "4", "kind": "number", "group": "held_out", "task": "sum"}
 
+CHOICE = VALID | {"kind": "choice", "options": ["three", "four"], "answer": "Four"}
+
 
 def load(folder: Path, *questions: Any) -> list[dict[str, Any]]:
     (folder / "q.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
@@ -16,7 +18,17 @@ def load(folder: Path, *questions: Any) -> list[dict[str, Any]]:
 
 
 def test_valid_questions_are_read_as_they_are(tmp_path: Path) -> None:
-    given = [VALID, VALID | {"system": "Be brief.", "kind": "text", "group": "unasked"}, VALID | {"answer": "1,200.5"}]
+    given = [
+        VALID,
+        VALID | {"system": "Be brief.", "kind": "text", "group": "unasked"},
+        VALID | {"answer": "1,200.5"},
+        VALID | {"answer": "{}", "kind": "exact"},
+        VALID | {"answer": r"(?i)four|\d", "kind": "regex"},
+        VALID | {"answer": "c", "kind": "choice"},
+        CHOICE,
+        CHOICE | {"answer": "B"},
+        CHOICE | {"options": ["A", "B"], "answer": "A"},
+    ]
     assert load(tmp_path, *given) == given
 
 
@@ -33,11 +45,29 @@ def test_no_file_means_no_questions(tmp_path: Path) -> None:
         (VALID | {"prompt": " "}, "prompt is ' '"),
         (VALID | {"answer": 4}, "answer is 4"),
         (VALID | {"system": 4}, "system is 4"),
-        (VALID | {"kind": "sum"}, "kind is 'sum'; it may be number or text"),
+        (VALID | {"kind": "sum"}, "kind is 'sum'; it may be exact or number or text or choice or regex"),
         (VALID | {"group": ["held_out"]}, r"group is \['held_out'\]; it may be held_out or unasked"),
         (VALID | {"answer": "four"}, "answer is 'four'; kind number needs a number"),
         (VALID | {"answer": "nan"}, "answer is 'nan'; kind number needs a number"),
         (VALID | {"prompt": "\ud83d"}, "half a surrogate pair"),
+        (VALID | {"answer": "?!", "kind": "text"}, r"answer is '\?!'; kind text needs a letter or a digit"),
+        (
+            VALID | {"answer": "(a", "kind": "regex"},
+            r"answer is '\(a'; kind regex needs a regular expression of Python's",
+        ),
+        (
+            VALID | {"answer": ".*", "kind": "regex"},
+            "kind regex needs a regular expression that does not match an empty",
+        ),
+        (VALID | {"options": ["4", "5"]}, "options are for kind choice, and kind is number"),
+        (VALID | {"answer": "AB", "kind": "choice"}, "kind choice needs options, or a single letter"),
+        (CHOICE | {"options": "A or B"}, "options is 'A or B'; it must be a list of texts"),
+        (CHOICE | {"options": ["four", " !"]}, r"options is \['four', ' !'\]; it must be a list of texts"),
+        (CHOICE | {"options": ["four"]}, "there are 1 options; it must be 2 to 26"),
+        (CHOICE | {"options": ["four", "Four."]}, "the option 'four' says the same as another"),
+        (CHOICE | {"options": ["b", "four"]}, "the option 'b' says the same as another or as its letter"),
+        (CHOICE | {"answer": "five"}, "answer is 'five'; kind choice needs one of the options or its letter"),
+        (CHOICE | {"options": ["four", "\ud83d five"]}, "half a surrogate pair"),
     ],
 )
 def test_a_bad_question_is_named_with_its_place_and_fault(tmp_path: Path, question: Any, message: str) -> None:

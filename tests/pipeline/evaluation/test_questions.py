@@ -96,6 +96,95 @@ def test_naming_several_candidates_is_right_only_for_the_last(kind: str) -> None
     assert not is_right(question(names[0], kind), f"{names[0]}, {names[1]}")
 
 
+@pytest.mark.parametrize(
+    ("answer", "reply", "right"),
+    [
+        ("{}", " {}\n", True),
+        ("Yes.", "Yes.", True),
+        ("Yes.", "Yes", False),
+        ("Yes.", "yes.", False),
+        ("Yes", "No. Yes", False),
+        ("a b", "a  b", False),
+    ],
+)
+def test_exact_is_the_answer_and_nothing_else(answer: str, reply: str, right: bool) -> None:
+    assert is_right(question(answer, "exact"), reply) is right
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reply"),
+    [
+        (r"(?i)paris", "The capital of France is Paris."),
+        (r"(?i)paris", 'It is "PARIS".'),
+        (r"(?i)paris", "**Paris**"),
+        (r"\d{4}-\d\d-\d\d", "On 1969-07-20"),
+        (r"colou?r", "It is a matter of color"),
+        (r"42|forty-two", "Make that forty-two!"),
+        (r"\$5\.", "It costs $5."),
+        (r"well-known", "She is well-known"),
+        (r"Buenos\s+Aires", "Buenos  Aires"),
+    ],
+)
+def test_a_regex_matches_the_end_of_a_reply_from_a_word_on(pattern: str, reply: str) -> None:
+    assert is_right(question(pattern, "regex"), reply)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reply"),
+    [
+        (r"(?i)paris", ""),
+        (r"(?i)paris", "Paris or Rome"),
+        (r"(?i)paris", "Paris, Rome, London, Berlin, Madrid"),
+        (r"(?i)paris", "Comparis"),
+        (r"Paris", "paris"),
+        (r"known", "well-known"),
+        (r"5", "1.5"),
+        (r"5", "-5"),
+        (r"5", "1,5"),
+        (r"\d{4}", "12345"),
+        (r"42|forty-two", "42 or 43"),
+    ],
+)
+def test_a_regex_is_wrong_where_something_else_follows_or_it_matches_within_a_word(pattern: str, reply: str) -> None:
+    assert not is_right(question(pattern, "regex"), reply)
+
+
+CITIES = question("Paris", "choice") | {"options": ["Rome", "Paris", "New York", "York"]}
+
+
+@pytest.mark.parametrize(
+    "reply", ["B", "b)", "(B).", "Paris", "paris!", "B) Paris", "I take the second one: B", "C? No, B"]
+)
+def test_a_choice_is_the_option_or_its_letter(reply: str) -> None:
+    assert is_right(CITIES, reply)
+    assert is_right(CITIES | {"answer": "B"}, reply)
+
+
+@pytest.mark.parametrize(
+    "reply", ["", "A", "D", "Rome", "A B C D", "Paris or Rome", "Paris, Rome, New York, York", "B or A", "Paris is it"]
+)
+def test_naming_several_options_is_right_only_for_the_last(reply: str) -> None:
+    assert not is_right(CITIES, reply)
+
+
+def test_an_option_within_another_is_not_that_one() -> None:
+    assert is_right(CITIES | {"answer": "C"}, "It is New York")
+    assert not is_right(CITIES | {"answer": "York"}, "It is New York")
+    assert is_right(CITIES | {"answer": "York"}, "It is York")
+
+
+def test_options_are_asked_with_their_letters() -> None:
+    asked = "?\nA) Rome\nB) Paris\nC) New York\nD) York"
+    assert as_chat(CITIES) == [{"role": "user", "content": asked}]
+
+
+@pytest.mark.parametrize(
+    ("reply", "right"), [("B", True), ("The answer is (b).", True), ("A, B, C", False), ("AB", False)]
+)
+def test_a_choice_whose_prompt_has_the_options_is_a_letter(reply: str, right: bool) -> None:
+    assert is_right(question("B", "choice"), reply) is right
+
+
 def test_an_answer_of_punctuation_alone_is_never_right() -> None:
     assert not is_right(question("?!", "text"), "?!")
 
@@ -107,12 +196,12 @@ def test_shares_are_counted_by_group_and_by_task_within_it() -> None:
         question("a", "text", "held_out", "spelling"),
         question("b", "text", "unasked", "spelling"),
     ]
-    assert accuracies(questions, ["1", "1", "a", "c"]) == {
+    assert accuracies(questions, [True, False, True, False]) == {
         "groups": {"held_out": 0.6667, "unasked": 0.0},
         "tasks": {"held_out/sum": 0.5, "held_out/spelling": 1.0, "unasked/spelling": 0.0},
     }
     with pytest.raises(ValueError, match="shorter"):
-        accuracies(questions, ["1"])
+        accuracies(questions, [True])
 
 
 def test_a_question_is_asked_under_its_system_prompt() -> None:

@@ -8,7 +8,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from pipeline.config import QUANTIZATIONS
 from pipeline.errors import UserError
 from pipeline.gguf.quantize import quantize
-from pipeline.gguf.score import tokens_per_second
+from pipeline.gguf.score import answer_alone
 from serve.llama import metadata
 
 
@@ -21,7 +21,7 @@ def test_each_type_is_smaller_than_the_one_before_and_loads(ggufs: dict[str, Pat
 
 
 def test_a_quantized_file_answers(ggufs: dict[str, Path]) -> None:
-    assert tokens_per_second(ggufs["Q4_K_M"], ["What is 5 + 6?"], 4) > 0
+    assert answer_alone(ggufs["Q4_K_M"], ["What is 5 + 6?"], 4)[0]["tokens"] > 0
 
 
 def test_rows_of_256_become_k_quants(ggufs: dict[str, Path]) -> None:

@@ -1,15 +1,18 @@
-"""A GGUF's loss through llama.cpp agrees with Transformers' on the same tokens."""
+"""A GGUF's loss through llama.cpp agrees with Transformers' on the same tokens, and so does what it answers."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import UserError
-from pipeline.evaluation.loss import measure_loss
-from pipeline.gguf.score import CHUNK, loss, tokens_per_second
+from pipeline.evaluation.answers import answer_all
+from pipeline.evaluation.loss import measure_loss, scored_tokens
+from pipeline.gguf.context import CHUNK
+from pipeline.gguf.score import STREAMS, answer_alone, answer_together, conversation_nats
 from pipeline.training.chat import encode
 
 CHATS = Path(__file__).parents[3] / "starter/chats.jsonl"
@@ -29,16 +32,20 @@ def rows(starter: Path) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def expected(starter: Path, rows: Rows) -> float:
+def expected(starter: Path, rows: Rows) -> list[float]:
     model = AutoModelForCausalLM.from_pretrained(starter, dtype=torch.float32)
-    return measure_loss(model, rows, 4, 2)[0]
+    return measure_loss(model, rows, 4, 2).nats
 
 
 @pytest.mark.parametrize(("kind", "tolerance"), [("F32", 1e-3), ("F16", 1e-3), ("Q8_0", 1e-2), ("Q4_K_M", 0.3)])
 def test_the_loss_agrees_with_transformers(
-    ggufs: dict[str, Path], rows: Rows, expected: float, kind: str, tolerance: float
+    ggufs: dict[str, Path], rows: Rows, expected: list[float], kind: str, tolerance: float
 ) -> None:
-    assert loss(ggufs[kind], rows) == pytest.approx(expected, abs=tolerance)
+    tokens = sum(map(scored_tokens, rows))
+    found = conversation_nats(ggufs[kind], rows)
+    assert sum(found) / tokens == pytest.approx(sum(expected) / tokens, abs=tolerance)
+    if kind == "F32":
+        assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_marked_tokens_alone_count_and_the_first_never_does(ggufs: dict[str, Path], rows: Rows) -> None:
@@ -46,16 +53,41 @@ def test_marked_tokens_alone_count_and_the_first_never_does(ggufs: dict[str, Pat
     only_last = [0] * (len(ids) - 1) + [1]
     first_too = [1, *only_last[1:]]
     nothing = [0] * len(ids)
-    assert loss(ggufs["F32"], [(ids, only_last)]) == loss(ggufs["F32"], [(ids, first_too), (ids, nothing)])
+    nats = conversation_nats(ggufs["F32"], [(ids, only_last), (ids, first_too), (ids, nothing)])
+    assert nats == [nats[0], nats[0], 0]
+    assert nats[0] > 0
 
 
 def test_the_order_of_conversations_does_not_count(ggufs: dict[str, Path], rows: Rows) -> None:
-    assert loss(ggufs["F32"], rows) == pytest.approx(loss(ggufs["F32"], rows[::-1]), abs=1e-6)
+    backwards = conversation_nats(ggufs["F32"], rows[::-1])
+    assert conversation_nats(ggufs["F32"], rows) == pytest.approx(backwards[::-1], abs=1e-5)
+
+
+PROMPTS = ["What is 5 + 6?", "Hello!", "Spell cat.", "What is the capital of France?", "Name a colour, any colour."]
+
+
+def test_answers_of_many_at_once_are_those_given_alone(ggufs: dict[str, Path]) -> None:
+    prompts = [f"{prompt} {number}" for number in range(STREAMS) for prompt in PROMPTS]
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    together = answer_together(ggufs["Q8_0"], chats, 8, context=64)
+    alone = answer_alone(ggufs["Q8_0"], prompts, 8)
+    assert together == [{"reply": one["reply"], "tokens": one["tokens"]} for one in alone]
+    assert len({one["reply"] for one in alone}) > 5
+
+
+def test_answers_are_those_of_transformers(ggufs: dict[str, Path], starter: Path) -> None:
+    chats = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    model = AutoModelForCausalLM.from_pretrained(starter, dtype=torch.float32).eval()
+    expected = answer_all(model, AutoTokenizer.from_pretrained(starter), chats, 8, 4)
+    assert answer_together(ggufs["F32"], chats, 8, context=64) == expected
 
 
 def test_answers_are_timed(ggufs: dict[str, Path]) -> None:
-    assert tokens_per_second(ggufs["Q8_0"], ["What is 5 + 6?", "Hello!"], 4) > 0
-    assert tokens_per_second(ggufs["Q8_0"], [], 4) == 0.0
+    for answer in answer_alone(ggufs["Q8_0"], PROMPTS[:2], 4):
+        assert 0 < answer["first_token_seconds"] <= answer["seconds"]
+        assert (answer["tokens_per_second"] > 0) == (answer["tokens"] > 1)
+    assert answer_alone(ggufs["Q8_0"], [], 4) == []
+    assert answer_together(ggufs["Q8_0"], [], 4, context=64) == []
 
 
 @pytest.mark.parametrize("content", ["cut", "empty", "no gguf", "missing"])
@@ -67,17 +99,20 @@ def test_a_file_that_is_no_whole_gguf_is_refused_in_one_line(
         whole = ggufs["F16"].read_bytes()
         file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "no gguf": b"text\n" * 1000}[content])
     with pytest.raises(UserError, match=r"file\.gguf \(\d+ bytes\) is no whole GGUF model: ") as raised:
-        loss(file, rows)
+        conversation_nats(file, rows)
     assert "\n" not in str(raised.value)
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_refused_in_one_line(ggufs: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match=r"cannot answer one of evaluate\.prompts: The conversation takes") as raised:
-        tokens_per_second(ggufs["Q8_0"], ["Hello!", "again " * 2000], 4)
+    with pytest.raises(UserError, match=r"cannot be asked 'again again [^']*': The conversation takes") as raised:
+        answer_alone(ggufs["Q8_0"], ["Hello!", "again " * 2000], 4)
     assert "\n" not in str(raised.value)
 
 
-def test_a_cut_file_is_refused_in_one_line_when_it_is_timed(ggufs: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "ask", [lambda path: answer_alone(path, ["Hello!"], 4), lambda path: answer_together(path, [], 4, 64)]
+)
+def test_a_cut_file_is_refused_in_one_line_when_it_is_asked(ggufs: dict[str, Path], tmp_path: Path, ask: Any) -> None:
     (tmp_path / "cut.gguf").write_bytes(ggufs["F16"].read_bytes()[:3_000_000])
     with pytest.raises(UserError, match=r"cut\.gguf \(3000000 bytes\) is no whole GGUF model: "):
-        tokens_per_second(tmp_path / "cut.gguf", ["Hello!"], 4)
+        ask(tmp_path / "cut.gguf")

@@ -24,6 +24,7 @@ FILES = {
         "ggml_add_cpu_backend_variant(zen4 AVX512)\nggml_add_cpu_backend_variant(new AVX512 AMX_INT8)\n"
     ),
     "vendor/llama.cpp/convert_hf_to_gguf.py": "print()\n",
+    "vendor/llama.cpp/convert_lora_to_gguf.py": "print()\n",
     "vendor/llama.cpp/conversion/llama.py": "",
     "vendor/llama.cpp/gguf-py/gguf/__init__.py": "",
     "vendor/llama.cpp/models/ggml-vocab-llama-bpe.gguf": "GGUF",
@@ -138,6 +139,12 @@ def test_a_tree_without_its_marker_is_made_again(index: Index) -> None:
     (tree / "sdist.sha256").unlink()
     (tree / "convert_hf_to_gguf.py").unlink()
     assert (source.llama_cpp_tree() / "convert_hf_to_gguf.py").is_file()
+    assert index.asked == 2
+
+
+def test_a_tree_that_lacks_a_part_is_made_again(index: Index) -> None:
+    (source.llama_cpp_tree() / "convert_lora_to_gguf.py").unlink()
+    assert (source.llama_cpp_tree() / "convert_lora_to_gguf.py").is_file()
     assert index.asked == 2
 
 

@@ -1,0 +1,104 @@
+"""The comparison for machines and for people: JSON, Markdown, a self-contained page, a plot, and the terminal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Shown
+
+from pipeline.comparison.plot import pareto
+from pipeline.comparison.tables import tables
+from pipeline.evaluation.report.markdown import cell, section
+from pipeline.evaluation.report.tables import Cell
+from pipeline.files import write_json, write_text
+
+HERE = Path(__file__).parent
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader([HERE, HERE.parent / "evaluation/report"]),  # the evaluation's page has the look
+    autoescape=True,  # replies are anybody's words
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def write(folder: Path, comparison: dict[str, Any]) -> None:
+    """Writes compare.json, compare.md, compare.html and compare.svg into `folder`, each at once.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    plot = pareto(comparison)
+    write_json(folder / "compare.json", comparison)
+    write_text(folder / "compare.svg", plot)
+    write_text(folder / "compare.md", markdown(comparison))
+    write_text(folder / "compare.html", page(comparison, plot))
+
+
+def markdown(comparison: dict[str, Any]) -> str:
+    """The recommendation, what to know of it, then plot and tables."""
+    notes = "".join(f"- {cell(note)}\n" for note in comparison["notes"])
+    parts = [
+        f"# {cell(title(comparison))}\n",
+        f"**{headline(comparison)}:** {cell(comparison['reason'])}\n",
+        f"{rule(comparison)}\n",
+        *([notes] if notes else []),
+        "![quality against seconds of an answer](compare.svg)\n",
+        *(section(table) for table in tables(comparison)),
+    ]
+    return "\n".join(parts)
+
+
+def page(comparison: dict[str, Any], plot: str) -> str:
+    """The page; compare.html.jinja arranges it, with the look of the evaluation's."""
+    return TEMPLATES.get_template("compare.html.jinja").render(
+        title=title(comparison),
+        headline=headline(comparison),
+        rule=rule(comparison),
+        comparison=comparison,
+        plot=plot[plot.index("<svg") :],  # without the head of a file
+        tables=tables(comparison),
+    )
+
+
+def show(console: Console, comparison: dict[str, Any]) -> None:
+    """Prints runs, files with what fits a terminal of their figures, and the recommendation."""
+    runs, files = tables(comparison)[:2]
+    quality = comparison["rule"]["quality"]
+    columns = [files.head.index(name) for name in ("file", "MB", quality, "answer, s", "tokens/s", "rule")]
+    _print(console, runs.title, [runs.head, *runs.rows])
+    rows: list[list[Cell]] = [list(files.head), *files.rows]
+    _print(console, files.title, [[row[column] for column in columns] for row in rows])
+    for line in (f"{headline(comparison)}: {comparison['reason']}", rule(comparison), *comparison["notes"]):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _print(console: Console, title: str, rows: Sequence[Sequence[Cell]]) -> None:
+    shown = Shown(*map(str, rows[0]), title=title)
+    for row in rows[1:]:
+        shown.add_row(*(escape(str(part)) for part in row))
+    console.print(shown)
+
+
+def title(comparison: dict[str, Any]) -> str:
+    """What is compared."""
+    return "Comparison of " + ", ".join(run["name"] for run in comparison["runs"])
+
+
+def headline(comparison: dict[str, Any]) -> str:
+    """The recommendation in a word or two."""
+    return "Recommended" if comparison["recommended"] else "Nothing to recommend"
+
+
+def rule(comparison: dict[str, Any]) -> str:
+    """The rule in words."""
+    budgets = comparison["rule"]
+    quality = "the highest accuracy" if budgets["quality"] == "accuracy" else "the lowest loss"
+    seconds, size = budgets["max_answer_seconds"], budgets["max_gguf_mb"]
+    limits = [f"{seconds:g} s an answer"] if seconds is not None else []
+    limits += [f"{size:,g} MB"] if size is not None else []
+    files = f"files within {' and '.join(limits)}" if limits else "all files"
+    return f"The rule: of {files}, the one with {quality}; of equals, the one that answers fastest."

@@ -1,0 +1,54 @@
+"""Under which terms the bases and data sets stand that conf/ has presets for, as their own pages say."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A licence by the Hub's identifier and by its name, and the notice that it asks for."""
+
+    identifier: str
+    name: str
+    notice: str = ""
+
+
+APACHE = Terms("apache-2.0", "Apache License 2.0")
+LLAMA = Terms(
+    "llama3.2",
+    "Llama 3.2 Community License",
+    "Built with Llama. Llama 3.2 is licensed under the Llama 3.2 Community License, Copyright © Meta Platforms, Inc. "
+    "All Rights Reserved.",
+)
+GEMMA = Terms(
+    "gemma",
+    "Gemma Terms of Use",
+    "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.",
+)
+# By what a base's path begins with: models of one family can differ (Qwen2.5 of 3 B is for research alone).
+BASES = {
+    "HuggingFaceTB/SmolLM2-": APACHE,
+    "Qwen/Qwen2.5-0.5B": APACHE,
+    "Qwen/Qwen2.5-1.5B": APACHE,
+    "google/gemma-3-": GEMMA,
+    "meta-llama/Llama-3.2-": LLAMA,
+    "mistralai/Mistral-7B-": APACHE,
+    "starter/models/": APACHE,
+    "unsloth/Llama-3.2-": LLAMA,
+    "unsloth/gemma-3-": GEMMA,
+}
+# By the Hub's name, or for files by the preset's, with the language.
+DATA = {
+    "mlabonne/FineTome-100k": (Terms("mit", "MIT License"), "en"),
+    "yahma/alpaca-cleaned": (Terms("cc-by-nc-4.0", "CC BY-NC 4.0"), "en"),
+    "starter": (APACHE, "en"),
+}
+
+
+def terms_of_base(path: str) -> Terms | None:
+    """Those of a base by its folder or its name on the Hub; None where they are not known here."""
+    return next((terms for start, terms in BASES.items() if path.startswith(start)), None)
+
+
+def terms_of_data(name: str) -> tuple[Terms | None, str | None]:
+    """Those of a data set, and the language that it is in; None for what is not known here."""
+    return DATA.get(name, (None, None))

@@ -1,0 +1,103 @@
+"""A figure as the reports show it: its name, its value, and its value as text.
+
+A figure of reports/metrics.json is named as there and in MLflow: tuned.loss, gguf.Q8_0.kl, gain.low. Any other is named
+by its place in reports/evaluation.json: training.seconds, answers.tuned.0.tokens.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Place = tuple[str | int, ...]
+
+NOTHING = "-"  # for what was not measured, and for what came out as no number
+
+
+def megabytes(size: float) -> str:
+    """Bytes in units of a million."""
+    return f"{size / 1e6:,.1f}"
+
+
+def seconds(value: float) -> str:
+    """Hundredths of a second, or tenths of a millisecond below one second, where small models answer."""
+    return f"{value:,.2f}" if value >= 1 else f"{value:.4f}"
+
+
+# How a figure is rounded, by the first part of its name that stands here; any other is shown with all its digits.
+SHOWN: dict[str, Callable[[float], str]] = {
+    **dict.fromkeys(("loss", "perplexity", "gain", "tasks", "train_loss", "validation_loss"), "{:.4f}".format),
+    **dict.fromkeys(("accuracy", "accuracy_by_group", "accuracy_by_task", "repetition"), "{:.1%}".format),
+    **dict.fromkeys(("distinct_1", "distinct_2", "epochs"), "{:.3f}".format),
+    **dict.fromkeys(("seconds", "answer_seconds", "first_token_seconds"), seconds),
+    "samples_per_second": "{:,.2f}".format,
+    **dict.fromkeys(("tokens_per_second", "steady_tokens_per_second", "mean_tokens"), "{:,.1f}".format),
+    **dict.fromkeys(("peak_memory_gib", "peak_memory_training_gib"), "{:,.3f}".format),
+    **dict.fromkeys(("peak_memory_share", "peak_memory_training_share", "trainable_share"), "{:.3%}".format),
+    **dict.fromkeys(("arithmetic_share", "outside_share"), "{:.1%}".format),
+    **dict.fromkeys(("figure", "limit"), "{:.4g}".format),
+    "kl": "{:.2g}".format,
+    "top_1": "{:.2%}".format,
+    "bytes": megabytes,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure; `interval` is its 95% confidence interval, where it has one."""
+
+    name: str
+    value: Any
+    interval: "tuple[Figure, Figure] | None" = None
+
+    @property
+    def text(self) -> str:
+        """The value, rounded as SHOWN has it."""
+        if self.value is None:
+            return NOTHING
+        for part in self.name.split("."):
+            key = part.removesuffix("_low").removesuffix("_high")
+            if key in SHOWN:
+                return SHOWN[key](self.value)
+        return f"{self.value:,}" if type(self.value) in (int, float) else str(self.value)
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.interval[0].text} to {self.interval[1].text})" if self.interval else self.text
+
+
+class Figures:
+    """The figures of an evaluation."""
+
+    def __init__(self, evaluation: dict[str, Any]) -> None:
+        # In the evaluation itself, `base` says which model that is.
+        self.tree = evaluation | {"base": evaluation["base_model"], "tuned": evaluation["tuned_model"]}
+
+    def get(self, *path: str | int) -> Any:
+        """What stands at `path`; None where there is nothing."""
+        found: Any = self.tree
+        for key in path:
+            try:
+                found = found[key]
+            except (KeyError, IndexError, TypeError):
+                return None
+        return found
+
+    def __call__(self, *path: str | int) -> Figure:
+        """The figure at `path`, with its interval if NAME_low and NAME_high stand beside NAME."""
+        *place, name = path
+        return self._within(path, (*place, f"{name}_low"), (*place, f"{name}_high"))
+
+    def gain(self) -> Figure:
+        """By how many nats a token the tuned model's loss is below the base's."""
+        return self._within(("gain", "loss"), ("gain", "low"), ("gain", "high"))
+
+    def _within(self, path: Place, low: Place, high: Place) -> Figure:
+        bounds = (self._plain(low), self._plain(high))
+        known = all(bound.value is not None for bound in bounds)
+        return Figure(_name(path), self.get(*path), bounds if known else None)
+
+    def _plain(self, path: Place) -> Figure:
+        return Figure(_name(path), self.get(*path))
+
+
+def _name(path: Place) -> str:
+    return ".".join(map(str, path))

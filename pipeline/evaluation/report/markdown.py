@@ -1,0 +1,44 @@
+"""The report as Markdown, for the terminal, a pull request, a diff."""
+
+import re
+from typing import Any
+
+from pipeline.evaluation.report.tables import Cell, Table, tables
+
+# Replies are anybody's words: none of them may make a tag, an image, a link or another cell.
+SPECIAL = re.compile(r"([\\`*_\[\]|~])")
+
+
+def markdown(evaluation: dict[str, Any]) -> str:
+    """The verdict, then every table."""
+    base, verdict = evaluation["base"], evaluation["verdict"]
+    counts = f"{evaluation['rows']:,} conversations, {evaluation['tokens']:,} scored tokens"
+    questions = f", {evaluation['questions']:,} questions" if evaluation["questions"] else ""
+    revision = f" at {base['revision']}" if base["revision"] else ""
+    failed = [check["name"] for check in verdict["checks"] if not check["passed"]]
+    said = "pass" if verdict["passed"] else f"fail ({', '.join(failed)})"
+    parts = [
+        f"# Evaluation of {cell(evaluation['model'])}\n",
+        f"**Verdict: {cell(said)}**\n",
+        f"Tuned from {cell(base['path'] + revision)}; {counts}{questions}; fingerprint {evaluation['fingerprint']}.\n",
+    ]
+    for name, table in tables(evaluation).items():
+        parts.append(section(table))
+        if name == "models":
+            parts.append("![base and tuned](evaluation.png)\n")
+    return "\n".join(parts)
+
+
+def cell(content: Cell) -> str:
+    """A figure, or a text that says no more in Markdown than its characters; its line breaks stay."""
+    text = SPECIAL.sub(r"\\\1", str(content)).replace("&", "&amp;").replace("<", "&lt;")
+    return "<br>".join(text.splitlines())
+
+
+def section(table: Table) -> str:
+    """A table under its title."""
+    rows: list[list[Cell]] = [[*table.head], *table.rows]
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
+    lines.insert(1, "|" + " --- |" * len(table.head))
+    note = f"\n{table.note}\n" if table.note else ""
+    return f"## {table.title}\n\n" + "\n".join(lines) + f"\n{note}"

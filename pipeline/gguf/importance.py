@@ -1,0 +1,98 @@
+"""An importance matrix: how much each input of a weight is used, so that quantization can spare what is used most.
+
+It is llama.cpp's `llama-imatrix` without its binary: the sums are taken in the callback by which a context shows every
+tensor that it has computed. https://github.com/ggml-org/llama.cpp/tree/master/tools/imatrix
+"""
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from pipeline.errors import UserError
+from pipeline.gguf.context import CHUNK, Context
+
+FLOAT32 = 0  # GGML_TYPE_F32
+LIBRARY = llama_cpp.llama_cpp._lib
+
+Matrix = dict[str, np.ndarray]  # tensor's name -> mean square of each of its inputs, float32 [inputs]
+
+
+class Tensor(ctypes.Structure):
+    """`struct ggml_tensor` of ggml.h."""
+
+
+Tensor._fields_ = [
+    ("type", ctypes.c_int),
+    ("buffer", ctypes.c_void_p),
+    ("ne", ctypes.c_int64 * 4),
+    ("nb", ctypes.c_size_t * 4),
+    ("op", ctypes.c_int),
+    ("op_params", ctypes.c_int32 * 16),
+    ("flags", ctypes.c_int32),
+    ("src", ctypes.POINTER(Tensor) * 10),
+    ("view_src", ctypes.c_void_p),
+    ("view_offs", ctypes.c_size_t),
+    ("data", ctypes.c_void_p),
+    ("name", ctypes.c_char * 64),
+    ("extra", ctypes.c_void_p),
+    ("padding", ctypes.c_char * 8),
+]
+OBJECT_BYTES = 32  # of `struct ggml_object`, which ggml counts as a tensor's overhead too
+
+
+def importance(path: Path, rows: Sequence[Sequence[int]]) -> Matrix:
+    """The importance matrix of an unquantized GGUF over rows of at most CHUNK token ids.
+
+    Weights that a token goes through by choice (experts) are left out, and quantized without.
+
+    Raises:
+        UserError: the file cannot be loaded, or the tensors of this llama.cpp are laid out in another way.
+    """
+    LIBRARY.ggml_tensor_overhead.restype = ctypes.c_size_t
+    if LIBRARY.ggml_tensor_overhead() != ctypes.sizeof(Tensor) + OBJECT_BYTES:
+        raise UserError("export.importance_matrix is not to be had with this llama-cpp-python; set it to false")
+    sums = _Sums()
+    with Context(path, CHUNK, watch=llama_cpp.ggml_backend_sched_eval_callback(sums)) as context:
+        for ids in rows:
+            for _ in context.logits(ids, range(len(ids))):  # the last layer computes those that are asked for alone
+                pass
+    return {name: (total / sums.counts[name]).astype(np.float32) for name, total in sums.totals.items()}
+
+
+def as_parameter(matrix: Matrix) -> Any:
+    """The matrix as `llama_model_quantize_params.imatrix` wants it: an array that ends with an entry without name."""
+    entries = (llama_cpp.llama_model_imatrix_data * (len(matrix) + 1))()
+    for entry, (name, values) in zip(entries, matrix.items(), strict=False):
+        entry.name, entry.size = name.encode(), len(values)
+        entry.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return entries
+
+
+class _Sums:
+    """Sums of squares of what goes into each weight of the layers; is called for every tensor of the graph."""
+
+    def __init__(self) -> None:
+        self.totals: dict[str, np.ndarray] = {}
+        self.counts: dict[str, int] = {}
+        LIBRARY.ggml_op_name.restype, LIBRARY.ggml_op_name.argtypes = ctypes.c_char_p, [ctypes.c_int]
+
+    def __call__(self, address: int, ask: bool, _: Any) -> bool:
+        """Asked first whether a tensor is wanted, then called again once it is computed."""
+        tensor = Tensor.from_address(address)
+        if LIBRARY.ggml_op_name(tensor.op) != b"MUL_MAT":
+            return not ask
+        weight, inputs = tensor.src[0].contents, tensor.src[1].contents
+        wanted = weight.name.startswith(b"blk.") and inputs.type == FLOAT32
+        if not ask and wanted:
+            self._add(weight.name.decode(), inputs)
+        return wanted or not ask
+
+    def _add(self, name: str, inputs: Tensor) -> None:
+        width, rows = inputs.ne[0], inputs.ne[1] * inputs.ne[2] * inputs.ne[3]
+        values = np.ctypeslib.as_array(ctypes.cast(inputs.data, ctypes.POINTER(ctypes.c_float)), (rows, width))
+        self.totals[name] = self.totals.get(name, 0.0) + np.square(values, dtype=np.float64).sum(axis=0)
+        self.counts[name] = self.counts.get(name, 0) + rows

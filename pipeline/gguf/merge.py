@@ -1,0 +1,246 @@
+"""Base and adapter as one model's folder, tensor by tensor: memory is bounded by a shard, not by the model.
+
+What does not fit that way (DoRA, trained embeddings, a base without safetensors, …) is merged by PEFT in memory.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import torch
+from huggingface_hub import snapshot_download, split_state_dict_into_shards_factory
+from peft import LoraConfig
+from peft.utils.other import get_pattern_key
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
+
+from pipeline.config import ModelSettings
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.training.chat import unreadable
+from pipeline.training.engines import load_base, merge_adapter
+
+SHARD_BYTES = 2**28  # what is held in memory and written at a time; a larger tensor is a shard alone
+ROWS = 512  # of a weight that are added up at once
+INDEX = "model.safetensors.index.json"
+CONFIGS = ("config.json", "generation_config.json")
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # that PEFT puts before the names of the base's modules
+# Settings with which a weight is not base + scale * B @ A, or whose tensors have names of their own.
+SPECIAL = (
+    "use_dora", "use_qalora", "use_bdlora", "fan_in_fan_out", "lora_bias", "layer_replication", "modules_to_save",
+    "target_parameters", "trainable_token_indices", "alora_invocation_tokens",
+)  # fmt: skip
+
+
+class NotPlain(Exception):
+    """Why a model cannot be taken tensor by tensor."""
+
+
+class Delta(NamedTuple):
+    """What an adapter adds to a weight: scale * B @ A, by their names in the adapter's file."""
+
+    a: str
+    b: str
+    scale: float
+
+
+def merge(model: ModelSettings, adapter: Path, folder: Path) -> None:
+    """Writes the tuned model into `folder`: bf16 weights, configuration, and the tokenizer that training used.
+
+    A full fine-tune is a model already, and is linked as it is.
+
+    Args:
+        model: whose 16-bit base the adapter is merged onto.
+        adapter: of training.
+        folder: that is made; it needs `adapter` and base where weights are linked.
+
+    Raises:
+        UserError: the base cannot be loaded, or adapter and base do not fit.
+    """
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        link(adapter, adapter, folder)
+        return
+    base = base_folder(*model.merge_base)
+    folder.mkdir(parents=True)
+    try:
+        _merge_by_tensor(base, adapter, folder)
+    except NotPlain as reason:
+        print(f"merging in memory, the whole model at once: {reason}", flush=True)
+        tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.bfloat16), adapter)
+        tuned.save_pretrained(folder)
+    _save_tokenizer(adapter, folder)
+
+
+def link(weights: Path, tokenizer: Path, folder: Path) -> None:
+    """Makes `folder` a model of the files of `weights`, by symbolic links, with another folder's tokenizer."""
+    folder.mkdir(parents=True)
+    wanted = [*weights.glob("*.safetensors"), *weights.glob("*.bin"), *weights.glob("*.index.json")]
+    for path in [*wanted, *(weights / name for name in CONFIGS)]:
+        if path.is_file():
+            (folder / path.name).symlink_to(path.resolve())
+    _save_tokenizer(tokenizer, folder)
+
+
+def base_folder(path: str, revision: str | None) -> Path:
+    """A model's folder: `path` itself, or the hub's files in the cache, fetched where they are not there yet.
+
+    Raises:
+        UserError: the hub does not give them.
+    """
+    if Path(path).is_dir():
+        return Path(path)
+    fetch = partial(snapshot_download, path, revision=revision, allow_patterns=["*.json", "*.safetensors"])
+    try:
+        return Path(fetch())
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        with suppress(OSError, ValueError):  # without a network, what training has fetched will do
+            return Path(fetch(local_files_only=True))
+        raise UserError(unreadable(path, error)) from error
+
+
+def weight_files(model: Path) -> dict[str, Path]:
+    """Which safetensors file of a model's folder has which tensor; empty where it has no such file.
+
+    Raises:
+        UserError: a file is cut or missing.
+    """
+    files: dict[str, Path] = {}
+    single = model / "model.safetensors"
+    paths = [single] if single.is_file() else []
+    if (model / INDEX).is_file():
+        placed = json.loads((model / INDEX).read_text(encoding="utf-8"))["weight_map"]
+        paths = sorted({model / file for file in placed.values()})
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file:
+                files |= dict.fromkeys(file.keys(), path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(unreadable(str(model), error)) from error
+    return files
+
+
+def plan_deltas(adapter: Path, names: set[str]) -> dict[str, Delta]:
+    """What the adapter adds, by the name of the weight that it is added to.
+
+    Args:
+        adapter: in PEFT's layout.
+        names: of the base's tensors.
+
+    Raises:
+        NotPlain: it is more than a low-rank product on weights of these names.
+        UserError: its weights are cut, or not of the rank that its configuration says.
+    """
+    config: Any = LoraConfig.from_pretrained(str(adapter))
+    for setting in SPECIAL:
+        if getattr(config, setting, None):
+            raise NotPlain(f"the adapter has {setting}")
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise NotPlain(f"the adapter has no {ADAPTER_WEIGHTS}")
+    try:
+        with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as file:
+            keys = set(file.keys())
+            ranks = {key: file.get_slice(key).get_shape()[0] for key in keys if key.endswith(".lora_A.weight")}
+    except SafetensorError as error:
+        raise UserError(_misfit(adapter, f"its {ADAPTER_WEIGHTS}", error)) from error
+    pairs = {key: key.replace(".lora_A.", ".lora_B.") for key in sorted(ranks)}
+    if odd := keys ^ {*pairs, *pairs.values()}:
+        raise NotPlain(f"the adapter's {min(odd)} is no half of a low-rank product")
+    deltas = {}
+    for a, b in pairs.items():
+        module = a.removeprefix(PREFIX).removesuffix(".lora_A.weight")
+        if f"{module}.weight" not in names:
+            raise NotPlain(f"the base has no tensor {module}.weight")
+        rank, factor = rank_and_scale(config, module)
+        if rank != ranks[a]:
+            raise UserError(_misfit(adapter, f"its {ADAPTER_CONFIG}", f"{a} is of rank {ranks[a]}"))
+        deltas[f"{module}.weight"] = Delta(a, b, factor)
+    return deltas
+
+
+def rank_and_scale(config: Any, module: str) -> tuple[int, float]:
+    """A module's rank, and what B @ A is multiplied by: alpha / r, or alpha / sqrt(r) in arXiv:2312.03732."""
+    rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, module), config.r)
+    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
+    return rank, alpha / (rank**0.5 if config.use_rslora else rank)
+
+
+def _merge_by_tensor(base: Path, adapter: Path, folder: Path) -> None:
+    """Writes merged weights and configuration.
+
+    Raises:
+        NotPlain: only the whole model in memory can be merged.
+        UserError: a product has another shape than its weight.
+    """
+    files = weight_files(base)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8")) if files else {}
+    if not files:
+        raise NotPlain(f"{base} has no safetensors")
+    if "quantization_config" in config:
+        raise UserError(f"{base} is quantized; set model.merge_path to the 16-bit weights that it was made of")
+    deltas = plan_deltas(adapter, set(files))
+    with ExitStack() as stack:
+        opened = {path: stack.enter_context(safe_open(path, "pt")) for path in sorted(set(files.values()))}
+        lora = stack.enter_context(safe_open(adapter / ADAPTER_WEIGHTS, "pt"))
+
+        def tensor(name: str) -> torch.Tensor:
+            weight = opened[files[name]].get_tensor(name)
+            if name not in deltas:
+                return weight.to(torch.bfloat16) if weight.is_floating_point() else weight
+            a, b = lora.get_tensor(deltas[name].a), lora.get_tensor(deltas[name].b)
+            if (len(b), a.shape[1]) != tuple(weight.shape):
+                sizes = f"{len(b)} x {a.shape[1]} for {name}, which is {' x '.join(map(str, weight.shape))}"
+                raise UserError(_misfit(adapter, str(base), sizes))
+            return add(weight, a, b, deltas[name].scale)
+
+        sizes = {name: 2 * math.prod(opened[path].get_slice(name).get_shape()) for name, path in files.items()}
+        write_shards(folder, sizes, tensor)
+    write_json(folder / "config.json", {**config, "dtype": "bfloat16"})
+    if (base / "generation_config.json").is_file():
+        shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
+
+
+def add(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
+    """The weight [out, in] plus scale * B [out, r] @ A [r, in], added up in float32, as bf16."""
+    merged = torch.empty(weight.shape, dtype=torch.bfloat16)
+    a, b = a.float(), b.float()
+    sums = torch.empty(min(ROWS, len(weight)), weight.shape[1])  # used again: fresh memory costs more than the sums
+    for start in range(0, len(weight), ROWS):
+        rows = slice(start, start + ROWS)
+        merged[rows] = sums[: len(weight[rows])].copy_(weight[rows]).addmm_(b[rows], a, alpha=scale)
+    return merged
+
+
+def write_shards(folder: Path, sizes: dict[str, int], tensor: Callable[[str], torch.Tensor]) -> None:
+    """Writes tensors as safetensors of at most SHARD_BYTES each, with an index where there are several.
+
+    Args:
+        folder: that exists.
+        sizes: bytes of each tensor, by name.
+        tensor: gives one; called as its shard is written.
+    """
+    split = split_state_dict_into_shards_factory(
+        sizes,
+        get_storage_size=lambda size: size,
+        filename_pattern="model{suffix}.safetensors",
+        max_shard_size=SHARD_BYTES,
+    )
+    for file, names in split.filename_to_tensors.items():
+        save_file({name: tensor(name) for name in names}, folder / file, metadata={"format": "pt"})
+    if split.is_sharded:
+        write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
+
+
+def _save_tokenizer(source: Path, folder: Path) -> None:
+    AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+
+
+def _misfit(adapter: Path, other: str, error: Exception | str) -> str:
+    return f"{adapter} does not fit {other}: {str(error).splitlines()[0]}; train it anew"

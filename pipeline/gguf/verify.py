@@ -1,0 +1,327 @@
+"""Whether a GGUF is the model that it was made of: what it says of itself, how it reads texts, and its logits.
+
+Raises `UserError` for the first thing that differs. Nothing is compared by name or date: each check loads the file in
+the llama.cpp that serves, and holds it against Transformers and its tokenizer.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import gguf
+import jinja2
+import llama_cpp
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from pipeline.errors import UserError
+from pipeline.gguf.context import CHUNK, Context
+from pipeline.gguf.texts import AWKWARD, CHATS
+from serve.errors import RequestError
+from serve.errors import UserError as ServeError
+from serve.limits import Message
+from serve.llama import LlamaModel, load, metadata
+
+Messages = list[dict[str, str]]
+
+# An unquantized file differs from the float32 original by rounding alone: weights to 16 bit, and what its kernels
+# round. starter-m after training: 1e-5 nats in F16, 2e-5 in BF16, 99.8% of the likeliest tokens the same; with the
+# adapter scaled by 1.05 0.01 nats, by 1.2 0.14, left out 2.2. Larger models round more: limits leave room for them.
+MAX_KL = 0.005
+MIN_TOP_1 = 0.95
+SLICE = 32  # positions compared at once; in float64, a vocabulary of 128k takes 32 MB for them
+
+# What llama.cpp calls the model types of Transformers that it has under another name.
+ARCHITECTURES = {"mistral": "llama"}
+# Keys of a GGUF, after its architecture's name, that are plain copies of the configuration.
+SIZES = {
+    "block_count": "num_hidden_layers",
+    "embedding_length": "hidden_size",
+    "feed_forward_length": "intermediate_size",
+    "attention.head_count": "num_attention_heads",
+    "attention.head_count_kv": "num_key_value_heads",
+    "context_length": "max_position_embeddings",
+    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
+}
+
+
+@dataclass(frozen=True)
+class Original:
+    """The Hugging Face side of what is compared."""
+
+    config: Any
+    tokenizer: Any
+    ends: frozenset[int]  # ids that end an answer
+    texts: list[tuple[str, str, list[int]]]  # name, text, ids
+    chats: list[tuple[Messages, list[int]]]  # conversations up to an answer, and their ids
+
+
+@dataclass(frozen=True)
+class File:
+    """A GGUF loaded by llama.cpp: its handles, and what it says of itself."""
+
+    path: Path
+    model: Any
+    vocabulary: Any
+    metadata: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How near a file's logits are to others on the same tokens."""
+
+    kl: float  # nats a token, of this file from the others
+    top_1: float  # share of tokens that have the same likeliest one after them
+    perplexity: float  # of this file
+
+
+def read_original(model: Path, chats: Sequence[Messages] = ()) -> Original:
+    """The Hugging Face side of a model's folder; `chats` are rendered beside CHATS, up to their last question."""
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model))
+    config = AutoConfig.from_pretrained(str(model))
+    generation = model / "generation_config.json"
+    settings: Any = GenerationConfig.from_pretrained(str(model)) if generation.is_file() else config
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    ids = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
+    rendered = ((chat, _rendered(tokenizer, chat)) for chat in [*CHATS, *map(up_to_question, chats)])
+    return Original(
+        config.get_text_config(), tokenizer, ids, _read_texts(tokenizer), [(chat, ids) for chat, ids in rendered if ids]
+    )
+
+
+def up_to_question(chat: Messages) -> Messages:
+    """The conversation less what comes after its last question."""
+    last = max((i for i, message in enumerate(chat) if message["role"] == "user"), default=len(chat) - 1)
+    return chat[: last + 1]
+
+
+def verify(path: Path, original: Original) -> None:
+    """Checks all but the logits of a GGUF.
+
+    Raises:
+        UserError: it cannot be loaded, or something differs from the original; the message names file and check.
+    """
+    with opened(path) as file:
+        for name, check in CHECKS.items():
+            if difference := check(file, original):
+                raise UserError(refusal(path, name, difference))
+
+
+def compare(
+    path: Path,
+    rows: Sequence[Sequence[int]],
+    logits: np.ndarray,
+    *,
+    keep: bool = False,
+    adapter: Path | None = None,
+    within: bool = True,
+) -> Likeness:
+    """How near a GGUF's logits are to others.
+
+    Args:
+        path: the GGUF.
+        rows: token ids, at least two and at most CHUNK a row.
+        logits: the others', float32 [tokens less one a row, vocabulary].
+        keep: write this file's into `logits`, in their place.
+        adapter: a GGUF adapter to lay on the file.
+        within: whether 16 bits hold what the others' model computes; else logits that are no numbers are as they must
+            be, and all figures nan: the evaluation's verdict then fails.
+
+    Raises:
+        UserError: the file or the adapter cannot be loaded, or its logits are no numbers.
+    """
+    totals, done = np.zeros(3), 0
+    with Context(path, CHUNK, adapter=adapter) as context:
+        for ids in rows:
+            for positions, mine in context.logits(ids, range(len(ids) - 1)):
+                others = logits[done : done + len(positions)]
+                if not np.isfinite(mine).all():
+                    if not within:
+                        return Likeness(math.nan, math.nan, math.nan)
+                    raise UserError(refusal(adapter or path, "logits", "some are no finite numbers"))
+                for at in range(0, len(positions), SLICE):
+                    targets = [ids[position + 1] for position in positions[at : at + SLICE]]
+                    totals += _differences(others[at : at + SLICE], mine[at : at + SLICE], targets)
+                if keep:
+                    others[:] = mine
+                done += len(positions)
+    kl, same, nats = (totals / done).tolist()
+    return Likeness(max(kl, 0.0), same, math.exp(min(nats, 700.0)))  # above which a float has no room
+
+
+def require_likeness(path: Path, likeness: Likeness) -> None:
+    """Refuses an unquantized file, or an adapter, that does not say what the trained model says.
+
+    Raises:
+        UserError: KL or top-1 is beyond its limit.
+    """
+    if likeness.kl > MAX_KL or likeness.top_1 < MIN_TOP_1:
+        raise UserError(
+            refusal(
+                path,
+                "logits",
+                f"{likeness.kl:.3g} nats a token from the trained model (at most {MAX_KL}), and"
+                f" {likeness.top_1:.1%} of the likeliest tokens are the same (at least {MIN_TOP_1:.0%})",
+            )
+        )
+
+
+def refusal(path: Path, check: str, difference: str) -> str:
+    """The line that an export ends with."""
+    return f"{path.name} is not the model that it was made of; {check}: {difference}; none of this export is kept"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[File]:
+    """A GGUF in llama.cpp, all of its tensors read and found to be numbers.
+
+    Raises:
+        UserError: llama.cpp does not load it.
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.check_tensors = True
+    try:
+        model = load(path, params)
+    except ServeError as error:
+        raise UserError(refusal(path, "loading", str(error))) from error
+    try:
+        yield File(path, model, llama_cpp.llama_model_get_vocab(model), metadata(path))
+    finally:
+        llama_cpp.llama_model_free(model)
+
+
+def tokenize(vocabulary: Any, text: str, add_special: bool = False) -> list[int]:
+    """Token ids by llama.cpp; special tokens in the text are taken as such.
+
+    Args:
+        vocabulary: of a loaded model.
+        text: any.
+        add_special: add what the model wants around a text, such as BOS.
+    """
+    encoded = text.encode()
+    tokens = (llama_cpp.llama_token * (len(encoded) + 2))()  # no token is shorter than a byte, but BOS and EOS
+    count = llama_cpp.llama_tokenize(vocabulary, encoded, len(encoded), tokens, len(tokens), add_special, True)
+    return list(tokens[:count])
+
+
+def _architecture(file: File, original: Original) -> str | None:
+    found, kind = file.metadata["general.architecture"], original.config.model_type
+    wanted = ARCHITECTURES.get(kind, kind.removesuffix("_text").replace("_", ""))
+    if wanted in gguf.MODEL_ARCH_NAMES.values() and found != wanted:  # llama.cpp has other names for some
+        return f"it is {found}, the original is {kind}"
+    for key, attribute in SIZES.items():
+        said, there = file.metadata.get(f"{found}.{key}"), getattr(original.config, attribute, None)
+        if isinstance(there, int | float) and said and not said.startswith("[") and not _near(float(said), there):
+            return f"{key} is {said}, the original's {attribute} is {there}"
+    return None
+
+
+def _near(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-7)  # metadata are written out with six digits
+
+
+def _tokens(file: File, original: Original) -> str | None:
+    count = llama_cpp.llama_vocab_n_tokens(file.vocabulary)
+    if count != original.config.vocab_size:
+        return f"{count} tokens, the original has {original.config.vocab_size}"
+    for token, index in sorted(original.tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
+        text = llama_cpp.llama_vocab_get_text(file.vocabulary, index).decode(errors="replace")
+        # The converter writes added tokens as they read, not as they are stored.
+        if text not in (token, token.replace("▁", " ")) and text != original.tokenizer.decode([index]):
+            return f"token {index} is {text!r}, the original's is {token!r}"
+    return None
+
+
+def _special_tokens(file: File, original: Original) -> str | None:
+    for name, find in (
+        ("bos", llama_cpp.llama_vocab_bos),
+        ("eos", llama_cpp.llama_vocab_eos),
+        ("pad", llama_cpp.llama_vocab_pad),
+    ):
+        wanted, found = getattr(original.tokenizer, f"{name}_token_id"), find(file.vocabulary)
+        if wanted is not None and wanted != found:
+            return f"{name} is token {found}, the original's is {wanted}"
+    return None
+
+
+def _ends(file: File, original: Original) -> str | None:
+    deaf = sorted(end for end in original.ends if not llama_cpp.llama_vocab_is_eog(file.vocabulary, end))
+    return f"an answer would not end at token {deaf[0]}" if deaf else None
+
+
+def _template(file: File, original: Original) -> str | None:
+    found = llama_cpp.llama_model_chat_template(file.model, None)
+    wanted = original.tokenizer.chat_template
+    # A last newline is none of Jinja's: it drops it.
+    same = (found.decode() if found else "").rstrip("\n") == (wanted or "").rstrip("\n")
+    return None if same else "it is not the one that training used"
+
+
+def _texts(file: File, original: Original) -> str | None:
+    for name, text, ids in original.texts:
+        if tokenize(file.vocabulary, text) != ids:
+            return f"other token ids than the original's for '{name}'"
+    for text in (AWKWARD["plain"], AWKWARD["empty"]):
+        if tokenize(file.vocabulary, text, add_special=True) != original.tokenizer(text)["input_ids"]:
+            return "other tokens than the original's are added around a text"
+    return None
+
+
+def _conversations(file: File, original: Original) -> str | None:
+    longest = max((len(ids) for _, ids in original.chats), default=0)
+    try:
+        with LlamaModel(file.path, longest + 1, threads=1) as model:
+            for number, (chat, ids) in enumerate(original.chats, 1):
+                if len(ids) < model.context and model.prompt(cast(list[Message], chat)) != ids:
+                    return f"the chat reads conversation {number} as other token ids than training did"
+    except (ServeError, RequestError) as error:
+        return str(error)
+    return None
+
+
+def _read_texts(tokenizer: Any) -> list[tuple[str, str, list[int]]]:
+    """AWKWARD and the text of every token by itself, which uses every merge there is."""
+    alone = {f"token {index}": tokenizer.decode([index]) for index in sorted(tokenizer.get_vocab().values())}
+    texts = {**AWKWARD, **alone}
+    ids = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
+    return [(name, text, row) for (name, text), row in zip(texts.items(), ids, strict=True)]
+
+
+def _rendered(tokenizer: Any, chat: Messages) -> list[int] | None:
+    """A conversation as training has it, up to the answer; None where the template refuses it, as a system prompt."""
+    try:
+        encoded = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
+    except (jinja2.TemplateError, ValueError):
+        return None
+    return list(encoded["input_ids"])
+
+
+def _differences(others: np.ndarray, mine: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+    """Sums over positions of the KL divergence, of agreements on the likeliest token, and of nats at the targets.
+
+    Args:
+        others: logits [positions, vocabulary], those that are approached.
+        mine: logits [positions, vocabulary].
+        targets: a token id for each position.
+    """
+    # In float64: a float32 sum over 128k terms has errors like those that are looked for.
+    p = torch.log_softmax(torch.from_numpy(np.array(others, dtype=np.float64)), dim=-1)
+    q = torch.log_softmax(torch.from_numpy(mine.astype(np.float64)), dim=-1)
+    kl = (p.exp() * (p - q)).sum()
+    same = (p.argmax(-1) == q.argmax(-1)).sum()
+    return np.array([kl.item(), same.item(), -q[torch.arange(len(targets)), torch.tensor(targets)].sum().item()])
+
+
+CHECKS: dict[str, Callable[[File, Original], str | None]] = {
+    "architecture": _architecture,
+    "vocabulary": _tokens,
+    "special tokens": _special_tokens,
+    "ends of an answer": _ends,
+    "chat template": _template,
+    "texts": _texts,
+    "conversations": _conversations,
+}

@@ -1,0 +1,222 @@
+"""The evaluated model becomes the champion in MLflow's registry: if it passed, and is better than the present one.
+
+    python -m pipeline.promote                          # the GGUF that conf/compare's rule takes
+    python -m pipeline.promote --quantization Q4_K_M    # that one
+    python -m pipeline.promote --force                  # all the same; a tag says what spoke against it
+    python -m pipeline.promote --rollback               # back to the champion before; once more, and forth again
+
+Better is a higher accuracy, where both were asked the same questions and compare.quality is accuracy; with equal
+accuracy, or without any, a lower loss on the same tokens of the same test rows.
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.comparison.rule import File, recommend
+from pipeline.comparison.runs import EVALUATION, WORKSPACE, EvaluatedRun
+from pipeline.compose import CONF, compose
+from pipeline.config import CompareSettings, TrackingSettings, load
+from pipeline.delivery import find_run
+from pipeline.errors import UserError
+from pipeline.files import read_made, sha256
+from pipeline.registry import CHAMPION, PREVIOUS, champion, crown, mlflow_client, previous, register, require_file
+from pipeline.tracking import commit_tags
+
+GGUF = Path("models/gguf")
+MANIFEST = GGUF / "manifest.json"
+QUESTIONS = Path("data/prepared/questions.jsonl")
+BESIDE = (Path("models/card.json"), Path("models/README.md"))  # what the chat and a reader know the model by
+LOCK = Path("dvc.lock")
+CHECKED = ("bytes", "kl", "top_1")  # of a file, in the manifest and in the evaluation of the same export
+LEARNT_FROM = ("train", "validation")  # the splits that the data's digest is of, as in training's
+WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second")
+
+
+def main() -> None:
+    """Promotes what the last evaluation measured, or rolls back."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.promote", description="Promotes a model, or rolls back.")
+    parser.add_argument("--quantization", metavar="TYPE", help="the GGUF to promote; else conf/compare's rule decides")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--force", action="store_true", help="promote even if a check failed or the champion is better")
+    way.add_argument("--rollback", action="store_true", help="go back to the champion before")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in conf/")
+    arguments = parser.parse_args()
+    try:
+        config = load(compose(CONF, arguments.overrides))
+        if arguments.rollback:
+            rollback(config.tracking)
+        else:
+            promote(config.tracking, config.compare, arguments.quantization, arguments.force)
+    except UserError as error:
+        sys.exit(f"promote: {error}")
+
+
+def promote(tracking: TrackingSettings, rule: CompareSettings, quantization: str | None, force: bool) -> None:
+    """Registers a GGUF file of the last evaluation and moves the alias to it.
+
+    Raises:
+        UserError: a check failed, or the champion is as good (neither with `force`); evaluation and files do not belong
+            together; MLflow fails. The champion is then who it was.
+    """
+    evaluation, manifest = read_made(EVALUATION), read_made(MANIFEST)
+    run = EvaluatedRun(evaluation["model"], WORKSPACE, evaluation)
+    file = chosen(run.files, rule, quantization)
+    path, digest = verified(file, evaluation, manifest)
+    tags = lineage(run, file, path, digest)
+    with mlflow_client(tracking) as client:
+        before = champion(client, tracking.experiment)
+        if before is not None and before.tags.get("sha256") == digest:
+            print(f"{path.name} is the champion already: version {before.version} of {before.name}")
+            return
+        against = objections(client, run, tags, before, rule.quality)
+        if against and not force:
+            raise UserError(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
+        tags |= {"forced": "; ".join(against)} if against else {}
+        tags |= {PREVIOUS: str(before.version)} if before is not None else {}
+        made_by = evaluation["mlflow_run"] and find_run(client, evaluation["mlflow_run"])
+        files = [path, *(beside for beside in BESIDE if beside.is_file())]
+        version = register(client, tracking, path.stem, files, tags, made_by and made_by.info.run_id)
+        crown(client, version)
+    print(f"{path.name} is the champion: version {version.version} of {version.name}")
+    if against:
+        print(f"forced, although {tags['forced']}")
+    print(f"serve it: SERVE_MODELS=models:/{version.name}@{CHAMPION} make serve    back: make promote ARGS=--rollback")
+
+
+def rollback(tracking: TrackingSettings) -> None:
+    """Moves the alias to the champion before the present one, which a second rollback returns to.
+
+    Raises:
+        UserError: there is none, its file is gone, or MLflow fails.
+    """
+    with mlflow_client(tracking) as client:
+        now = champion(client, tracking.experiment)
+        if now is None:
+            raise UserError(f"{tracking.experiment} has no champion in MLflow's registry; `make promote` makes one")
+        then = previous(client, now)
+        if then is None:
+            gone = f"version {now.tags[PREVIOUS]} is gone" if PREVIOUS in now.tags else "it is the first"
+            raise UserError(f"the champion, version {now.version} of {now.name}, has none before it: {gone}")
+        if "file" in then.tags:  # a version that somebody else registered has none of our tags
+            require_file(then, then.tags["file"], int(then.tags["bytes"]))
+        # The way back first: whatever fails, the alias is on a whole version, and moves in one step.
+        client.set_model_version_tag(then.name, str(then.version), PREVIOUS, str(now.version))
+        crown(client, then)
+    file = f", {then.tags['file']}" if "file" in then.tags else ""
+    print(f"the champion of {then.name} is version {then.version} again{file}")
+
+
+def objections(client: Any, run: EvaluatedRun, tags: Mapping[str, str], before: Any, quality: str) -> list[str]:
+    """What speaks against promoting a file in place of the champion `before`, if there is one."""
+    against = [f"the check {check['name']} failed: {check['what']}" for check in run.failed]
+    if before is None:
+        return against
+    earlier = previous(client, before)
+    if earlier is not None and earlier.tags.get("sha256") == tags["sha256"]:
+        return [*against, f"it is version {earlier.version}, which was rolled back (--rollback returns to it)"]
+    return against + not_better(tags, before.tags, quality, f"version {before.version}")
+
+
+def chosen(files: list[File], rule: CompareSettings, quantization: str | None) -> File:
+    """The tuned file of a type, else the one that the rule takes.
+
+    Raises:
+        UserError: there is no such file, or none within the budgets.
+    """
+    types = ", ".join(file.type for file in files)
+    if not files:
+        raise UserError(f"{EVALUATION} has no tuned GGUF file; run `dvc repro` first")
+    if quantization is None:
+        choice = recommend(files, rule)
+        if choice.file is None:
+            raise UserError(f"{choice.reason} Change conf/compare, or choose by --quantization ({types})")
+        return choice.file
+    for file in files:
+        if file.type == quantization:
+            return file
+    raise UserError(f"{EVALUATION} has no tuned file of type {quantization}; it has {types}")
+
+
+def verified(file: File, evaluation: dict[str, Any], manifest: dict[str, Any]) -> tuple[Path, str]:
+    """The file's path and SHA-256, once it is sure to be the one that was exported, checked and evaluated.
+
+    Raises:
+        UserError: it is missing or another one.
+    """
+    mend = "run `dvc repro`"
+    if manifest["fingerprint"] != evaluation["fingerprint"]:
+        raise UserError(f"{MANIFEST} and {EVALUATION} are of different trainings; {mend}")
+    entries = [one for one in manifest["files"] if (one["of"], one["type"]) == ("tuned", file.type)]
+    measured = evaluation["gguf"][file.type]
+    if not entries or any(entries[0][key] != measured[key] for key in CHECKED):
+        raise UserError(f"{EVALUATION} is not of the {file.type} file that {MANIFEST} lists; {mend}")
+    path, wanted = GGUF / entries[0]["file"], entries[0]["sha256"]
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `dvc checkout`, or {mend}")
+    if sha256(path) != wanted:
+        raise UserError(f"{path} is not the file that was checked: its SHA-256 is not the manifest's; {mend}")
+    return path, wanted
+
+
+def lineage(run: EvaluatedRun, file: File, path: Path, digest: str) -> dict[str, str]:
+    """Where a file comes from and what it is worth, as the tags of its version; what is not known is left out."""
+    evaluation = run.evaluation
+    base, prepared = evaluation["base"], evaluation["prepared"]
+    known = {
+        **commit_tags(),
+        "model": evaluation["model"],
+        "base": base["path"] + (f"@{base['revision']}" if base["revision"] else ""),
+        "fingerprint": evaluation["fingerprint"],
+        "data_digest": prepared and "+".join(prepared["splits"][name]["sha256"][:16] for name in LEARNT_FROM),
+        "dvc_lock": sha256(LOCK) if LOCK.is_file() else None,
+        "mlflow_run": evaluation["mlflow_run"],
+        "quantization": file.type,
+        "file": path.name,
+        "bytes": file.bytes,
+        "sha256": digest,
+        "passed": str(evaluation["verdict"]["passed"]).lower(),
+        "test_rows": run.test_rows,
+        "test_tokens": evaluation["tokens"],
+        "questions": questions_asked(evaluation),
+        **{key: getattr(file, key) for key in WORTH},
+    }
+    return {key: str(value) for key, value in known.items() if value is not None}
+
+
+def questions_asked(evaluation: dict[str, Any]) -> str | None:
+    """What tells the questions from others: the digest of all that were prepared, and how many were asked."""
+    return f"{sha256(QUESTIONS)} {evaluation['questions']}" if evaluation["questions"] and QUESTIONS.is_file() else None
+
+
+def not_better(new: Mapping[str, str], old: Mapping[str, str], quality: str, whose: str) -> list[str]:
+    """Why a file is not better than the champion, as the tags of both say; empty if it is.
+
+    Args:
+        new, old: tags as `lineage` makes them.
+        quality: accuracy or loss.
+        whose: the champion, in words.
+    """
+    names = (["accuracy"] if quality == "accuracy" and _shared(new, old, "questions", "accuracy") else []) + (
+        ["loss"] if _shared(new, old, "test_rows", "loss") and _shared(new, old, "test_tokens", "loss") else []
+    )
+    if not names:
+        other = "that was measured on other rows, tokens and questions"
+        return [f"it cannot be compared with the champion, {whose}: {other}"]
+    sign = {"accuracy": 1, "loss": -1}
+    worth = [[sign[name] * float(tags[name]) for name in names] for tags in (new, old)]
+    if worth[0] > worth[1]:
+        return []
+    figures = ", ".join(f"{name} {new[name]} against {old[name]}" for name in names)
+    return [f"it is not better than the champion, {whose}: {figures}"]
+
+
+def _shared(new: Mapping[str, str], old: Mapping[str, str], condition: str, figure: str) -> bool:
+    """Whether both have a figure, measured under the same condition."""
+    return condition in new and new[condition] == old.get(condition) and figure in new and figure in old
+
+
+if __name__ == "__main__":
+    main()

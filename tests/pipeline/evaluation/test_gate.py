@@ -1,0 +1,107 @@
+"""The verdict on figures at and beyond each threshold."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from pipeline.config import GateSettings
+from pipeline.evaluation.gate import judge, verdict_lines
+
+GATE = GateSettings(min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1)
+MODEL = {"loss": 1.0, "perplexity": 2.0, "accuracy_by_task": {"held_out/sum": 0.5}, "tasks": {"arc_easy": 0.4}}
+FILE = {"of": "tuned", "loss": 1.0, "perplexity": 2.0, "kl": 1e-4, "tokens_per_second": 10.0}
+GOOD: dict[str, Any] = {
+    "base_model": MODEL | {"loss": 1.5},
+    "tuned_model": MODEL,
+    "gain": {"loss": 0.5, "low": 0.4, "high": 0.6},
+    "gguf": {
+        "base-Q8_0": FILE | {"of": "base", "perplexity": 90.0},
+        "Q4_K_M": FILE | {"perplexity": 2.1},
+        "F16": FILE,
+    },
+}
+
+
+def judged(change: dict[str, Any] | None = None, gate: GateSettings = GATE) -> dict[str, Any]:
+    """The verdict where the figures at dotted places are changed."""
+    evaluation = deepcopy(GOOD)
+    for place, value in (change or {}).items():
+        *folders, name = place.split(".")
+        within = evaluation
+        for folder in folders:
+            within = within[folder]
+        within[name] = value
+    return judge(evaluation, gate)
+
+
+def failed(change: dict[str, Any], gate: GateSettings = GATE) -> list[str]:
+    verdict = judged(change, gate)
+    names = [check["name"] for check in verdict["checks"] if not check["passed"]]
+    assert verdict["passed"] == (not names)
+    return names
+
+
+def test_good_figures_pass_with_every_threshold_listed() -> None:
+    verdict = judged()
+    assert verdict["passed"]
+    names = ["finite", "gain", "quantization Q4_K_M", "task held_out/sum", "task arc_easy"]
+    assert [check["name"] for check in verdict["checks"]] == names
+    assert [check["limit"] for check in verdict["checks"]] == [0, 0.0, 0.05, 0.1, 0.1]
+    assert verdict["checks"][2]["figure"] == pytest.approx(0.05)
+    assert verdict_lines(verdict) == ["verdict: pass, 5 checks"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"gain.low": 0.0}, ["gain"]),
+        ({"gain.low": 1e-5}, []),
+        ({"gain.low": -0.2, "gain.loss": 0.3}, ["gain"]),  # better in the mean, but not for sure
+        ({"gguf.Q4_K_M.perplexity": 2.1001}, ["quantization Q4_K_M"]),
+        ({"gguf.Q4_K_M.perplexity": 1.9}, []),
+        ({"gguf.base-Q8_0.perplexity": 1e6}, []),
+        ({"tuned_model.accuracy_by_task": {"held_out/sum": 0.4}}, []),
+        ({"tuned_model.accuracy_by_task": {"held_out/sum": 0.3999}}, ["task held_out/sum"]),
+        ({"tuned_model.tasks": {"arc_easy": 0.29}}, ["task arc_easy"]),
+        ({"tuned_model.loss": None}, ["finite"]),
+        ({"gguf.F16.kl": None}, ["finite"]),
+        ({"gguf.F16.tokens_per_second": None}, []),  # nothing was asked
+    ],
+)
+def test_a_figure_fails_beyond_its_threshold_and_not_at_it(change: dict[str, Any], named: list[str]) -> None:
+    assert failed(change) == named
+
+
+def test_a_diverged_training_fails_and_says_which_figures_are_no_numbers() -> None:
+    gone = dict.fromkeys(("gain.loss", "gain.low", "gain.high", "tuned_model.perplexity", "gguf.F16.perplexity"))
+    assert failed(gone) == ["finite", "gain", "quantization Q4_K_M"]
+    said = judged(gone)["checks"][0]["what"]
+    assert said.startswith(
+        "no finite number: tuned_model.perplexity, gain.loss, gain.low, gain.high, gguf.F16.perplexity"
+    )
+
+
+def test_thresholds_are_the_settings() -> None:
+    strict = GateSettings(min_gain=0.45, max_quantization_loss=0.04, max_task_drop=0.0)
+    assert failed({}, strict) == ["gain", "quantization Q4_K_M"]
+    assert failed({"gain.low": -0.1}, GateSettings(min_gain=-0.2, max_quantization_loss=1.0, max_task_drop=1.0)) == []
+
+
+def test_without_an_unquantized_file_the_model_itself_is_the_measure() -> None:
+    evaluation = deepcopy(GOOD)
+    del evaluation["gguf"]["F16"]
+    evaluation["tuned_model"]["perplexity"] = 1.9
+    verdict = judge(evaluation, GATE)
+    check = next(check for check in verdict["checks"] if check["name"] == "quantization Q4_K_M")
+    assert check["figure"] == pytest.approx(2.1 / 1.9 - 1, abs=1e-6)
+    assert "of the model before export" in check["what"]
+
+
+def test_what_failed_is_printed_with_its_sentence() -> None:
+    lines = verdict_lines(judged({"gain.low": -0.25, "gain.loss": -0.1, "gain.high": 0.05}))
+    assert lines[0] == "verdict: fail, 1 of 5 checks"
+    assert lines[1:] == [
+        "  gain: from base to tuned the loss falls by -0.1000 nats a token, with 95% confidence by -0.2500 to 0.0500; "
+        "all of that must be above 0"
+    ]

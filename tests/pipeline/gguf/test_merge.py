@@ -1,0 +1,175 @@
+"""Base and adapter as one model's folder: the weights that PEFT's merge gives, whatever way they are written."""
+
+import json
+import shutil
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import constants
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from pipeline.config import Config, ModelSettings
+from pipeline.errors import UserError
+from pipeline.gguf import merge as module
+from pipeline.gguf.merge import NotPlain, base_folder, merge, plan_deltas, weight_files, write_shards
+from pipeline.training.engines import load_base
+
+
+@pytest.fixture
+def settings(tuned_config: Callable[..., Config]) -> ModelSettings:
+    return tuned_config().model
+
+
+def trained(starter: Path, folder: Path, **lora: Any) -> Path:
+    """An adapter of random weights on starter-s, with the tokenizer."""
+    torch.manual_seed(1)
+    config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "up_proj"], **lora})
+    model = get_peft_model(load_base(str(starter), None, "cpu", torch.float32), config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "modules_to_save" in name:
+                parameter.normal_(std=0.2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(starter).save_pretrained(folder)
+    return folder
+
+
+def by_peft(starter: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    """PEFT's merge in float32, rounded at the end."""
+    base = load_base(str(starter), None, "cpu", torch.float32)
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(torch.bfloat16).state_dict()
+
+
+def assert_same(folder: Path, expected: dict[str, torch.Tensor]) -> None:
+    """The same weights, but for sums that lie so near between two bf16 numbers that their order of adding decides."""
+    merged = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    assert merged.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert merged[name].dtype == torch.bfloat16
+        assert (merged[name] != tensor).float().mean() < 1e-3, name
+        torch.testing.assert_close(merged[name], tensor, rtol=2**-7, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {},
+        {"r": 9, "use_rslora": True},
+        {"rank_pattern": {"up_proj": 2}, "alpha_pattern": {r"layers\.1\.self_attn\.q_proj": 30}},
+    ],
+    ids=["plain", "rank-stabilised", "patterns"],
+)
+def test_the_weights_are_pefts(
+    starter: Path, settings: ModelSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], lora: dict[str, Any]
+) -> None:
+    adapter = trained(starter, tmp_path / "adapter", **lora)
+    merge(settings, adapter, tmp_path / "merged")
+    assert "in memory" not in capsys.readouterr().out
+    assert_same(tmp_path / "merged", by_peft(starter, adapter))
+
+
+@pytest.mark.parametrize(
+    ("lora", "reason"),
+    [
+        ({"use_dora": True}, "the adapter has use_dora"),
+        ({"modules_to_save": ["norm"]}, "the adapter has modules_to_save"),
+    ],
+)
+def test_what_is_no_sum_of_products_is_merged_in_memory_and_said(
+    starter: Path, settings: ModelSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str], lora: Any, reason: str
+) -> None:
+    adapter = trained(starter, tmp_path / "adapter", **lora)
+    merge(settings, adapter, tmp_path / "merged")
+    assert f"merging in memory, the whole model at once: {reason}" in capsys.readouterr().out
+    merged = load_file(tmp_path / "merged/model.safetensors")
+    base = load_file(starter / "model.safetensors")
+    assert any(not torch.equal(merged[name], base[name]) for name in base)
+
+
+def test_an_adapter_for_other_names_than_the_bases_is_not_plain(tuned: Path) -> None:
+    with pytest.raises(NotPlain, match=r"^the base has no tensor model\.layers\.0\.mlp\.down_proj\.weight$"):
+        plan_deltas(tuned / "models/adapter", {"model.embed_tokens.weight"})
+
+
+def test_a_folder_of_shards_is_the_same_model(
+    starter: Path, settings: ModelSettings, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", 10**6)
+    merge(settings, tuned / "models/adapter", tmp_path / "merged")
+    shards = sorted((tmp_path / "merged").glob("*.safetensors"))
+    assert len(shards) > 3
+    assert all(path.stat().st_size < 1.2e6 for path in shards)
+    assert_same(tmp_path / "merged", by_peft(starter, tuned / "models/adapter"))
+    # And it can be a base itself.
+    assert set(weight_files(tmp_path / "merged").values()) == set(shards)
+
+
+def test_no_more_than_a_shard_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_BYTES", 4000)
+    alive: list[weakref.ref] = []
+
+    def tensor(name: str) -> torch.Tensor:
+        made = torch.zeros(1000, dtype=torch.bfloat16)
+        alive.append(weakref.ref(made))
+        assert sum(one() is not None for one in alive) <= 2
+        return made
+
+    write_shards(tmp_path, {f"t{index}": 2000 for index in range(8)}, tensor)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
+
+
+def test_configuration_and_tokenizer_are_those_that_were_trained_with(
+    starter: Path, settings: ModelSettings, tuned: Path, tmp_path: Path
+) -> None:
+    adapter = shutil.copytree(tuned / "models/adapter", tmp_path / "adapter")
+    (adapter / "chat_template.jinja").write_text("{% generation %}of training{% endgeneration %}")
+    merge(settings, adapter, tmp_path / "merged")
+    assert "of training" in str(AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template)
+    assert json.loads((tmp_path / "merged/config.json").read_text())["dtype"] == "bfloat16"
+    ends = json.loads((tmp_path / "merged/generation_config.json").read_text())["eos_token_id"]
+    assert ends == [5, 1]
+
+
+def test_a_full_fine_tune_is_taken_as_it_is(starter: Path, settings: ModelSettings, tmp_path: Path) -> None:
+    merge(settings, starter, tmp_path / "model")
+    assert (tmp_path / "model/model.safetensors").resolve() == (starter / "model.safetensors").resolve()
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "model").config.num_hidden_layers > 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template
+
+
+def test_a_quantized_base_is_refused_in_one_line(
+    starter: Path, tuned: Path, tuned_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    base = shutil.copytree(starter, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | {"quantization_config": {"quant_method": "bitsandbytes"}}
+    (base / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"base is quantized; set model\.merge_path to the 16-bit weights") as raised:
+        merge(tuned_config(f"model.merge_path={base}").model, tuned / "models/adapter", tmp_path / "merged")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_cut_shard_is_refused_in_one_line(starter: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(starter, tmp_path / "base")
+    (base / "model.safetensors").write_bytes((starter / "model.safetensors").read_bytes()[:100_000])
+    with pytest.raises(UserError, match=r"model .*base cannot be loaded \(") as raised:
+        weight_files(base)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_base_of_the_hub_is_taken_at_its_revision(
+    starter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for commit in ("a" * 40, "b" * 40):
+        shutil.copytree(starter, tmp_path / "models--org--base/snapshots" / commit)
+    assert base_folder("org/base", "b" * 40).name == "b" * 40
+    with pytest.raises(UserError, match=r"model org/base is no folder here and not to be had from the hub") as raised:
+        base_folder("org/base", "c" * 40)
+    assert "\n" not in str(raised.value)
