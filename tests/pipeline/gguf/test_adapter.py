@@ -5,29 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from adapters import trained
 from gguf import GGUFReader
-from peft import LoraConfig, get_peft_model
 
 from pipeline.errors import UserError
 from pipeline.gguf.adapter import write_adapter
 from pipeline.gguf.reference import trained_model, write_logits
 from pipeline.gguf.verify import compare, require_likeness
-from pipeline.training.engines import load_base
 
 ROWS = [[0, 3, 983, 4, 433, 39, 74, 318], list(range(100))]
-
-
-def trained(starter: Path, folder: Path, **lora: Any) -> Path:
-    torch.manual_seed(1)
-    config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "up_proj"], **lora})
-    model = get_peft_model(load_base(str(starter), None, "cpu", torch.float32), config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.2)
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.parametrize(

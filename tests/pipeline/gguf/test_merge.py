@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import trained
 from huggingface_hub import constants
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -24,20 +25,6 @@ from pipeline.training.engines import load_base
 @pytest.fixture
 def settings(tuned_config: Callable[..., Config]) -> ModelSettings:
     return tuned_config().model
-
-
-def trained(starter: Path, folder: Path, **lora: Any) -> Path:
-    """An adapter of random weights on starter-s, with the tokenizer."""
-    torch.manual_seed(1)
-    config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "up_proj"], **lora})
-    model = get_peft_model(load_base(str(starter), None, "cpu", torch.float32), config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name or "modules_to_save" in name:
-                parameter.normal_(std=0.2)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(starter).save_pretrained(folder)
-    return folder
 
 
 def by_peft(starter: Path, adapter: Path) -> dict[str, torch.Tensor]:
