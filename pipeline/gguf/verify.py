@@ -82,14 +82,18 @@ class Likeness:
 def read_original(model: Path, chats: Sequence[Messages] = ()) -> Original:
     """The Hugging Face side of a model's folder; `chats` are rendered beside CHATS, up to their last question."""
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model))
-    config = AutoConfig.from_pretrained(str(model))
+    config = AutoConfig.from_pretrained(str(model)).get_text_config()
     generation = model / "generation_config.json"
     settings: Any = GenerationConfig.from_pretrained(str(model)) if generation.is_file() else config
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     ids = frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
     rendered = ((chat, _rendered(tokenizer, chat)) for chat in [*CHATS, *map(up_to_question, chats)])
     return Original(
-        config.get_text_config(), tokenizer, ids, _read_texts(tokenizer), [(chat, ids) for chat, ids in rendered if ids]
+        config,
+        tokenizer,
+        ids,
+        _read_texts(tokenizer, config.vocab_size),
+        [(chat, ids) for chat, ids in rendered if ids],
     )
 
 
@@ -229,6 +233,8 @@ def _tokens(file: File, original: Original) -> str | None:
     if count != original.config.vocab_size:
         return f"{count} tokens, the original has {original.config.vocab_size}"
     for token, index in sorted(original.tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
+        if index >= count:  # the tokenizer has more than the model
+            break
         text = llama_cpp.llama_vocab_get_text(file.vocabulary, index).decode(errors="replace")
         # The converter writes added tokens as they read, not as they are stored.
         if text not in (token, token.replace("▁", " ")) and text != original.tokenizer.decode([index]):
@@ -283,9 +289,15 @@ def _conversations(file: File, original: Original) -> str | None:
     return None
 
 
-def _read_texts(tokenizer: Any) -> list[tuple[str, str, list[int]]]:
-    """AWKWARD and the text of every token by itself, which uses every merge there is."""
-    alone = {f"token {index}": tokenizer.decode([index]) for index in sorted(tokenizer.get_vocab().values())}
+def _read_texts(tokenizer: Any, count: int) -> list[tuple[str, str, list[int]]]:
+    """AWKWARD and the text of every token by itself, which uses every merge there is.
+
+    Args:
+        tokenizer: the original's.
+        count: tokens of the model; a tokenizer may have more, such as one for images.
+    """
+    known = sorted(index for index in tokenizer.get_vocab().values() if index < count)
+    alone = {f"token {index}": tokenizer.decode([index]) for index in known}
     texts = {**AWKWARD, **alone}
     ids = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
     return [(name, text, row) for (name, text), row in zip(texts.items(), ids, strict=True)]

@@ -143,6 +143,15 @@ def test_a_dropped_end_is_found(ggufs: dict[str, Path], starter: Path, tmp_path:
     assert "ends of an answer: an answer would not end at token 4" in found
 
 
+def test_a_tokenizer_may_have_more_than_the_model(ggufs: dict[str, Path], starter: Path, tmp_path: Path) -> None:
+    shutil.copytree(starter, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(starter)
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(tmp_path / "model")
+    assert max(tokenizer.get_vocab().values()) == 2048
+    verify(ggufs["F16"], read_original(tmp_path / "model"))
+
+
 def test_another_models_file_is_found(ggufs: dict[str, Path], starter: Path) -> None:
     other = read_original(starter.parent / "starter-m")
     assert "architecture: block_count is" in refusal(lambda: verify(ggufs["F16"], other))
