@@ -33,6 +33,7 @@ from pipeline.evaluation.measure import Measured, Part, measure_file, measure_mo
 from pipeline.evaluation.report import write
 from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
 from pipeline.files import read_made, sha256, write_json, write_text
+from pipeline.gguf.merge import ADAPTER_CONFIG
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
 from pipeline.training.engines import choose_device, load_base, merge_adapter
@@ -91,7 +92,7 @@ def load_model(config: Config, tuned: bool) -> Any:
     """
     device = choose_device(config.runtime.device)
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    if tuned and not (ADAPTER / "adapter_config.json").is_file():
+    if tuned and not (ADAPTER / ADAPTER_CONFIG).is_file():
         return load_base(str(ADAPTER), None, device, dtype).eval()
     base = load_base(*config.model.merge_base, device, dtype)
     return (merge_adapter(base, ADAPTER) if tuned else base).eval()

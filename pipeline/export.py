@@ -4,7 +4,6 @@ Writes models/gguf: <model>-<type>.gguf, the untouched base beside it as <model>
 where that is asked for, and manifest.json. The folder gets its name when every file in it has passed its checks.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from transformers import AutoTokenizer
 
 from pipeline.config import Config, ExportSettings, ModelSettings
 from pipeline.errors import UserError
-from pipeline.files import atomic_path, sha256, write_json
+from pipeline.files import atomic_path, read_made, sha256, write_json
 from pipeline.gguf.adapter import make_adapter
 from pipeline.gguf.family import ROW_TOKENS, Bench, Family, make_family
 from pipeline.gguf.merge import ADAPTER_CONFIG, base_folder, link, merge
@@ -122,10 +121,7 @@ def read_lineage(adapter: Path, model: ModelSettings) -> dict[str, Any]:
     Raises:
         UserError: there is no adapter, or another base than `model` was tuned; PEFT would fit what happens to fit.
     """
-    path = adapter / "lineage.json"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run `dvc repro train` first")
-    lineage: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    lineage = read_made(adapter / "lineage.json", "train")
     if lineage["base"]["path"] != model.path:
         tuned = f"{adapter} was tuned from {lineage['base']['path']}"
         raise UserError(f"{tuned} and model.path is {model.path}; run `dvc repro train` first")

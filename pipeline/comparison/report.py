@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Shown
@@ -12,17 +11,9 @@ from rich.table import Table as Shown
 from pipeline.comparison.plot import pareto
 from pipeline.comparison.tables import tables
 from pipeline.evaluation.report.markdown import cell, section
+from pipeline.evaluation.report.page import templates
 from pipeline.evaluation.report.tables import Cell
 from pipeline.files import write_json, write_text
-
-HERE = Path(__file__).parent
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader([HERE, HERE.parent / "evaluation/report"]),  # the evaluation's page has the look
-    autoescape=True,  # replies are anybody's words
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 
 
 def write(folder: Path, comparison: dict[str, Any]) -> None:
@@ -54,13 +45,17 @@ def markdown(comparison: dict[str, Any]) -> str:
 
 def page(comparison: dict[str, Any], plot: str) -> str:
     """The page; compare.html.jinja arranges it, with the look of the evaluation's."""
-    return TEMPLATES.get_template("compare.html.jinja").render(
-        title=title(comparison),
-        headline=headline(comparison),
-        rule=rule(comparison),
-        comparison=comparison,
-        plot=plot[plot.index("<svg") :],  # without the head of a file
-        tables=tables(comparison),
+    return (
+        templates(Path(__file__).parent)
+        .get_template("compare.html.jinja")
+        .render(
+            title=title(comparison),
+            headline=headline(comparison),
+            rule=rule(comparison),
+            comparison=comparison,
+            plot=plot[plot.index("<svg") :],  # without the head of a file
+            tables=tables(comparison),
+        )
     )
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from pipeline.compose import flatten
 from pipeline.config import GateSettings
+from pipeline.gguf.convert import OUT_TYPES
 
-UNQUANTIZED = ("F32", "F16", "BF16")  # the first that was exported is what the others are held against
 # Null where nothing was asked, or beside the figure that they are the bounds of.
 UNTOLD = ("tokens_per_second", "first_token_seconds", "answer_seconds", "_low", "_high")
 
@@ -63,10 +63,10 @@ def _gain(gain: dict[str, Any], limit: float) -> Check:
 def _quantizations(evaluation: dict[str, Any], limit: float) -> Iterator[Check]:
     """Each quantized file of the tuned model against an unquantized one, or Transformers' where there is none."""
     files = {key: file for key, file in evaluation["gguf"].items() if file["of"] == "tuned"}
-    plain = next((kind for kind in UNQUANTIZED if kind in files), None)
+    plain = next((kind for kind in OUT_TYPES if kind in files), None)
     whole = (files[plain] if plain else evaluation["tuned_model"])["perplexity"]
     for kind, file in files.items():
-        if kind in UNQUANTIZED:
+        if kind in OUT_TYPES:
             continue
         if file["perplexity"] is None or whole is None:
             yield _check(f"quantization {kind}", "a perplexity is no finite number", None, limit, False)

@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,12 @@ class Material:
     questions: list[Question]
     settings: EvaluateSettings
 
-    @property
+    @cached_property
     def chats(self) -> list[Messages]:
         """The questions as they are asked."""
         return [as_chat(question) for question in self.questions]
 
-    @property
+    @cached_property
     def longest_chat(self) -> int:
         """Tokens of the longest question with its answer."""
         asked = max((len(prompt_ids(self.tokenizer, chat)) for chat in self.chats), default=0)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.gguf.convert import OUT_TYPES
+
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-UNQUANTIZED = ("F32", "F16", "BF16")
 
 
 def on_hub(path: str) -> bool:
@@ -38,7 +39,7 @@ def ways_to_load(
     loras = [file for file in files if file["of"] == "adapter"]
     sections = []
     if tuned:
-        sections += [_gguf(repository, next((f for f in tuned if f["type"] not in UNQUANTIZED), tuned[0]))]
+        sections += [_gguf(repository, next((f for f in tuned if f["type"] not in OUT_TYPES), tuned[0]))]
     if "adapter" in parts:
         sections += [_adapter(repository, lineage, loras)]
     if "merged" in parts:

@@ -10,29 +10,38 @@ from pipeline.evaluation.report.differences import differences
 from pipeline.evaluation.report.figures import Figure, Figures
 from pipeline.evaluation.report.tables import ANSWERS, tables
 
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,  # replies are anybody's words
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+LOOK = Path(__file__).parent  # page.css and parts.html.jinja, which other pages share
+
+
+def templates(*folders: Path) -> jinja2.Environment:
+    """The templates of these folders and those of LOOK, for pages that show anybody's words."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([*folders, LOOK]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def page(evaluation: dict[str, Any]) -> str:
     """The page; page.html.jinja arranges it, page.css gives it its look."""
     figures = Figures(evaluation)
-    return TEMPLATES.get_template("page.html.jinja").render(
-        evaluation=evaluation,
-        tables=tables(evaluation),
-        figures=figures,
-        checks=_checks(evaluation, figures),
-        highlights=_highlights(evaluation, figures),
-        curves=curves(evaluation["curve"]),
-        histograms=histograms(evaluation["lengths"]),
-        chats=[_chat(evaluation, figures, index) for index in range(len(evaluation["prompts"]))],
-        ggufs=list(evaluation["gguf"]),
-        smallest=_smallest(evaluation),
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            evaluation=evaluation,
+            tables=tables(evaluation),
+            figures=figures,
+            checks=_checks(evaluation, figures),
+            highlights=_highlights(evaluation, figures),
+            curves=curves(evaluation["curve"]),
+            histograms=histograms(evaluation["lengths"]),
+            chats=[_chat(evaluation, figures, index) for index in range(len(evaluation["prompts"]))],
+            ggufs=list(evaluation["gguf"]),
+            smallest=_smallest(evaluation),
+        )
     )
 
 
