@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from serve.answer import Turn
 from serve.llama import BATCH, Entry, LlamaModel, State
 
-# Tokens of prompts in a step: while others wait for their next token, and while nobody does.
-CHUNK_BESIDE, CHUNK_ALONE = 64, BATCH
+CHUNK = 64  # tokens of prompts in a step for each that is being read, while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
 FEWEST = 2
 
@@ -88,9 +87,10 @@ class Batch:
         for stream, turn in turns:
             if turn.token is not None:
                 put(stream, turn, [turn.token])
-        room = (CHUNK_BESIDE if entries else CHUNK_ALONE) - len(entries)
-        for stream, turn in sorted(turns, key=lambda pair: pair[1].began):
-            if turn.token is None and (piece := next_piece(turn.prompt[len(stream.tokens) :], room)):
+        reading = sorted((pair for pair in turns if pair[1].token is None), key=lambda pair: pair[1].began)
+        room = min(CHUNK * len(reading), BATCH) - len(entries) if entries else BATCH
+        for stream, turn in reading:
+            if piece := next_piece(turn.prompt[len(stream.tokens) :], room):
                 room -= len(piece)
                 put(stream, turn, piece)
         if not entries:
@@ -121,7 +121,8 @@ class Batch:
 
         A piece at least is left to decode, since the first token of the answer is drawn after it.
         """
-        known: list[Stream | Aside] = [*self._streams, *self._aside]
+        idle = [stream for stream in self._streams if not stream.turn]  # first, since nothing has to be copied there
+        known: list[Stream | Aside] = [*idle, *self.active, *self._aside]
         shared, source = max(((common(k.tokens, prompt[:-FEWEST]), k) for k in known), key=lambda pair: pair[0])
         if not shared or (shared < len(source.tokens) and not self.model.can_cut):
             return None, 0

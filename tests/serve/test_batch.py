@@ -11,7 +11,7 @@ from tiny_gguf import write_random
 
 from pipeline.gguf.quantize import quantize
 from serve.answer import Piece, StopTexts, Turn
-from serve.batch import FEWEST, Batch, common, next_piece
+from serve.batch import CHUNK, FEWEST, Batch, common, next_piece
 from serve.limits import Message, Sampling
 from serve.llama import LlamaModel
 
@@ -178,6 +178,37 @@ def test_a_long_prompt_does_not_stall_the_others(kinds: dict[str, Path]) -> None
             before = len(talking.pieces)
             together.step()
             assert len(talking.pieces) == before + 1
+
+
+@pytest.mark.parametrize("prompts", [1, 2, 3])
+def test_the_more_wait_the_more_is_read_at_a_time(kinds: dict[str, Path], prompts: int) -> None:
+    with batch(kinds["Q8_0"]) as together:
+        talking = Asked(together, ask("hi"), 60)
+        assert together.begin(talking.turn)
+        while not talking.pieces:
+            together.step()
+        for letter in "abc"[:prompts]:
+            assert together.begin(Asked(together, ask(letter * 400)).turn)
+        before = sum(len(stream.tokens) for stream in together.active)
+        together.step()
+        assert sum(len(stream.tokens) for stream in together.active) - before == prompts * CHUNK
+
+
+def test_a_stream_without_an_answer_is_gone_on_with_before_another_is_copied(kinds: dict[str, Path]) -> None:
+    system: Message = {"role": "system", "content": "You are asked by many people."}
+    with batch(kinds["Q8_0"], streams=2) as two:
+        for text in ("one", "two"):
+            asked = Asked(two, [system, *ask(text)], 4)
+            assert two.begin(asked.turn)
+        while two.active:
+            two.step()
+        first, second = (Asked(two, [system, *ask(text)]) for text in ("three", "four"))
+        assert two.begin(first.turn)
+        restore = two.model.restore
+        two.model.restore = lambda *_: pytest.fail("a conversation was copied")  # type: ignore[method-assign]
+        assert two.begin(second.turn)
+        two.model.restore = restore  # type: ignore[method-assign]
+        assert second.turn.cached == common(first.turn.prompt, second.turn.prompt)
 
 
 def test_a_cancelled_answer_frees_its_stream_at_the_next_step(kinds: dict[str, Path]) -> None:
