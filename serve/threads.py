@@ -14,6 +14,7 @@ from pathlib import Path
 LOOK_SECONDS = 0.25  # between two looks
 CROWDED = 0.6  # of the speed that a thread adds: what waiting may cost before it is given up
 PAUSE_SECONDS, LONGEST_PAUSE = 2.0, 30.0  # before one more is tried
+COMPUTING = 0.3  # share of the time that a thread which computes wants a CPU at least
 SETTLED_SECONDS = 3.0  # one that is given up later than that has been of use
 
 
@@ -25,7 +26,7 @@ class Threads:
     ) -> None:
         """At most so many; `waited` and `clock` give seconds, and tests give their own."""
         self.count = self._most = most
-        self._waited, self._clock = waited or seconds_waited, clock
+        self._waited, self._clock = waited or Waits(), clock
         self._looked, self._before = clock(), self._waited()
         self._changed, self._pause = self._looked, PAUSE_SECONDS
 
@@ -49,11 +50,36 @@ class Threads:
             self.count, self._changed = self.count + 1, now
 
 
-def seconds_waited(tasks: Path = Path("/proc/self/task")) -> float:
-    """For how long this process's threads were ready to run and had no CPU; 0 where no kernel says it."""
-    nanoseconds = 0
+class Waits:
+    """How long the threads that compute have waited for a CPU; 0 where no kernel says it.
+
+    Those that hand tokens on wait too, whenever all CPUs compute, and hold nobody up.
+    """
+
+    def __init__(self, tasks: Path = Path("/proc/self/task"), clock: Callable[[], float] = time.monotonic) -> None:
+        """Of the threads that the kernel lists in `tasks`."""
+        self._tasks, self._clock = tasks, clock
+        self._looked, self._known = clock(), schedules(tasks)
+        self._seconds = 0.0
+
+    def __call__(self) -> float:
+        """Seconds of all of them together, up to now."""
+        now, times = self._clock(), schedules(self._tasks)
+        for task, (ran, waited) in times.items():
+            ran_before, waited_before = self._known.get(task, (0.0, 0.0))
+            wanted = ran - ran_before + waited - waited_before
+            if wanted > COMPUTING * (now - self._looked):
+                self._seconds += waited - waited_before
+        self._looked, self._known = now, times
+        return self._seconds
+
+
+def schedules(tasks: Path) -> dict[str, tuple[float, float]]:
+    """For how many seconds each thread has run, and was ready to run and had no CPU."""
+    times = {}
     with suppress(OSError):
         for task in tasks.iterdir():
-            with suppress(OSError, ValueError, IndexError):  # it has ended
-                nanoseconds += int((task / "schedstat").read_text().split()[1])
-    return nanoseconds / 1e9
+            with suppress(OSError, ValueError):  # it has ended
+                ran, waited, _ = (task / "schedstat").read_text().split()
+                times[task.name] = int(ran) / 1e9, int(waited) / 1e9
+    return times

@@ -202,7 +202,7 @@ def test_a_stream_without_an_answer_is_gone_on_with_before_another_is_copied(kin
             assert two.begin(asked.turn)
         while two.active:
             two.step()
-        first, second = (Asked(two, [system, *ask(text)]) for text in ("three", "four"))
+        first, second = (Asked(two, [system, *ask(text)]) for text in ("3", "4"))
         assert two.begin(first.turn)
         restore = two.model.restore
         two.model.restore = lambda *_: pytest.fail("a conversation was copied")  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.threads import LONGEST_PAUSE, LOOK_SECONDS, PAUSE_SECONDS, Threads, seconds_waited
+from serve.threads import LONGEST_PAUSE, LOOK_SECONDS, PAUSE_SECONDS, Threads, Waits
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,21 +52,41 @@ def test_one_thread_at_least_is_kept() -> None:
     assert set(machine.run(alone, 5, 1)) == {1}
 
 
+def write_schedules(tasks: Path, times: dict[str, tuple[float, float]]) -> None:
+    for name, (ran, waited) in times.items():
+        (tasks / name).mkdir(parents=True, exist_ok=True)
+        (tasks / name / "schedstat").write_text(f"{round(ran * 1e9)} {round(waited * 1e9)} 7\n")
+
+
+def test_only_threads_that_compute_count(tmp_path: Path) -> None:
+    write_schedules(tmp_path, {"computes": (50, 10), "hands on": (3, 40), "gone": (1, 1)})
+    time = 100.0
+    waits = Waits(tmp_path, lambda: time)
+    assert waits() == 0
+    time = 101.0
+    write_schedules(tmp_path, {"computes": (50.6, 10.4), "hands on": (3.05, 40.2), "new": (0.4, 0.1)})
+    (tmp_path / "gone/schedstat").unlink()
+    assert waits() == pytest.approx(0.4 + 0.1)
+    time = 102.0
+    write_schedules(tmp_path, {"computes": (50.6, 10.4), "hands on": (3.4, 40.3)})
+    assert waits() == pytest.approx(0.4 + 0.1 + 0.1)
+
+
 def test_the_kernel_says_how_long_threads_waited(tmp_path: Path) -> None:
     if not Path("/proc/self/schedstat").exists():
         pytest.skip("this kernel keeps no account of waiting")
     crowd = """
 import os, time
-from serve.threads import seconds_waited
+from serve.threads import Waits
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 other = os.fork()
 if not other:
     while True: pass
-before, until = seconds_waited(), time.monotonic() + 1
+waits, until = Waits(), time.monotonic() + 1
 while time.monotonic() < until: pass
 os.kill(other, 9)
-print(seconds_waited() - before)
+print(waits())
 """
     told = subprocess.run([sys.executable, "-c", crowd], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0.05 < float(told.stdout) < 1.5
-    assert seconds_waited(tmp_path / "no kernel that says it") == 0
+    assert Waits(tmp_path / "no kernel that says it")() == 0
