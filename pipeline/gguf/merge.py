@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -186,12 +186,11 @@ def _merge_by_tensor(base: Path, adapter: Path, folder: Path) -> None:
     if "quantization_config" in config:
         raise UserError(f"{base} is quantized; set model.merge_path to the 16-bit weights that it was made of")
     deltas = plan_deltas(adapter, set(files))
-    with ExitStack() as stack:
-        opened = {path: stack.enter_context(safe_open(path, "pt")) for path in sorted(set(files.values()))}
-        lora = stack.enter_context(safe_open(adapter / ADAPTER_WEIGHTS, "pt"))
+    with safe_open(adapter / ADAPTER_WEIGHTS, "pt") as lora:
 
         def tensor(name: str) -> torch.Tensor:
-            weight = opened[files[name]].get_tensor(name)
+            with safe_open(files[name], "pt") as file:  # each time: what was read of an open one stays in memory
+                weight = file.get_tensor(name)
             if name not in deltas:
                 return weight.to(torch.bfloat16) if weight.is_floating_point() else weight
             a, b = lora.get_tensor(deltas[name].a), lora.get_tensor(deltas[name].b)
@@ -200,11 +199,16 @@ def _merge_by_tensor(base: Path, adapter: Path, folder: Path) -> None:
                 raise UserError(_misfit(adapter, str(base), sizes))
             return add(weight, a, b, deltas[name].scale)
 
-        sizes = {name: 2 * math.prod(opened[path].get_slice(name).get_shape()) for name, path in files.items()}
-        write_shards(folder, sizes, tensor)
+        write_shards(folder, {name: 2 * math.prod(shape(path, name)) for name, path in files.items()}, tensor)
     write_json(folder / "config.json", {**config, "dtype": "bfloat16"})
     if (base / "generation_config.json").is_file():
         shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
+
+
+def shape(path: Path, name: str) -> list[int]:
+    """A tensor's, in a safetensors file."""
+    with safe_open(path, "pt") as file:
+        return list(file.get_slice(name).get_shape())
 
 
 def add(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
