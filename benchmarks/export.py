@@ -9,8 +9,8 @@ The checks, which only the stage has, are measured apart and once. A run needs 4
 the disk.
 
 CPU seconds leave out what other processes take meanwhile. Memory is of a process and its children, sampled every 50
-ms: the anonymous part, which a machine must have, and all that is resident, most of which are pages of files that the
-kernel takes back when it needs them.
+ms: the anonymous part, which a machine must have, and all that is resident, with pages of files that the kernel takes
+back when it needs them.
 """
 
 import argparse

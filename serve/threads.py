@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 LOOK_SECONDS = 0.25  # between two looks
+COMPUTING = 0.3  # share of the time that a thread which computes wants a CPU at least
 CROWDED = 0.6  # of the speed that a thread adds: what waiting may cost before it is given up
 PAUSE_SECONDS, LONGEST_PAUSE = 2.0, 30.0  # before one more is tried
-COMPUTING = 0.3  # share of the time that a thread which computes wants a CPU at least
 SETTLED_SECONDS = 3.0  # one that is given up later than that has been of use
 
 

@@ -45,17 +45,14 @@ def markdown(comparison: dict[str, Any]) -> str:
 
 def page(comparison: dict[str, Any], plot: str) -> str:
     """The page; compare.html.jinja arranges it, with the look of the evaluation's."""
-    return (
-        templates(Path(__file__).parent)
-        .get_template("compare.html.jinja")
-        .render(
-            title=title(comparison),
-            headline=headline(comparison),
-            rule=rule(comparison),
-            comparison=comparison,
-            plot=plot[plot.index("<svg") :],  # without the head of a file
-            tables=tables(comparison),
-        )
+    template = templates(Path(__file__).parent).get_template("compare.html.jinja")
+    return template.render(
+        title=title(comparison),
+        headline=headline(comparison),
+        rule=rule(comparison),
+        comparison=comparison,
+        plot=plot[plot.index("<svg") :],  # without the head of a file
+        tables=tables(comparison),
     )
 
 

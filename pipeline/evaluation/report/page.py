@@ -27,21 +27,18 @@ def templates(*folders: Path) -> jinja2.Environment:
 def page(evaluation: dict[str, Any]) -> str:
     """The page; page.html.jinja arranges it, page.css gives it its look."""
     figures = Figures(evaluation)
-    return (
-        templates()
-        .get_template("page.html.jinja")
-        .render(
-            evaluation=evaluation,
-            tables=tables(evaluation),
-            figures=figures,
-            checks=_checks(evaluation, figures),
-            highlights=_highlights(evaluation, figures),
-            curves=curves(evaluation["curve"]),
-            histograms=histograms(evaluation["lengths"]),
-            chats=[_chat(evaluation, figures, index) for index in range(len(evaluation["prompts"]))],
-            ggufs=list(evaluation["gguf"]),
-            smallest=_smallest(evaluation),
-        )
+    template = templates().get_template("page.html.jinja")
+    return template.render(
+        evaluation=evaluation,
+        tables=tables(evaluation),
+        figures=figures,
+        checks=_checks(evaluation, figures),
+        highlights=_highlights(evaluation, figures),
+        curves=curves(evaluation["curve"]),
+        histograms=histograms(evaluation["lengths"]),
+        chats=[_chat(evaluation, figures, index) for index in range(len(evaluation["prompts"]))],
+        ggufs=list(evaluation["gguf"]),
+        smallest=_smallest(evaluation),
     )
 
 
