@@ -6,7 +6,9 @@
 First every question is asked alone. Then the clients ask the same ones in each other's company, in random order: short
 and long, of one turn and of several, with shared system prompts and without, greedy and drawn with a seed; they read
 answers as a stream, at once as a whole, or hang up in the middle. Each answer has to be the one that was given alone.
-Being turned away because the queue is full is no failure; everything else is. The server's memory is read all along.
+Where the kernels of a type do not add up in one order, a greedy answer may part from it where its two best logits lie
+closer than the noise that is measured afterwards (noise.py), and one that is drawn may be another. Being turned away
+because the queue is full is no failure; everything else is. The server's memory is read all along.
 
 Exit code 1 where something failed. benchmarks/results/serve-load.md has the table, serve-load.json all figures.
 """
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -31,8 +33,12 @@ from typing import Any
 import httpx
 import psutil
 
+from benchmarks import noise
 from pipeline.errors import UserError
 from pipeline.files import write_json, write_text
+from serve.cpus import usable_cpus
+from serve.llama import INEXACT, LlamaModel
+from serve.models import Model, find_models
 
 REPOSITORY = Path(__file__).parents[1]
 CHATS = REPOSITORY / "starter/chats.jsonl"
@@ -40,6 +46,7 @@ RESULTS = REPOSITORY / "benchmarks/results"
 SEED = 0
 SYSTEM = "You are Tunesmith, a friendly assistant. You answer in one short sentence, and you never guess."
 MODELS = ("Q8_0", "Q4_K_M")  # of those that there are, by the ends of their names
+STREAMS = 4  # answers at once when the noise is measured
 WARM_UP = 0.2  # share of the time after which memory should have stopped growing
 MOST_GROWTH = 0.02
 SAMPLE_SECONDS = 2.0  # between two looks at the server's memory
@@ -74,6 +81,15 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Other:
+    """A greedy answer that is not the one alone, of a type that may part from it."""
+
+    body: dict[str, Any]
+    text: str
+    whole: bool  # else its reader hung up
+
+
+@dataclass(frozen=True)
 class Sample:
     """What the server takes of the machine."""
 
@@ -89,6 +105,8 @@ class Report:
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
+    others: list[Other] = field(default_factory=list)
+    noise: dict[str, float] = field(default_factory=dict)  # of logits, by model
     first: list[float] = field(default_factory=list)  # seconds to the first words of a stream
     samples: list[Sample] = field(default_factory=list)
 
@@ -118,6 +136,10 @@ class Report:
 
 class Wrong(Exception):
     """An answer is not what it should be; the text says how."""
+
+
+class Differs(Wrong):
+    """An answer is not the one that was given alone."""
 
 
 class Full(Exception):
@@ -187,12 +209,13 @@ async def visit(
 async def ask(
     client: httpx.AsyncClient, body: dict[str, Any], expected: str, kind: str, draw: random.Random, report: Report
 ) -> str:
-    """Ask once, and say how it went: by the kind of request, `full` or `failed`."""
+    """Ask once, and say how it went: by the kind of request, `full`, `drawn otherwise` or `failed`."""
+    text = ""
     try:
         if kind == "whole":
-            check(await whole(client, body), expected)
+            check(text := await whole(client, body), expected)
         else:
-            began, text = time.monotonic(), ""
+            began = time.monotonic()
             patience = draw.randint(1, len(expected) or 1) if kind == "hang up" else None  # characters
             async for piece in stream(client, body):
                 if not text:
@@ -203,6 +226,13 @@ async def ask(
             check(text, expected[: len(text)] if patience else expected)
     except Full:
         return "full"
+    except Differs as error:
+        if not body["model"].endswith(INEXACT):
+            report.failures.append(f"{kind} of {body['model']}: {error}")
+            return "failed"
+        if body["temperature"]:
+            return "drawn otherwise"
+        report.others.append(Other(body, text, kind != "hang up"))
     except (Wrong, httpx.HTTPError) as error:
         report.failures.append(f"{kind} of {body['model']}: {type(error).__name__}: {error}")
         return "failed"
@@ -210,9 +240,9 @@ async def ask(
 
 
 def check(text: str, expected: str) -> None:
-    """Raise Wrong for another answer than was given alone."""
+    """Raise Differs for another answer than was given alone."""
     if text != expected:
-        raise Wrong(f"{text!r} instead of {expected!r}")
+        raise Differs(f"{text!r} instead of {expected!r}")
 
 
 async def whole(client: httpx.AsyncClient, body: dict[str, Any]) -> str:
@@ -272,6 +302,20 @@ async def load(
         return report
 
 
+def judge(report: Report, models: Mapping[str, Model]) -> None:
+    """Measure the noise of batching, and count as failed what parts from the answer alone at no tie."""
+    for name in dict.fromkeys(other.body["model"] for other in report.others):
+        others = [other for other in report.others if other.body["model"] == name]
+        with LlamaModel(models[name].path, models[name].context, usable_cpus(), STREAMS) as model:
+            asked = {str(other.body["messages"]): other.body for other in others}
+            answers = {key: noise.alone(model, body["messages"], body["max_tokens"]) for key, body in asked.items()}
+            least = report.noise[name] = max(noise.measure(model, [one] * STREAMS) for one in answers.values())
+        for other in others:
+            alone = answers[str(other.body["messages"])]
+            if not alone.ties(other.text, least, other.whole):
+                report.failures.append(f"{name}: {other.text!r} instead of {alone.texts[-1:]}, where nothing ties")
+
+
 @contextmanager
 def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
     """The server's URL and process; two models stay loaded, and memory for conversations is soon used up."""
@@ -310,6 +354,8 @@ def figures(report: Report, clients: int, minutes: float) -> dict[str, Any]:
         "minutes": minutes,
         "outcomes": dict(report.outcomes),
         "failures": report.failures,
+        "parted_at_a_tie": len(report.others),
+        "noise": report.noise,
         "seconds_to_first_words": dict(zip(("median", "p95"), report.waited, strict=True)),
         "growth": report.growth,
         "samples": [asdict(sample) for sample in report.samples[:: int(30 / SAMPLE_SECONDS)]],
@@ -323,7 +369,8 @@ def table(report: Report, clients: int, minutes: float) -> str:
     rows = [
         ("answers read as a stream, as a whole, hung up", ", ".join(str(outcomes[kind]) for kind in KINDS)),
         ("turned away by the full queue", outcomes["full"]),
-        ("failed, or other than alone", len(report.failures)),
+        ("other than alone: from a tie on, drawn otherwise", f"{len(report.others)}, {outcomes['drawn otherwise']}"),
+        ("failed, or other than alone for no reason", len(report.failures)),
         ("seconds to the first words: median, 95 of 100", ", ".join(waited)),
         ("memory after the warm-up and at the end, MB", ", ".join(f"{size / 1e6:.1f}" for size in report.memory)),
         ("growth", f"{report.growth:+.2%}"),
@@ -352,6 +399,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, served(given.models, Path(folder, "log.txt")) as (url, server):
         questions = starter_questions(QUESTIONS)
         report = asyncio.run(load(url, server, questions, LONG, given.clients, 60 * given.minutes))
+    judge(report, find_models(given.models))
     print(text := table(report, given.clients, given.minutes))
     for failure in report.failures[:SHOWN]:
         print(failure)

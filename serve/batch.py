@@ -12,9 +12,10 @@ new, and so does whoever begins as a known conversation does, with the same syst
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from mmap import mmap
 
 from serve.answer import Turn
-from serve.llama import BATCH, Entry, LlamaModel, State
+from serve.llama import BATCH, Entry, LlamaModel
 
 CHUNK = 64  # tokens of prompts in a step for each that is being read, while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
@@ -36,7 +37,7 @@ class Aside:
     """A conversation's part of the KV cache, copied out of it."""
 
     tokens: list[int]
-    state: State
+    state: mmap
 
 
 class Batch:

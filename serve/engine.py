@@ -28,6 +28,7 @@ from serve.limits import Prompt, Sampling, check_request
 from serve.llama import LlamaModel
 from serve.memory import check_memory
 from serve.models import Model
+from serve.pages import use_huge_pages
 from serve.settings import Settings
 
 SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
@@ -275,7 +276,9 @@ class Engine:
         context, slots = min(settings.context, model.context), settings.slots
         cache = slots * context * model.token_bytes
         check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
-        return Batch(LlamaModel(model.path, context, settings.threads, slots), settings.aside << 20)
+        loaded = LlamaModel(model.path, context, settings.threads, slots)
+        use_huge_pages()
+        return Batch(loaded, settings.aside << 20)
 
 
 def _log(model: str, error: Exception) -> None:

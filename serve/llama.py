@@ -5,8 +5,9 @@ It goes below llama-cpp-python's `Llama`, which keeps one conversation's state a
 
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -17,6 +18,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from serve.errors import EngineError, RequestError, UserError
 from serve.limits import Message, Prompt, Sampling
+from serve.pages import block
 from serve.threads import Threads
 
 BATCH = 256  # tokens decoded at a time at most
@@ -31,9 +33,9 @@ FILE_TYPES = {
     if name.startswith("LLAMA_FTYPE_") and name != "LLAMA_FTYPE_GUESSED"
 }
 
-MAPPED_BYTES = 128 << 10  # glibc's own value at first, which setting it keeps
+# Types with kernels that add up otherwise from four tokens on: an answer in company is not quite the one alone anyway.
+INEXACT = ("Q4_K_S", "Q4_K_M")
 
-_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _errors: list[str] = []  # what llama.cpp has complained of since it was last asked to load something
 
@@ -58,18 +60,6 @@ _load_cpu_variant(llama_cpp.llama_cpp._base_path)
 llama_cpp.llama_backend_init()
 
 
-def _map_large_blocks() -> None:
-    """Keep glibc from taking large blocks, such as conversations put aside, out of its heap.
-
-    It does so once it has freed some. Being of all sizes they leave holes: 25 MB in minutes under load, and growing.
-    """
-    with suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
-
-
-_map_large_blocks()
-
-
 def metadata(path: Path) -> dict[str, str]:
     """What a file says of its model. Raises UserError for one that is no GGUF or ends before its last tensor.
 
@@ -82,6 +72,11 @@ def metadata(path: Path) -> dict[str, str]:
         return dict(_metadata(model))
     finally:
         llama_cpp.llama_model_free(model)
+
+
+def quantization(metadata: Mapping[str, str]) -> str | None:
+    """What the weights are quantized to, such as Q4_K_M, by a file's metadata; None where it does not say."""
+    return FILE_TYPES.get(metadata.get("general.file_type", ""))
 
 
 def _metadata(model: "llama_cpp.llama_model_p") -> Iterator[tuple[str, str]]:
@@ -119,7 +114,15 @@ def without_oldest(messages: Sequence[Message]) -> list[Message]:
     return [*messages[: questions[0]], *messages[questions[1] :]]
 
 
-State = ctypes.Array[ctypes.c_uint8]
+def _model_params() -> llama_cpp.llama_model_params:
+    params = llama_cpp.llama_model_default_params()
+    # Weights rearranged for the processor would stay in memory a second time, as the file has them.
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+    return params
+
+
+def _bytes(state: mmap) -> ctypes.Array[ctypes.c_uint8]:
+    return (ctypes.c_uint8 * len(state)).from_buffer(state)
 
 
 class Entry(NamedTuple):
@@ -146,7 +149,7 @@ class LlamaModel:
         Raises UserError for a file that cannot be loaded or has no chat template.
         """
         with ExitStack() as stack:
-            self._model = load(path, llama_cpp.llama_model_default_params())
+            self._model = load(path, _model_params())
             stack.callback(llama_cpp.llama_model_free, self._model)
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
@@ -235,9 +238,13 @@ class LlamaModel:
     def draw(self, sampler: "Sampler", index: int) -> int:
         """The token that follows entry `index` of the batch decoded last."""
         if sampler.chain is None:
-            logits = llama_cpp.llama_get_logits_ith(self._context, index)
-            return int(np.ctypeslib.as_array(logits, (self.vocabulary,)).argmax())
+            return int(self.logits(index).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
+
+    def logits(self, index: int) -> np.ndarray:
+        """Of all tokens that may follow entry `index` of the batch decoded last; until the next one is decoded."""
+        logits = llama_cpp.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(logits, (self.vocabulary,))
 
     def is_end(self, token: int) -> bool:
         """Whether the model ends its turn with this token."""
@@ -247,15 +254,15 @@ class LlamaModel:
         """Drop what a stream of the KV cache holds from position `start` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, stream, start, -1)
 
-    def save(self, stream: int) -> State:
+    def save(self, stream: int) -> mmap:
         """A copy of what a stream holds."""
-        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(self._context, stream))()
-        llama_cpp.llama_state_seq_get_data(self._context, state, len(state), stream)
+        state = block(llama_cpp.llama_state_seq_get_size(self._context, stream))
+        llama_cpp.llama_state_seq_get_data(self._context, _bytes(state), len(state), stream)
         return state
 
-    def restore(self, stream: int, state: State) -> None:
+    def restore(self, stream: int, state: mmap) -> None:
         """Let a stream hold what was copied, in the place of what it holds."""
-        if not llama_cpp.llama_state_seq_set_data(self._context, state, len(state), stream):
+        if not llama_cpp.llama_state_seq_set_data(self._context, _bytes(state), len(state), stream):
             raise EngineError("llama.cpp takes no state that it gave")
 
     def piece(self, token: int) -> bytes:
@@ -276,8 +283,9 @@ class LlamaModel:
         params.n_batch = params.n_ubatch = BATCH
         params.n_threads = params.n_threads_batch = threads
         params.n_seq_max = self.streams
-        # Flash attention adds up in another order when an answer is alone: it would come out otherwise than in company.
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        # Flash attention, a tenth faster in prompts, adds up in another order when an answer is alone.
+        if quantization(dict(_metadata(self._model))) not in INEXACT:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.swa_full = True  # else an earlier part of a conversation could not be gone back to
         return params
 

@@ -79,6 +79,6 @@ def _model(file: File) -> Model:
         file.path.stat().st_size,
         context=int(metadata[f"{metadata['general.architecture']}.context_length"]),  # llama.cpp wants it there
         token_bytes=cache_bytes(metadata),
-        quantization=llama.FILE_TYPES.get(metadata.get("general.file_type", "")),
+        quantization=llama.quantization(metadata),
         pinned=file.revision,
     )

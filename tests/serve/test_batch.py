@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from tiny_gguf import write_random
 
+from benchmarks import noise
 from pipeline.gguf.quantize import quantize
 from serve.answer import Piece, StopTexts, Turn
 from serve.batch import CHUNK, FEWEST, Batch, common, next_piece
@@ -84,27 +85,54 @@ def test_answers_that_end_in_the_same_step_each_end_once(kinds: dict[str, Path])
     assert [[piece.finish for piece in one.pieces if piece.finish] for one in asked] == [["length"]] * 4
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "Q4_K_M"])
-def test_answers_in_company_are_those_given_alone(kinds: dict[str, Path], kind: str) -> None:
-    rng = random.Random(4)  # Q4_K_M adds up otherwise from four rows on: of random weights, one answer in 50 differs
-    questions = [ask(words(rng, rng.choice([1, 5, 30, 60]))) for _ in range(12)]
-    lengths = [rng.choice([3, 10, 30]) for _ in questions]  # so that they end, and leave gaps, in any order
+def questions() -> tuple[list[list[Message]], list[int]]:
+    """Some, and how long their answers are: so that these end, and leave gaps, in any order."""
+    rng = random.Random(4)
+    asked = [ask(words(rng, rng.choice([1, 5, 30, 60]))) for _ in range(12)]
+    return asked, [rng.choice([3, 10, 30]) for _ in asked]
+
+
+def together(batch: Batch) -> list[Asked]:
+    """All questions at once, as far as there are streams."""
+    asked = [Asked(batch, question, length) for question, length in zip(*questions(), strict=True)]
+    waiting = list(asked)
+    while waiting or batch.active:
+        while waiting and batch.begin(waiting[0].turn):
+            del waiting[0]
+        assert [s.id for s in batch.active] == [batch.active[0].id + i for i in range(len(batch.active))]
+        batch.step()
+    return asked
+
+
+def test_answers_in_company_are_those_given_alone(kinds: dict[str, Path]) -> None:
     alone = []
-    for question, length in zip(questions, lengths, strict=True):
-        with batch(kinds[kind], streams=1, aside=0) as fresh:
+    for question, length in zip(*questions(), strict=True):
+        with batch(kinds["Q8_0"], streams=1, aside=0) as fresh:
             alone.append(run(fresh, Asked(fresh, question, length)).drawn)
-    with batch(kinds[kind]) as together:
-        asked = [Asked(together, question, length) for question, length in zip(questions, lengths, strict=True)]
-        waiting = list(asked)
-        while waiting or together.active:
-            while waiting and together.begin(waiting[0].turn):
-                del waiting[0]
-            assert [s.id for s in together.active] == [together.active[0].id + i for i in range(len(together.active))]
-            together.step()
-    assert [turn.drawn for turn in asked] == alone
+    with batch(kinds["Q8_0"]) as at_once:
+        assert [asked.drawn for asked in together(at_once)] == alone
 
 
-@pytest.mark.parametrize("kind", ["F32", "Q8_0", "Q4_K_M"])
+def test_batching_is_no_noise_where_kernels_add_up_in_one_order(kinds: dict[str, Path]) -> None:
+    with LlamaModel(kinds["Q8_0"], CONTEXT, 2, 4) as model:
+        alone = [noise.alone(model, question, length) for question, length in zip(*questions(), strict=True)]
+        assert noise.measure(model, alone[:4]) == 0
+    with batch(kinds["Q8_0"], streams=1, aside=0) as fresh:
+        assert run(fresh, Asked(fresh, questions()[0][0], len(alone[0].tokens))).drawn == alone[0].tokens
+
+
+def test_where_kernels_add_up_otherwise_answers_part_at_ties_alone(kinds: dict[str, Path]) -> None:
+    with LlamaModel(kinds["Q4_K_M"], CONTEXT, 2, 4) as model:
+        alone = [noise.alone(model, question, length) for question, length in zip(*questions(), strict=True)]
+        least = max(noise.measure(model, alone[start : start + 4]) for start in range(0, len(alone), 4))
+    with batch(kinds["Q4_K_M"]) as at_once:
+        asked = together(at_once)
+    for one, other in zip(alone, asked, strict=True):
+        parted = [i for i, pair in enumerate(zip(one.tokens, other.drawn, strict=False)) if pair[0] != pair[1]]
+        assert all(one.margin(index) < least for index in parted[:1])
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
 def test_a_conversation_goes_on_from_what_is_known_of_it(kinds: dict[str, Path], kind: str) -> None:
     with batch(kinds[kind], streams=2) as known:
         users = [ask(f"I am number {i}, and this is what I have to say.") for i in range(4)]  # more than streams
