@@ -1,8 +1,9 @@
 """The table of benchmarks/serve.py, from what was measured.
 
-A figure is the median of all its samples, over repeats and rounds. The ratio is ours to the peer that the goal names. A
-prompt's length is in tokens, by what the peers themselves tell of it. Where other processes take CPU time, ours gives
-way with fewer threads (serve/threads.py) and the peers do not: that alone is an advantage. What the figures are:
+A figure is the median of all its samples, over repeats and rounds. The ratio is ours to the peer that the goal names: the
+median of what it is for each question in each round, since a machine's speed changes from one round to the next. A
+prompt's length is in tokens, by what the peers themselves tell of it. Where other processes take CPU time, ours gives way
+with fewer threads (serve/threads.py) and the peers do not: that alone is an advantage. What the figures are:
 
 - first token: seconds from the question to the first text of its answer, as the client sees it.
 - decode: tokens a second after the first one, one user, a short prompt; llama-bench's is its `tg`, without sampling.
@@ -80,15 +81,24 @@ def verdict(scenario: str, figure: str, peers: dict[str, Any]) -> dict[str, Any]
         return {"goal": goal and str(goal), "ratio": None, "met": None}
     if goal.peer is None:
         return {"goal": str(goal), "ratio": None, "met": goal.met(ours)}
-    peer = value(peers.get(goal.peer), figure)
-    ratio = ours / peer if peer else None
-    return {"goal": str(goal), "ratio": ratio, "met": None if ratio is None else goal.met(ratio)}
+    found = ratio(peers.get(OURS), peers.get(goal.peer), figure)
+    return {"goal": str(goal), "ratio": found, "met": None if found is None else goal.met(found)}
+
+
+def ratio(ours: dict[str, Any] | None, peer: dict[str, Any] | None, figure: str) -> float | None:
+    """Ours to a peer's of a figure: the median over their samples, one by one; None where there are none."""
+    pairs = zip(samples(ours, figure), samples(peer, figure), strict=False)
+    return median(found) if (found := [own / other for own, other in pairs]) else None
 
 
 def value(run: dict[str, Any] | None, figure: str) -> float | None:
     """The median of a figure's samples; None where there are none."""
-    samples = (run or {}).get("figures", {}).get(figure, {}).get("samples")
-    return median(samples) if samples else None
+    return median(found) if (found := samples(run, figure)) else None
+
+
+def samples(run: dict[str, Any] | None, figure: str) -> list[float]:
+    """All that was measured of a figure, in the order of rounds and questions."""
+    return (run or {}).get("figures", {}).get(figure, {}).get("samples", [])
 
 
 def table(report: dict[str, Any]) -> str:

@@ -268,13 +268,15 @@ def test_another_machine_or_size_begins_anew_but_a_longer_load_only_itself(bench
 @pytest.mark.parametrize(
     ("scenario", "figure", "ours", "peer", "ratio", "met"),
     [
-        ("one-user", "decode, tokens/s", [9.6, 9.7, 20.0], [10.0], 0.97, True),
+        ("one-user", "decode, tokens/s", [9.6, 9.7, 20.0], [10.0, 10.0, 10.0], 0.97, True),
         ("one-user", "decode, tokens/s", [9.6], [10.0], 0.96, False),
         ("one-user", "first token, s", [1.1], [1.0], 1.1, True),
         ("one-user", "first token, s", [1.2], [1.0], 1.2, False),
         ("later-turns", "four in turn, turn 2: first token, s", [1.2], [1.0], 1.2, False),
         ("four-users", "all together, tokens/s", [10.0], [10.0], 1.0, True),
         ("four-users", "slowest first token, s", [10.1], [10.0], 1.01, False),
+        ("four-users", "slowest first token, s", [5.0, 9.0, 20.0], [10.0, 10.0, 10.0], 0.9, True),
+        ("four-users", "slowest first token, s", [20.0, 9.0, 11.0], [20.0, 10.0, 10.0], 1.0, True),  # medians: 1.1
     ],
 )
 def test_a_goal_is_a_ratio_to_a_peer(
@@ -319,7 +321,7 @@ def test_the_table_has_every_figure_and_failure(bench: serve.Bench, keep: Callab
     decode = rows["| one-user", "decode, tokens/s"]
     assert decode == (
         "| one-user | decode, tokens/s | 12.5 | 12.5 | not yet | failed | not yet | not yet"
-        " | ≥ 0.97 x llama-bench | 1.000 | yes |"
+        " | ≥ 0.97 x llama-bench | 0.960 | **no** |"
     )
     known = rows["| one-user", "first token, s (143 tokens of prompt)"]
     assert "| 0.5 | - | not yet | failed |" in known
@@ -328,7 +330,7 @@ def test_the_table_has_every_figure_and_failure(bench: serve.Bench, keep: Callab
     assert "- failed: xllamacpp, one-user: the server ended with status -4" in text
     assert "Built for AVX2: llama-bench, ours." in text
     assert "Other processes took 10% of the CPUs" in text
-    assert report["verdicts"]["one-user"]["decode, tokens/s"]["met"] is True
+    assert report["verdicts"]["one-user"]["decode, tokens/s"]["met"] is False
 
 
 # all of it, on a tiny model

@@ -67,3 +67,8 @@ def test_a_template_that_refuses_a_conversation_is_the_users_to_hear(tmp_path: P
         pytest.raises(RequestError, match="refuses this conversation: no system prompt"),
     ):
         model.prompt([{"role": "user", "content": "hi"}])
+
+
+def test_weights_are_in_memory_once(folder: Path, model: LlamaModel) -> None:
+    assert model.vocabulary  # it is loaded
+    assert str(folder) not in Path("/proc/self/maps").read_text(encoding="utf-8")
