@@ -1,9 +1,9 @@
 """The table of benchmarks/serve.py, from what was measured.
 
-A figure is the median of all its samples, over repeats and rounds. The ratio is ours to the peer that the goal names: the
-median of what it is for each question in each round, since a machine's speed changes from one round to the next. A
-prompt's length is in tokens, by what the peers themselves tell of it. Where other processes take CPU time, ours gives way
-with fewer threads (serve/threads.py) and the peers do not: that alone is an advantage. What the figures are:
+A figure is the median of all its samples, over repeats and rounds. The ratio is ours to the peer that the goal names:
+the median of what it is for each question in each round, since a machine's speed changes from one round to the next. A
+prompt's length is in tokens, by what the peers themselves tell of it. Where other processes take CPU time, ours gives
+way with fewer threads (serve/threads.py) and the peers do not: that alone is an advantage. What the figures are:
 
 - first token: seconds from the question to the first text of its answer, as the client sees it.
 - decode: tokens a second after the first one, one user, a short prompt; llama-bench's is its `tg`, without sampling.
