@@ -1,4 +1,4 @@
-"""One GGUF model in llama.cpp: load, render a conversation, decode, draw tokens. Not for two threads at once.
+"""One GGUF model in llama.cpp: load, decode, draw tokens. Not for two threads at once.
 
 It goes below llama-cpp-python's `Llama`, which keeps one conversation's state and hides the steps between tokens.
 """
@@ -11,19 +11,17 @@ from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple, Self
 
-import jinja2
 import llama_cpp
 import numpy as np
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from serve.errors import EngineError, RequestError, UserError
-from serve.limits import Message, Prompt, Sampling
+from serve.errors import EngineError, UserError
+from serve.limits import Prompt, Sampling
 from serve.pages import block
+from serve.prompts import Prompts
 from serve.threads import Threads
 
 BATCH = 256  # tokens decoded at a time at most
 TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 0
-ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 PENALTY_WINDOW = 256  # tokens back that frequency and presence are counted over
 RANDOM_SEED = llama_cpp.LLAMA_DEFAULT_SEED  # llama.cpp's word for "draw a seed"
 # What a GGUF's general.file_type stands for, as "15" for Q4_K_M.
@@ -106,14 +104,6 @@ def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_m
     return model
 
 
-def without_oldest(messages: Sequence[Message]) -> list[Message]:
-    """Less the oldest question and its answer; empty where the last question stands alone."""
-    questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
-    if len(questions) < 2:
-        return []
-    return [*messages[: questions[0]], *messages[questions[1] :]]
-
-
 def _model_params() -> llama_cpp.llama_model_params:
     params = llama_cpp.llama_model_default_params()
     # Weights rearranged for the processor would stay in memory a second time, as the file has them.
@@ -154,7 +144,7 @@ class LlamaModel:
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.streams = streams
-            self._formatter = self._chat_template(path)
+            self._prompts = Prompts(self._model, path, self.context)
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
                 raise UserError(
@@ -188,39 +178,8 @@ class LlamaModel:
         self._resources.close()
 
     def prompt(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
-        """The conversation as token ids, ready for the assistant's answer.
-
-        No BOS is added: the chat template writes the one that it wants, as it did in training. A text to go on with
-        gets the one that the model wants.
-
-        Args:
-            messages: the conversation, or a text.
-            drop_oldest: leave out its oldest turns where it is too long, though not the system prompt.
-
-        Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
-        """
-        if isinstance(messages, str):
-            return self._checked(self._tokenize(messages.encode(errors="replace"), add_special=True))
-        tokens = self._render(messages)
-        while drop_oldest and len(tokens) >= self.context * ROOM_KEPT and len(shorter := without_oldest(messages)):
-            messages = shorter
-            tokens = self._render(messages)
-        return self._checked(tokens)
-
-    def _checked(self, tokens: list[int]) -> list[int]:
-        if len(tokens) >= self.context:
-            raise RequestError(
-                f"The conversation takes {len(tokens)} tokens, and the model's context holds {self.context} with the"
-                " answer: shorten it or start anew."
-            )
-        return tokens
-
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        try:
-            text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
-        except (ValueError, jinja2.TemplateError) as error:
-            raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
-        return self._tokenize(text.encode(errors="replace"))
+        """A conversation, or a text to go on with, as token ids (see Prompts.read). Raises RequestError."""
+        return self._prompts.read(messages, drop_oldest)
 
     def decode(self, entries: Sequence[Entry]) -> None:
         """Put up to BATCH tokens through the model, each after those that its stream of the KV cache holds."""
@@ -271,12 +230,6 @@ class LlamaModel:
         length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return buffer.raw[:length] if length > 0 else b""
 
-    def _tokenize(self, text: bytes, add_special: bool = False) -> list[int]:
-        room = len(text) + 2  # no token is shorter than a byte; BOS and EOS where they are added
-        tokens = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocab, text, len(text), tokens, room, add_special, True)
-        return tokens[:count]
-
     def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = self.streams * self.context
@@ -288,23 +241,6 @@ class LlamaModel:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.swa_full = True  # else an earlier part of a conversation could not be gone back to
         return params
-
-    def _chat_template(self, path: Path) -> Jinja2ChatFormatter:
-        """The GGUF's chat template; the formatter passes over the `{% generation %}` marks that training needs."""
-        template = llama_cpp.llama_model_chat_template(self._model, None)
-        if template is None:
-            raise UserError(f"{path} has no chat template, so it cannot chat: export it with one or remove it")
-        try:
-            return Jinja2ChatFormatter(
-                template.decode(),
-                eos_token=self._special(llama_cpp.llama_vocab_eos(self._vocab)),
-                bos_token=self._special(llama_cpp.llama_vocab_bos(self._vocab)),
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"{path} has a broken chat template: {error}") from None
-
-    def _special(self, token: int) -> str:
-        return llama_cpp.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
 
 
 class Sampler:

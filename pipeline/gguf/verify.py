@@ -24,7 +24,8 @@ from pipeline.gguf.texts import AWKWARD, CHATS
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
 from serve.limits import Message
-from serve.llama import LlamaModel, load, metadata
+from serve.llama import load, metadata
+from serve.prompts import Prompts, tokenize
 
 Messages = list[dict[str, str]]
 
@@ -198,20 +199,6 @@ def opened(path: Path) -> Iterator[File]:
         llama_cpp.llama_model_free(model)
 
 
-def tokenize(vocabulary: Any, text: str, add_special: bool = False) -> list[int]:
-    """Token ids by llama.cpp; special tokens in the text are taken as such.
-
-    Args:
-        vocabulary: of a loaded model.
-        text: any.
-        add_special: add what the model wants around a text, such as BOS.
-    """
-    encoded = text.encode()
-    tokens = (llama_cpp.llama_token * (len(encoded) + 2))()  # no token is shorter than a byte, but BOS and EOS
-    count = llama_cpp.llama_tokenize(vocabulary, encoded, len(encoded), tokens, len(tokens), add_special, True)
-    return list(tokens[:count])
-
-
 def _architecture(file: File, original: Original) -> str | None:
     found, kind = file.metadata["general.architecture"], original.config.model_type
     wanted = ARCHITECTURES.get(kind, kind.removesuffix("_text").replace("_", ""))
@@ -278,12 +265,12 @@ def _texts(file: File, original: Original) -> str | None:
 
 
 def _conversations(file: File, original: Original) -> str | None:
-    longest = max((len(ids) for _, ids in original.chats), default=0)
+    context = llama_cpp.llama_model_n_ctx_train(file.model)
     try:
-        with LlamaModel(file.path, longest + 1, threads=1) as model:
-            for number, (chat, ids) in enumerate(original.chats, 1):
-                if len(ids) < model.context and model.prompt(cast(list[Message], chat)) != ids:
-                    return f"the chat reads conversation {number} as other token ids than training did"
+        prompts = Prompts(file.model, file.path, context)
+        for number, (chat, ids) in enumerate(original.chats, 1):
+            if len(ids) < context and prompts.read(cast(list[Message], chat)) != ids:
+                return f"the chat reads conversation {number} as other token ids than training did"
     except (ServeError, RequestError) as error:
         return str(error)
     return None
