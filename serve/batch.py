@@ -4,9 +4,10 @@ Each step decodes one token of every answer under way (Yu et al. 2022, Orca) and
 the prompts still to be read, so that a long prompt holds nobody up (Agrawal et al. 2023, Sarathi).
 
 Each answer has a stream of the KV cache, in which its conversation lies as it would alone: so it is computed in the
-same order, and comes out the same. A conversation stays there when the answer is done. When another one needs the
-stream it is copied aside, and the longest unused is forgotten when memory is short. A later turn reads only what is
-new, and so does whoever begins as a known conversation does, with the same system prompt for instance.
+same order, and comes out the same, but for types that are INEXACT (llama.py). A conversation stays there when the
+answer is done. When another one needs the stream it is copied aside, and the longest unused is forgotten when memory is
+short. A later turn reads only what is new, and so does whoever begins as a known conversation does, with the same
+system prompt for instance.
 """
 
 import time
