@@ -192,7 +192,7 @@ class LlamaModel:
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, entry.stream
         status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
-            raise EngineError(f"llama_decode returned {status}")
+            raise EngineError(f"llama_decode returned {status}: {last_error()}")
 
     def draw(self, sampler: "Sampler", index: int) -> int:
         """The token that follows entry `index` of the batch decoded last."""
@@ -221,6 +221,7 @@ class LlamaModel:
 
     def restore(self, stream: int, state: mmap) -> None:
         """Let a stream hold what was copied, in the place of what it holds."""
+        self.forget(stream)  # by itself llama.cpp keeps what is there when nothing was copied
         if not llama_cpp.llama_state_seq_set_data(self._context, _bytes(state), len(state), stream):
             raise EngineError("llama.cpp takes no state that it gave")
 

@@ -247,6 +247,19 @@ def test_a_cancelled_answer_frees_its_stream_at_the_next_step(kinds: dict[str, P
         assert two.begin(turns[2].turn)
 
 
+def test_an_answer_that_nothing_was_read_for_yet_moves_to_where_another_was(kinds: dict[str, Path]) -> None:
+    with batch(kinds["Q8_0"]) as together:
+        turns = [Asked(together, ask(text), 8) for text in ("a" * 160, "b" * 200, "c")]
+        assert all(together.begin(asked.turn) for asked in turns)
+        together.step()
+        assert [len(stream.tokens) > 0 for stream in together.active] == [True, True, False]
+        turns[1].turn.cancelled.set()
+        while together.active:
+            together.step()
+    with batch(kinds["Q8_0"], streams=1) as fresh:
+        assert turns[2].drawn == run(fresh, Asked(fresh, ask("c"), 8)).drawn
+
+
 @pytest.mark.parametrize(
     ("stops", "pieces", "shown", "rest"),
     [
