@@ -228,7 +228,7 @@ async def ask(
         return "full"
     except Differs as error:
         if not body["model"].endswith(INEXACT):
-            report.failures.append(f"{kind} of {body['model']}: {error}")
+            report.failures.append(f"{kind} of {body['model']} at temperature {body['temperature']}: {error}")
             return "failed"
         if body["temperature"]:
             return "drawn otherwise"
