@@ -73,10 +73,24 @@ class Batch:
         for stream in reversed(self.active):
             if stream.turn and stream.turn.cancelled.is_set():
                 self._release(stream)
+        turns = [(stream, stream.turn) for stream in self.active if stream.turn]
+        answering = [(stream, turn, [turn.token]) for stream, turn in turns if turn.token is not None]
+        reading = sorted((pair for pair in turns if pair[1].token is None), key=lambda pair: pair[1].began)
+        self._decode(answering)
+        room = min(CHUNK * len(reading), BATCH) if answering else BATCH
+        for stream, turn in reading:
+            if piece := next_piece(turn.prompt[len(stream.tokens) :], room):
+                room -= len(piece)
+                self._decode([(stream, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
+        for stream in reversed(self.active):  # the last first: into the place of another the last one moves
+            if stream.turn and stream.turn.finished:
+                self._release(stream)
+
+    def _decode(self, parts: Sequence[tuple[Stream, Turn, Sequence[int]]]) -> None:
+        """Add tokens to streams; whoever's prompt ends with them, or has ended, is handed the next token."""
         entries: list[Entry] = []
         drawn: list[tuple[int, Turn]] = []  # after which entry, for whom
-
-        def put(stream: Stream, turn: Turn, tokens: Sequence[int]) -> None:
+        for stream, turn, tokens in parts:
             start = len(stream.tokens)
             stream.tokens.extend(tokens)
             ends = len(stream.tokens) >= len(turn.prompt)
@@ -84,25 +98,10 @@ class Batch:
             entries.extend(Entry(t, start + i, stream.id, ends and i == last) for i, t in enumerate(tokens))
             if ends:
                 drawn.append((len(entries) - 1, turn))
-
-        turns = [(stream, stream.turn) for stream in self.active if stream.turn]
-        for stream, turn in turns:
-            if turn.token is not None:
-                put(stream, turn, [turn.token])
-        reading = sorted((pair for pair in turns if pair[1].token is None), key=lambda pair: pair[1].began)
-        room = min(CHUNK * len(reading), BATCH) - len(entries) if entries else BATCH
-        for stream, turn in reading:
-            if piece := next_piece(turn.prompt[len(stream.tokens) :], room):
-                room -= len(piece)
-                put(stream, turn, piece)
-        if not entries:
-            return
-        self.model.decode(entries)
+        if entries:
+            self.model.decode(entries)
         for index, turn in drawn:
             turn.take(self.model.draw(turn.sampler, index), self.model)
-        for stream in reversed(self.active):  # the last first: into the place of another the last one moves
-            if stream.turn and stream.turn.finished:
-                self._release(stream)
 
     def run(self, turn: Turn) -> None:
         """Give one answer, where no other is under way."""
