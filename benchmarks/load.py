@@ -318,11 +318,11 @@ def judge(report: Report, models: Mapping[str, Model]) -> None:
 
 @contextmanager
 def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The server's URL and process; two models stay loaded, and memory for conversations is soon used up."""
+    """The server's URL and process; models stay loaded, and memory for conversations is soon used up."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    given = {"PORT": str(port), "MODELS": models, "LOADED": "2", "RATE": "0", "ASIDE": "32"}
+    given = {"PORT": str(port), "MODELS": models, "LOADED": "8", "RATE": "0", "ASIDE": "32"}
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
     variables |= {f"SERVE_{name}": value for name, value in given.items()}
     with log.open("w") as output:

@@ -13,10 +13,9 @@ system prompt for instance.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from mmap import mmap
 
 from serve.answer import Turn
-from serve.llama import BATCH, Entry, LlamaModel
+from serve.llama import BATCH, Entry, LlamaModel, State
 
 CHUNK = 64  # tokens of prompts in a step for each that is being read, while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
@@ -38,7 +37,7 @@ class Aside:
     """A conversation's part of the KV cache, copied out of it."""
 
     tokens: list[int]
-    state: mmap
+    state: State
 
 
 class Batch:

@@ -6,8 +6,7 @@ It goes below llama-cpp-python's `Llama`, which keeps one conversation's state a
 import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from mmap import mmap
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,7 +15,6 @@ import numpy as np
 
 from serve.errors import EngineError, UserError
 from serve.limits import Prompt, Sampling
-from serve.pages import block
 from serve.prompts import Prompts
 from serve.threads import Threads
 
@@ -34,6 +32,9 @@ FILE_TYPES = {
 # Types with kernels that add up otherwise from four tokens on: an answer in company is not quite the one alone anyway.
 INEXACT = ("Q4_K_S", "Q4_K_M")
 
+MAPPED_BYTES = 128 << 10  # glibc's own value at first, which setting it keeps
+
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _errors: list[str] = []  # what llama.cpp has complained of since it was last asked to load something
 
@@ -56,6 +57,18 @@ def _load_cpu_variant(folder: Path) -> None:
 llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
 _load_cpu_variant(llama_cpp.llama_cpp._base_path)
 llama_cpp.llama_backend_init()
+
+
+def _map_large_blocks() -> None:
+    """Keep glibc from taking large blocks, such as conversations put aside and models, out of its heap.
+
+    It does so once it has freed some. Being of all sizes they leave holes: 25 MB in minutes under load, and growing.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
+
+
+_map_large_blocks()
 
 
 def metadata(path: Path) -> dict[str, str]:
@@ -111,8 +124,7 @@ def _model_params() -> llama_cpp.llama_model_params:
     return params
 
 
-def _bytes(state: mmap) -> ctypes.Array[ctypes.c_uint8]:
-    return (ctypes.c_uint8 * len(state)).from_buffer(state)
+State = ctypes.Array[ctypes.c_uint8]
 
 
 class Entry(NamedTuple):
@@ -213,16 +225,16 @@ class LlamaModel:
         """Drop what a stream of the KV cache holds from position `start` on."""
         llama_cpp.llama_memory_seq_rm(self._memory, stream, start, -1)
 
-    def save(self, stream: int) -> mmap:
+    def save(self, stream: int) -> State:
         """A copy of what a stream holds."""
-        state = block(llama_cpp.llama_state_seq_get_size(self._context, stream))
-        llama_cpp.llama_state_seq_get_data(self._context, _bytes(state), len(state), stream)
+        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(self._context, stream))()
+        llama_cpp.llama_state_seq_get_data(self._context, state, len(state), stream)
         return state
 
-    def restore(self, stream: int, state: mmap) -> None:
+    def restore(self, stream: int, state: State) -> None:
         """Let a stream hold what was copied, in the place of what it holds."""
         self.forget(stream)  # by itself llama.cpp keeps what is there when nothing was copied
-        if not llama_cpp.llama_state_seq_set_data(self._context, _bytes(state), len(state), stream):
+        if not llama_cpp.llama_state_seq_set_data(self._context, state, len(state), stream):
             raise EngineError("llama.cpp takes no state that it gave")
 
     def piece(self, token: int) -> bytes:

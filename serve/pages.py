@@ -50,12 +50,3 @@ def _written(libc: ctypes.CDLL, start: int, length: int) -> Iterator[tuple[int, 
     written = np.concatenate(([0], (pages & 1).all(axis=1), [0]))
     edges = np.flatnonzero(np.diff(written)).reshape(-1, 2)
     yield from ((first + int(begin) * HUGE, int(end - begin) * HUGE) for begin, end in edges)
-
-
-def block(size: int) -> mmap.mmap:
-    """Zeroed memory of its own, given back when it is forgotten; in huge pages where it is large."""
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if size >= LEAST:
-        with suppress(AttributeError, OSError):  # no such pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory

@@ -9,14 +9,17 @@ from servers import started_server
 from tiny_gguf import write_random
 
 from benchmarks.load import Report, Sample, Wrong, check, load
+from pipeline.gguf.quantize import quantize
 
 QUESTIONS = [f"What is {number} times {number + 1}?" for number in range(12)]
 
 
 def test_many_clients_get_what_each_gets_alone_or_are_told_that_the_queue_is_full(tmp_path: Path) -> None:
-    for seed, name in enumerate(("one", "two")):
-        write_random(tmp_path / f"{name}.gguf", seed)
-    limits = {"models": tmp_path, "loaded": 2, "rate": 0, "queue": 8, "aside": 1}
+    models = tmp_path / "models"  # one more than stay loaded, so that they come and go
+    models.mkdir()
+    for seed, name in enumerate(("one", "two", "three")):
+        quantize(write_random(tmp_path / "F32.gguf", seed, width=256), models / f"{name}.gguf", "Q8_0")
+    limits = {"models": models, "loaded": 2, "rate": 0, "queue": 8, "aside": 1}
     with started_server(tmp_path / "log.txt", until="/readyz", **limits) as (url, server):
         report = asyncio.run(load(url, psutil.Process(server.pid), QUESTIONS, 150, clients=24, seconds=15))
     assert report.failures == []
