@@ -19,16 +19,17 @@ _MADV_COLLAPSE = 25  # of Linux 6.1; older ones come round to it by themselves, 
 
 
 def use_huge_pages() -> None:
-    """Ask the kernel to put the large blocks of this process into huge pages.
+    """Ask the kernel to put what is written of this process's large blocks into huge pages.
 
-    What has not been written yet takes no memory still, and huge pages later. Does nothing where there are none.
+    Only where all of a huge page is written, so that it takes no more memory. Does nothing where there are none.
     """
     with suppress(AttributeError, OSError):  # another system
         libc = ctypes.CDLL(None)
         for start, length in blocks(Path("/proc/self/maps").read_text()):
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
             for first, size in _written(libc, start, length):
-                libc.madvise(ctypes.c_void_p(first), ctypes.c_size_t(size), _MADV_COLLAPSE)
+                piece = ctypes.c_void_p(first), ctypes.c_size_t(size)
+                if libc.madvise(*piece, _MADV_COLLAPSE):
+                    libc.madvise(*piece, mmap.MADV_HUGEPAGE)
 
 
 def blocks(maps: str) -> Iterator[tuple[int, int]]:
