@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from serve.answer import Turn
 from serve.llama import BATCH, Entry, LlamaModel, State
 
-CHUNK = 64  # tokens of prompts in a step for each that is being read, while answers wait for their next token
+CHUNK = 128  # tokens of prompts in a step, of all together, while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
 FEWEST = 2
 
@@ -76,7 +76,7 @@ class Batch:
         answering = [(stream, turn, [turn.token]) for stream, turn in turns if turn.token is not None]
         reading = sorted((pair for pair in turns if pair[1].token is None), key=lambda pair: pair[1].began)
         self._decode(answering)
-        room = min(CHUNK * len(reading), BATCH) if answering else BATCH
+        room = CHUNK if answering else BATCH
         for stream, turn in reading:
             if piece := next_piece(turn.prompt[len(stream.tokens) :], room):
                 room -= len(piece)
