@@ -222,8 +222,9 @@ async def ask(
                     report.first.append(time.monotonic() - began)
                 text += piece
                 if patience and len(text) >= patience:
+                    expected = expected[: len(text)]
                     break
-            check(text, expected[: len(text)] if patience else expected)
+            check(text, expected)
     except Full:
         return "full"
     except Differs as error:

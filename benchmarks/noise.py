@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from serve.batch import next_piece
 from serve.limits import Message
 from serve.llama import BATCH, Entry, LlamaModel
 
@@ -87,8 +88,9 @@ def measure(model: LlamaModel, answers: Sequence[Alone]) -> float:
 def read(model: LlamaModel, stream: int, prompt: Sequence[int], size: int) -> int:
     """Decode a prompt into an empty stream, `size` tokens at a time; returns which entry was the last."""
     model.forget(stream)
-    for start in range(0, len(prompt), size):
-        piece = prompt[start : start + size]
+    start = 0
+    while piece := next_piece(prompt[start:], size):
         last = len(prompt) - 1 - start
         model.decode([Entry(token, start + i, stream, i == last) for i, token in enumerate(piece)])
-    return len(piece) - 1
+        start += len(piece)
+    return last

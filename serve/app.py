@@ -59,6 +59,7 @@ def add_page(
     page = FastAPI(openapi_url=None)
 
     @page.post("/gradio_api/upload")
+    @page.post("/gradio_api/process_recording")
     async def refuse_upload() -> None:
         raise HTTPException(403, "This server takes no files.")
 

@@ -5,9 +5,9 @@ the prompts still to be read, so that a long prompt holds nobody up (Agrawal et 
 
 Each answer has a stream of the KV cache, in which its conversation lies as it would alone: so it is computed in the
 same order, and comes out the same, but for types that are INEXACT (llama.py). A conversation stays there when the
-answer is done. When another one needs the stream it is copied aside, and the longest unused is forgotten when memory is
-short. A later turn reads only what is new, and so does whoever begins as a known conversation does, with the same
-system prompt for instance.
+answer is done; read anew, it would add up otherwise, since an answer's tokens are computed one by one. When another one
+needs the stream it is copied aside, and the longest unused is forgotten when memory is short. A later turn reads only
+what is new, and so does whoever begins as a known conversation does, with the same system prompt for instance.
 """
 
 import time

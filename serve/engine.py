@@ -167,7 +167,7 @@ class Engine:
         if self._draining.is_set():
             raise Stopping()
         with self._lock:
-            waiting = self._open - self._settings.slots
+            waiting = self._open - max(self._settings.slots, self.load().answering)
             if waiting >= self._settings.queue:
                 raise Busy(waiting, self._seconds * (waiting + 1) / self._settings.slots)
             self._open += 1
@@ -198,13 +198,14 @@ class Engine:
         return not self._closing.is_set()
 
     def _admit(self) -> None:
-        """Begin what waits, in order, as far as there is room."""
+        """Begin what waits, in order, as far as there is room; whoever has left makes room in the queue."""
+        for left in [turn for turn in self._waiting if turn.cancelled.is_set()]:
+            self._waiting.remove(left)
+            self._end(left)
         while self._waiting:
             turn = self._waiting[0]
             try:
-                if turn.cancelled.is_set():
-                    self._end(turn)
-                elif not self._begin(turn):
+                if not self._begin(turn):
                     return
             except RequestError as error:
                 self._end(turn, error)
@@ -233,7 +234,8 @@ class Engine:
             name = next(name for name, loaded in self._loaded.items() if loaded is batch)
             del self._loaded[name]  # with whatever state it is in
             _log(name, error)
-            for turn in batch.close():
+            batch.close()
+            for turn in before:
                 self._end(turn, error)
             return
         active = [stream.turn for stream in batch.active]
@@ -275,10 +277,10 @@ class Engine:
         settings = self._settings
         context, slots = min(settings.context, model.context), settings.slots
         cache = slots * context * model.token_bytes
-        check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
+        left = check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
         loaded = LlamaModel(model.path, context, settings.threads, slots)
         use_huge_pages()
-        return Batch(loaded, settings.aside << 20)
+        return Batch(loaded, min(settings.aside << 20, left))
 
 
 def _log(model: str, error: Exception) -> None:

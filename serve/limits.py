@@ -65,13 +65,13 @@ def _check_number(name: str, value: Any, low: float, high: float, whole: bool = 
     number = isinstance(value, int if whole else Real) and not isinstance(value, bool)
     if not number or not low <= value <= high:  # NaN fails the comparison too
         kind = "a whole number" if whole else "a number"
-        raise RequestError(f"{name} must be {kind} from {low:g} to {high:g}, not {str(value)[:100]}.")
+        raise RequestError(f"{name} must be {kind} from {low:g} to {high:g}, not {value!r:.100}.")
 
 
 def _check_message(message: Message, settings: Settings) -> None:
     role, content = message["role"], message["content"]
     if role not in ("system", "user", "assistant"):
-        raise RequestError(f"A message's role must be system, user or assistant, not {str(role)[:100]}.")
+        raise RequestError(f"A message's role must be system, user or assistant, not {str(role)[:100]!r}.")
     if not isinstance(content, str):
         raise RequestError("A message must be text.")
     # An answer that the server gave must be taken back as history; few texts have 16 characters a token.

@@ -1,6 +1,7 @@
 """Whether a model fits into memory: better said before it is loaded than by the kernel's killing the server."""
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,8 +29,8 @@ def cache_bytes(metadata: Mapping[str, str]) -> int:
     return total * sum(sizes) * HALF
 
 
-def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Path("/")) -> None:
-    """Raise UserError for a model of so many bytes of weights and KV cache that the memory does not hold.
+def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Path("/")) -> int:
+    """Bytes of memory that a model leaves free. Raises UserError for one that does not fit.
 
     Args:
         name: of the model.
@@ -45,6 +46,7 @@ def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Pat
             f"{name} takes {_gb(needed)} of memory ({_gb(weights)} of weights, {_gb(cache)} for {how}) and {_gb(free)}"
             " are free: lower SERVE_SLOTS or SERVE_CONTEXT, or take a smaller model"
         )
+    return sys.maxsize if free is None else free - needed
 
 
 def free_bytes(root: Path = Path("/")) -> int | None:

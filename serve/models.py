@@ -1,6 +1,7 @@
 """Which models there are: the GGUF files of the sources that SERVE_MODELS lists (see sources.py)."""
 
 import hashlib
+import os
 import struct
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ class Model:
     name: str  # see sources.py: short, unique and stable
     path: Path
     size: int  # bytes
+    modified: int  # nanoseconds since 1970
     context: int  # tokens that it was trained for
     token_bytes: int  # that a token takes in the KV cache
     quantization: str | None = None  # as Q4_K_M; None where the file does not say
@@ -34,11 +36,20 @@ class Model:
 
     @cached_property
     def revision(self) -> str | None:
-        """Which one of its name it is: what it came by, else its digest, whose reading takes a second for 1 to 2 GB."""
+        """Which one of its name it is: what it came by, else its digest, whose reading takes a second for 1 to 2 GB.
+
+        None where another file has taken its place, or none: then nothing can tell any more.
+        """
         if self.pinned:
             return self.pinned
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+        try:
+            with self.path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+                    return None
+                return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+        except OSError:
+            return None
 
 
 def find_models(sources: str | Path) -> dict[str, Model]:
@@ -72,11 +83,12 @@ def _is_adapter(path: Path) -> bool:
 
 
 def _model(file: File) -> Model:
-    metadata = llama.metadata(file.path)
+    status, metadata = file.path.stat(), llama.metadata(file.path)
     return Model(
         file.name,
         file.path,
-        file.path.stat().st_size,
+        status.st_size,
+        status.st_mtime_ns,
         context=int(metadata[f"{metadata['general.architecture']}.context_length"]),  # llama.cpp wants it there
         token_bytes=cache_bytes(metadata),
         quantization=llama.quantization(metadata),

@@ -40,7 +40,14 @@ class Settings:
     overflow: Annotated[str, About("what becomes of a conversation beyond the context", choices=("refuse", "drop"))] = (
         "refuse"
     )
-    aside: Annotated[int, About("MiB of memory for conversations to go on with, beside one a slot", 0, 1 << 20)] = 256
+    aside: Annotated[
+        int,
+        About(
+            "MiB for conversations to go on with beside one a slot, for each model loaded, where memory is free",
+            0,
+            1 << 20,
+        ),
+    ] = 256
     threads: Annotated[int, About("threads; the CPUs this process may use if unset", 1, 1024)] = field(
         default_factory=usable_cpus
     )

@@ -3,7 +3,7 @@
 llama.cpp's threads wait for each other hundreds of times in a step, spinning. Should one of them have to share its CPU,
 all wait for it: beside one busy process, two threads on two CPUs are slower than one. How long threads had to wait for
 a CPU is known to the kernel, so this gives way where it pays, and tries again later, after ever longer pauses. What is
-computed does not change with the number of threads.
+computed does not change with the number of threads, but for flash attention (llama.py's INEXACT types).
 """
 
 import time

@@ -112,7 +112,7 @@ class Answers:
         self._lock = threading.Lock()
 
     def remember(self, record: Record) -> None:
-        """Take an answer in, or its next state."""
+        """Take an answer in, or what was said of it."""
         with self._lock:
             self._characters += _characters(record) - _characters(self._records.pop(record.id, None))
             self._records[record.id] = record
@@ -128,7 +128,9 @@ class Answers:
         """Keep what is said of an answer; it is on the disk when this returns. Raises RequestError."""
         record = self.get(answer_id)
         if record is None:
-            raise RequestError("The server does not remember this answer any more: ask again, and judge the new one.")
+            raise RequestError(
+                "The server does not know this answer, or not yet all of it: wait for its end, or ask again."
+            )
         record = replace(self._with_versions(record), time=now(), **said)
         self._store.add(record)
         self.remember(record)

@@ -103,25 +103,24 @@ class Chat:
         Without an answer, the chat becomes `refused` and the message's box gets `returned`: nothing is lost.
         """
         messages, how, asked = conversation(system, before, text), sampling(*drawing), [*before, question(text)]
-        answer_id, begun, unchanged = new_id(), False, [gr.skip()] * len(self._why_widgets)
+        answer_id, unchanged = new_id(), [gr.skip()] * len(self._why_widgets)
+        said: Answer | None = None
         if isinstance(text, str) and not text.strip():
             return
         yield [gr.update(value="", **BUSY), self._chat(asked), *(judging.close() if self._why else [])]
         try:
             async with aclosing(draw(self._engine, model, messages, how)) as drawn:  # type: ignore[type-var]
                 async for answer, piece in drawn:
-                    begun = True
-                    if self._answers:
-                        said = Answer(answer, ModelVersion(model), timings(piece))
-                        self._answers.remember(
-                            AnswerRecord(id=answer_id, messages=messages, sampling=asdict(how), answer=said)
-                        )
+                    said = Answer(answer, ModelVersion(model), timings(piece))
                     yield [gr.skip(), [*asked, reply(answer, piece, answer_id)], *unchanged]
         except Exception as error:  # the engine logs its own; here the page must come to rest
             gr.Warning(str(error) if isinstance(error, RequestError) else FAILED, title="No answer")
-            if not begun:
+            if not said:
                 yield [gr.update(**returned, **IDLE), refused, *unchanged]
                 return
+        finally:  # it can be judged when it has ended, by a stop too, and not before: a verdict is on all of it
+            if self._answers and said:
+                self._answers.remember(AnswerRecord(id=answer_id, messages=messages, sampling=asdict(how), answer=said))
         yield [gr.update(**IDLE), gr.skip(), *unchanged]
 
     def _undo(self, history: list[dict]) -> list[Any]:

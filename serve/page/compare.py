@@ -145,7 +145,10 @@ class Compare:
             assert self._answers  # noqa: S101
             assert self._why  # noqa: S101
             try:
-                record = self._answers.judge(record_id, vote=vote, reasons=())
+                known = self._answers.get(record_id)
+                # Whoever votes otherwise than before has seen the names by then.
+                blind = isinstance(known, ComparisonRecord) and known.blind and known.vote in (None, vote)
+                record = self._answers.judge(record_id, vote=vote, blind=blind, reasons=())
             except RequestError as error:
                 return self._states(self._why.widgets, judging.refuse(error))
             assert isinstance(record, ComparisonRecord)  # noqa: S101

@@ -40,14 +40,14 @@ def test_the_longest_unused_answers_are_forgotten(tmp_path: Path, models: dict[s
         answers = Answers(store, models, room=100)
         first, second, third = record("x" * 40), record("y" * 40), record("z" * 40)
         answers.remember(first)
-        for length in range(40):  # an answer that grows counts once
+        for length in range(40):  # what is remembered again counts once
             answers.remember(record_of(second, "y" * length))
         assert answers.get(first.id)
         answers.remember(third)
         assert answers.get(first.id) is None
         assert answers.get(second.id)
         assert answers.get(third.id)
-        with pytest.raises(RequestError, match="does not remember this answer any more"):
+        with pytest.raises(RequestError, match="does not know this answer, or not yet all of it"):
             answers.judge(first.id, verdict="good")
     assert not list(tmp_path.iterdir())
 

@@ -139,7 +139,7 @@ def test_models_are_listed(client: OpenAI) -> None:
         ({"temperature": "hot"}, "temperature: Input should be a valid number"),
         ({"max_tokens": 0}, "max tokens must be a whole number from 1 to 131072"),
         ({"messages": []}, "There is no message to answer"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "role must be system, user or assistant, not tool"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role must be system, user or assistant, not 'tool'"),
         ({"messages": [{"role": "user", "content": "x" * 2001}]}, "2001 characters; 2000 are allowed"),
         ({"messages": [{"role": "user", "content": "x" * 600}]}, r"takes 6\d\d tokens, and the model's context holds"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only parts of type text"),

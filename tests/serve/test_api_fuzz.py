@@ -18,7 +18,8 @@ PATHS = st.sampled_from(["/v1/chat/completions", "/v1/completions"])
 TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates too
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 JSON = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
-MESSAGE = st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "developer"]), "content": TEXT})
+ROLE = st.sampled_from(["user", "assistant", "developer"]) | TEXT
+MESSAGE = st.fixed_dictionaries({"role": ROLE, "content": TEXT})
 VALID = st.fixed_dictionaries(
     {
         "model": st.sampled_from(["random", "other"]),

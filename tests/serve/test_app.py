@@ -61,8 +61,9 @@ def test_programs_are_held_to_the_limits_too(server: str, request_: dict, text: 
         client(server).predict(**{"message": "hi"} | request_, api_name="/chat")
 
 
-def test_no_files_are_taken(server: str) -> None:
-    upload = urllib.request.Request(f"{server}/gradio_api/upload", data=b"x", method="POST")  # noqa: S310 - http
+@pytest.mark.parametrize("path", ["upload", "process_recording"])
+def test_no_files_are_taken(server: str, path: str) -> None:
+    upload = urllib.request.Request(f"{server}/gradio_api/{path}", data=b"x", method="POST")  # noqa: S310 - http
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(upload, timeout=10)  # noqa: S310
 

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from dataclasses import replace
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -217,6 +218,60 @@ def test_beyond_the_queue_one_is_told_when_to_come_again(models: dict[str, Model
         streams[0].close()  # type: ignore[attr-defined]
         waiting.join(20)
         assert not waiting.is_alive()
+
+
+def test_whoever_leaves_the_queue_makes_room_in_it(models: dict[str, Model], folder: Path) -> None:
+    settings = Settings(models=folder, model="endless", context=1 << 18, max_tokens=1 << 17, slots=1, queue=2)
+
+    async def main(engine: Engine) -> None:
+        running = engine.astream("endless", ask("hi"), FOR_EVER)
+        await anext(running)
+        _, last = waiting = [asyncio.ensure_future(anext(engine.astream("endless", ask("hi"), FOR_EVER))) for _ in "12"]
+        while engine.load() != Load(answering=1, waiting=2):
+            await asyncio.sleep(0.01)
+        last.cancel()
+        while engine.load() != Load(answering=1, waiting=1):
+            await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        await running.aclose()  # type: ignore[attr-defined]
+
+    with Engine(models, settings) as engine:
+        asyncio.run(asyncio.wait_for(main(engine), 20))
+
+
+def test_answers_of_every_model_loaded_are_under_way_and_do_not_wait(models: dict[str, Model], folder: Path) -> None:
+    both = {name: replace(models["endless"], name=name) for name in ("one", "two")}
+    settings = Settings(models=folder, context=1 << 18, max_tokens=1 << 17, slots=1, queue=1, loaded=2)
+    with Engine(both, settings) as engine:
+        streams = [engine.stream(name, ask("hi"), FOR_EVER) for name in both]
+        for stream in streams:
+            next(stream)
+        third = threading.Thread(target=lambda: list(engine.stream("one", ask("hi"), Sampling(max_tokens=1))))
+        third.start()
+        wait_until(lambda: engine.load() == Load(answering=2, waiting=1))
+        with pytest.raises(Busy, match=r"The queue is full \(1 wait\)"):
+            next(engine.stream("two", ask("hi"), GREEDY))
+        for stream in streams:
+            stream.close()  # type: ignore[attr-defined]
+        third.join(20)
+        assert not third.is_alive()
+
+
+def test_a_step_that_fails_counts_out_those_who_left_in_it_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        leaving.close()  # type: ignore[attr-defined]
+        monkeypatch.setattr("serve.llama.LlamaModel.decode", fail_again)
+
+    def fail_again(*_: object) -> None:
+        raise EngineError("llama_decode returned -3")
+
+    leaving, staying = (engine.stream("endless", ask(text), FOR_EVER) for text in ("one", "two"))
+    next(leaving)
+    next(staying)
+    monkeypatch.setattr("serve.llama.LlamaModel.decode", fail)
+    with pytest.raises(EngineError):
+        list(staying)
+    wait_until(lambda: not engine.busy)
 
 
 def test_a_model_waits_for_another_one_to_finish_its_answers(engine: Engine) -> None:

@@ -46,7 +46,8 @@ def test_sampling_out_of_range_is_refused_with_the_range(sampling: dict[str, Any
         ([{"role": "system", "content": "x" * 51}, USER], "A system message has 51"),
         ([{"role": "assistant", "content": "x" * 1601}, USER], "An? assistant message has 1601 characters; 1600"),
         ([USER] * 4, "has 4 messages, more than the 3 allowed"),
-        ([{"role": "tool", "content": "x"}], "role must be system, user or assistant, not tool"),
+        ([{"role": "tool", "content": "x"}], "role must be system, user or assistant, not 'tool'"),
+        ([{"role": "\ud800", "content": "x"}], r"not '\\ud800'"),  # no UTF-8 has it
         ([{"role": "user", "content": {"path": "/etc/passwd"}}], "must be text"),
         ([{"role": "user", "content": " \n"}], "is empty"),
         ([], "no message to answer"),

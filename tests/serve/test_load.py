@@ -1,14 +1,16 @@
 """A quarter of a minute of what `make load` does for ten."""
 
 import asyncio
+import random
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 from servers import started_server
 from tiny_gguf import write_random
 
-from benchmarks.load import Report, Sample, Wrong, check, load
+from benchmarks.load import Report, Sample, Wrong, ask, check, load
 from pipeline.gguf.quantize import quantize
 
 QUESTIONS = [f"What is {number} times {number + 1}?" for number in range(12)]
@@ -37,3 +39,17 @@ def test_another_answer_than_alone_is_a_failure() -> None:
     check("7", "7")
     with pytest.raises(Wrong, match="'8' instead of '7'"):
         check("8", "7")
+
+
+def test_a_stream_that_ends_before_its_reader_hangs_up_is_a_failure() -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text='data: {"choices": [{"delta": {"content": "4"}}]}\n\ndata: [DONE]\n\n')
+
+    async def hang_up(expected: str) -> str:
+        body = {"model": "one-Q8_0", "temperature": 0.0}
+        async with httpx.AsyncClient(base_url="http://server", transport=httpx.MockTransport(answer)) as client:
+            return await ask(client, body, expected, "hang up", random.Random(0), report)
+
+    report = Report()
+    assert asyncio.run(hang_up("4")) == "hang up"
+    assert asyncio.run(hang_up("4" + "2" * 1000)) == "failed"

@@ -9,7 +9,7 @@ from tiny_gguf import write_random
 
 from serve.errors import UserError
 from serve.llama import Entry, LlamaModel
-from serve.memory import cache_bytes, check_memory, free_bytes
+from serve.memory import WORK, cache_bytes, check_memory, free_bytes
 from serve.models import find_models
 
 MIB = 1 << 20
@@ -81,7 +81,7 @@ def test_the_strictest_limit_counts(tmp_path: Path, files: dict[str, str], free:
 
 def test_a_model_that_does_not_fit_is_refused_with_the_figures(tmp_path: Path) -> None:
     root = write(tmp_path, {"proc/meminfo": f"MemAvailable: {2 << 20} kB\n"})
-    check_memory("small", 800 * MIB, 512 * MIB, "4 x 4,096 tokens", root)
+    assert check_memory("small", 800 * MIB, 512 * MIB, "4 x 4,096 tokens", root) == 2048 * MIB - 1312 * MIB - WORK
     line = r"large takes 2\.8 GB of memory \(2\.1 GB of weights, 0\.5 GB for 4 x 4,096 tokens\) and 2\.1 GB are free"
     with pytest.raises(UserError, match=line):
         check_memory("large", 2000 * MIB, 512 * MIB, "4 x 4,096 tokens", root)

@@ -28,6 +28,15 @@ def test_a_model_of_a_folder_is_known_by_its_content_and_its_quantization(tmp_pa
     assert find_models(tmp_path)["tune"].revision != first.revision
 
 
+def test_a_file_that_has_been_replaced_or_is_gone_says_nothing_of_the_model(tmp_path: Path) -> None:
+    path = write_random(tmp_path / "tune.gguf", seed=0)
+    replaced, removed = (find_models(tmp_path)["tune"] for _ in range(2))
+    write_random(path, seed=1)
+    assert replaced.revision is None
+    path.unlink()
+    assert removed.revision is None
+
+
 def test_files_still_being_written_are_passed_over(tmp_path: Path) -> None:
     write_random(tmp_path / "whole.gguf")
     for name in (".part.gguf", "part.gguf.tmp", ".staging/part.gguf"):

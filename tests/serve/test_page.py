@@ -191,6 +191,8 @@ def test_chat_change_the_model_and_stop(page: Page, server: str, kept: Path) -> 
     let_it_talk(page)
     say(page, "And again")
     expect(answers(page).last).to_contain_text(FAREWELL)
+    page.get_by_role("button", name="Like", exact=True).last.click()
+    expect(page.get_by_text("wait for its end")).to_be_visible()
     page.locator("#message .stop-button").click()
     assert_free(server)
     expect(page.locator("#message .submit-button")).to_be_visible()
@@ -198,6 +200,7 @@ def test_chat_change_the_model_and_stop(page: Page, server: str, kept: Path) -> 
     expect(page.get_by_text(KEPT)).to_be_visible()
     record = newest(kept)
     assert isinstance(record, AnswerRecord)
+    assert record.verdict == "bad"
     assert record.answer.text.startswith(f" {FAREWELL}")
 
     pick(page, "nested/accents")
@@ -360,6 +363,7 @@ def test_two_models_are_compared_blind_until_the_vote(page: Page, kept: Path) ->
     changed = newest(kept)
     assert isinstance(changed, ComparisonRecord)
     assert (changed.id, changed.vote, changed.reasons) == (record.id, "both_bad", ("wrong_facts",))
+    assert not changed.blind  # the names were seen by then
 
 
 def test_the_card_is_the_picked_model_s(page: Page) -> None:
@@ -460,7 +464,7 @@ def test_nothing_is_lost_by_a_kill(browser: Browser, folder: Path, tmp_path: Pat
         page.locator("#conversations label", has_text="Sing").click()
         expect(answers(page)).to_contain_text([ACCENTS])
         page.get_by_role("button", name="Dislike").click()
-        expect(page.get_by_text("Not kept: The server does not remember this answer any more")).to_be_visible()
+        expect(page.get_by_text("Not kept: The server does not know this answer, or not yet all of it")).to_be_visible()
         expect(page.get_by_role("button", name="Dislike")).to_be_visible()
 
         shutil.rmtree(tmp_path / "feedback")  # stands for a disk that refuses
