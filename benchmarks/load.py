@@ -210,7 +210,7 @@ async def ask(
     client: httpx.AsyncClient, body: dict[str, Any], expected: str, kind: str, draw: random.Random, report: Report
 ) -> str:
     """Ask once, and say how it went: by the kind of request, `full`, `drawn otherwise` or `failed`."""
-    text = ""
+    text, left = "", False
     try:
         if kind == "whole":
             check(text := await whole(client, body), expected)
@@ -222,9 +222,9 @@ async def ask(
                     report.first.append(time.monotonic() - began)
                 text += piece
                 if patience and len(text) >= patience:
-                    expected = expected[: len(text)]
+                    left = True
                     break
-            check(text, expected)
+            check(text, expected[: len(text)] if left else expected)
     except Full:
         return "full"
     except Differs as error:
@@ -233,7 +233,7 @@ async def ask(
             return "failed"
         if body["temperature"]:
             return "drawn otherwise"
-        report.others.append(Other(body, text, kind != "hang up"))
+        report.others.append(Other(body, text, not left))
     except (Wrong, httpx.HTTPError) as error:
         report.failures.append(f"{kind} of {body['model']}: {type(error).__name__}: {error}")
         return "failed"

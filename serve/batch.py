@@ -1,7 +1,7 @@
 """Several answers at once from one model: continuous batching over one context of llama.cpp.
 
-Each step decodes one token of every answer under way (Yu et al. 2022, Orca) and, in the room that is left, a piece of
-the prompts still to be read, so that a long prompt holds nobody up (Agrawal et al. 2023, Sarathi).
+Each step decodes one token of every answer under way (Yu et al. 2022, Orca) and a piece of one prompt that is still to
+be read, so that a long one holds nobody up (Agrawal et al. 2023, Sarathi).
 
 Each answer has a stream of the KV cache, in which its conversation lies as it would alone: so it is computed in the
 same order, and comes out the same, but for types that are INEXACT (llama.py). A conversation stays there when the
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from serve.answer import Turn
 from serve.llama import BATCH, Entry, LlamaModel, State
 
-CHUNK = 128  # tokens of prompts in a step, of all together, while answers wait for their next token
+CHUNK = 128  # tokens of a prompt in a step while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
 FEWEST = 2
 
@@ -74,13 +74,12 @@ class Batch:
                 self._release(stream)
         turns = [(stream, stream.turn) for stream in self.active if stream.turn]
         answering = [(stream, turn, [turn.token]) for stream, turn in turns if turn.token is not None]
-        reading = sorted((pair for pair in turns if pair[1].token is None), key=lambda pair: pair[1].began)
+        reading = [(stream, turn, turn.prompt[len(stream.tokens) :]) for stream, turn in turns if turn.token is None]
         self._decode(answering)
-        room = CHUNK if answering else BATCH
-        for stream, turn in reading:
-            if piece := next_piece(turn.prompt[len(stream.tokens) :], room):
-                room -= len(piece)
-                self._decode([(stream, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
+        if reading:  # whoever has the least left, so that a short question is not held up by a long one
+            stream, turn, rest = min(reading, key=lambda read: (len(read[2]), read[1].began))
+            piece = next_piece(rest, CHUNK if answering else BATCH)
+            self._decode([(stream, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
         for stream in reversed(self.active):  # the last first: into the place of another the last one moves
             if stream.turn and stream.turn.finished:
                 self._release(stream)
@@ -177,9 +176,12 @@ class Batch:
 
 
 def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
-    """What of the rest of a prompt goes next: FEWEST tokens at least, where it has them, and no fewer left over."""
-    size = len(rest) if len(rest) <= room else min(room, len(rest) - FEWEST)
-    return rest[:size] if size >= min(FEWEST, len(rest)) else []
+    """What of the rest of a prompt goes next: all that takes half as much again as there is room for.
+
+    Else as much as there is room for, but so that FEWEST tokens at least are left over.
+    """
+    size = len(rest) if len(rest) <= min(room + room // 2, BATCH) else min(room, len(rest) - FEWEST)
+    return rest[:size]
 
 
 def common(one: Sequence[int], other: Sequence[int]) -> int:

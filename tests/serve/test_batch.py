@@ -15,7 +15,7 @@ from pipeline.gguf.quantize import quantize
 from serve.answer import Piece, StopTexts, Turn
 from serve.batch import CHUNK, FEWEST, Batch, common, next_piece
 from serve.limits import Message, Sampling
-from serve.llama import Entry, LlamaModel, Sampler
+from serve.llama import BATCH, Entry, LlamaModel, Sampler
 
 CONTEXT = 512
 
@@ -165,16 +165,15 @@ def test_a_beginning_that_others_have_is_read_once(kinds: dict[str, Path]) -> No
         assert again.turn.cached == len(again.turn.prompt) - FEWEST
 
 
-@pytest.mark.parametrize("room", [0, 1, 2, 3, 64])
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 64, 65, 66, 129])
+@pytest.mark.parametrize("room", [4, 64, CHUNK, BATCH])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 7, 96, 97, 98, 257, 1000])
 def test_no_piece_of_a_prompt_is_a_single_token(length: int, room: int) -> None:
     rest, pieces = list(range(length)), []
-    while rest and (piece := next_piece(rest, room)):
+    while piece := next_piece(rest, room):
         pieces.append(piece)
         rest = rest[len(piece) :]
-    assert all(min(FEWEST, length) <= len(piece) <= room for piece in pieces)
-    if room >= 4:
-        assert list(chain.from_iterable(pieces)) == list(range(length))
+    assert all(min(FEWEST, length) <= len(piece) <= min(room + room // 2, BATCH) for piece in pieces)
+    assert list(chain.from_iterable(pieces)) == list(range(length))
 
 
 def test_the_longest_unused_conversation_is_forgotten_first(kinds: dict[str, Path]) -> None:
@@ -224,7 +223,7 @@ def first_logits(batch: Batch, asked: Asked) -> np.ndarray:
 
 
 def test_a_prompt_is_read_to_the_same_bits_while_others_answer(kinds: dict[str, Path]) -> None:
-    prompt = ask("x" * 300)
+    prompt = ask("x" * 400)
     with batch(kinds["Q8_0"], streams=1) as fresh:
         alone = Asked(fresh, prompt, 1)
         assert fresh.begin(alone.turn)
@@ -232,7 +231,8 @@ def test_a_prompt_is_read_to_the_same_bits_while_others_answer(kinds: dict[str, 
     with batch(kinds["Q8_0"]) as company:
         talking = [Asked(company, ask(text), 60) for text in ("hi", "ho")]
         assert all(company.begin(asked.turn) for asked in talking)
-        company.step()
+        while not all(asked.pieces for asked in talking):
+            company.step()
         read = Asked(company, prompt, 1)
         assert company.begin(read.turn)
         calls, decode = [], company.model.decode
@@ -262,6 +262,19 @@ def test_an_answer_waits_for_one_piece_however_many_prompts_there_are(kinds: dic
         assert sum(len(stream.tokens) for stream in together.active) - before == 1 + CHUNK
 
 
+def test_a_short_question_is_not_held_up_by_a_long_one(kinds: dict[str, Path]) -> None:
+    with batch(kinds["Q8_0"]) as together:
+        long, short = (Asked(together, ask("a" * length), 5) for length in (400, 40))
+        assert together.begin(long.turn)
+        together.step()
+        assert together.begin(short.turn)
+        together.step()
+        assert short.pieces
+        assert not long.pieces
+        while not long.pieces:
+            together.step()
+
+
 def test_a_stream_without_an_answer_is_gone_on_with_before_another_is_copied(kinds: dict[str, Path]) -> None:
     system: Message = {"role": "system", "content": "You are asked by many people."}
     with batch(kinds["Q8_0"], streams=2) as two:
@@ -289,15 +302,16 @@ def test_a_cancelled_answer_frees_its_stream_at_the_next_step(kinds: dict[str, P
 
 def test_an_answer_that_nothing_was_read_for_yet_moves_to_where_another_was(kinds: dict[str, Path]) -> None:
     with batch(kinds["Q8_0"]) as together:
-        turns = [Asked(together, ask(text), 8) for text in ("a" * 160, "b" * 200, "c")]
+        turns = [Asked(together, ask(text), 8) for text in ("a" * 160, "b" * 200, "c" * 240)]
         assert all(together.begin(asked.turn) for asked in turns)
-        together.step()
+        for _ in range(2):  # the first prompt, a piece of the second
+            together.step()
         assert [len(stream.tokens) > 0 for stream in together.active] == [True, True, False]
         turns[1].turn.cancelled.set()
         while together.active:
             together.step()
     with batch(kinds["Q8_0"], streams=1) as fresh:
-        assert turns[2].drawn == run(fresh, Asked(fresh, ask("c"), 8)).drawn
+        assert turns[2].drawn == run(fresh, Asked(fresh, ask("c" * 240), 8)).drawn
 
 
 @pytest.mark.parametrize(
