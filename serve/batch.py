@@ -68,17 +68,17 @@ class Batch:
         return True
 
     def step(self) -> None:
-        """Decode once; hands every answer under way its next token, or reads on in its prompt."""
+        """Hand every answer under way its next token, and read on in one prompt; frees what has ended."""
         for stream in reversed(self.active):
             if stream.turn and stream.turn.cancelled.is_set():
                 self._release(stream)
         turns = [(stream, stream.turn) for stream in self.active if stream.turn]
         answering = [(stream, turn, [turn.token]) for stream, turn in turns if turn.token is not None]
-        reading = [(stream, turn, turn.prompt[len(stream.tokens) :]) for stream, turn in turns if turn.token is None]
+        reading = [(stream, turn) for stream, turn in turns if turn.token is None]
         self._decode(answering)
         if reading:  # whoever has the least left, so that a short question is not held up by a long one
-            stream, turn, rest = min(reading, key=lambda read: (len(read[2]), read[1].began))
-            piece = next_piece(rest, CHUNK if answering else BATCH)
+            stream, turn = min(reading, key=lambda read: (len(read[1].prompt) - len(read[0].tokens), read[1].began))
+            piece = next_piece(turn.prompt[len(stream.tokens) :], CHUNK if answering else BATCH)
             self._decode([(stream, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
         for stream in reversed(self.active):  # the last first: into the place of another the last one moves
             if stream.turn and stream.turn.finished:
