@@ -144,7 +144,7 @@ class Engine:
     def _default(self, wanted: str) -> str:
         if wanted and wanted not in self.models:
             raise UserError(f"SERVE_MODEL={wanted}: there is no such model; there is {', '.join(self.models)}")
-        return wanted or next(iter(self.models))
+        return wanted or min(self.models, key=lambda name: self.models[name].size)
 
     def _submit(
         self,

@@ -33,7 +33,7 @@ class Settings:
     models: Annotated[str, About("folders, hf://owner/name@revision, models:/name@alias; separated by commas")] = (
         "models/gguf"
     )
-    model: Annotated[str, About("model picked at first; the first one if unset")] = ""
+    model: Annotated[str, About("model picked at first; the smallest one if unset")] = ""
     loaded: Annotated[int, About("models kept in memory at once, the others are loaded when asked", 1, 64)] = 1
     context: Annotated[int, About("tokens of prompt and answer, if the model can hold as many", 64, 1 << 20)] = 4096
     slots: Annotated[int, About("answers given at once; each has room for a whole context", 1, 32)] = 4

@@ -41,11 +41,11 @@ class Compare:
         self._engine, self._answers = engine, answers
         self._in_turn = settings.loaded == 1  # by turns, in the order in which they are asked: the left one first
         names = list(engine.models)
-        first = names.index(engine.default)
+        others = [name for name in names if name != engine.default] or names
         with gr.Row(elem_id="pair"):
             self._models = [
                 unchecked(gr.Dropdown(names, value=name, label=label, filterable=False))
-                for name, label in ((names[first], "One model"), (names[first - 1], "The other"))
+                for name, label in ((engine.default, "One model"), (others[-1], "The other"))
             ]
             self._blind = gr.Checkbox(
                 answers is not None,

@@ -165,6 +165,17 @@ def test_no_more_models_are_kept_than_set_and_the_longest_unused_goes_first(
         assert list(engine._loaded) == ["random", "endless"]
 
 
+def test_the_smallest_model_is_picked_unless_one_is_named(tmp_path: Path) -> None:
+    write_random(tmp_path / "large.gguf", width=128)
+    write_random(tmp_path / "small.gguf", width=64)
+    models = find_models(tmp_path)
+    with Engine(models, Settings(models=tmp_path)) as engine:
+        assert engine.default == "small"
+        assert list(engine._loaded) == ["small"]
+    with Engine(models, Settings(models=tmp_path, model="large")) as engine:
+        assert engine.default == "large"
+
+
 def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(tmp_path: Path) -> None:
     write_random(tmp_path / "good.gguf")
     write_random(tmp_path / "worse.gguf")
