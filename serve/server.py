@@ -44,11 +44,17 @@ class Server(uvicorn.Server):
         self.failure: BaseException | None = None  # why the start came to nothing
         self._start, self._drain_seconds = start, drain
         self._entered = AsyncExitStack()
+        self._entering = asyncio.Lock()
+        self._left = False
         self._loop: asyncio.AbstractEventLoop
 
     def enter(self, context: AbstractAsyncContextManager) -> None:
-        """Enter it in the event loop until the server stops. For `start`, which runs in another thread."""
-        asyncio.run_coroutine_threadsafe(self._entered.enter_async_context(context), self._loop).result()
+        """Enter it in the event loop until the server stops. For `start`, which runs in another thread.
+
+        Does nothing when the server has stopped meanwhile: nobody would leave it then.
+        """
+        if not self._left:  # the loop may be closed by now
+            asyncio.run_coroutine_threadsafe(self._enter(context), self._loop).result()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and begin to start the rest."""
@@ -62,19 +68,26 @@ class Server(uvicorn.Server):
         # Each open page holds a connection for as long as it is open, and is cut off without a word in the log.
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         await super().shutdown(sockets)
-        await self._entered.aclose()
+        async with self._entering:
+            self._left = True
+            await self._entered.aclose()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; when asked for the second time, at once."""
         self.force_exit = self.should_exit
         super().handle_exit(sig, frame)
 
+    async def _enter(self, context: AbstractAsyncContextManager) -> None:
+        async with self._entering:
+            if not self._left:
+                await self._entered.enter_async_context(context)
+
     def _bring_up(self) -> None:
         try:
             self._start(self)
         except BaseException as error:
-            self.failure = error
-            self.should_exit = True
+            if not self.should_exit:  # else the stop has broken it off
+                self.failure, self.should_exit = error, True
 
     async def _drain(self) -> None:
         """Wait for the answers that were taken in, up to the bound; what is left then is cut off, and told so."""

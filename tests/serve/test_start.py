@@ -1,8 +1,10 @@
+import asyncio
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,7 @@ from serve.app import add_api, build_app
 from serve.engine import Engine
 from serve.metrics import Metrics
 from serve.models import Model
+from serve.server import Server
 from serve.settings import Settings
 
 
@@ -53,3 +56,39 @@ def test_the_api_answers_before_the_page(engine: Engine, models: dict[str, Model
     assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/v1/models", "/")] == [200, 503, 503, 503]
     add_api(app, engine, settings, Metrics(models))
     assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/v1/models", "/")] == [200, 200, 200, 503]
+
+
+def test_what_a_start_would_enter_after_the_stop_is_not_entered() -> None:
+    entered = []
+
+    @asynccontextmanager
+    async def page() -> AsyncIterator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    async def stop_while_starting(server: Server) -> None:
+        server.config.load()
+        server.lifespan = server.config.lifespan_class(server.config)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            await server.startup([listener])
+            await asyncio.to_thread(server.enter, page())
+            assert entered == ["in"]
+            await server.shutdown([listener])
+        assert entered == ["in", "out"]
+        await asyncio.to_thread(server.enter, page())
+        await server._enter(page())  # what was on its way to the loop
+        assert entered == ["in", "out"]
+
+    asyncio.run(stop_while_starting(Server(build_app(Settings()), lambda server: None, drain=0)))
+
+
+def test_a_start_that_the_stop_breaks_off_is_no_failure() -> None:
+    def start(server: Server) -> None:
+        server.should_exit = True  # as a signal sets it
+        raise RuntimeError("Event loop is closed")
+
+    server = Server(build_app(Settings()), start, drain=0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server.run([listener])
+    assert server.failure is None
