@@ -44,8 +44,8 @@ class Server(uvicorn.Server):
         self.failure: BaseException | None = None  # why the start came to nothing
         self._start, self._drain_seconds = start, drain
         self._entered = AsyncExitStack()
-        self._entering = asyncio.Lock()
-        self._left = False
+        self._entering = asyncio.Lock()  # lest one be entered while all are left
+        self._left = False  # whether all have been
         self._loop: asyncio.AbstractEventLoop
 
     def enter(self, context: AbstractAsyncContextManager) -> None:
