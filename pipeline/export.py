@@ -22,6 +22,7 @@ from pipeline.gguf.family import ROW_TOKENS, Bench, Family, make_family
 from pipeline.gguf.merge import ADAPTER_CONFIG, base_folder, link, merge
 from pipeline.gguf.source import VERSION
 from pipeline.gguf.verify import Messages
+from pipeline.models.packaged import is_packaged
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
 from pipeline.training.chat import encode
@@ -143,7 +144,9 @@ def require_same_base(lineage: dict[str, Any], model: ModelSettings) -> None:
 
 
 def revision_of(model: ModelSettings) -> str | None:
-    """The base's commit on the hub; None for a folder."""
+    """The base's commit on the hub, or the hash of its package; None for a folder."""
+    if is_packaged(model.path):
+        return model.revision
     return None if Path(model.path).is_dir() else str(read_config(model)._commit_hash)
 
 

