@@ -52,7 +52,9 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     """
     started = time.monotonic()
     validate(settings)
-    questions = load_questions(root, settings.questions)  # before the long part: a mistake there shows at once
+    questions = load_questions(
+        root, settings.questions, settings.answer_after
+    )  # before the long part: a mistake there shows at once
     sources = load(settings, root)
     conversations, files = read(sources, settings)
     distinct = drop_duplicates(conversations)

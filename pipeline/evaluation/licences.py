@@ -41,6 +41,7 @@ BASES = {
 DATA = {
     "mlabonne/FineTome-100k": (Terms("mit", "MIT License"), "en"),
     "yahma/alpaca-cleaned": (Terms("cc-by-nc-4.0", "CC BY-NC 4.0"), "en"),
+    "gsm8k": (Terms("mit", "MIT License"), "en"),
     "starter": (APACHE, "en"),
 }
 
