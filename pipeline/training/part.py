@@ -5,6 +5,7 @@ Of several, the first does what is to be done once.
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from pipeline.files import atomic_path, write_json
 from pipeline.launch import rank
 from pipeline.models.packaged import is_packaged
 from pipeline.tracking import Run, tracked, training_folder
+from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
-from pipeline.training.engines import base_digest, choose_device, head_size
+from pipeline.training.engines import base_digest, choose_device, head_size, without_weights
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.plan import choose, this_card
 from pipeline.training.processes import together
 from pipeline.training.report import print_report, resource_report
+from pipeline.training.requirements import check
 from pipeline.training.rows import PREPARED
+from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 
 PREPARE_REPORT = Path("reports/prepare.json")
@@ -42,7 +46,11 @@ def train(config: Config, device: str, adapter: Path, report: Path, curve: Path)
     """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
     plan = choose(config.train, config.model, this_card(device), head_size(config.model))
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
-    name, settings = fingerprint(config.model, config.train, data, base, plan.engine)
+    model = without_weights(config.model)
+    settled = spelt_out(config.train, model)
+    plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train)))
+    check(config, model, load_tokenizer(config.model))
+    name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)
     again = folder.is_dir()
     title = f"{config.model.name} on {config.data.name}"
