@@ -197,6 +197,7 @@ class Config:
     compare: CompareSettings
     tracking: TrackingSettings
     runtime: RuntimeSettings
+    experiment: str | None
 
 
 def load(composed: DictConfig) -> Config:
