@@ -221,6 +221,7 @@ class Config:
     compare: CompareSettings
     tracking: TrackingSettings
     runtime: RuntimeSettings
+    experiment: str | None
 
 
 def load(composed: DictConfig) -> Config:

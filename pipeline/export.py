@@ -16,6 +16,7 @@ from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pipeline.config import Config, ExportSettings, ModelSettings
+from pipeline.data.prepared import require_prepared
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, read_made, sha256, write_json
 from pipeline.gguf.adapter import make_adapter
@@ -42,6 +43,7 @@ WEIGHING_ROWS = 64  # training conversations of the importance matrix: 4 minutes
 @stage
 def main(config: Config, out: Path) -> None:
     """Exports models/adapter into `out`/models/gguf."""
+    require_prepared(config.data)
     lineage = read_lineage(ADAPTER, config.model)
     require_same_base(lineage, config.model)
     with atomic_path(out / GGUF) as folder:
