@@ -6,6 +6,7 @@ They learn from the prepared chats, which they tokenize and mark themselves: TRL
 texts that begin a turn. Rows, updates, rate, schedule, batch and adapter are the experiment's, all else is their own.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def trl_trainer(config: Config, folder: Path) -> Any:
 
 def unsloth_trainer(config: Config, folder: Path) -> Any:
     """Unsloth's model in the trainer of its notebooks."""
+    os.environ["UNSLOTH_COMPILE_LOCATION"] = str(folder / "compiled")  # of its own, as runs may go on at once
     from unsloth import FastLanguageModel  # isort: skip
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
