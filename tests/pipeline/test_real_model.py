@@ -1,7 +1,7 @@
 """A real model, SmolLM2-135M-Instruct out of a Python package, through the stages as users start them.
 
-`make test` has it train two updates and export; `make test-model` the whole pipeline, in ten minutes on two cores. Where
-no package index answers, both skip. Rows are GSM8K's where they are at hand, else sums made here in their form.
+`make test` has it train two updates and export; `make test-model` the whole pipeline, in ten minutes on two cores.
+Where no package index answers, both skip. Rows are GSM8K's where they are at hand, else sums made here in their form.
 """
 
 import json
