@@ -169,8 +169,9 @@ def training(bench: Bench, name: str, folder: Path) -> list[str]:
     settings = [*bench.settings, f"train.seed={seed}", f"train.max_steps={bench.updates}"]
     if engine != "ours":
         return ["benchmarks.quality_peers", engine, str(folder / ADAPTER), *settings]
-    places = [f"hydra.run.dir={folder}", f"runtime.checkpoint_root={folder / 'checkpoints'}"]
-    return ["pipeline.train", *settings, *places]
+    settings += [f"hydra.run.dir={folder}", f"runtime.checkpoint_root={folder / 'checkpoints'}"]
+    whole = f"train.batch_size={bench.config.train.update_size}"  # as the others: what fits is not tried beside them
+    return ["pipeline.train", *settings, whole]
 
 
 def collect(bench: Bench, setup: dict[str, Any]) -> dict[str, Any]:
