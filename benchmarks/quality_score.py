@@ -16,7 +16,7 @@ from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.evaluation.answers import answer_all
 from pipeline.evaluation.inputs import QUESTIONS
-from pipeline.evaluation.loss import Conversation, measure_loss, scored_tokens
+from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
 from pipeline.evaluation.questions import as_chat, is_right, read_questions
 from pipeline.files import write_json
 from pipeline.prepare import PREPARED
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def score(config: Config, adapter: Path | None) -> dict[str, Any]:
-    """Nats and tokens of each held-out conversation, whether each question was answered right, some replies."""
+    """Nats and tokens of each held-out row, whether each question was answered right, some replies."""
     device = choose_device(config.runtime.device)
     base = load_base(*config.model.merge_base, device, torch.float32)
     model = (merge_adapter(base, adapter) if adapter else base).eval()
@@ -45,7 +45,7 @@ def score(config: Config, adapter: Path | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for split in SPLITS:
         chats = pq.read_table(PREPARED / f"{split}.parquet")["messages"].to_pylist()
-        rows: list[Conversation] = [encode(tokenizer, chat, config.evaluate.max_length) for chat in chats]
+        rows: list[Row] = [row for chat in chats for row in encode(tokenizer, chat, config.evaluate.max_length)]
         nats = measure_loss(model, rows, config.evaluate.batch_size, tokenizer.pad_token_id).nats
         found[split] = {"nats": nats, "tokens": [scored_tokens(row) for row in rows]}
     questions = read_questions(QUESTIONS, config.evaluate.max_questions)
