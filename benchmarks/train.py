@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.inputs import DATA
 from benchmarks.peers import PEERS, WARM_UP, Peer
 from benchmarks.train_table import operations_a_token, table
 from pipeline.files import write_json, write_text
@@ -274,6 +275,7 @@ def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
     return [
         "pipeline.train",
         "tracking=none",
+        *DATA,
         f"model={PRESETS[bench.model]}",
         f"model.path={bench.weights}",
         "model.chat_template=null",

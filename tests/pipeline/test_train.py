@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from chats import CHATS
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
@@ -33,6 +34,7 @@ STARTER = REPO / "starter/models/starter-s"
 SETTINGS = [
     "model=starter-s",
     f"model.path={STARTER}",
+    *CHATS,
     "tracking=none",
     "runtime.device=cpu",
     "train.lora.r=4",
@@ -45,6 +47,7 @@ SETTINGS = [
     "train.max_length=128",
 ]
 ADAPTER = Path("models/adapter")
+PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 Train = Callable[..., str]
 
@@ -112,7 +115,7 @@ def test_the_adapter_is_in_pefts_layout_with_where_it_comes_from(whole: Path) ->
     folder = whole / ADAPTER
     settings = json.loads((folder / "adapter_config.json").read_text())
     assert (settings["peft_type"], settings["r"], settings["lora_alpha"]) == ("LORA", 4, 32)
-    assert set(settings["target_modules"]) == set(config().train.lora.target_modules)
+    assert set(settings["target_modules"]) == PROJECTIONS
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} <= {p.name for p in folder.iterdir()}
     assert not (folder / "training_args.bin").exists()  # a pickle
     assert all(tensor.dtype == torch.float32 for tensor in weights(whole).values())
@@ -313,7 +316,7 @@ def test_a_loss_that_is_no_number_ends_training_with_its_step_and_the_last_good_
 
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_written(project: Path, trained: Train) -> None:
-    steep = ["train.lr=1e30", "train.warmup_ratio=0", "train.max_grad_norm=1e30", "train.save_steps=1"]
+    steep = ["train.weight_decay=1e30", "train.warmup_ratio=0", "train.max_grad_norm=1e30", "train.save_steps=1"]
     with pytest.raises(UserError, match=r"^training diverged at step \d"):
         trained("refused", *steep, "runtime.checkpoint_root=.steep")
     assert not (project / "refused" / ADAPTER).exists()
@@ -524,7 +527,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(project: Path, trained: 
 
 def test_without_prepared_data_the_command_ends_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command(), cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert refused(done) == "train: reports/prepare.json is missing; run `dvc repro prepare` first"
+    assert refused(done) == "train: data/prepared/made_from.json is missing; run `dvc repro prepare` first"
     assert not (tmp_path / "models").exists()
 
 
