@@ -138,9 +138,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     """A conversation as token ids, up to where the assistant is to speak.
 
     Raises:
-        RefusedError: the template does not take it.
+        UserError: the template does not take it.
     """
-    return list(tokenizer(render(tokenizer, messages, True), add_special_tokens=False)["input_ids"])
+    try:
+        text = render(tokenizer, messages, True)
+    except RefusedError as refused:
+        asked = " ".join(messages[-1]["content"].split())[:60]
+        raise UserError(f"the chat template does not take the conversation that ends {asked!r}: {refused}") from refused
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def is_marked(tokenizer: PreTrainedTokenizerBase) -> bool:

@@ -70,7 +70,8 @@ def changing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreTrainedToken
     monkeypatch.chdir(tmp_path)
     (tmp_path / "changing.jinja").write_text(
         "{% if messages[0].role == 'system' %}{{ raise_exception('No system prompt.') }}{% endif %}"
-        "{% for m in messages %}{{ m.role + ': ' }}{% if loop.last and m.role == 'assistant' %}{{ 'draft ' }}{% endif %}"
+        "{% for m in messages %}{{ m.role + ': ' }}"
+        "{% if loop.last and m.role == 'assistant' %}{{ 'draft ' }}{% endif %}"
         "{{ m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     settings = load(compose(REPO / "conf", ["model=starter-s", f"model.path={STARTER}"])).model
@@ -125,10 +126,8 @@ def test_a_plain_text_that_goes_on_in_further_rows_is_not_cut(
     rows = supervised("train", changing, 8, 0.0)
     assert changing.decode([i for ids in rows["input_ids"] for i in ids]) == f"{text}<|eot_id|>"
     assert rows["labels"] == rows["input_ids"]
-    assert (
-        f"1 conversations, 0 cut at 8 tokens, 0 left out without a token of the assistant; 1 make several rows, {len(rows)}"
-        in capsys.readouterr().out
-    )
+    said = f"0 cut at 8 tokens, 0 left out without a token of the assistant; 1 make several rows, {len(rows)} in all"
+    assert said in capsys.readouterr().out
 
 
 def test_a_share_of_cut_rows_is_allowed(tokenizer: PreTrainedTokenizerBase) -> None:
