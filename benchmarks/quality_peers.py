@@ -109,6 +109,7 @@ def common_settings(config: Config, folder: Path) -> dict[str, Any]:
     return {
         "output_dir": str(folder),
         "per_device_train_batch_size": train.update_size,
+        "gradient_accumulation_steps": 1,  # for which Unsloth's configuration has another default
         "max_steps": train.max_steps,
         "max_length": train.max_length,
         "learning_rate": train.lr,
