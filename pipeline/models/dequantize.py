@@ -61,13 +61,17 @@ def write_folder(file: Path, folder: Path) -> None:
     """
     reader = gguf.GGUFReader(file)
     said = {name: field.contents() for name, field in reader.fields.items()}
-    shape, ids = config(said, tied=all(tensor.name != "output.weight" for tensor in reader.tensors)), special_ids(said)
-    folder.mkdir()
-    write_json(folder / "config.json", {**shape, **ids})
-    write_json(folder / "generation_config.json", ids)
-    write_json(folder / "tokenizer.json", tokenizer(said))
-    write_json(folder / "tokenizer_config.json", tokenizer_config(said))
-    write_text(folder / "chat_template.jinja", said["tokenizer.chat_template"])
+    try:
+        shape = config(said, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
+        ids = special_ids(said)
+        folder.mkdir()
+        write_json(folder / "config.json", {**shape, **ids})
+        write_json(folder / "generation_config.json", ids)
+        write_json(folder / "tokenizer.json", tokenizer(said))
+        write_json(folder / "tokenizer_config.json", tokenizer_config(said))
+        write_text(folder / "chat_template.jinja", said["tokenizer.chat_template"])
+    except KeyError as error:
+        raise UserError(f"the package's GGUF lacks {error.args[0]}, without which it is no whole chat model") from error
     tensors = {weight_name(tensor.name): weight(tensor, shape) for tensor in reader.tensors}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
@@ -121,6 +125,8 @@ def tokenizer(said: Said) -> dict[str, Any]:
         raise UserError(
             f"the package's GGUF has a {kind} tokenizer with the split {split}; gpt2 is known with {', '.join(SPLITS)}"
         )
+    if said.get("tokenizer.ggml.add_bos_token"):
+        raise UserError("the package's GGUF begins every text with a token, which is not known here")
     tokens, types = said["tokenizer.ggml.tokens"], said["tokenizer.ggml.token_type"]
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
@@ -157,13 +163,12 @@ def weight_name(name: str) -> str:
     Raises:
         UserError: it is none of Llama's.
     """
-    parts = name.split(".")
-    known = f"{WEIGHTS.get(parts[0])}.weight"
-    if parts[0] == "blk" and len(parts) == 4:
-        known = f"model.layers.{parts[1]}.{LAYER_WEIGHTS.get(parts[2])}.weight"
-    if parts[-1] != "weight" or "None" in known:
-        raise UserError(f"the package's GGUF has the tensor {name}, which is none of llama's that are known here")
-    return known
+    match name.split("."):
+        case [module, "weight"] if module in WEIGHTS:
+            return f"{WEIGHTS[module]}.weight"
+        case ["blk", layer, module, "weight"] if module in LAYER_WEIGHTS:
+            return f"model.layers.{layer}.{LAYER_WEIGHTS[module]}.weight"
+    raise UserError(f"the package's GGUF has the tensor {name}, which is none of llama's that are known here")
 
 
 def weight(tensor: gguf.ReaderTensor, shape: dict[str, Any]) -> torch.Tensor:

@@ -86,9 +86,7 @@ def without_weights(model: ModelSettings) -> Any:
     try:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config)
-    except (
-        Exception
-    ) as error:  # a padding token outside the vocabulary is an AssertionError, a missing size a TypeError
+    except Exception as error:  # a missing size is a TypeError, a padding token out of bounds an AssertionError
         raise UserError(unreadable(model.path, error)) from error
 
 

@@ -64,6 +64,9 @@ def test_the_same_file_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"llama.feed_forward_length": None}, r"has or lacks llama\.feed_forward_length, against"),
         ({"tokenizer.ggml.pre": "qwen2"}, "has a gpt2 tokenizer with the split qwen2; gpt2 is known with smollm"),
         ({"tokenizer.ggml.model": "llama"}, "has a llama tokenizer with the split smollm"),
+        ({"tokenizer.ggml.add_bos_token": True}, "begins every text with a token"),
+        ({"tokenizer.ggml.padding_token_id": None}, r"lacks tokenizer\.ggml\.padding_token_id, without which"),
+        ({"tokenizer.chat_template": None}, r"lacks tokenizer\.chat_template, without which"),
     ],
 )
 def test_what_is_not_known_in_a_file_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -58,7 +58,7 @@ def write_model(file: Path, changes: dict[str, Any] | None = None, tensor: str |
     writer = gguf.GGUFWriter(file, architecture)
     writer.add_float32("llama.attention.layer_norm_rms_epsilon", 1e-5)
     writer.add_float32("llama.rope.freq_base", 10000.0)
-    writers = {int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+    writers = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
     for key, value in said.items():
         if value is not None:
             writers[type(value)](key, value)

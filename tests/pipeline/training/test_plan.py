@@ -115,7 +115,7 @@ def test_what_is_slow_is_said(config: Config, settings: dict[str, Any], said: st
         (
             {"optimizer": "adamw_torch_8bit"},
             None,
-            "train.optimizer=adamw_torch_8bit needs torchao; pip install torchao",
+            "train.optimizer=adamw_torch_8bit needs torchao; pip install",
         ),
         ({"engine": "unsloth"}, H200, "train.engine is unsloth, which is not installed"),
         ({"attention": "flash"}, None, "train.attention=flash needs a GPU of compute capability 8.0"),

@@ -78,12 +78,10 @@ def test_names_that_are_not_there_are_refused_with_those_that_are() -> None:
     with pytest.raises(UserError) as raised:
         targets(bare("phi3"), asked(target_modules=["q_proj", "o_proj", "gate_prj"]).lora)
     assert str(raised.value) == (
-        "train.lora.target_modules names q_proj, gate_prj, which Phi3ForCausalLM does not have; it may be all-linear, or a "
-        "list of embed_tokens, o_proj, qkv_proj, gate_up_proj, down_proj, lm_head"
+        "train.lora.target_modules names q_proj, gate_prj, which Phi3ForCausalLM does not have; it may be all-linear, "
+        "or a list of embed_tokens, o_proj, qkv_proj, gate_up_proj, down_proj, lm_head"
     )
-    with pytest.raises(
-        UserError, match=r"^train\.lora\.modules_to_save names nrm, .* it may be a list of embed_tokens, "
-    ):
+    with pytest.raises(UserError, match=r"^train\.lora\.modules_to_save names nrm, .* it may be a list of emb"):
         coverage(bare("phi3"), asked(modules_to_save=["nrm"]))
 
 
