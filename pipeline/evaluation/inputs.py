@@ -90,6 +90,8 @@ def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSet
         print(f"test: {refused_by_template(refusals)}, and left out", flush=True)
     scored = ([row for row in rows if scored_tokens(row)] for rows in encoded)
     conversations = [rows for rows in scored if rows]
+    if not conversations and refusals:
+        raise UserError(f"nothing of {TEST} is left to score: {refused_by_template(refusals)}")
     if not conversations:
         raise UserError(
             f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"

@@ -119,7 +119,7 @@ def test_the_base_beside_is_the_untouched_one_with_the_template_of_training(expo
 
 def test_the_files_say_what_base_and_adapter_say_together(exported: Path) -> None:
     adapter = str(exported / "models/adapter")
-    row = encode(AutoTokenizer.from_pretrained(adapter), CHAT, 512)
+    (row,) = encode(AutoTokenizer.from_pretrained(adapter), CHAT, 512)
     base = load_base(str(REPO / "starter/models/starter-s"), None, "cpu", torch.float32)
     alone = measure_loss(base, [row], 1, 2).mean
     together = measure_loss(PeftModel.from_pretrained(base, adapter), [row], 1, 2).mean
