@@ -36,7 +36,8 @@ from pipeline.files import read_made, sha256, write_json, write_text
 from pipeline.gguf.merge import ADAPTER_CONFIG
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
-from pipeline.training.engines import choose_device, load_base, merge_adapter
+from pipeline.training.engines import choose_device, load_base, merge_adapter, read_config
+from pipeline.training.requirements import context_holds
 
 REPORTS = Path("reports")
 PREPARED, TRAINED, CURVE = REPORTS / "prepare.json", REPORTS / "train.json", REPORTS / "loss.csv"
@@ -52,6 +53,7 @@ def main(config: Config, out: Path) -> None:
     require_prepared(config.data)
     lineage, manifest = read_lineage(ADAPTER, config.model), read_manifest(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
+    context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
     given = read_material(ADAPTER, config.evaluate, config.train.loss_on)
     folder = training_folder(config, lineage["fingerprint"])
     kept = Kept(folder, dependencies(config, manifest))
