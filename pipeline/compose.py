@@ -1,4 +1,4 @@
-"""conf/ becomes params.yaml, the one file of settings that DVC watches.
+"""conf/ becomes params.yaml, the one file of settings that DVC watches, and inputs/, links to what they name.
 
 DVC composes conf/ itself in `dvc exp run`, with that experiment's overrides, and then sets DVC_EXP_NAME: this stage
 keeps such a file. Under plain `dvc repro` it composes conf/ anew, which also puts a hand-edited params.yaml right.
@@ -18,24 +18,27 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.files import write_text
+from pipeline.inputs import link_inputs, named
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
 
 
 def main() -> None:
-    """Writes params.yaml and prints what changed in it."""
+    """Writes params.yaml, prints what changed in it, and links what it names."""
     from pipeline.adopted import meeting  # which composes, too
 
     try:
         composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
         config = load(composed)
+        links = named(config)
         if said := meeting(CONF, config.experiment):
             print(said)
         if not os.environ.get("DVC_EXP_NAME"):
             if PARAMS.is_file():
                 print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))
             write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
+        link_inputs(links)
     except UserError as error:
         sys.exit(f"compose: {error}")
 
