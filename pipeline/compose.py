@@ -6,11 +6,13 @@ keeps such a file. Under plain `dvc repro` it composes conf/ anew, which also pu
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -65,8 +67,10 @@ def choices(conf: Path, overrides: list[str] | None = None) -> dict[str, Any]:
 
 
 def _compose(conf: Path, overrides: list[str] | None) -> DictConfig:
+    # A stage that is run by hand is Hydra's already, and on this folder.
+    begun = GlobalHydra.instance().is_initialized()
     try:
-        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        with nullcontext() if begun else hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             return hydra.compose("config", overrides=overrides or [], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(" Config search path:")[0]
