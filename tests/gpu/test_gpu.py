@@ -70,7 +70,7 @@ def reference() -> Learnt:
 
     lora = settings().train.lora
     base = AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32, attn_implementation="eager").cuda()
-    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=list(lora.target_modules))
+    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules)
     model = get_peft_model(base, adapter)
     adapter_that_counts(model)
     return learn(model, conversations(packed=False), autocast=False)
