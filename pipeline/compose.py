@@ -28,9 +28,10 @@ PARAMS = Path("params.yaml")
 
 def main() -> None:
     """Writes params.yaml, prints what changed in it, and links what it names."""
-    from pipeline.adopted import meeting  # which composes, too
+    from pipeline.adopted import meeting, require_names  # which composes, too
 
     try:
+        require_names(CONF)
         composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
         config = load(composed)
         links = named(config)

@@ -97,6 +97,13 @@ def test_an_experiment_says_what_it_overrides_of_what_is_adopted_and_what_stays(
     )
 
 
+def test_an_experiment_that_does_not_say_its_name_is_refused(project: Path) -> None:
+    (project / "conf/experiment/mine.yaml").write_text("# @package _global_\ntrain: {lr: 1e-3}\n")
+    done = run(project)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "compose: conf/experiment/mine.yaml does not say its name; add the line `experiment: mine`\n"
+
+
 def test_what_is_named_is_linked_and_what_is_not_there_changes_nothing(project: Path) -> None:
     (project / "template.jinja").write_text("a template")
     with (project / "conf/adopted.yaml").open("a") as file:
