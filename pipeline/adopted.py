@@ -103,7 +103,7 @@ def met(conf: Path, adopted: Adopted, experiment: str) -> list[str]:
     """
     override = [f"experiment={experiment}"]
     chosen, composed = choices(conf, override), compose(conf, override)
-    presets = [group for group, choice in adopted.presets.items() if chosen.get(group) != str(choice)]
+    presets = [group for group, choice in adopted.presets.items() if str(chosen.get(group, [])) != str(choice)]
     return presets + [key for key, value in adopted.values.items() if plain_value(composed, key) != value]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.adopted import meeting
 from pipeline.compose import compose
 from pipeline.config import Config, load
 
@@ -167,6 +168,7 @@ def test_another_experiment_takes_the_place_of_the_adopted_one(project: Path) ->
 def test_a_group_can_be_left_out(project: Path) -> None:
     assert adopt(project, "~recipe").returncode == 0
     assert composed(project).train.lora.r == 16
+    assert meeting(project / "conf", "r5") == "experiment=r5 leaves adopted recipe=[]"
     assert adopt(project, "--drop", "recipe").returncode == 0
     assert composed(project).train.lora.r == 32
 
