@@ -257,6 +257,13 @@ def test_a_cut_gguf_is_refused(project: Path, tuned_config: Settings) -> None:
     assert said.startswith("models/gguf/starter-s-Q8_0.gguf (1500000 bytes) is no whole GGUF model: ")
 
 
+def test_evaluating_on_other_data_is_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("data.max_rows=30"), project)
+    assert said.startswith(
+        "data/prepared is not what the configuration asks for: data.max_rows is 30 and was None; run "
+    )
+
+
 def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Settings) -> None:
     said = refused(tuned_config("model=starter-m", f"model.path={REPO}/starter/models/starter-m"), project)
     assert said.startswith("models/adapter was tuned from ")

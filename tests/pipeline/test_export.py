@@ -230,6 +230,13 @@ def test_without_an_adapter_it_is_refused(project: Path, tuned_config: Settings)
     assert said == "models/adapter/lineage.json is missing; run `dvc repro train` first"
 
 
+def test_exporting_on_other_data_is_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("data.max_rows=30"), project)
+    assert said.startswith(
+        "data/prepared is not what the configuration asks for: data.max_rows is 30 and was None; run "
+    )
+
+
 def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Settings) -> None:
     # The same width and other layers: PEFT would fit it on with a mere warning.
     said = refused(tuned_config("model=starter-m", f"model.path={REPO}/starter/models/starter-m"), project)
