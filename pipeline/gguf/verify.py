@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from pipeline.errors import UserError
 from pipeline.gguf.context import CHUNK, Context
+from pipeline.gguf.positions import context_difference, rope_difference
 from pipeline.gguf.texts import AWKWARD, CHATS
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
@@ -45,7 +46,6 @@ SIZES = {
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
-    "context_length": "max_position_embeddings",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
 
@@ -129,8 +129,8 @@ def compare(
 
     Args:
         path: the GGUF.
-        rows: token ids, at least two and at most CHUNK a row.
-        logits: the others', float32 [tokens less one a row, vocabulary].
+        rows: token ids, at least two a row; of a longer one than CHUNK, the last CHUNK positions are compared.
+        logits: the others', float32 [positions, vocabulary]: tokens less one a row.
         keep: write this file's into `logits`, in their place.
         adapter: a GGUF adapter to lay on the file.
         within: whether 16 bits hold what the others' model computes; else logits that are no numbers are as they must
@@ -140,9 +140,9 @@ def compare(
         UserError: the file or the adapter cannot be loaded, or its logits are no numbers.
     """
     totals, done = np.zeros(3), 0
-    with Context(path, CHUNK, adapter=adapter) as context:
+    with Context(path, max(CHUNK, *map(len, rows)), adapter=adapter) as context:
         for ids in rows:
-            for positions, mine in context.logits(ids, range(len(ids) - 1)):
+            for positions, mine in context.logits(ids, range(max(0, len(ids) - 1 - CHUNK), len(ids) - 1)):
                 others = logits[done : done + len(positions)]
                 if not np.isfinite(mine).all():
                     if not within:
@@ -158,7 +158,7 @@ def compare(
     return Likeness(max(kl, 0.0), same, math.exp(min(nats, 700.0)))  # above which a float has no room
 
 
-def require_likeness(path: Path, likeness: Likeness) -> None:
+def require_likeness(path: Path, likeness: Likeness, check: str = "logits") -> None:
     """Refuses an unquantized file, or an adapter, that does not say what the trained model says.
 
     Raises:
@@ -168,7 +168,7 @@ def require_likeness(path: Path, likeness: Likeness) -> None:
         raise UserError(
             refusal(
                 path,
-                "logits",
+                check,
                 f"{likeness.kl:.3g} nats a token from the trained model (at most {MAX_KL}), and"
                 f" {likeness.top_1:.1%} of the likeliest tokens are the same (at least {MIN_TOP_1:.0%})",
             )
@@ -209,6 +209,14 @@ def _architecture(file: File, original: Original) -> str | None:
         if isinstance(there, int | float) and said and not said.startswith("[") and not _near(float(said), there):
             return f"{key} is {said}, the original's {attribute} is {there}"
     return None
+
+
+def _rope(file: File, original: Original) -> str | None:
+    return rope_difference(file.path, file.model, file.metadata, original.config)
+
+
+def _context(file: File, original: Original) -> str | None:
+    return context_difference(file.model, original.config)
 
 
 def _near(one: float, other: float) -> bool:
@@ -317,6 +325,8 @@ def _differences(others: np.ndarray, mine: np.ndarray, targets: Sequence[int]) -
 
 CHECKS: dict[str, Callable[[File, Original], str | None]] = {
     "architecture": _architecture,
+    "rotary embedding": _rope,
+    "context": _context,
     "vocabulary": _tokens,
     "special tokens": _special_tokens,
     "ends of an answer": _ends,
