@@ -64,13 +64,12 @@ def context_difference(model: Any, config: Any) -> str | None:
     """
     context, wanted = llama_cpp.llama_model_n_ctx_train(model), getattr(config, "max_position_embeddings", None)
     found, size = llama_cpp.llama_model_n_swa(model), window(config)
-    if size and not found:
-        less = f"it holds {context} tokens where llama.cpp has no window of {size} for it"
-        return None if context == size else less  # see `end_at_window`
+    if size and not found and context == size:  # see `end_at_window`
+        return None
+    if (found if found < context else 0) != (size or 0):
+        return f"its layers look back {found or 'any number of'} tokens, the original's {size or 'any number of them'}"
     if wanted and context != wanted:
         return f"it holds {context} tokens, the original's max_position_embeddings is {wanted}"
-    if (found if found < context else 0) != (size or 0):
-        return f"its layers look back {found or 'any number of'} tokens, the original's {size or 'any number'}"
     return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gguf
 import llama_cpp
@@ -30,11 +30,18 @@ from serve.prompts import Prompts, tokenize
 
 Messages = list[dict[str, str]]
 
+
+class Limits(NamedTuple):
+    """How far a file may be from what it is held against."""
+
+    kl: float  # nats a token, at most
+    top_1: float  # share of tokens that have the same likeliest one after them, at least
+
+
 # An unquantized file differs from the float32 original by rounding alone: weights to 16 bit, and what its kernels
 # round. starter-m after training: 1e-5 nats in F16, 2e-5 in BF16, 99.8% of the likeliest tokens the same; with the
 # adapter scaled by 1.05 0.01 nats, by 1.2 0.14, left out 2.2. Larger models round more: limits leave room for them.
-MAX_KL = 0.005
-MIN_TOP_1 = 0.95
+EXACT = Limits(0.005, 0.95)
 SLICE = 32  # positions compared at once; in float64, a vocabulary of 128k takes 32 MB for them
 
 # What llama.cpp calls the model types of Transformers that it has under another name.
@@ -158,19 +165,19 @@ def compare(
     return Likeness(max(kl, 0.0), same, math.exp(min(nats, 700.0)))  # above which a float has no room
 
 
-def require_likeness(path: Path, likeness: Likeness, check: str = "logits") -> None:
+def require_likeness(path: Path, likeness: Likeness, limits: Limits = EXACT, check: str = "logits") -> None:
     """Refuses an unquantized file, or an adapter, that does not say what the trained model says.
 
     Raises:
         UserError: KL or top-1 is beyond its limit.
     """
-    if likeness.kl > MAX_KL or likeness.top_1 < MIN_TOP_1:
+    if likeness.kl > limits.kl or likeness.top_1 < limits.top_1:
         raise UserError(
             refusal(
                 path,
                 check,
-                f"{likeness.kl:.3g} nats a token from the trained model (at most {MAX_KL}), and"
-                f" {likeness.top_1:.1%} of the likeliest tokens are the same (at least {MIN_TOP_1:.0%})",
+                f"{likeness.kl:.3g} nats a token from the trained model (at most {limits.kl}), and"
+                f" {likeness.top_1:.1%} of the likeliest tokens are the same (at least {limits.top_1:.0%})",
             )
         )
 

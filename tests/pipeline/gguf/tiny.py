@@ -1,5 +1,6 @@
 """Tiny models of any architecture with random weights in which positions matter, and the tokenizer of starter-s."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -34,4 +35,8 @@ def write_model(starter: Path, folder: Path, config: Any) -> Path:
     model.to(torch.bfloat16).save_pretrained(folder)
     for name in TOKENIZER:
         shutil.copyfile(starter / name, folder / name)
+    if config.model_type == "phi3":  # for which the converter otherwise wants a SentencePiece model
+        path = folder / "tokenizer_config.json"
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(settings | {"tokenizer_class": "GPT2Tokenizer"}), encoding="utf-8")
     return folder
