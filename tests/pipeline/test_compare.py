@@ -125,7 +125,10 @@ def test_without_questions_in_every_run_loss_decides_and_it_is_said() -> None:
         ({"rows": 200}, "different test rows"),
         ({"tokens": 54321}, "different tokens"),
         ({"prompts": ["What is 5 + 6?", "Who?"]}, "different prompts"),
-        ({"failed": "quantization Q4_K_M"}, r"starter-m failed its evaluation \(quantization Q4_K_M\)"),
+        (
+            {"failed": "quantization Q4_K_M"},
+            r"The evaluation of starter-m says fail \(quantization Q4_K_M\); `make promote` refuses it\.",
+        ),
     ],
 )
 def test_what_makes_figures_incomparable_is_said(other: dict[str, Any], note: str) -> None:
@@ -152,7 +155,7 @@ def test_what_is_no_number_is_never_recommended_and_stops_nothing(tmp_path: Path
     assert comparison["files"][0]["excluded"] == ["answers not timed, above 1 s"]
     alone = compared(runs(broken), settings("loss"))
     assert alone["reason"].startswith("starter-x Q8_0: no finite loss, the only file; answers not timed")
-    assert alone["notes"] == ["starter-x failed its evaluation (finite): `make promote` refuses it."]
+    assert alone["notes"] == ["The evaluation of starter-x says fail (finite); `make promote` refuses it."]
     report.write(tmp_path, alone)
 
 

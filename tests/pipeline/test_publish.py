@@ -265,7 +265,7 @@ def test_a_gguf_that_no_export_has_checked_is_refused(hub: Hub, refused: Any) ->
 def test_a_model_that_failed_is_published_only_if_that_is_wanted(hub: Hub, published: Any, refused: Any) -> None:
     write("reports/evaluation.json", recorded_run.evaluation(passed=False))
     assert refused() == (
-        "the evaluation failed (quantization Q8_0); --failed publishes the model and says so in its README.md"
+        "the evaluation says fail (quantization Q8_0); --failed publishes the model and says so in its README.md"
     )
     assert not hub.requests
     published("--failed")

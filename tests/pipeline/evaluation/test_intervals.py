@@ -39,10 +39,13 @@ def test_what_is_hard_for_both_widens_no_difference() -> None:
     assert paired.low == pytest.approx(0.1)
 
 
-def test_the_same_gives_the_same_and_one_alone_has_no_width() -> None:
+def test_the_same_gives_the_same_and_of_one_alone_no_interval_is_known() -> None:
     values = [1.0, 5.0, 2.0]
     assert bootstrap(values, [1, 2, 3]) == bootstrap(values, [1, 2, 3])
-    assert bootstrap([4.0], [2.0]) == (2.0, 2.0, 2.0)
+    alone = bootstrap([4.0], [2.0])
+    assert alone.value == 2.0
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
 
 
 def test_a_figure_that_is_no_number_stays_none() -> None:
