@@ -49,7 +49,7 @@ def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[
     kept = [question for question in questions if normalize(question["prompt"]) not in asked]
     if questions and not kept:
         raise UserError(
-            f"all of data.questions, {counted(len(questions), 'question')}, stands in the training split; "
+            f"each of the {counted(len(questions), 'question')} in data.questions stands in the training split; "
             "ask others, or take theirs out of the data"
         )
     return kept

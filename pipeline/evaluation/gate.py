@@ -94,7 +94,7 @@ def _counts(evaluation: dict[str, Any], gate: GateSettings) -> Iterator[Check]:
 
 
 def _count(of: str, count: int, least: int, more: str) -> Check:
-    what = f"{counted(count, of)}; at least {least:,} are needed to tell"
+    what = f"{counted(count, of)}; it takes {least:,} to tell"
     if count >= least:
         return _check(f"{of}s", what, count, least, True)
     return _check(f"{of}s", f"{what}: {more}", count, least, None) | {"missing": least - count}

@@ -272,6 +272,18 @@ def test_a_model_that_failed_is_published_only_if_that_is_wanted(hub: Hub, publi
     assert "**This model failed its evaluation.**" in hub.contents["README.md"].decode()
 
 
+def test_a_model_of_too_few_conversations_is_published_only_if_that_is_wanted(
+    hub: Hub, published: Any, refused: Any
+) -> None:
+    few = {"name": "test conversations", "what": "", "figure": 6, "limit": 50, "passed": None, "missing": 44}
+    recorded = recorded_run.evaluation()
+    write("reports/evaluation.json", recorded | {"verdict": {"passed": False, "checks": [few]}})
+    assert refused().startswith("the evaluation says too few to tell: 44 more test conversations; --failed publishes")
+    assert not hub.requests
+    published("--failed")
+    assert "**This model was evaluated on too little to tell.**" in hub.contents["README.md"].decode()
+
+
 @pytest.mark.parametrize(
     ("path", "change", "said"),
     [

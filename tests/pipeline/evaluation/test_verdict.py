@@ -138,9 +138,8 @@ def test_below_the_stated_numbers_there_is_no_pass(change: dict[str, Any], said:
 def test_what_to_raise_is_named() -> None:
     assert verdict_lines(judged({"rows": 6, "questions": 5})) == [
         "verdict: too few to tell: 44 more test conversations, 35 more questions",
-        "  test conversations: 6 test conversations; at least 50 are needed to tell: raise data.test, or evaluate.max_rows",
-        "  questions: 5 questions; at least 40 are needed to tell: add some to data.questions, or raise"
-        " evaluate.max_questions",
+        "  test conversations: 6 test conversations; it takes 50 to tell: raise data.test, or evaluate.max_rows",
+        "  questions: 5 questions; it takes 40 to tell: add some to data.questions, or raise evaluate.max_questions",
     ]
 
 
