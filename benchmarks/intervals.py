@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from pipeline.evaluation.intervals import bootstrap
+from pipeline.evaluation.intervals import bootstrap, share
 
 TRIALS = 500
 COUNTS = (2, 10, 50, 200)
@@ -31,7 +31,7 @@ def main() -> None:
         for name in NOISE:
             held, passed = conversations(random, name, count)
             print(f"{count:4} conversations, {name:8}: holds {held:.1%}, passes {passed:.1%}", flush=True)
-        found = [questions(random, share, count) for share in SHARES]
+        found = [questions(random, true, count) for true in SHARES]
         least, widest = min(held for held, _ in found), max(half for _, half in found)
         print(f"{count:4} questions: holds {least:.1%} at least, {widest:.1%} to either side", flush=True)
 
@@ -47,11 +47,11 @@ def conversations(random: Generator, name: str, count: int) -> tuple[float, floa
     return held / TRIALS, above / TRIALS
 
 
-def questions(random: Generator, share: float, count: int) -> tuple[float, float]:
+def questions(random: Generator, true: float, count: int) -> tuple[float, float]:
     """The share of TRIALS in which the interval holds the truth, and half its mean width."""
-    right = random.random((TRIALS, count)) < share
-    found = [bootstrap(row.astype(float), [1.0] * count) for row in right]
-    held = sum(one.low <= share <= one.high for one in found) / TRIALS
+    right = random.random((TRIALS, count)) < true
+    found = [share(row.tolist()) for row in right]
+    held = sum(one.low <= true <= one.high for one in found) / TRIALS
     return held, sum(one.high - one.low for one in found) / 2 / TRIALS
 
 

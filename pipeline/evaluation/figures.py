@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.inputs import Material
-from pipeline.evaluation.intervals import Interval, bootstrap
+from pipeline.evaluation.intervals import Interval, bootstrap, share
 from pipeline.evaluation.loss import Conversation, scored_tokens
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.questions import Question, accuracies, is_right
@@ -96,10 +96,9 @@ def _accuracy(replies: list[dict[str, Any]], questions: Sequence[Question]) -> F
     right = [is_right(question, reply["reply"]) for question, reply in zip(questions, replies, strict=True)]
     shares = accuracies(questions, right)
     headline = HEADLINE_GROUP if HEADLINE_GROUP in shares["groups"] else next(iter(shares["groups"]))
-    counted = [float(r) for question, r in zip(questions, right, strict=True) if question["group"] == headline]
-    share = bootstrap(counted, [1.0] * len(counted))
+    counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
     by_name = {"accuracy_by_group": shares["groups"], "accuracy_by_task": shares["tasks"]}
-    return {**_named("accuracy", share, SHARE), **by_name}
+    return {**_named("accuracy", share(counted), SHARE), **by_name}
 
 
 def _numbers(values: list[float | None]) -> np.ndarray:

@@ -73,7 +73,7 @@ def summed_up(verdict: Verdict) -> str:
 def shortage(verdict: Verdict) -> str:
     """How many more of what would tell."""
     short = [check for check in untold(verdict) if "missing" in check]
-    return ", ".join(counted(check["missing"], f"more {check['name'].removesuffix('s')}") for check in short)
+    return " and ".join(counted(check["missing"], f"more {check['name'].removesuffix('s')}") for check in short)
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:

@@ -7,6 +7,7 @@ import numpy as np
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
 SEED = 0  # the same samples give the same interval
 
 
@@ -37,6 +38,19 @@ def bootstrap(totals: Sequence[float] | np.ndarray, weights: Sequence[float]) ->
     random = np.random.default_rng(SEED)
     draws = (random.integers(len(sums), size=len(sums)) for _ in range(RESAMPLES))
     means = [sums[draw].sum() / counts[draw].sum() for draw in draws]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, (tail, 1 - tail))
+    low, high = np.quantile(means, (TAIL, 1 - TAIL))
     return Interval(value, float(low), float(high))
+
+
+def share(right: Sequence[bool]) -> Interval:
+    """The share of right ones.
+
+    Where all are alike, so are all resamples, and the bounds would be one point. There the far one is the share that
+    gives so many alike with the probability of a tail (Clopper & Pearson 1934): of 6 wrong ones, 0 to 46%.
+    """
+    far = TAIL ** (1 / len(right))
+    if all(right):
+        return Interval(1.0, far, 1.0)
+    if not any(right):
+        return Interval(0.0, 0.0, 1 - far)
+    return bootstrap([float(one) for one in right], [1.0] * len(right))

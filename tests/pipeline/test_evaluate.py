@@ -150,7 +150,7 @@ def test_the_verdict_says_what_failed_or_is_missing_and_the_stage_ends_well(
     run(tuned_config(*few), project)
     assert "verdict: fail" in capsys.readouterr().out
     run(tuned_config(*few, *lenient), project)
-    missing = "verdict: too few to tell: 48 more test conversations, 49 more questions\n"
+    missing = "verdict: too few to tell: 48 more test conversations and 49 more questions\n"
     assert missing in capsys.readouterr().out
     assert json.loads((project / "reports/metrics.json").read_text())["passed"] == 0
     run(tuned_config(*few, *lenient, "evaluate.gate.min_rows=2", "evaluate.gate.min_questions=1"), project)
@@ -211,17 +211,18 @@ def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Set
     assert "finite" not in [check["name"] for check in failed(evaluation["verdict"])]
 
 
-def test_one_conversation_and_one_question_have_figures_without_intervals(
+def test_one_conversation_and_one_question_tell_next_to_nothing(
     project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
 ) -> None:
     lenient = ("evaluate.gate.min_gain=-99", "evaluate.gate.max_quantization_loss=9", "evaluate.gate.max_task_drop=1")
     run(tuned_config("evaluate.max_rows=1", "evaluate.max_questions=1", *lenient), project)
     said = capsys.readouterr().out
-    assert "verdict: too few to tell: 49 more test conversations, 49 more questions\n" in said
+    assert "verdict: too few to tell: 49 more test conversations and 49 more questions\n" in said
     figures = json.loads((project / "reports/metrics.json").read_text())
     for name in ("base", "tuned"):
         assert {"loss", "perplexity", "accuracy"} <= set(figures[name])
-        assert not [key for key in figures[name] if key.endswith(("_low", "_high"))]
+        assert not [key for key in figures[name] if key.startswith(("loss_", "perplexity_"))]
+        assert figures[name]["accuracy_high"] - figures[name]["accuracy_low"] == pytest.approx(0.975)
     text = (project / "reports/evaluation.md").read_text(encoding="utf-8")
     assert f"| loss, nats a token | {figures['base']['loss']:.4f} (interval unknown) |" in text
     assert "; 1 conversation, " in text

@@ -11,7 +11,7 @@ from typing import Any
 Place = tuple[str | int, ...]
 
 NOTHING = "-"  # for what was not measured, and for what came out as no number
-UNSURE = "(interval unknown)"  # of a figure that rests on a single conversation or question
+UNSURE = "(interval unknown)"  # of a figure that rests on a single conversation
 
 
 def megabytes(size: float) -> str:

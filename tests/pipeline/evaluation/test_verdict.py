@@ -124,7 +124,7 @@ def test_what_failed_is_printed_with_its_sentence() -> None:
     [
         ({"rows": 49}, "too few to tell: 1 more test conversation"),
         ({"questions": 1}, "too few to tell: 39 more questions"),
-        ({"rows": 2, "questions": 39}, "too few to tell: 48 more test conversations, 1 more question"),
+        ({"rows": 2, "questions": 39}, "too few to tell: 48 more test conversations and 1 more question"),
         ({"questions": 0}, "pass"),  # nobody asks for any
     ],
 )
@@ -137,7 +137,7 @@ def test_below_the_stated_numbers_there_is_no_pass(change: dict[str, Any], said:
 
 def test_what_to_raise_is_named() -> None:
     assert verdict_lines(judged({"rows": 6, "questions": 5})) == [
-        "verdict: too few to tell: 44 more test conversations, 35 more questions",
+        "verdict: too few to tell: 44 more test conversations and 35 more questions",
         "  test conversations: 6 test conversations; it takes 50 to tell: raise data.test, or evaluate.max_rows",
         "  questions: 5 questions; it takes 40 to tell: add some to data.questions, or raise evaluate.max_questions",
     ]
