@@ -32,6 +32,7 @@ class Material:
     conversations: list[list[Row]]  # each as the rows that it makes
     questions: list[Question]
     settings: EvaluateSettings
+    ends: frozenset[int]  # token ids that end an answer of the GGUF files, and so of the models beside them
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -61,15 +62,17 @@ class Material:
         return asked + self.settings.max_new_tokens
 
 
-def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str) -> Material:
+def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str, ends: frozenset[int]) -> Material:
     """Test rows and questions, for the tokenizer that training used and what it learnt of a conversation.
+
+    With them, the `ends` of an answer.
 
     Raises:
         UserError: the prepared data is missing, or there is nothing in it to score.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(adapter))
     conversations = read_conversations(tokenizer, settings, loss_on)
-    return Material(tokenizer, conversations, read_questions(QUESTIONS, settings.max_questions), settings)
+    return Material(tokenizer, conversations, read_questions(QUESTIONS, settings.max_questions), settings, ends)
 
 
 def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings, loss_on: str) -> list[list[Row]]:
