@@ -32,7 +32,7 @@ def measured(*tokens: int) -> dict[str, Any]:
     ],
 )
 def test_a_handful_of_tokens_tells_no_speed(tokens: tuple[int, ...], speed: float | None) -> None:
-    given = Material(None, [([1, 2], [0, 1])] * 2, [], None, frozenset())  # type: ignore[arg-type]
+    given = Material(None, [[([1, 2], [0, 1])]] * 2, [], None, frozenset())  # type: ignore[arg-type]
     assert file_figures(FILE, measured(*tokens), given)["tokens_per_second"] == speed
 
 
@@ -43,7 +43,7 @@ def test_an_answer_has_its_own_speed_only_if_it_is_long() -> None:
 
 
 def test_what_rests_on_one_conversation_has_a_value_and_no_bounds() -> None:
-    given = Material(None, [([1, 2], [0, 1])], [], None, frozenset())  # type: ignore[arg-type]
+    given = Material(None, [[([1, 2], [0, 1])]], [], None, frozenset())  # type: ignore[arg-type]
     figures = file_figures(FILE, measured(12) | {"nats": [2.0]}, given)
     assert (figures["loss"], figures["loss_low"], figures["loss_high"]) == (2.0, None, None)
     assert (figures["perplexity"], figures["perplexity_low"]) == (7.3891, None)

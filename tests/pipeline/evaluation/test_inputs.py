@@ -46,7 +46,7 @@ def test_the_rows_of_a_conversation_belong_together_and_refused_ones_are_said(
     conversations = read_conversations(tokenizer, settings, "all")
     assert capsys.readouterr().out == "test: 1 refused by the chat template (No system prompt), and left out\n"
     assert [len(rows) for rows in conversations] == [2, 1]
-    given = Material(tokenizer, conversations, [], settings)
+    given = Material(tokenizer, conversations, [], settings, frozenset())
     assert given.scored == [sum(sum(mask) for _, mask in rows) for rows in conversations]
     assert given.by_conversation([1.0, 2.5, 4.0]) == [3.5, 4.0]
     assert given.by_conversation([1.0, None, 4.0]) == [None, 4.0]
