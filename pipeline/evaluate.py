@@ -34,6 +34,7 @@ from pipeline.evaluation.report import write
 from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
 from pipeline.files import read_made, sha256, write_json, write_text
 from pipeline.gguf.merge import ADAPTER_CONFIG
+from pipeline.gguf.score import end_tokens
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
 from pipeline.training.engines import choose_device, load_base, merge_adapter
@@ -51,11 +52,12 @@ def main(config: Config, out: Path) -> None:
     """Evaluates models/adapter and models/gguf against the base, into `out`/reports and `out`/models."""
     lineage, manifest = read_lineage(ADAPTER, config.model), read_manifest(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
-    given = read_material(ADAPTER, config.evaluate)
+    exported = ggufs(manifest)
+    given = read_material(ADAPTER, config.evaluate, answer_ends(exported))
     folder = training_folder(config, lineage["fingerprint"])
     kept = Kept(folder, dependencies(config, manifest))
     models = measure_models(config, given, kept.part)
-    files = {key: measure_file(key, GGUF / file["file"], given, kept.part) for key, file in ggufs(manifest).items()}
+    files = {key: measure_file(key, GGUF / file["file"], given, kept.part) for key, file in exported.items()}
     with tracked(config, folder, config.model.name, lineage["mlflow_run"]) as run:
         evaluation = {
             "model": config.model.name,
@@ -145,6 +147,16 @@ def write_reports(
 def ggufs(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The exported models by what the figures call them, in the manifest's order; adapters are none."""
     return {file_key(file): file for file in manifest["files"] if file["of"] != "adapter"}
+
+
+def answer_ends(exported: dict[str, dict[str, Any]]) -> frozenset[int]:
+    """The token ids that end an answer of the exported files: all have one vocabulary, that of the adapter's tokenizer.
+
+    Raises:
+        UserError: the first of them cannot be loaded.
+    """
+    first = next(iter(exported.values()), None)
+    return end_tokens(GGUF / first["file"]) if first else frozenset()
 
 
 def dependencies(config: Config, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Material:
     rows: list[Conversation]
     questions: list[Question]
     settings: EvaluateSettings
+    ends: frozenset[int]  # token ids that end an answer of the GGUF files, and so of the models beside them
 
     @cached_property
     def chats(self) -> list[Messages]:
@@ -42,15 +43,15 @@ class Material:
         return asked + self.settings.max_new_tokens
 
 
-def read_material(adapter: Path, settings: EvaluateSettings) -> Material:
-    """Test rows and questions, for the tokenizer that training used.
+def read_material(adapter: Path, settings: EvaluateSettings, ends: frozenset[int]) -> Material:
+    """Test rows and questions, for the tokenizer that training used, and the `ends` of an answer.
 
     Raises:
         UserError: the prepared data is missing, or there is nothing in it to score.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(adapter))
     rows = read_rows(tokenizer, settings)
-    return Material(tokenizer, rows, read_questions(QUESTIONS, settings.max_questions), settings)
+    return Material(tokenizer, rows, read_questions(QUESTIONS, settings.max_questions), settings, ends)
 
 
 def read_rows(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings) -> list[Conversation]:
