@@ -109,6 +109,11 @@ def evaluated(
 ) -> dict[str, Any]:
     """All that was found, as reports/evaluation.json has it."""
     listed = ggufs(manifest)
+    counts = {
+        "rows": len(given.rows),
+        "tokens": sum(map(scored_tokens, given.rows)),
+        "questions": len(given.questions),
+    }
     figures = {
         "base_model": model_figures(models["base"], given),
         "tuned_model": model_figures(models["tuned"], given),
@@ -116,10 +121,8 @@ def evaluated(
         "gguf": {key: file_figures(listed[key], measured, given) for key, measured in files.items()},
     }
     return {
-        "rows": len(given.rows),
-        "tokens": sum(map(scored_tokens, given.rows)),
-        "questions": len(given.questions),
-        "verdict": judge(figures, config.evaluate.gate),
+        **counts,
+        "verdict": judge(counts | figures, config.evaluate.gate),
         **figures,
         "prompts": list(config.evaluate.prompts),
         "answers": {name: shown_answers(measured) for name, measured in (models | files).items()},

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from pipeline.errors import UserError
 from pipeline.training.chat import encode
 from pipeline.training.updates import IGNORED
+from serve.words import counted
 
 PREPARED = Path("data/prepared")
 
@@ -45,7 +46,7 @@ def supervised(split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, 
     labelled = rows.map(label, batched=True, remove_columns=rows.column_names, desc=f"tokenizing {split}")
     cut, unlearnt = sum(labelled["cut"]), len(labelled) - sum(labelled["learns"])
     print(
-        f"{split}: {len(labelled)} conversations, {cut} cut at {max_length} tokens, "
+        f"{split}: {counted(len(labelled), 'conversation')}, {cut} cut at {max_length} tokens, "
         f"{unlearnt} left out without a token of the assistant",
         flush=True,
     )
