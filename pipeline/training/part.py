@@ -31,6 +31,7 @@ from pipeline.training.requirements import check
 from pipeline.training.rows import PREPARED
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
+from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 PREPARE_REPORT = Path("reports/prepare.json")
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
@@ -143,7 +144,9 @@ def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)
-        name_base(temporary / ADAPTER_CONFIG, lineage["base"]["path"])
+        base = lineage["base"]
+        name_base(temporary / ADAPTER_CONFIG, base["path"])
+        copy_vocabulary(model_folder(base["path"], base["revision"], VOCABULARIES), temporary)
         write_json(temporary / "lineage.json", lineage)
 
 

@@ -10,6 +10,7 @@ import httpx
 from huggingface_hub import snapshot_download
 
 from pipeline.errors import UserError
+from pipeline.models.packaged import located
 from pipeline.training.chat import unreadable
 
 # Transformers puts all that it needs into tokenizer.json. The converter reads the scores and kinds of SentencePiece's
@@ -20,16 +21,17 @@ VOCABULARIES = (
 
 
 def model_folder(path: str, revision: str | None, wanted: Sequence[str]) -> Path:
-    """A model's folder: `path` itself, or the hub's files in the cache, fetched where they are not there yet.
+    """A model's folder: `path` itself, or a package's or the hub's in the cache, fetched where it is not there yet.
 
     Args:
-        path: a folder, or a name on the hub.
+        path: a folder, a package, or a name on the hub.
         revision: branch, tag or commit on the hub.
         wanted: names or patterns of the files to fetch.
 
     Raises:
-        UserError: the hub does not give them.
+        UserError: neither gives it.
     """
+    path, revision = located(path, revision)
     if Path(path).is_dir():
         return Path(path)
     fetch = partial(snapshot_download, path, revision=revision, allow_patterns=list(wanted))
