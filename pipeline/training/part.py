@@ -25,6 +25,7 @@ from pipeline.training.processes import together
 from pipeline.training.report import print_report, resource_report
 from pipeline.training.rows import PREPARED
 from pipeline.training.trainer import Trainer
+from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 PREPARE_REPORT = Path("reports/prepare.json")
 
@@ -126,4 +127,6 @@ def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)
+        base = lineage["base"]
+        copy_vocabulary(model_folder(base["path"], base["revision"], VOCABULARIES), temporary)
         write_json(temporary / "lineage.json", lineage)
