@@ -33,7 +33,8 @@ EXPERTS = 4
 SMALL = {
     "intermediate_size": WIDTH, "moe_intermediate_size": WIDTH, "shared_expert_intermediate_size": WIDTH,
     "num_local_experts": EXPERTS, "num_experts": EXPERTS, "n_routed_experts": EXPERTS, "num_experts_per_tok": 2,
-    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1,
+    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "hidden_size_per_layer_input": 16,
+    "num_kv_shared_layers": 0,
 }  # fmt: skip
 HEADS = 2
 SPREAD = 2.0  # of queries' and keys' weights, so that some tokens are looked at more than others
@@ -96,7 +97,7 @@ def shrunk(config: Any) -> Any:
     settings = config.to_dict()
     heads, layers = config.num_attention_heads, config.num_hidden_layers
     shared = (getattr(config, "num_key_value_heads", None) or heads) < heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    size = settings.get("head_dim") or config.hidden_size // heads
     by_layer = {key: value for key, value in settings.items() if isinstance(value, list) and len(value) == layers}
     fewest = max([2, *(value.index(kind) + 1 for value in by_layer.values() for kind in value)])
     changes = {
@@ -107,6 +108,8 @@ def shrunk(config: Any) -> Any:
         "num_key_value_heads": 1 if shared else HEADS,
         "hidden_size": WIDTH if "head_dim" in settings else HEADS * size,
     }
+    if own := settings.get("per_layer_config"):
+        changes["per_layer_config"] = {layer: sizes for layer, sizes in own.items() if int(layer) < fewest}
     if "query_pre_attn_scalar" in settings:  # llama.cpp knows by a Gemma's size whether it is another
         changes["query_pre_attn_scalar"] = size
     return AutoConfig.for_model(**{**settings, **changes})
