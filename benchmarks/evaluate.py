@@ -21,7 +21,7 @@ from benchmarks.inputs import CHATS, REPOSITORY, SHAPES, STARTER, llama, make_mo
 from benchmarks.peers import MAX_LENGTH
 from benchmarks.train import facts
 from pipeline.evaluation.answers import Messages, Reply, answer_all
-from pipeline.evaluation.loss import Conversation, measure_loss, scored_tokens
+from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
 from pipeline.files import write_json, write_text
 from pipeline.training.chat import encode
 from pipeline.training.engines import choose_device, load_base
@@ -80,10 +80,10 @@ def compare_losses(
     model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], batch_size: int, few: int
 ) -> dict[str, Any]:
     """Both ways' speed, and how far a token's mean loss is apart."""
-    rows: list[Conversation] = [encode(tokenizer, chat, MAX_LENGTH) for chat in chats]
+    rows: list[Row] = [row for chat in chats for row in encode(tokenizer, chat, MAX_LENGTH)]
     sample = spread([len(ids) for ids, _ in rows], few)
 
-    def nats(rows: list[Conversation], size: int) -> list[float]:
+    def nats(rows: list[Row], size: int) -> list[float]:
         return measure_loss(model, rows, size, tokenizer.pad_token_id).nats
 
     figures, together, alone = timed(rows, sample, batch_size, nats)

@@ -148,7 +148,7 @@ def check_ours(folder: Path) -> None:
     files = folder / "ours"
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "adapter"))
     chats = [json.loads(line)["messages"] for line in CHATS.read_text(encoding="utf-8").splitlines()[:ROWS]]
-    rows = [encode(tokenizer, chat, ROW_TOKENS)[0] for chat in chats]
+    rows = [encode(tokenizer, chat, ROW_TOKENS)[0][0] for chat in chats]
     original = read_original(files / "model", chats)
     shape = (sum(len(row) - 1 for row in rows), original.config.vocab_size)
     logits = np.memmap(files / "logits", np.float32, "w+", shape=shape)

@@ -28,7 +28,7 @@ from rich.table import Table
 from pipeline.compose import PARAMS, read_params
 from pipeline.config import Config, load
 from pipeline.evaluation.batches import padded
-from pipeline.evaluation.inputs import read_rows
+from pipeline.evaluation.inputs import read_conversations
 from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
 from pipeline.gguf.score import answer_alone
@@ -98,7 +98,7 @@ def bare_loop_speed(config: Config) -> float:
     order = torch.randperm(len(messages), generator=torch.Generator().manual_seed(config.train.seed)).tolist()
     size = min(config.train.update_size, CPU_ROWS)
     parts = config.train.update_size // size
-    rows = [encode(tokenizer, messages[i], config.train.max_length) for i in order[: STEPS * size * parts]]
+    rows = [encode(tokenizer, messages[i], config.train.max_length)[0] for i in order[: STEPS * size * parts]]
     start = time.perf_counter()
     for step in range(STEPS):
         for part in range(step * parts, (step + 1) * parts):
@@ -113,7 +113,7 @@ def bare_loop_speed(config: Config) -> float:
 def loss_speeds(config: Config) -> tuple[float, float]:
     """Rows a second, batched and one at a time."""
     tokenizer = load_tokenizer(config.model)
-    rows = read_rows(tokenizer, config.evaluate)
+    rows = [row for rows in read_conversations(tokenizer, config.evaluate, "all") for row in rows]
     model = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
     pad = tokenizer.pad_token_id
     batched = _median(lambda: measure_loss(model, rows, config.evaluate.batch_size, pad)[1])

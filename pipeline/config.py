@@ -95,6 +95,7 @@ class TrainSettings:
     stop_step: int | None = limited(least=1)
     patience: int | None = limited(least=1)
     max_length: int = limited(least=8)
+    loss_on: str = one_of("all", "last")
     max_truncated: float = limited(least=0, most=1)
     packing: bool | Literal["auto"] = field()
     attention: str = one_of("auto", "sdpa", "flash", "cudnn")

@@ -28,7 +28,6 @@ from pipeline.evaluation.inputs import (
     read_material,
 )
 from pipeline.evaluation.kept import Kept
-from pipeline.evaluation.loss import scored_tokens
 from pipeline.evaluation.measure import Measured, Part, measure_file, measure_model
 from pipeline.evaluation.report import write
 from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
@@ -51,7 +50,7 @@ def main(config: Config, out: Path) -> None:
     """Evaluates models/adapter and models/gguf against the base, into `out`/reports and `out`/models."""
     lineage, manifest = read_lineage(ADAPTER, config.model), read_manifest(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
-    given = read_material(ADAPTER, config.evaluate)
+    given = read_material(ADAPTER, config.evaluate, config.train.loss_on)
     folder = training_folder(config, lineage["fingerprint"])
     kept = Kept(folder, dependencies(config, manifest))
     models = measure_models(config, given, kept.part)
@@ -110,12 +109,12 @@ def evaluated(
     figures = {
         "base_model": model_figures(models["base"], given),
         "tuned_model": model_figures(models["tuned"], given),
-        "gain": gain(models["base"], models["tuned"], given.rows),
+        "gain": gain(models["base"], models["tuned"], given),
         "gguf": {key: file_figures(listed[key], measured, given) for key, measured in files.items()},
     }
     return {
-        "rows": len(given.rows),
-        "tokens": sum(map(scored_tokens, given.rows)),
+        "rows": len(given.conversations),
+        "tokens": sum(given.scored),
         "questions": len(given.questions),
         "verdict": judge(figures, config.evaluate.gate),
         **figures,
@@ -156,7 +155,7 @@ def dependencies(config: Config, manifest: dict[str, Any]) -> dict[str, Any]:
         "device": choose_device(config.runtime.device),
         "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files)],
         "manifest": manifest,
-        "settings": settings,
+        "settings": {**settings, "loss_on": config.train.loss_on},
     }
 
 

@@ -5,6 +5,7 @@ where that is asked for, and manifest.json. The folder gets its name when every 
 """
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import hydra
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pipeline.config import Config, ExportSettings, ModelSettings
 from pipeline.errors import UserError
@@ -24,8 +25,9 @@ from pipeline.gguf.source import VERSION
 from pipeline.gguf.verify import Messages
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
-from pipeline.training.chat import encode
+from pipeline.training.chat import encode, is_text
 from pipeline.training.engines import base_digest, choose_device, read_config
+from pipeline.training.turns import RefusedError
 
 ADAPTER = Path("models/adapter")
 GGUF = Path("models/gguf")
@@ -68,15 +70,24 @@ def open_bench(folder: Path, work: Path, settings: ExportSettings, device: str) 
     """The rows that files are tried on.
 
     Raises:
-        UserError: a split is missing or empty.
+        UserError: a split is missing or empty, or none of it fits the chat template.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(ADAPTER))
     chats = read_chats(TEST, settings.verify_rows)
     weighing = read_chats(TRAIN, WEIGHING_ROWS) if settings.importance_matrix else []
-    rows, weighing_rows = (
-        [ids for chat in some if len(ids := encode(tokenizer, chat, ROW_TOKENS)[0]) > 1] for some in (chats, weighing)
-    )
-    return Bench(folder, work, device, chats, rows, weighing_rows)
+    rows, weighing_rows = (read_rows(tokenizer, some) for some in (chats, weighing))
+    if not rows:
+        raise UserError(f"the chat template takes no conversation of {TEST}, so that no file can be tried on one")
+    return Bench(folder, work, device, [chat for chat in chats if not is_text(chat)], rows, weighing_rows)
+
+
+def read_rows(tokenizer: PreTrainedTokenizerBase, chats: list[Messages]) -> list[list[int]]:
+    """The first row of each conversation that the chat template takes, ROW_TOKENS at most."""
+    rows = []
+    for chat in chats:
+        with suppress(RefusedError):
+            rows.append(encode(tokenizer, chat, ROW_TOKENS)[0][0])
+    return [ids for ids in rows if len(ids) > 1]
 
 
 def read_chats(path: Path, most: int) -> list[Messages]:

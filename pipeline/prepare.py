@@ -34,7 +34,10 @@ REPORT = Path("reports/prepare.json")
 
 SAMPLE = 100  # rows that the format is told from
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
-SCHEMA = pa.schema([("messages", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))])
+MESSAGE = [("role", pa.string()), ("content", pa.string())]
+SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
+# The same where some message is shown and not learnt, which has the weight 0.
+WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
@@ -55,6 +58,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     questions = load_questions(root, settings.questions)  # before the long part: a mistake there shows at once
     sources = load(settings, root)
     conversations, files = read(sources, settings)
+    complete_weights(conversations)
     distinct = drop_duplicates(conversations)
     splits = {
         name: list(members.values())
@@ -126,15 +130,23 @@ def not_read(settings: DataSettings, root: Path, unreached: list[Source]) -> dic
     return reasons | {source.name: f"data.max_rows {settings.max_rows} reached" for source in unreached}
 
 
+def complete_weights(conversations: list[Messages]) -> None:
+    """Gives every message a weight where one has it, so that all have the same fields."""
+    if any("weight" in message for messages in conversations for message in messages):
+        for message in chain.from_iterable(conversations):
+            message.setdefault("weight", 1)
+
+
 def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Question]) -> None:
     """Writes the splits and the questions into `folder`, which changes all at once."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, conversations in splits.items():
-            with pq.ParquetWriter(temporary / f"{name}.parquet", SCHEMA) as writer:
+            schema = WEIGHED if "weight" in conversations[0][0] else SCHEMA
+            with pq.ParquetWriter(temporary / f"{name}.parquet", schema) as writer:
                 for start in range(0, len(conversations), ROW_GROUP):
                     group = conversations[start : start + ROW_GROUP]
-                    writer.write_table(pa.table({"messages": group}, schema=SCHEMA))
+                    writer.write_table(pa.table({"messages": group}, schema=schema))
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
 

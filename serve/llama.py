@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -139,7 +140,7 @@ class Entry(NamedTuple):
 class LlamaModel:
     """A model's weights and one context over them, whose KV cache has a stream for each of several conversations."""
 
-    def __init__(self, path: Path, context: int, threads: int, streams: int = 1) -> None:
+    def __init__(self, path: Path, context: int, threads: int, streams: int = 1, today: datetime | None = None) -> None:
         """Load the model.
 
         Args:
@@ -147,6 +148,7 @@ class LlamaModel:
             context: tokens of one conversation, answer included; as many as the model was trained for at most.
             threads: that compute at most; fewer while others want the CPUs (threads.py).
             streams: conversations of that length in the KV cache.
+            today: what chat templates take for it; None is the day that it is.
 
         Raises UserError for a file that cannot be loaded or has no chat template.
         """
@@ -156,7 +158,7 @@ class LlamaModel:
             self._vocab = llama_cpp.llama_model_get_vocab(self._model)
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.streams = streams
-            self._prompts = Prompts(self._model, path, self.context)
+            self._prompts = Prompts(self._model, path, self.context, today)
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
                 raise UserError(

@@ -1,6 +1,7 @@
 """What a model reads: a conversation by its file's chat template and tokenizer."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import jinja2
@@ -16,14 +17,20 @@ ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at 
 class Prompts:
     """Conversations as one model's token ids."""
 
-    def __init__(self, model: "llama_cpp.llama_model_p", path: Path, context: int) -> None:
+    def __init__(
+        self, model: "llama_cpp.llama_model_p", path: Path, context: int, today: datetime | None = None
+    ) -> None:
         """For a model that was loaded from `path` and has `context` tokens for prompt and answer.
+
+        Templates that write the date take `today` for it, or else the day that it is.
 
         Raises UserError for a file without a chat template, or with a broken one.
         """
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._context = context
         self._formatter = self._chat_template(model, path)
+        if today:
+            self._formatter.strftime_now = today.strftime  # type: ignore[assignment, method-assign]
 
     def read(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
         """The conversation as token ids, ready for the assistant's answer.

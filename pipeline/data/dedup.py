@@ -18,7 +18,10 @@ def normalize(text: str) -> str:
 def digest(messages: Messages) -> str:
     """A hex digest that equal messages share and others do not."""
     # Python counts the control characters 1e and 1f as whitespace, so normalised text has neither.
-    joined = "\x1e".join(f"{message['role']}\x1f{normalize(message['content'])}" for message in messages)
+    joined = "\x1e".join(
+        f"{message['role']}\x1f{normalize(message['content'])}" + ("" if message.get("weight", 1) else "\x1fshown")
+        for message in messages
+    )
     return hashlib.sha256(joined.encode()).hexdigest()
 
 

@@ -1,7 +1,11 @@
 """The shapes that instruction data comes in, and how a row of each becomes chat messages.
 
-Four formats are known. `messages`: a list of turns with `role` and `content`. `sharegpt`: a list of turns with `from`
+Five formats are known. `messages`: a list of turns with `role` and `content`. `sharegpt`: a list of turns with `from`
 and `value`. `alpaca`: `instruction`, optional `input`, `output`. `pairs`: a question and its answer in two columns.
+`text`: plain text, which becomes one message of the role `text`.
+
+An assistant's turn may have its reasoning in a field of its own, which then opens its content in `<think>` tags; and
+`weight: 0` or `train: false`, by which it is shown and not learnt.
 """
 
 import json
@@ -10,17 +14,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]  # role and content, and `weight` 0 where it is not learnt
 
-FORMATS = ("messages", "sharegpt", "alpaca", "pairs")
+FORMATS = ("messages", "sharegpt", "alpaca", "pairs", "text")
 KNOWN_FORMATS = (
     "messages (messages: [{role, content}]), sharegpt (conversations: [{from, value}]), "
-    "alpaca (instruction, input, output), pairs (question/answer, prompt/response, prompt/completion, ...)"
+    "alpaca (instruction, input, output), pairs (question/answer, prompt/response, prompt/completion, ...), "
+    "text (text alone, or data.format=text)"
 )
 
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
 ANSWER_COLUMNS = ("output", "response")
+TEXT_COLUMN = "text"
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 PAIR_COLUMNS = (
     ("question", "answer"),
     ("question", "response"),
@@ -64,6 +71,8 @@ NOT_UNICODE = "text is not valid Unicode"
 EMPTY_MESSAGE = "empty message"
 UNKNOWN_ROLE = "unknown role"
 TOOL_CALLS = "tool calls outside the text"
+WEIGHT_BETWEEN = "weight is neither 0 nor 1"
+NOTHING_LEARNT = "no assistant turn that is learnt"
 NO_ASSISTANT_TURN = "no assistant turn"
 ROLES_DO_NOT_ALTERNATE = "roles do not alternate"
 
@@ -91,6 +100,8 @@ def convert(row: Any, name: str) -> Messages:
     if None in row:  # where csv.DictReader puts the cells that no column has a name for
         raise UnusableRowError(CELLS_DO_NOT_MATCH)
     columns = _columns(row)
+    if name == "text":
+        return _from_text(columns)
     if name in ("messages", "sharegpt"):
         messages = _from_turns(columns, *(("role", "content") if name == "messages" else ("from", "value")))
     elif name == "alpaca":
@@ -122,7 +133,9 @@ def _shape(columns: dict[str, Any]) -> str | None:
             return "messages"
     if "instruction" in columns and _first(columns, ANSWER_COLUMNS):
         return "alpaca"
-    return "pairs" if any(columns.keys() >= set(pair) for pair in PAIR_COLUMNS) else None
+    if any(columns.keys() >= set(pair) for pair in PAIR_COLUMNS):
+        return "pairs"
+    return "text" if list(columns) == [TEXT_COLUMN] else None  # beside others it may be what a label is for
 
 
 def _turns(columns: dict[str, Any]) -> list[Any] | None:
@@ -155,7 +168,31 @@ def _from_turns(columns: dict[str, Any], role_key: str, text_key: str) -> Messag
         role = ROLES.get(str(turn[role_key]).strip().lower())
         if role is None:
             raise UnusableRowError(UNKNOWN_ROLE)
-        messages.append({"role": role, "content": _text(turn[text_key])})
+        messages.append({"role": role, "content": _content(turn, text_key, role), **_weight(turn)})
+    return messages
+
+
+def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
+    """What a turn says, an assistant's reasoning before it in tags."""
+    content, reasoning = _text(turn[text_key]), _text(turn.get(_first(turn, REASONING_KEYS) or ""))
+    if role != "assistant" or not reasoning.strip() or not content.strip() or content.lstrip().startswith("<think>"):
+        return content
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
+
+
+def _weight(turn: dict[str, Any]) -> dict[str, int]:
+    """`weight` 0 for a turn that is not learnt, and nothing for others."""
+    weight, train = turn.get("weight"), turn.get("train")
+    if weight not in (None, 0, 1) or train not in (None, False, True):
+        raise UnusableRowError(WEIGHT_BETWEEN)
+    return {"weight": 0} if weight == 0 or train is False else {}
+
+
+def _from_text(columns: dict[str, Any]) -> Messages:
+    if TEXT_COLUMN not in columns:
+        raise UnusableRowError(MISSING_FIELD)
+    messages = [{"role": "text", "content": _text(columns[TEXT_COLUMN])}]
+    _check_texts(messages)
     return messages
 
 
@@ -189,18 +226,24 @@ def _text(value: Any) -> str:
 
 def _check(messages: Messages) -> None:
     """An optional system message, then user and assistant in turn; tool results may stand in a user's place."""
+    _check_texts(messages)
+    roles = [message["role"] for message in messages]
+    if "assistant" not in roles:
+        raise UnusableRowError(NO_ASSISTANT_TURN)
+    if not any(message.get("weight", 1) for message in messages if message["role"] == "assistant"):
+        raise UnusableRowError(NOTHING_LEARNT)
+    if roles[0] == "system":
+        roles = roles[1:]
+    if any(after not in MAY_FOLLOW[before] for before, after in pairwise(["start", *roles])):
+        raise UnusableRowError(ROLES_DO_NOT_ALTERNATE)
+
+
+def _check_texts(messages: Messages) -> None:
     for message in messages:
         if not message["content"].strip():
             raise UnusableRowError(EMPTY_MESSAGE)
         if not is_unicode(message["content"]):
             raise UnusableRowError(NOT_UNICODE)
-    roles = [message["role"] for message in messages]
-    if "assistant" not in roles:
-        raise UnusableRowError(NO_ASSISTANT_TURN)
-    if roles[0] == "system":
-        roles = roles[1:]
-    if any(after not in MAY_FOLLOW[before] for before, after in pairwise(["start", *roles])):
-        raise UnusableRowError(ROLES_DO_NOT_ALTERNATE)
 
 
 def is_unicode(text: str) -> bool:

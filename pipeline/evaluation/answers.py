@@ -14,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from pipeline.evaluation.batches import in_batches, padded
 from pipeline.progress import shown
+from pipeline.training.chat import prompt_ids
 
 Messages = list[dict[str, str]]
 
@@ -62,12 +63,6 @@ def answer_timed(
         speed = max(reply["tokens"] - 1, 0) / (seconds - first)
         answers.append({**reply, "first_token_seconds": first, "seconds": seconds, "tokens_per_second": speed})
     return answers
-
-
-def prompt_ids(tokenizer: PreTrainedTokenizerBase, chat: Messages) -> list[int]:
-    """A conversation as token ids, up to where the assistant is to speak."""
-    encoded: Any = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
-    return list(encoded["input_ids"])
 
 
 class _Clock(BaseStreamer):

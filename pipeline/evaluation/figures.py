@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.evaluation.inputs import Material
 from pipeline.evaluation.intervals import Interval, bootstrap
-from pipeline.evaluation.loss import Conversation, scored_tokens
+from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.questions import Question, accuracies, is_right
 from pipeline.evaluation.texts import text_figures
@@ -21,7 +21,7 @@ Figures = dict[str, Any]
 
 def model_figures(measured: Measured, given: Material) -> Figures:
     """Loss, accuracy and what the replies are like, of one model."""
-    loss = bootstrap(_numbers(measured["nats"]), [scored_tokens(row) for row in given.rows])
+    loss = bootstrap(_numbers(measured["nats"]), given.scored)
     figures: Figures = {**_named("loss", loss, LOSS), **_named("perplexity", _perplexity(loss), PERPLEXITY)}
     if "samples_per_second" in measured:
         figures["samples_per_second"] = _rounded(measured["samples_per_second"], SPEED)
@@ -49,9 +49,9 @@ def file_figures(file: dict[str, Any], measured: Measured, given: Material) -> F
     }
 
 
-def gain(base: Measured, tuned: Measured, rows: Sequence[Conversation]) -> Figures:
+def gain(base: Measured, tuned: Measured, given: Material) -> Figures:
     """By how many nats a token tuned is below base, on the same conversations."""
-    fall = bootstrap(_numbers(base["nats"]) - _numbers(tuned["nats"]), [scored_tokens(row) for row in rows])
+    fall = bootstrap(_numbers(base["nats"]) - _numbers(tuned["nats"]), given.scored)
     return {name: _rounded(v, LOSS) for name, v in (("loss", fall.value), ("low", fall.low), ("high", fall.high))}
 
 
@@ -67,7 +67,7 @@ def shown_answers(measured: Measured) -> list[dict[str, Any]]:
     ]
 
 
-def lengths(measured: dict[str, Measured], rows: Sequence[Conversation]) -> dict[str, list[int]]:
+def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, list[int]]:
     """Tokens of what the assistant says in the test split, and of what each model replies."""
     turns = [list(turn) for _, mask in rows for marked, turn in groupby(mask) if marked]
     replies = {name: [*one["replies"], *one["answers"]] for name, one in measured.items()}

@@ -1,6 +1,8 @@
 """What an evaluation reads: the test split, the questions, the exported files, and the reports of earlier stages."""
 
 import csv
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +13,12 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pipeline.config import EvaluateSettings
 from pipeline.errors import UserError
-from pipeline.evaluation.answers import Messages, prompt_ids
-from pipeline.evaluation.loss import Conversation, scored_tokens
+from pipeline.evaluation.answers import Messages
+from pipeline.evaluation.loss import scored_tokens
 from pipeline.evaluation.questions import Question, as_chat, read_questions
 from pipeline.files import read_made
-from pipeline.training.chat import encode
+from pipeline.training.chat import Row, encode, prompt_ids, refused_by_template
+from pipeline.training.turns import RefusedError
 
 TEST = Path("data/prepared/test.parquet")
 QUESTIONS = Path("data/prepared/questions.jsonl")
@@ -26,9 +29,25 @@ class Material:
     """What every model is measured on."""
 
     tokenizer: PreTrainedTokenizerBase
-    rows: list[Conversation]
+    conversations: list[list[Row]]  # each as the rows that it makes
     questions: list[Question]
     settings: EvaluateSettings
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        """Those of all conversations."""
+        return [row for rows in self.conversations for row in rows]
+
+    @cached_property
+    def scored(self) -> list[int]:
+        """The tokens of each conversation that count."""
+        return [sum(map(scored_tokens, rows)) for rows in self.conversations]
+
+    def by_conversation(self, nats: Sequence[float | None]) -> list[float | None]:
+        """What was measured of each row, summed over each conversation's; None where one of them is no number."""
+        left = iter(nats)
+        each = ([next(left) for _ in rows] for rows in self.conversations)
+        return [None if None in some else sum(some) for some in each]  # type: ignore[arg-type]
 
     @cached_property
     def chats(self) -> list[Messages]:
@@ -42,33 +61,40 @@ class Material:
         return asked + self.settings.max_new_tokens
 
 
-def read_material(adapter: Path, settings: EvaluateSettings) -> Material:
-    """Test rows and questions, for the tokenizer that training used.
+def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str) -> Material:
+    """Test rows and questions, for the tokenizer that training used and what it learnt of a conversation.
 
     Raises:
         UserError: the prepared data is missing, or there is nothing in it to score.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(adapter))
-    rows = read_rows(tokenizer, settings)
-    return Material(tokenizer, rows, read_questions(QUESTIONS, settings.max_questions), settings)
+    conversations = read_conversations(tokenizer, settings, loss_on)
+    return Material(tokenizer, conversations, read_questions(QUESTIONS, settings.max_questions), settings)
 
 
-def read_rows(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings) -> list[Conversation]:
-    """The test split as token ids with the assistant's tokens marked; rows without any are left out.
+def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings, loss_on: str) -> list[list[Row]]:
+    """The test split as token ids with what counts marked; conversations without any are left out.
 
     Raises:
         UserError: the split is missing, or none of its rows has anything to score.
     """
     if not TEST.is_file():
         raise UserError(f"{TEST} is missing; run `dvc repro prepare` first")
-    conversations = pq.read_table(TEST)["messages"].to_pylist()[: settings.max_rows]
-    encoded: list[Conversation] = [encode(tokenizer, messages, settings.max_length) for messages in conversations]
-    rows = [row for row in encoded if scored_tokens(row)]
-    if not rows:
+    encoded, refusals = [], Counter[str]()
+    for messages in pq.read_table(TEST)["messages"].to_pylist()[: settings.max_rows]:
+        try:
+            encoded.append(encode(tokenizer, messages, settings.max_length, loss_on))
+        except RefusedError as refused:
+            refusals[str(refused)] += 1
+    if refusals:
+        print(f"test: {refused_by_template(refusals)}, and left out", flush=True)
+    scored = ([row for row in rows if scored_tokens(row)] for rows in encoded)
+    conversations = [rows for rows in scored if rows]
+    if not conversations:
         raise UserError(
             f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"
         )
-    return rows
+    return conversations
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Loss of a Transformers model on what the assistant says, conversation by conversation."""
+"""Loss of a Transformers model on what the assistant says, row by row."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -10,47 +10,47 @@ from torch.nn.functional import cross_entropy
 from pipeline.evaluation.batches import in_batches, padded
 from pipeline.training.loss import CHUNK, MORE
 
-Conversation = tuple[Sequence[int], Sequence[int]]
+Row = tuple[Sequence[int], Sequence[int]]  # token ids and, for each, 1 where it counts
 
 
 class Loss(NamedTuple):
     """How well a model says what was said."""
 
-    mean: float  # nats a marked token, over all conversations
-    samples_per_second: float  # conversations
-    nats: list[float]  # of each conversation, summed over its marked tokens
+    mean: float  # nats a marked token, over all rows
+    samples_per_second: float  # rows
+    nats: list[float]  # of each row, summed over its marked tokens
 
 
-def scored_tokens(conversation: Conversation) -> int:
-    """Marked tokens of a conversation; the first token is predicted from nothing, so it never counts."""
-    return sum(conversation[1][1:])
+def scored_tokens(row: Row) -> int:
+    """Marked tokens of a row; the first token is predicted from nothing, so it never counts."""
+    return sum(row[1][1:])
 
 
 @torch.inference_mode()
-def measure_loss(model: Any, conversations: Sequence[Conversation], batch_size: int, pad: int) -> Loss:
+def measure_loss(model: Any, rows: Sequence[Row], batch_size: int, pad: int) -> Loss:
     """Negative log-likelihood of the marked tokens.
 
     Args:
         model: a causal language model, on its device.
-        conversations: token ids and, for each, 1 where it counts.
-        batch_size: conversations in one forward pass, at most.
+        rows: token ids and, for each, 1 where it counts.
+        batch_size: rows in one forward pass, at most.
         pad: the token id that fills up short rows.
 
     Raises:
-        UserError: the GPU's memory does not hold a single conversation.
+        UserError: the GPU's memory does not hold a single row.
     """
 
-    def nats(batch: list[Conversation]) -> list[float]:
+    def nats(batch: list[Row]) -> list[float]:
         return batch_nats(model, batch, pad)
 
     start = time.perf_counter()
-    found = in_batches(conversations, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
+    found = in_batches(rows, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
     seconds = time.perf_counter() - start
-    return Loss(sum(found) / sum(map(scored_tokens, conversations)), len(conversations) / seconds, found)
+    return Loss(sum(found) / sum(map(scored_tokens, rows)), len(rows) / seconds, found)
 
 
-def batch_nats(model: Any, batch: Sequence[Conversation], pad: int) -> list[float]:
-    """The nats of each conversation, in one forward pass.
+def batch_nats(model: Any, batch: Sequence[Row], pad: int) -> list[float]:
+    """The nats of each row, in one forward pass.
 
     Logits are computed at marked positions alone and CHUNK of them at a time: all of 32 x 2048 over a vocabulary of
     128k would be 34 GB. Padding comes after a row's tokens, where none of them sees it: so no mask is needed, and the

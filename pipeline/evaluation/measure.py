@@ -9,7 +9,7 @@ from pipeline.evaluation.answers import answer_all, answer_timed
 from pipeline.evaluation.harness import task_scores
 from pipeline.evaluation.inputs import Material
 from pipeline.evaluation.loss import measure_loss
-from pipeline.gguf.score import answer_alone, answer_together, conversation_nats
+from pipeline.gguf.score import answer_alone, answer_together, row_nats
 
 Part = Callable[[str, Callable[[], Any]], Any]  # a part's name, and what measures it where that is still to be done
 Measured = dict[str, Any]  # nats of each conversation, replies to the questions, answers to the prompts
@@ -25,7 +25,7 @@ def measure_model(name: str, model: Callable[[], Any], given: Material, part: Pa
     most, size = settings.max_new_tokens, settings.batch_size
     loss = part(f"{name}-loss", lambda: measure_loss(model(), given.rows, size, tokenizer.pad_token_id)._asdict())
     measured = {
-        "nats": loss["nats"],
+        "nats": given.by_conversation(loss["nats"]),
         "samples_per_second": loss["samples_per_second"],
         "replies": part(f"{name}-questions", lambda: answer_all(model(), tokenizer, given.chats, most, size)),
         "answers": part(f"{name}-prompts", lambda: answer_timed(model(), tokenizer, settings.prompts, most)),
@@ -43,7 +43,7 @@ def measure_file(name: str, path: Path, given: Material, part: Part) -> Measured
     """
     most = given.settings.max_new_tokens
     return {
-        "nats": part(f"{name}-loss", partial(conversation_nats, path, given.rows)),
+        "nats": given.by_conversation(part(f"{name}-loss", partial(row_nats, path, given.rows))),
         "replies": part(
             f"{name}-questions", lambda: answer_together(path, given.chats, most, context=given.longest_chat)
         ),

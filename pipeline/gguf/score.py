@@ -10,8 +10,10 @@ import numpy as np
 
 from pipeline.errors import UserError
 from pipeline.evaluation.answers import Answer, Messages, Reply
+from pipeline.evaluation.loss import Row
 from pipeline.gguf.context import Context
 from pipeline.progress import shown
+from pipeline.training.chat import TODAY
 from serve.answer import Piece, Turn
 from serve.batch import Batch
 from serve.cpus import usable_cpus
@@ -25,20 +27,19 @@ WARM_UP = "Hello"
 STREAMS = 8  # questions at once: more of them share a pass over the weights, and each takes its part of the KV cache
 
 
-def conversation_nats(path: Path, conversations: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
-    """Negative log-likelihood, in nats, of each conversation's marked tokens together.
+def row_nats(path: Path, rows: Sequence[Row]) -> list[float]:
+    """Negative log-likelihood, in nats, of each row's marked tokens together.
 
     Args:
         path: the GGUF.
-        conversations: token ids and, for each, 1 where it counts; the first token of a conversation never does.
+        rows: token ids and, for each, 1 where it counts; the first token of a row never does.
 
     Raises:
         UserError: the file cannot be loaded.
     """
-    longest = max(len(ids) for ids, _ in conversations)
+    longest = max(len(ids) for ids, _ in rows)
     with Context(path, longest) as context:
-        rows = shown(conversations, "loss on the test split")
-        return [float(losses(context, ids, mask).sum()) for ids, mask in rows]
+        return [float(losses(context, ids, mask).sum()) for ids, mask in shown(rows, "loss on the test split")]
 
 
 def answer_together(path: Path, chats: Sequence[Messages], max_tokens: int, context: int) -> list[Reply]:
@@ -100,7 +101,7 @@ def losses(context: Context, ids: Sequence[int], mask: Sequence[int]) -> np.ndar
 def _engine(path: Path, context: int, streams: int) -> Iterator[Batch]:
     """What serves the file, freed at the end; its errors are ours."""
     try:
-        with closing(Batch(LlamaModel(path, context, usable_cpus(), streams))) as batch:
+        with closing(Batch(LlamaModel(path, context, usable_cpus(), streams, TODAY))) as batch:
             yield batch
     except ServeError as error:
         raise UserError(str(error)) from error

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import gguf
-import jinja2
 import llama_cpp
 import numpy as np
 import torch
@@ -21,6 +20,8 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 from pipeline.errors import UserError
 from pipeline.gguf.context import CHUNK, Context
 from pipeline.gguf.texts import AWKWARD, CHATS
+from pipeline.training.chat import TODAY, prompt_ids
+from pipeline.training.turns import RefusedError
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
 from serve.limits import Message
@@ -267,7 +268,7 @@ def _texts(file: File, original: Original) -> str | None:
 def _conversations(file: File, original: Original) -> str | None:
     context = llama_cpp.llama_model_n_ctx_train(file.model)
     try:
-        prompts = Prompts(file.model, file.path, context)
+        prompts = Prompts(file.model, file.path, context, TODAY)
         for number, (chat, ids) in enumerate(original.chats, 1):
             if len(ids) < context and prompts.read(cast(list[Message], chat)) != ids:
                 return f"the chat reads conversation {number} as other token ids than training did"
@@ -293,10 +294,9 @@ def _read_texts(tokenizer: Any, count: int) -> list[tuple[str, str, list[int]]]:
 def _rendered(tokenizer: Any, chat: Messages) -> list[int] | None:
     """A conversation as training has it, up to the answer; None where the template refuses it, as a system prompt."""
     try:
-        encoded = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)
-    except (jinja2.TemplateError, ValueError):
+        return prompt_ids(tokenizer, chat)
+    except RefusedError:
         return None
-    return list(encoded["input_ids"])
 
 
 def _differences(others: np.ndarray, mine: np.ndarray, targets: Sequence[int]) -> np.ndarray:

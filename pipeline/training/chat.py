@@ -1,26 +1,42 @@
-"""Tokenizers whose chat template marks what the assistant says, so that loss counts there alone."""
+"""Conversations as token ids with what is learnt of them marked, and the tokenizers that write them."""
 
+import re
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from trl.chat_template_utils import get_training_chat_template, has_generation_markers
+import jinja2
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
+from pipeline.training.turns import Marked, Message, RefusedError, Said, Unmarked, as_rows, as_taken, form_of, study
+
+Row = tuple[list[int], list[int]]  # token ids and, for each, 1 where it is learnt
 
 # Tokens that some families keep for padding, best first; padding with an end token would hide it from the loss.
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<pad>", "<|endoftext|>", "<unk>")
+# What templates take for today, so that a run that goes on tomorrow sees the same tokens: Llama 3's own fallback.
+TODAY = datetime(2024, 7, 26)
+MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+TURN_END = "turn_end"  # the key of tokenizer_config.json for the token that ends an answer, where that is not EOS
+TEXT = "text"  # the role of the only message of a plain text
+PLAIN = "pipeline/training/templates/plain.jinja"
 
 
 def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, with a padding token and a chat template that has `{% generation %}` marks.
+    """The model's tokenizer, with a padding token and a chat template whose turns can be told apart.
 
-    The template is `model.chat_template` where that is set, else the tokenizer's own if it has the marks, else TRL's
-    marked twin of it.
+    The template is `model.chat_template` where that is set, else the tokenizer's own. It says what is learnt by its
+    `{% generation %}` marks; one without them is marked by rule (see turns.py).
 
     Raises:
-        UserError: there is no tokenizer, or no template with marks for it, or its file cannot be read.
+        UserError: there is no tokenizer, no template for it, its file cannot be read, or the rule does not fit it.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision)
@@ -31,20 +47,135 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
             tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"model.chat_template {model.chat_template} cannot be read: {error}") from error
-    if not tokenizer.chat_template or not has_generation_markers(tokenizer.chat_template):
-        tokenizer.chat_template = _marked_twin(tokenizer, model)
+    if not tokenizer.is_fast:
+        raise UserError(f"the tokenizer of {model.path} does not say where tokens stand; it needs a tokenizer.json")
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((t for t in PAD_TOKENS if t in vocabulary), tokenizer.eos_token)
+    if tokenizer.pad_token is None:
+        raise UserError(f"the tokenizer of {model.path} has no token to pad with; give it a pad_token")
+    require_template(tokenizer, model)
     return tokenizer
 
 
+def require_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> None:
+    """Sees that the chat template can be learnt by, and notes in the tokenizer which token ends an answer.
+
+    Raises:
+        UserError: it cannot, or there is none.
+    """
+    if not tokenizer.chat_template:
+        raise UserError(f"{model.path} has no chat template; set model.chat_template to a file, such as {PLAIN}")
+    try:
+        if not is_marked(tokenizer):
+            ends = dict.fromkeys([*_ends(tokenizer), *generation_ends(tokenizer, model)])
+            end = study(lambda messages, prompt: render(tokenizer, messages, prompt), list(ends)).end
+            if end != tokenizer.eos_token:
+                tokenizer.init_kwargs[TURN_END] = end  # is saved with the tokenizer
+    except RefusedError as refused:
+        raise UserError(
+            f"the chat template of {model.path} does not tell what the assistant says ({refused}); set"
+            f" model.chat_template to a file that does, such as {PLAIN}"
+        ) from refused
+
+
 def encode(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], max_length: int
-) -> tuple[list[int], list[int]]:
-    """Token ids of a conversation and, for each, 1 where the assistant says it; both cut to `max_length` tokens."""
-    encoded: Any = tokenizer.apply_chat_template(messages, return_dict=True, return_assistant_tokens_mask=True)
-    return list(encoded["input_ids"][:max_length]), list(encoded["assistant_masks"][:max_length])
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int, loss_on: str = "all"
+) -> list[Row]:
+    """A conversation as rows of token ids with what is learnt marked, each cut to `max_length` tokens.
+
+    There is more than one row where the template changes a turn once another follows, as those do that leave
+    reasoning out of the history: each turn is then learnt behind the history that it is given. A plain text is learnt
+    whole, in as many rows as it takes.
+
+    Args:
+        tokenizer: of `load_tokenizer`, or saved by it.
+        messages: the conversation; those with a `weight` of 0 are shown and not learnt.
+        max_length: in tokens.
+        loss_on: `all` turns of the assistant's, or the `last`.
+
+    Raises:
+        RefusedError: the template does not take the conversation.
+    """
+    if is_text(messages):
+        return _text_rows(tokenizer, messages[0]["content"], max_length)
+    template = template_of(tokenizer, tokenizer.get_chat_template())
+    turns = [template.turn(messages, index) for index in learnt_turns(messages, loss_on)]
+    rows = as_rows(turns) or [Said(render(tokenizer, as_taken(messages, template.form), False), ())]
+    return [tuple(part[:max_length] for part in _tokens(tokenizer, row)) for row in rows]  # type: ignore[misc]
+
+
+def is_text(messages: Sequence[Message]) -> bool:
+    """Whether these are no conversation but a plain text."""
+    return messages[0]["role"] == TEXT
+
+
+def learnt_turns(messages: Sequence[Message], loss_on: str) -> list[int]:
+    """Where the messages stand that are learnt."""
+    turns = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
+    return [index for index in (turns[-1:] if loss_on == "last" else turns) if messages[index].get("weight", 1)]
+
+
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool) -> str:
+    """A conversation as the chat template writes it on the day TODAY, with `prompt` up to where an answer begins.
+
+    Raises:
+        RefusedError: the template does not take it.
+    """
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=prompt, strftime_now=TODAY.strftime
+            )
+        )
+    except REFUSALS as error:
+        raise RefusedError(_reason(error)) from error
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
+    """A conversation as token ids, up to where the assistant is to speak.
+
+    Raises:
+        RefusedError: the template does not take it.
+    """
+    return list(tokenizer(render(tokenizer, messages, True), add_special_tokens=False)["input_ids"])
+
+
+def is_marked(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the chat template itself marks what the assistant says."""
+    return MARK.search(tokenizer.get_chat_template()) is not None
+
+
+@lru_cache(maxsize=4)
+def template_of(tokenizer: PreTrainedTokenizerBase, _: str) -> Marked | Unmarked:
+    """What is known of a tokenizer's chat template; the second argument is the template, of which this is kept.
+
+    Raises:
+        RefusedError: the rule does not fit it.
+    """
+
+    def written(messages: list[Message], prompt: bool) -> str:
+        return render(tokenizer, messages, prompt)
+
+    if is_marked(tokenizer):
+        return Marked(lambda messages: _marks(tokenizer, messages), form_of(written))
+    return study(written, _ends(tokenizer))
+
+
+def generation_ends(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> list[str]:
+    """The tokens that the model's generation settings end an answer with."""
+    try:
+        settings = GenerationConfig.from_pretrained(model.path, revision=model.revision or "main")
+    except OSError:  # it has none
+        return []
+    ids: Any = settings.eos_token_id
+    return [str(tokenizer.decode([end])) for end in (ids if isinstance(ids, list) else [ids]) if end is not None]
+
+
+def refused_by_template(refusals: Counter[str]) -> str:
+    """So many conversations that a chat template does not take, and why most of them."""
+    (reason, _), more = refusals.most_common(1)[0], " and other reasons" * (len(refusals) > 1)
+    return f"{refusals.total()} refused by the chat template ({reason}{more})"
 
 
 def unreadable(path: str, error: Exception) -> str:
@@ -58,14 +189,51 @@ def unreadable(path: str, error: Exception) -> str:
     )
 
 
-def _marked_twin(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> str:
+# What a template says, and what Jinja says of one that takes a text where there is none.
+REFUSALS = (jinja2.TemplateError, ValueError, TypeError, AttributeError, LookupError)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
+
+
+def _ends(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    return [str(end) for end in (tokenizer.eos_token, tokenizer.init_kwargs.get(TURN_END)) if end]
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Said:
+    rendered: Any = render_jinja_template  # whose annotation has one text for what are two lists
     try:
-        twin = get_training_chat_template(tokenizer) if tokenizer.chat_template else None
-    except ValueError:
-        twin = None
-    if twin is None:
-        raise UserError(
-            f"the chat template of {model.path} does not mark what the assistant says; set model.chat_template to a"
-            " file that does, as those in pipeline/training/templates/"
+        texts, spans = rendered(
+            conversations=[messages],
+            chat_template=tokenizer.get_chat_template(),
+            return_assistant_tokens_mask=True,
+            strftime_now=TODAY.strftime,
+            **tokenizer.special_tokens_map,
         )
-    return twin
+    except REFUSALS as error:
+        raise RefusedError(_reason(error)) from error
+    return Said(texts[0], tuple(spans[0]))
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, said: Said) -> Row:
+    """A rendered conversation as token ids; those that share a character with what is learnt are."""
+    encoded = tokenizer(said.text, add_special_tokens=False, return_offsets_mapping=True)
+    # A token of spaces may stand nowhere, from and up to its end; so a stretch is marked by where others begin and end.
+    starts, ends = zip(*encoded["offset_mapping"], strict=True)
+    mask = [0] * len(starts)
+    for start, end in said.spans:
+        first, last = bisect_right(ends, start), bisect_left(starts, end)
+        mask[first:last] = [1] * (last - first)
+    return list(encoded["input_ids"]), mask
+
+
+def _text_rows(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[Row]:
+    """A plain text and EOS, in pieces that each begin with BOS where the tokenizer begins a text so."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = [*ids, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])]
+    begins = tokenizer(text)["input_ids"][:1] == [tokenizer.bos_token_id]
+    start = [tokenizer.bos_token_id] if begins else []
+    size = max_length - len(start)
+    pieces = [ids[at : at + size] for at in range(0, len(ids), size)]
+    return [(start + piece, [0] * len(start) + [1] * len(piece)) for piece in pieces]

@@ -157,8 +157,8 @@ class Job:
         layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_counts)
         with first_goes_first():
             splits = {
-                "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated),
-                "validation": supervised("validation", tokenizer, settings.max_length),
+                "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated, settings.loss_on),
+                "validation": supervised("validation", tokenizer, settings.max_length, loss_on=settings.loss_on),
             }
         callbacks = [Meter(), RefuseBrokenLoss()]
         if settings.stop_step:

@@ -1,60 +1,153 @@
-"""Prepared chats as rows of token ids with the assistant's part marked."""
+"""Prepared chats as rows of token ids with what is learnt of them marked."""
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.errors import UserError
-from pipeline.training.chat import encode
+from pipeline.training.chat import encode, is_text, refused_by_template
+from pipeline.training.turns import RefusedError
 from pipeline.training.updates import IGNORED
 
 PREPARED = Path("data/prepared")
+FEATURES = Features(
+    {
+        "input_ids": List(Value("int64")),
+        "labels": List(Value("int64")),
+        "cut": Value("bool"),
+        "learns": Value("bool"),
+        "refused": Value("string"),
+        "conversation": Value("int64"),
+    }
+)
 
 
-def supervised(split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, max_truncated: float = 1.0) -> Dataset:
+class Tally(NamedTuple):
+    """What became of the conversations of a split."""
+
+    conversations: int
+    rows: int
+    several: int  # that make more than one row
+    cut: int
+    unlearnt: int  # left out, as nothing of the assistant's is left
+    refusals: Counter[str]  # left out, as the chat template does not take them; by reason
+
+
+def supervised(
+    split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, max_truncated: float = 1.0, loss_on: str = "all"
+) -> Dataset:
     """A prepared split as `input_ids` and `labels` of at most `max_length` tokens; says what was cut or left out.
 
-    A conversation in which nothing of the assistant's is left to learn would make an update without a loss.
+    A row in which nothing of the assistant's is left to learn would make an update without a loss.
 
     Args:
         split: `train` or `validation`.
-        tokenizer: with a chat template that marks what the assistant says.
+        tokenizer: of `load_tokenizer`.
         max_length: in tokens; longer conversations are cut.
         max_truncated: the share of conversations, 0 to 1, that may be cut or left out.
+        loss_on: `all` turns of the assistant's, or the `last`.
 
     Raises:
-        UserError: the split is missing, no row has anything to learn, or too many are cut.
+        UserError: the split is missing, no row has anything to learn, or too many are cut or left out.
     """
     path = PREPARED / f"{split}.parquet"
     if not path.is_file():
         raise UserError(f"{path} is missing; run `dvc repro prepare` first")
-    rows = Dataset.from_parquet(str(path))
+    conversations = Dataset.from_parquet(str(path))
 
-    def label(batch: dict[str, list]) -> dict[str, list]:
-        encoded = [encode(tokenizer, messages, max_length + 1) for messages in batch["messages"]]
-        labels = [[i if said else IGNORED for i, said in zip(*pair, strict=True)] for pair in encoded]
-        return {
-            "input_ids": [ids[:max_length] for ids, _ in encoded],
-            "labels": [row[:max_length] for row in labels],
-            "cut": [len(ids) > max_length for ids, _ in encoded],
+    def label(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+        pairs = zip(indices, batch["messages"], strict=True)
+        rows = [
+            row | {"conversation": index}
+            for index, messages in pairs
+            for row in labelled(tokenizer, messages, max_length, loss_on)
+        ]
+        return {key: [row[key] for row in rows] for key in FEATURES}
+
+    rows = conversations.map(
+        label,
+        batched=True,
+        with_indices=True,
+        remove_columns=conversations.column_names,
+        features=FEATURES,
+        desc=f"tokenizing {split}",
+    )
+    tally = tally_of(rows, len(conversations))
+    print(described(split, tally, max_length), flush=True)
+    require_enough(split, tally, max_length, max_truncated)
+    kept = rows.filter(lambda learns: learns, input_columns="learns")
+    return kept.select_columns(["input_ids", "labels"])
+
+
+def labelled(
+    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], max_length: int, loss_on: str
+) -> Iterator[dict[str, Any]]:
+    """The rows of a conversation, with what became of each; one without tokens for a conversation that is refused."""
+    try:
+        # One more than fits, to see what is cut; a plain text goes on in the next row.
+        encoded = encode(tokenizer, messages, max_length if is_text(messages) else max_length + 1, loss_on)
+    except RefusedError as refused:
+        yield {"input_ids": [], "labels": [], "cut": False, "learns": False, "refused": str(refused)}
+        return
+    for ids, mask in encoded:
+        labels = [i if said else IGNORED for i, said in zip(ids[:max_length], mask, strict=False)]
+        yield {
+            "input_ids": ids[:max_length],
+            "labels": labels,
+            "cut": len(ids) > max_length,
             # The first token is predicted from nothing, so it never counts.
-            "learns": [any(i != IGNORED for i in row[1:max_length]) for row in labels],
+            "learns": any(i != IGNORED for i in labels[1:]),
+            "refused": "",
         }
 
-    labelled = rows.map(label, batched=True, remove_columns=rows.column_names, desc=f"tokenizing {split}")
-    cut, unlearnt = sum(labelled["cut"]), len(labelled) - sum(labelled["learns"])
-    print(
-        f"{split}: {len(labelled)} conversations, {cut} cut at {max_length} tokens, "
-        f"{unlearnt} left out without a token of the assistant",
-        flush=True,
+
+def tally_of(rows: Dataset, conversations: int) -> Tally:
+    """What the rows of so many conversations say became of them."""
+    made, learnt, cut = Counter[int](), set[int](), set[int]()
+    for index, was_cut, learns in zip(rows["conversation"], rows["cut"], rows["learns"], strict=True):
+        made[index] += 1
+        cut |= {index} if was_cut else set()
+        learnt |= {index} if learns else set()
+    refusals = Counter(reason for reason in rows["refused"] if reason)
+    several = sum(count > 1 for count in made.values())
+    unlearnt = conversations - len(learnt) - refusals.total()
+    return Tally(conversations, len(rows), several, len(cut), unlearnt, refusals)
+
+
+def described(split: str, tally: Tally, max_length: int) -> str:
+    """One line about a split."""
+    line = (
+        f"{split}: {tally.conversations} conversations, {tally.cut} cut at {max_length} tokens, "
+        f"{tally.unlearnt} left out without a token of the assistant"
     )
-    if unlearnt == len(labelled):
-        raise UserError(f"no {split} row has an assistant token within train.max_length {max_length}; raise it")
-    share = max(cut, unlearnt) / len(labelled)
-    if share > max_truncated:
+    if tally.refusals:
+        line += f", {refused_by_template(tally.refusals)}, and left out"
+    if tally.several:
+        line += f"; {tally.several} make several rows, {tally.rows} in all"
+    return line
+
+
+def require_enough(split: str, tally: Tally, max_length: int, max_truncated: float) -> None:
+    """Refuses a split of which too much is lost.
+
+    Raises:
+        UserError: nothing is left to learn, or more is cut or left out than `max_truncated` allows.
+    """
+    total, refused = tally.conversations, tally.refusals.total()
+    if refused and (refused == total or refused / total > max_truncated):
         raise UserError(
-            f"{share:.1%} of the {split} rows ({max(cut, unlearnt)} of {len(labelled)}) are cut or left out at "
+            f"{refused / total:.1%} of the {split} rows: {refused_by_template(tally.refusals)}, and train.max_truncated"
+            f" allows {max_truncated:.1%}; take them out of the data, or set model.chat_template to one that takes them"
+        )
+    if tally.unlearnt + refused == total:
+        raise UserError(f"no {split} row has an assistant token within train.max_length {max_length}; raise it")
+    worst = max(tally.cut, tally.unlearnt)
+    if worst / total > max_truncated:
+        raise UserError(
+            f"{worst / total:.1%} of the {split} rows ({worst} of {total}) are cut or left out at "
             f"train.max_length {max_length}, and train.max_truncated allows {max_truncated:.1%}; raise one of them"
         )
-    return labelled.filter(lambda learns: learns, input_columns="learns").remove_columns(["cut", "learns"])

@@ -29,7 +29,7 @@ def conversations(packed: bool, few_counts: bool = False, rows: int = ROWS) -> A
     tokenizer = AutoTokenizer.from_pretrained(str(STARTER))
     with (REPO / "starter/chats.jsonl").open(encoding="utf-8") as file:
         chats = [json.loads(next(file))["messages"] for _ in range(ROWS)]
-    encoded = [encode(tokenizer, chat, 256) for chat in chats]
+    encoded = [encode(tokenizer, chat, 256)[0] for chat in chats]
     labels = [[i if said else IGNORED for i, said in zip(*pair, strict=True)] for pair in encoded]
     layout = Layout(rows, packed, 256, few_counts)
     return Conversations({"input_ids": [ids for ids, _ in encoded], "labels": labels}, layout, tokenizer.pad_token_id)

@@ -23,12 +23,12 @@ from transformers import AutoTokenizer
 from pipeline import export
 from pipeline.config import Config
 from pipeline.errors import UserError
-from pipeline.evaluation.loss import Conversation, measure_loss, scored_tokens
+from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
 from pipeline.export import require_same_base
 from pipeline.files import sha256
 from pipeline.gguf import family
 from pipeline.gguf.family import ROW_TOKENS
-from pipeline.gguf.score import conversation_nats
+from pipeline.gguf.score import row_nats
 from pipeline.gguf.source import VERSION
 from pipeline.training.chat import encode
 from pipeline.training.engines import base_digest, load_base
@@ -62,9 +62,9 @@ def refused(config: Config, out: Path) -> str:
     return str(raised.value)
 
 
-def loss(path: Path, rows: list[Conversation]) -> float:
+def loss(path: Path, rows: list[Row]) -> float:
     """Nats a marked token, by llama.cpp."""
-    return sum(conversation_nats(path, rows)) / sum(map(scored_tokens, rows))
+    return sum(row_nats(path, rows)) / sum(map(scored_tokens, rows))
 
 
 def test_the_manifest_is_true(exported: Path, tuned_settings: list[str]) -> None:
@@ -96,7 +96,7 @@ def test_the_figures_say_how_near_each_file_is(exported: Path, tuned: Path) -> N
     # The perplexity is of the same tokens as llama.cpp's own loss on them.
     tokenizer = AutoTokenizer.from_pretrained(str(tuned / "models/adapter"))
     chats = pq.read_table(tuned / "data/prepared/test.parquet")["messages"].to_pylist()
-    rows = [(ids, [1] * len(ids)) for ids in (encode(tokenizer, chat, ROW_TOKENS)[0] for chat in chats)]
+    rows = [(ids, [1] * len(ids)) for ids in (encode(tokenizer, chat, ROW_TOKENS)[0][0] for chat in chats)]
     for file in (exact, quantized, base):
         nats = loss(exported / "models/gguf" / file["file"], rows)
         assert file["perplexity"] == pytest.approx(math.exp(nats), rel=1e-3)

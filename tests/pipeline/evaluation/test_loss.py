@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.evaluation import loss
 from pipeline.evaluation.answers import answer_all, answer_timed
-from pipeline.evaluation.loss import Conversation, measure_loss, scored_tokens
+from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
 from pipeline.training.chat import encode
 
 REPO = Path(__file__).parents[3]
@@ -30,13 +30,13 @@ def model() -> Any:
 
 
 @pytest.fixture(scope="module")
-def rows(tokenizer: Any) -> list[Conversation]:
+def rows(tokenizer: Any) -> list[Row]:
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines()[:10]
-    return [encode(tokenizer, json.loads(line)["messages"], 512) for line in lines]
+    return [encode(tokenizer, json.loads(line)["messages"], 512)[0] for line in lines]
 
 
 @pytest.fixture(scope="module")
-def expected(model: Any, rows: list[Conversation]) -> list[float]:
+def expected(model: Any, rows: list[Row]) -> list[float]:
     """Of each row by itself, from the logits of all its positions."""
     nats = []
     for ids, mask in rows:
@@ -52,7 +52,7 @@ def expected(model: Any, rows: list[Conversation]) -> list[float]:
 def test_the_loss_of_each_conversation_in_batches_and_pieces_equals_one_by_one(
     model: Any,
     tokenizer: Any,
-    rows: list[Conversation],
+    rows: list[Row],
     expected: list[float],
     batch_size: int,
     piece: int,
@@ -65,7 +65,7 @@ def test_the_loss_of_each_conversation_in_batches_and_pieces_equals_one_by_one(
     assert found.samples_per_second > 0
 
 
-def test_a_model_that_does_more_to_its_logits_than_its_head_keeps_that(rows: list[Conversation]) -> None:
+def test_a_model_that_does_more_to_its_logits_than_its_head_keeps_that(rows: list[Row]) -> None:
     from transformers import Gemma2Config, Gemma2ForCausalLM
 
     torch.manual_seed(0)
@@ -79,16 +79,16 @@ def test_a_model_that_does_more_to_its_logits_than_its_head_keeps_that(rows: lis
     assert measure_loss(model, [(ids, mask)], 1, 0).mean == pytest.approx(expected, abs=1e-4)
 
 
-def test_what_fills_up_short_rows_does_not_count(model: Any, rows: list[Conversation]) -> None:
+def test_what_fills_up_short_rows_does_not_count(model: Any, rows: list[Row]) -> None:
     assert measure_loss(model, rows, 10, 2).nats == pytest.approx(measure_loss(model, rows, 10, 7).nats, abs=1e-4)
 
 
-def test_the_first_token_never_counts(model: Any, rows: list[Conversation]) -> None:
+def test_the_first_token_never_counts(model: Any, rows: list[Row]) -> None:
     marked_first = [(ids, [1, *mask[1:]]) for ids, mask in rows]
     assert measure_loss(model, marked_first, 4, 2).nats == measure_loss(model, rows, 4, 2).nats
 
 
-def test_a_model_that_has_diverged_has_no_loss(tokenizer: Any, rows: list[Conversation]) -> None:
+def test_a_model_that_has_diverged_has_no_loss(tokenizer: Any, rows: list[Row]) -> None:
     broken = AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32)
     broken.get_output_embeddings().weight.data[:] = math.nan
     assert all(map(math.isnan, measure_loss(broken, rows, 4, 2).nats))

@@ -25,7 +25,7 @@ from pipeline.training.engines import load_base
 def rows(starter: Path, tuned: Path) -> list[list[int]]:
     chats = pq.read_table(tuned / "data/prepared/train.parquet")["messages"].to_pylist()
     tokenizer = AutoTokenizer.from_pretrained(starter)
-    return [encode(tokenizer, chat, CHUNK)[0] for chat in chats[:24]]
+    return [encode(tokenizer, chat, CHUNK)[0][0] for chat in chats[:24]]
 
 
 @torch.inference_mode()

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.answers import answer_all
 from pipeline.evaluation.loss import measure_loss, scored_tokens
 from pipeline.gguf.context import CHUNK
-from pipeline.gguf.score import STREAMS, answer_alone, answer_together, conversation_nats
+from pipeline.gguf.score import STREAMS, answer_alone, answer_together, row_nats
 from pipeline.training.chat import encode
 
 CHATS = Path(__file__).parents[3] / "starter/chats.jsonl"
@@ -26,7 +26,7 @@ def rows(starter: Path) -> Rows:
     lines = CHATS.read_text(encoding="utf-8").splitlines()[:12]
     chats = [json.loads(line)["messages"] for line in lines]
     chats.append([message for chat in chats for message in chat if message["role"] != "system"])
-    encoded = [encode(tokenizer, chat, 1024) for chat in chats]
+    encoded = [encode(tokenizer, chat, 1024)[0] for chat in chats]
     assert max(len(ids) for ids, _ in encoded) > 2 * CHUNK
     return encoded
 
@@ -42,7 +42,7 @@ def test_the_loss_agrees_with_transformers(
     ggufs: dict[str, Path], rows: Rows, expected: list[float], kind: str, tolerance: float
 ) -> None:
     tokens = sum(map(scored_tokens, rows))
-    found = conversation_nats(ggufs[kind], rows)
+    found = row_nats(ggufs[kind], rows)
     assert sum(found) / tokens == pytest.approx(sum(expected) / tokens, abs=tolerance)
     if kind == "F32":
         assert found == pytest.approx(expected, rel=1e-3)
@@ -53,14 +53,14 @@ def test_marked_tokens_alone_count_and_the_first_never_does(ggufs: dict[str, Pat
     only_last = [0] * (len(ids) - 1) + [1]
     first_too = [1, *only_last[1:]]
     nothing = [0] * len(ids)
-    nats = conversation_nats(ggufs["F32"], [(ids, only_last), (ids, first_too), (ids, nothing)])
+    nats = row_nats(ggufs["F32"], [(ids, only_last), (ids, first_too), (ids, nothing)])
     assert nats == [nats[0], nats[0], 0]
     assert nats[0] > 0
 
 
 def test_the_order_of_conversations_does_not_count(ggufs: dict[str, Path], rows: Rows) -> None:
-    backwards = conversation_nats(ggufs["F32"], rows[::-1])
-    assert conversation_nats(ggufs["F32"], rows) == pytest.approx(backwards[::-1], abs=1e-5)
+    backwards = row_nats(ggufs["F32"], rows[::-1])
+    assert row_nats(ggufs["F32"], rows) == pytest.approx(backwards[::-1], abs=1e-5)
 
 
 PROMPTS = ["What is 5 + 6?", "Hello!", "Spell cat.", "What is the capital of France?", "Name a colour, any colour."]
@@ -99,7 +99,7 @@ def test_a_file_that_is_no_whole_gguf_is_refused_in_one_line(
         whole = ggufs["F16"].read_bytes()
         file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "no gguf": b"text\n" * 1000}[content])
     with pytest.raises(UserError, match=r"file\.gguf \(\d+ bytes\) is no whole GGUF model: ") as raised:
-        conversation_nats(file, rows)
+        row_nats(file, rows)
     assert "\n" not in str(raised.value)
 
 

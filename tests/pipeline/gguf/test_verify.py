@@ -48,7 +48,7 @@ def original(starter: Path) -> Original:
 def rows(starter: Path) -> list[list[int]]:
     tokenizer = AutoTokenizer.from_pretrained(starter)
     texts = [AWKWARD["plain"], AWKWARD["code"], AWKWARD["long word"]]
-    return [encode(tokenizer, CHAT, CHUNK)[0], *(tokenizer(text)["input_ids"][:CHUNK] for text in texts)]
+    return [encode(tokenizer, CHAT, CHUNK)[0][0], *(tokenizer(text)["input_ids"][:CHUNK] for text in texts)]
 
 
 @pytest.fixture(scope="module")
