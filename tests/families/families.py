@@ -20,139 +20,169 @@ TRAINED_LENGTH = 256
 LENGTH = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """What makes a model of a family."""
 
-    tokenizer: Callable[[Path], None]  # writes its files into a folder
-    model_type: str  # as Transformers has it
-    ends: tuple[str, ...]  # tokens at which an answer ends, the tokenizer's own first
-    vocabulary: int  # rows of the embedding, as the family's models have them
-    settings: dict[str, Any] = field(default_factory=dict)  # of its configuration
+    tokenizer: Callable[[Path], None] = field(kw_only=False)  # writes its files into a folder
+    model_type: str = field(kw_only=False)  # as Transformers has it
+    vocabulary: int = field(kw_only=False)  # rows of the embedding, as the family's models have them
+    ends: tuple[str, ...]  # tokens at which an answer ends
+    settings: dict[str, Any]  # of its configuration
+    lost: dict[str, Any] = field(default_factory=dict)  # the same without its scaling or its window
+    reasons: bool = False  # whether its template knows reasoning
+    preset: str = "llama-3.2-1b"  # in conf/model
+    overrides: tuple[str, ...] = ()  # of the pipeline's configuration
 
 
 def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": theta} | scaling}
 
 
-_LLAMA_3_ROPE = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-_YARN = {"rope_type": "yarn", "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0}
-_BEYOND = {"original_max_position_embeddings": TRAINED_LENGTH}
-_TIED, _UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
-# Of rows that 256 divides, K-quants are made as of large models; elsewhere they fall back to types with smaller blocks.
-_WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
-
-
-def _longrope(pairs: int) -> dict[str, Any]:
+def _longrope(pairs: int, share: float) -> dict[str, Any]:
+    """Phi's, with a factor for each pair of dimensions; a context beyond TRAINED_LENGTH takes the long ones."""
     long = [1.0 + 15.0 * at / pairs for at in range(pairs)]
-    return {"rope_type": "longrope", "short_factor": [1.0] * pairs, "long_factor": long} | _BEYOND
+    factors = {"rope_type": "longrope", "short_factor": [1.0] * pairs, "long_factor": long}
+    return _rope(10000.0, **factors, **BEYOND, partial_rotary_factor=share) | BEYOND | {"sliding_window": LENGTH}
 
+
+BEYOND = {"original_max_position_embeddings": TRAINED_LENGTH}
+LLAMA_3_ROPE = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **BEYOND}
+YARN = {"rope_type": "yarn", "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0, **BEYOND}
+GEMMA_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+}
+WINDOWED, NO_WINDOW = {"sliding_window": WINDOW}, {"sliding_window": LENGTH}
+TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
+# Of rows that 256 divides, K-quants are made as of large models; elsewhere they fall back to types with smaller blocks.
+WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
+OWN_HEADS = {"head_dim": 32}  # no fraction of the width
+SIX_LAYERS = {"num_hidden_layers": 6, "query_pre_attn_scalar": 32}  # of which the last looks beyond the window
+FUSED = "train.lora.target_modules=[qkv_proj,o_proj,gate_up_proj,down_proj]"
+ATTENTION = "train.lora.target_modules=[q_proj,k_proj,v_proj,o_proj]"
 
 FAMILIES = {
     "llama-3.2": Family(
         vocabularies.llama_3,
         "llama",
-        ("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"),
         128256,
-        _rope(500000.0, **_LLAMA_3_ROPE, **_BEYOND) | _TIED,
+        ends=("<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"),
+        settings=_rope(500000.0, **LLAMA_3_ROPE) | TIED,
+        lost=_rope(500000.0),
     ),
-    "llama-2": Family(vocabularies.llama_2, "llama", ("</s>",), 32000, _rope(10000.0) | _UNTIED | _WIDE),
+    "llama-2": Family(vocabularies.llama_2, "llama", 32000, ends=("</s>",), settings=_rope(10000.0) | UNTIED | WIDE),
     "qwen-2.5": Family(
-        vocabularies.qwen_2_5, "qwen2", ("<|im_end|>", "<|endoftext|>"), 151936, _rope(1000000.0) | _TIED
+        vocabularies.qwen_2_5,
+        "qwen2",
+        151936,
+        ends=("<|im_end|>", "<|endoftext|>"),
+        settings=_rope(1000000.0) | TIED,
+        preset="qwen2.5-0.5b",
     ),
     "qwen-3": Family(
         vocabularies.qwen_3,
         "qwen3",
-        ("<|im_end|>", "<|endoftext|>"),
         151936,
-        _rope(1000000.0) | _TIED | {"head_dim": 32},
+        ends=("<|im_end|>", "<|endoftext|>"),
+        settings=_rope(1000000.0) | TIED | OWN_HEADS,
+        reasons=True,
     ),
     "gemma-3": Family(
         vocabularies.gemma_3,
         "gemma3_text",
-        ("<end_of_turn>", "<eos>"),
         262144,
-        {
-            "num_hidden_layers": 6,  # of which the last looks beyond the window
-            "head_dim": 32,
-            "query_pre_attn_scalar": 32,
-            "sliding_window": WINDOW,
-            "rope_parameters": {
-                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            },
-        }
-        | _TIED,
+        ends=("<end_of_turn>", "<eos>"),
+        settings={"rope_parameters": GEMMA_ROPE} | WINDOWED | TIED | OWN_HEADS | SIX_LAYERS,
+        lost=NO_WINDOW,
+        preset="gemma-3-1b",
     ),
     "gemma-4": Family(
         vocabularies.gemma_4,
         "gemma4_text",
-        ("<turn|>", "<eos>"),
         262144,
-        {
-            "num_hidden_layers": 6,
-            "head_dim": 32,
-            "global_head_dim": 64,
-            "hidden_size_per_layer_input": 0,
-            "sliding_window": WINDOW,
-            "final_logit_softcapping": 30.0,
-        }
-        | _TIED,
+        ends=("<turn|>", "<eos>"),
+        settings={"global_head_dim": 64, "hidden_size_per_layer_input": 0, "final_logit_softcapping": 30.0}
+        | (WINDOWED | TIED | OWN_HEADS | SIX_LAYERS),
+        lost=NO_WINDOW,
+        reasons=True,
     ),
-    "mistral-v0.3": Family(vocabularies.mistral_v0_3, "mistral", ("</s>",), 32768, _rope(1000000.0) | _UNTIED | _WIDE),
+    "mistral-v0.3": Family(
+        vocabularies.mistral_v0_3,
+        "mistral",
+        32768,
+        ends=("</s>",),
+        settings=_rope(1000000.0) | UNTIED | WIDE,
+        preset="mistral-7b",
+    ),
     "mistral-nemo": Family(
-        vocabularies.mistral_nemo, "mistral", ("</s>",), 131072, _rope(1000000.0) | _UNTIED | {"head_dim": 32}
+        vocabularies.mistral_nemo,
+        "mistral",
+        131072,
+        ends=("</s>",),
+        settings=_rope(1000000.0) | UNTIED | OWN_HEADS,
     ),
     "ministral-3": Family(
         vocabularies.ministral_3,
         "ministral3",
-        ("</s>",),
         131072,
-        _rope(1000000.0, **_YARN, **_BEYOND, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1)
-        | _TIED
-        | {"head_dim": 32},
+        ends=("</s>",),
+        settings=_rope(1000000.0, **YARN, mscale=1.0, mscale_all_dim=1.0, llama_4_scaling_beta=0.1) | TIED | OWN_HEADS,
+        lost=_rope(1000000.0, llama_4_scaling_beta=0.0, **BEYOND),
+        reasons=True,
     ),
     "phi-3.5": Family(
         vocabularies.phi_3_5,
         "phi3",
-        ("<|endoftext|>", "<|end|>", "<|assistant|>"),
         32064,
-        _rope(10000.0, **_longrope(32), partial_rotary_factor=1.0)
-        | _BEYOND
-        | _UNTIED
-        | _WIDE
-        | {"sliding_window": LENGTH},
+        ends=("<|endoftext|>", "<|end|>", "<|assistant|>"),
+        settings=_longrope(32, 1.0) | UNTIED | WIDE,
+        lost=_rope(10000.0, partial_rotary_factor=1.0),
+        overrides=(FUSED,),
     ),
     "phi-4-mini": Family(
         vocabularies.phi_4_mini,
         "phi3",
-        ("<|endoftext|>", "<|end|>"),
         200064,
-        _rope(10000.0, **_longrope(12), partial_rotary_factor=0.75) | _BEYOND | _TIED | {"sliding_window": LENGTH},
+        ends=("<|endoftext|>", "<|end|>"),
+        settings=_longrope(12, 0.75) | TIED,
+        lost=_rope(10000.0, partial_rotary_factor=0.75),
+        overrides=(FUSED,),
     ),
-    "smollm2": Family(vocabularies.smollm_2, "llama", ("<|im_end|>",), 49152, _rope(100000.0) | _TIED | _WIDE),
+    "smollm2": Family(
+        vocabularies.smollm_2,
+        "llama",
+        49152,
+        ends=("<|im_end|>",),
+        settings=_rope(100000.0) | TIED | WIDE,
+        preset="smollm2-135m",
+    ),
     "smollm3": Family(
         vocabularies.smollm_3,
         "smollm3",
-        ("<|im_end|>",),
         128256,
-        _rope(5000000.0) | _TIED | {"num_hidden_layers": 4},  # of which the last has no positions
+        ends=("<|im_end|>",),
+        settings=_rope(5000000.0) | TIED | {"num_hidden_layers": 4},  # of which the last has no positions
+        reasons=True,
     ),
     "deepseek": Family(  # as its distilled models are
         vocabularies.deepseek,
         "llama",
-        ("<｜end▁of▁sentence｜>",),  # noqa: RUF001
         129280,
-        _rope(10000.0) | _UNTIED,
+        ends=("<｜end▁of▁sentence｜>",),  # noqa: RUF001
+        settings=_rope(10000.0) | UNTIED,
+        reasons=True,
     ),
     "gpt-oss": Family(
         vocabularies.gpt_oss,
         "gpt_oss",
-        ("<|return|>", "<|endoftext|>", "<|call|>"),
         201088,
-        _rope(150000.0, **_YARN, **_BEYOND, truncate=False)
-        | _UNTIED
-        | {"head_dim": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW},
+        ends=("<|return|>", "<|endoftext|>", "<|call|>"),
+        settings={"num_local_experts": 4, "num_experts_per_tok": 2}
+        | (_rope(150000.0, **YARN, truncate=False) | UNTIED | WINDOWED | OWN_HEADS),
+        lost=NO_WINDOW,
+        reasons=True,
+        overrides=(ATTENTION,),
     ),
 }
 

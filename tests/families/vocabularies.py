@@ -124,7 +124,12 @@ def phi_4_mini(folder: Path) -> None:
     own |= {200025: "<|tool_call|>", 200026: "<|/tool_call|>", 200027: "<|tool_response|>", 200028: "<|tag|>"}
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     added = [{"id": at, "content": text, **plain} for at, text in own.items()]
-    _edit(folder / "tokenizer.json", lambda made: made.update(added_tokens=added))
+
+    def replace(made: dict[str, Any]) -> None:
+        made["added_tokens"] = added
+        made["model"]["vocab"] |= {text: at for at, text in own.items()}  # there are ids between them that nothing has
+
+    _edit(folder / "tokenizer.json", replace)
     end = "<|endoftext|>"
     _configure(folder, tokenizer_class="GPT2Tokenizer", bos_token=end, eos_token=end, pad_token=end, unk_token=end)
     _template(folder, (TEMPLATES / "phi-4-mini.jinja").read_text())
