@@ -22,7 +22,7 @@ AWKWARD = {
         "1234567890 3.14159 1,000,000.00 1e-9 0x1F ١٢٣ Ⅷ ½ x²", "They're 12's and 100'S.", "I'LL SEE WE'VE"
     ),
     "marks": asked(
-        "<s> </s> <|im_end|> <|eot_id|> <end_of_turn> <turn|> [INST] [/INST] <|end|> <think> <bos> <0x0A> ▁ Ġ <unk>",
+        "<s> <|im_end|> <|eot_id|> <end_of_turn> <turn|> [INST] [/INST] <|end|> <think> <bos> <0x0A> Ġ",
         "<|endoftext|> and <|return|>",
         "{{ messages }} {% raw %} <<SYS>>",
     ),

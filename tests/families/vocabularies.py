@@ -74,14 +74,15 @@ def gemma_4(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.post_processor = TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
-    special = {"bos_token": "<bos>", "eos_token": "<turn|>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    special: dict[str, Any] = {"bos_token": "<bos>", "eos_token": "<turn|>", "unk_token": "<unk>", "pad_token": "<pad>"}
+    special["extra_special_tokens"] = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     _save(folder, tokenizer, _llama_cpp("google-gemma-4-31B-it"), **special)
 
 
 def mistral_v0_3(folder: Path) -> None:
     """Of the SentencePiece model, as Transformers makes it."""
     shutil.copy(fetched(packages.MISTRAL) / "mistral_instruct_tokenizer_240323.model.v3", folder / "tokenizer.model")
-    _of_sentencepiece(folder, legacy=False)
+    _of_sentencepiece(folder)
     _template(folder, (TEMPLATES / "mistral-v0.3.jinja").read_text())
 
 
@@ -130,6 +131,7 @@ def phi_4_mini(folder: Path) -> None:
         made["model"]["vocab"] |= {text: at for at, text in own.items()}  # there are ids between them that nothing has
 
     _edit(folder / "tokenizer.json", replace)
+    _edit(folder / "tokenizer_config.json", lambda made: made.pop("added_tokens_decoder", None))
     end = "<|endoftext|>"
     _configure(folder, tokenizer_class="GPT2Tokenizer", bos_token=end, eos_token=end, pad_token=end, unk_token=end)
     _template(folder, (TEMPLATES / "phi-4-mini.jinja").read_text())
@@ -274,24 +276,24 @@ def _tekken(folder: Path, file: str, special: list[str], template: str) -> None:
     _save(folder, tokenizer, template, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="<pad>")
 
 
-def _save(folder: Path, tokenizer: Tokenizer, template: str, **special: str) -> None:
+def _save(folder: Path, tokenizer: Tokenizer, template: str, **special: Any) -> None:
     made = TokenizersBackend(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **special)
     made.chat_template = template
     made.save_pretrained(folder)
 
 
 def _llama_2(folder: Path) -> None:
-    """Llama 2's vocabulary, whose file in llama.cpp's sources has what SentencePiece's has, the older way around."""
+    """Llama 2's vocabulary, whose file in llama.cpp's sources has what SentencePiece's has."""
     fields = _vocabulary("llama-spm")
     _sentencepiece(
         folder, zip(fields["tokens"], fields["scores"], fields["token_type"], strict=True), dummy_prefix=True
     )
-    _of_sentencepiece(folder, legacy=True)
+    _of_sentencepiece(folder)
 
 
-def _of_sentencepiece(folder: Path, legacy: bool) -> None:
-    """Transformers' files beside a tokenizer.model, as conversions made them before (legacy) and since."""
-    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": legacy, "add_bos_token": True, "unk_token": "<unk>"}
+def _of_sentencepiece(folder: Path) -> None:
+    """Transformers' files beside a tokenizer.model, as it makes them."""
+    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True, "unk_token": "<unk>"}
     settings |= {"bos_token": "<s>", "eos_token": "</s>", "clean_up_tokenization_spaces": False}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
