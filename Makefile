@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-gpu chaos lint serve mlflow bench bench-export bench-train bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-gpu test-model chaos lint serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
 test-gpu: setup  ## the tests that need a GPU: every way of training against plain float32, learning curves
 	@$(RUN) $(BIN)/python -m pytest tests/gpu -rA -s
 
+test-model: setup  ## the whole pipeline on a real model out of a Python package, in ten minutes
+	@$(RUN) $(BIN)/python -m pytest tests/pipeline/test_real_model.py -m model -s
+
 # Another engine or a single round: make chaos CHAOS_ARGS="--only 7".
 ROUNDS ?= 30
 SEED ?= 1
@@ -75,6 +78,9 @@ bench-export: setup  ## measure export beside llama.cpp's own way on weights of 
 
 bench-train: setup  ## measure LoRA training beside its peers on a GPU, in parts of nine minutes; MODEL=3b for the larger one
 	@$(RUN) $(BIN)/python -m benchmarks.train --model $(or $(MODEL),1b)
+
+bench-quality: setup  ## measure what is learnt beside TRL and Unsloth on a GPU; DATA=folder with GSM8K's train.jsonl and test.jsonl
+	@$(RUN) $(BIN)/python -m benchmarks.quality --data $(DATA)
 
 load: setup  ## let 64 clients ask the chat server for 10 minutes: failures, answers other than alone, memory that grows
 	@$(RUN) $(BIN)/python -m benchmarks.load

@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from benchmarks.train import execute, facts, reason
 from pipeline.compose import compose
 from pipeline.config import load
-from pipeline.data.settings import DataSettings
 from pipeline.evaluation.loss import measure_loss
 from pipeline.files import write_json
 from pipeline.prepare import prepare
@@ -32,6 +31,7 @@ from pipeline.training.updates import IGNORED
 
 REPOSITORY = Path(__file__).parents[1]
 STARTER = REPOSITORY / "starter/models/starter-m"
+DATA = ["data.files=[chats.jsonl]", "data.questions=null", "data.validation=200", "data.test=20", "data.seed=0"]
 SHAPE: dict[str, Any] = {
     "hidden_size": 768,
     "intermediate_size": 3072,
@@ -55,8 +55,7 @@ def main() -> None:
     for name, chats in (("pretrain", lines[::3]), ("tune", lines[1::3] + lines[2::3])):
         (folder / name).mkdir(parents=True)
         (folder / name / "chats.jsonl").write_text("".join(chats), encoding="utf-8")
-        source = DataSettings(name, "files", ["chats.jsonl"], validation=200, test=20)
-        prepare(source, folder / name, folder / name)
+        prepare(load(compose(REPOSITORY / "conf", DATA)).data, folder / name, folder / name)
     bases = {"starter-m": STARTER, "pretrained": pretrained(folder)}
     report = {"date": time.strftime("%Y-%m-%d"), **facts(), "steps": arguments.steps, "models": {}}
     for name, base in bases.items():
@@ -104,7 +103,7 @@ def compared(folder: Path, name: str, base: Path, steps: int) -> dict[str, Any]:
 
 def stage(working: Path, name: str, base: Path, *overrides: str) -> None:
     """The train stage in `working`, its results below `name`."""
-    command = ["pipeline.train", "tracking=none", "model=starter-m", f"model.path={base}"]
+    command = ["pipeline.train", "tracking=none", "model=starter-m", f"model.path={base}", *DATA]
     command += ["train.engine=trl", "train.eval_steps=1000", "train.save_steps=1000", "train.logging_steps=50"]
     command += [f"hydra.run.dir={working / name}", f"runtime.checkpoint_root={working / name}-checkpoints"]
     log = working / f"{name}.log"

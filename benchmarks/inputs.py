@@ -21,7 +21,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from benchmarks.peers import IGNORED, MAX_LENGTH, RANK, TOKENIZED
-from pipeline.data.settings import DataSettings
+from pipeline.compose import compose
+from pipeline.config import load
 from pipeline.files import atomic_path, write_json
 from pipeline.prepare import prepare
 from pipeline.training.rows import supervised
@@ -45,7 +46,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 LENGTH_MU, LENGTH_SIGMA = 5.75, 0.8  # of the logarithm of a length in tokens
 SHORTEST = 32  # tokens; MAX_LENGTH at most
 SAID = 0.6  # the share of a conversation's tokens that is the assistant's
-VALIDATION = 64  # conversations
+VALIDATION, TESTS = 64, 1  # conversations; of tests, the least that preparation asks for
+# What the rows are prepared from, which the train stage has to be asked for, too.
+DATA = [
+    "data.name=benchmark",
+    "data.files=[chats.jsonl]",
+    "data.questions=null",
+    f"data.validation={VALIDATION}",
+    f"data.test={TESTS}",
+    "data.seed=0",
+]
 
 
 def main() -> None:
@@ -103,12 +113,10 @@ def parameters(model: Any) -> dict[str, int]:
 def make_rows(path: Path, conversations: int) -> None:
     """Chats through the pipeline's own preparation and tokenizing; `rows.json` beside them says what they are like."""
     tokenizer = AutoTokenizer.from_pretrained(STARTER)
-    tests = 1  # the least that preparation asks for
     with atomic_path(path) as temporary:
         temporary.mkdir()
-        write_chats(temporary / "chats.jsonl", conversations + VALIDATION + tests, tokenizer)
-        settings = DataSettings("benchmark", "files", ["chats.jsonl"], validation=VALIDATION, test=tests)
-        prepare(settings, temporary, temporary)
+        write_chats(temporary / "chats.jsonl", conversations + VALIDATION + TESTS, tokenizer)
+        prepare(load(compose(REPOSITORY / "conf", DATA)).data, temporary, temporary)
         with contextlib.chdir(temporary):
             rows = supervised("train", tokenizer, MAX_LENGTH)
         rows.save_to_disk(temporary / TOKENIZED)

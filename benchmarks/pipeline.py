@@ -91,7 +91,7 @@ def bare_loop_speed(config: Config) -> float:
     tokenizer = load_tokenizer(config.model)
     base = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
     lora = config.train.lora
-    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=list(lora.target_modules))
+    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules)
     model = get_peft_model(base, adapter).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=config.train.lr, fused=True)
     messages = pq.read_table("data/prepared/train.parquet")["messages"].to_pylist()

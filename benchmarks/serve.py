@@ -48,6 +48,7 @@ from pipeline.files import atomic_path, write_json, write_text
 from pipeline.gguf import source
 from pipeline.gguf.convert import convert
 from pipeline.gguf.quantize import quantize
+from pipeline.package_index import exclusive
 from serve.cpus import usable_cpus
 
 REPOSITORY = Path(__file__).parents[1]
@@ -542,7 +543,11 @@ def build_llama_cpp(folder: Path) -> None:
     print("building llama-bench and llama-server", flush=True)
     shutil.rmtree(build, ignore_errors=True)
     if not (tree / source.VERSION).is_dir():
-        with source._exclusive(), source._unpacked_sdist() as unpacked, atomic_path(tree / source.VERSION) as temporary:
+        with (
+            exclusive(source.cache_folder()),
+            source._unpacked_sdist() as unpacked,
+            atomic_path(tree / source.VERSION) as temporary,
+        ):
             shutil.move(unpacked / "vendor/llama.cpp", temporary)
     build.mkdir(parents=True)
     call(["cmake", "-S", str(tree / source.VERSION), "-B", str(build), *flags.split()], build / "log")

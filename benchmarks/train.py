@@ -24,6 +24,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.inputs import DATA
 from benchmarks.peers import PEERS, WARM_UP, Peer
 from benchmarks.train_table import operations_a_token, table
 from pipeline.files import write_json, write_text
@@ -143,7 +144,7 @@ def main() -> None:
     check_setup(bench, setup)
     whole = not make_inputs(bench, deadline)
     names = [name for name in RUNS if name in (arguments.only or RUNS)]
-    run_missing(bench, ["limit", *(n for n in names if lacking(RUNS[n], setup) is None)], deadline, whole)
+    run_missing(bench, ["limit", *(n for n in names if lacking(RUNS[n].needs, setup) is None)], deadline, whole)
     report = collect(bench, setup)
     write_json(arguments.results / f"train-{bench.model}.json", report)
     write_text(arguments.results / f"train-{bench.model}.md", table(report))
@@ -191,12 +192,10 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
     return versions
 
 
-def lacking(run: Ours | Peer, setup: dict[str, Any]) -> str | None:
-    """Why a run cannot be made here, or None."""
-    missing = [need for need in run.needs if "GPU" not in need and need not in setup["packages"]]
-    cards = max(
-        (int(need.removesuffix("s").removesuffix("GPU") or 1) for need in run.needs if "GPU" in need), default=0
-    )
+def lacking(needs: tuple[str, ...], setup: dict[str, Any]) -> str | None:
+    """Why a run that needs these cannot be made here, or None."""
+    missing = [need for need in needs if "GPU" not in need and need not in setup["packages"]]
+    cards = max((int(need.removesuffix("s").removesuffix("GPU") or 1) for need in needs if "GPU" in need), default=0)
     if setup["cards"] < cards:
         return "it needs a GPU" if cards == 1 else f"it needs {cards} GPUs"
     return f"{' and '.join(missing)} not installed" if missing else None
@@ -274,6 +273,7 @@ def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
     return [
         "pipeline.train",
         "tracking=none",
+        *DATA,
         f"model={PRESETS[bench.model]}",
         f"model.path={bench.weights}",
         "model.chat_template=null",
@@ -353,7 +353,7 @@ def collect(bench: Bench, setup: dict[str, Any]) -> dict[str, Any]:
     operations = operations_a_token(parameters, rows["supervised_share"])
     runs: dict[str, Any] = {}
     for name, run in RUNS.items():
-        figures = bench.result(name) or {"not_run": lacking(run, setup) or "not yet"}
+        figures = bench.result(name) or {"not_run": lacking(run.needs, setup) or "not yet"}
         if "tokens_per_second" in figures and "tflops" in limit:
             figures["limit_share"] = figures["tokens_per_second"] * operations / (limit["tflops"] * 1e12)
         runs[name] = {"what": run.what, **figures}

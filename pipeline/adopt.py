@@ -1,11 +1,13 @@
-"""Makes overrides last: writes them to conf/adopted.yaml, which config.yaml reads after everything else.
+"""Makes overrides last: adds them to what is adopted, which stands above conf/ and below an experiment.
 
     python -m pipeline.adopt model=starter-s train.lr=1e-3     # from now on, `dvc repro` uses these
-    python -m pipeline.adopt                                   # back to what conf/ says
+    python -m pipeline.adopt                                   # what is adopted
+    python -m pipeline.adopt --drop train.lr                   # no longer this one; --reset drops all
 
 Without it, the overrides of an applied experiment are gone with the next edit anywhere in conf/.
 """
 
+import argparse
 import shutil
 import sys
 import tempfile
@@ -13,54 +15,133 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.compose import CONF, compose, flatten, plain
+from pipeline.adopted import EXPERIMENT, Adopted, met, read, write
+from pipeline.compose import CONF, choices, compose, flatten, plain_value
 from pipeline.config import load
 from pipeline.errors import UserError
-from pipeline.files import write_text
-
-ADOPTED = "adopted.yaml"
-HEADER = "# @package _global_\n# Written by `python -m pipeline.adopt`; overrides that last.\n"
 
 
-def main(overrides: list[str]) -> None:
-    """Checks the overrides together with conf/ and writes them in place of those adopted before.
+def main(arguments: list[str]) -> None:
+    """Changes what is adopted, once it is known to compose, and prints all of it.
 
     Raises:
-        UserError: an override that conf/ does not know; conf/adopted.yaml is then as it was.
+        UserError: an override that conf/ does not know, or nothing to drop; what was adopted is then as it was.
     """
-    groups, keys = split(overrides, CONF)
+    parser = argparse.ArgumentParser(prog="adopt", description="Makes overrides last; without arguments, lists them.")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for `dvc exp run -S`")
+    parser.add_argument("--drop", action="append", default=[], metavar="KEY", help="what is to be adopted no longer")
+    parser.add_argument("--reset", action="store_true", help="adopt nothing any more")
+    asked = parser.parse_args(arguments)
+    before = Adopted({}, {}) if asked.reset else read(CONF)
     with tempfile.TemporaryDirectory(prefix="tunesmith-adopt-") as folder:
         trial = shutil.copytree(CONF, Path(folder) / CONF.name)
-        write_text(trial / ADOPTED, HEADER)  # what was adopted before does not count
-        values = OmegaConf.create()
-        composed = compose(trial, overrides)
-        for key in keys:
-            OmegaConf.update(values, key, OmegaConf.select(composed, key))
-        write_text(trial / ADOPTED, text(groups, values))
-        load(compose(trial))
-    write_text(CONF / ADOPTED, text(groups, values))
-    for key, value in {**groups, **flatten(plain(values))}.items():
-        print(f"adopted {key} = {value}")
-    print("run `dvc repro` to use them" if groups or keys else "nothing adopted any more; run `dvc repro`")
+        adopted = add(trial, drop(before, asked.drop), parse(asked.overrides))
+        print_adopted(trial, adopted)
+    if arguments:
+        write(CONF, adopted)
+        print("run `dvc repro` to use them" if adopted else "run `dvc repro`")
 
 
-def text(groups: dict[str, Any], values: DictConfig) -> str:
-    """conf/adopted.yaml with these presets and values."""
-    defaults = "".join(f"  - override /{group}: {choice}\n" for group, choice in groups.items())
-    return HEADER + (f"defaults:\n{defaults}" if defaults else "") + (OmegaConf.to_yaml(values) if values else "")
+def parse(overrides: list[str]) -> list[Override]:
+    """Overrides as Hydra reads them.
 
-
-def split(overrides: list[str], conf: Path) -> tuple[dict[str, Any], list[str]]:
-    """The overrides that choose a preset, as group and choice, and the keys of those that set a value."""
+    Raises:
+        UserError: it cannot, or one cannot be adopted.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise UserError(f"cannot read the overrides: {' '.join(str(error).split())}") from error
-    groups = {o.key_or_group: o.value() or [] for o in parsed if (conf / o.key_or_group).is_dir()}
-    return groups, [o.key_or_group for o in parsed if o.key_or_group not in groups]
+    for override in parsed:
+        if override.is_sweep_override():
+            raise UserError(f"{override.input_line} names several values; adopt one of them")
+        if (override.key_or_group, override.value()) == (EXPERIMENT.parent.name, EXPERIMENT.stem):
+            raise UserError(f"{override.input_line} stands for what is adopted; name another experiment")
+    return parsed
+
+
+def drop(adopted: Adopted, keys: list[str]) -> Adopted:
+    """What is adopted without these.
+
+    Raises:
+        UserError: one of them is not adopted.
+    """
+    for key in keys:
+        if key not in adopted.all:
+            raise UserError(f"{key} is not adopted; adopted is: {', '.join(adopted.all) or 'nothing'}")
+    return adopted.without(keys)
+
+
+def add(conf: Path, adopted: Adopted, overrides: list[Override]) -> Adopted:
+    """What is adopted with these overrides, tried in a copy of conf/.
+
+    What a newly adopted experiment sets goes, unless it is given beside it.
+
+    Raises:
+        UserError: it does not compose.
+    """
+    new = {o.key_or_group: [] if o.is_delete() else o.value() for o in overrides if (conf / o.key_or_group).is_dir()}
+    keys = list(flatten({o.key_or_group: o.value() for o in overrides if o.key_or_group not in new}))
+    lines = [str(o.input_line) for o in overrides if not (o.is_delete() and o.key_or_group in new)]
+    changed = {group: choice for group, choice in new.items() if choice != adopted.presets.get(group)}
+    old = adopted.without([*new, *keys])
+    if experiment := changed.get("experiment"):
+        over = met(conf, old, str(experiment))
+        for key in over:
+            print(f"{key} = {old.all[key]} goes: experiment={experiment} sets it")
+        old = old.without(over)
+    presets = {**old.presets, **new}
+    values = fitting(conf, presets, old.values, changed, lines)
+    composed = compose_with(conf, Adopted(presets, values), lines)
+    result = Adopted(presets, {**values, **{key: plain_value(composed, key) for key in keys}})
+    compose_with(conf, result, [])
+    return result
+
+
+def fitting(
+    conf: Path, presets: dict[str, Any], values: dict[str, Any], changed: dict[str, Any], overrides: list[str]
+) -> dict[str, Any]:
+    """The values that stay adopted: of those under a changed preset, what composes; which do is said."""
+    kept = {key: value for key, value in values.items() if key.partition(".")[0] not in changed}
+    for key in [key for key in values if key not in kept]:
+        preset = f"{(group := key.partition('.')[0])}={changed[group]}"
+        try:
+            compose_with(conf, Adopted(presets, {**kept, key: values[key]}), overrides)
+            kept[key] = values[key]
+            print(f"{key} = {values[key]} stays, under {preset}")
+        except UserError:
+            print(f"{key} = {values[key]} goes: it does not fit {preset}")
+    return kept
+
+
+def compose_with(conf: Path, adopted: Adopted, overrides: list[str]) -> DictConfig:
+    """What a conf folder composes to once this is adopted in it, and valid.
+
+    Raises:
+        UserError: it does not compose, or is not valid.
+    """
+    write(conf, adopted)
+    composed = compose(conf, overrides)
+    load(composed)
+    return composed
+
+
+def print_adopted(conf: Path, adopted: Adopted) -> None:
+    """All that is adopted and what it stands above, by a copy of conf/."""
+    if not adopted:
+        print("nothing is adopted")
+    write(conf, Adopted({}, {}))
+    presets = {**choices(conf), "experiment": None}
+    write(conf, Adopted(adopted.presets, {}))
+    values = compose(conf)
+    for group, choice in adopted.presets.items():
+        print(f"adopted {group} = {choice} (conf/: {presets.get(group)})")
+    for key, value in adopted.values.items():
+        print(f"adopted {key} = {value} (conf/: {OmegaConf.select(values, key)})")
 
 
 if __name__ == "__main__":

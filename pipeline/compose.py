@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 import yaml
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.config import load
@@ -25,15 +25,17 @@ PARAMS = Path("params.yaml")
 
 def main() -> None:
     """Writes params.yaml and prints what changed in it."""
+    from pipeline.adopted import meeting  # which composes, too
+
     try:
-        if os.environ.get("DVC_EXP_NAME"):
-            load(read_params(PARAMS))
-            return
-        composed = compose(CONF)
-        load(composed)
-        if PARAMS.is_file():
-            print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))
-        write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
+        composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
+        config = load(composed)
+        if said := meeting(CONF, config.experiment):
+            print(said)
+        if not os.environ.get("DVC_EXP_NAME"):
+            if PARAMS.is_file():
+                print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))
+            write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
     except UserError as error:
         sys.exit(f"compose: {error}")
 
@@ -44,9 +46,25 @@ def compose(conf: Path, overrides: list[str] | None = None) -> DictConfig:
     Raises:
         UserError: an override or a file in conf/ that Hydra cannot use.
     """
+    composed = _compose(conf, overrides)
+    with open_dict(composed):
+        del composed.hydra
+    return composed
+
+
+def choices(conf: Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The preset of each group that a conf folder and overrides choose; `experiment` is null where none is.
+
+    Raises:
+        UserError: as for `compose`.
+    """
+    return dict(_compose(conf, overrides).hydra.runtime.choices)
+
+
+def _compose(conf: Path, overrides: list[str] | None) -> DictConfig:
     try:
         with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
-            return hydra.compose("config", overrides=overrides or [])
+            return hydra.compose("config", overrides=overrides or [], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(" Config search path:")[0]
         raise UserError(f"{conf.name}/ does not compose: {reason}") from error
@@ -70,6 +88,12 @@ def read_params(path: Path) -> DictConfig:
 def plain(composed: DictConfig) -> Any:
     """A configuration as dictionaries and lists."""
     return OmegaConf.to_container(composed, resolve=True)
+
+
+def plain_value(composed: DictConfig, key: str) -> Any:
+    """The value of a dotted key, resolved; None where there is none."""
+    value = OmegaConf.select(composed, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:

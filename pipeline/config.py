@@ -4,6 +4,7 @@ Values stand in conf/ alone; there are no defaults here. Stages get these object
 """
 
 import math
+import operator
 import re
 import types
 import typing
@@ -17,8 +18,21 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.data.settings import DataSettings
 from pipeline.data.settings import validate as validate_data
 from pipeline.errors import UserError
+from pipeline.training.settings import validate as validate_training
 
-SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt")
+SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay")
+# Transformers' names of those that learn with our updates, and the package that each needs. GaLore's and APOLLO's want
+# modules named, LOMO's and the schedule-free ones a step or a mode of their own.
+BITSANDBYTES = (
+    "adamw_8bit", "adamw_bnb_8bit", "ademamix", "ademamix_8bit", "lion_32bit", "lion_8bit", "paged_adamw_32bit",
+    "paged_adamw_8bit", "paged_ademamix_32bit", "paged_ademamix_8bit", "paged_lion_32bit", "paged_lion_8bit",
+    "rmsprop_bnb", "rmsprop_bnb_8bit", "rmsprop_bnb_32bit",
+)  # fmt: skip
+OPTIMIZERS: dict[str, str | None] = {
+    **dict.fromkeys(("adamw_torch_fused", "adamw_torch", "adafactor", "adagrad", "rmsprop", "sgd")),
+    **dict.fromkeys(("adamw_torch_8bit", "adamw_torch_4bit"), "torchao"),
+    **dict.fromkeys(BITSANDBYTES, "bitsandbytes"),
+}
 # llama.cpp's names; what the loader of the served version quantizes to
 QUANTIZATIONS = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
@@ -26,9 +40,11 @@ QUANTIZATIONS = (
 )  # fmt: skip
 
 
-def limited(*, least: float | None = None, above: float | None = None, most: float | None = None) -> Any:
-    """A number within bounds; `above` excludes its bound, the others do not."""
-    return field(metadata={"least": least, "above": above, "most": most})
+def limited(
+    *, least: float | None = None, above: float | None = None, most: float | None = None, below: float | None = None
+) -> Any:
+    """A number within bounds; `above` and `below` exclude theirs, the others do not."""
+    return field(metadata={"least": least, "above": above, "most": most, "below": below})
 
 
 def one_of(*values: str) -> Any:
@@ -66,12 +82,15 @@ class ModelSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class LoraSettings:
-    """The adapter: rank, scale, dropout, and the projections it sits on."""
+    """The adapter: rank, scale, dropout, what it sits on, and what learns whole beside it."""
 
     r: int = limited(least=1, most=1024)
     alpha: int = limited(least=1)
+    rslora: bool
+    dora: bool
     dropout: float = limited(least=0, most=0.9)
-    target_modules: list[str] = filled()
+    target_modules: list[str] | Literal["all-linear"] = filled()
+    modules_to_save: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +100,16 @@ class TrainSettings:
     method: str = one_of("lora", "qlora", "full")
     engine: str = one_of("auto", "trl", "unsloth")
     lora: LoraSettings = field()
-    lr: float = limited(above=0)
+    # Adam moves each weight by about the rate at each update: from 1 on, by many times what the weight is.
+    lr: float = limited(above=0, most=1)
     scheduler: str = one_of(*SCHEDULERS)
-    warmup_ratio: float = limited(least=0, most=1)
+    warmup_ratio: float = limited(least=0, below=1)
+    min_lr_ratio: float = limited(least=0, below=1)
+    decay_ratio: float | None = limited(above=0, most=1)
+    neftune_alpha: float | None = limited(above=0)
     weight_decay: float = limited(least=0)
     max_grad_norm: float = limited(above=0)
-    optimizer: str = field()
+    optimizer: str = one_of(*OPTIMIZERS)
     batch_size: int | Literal["auto"] = limited(least=1)
     gradient_accumulation_steps: int | None = limited(least=1)
     effective_batch: int = limited(least=1)
@@ -198,6 +221,7 @@ class Config:
     compare: CompareSettings
     tracking: TrackingSettings
     runtime: RuntimeSettings
+    experiment: str | None
 
 
 def load(composed: DictConfig) -> Config:
@@ -213,6 +237,7 @@ def load(composed: DictConfig) -> Config:
     config = _build(Config, values, "")
     validate_data(config.data)
     validate_batch(config.train)
+    validate_training(config)
     _ = config.runtime.seconds_allowed
     if (config.train.method == "qlora") != config.model.load_in_4bit:
         raise UserError(
@@ -273,7 +298,7 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
         if value in words or (value is None and types.NoneType in typing.get_args(hint)):
             return value
         if isinstance(value, str) and words:
-            other = "a whole number" if int in typing.get_args(hint) else "true, false"
+            other = _other_kind(typing.get_args(hint))
             raise UserError(f"{path} is {value!r}; it must be {other} or {', '.join(words)}")
         hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
     if typing.get_origin(hint) is list:
@@ -283,6 +308,13 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
         (item,) = typing.get_args(hint)
         return [_value(item, limits, entry, f"{path}[{index}]") for index, entry in enumerate(value)]
     return _within(_typed(hint, value, path), limits, path)
+
+
+def _other_kind(options: tuple[Any, ...]) -> str:
+    """What a value may be beside certain words."""
+    if int in options:
+        return "a whole number"
+    return "true, false" if bool in options else "a list of texts"
 
 
 def _typed(hint: type, value: Any, path: str) -> Any:
@@ -300,10 +332,10 @@ def _within(value: Any, limits: Any, path: str) -> Any:
     allowed = limits.get("values")
     if allowed and value not in allowed:
         raise UserError(f"{path} is {value!r}; it may be {', '.join(allowed)}")
-    least, above, most = limits.get("least"), limits.get("above"), limits.get("most")
-    inside = (least is None or value >= least) and (above is None or value > above) and (most is None or value <= most)
-    if not inside:
-        bounds = [f"at least {least}"] * (least is not None) + [f"above {above}"] * (above is not None)
-        bounds += [f"at most {most}"] * (most is not None)
-        raise UserError(f"{path} is {value}; it may be {' and '.join(bounds)}")
+    words = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
+    bounds = {name: limits[name] for name in words if limits.get(name) is not None}
+    inside = {"least": operator.ge, "above": operator.gt, "most": operator.le, "below": operator.lt}
+    if not all(inside[name](value, bound) for name, bound in bounds.items()):
+        allowed = " and ".join(f"{words[name]} {bound}" for name, bound in bounds.items())
+        raise UserError(f"{path} is {value}; it may be {allowed}")
     return value

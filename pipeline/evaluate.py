@@ -15,6 +15,7 @@ import hydra
 import torch
 
 from pipeline.config import Config
+from pipeline.data.prepared import require_prepared
 from pipeline.evaluation.card import file_key, model_card, model_readme
 from pipeline.evaluation.figures import file_figures, gain, lengths, metrics, model_figures, shown_answers
 from pipeline.evaluation.gate import judge, verdict_lines
@@ -48,6 +49,7 @@ README = Path("models/README.md")
 @stage
 def main(config: Config, out: Path) -> None:
     """Evaluates models/adapter and models/gguf against the base, into `out`/reports and `out`/models."""
+    require_prepared(config.data)
     lineage, manifest = read_lineage(ADAPTER, config.model), read_manifest(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
     given = read_material(ADAPTER, config.evaluate, config.train.loss_on)

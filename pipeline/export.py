@@ -16,6 +16,7 @@ from rich.table import Table
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from pipeline.config import Config, ExportSettings, ModelSettings
+from pipeline.data.prepared import require_prepared
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, read_made, sha256, write_json
 from pipeline.gguf.adapter import make_adapter
@@ -23,6 +24,7 @@ from pipeline.gguf.family import ROW_TOKENS, Bench, Family, make_family
 from pipeline.gguf.merge import ADAPTER_CONFIG, base_folder, link, merge
 from pipeline.gguf.source import VERSION
 from pipeline.gguf.verify import Messages
+from pipeline.models.packaged import is_packaged
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
 from pipeline.training.chat import encode, is_text
@@ -41,6 +43,7 @@ WEIGHING_ROWS = 64  # training conversations of the importance matrix: 4 minutes
 @stage
 def main(config: Config, out: Path) -> None:
     """Exports models/adapter into `out`/models/gguf."""
+    require_prepared(config.data)
     lineage = read_lineage(ADAPTER, config.model)
     require_same_base(lineage, config.model)
     with atomic_path(out / GGUF) as folder:
@@ -154,7 +157,9 @@ def require_same_base(lineage: dict[str, Any], model: ModelSettings) -> None:
 
 
 def revision_of(model: ModelSettings) -> str | None:
-    """The base's commit on the hub; None for a folder."""
+    """The base's commit on the hub, or the hash of its package; None for a folder."""
+    if is_packaged(model.path):
+        return model.revision
     return None if Path(model.path).is_dir() else str(read_config(model)._commit_hash)
 
 

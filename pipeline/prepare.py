@@ -1,7 +1,8 @@
 """Instruction data, from a repository's files or the hub, as de-duplicated chats in three splits.
 
-Reads what `data` names, writes data/prepared/{train,validation,test}.parquet, data/prepared/questions.jsonl and
-reports/prepare.json. The same input gives the same bytes.
+Reads what `data` names, writes data/prepared/{train,validation,test}.parquet, data/prepared/questions.jsonl, what they
+were made from, which later stages compare with their own configuration, and reports/prepare.json. The same input gives
+the same bytes.
 """
 
 import json
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.config import Config
 from pipeline.data.dedup import drop_duplicates
 from pipeline.data.formats import KNOWN_FORMATS, Messages, UnusableRowError, convert, detect, keys_of
+from pipeline.data.prepared import MADE_FROM, PREPARED, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.settings import DataSettings, validate
@@ -29,7 +31,6 @@ from pipeline.files import atomic_path, write_json
 from pipeline.progress import shown
 from pipeline.stage import stage
 
-PREPARED = Path("data/prepared")
 REPORT = Path("reports/prepare.json")
 
 SAMPLE = 100  # rows that the format is told from
@@ -55,7 +56,9 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     """
     started = time.monotonic()
     validate(settings)
-    questions = load_questions(root, settings.questions)  # before the long part: a mistake there shows at once
+    # Before the long part: a mistake there shows at once.
+    questions = load_questions(root, settings.questions, settings.answer_after)
+    origin = made_from(settings, root)
     sources = load(settings, root)
     conversations, files = read(sources, settings)
     complete_weights(conversations)
@@ -76,7 +79,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "questions": question_report(questions, kept),
         "characters": length_histogram(distinct.values()),
     }
-    write(out / PREPARED, splits, kept)
+    write(out / PREPARED, splits, kept, origin)
     write_json(out / REPORT, report)
     print_table(report, time.monotonic() - started)
     return report
@@ -137,8 +140,8 @@ def complete_weights(conversations: list[Messages]) -> None:
             message.setdefault("weight", 1)
 
 
-def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Question]) -> None:
-    """Writes the splits and the questions into `folder`, which changes all at once."""
+def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Question], origin: dict[str, Any]) -> None:
+    """Writes splits, questions and what they were made from into `folder`, which changes all at once."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, conversations in splits.items():
@@ -149,6 +152,7 @@ def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Quest
                     writer.write_table(pa.table({"messages": group}, schema=schema))
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
+        write_json(temporary / MADE_FROM, origin)
 
 
 def _with_progress(rows: Iterable[Any], source: Source, max_rows: int | None) -> Iterable[Any]:

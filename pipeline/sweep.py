@@ -1,41 +1,61 @@
-"""What a Hydra multirun needs around its jobs: one MLflow parent, and at the end a ranked table.
+"""What stands around a stage that is run by hand, once or as a sweep: what is said and refused before anything starts,
+and for a sweep one MLflow parent and at the end a ranked table.
 
-A Hydra callback, named in conf/config.yaml. The database is made before the jobs start, since several at once on a new
-one fail; the jobs find their parent by an environment variable, which every launcher hands on.
+A Hydra callback, named in conf/config.yaml; DVC's stages read params.yaml and have none. The database is made before
+the jobs start, since several at once on a new one fail; the jobs find their parent by an environment variable, which
+every launcher hands on.
 """
 
 import atexit
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
 from rich.console import Console
 from rich.table import Column, Table
 
+from pipeline.adopted import meeting
 from pipeline.config import load
+from pipeline.data.prepared import require_prepared
+from pipeline.data.settings import DataSettings
 from pipeline.errors import UserError
+from pipeline.launch import rank
 from pipeline.tracking import PARENT, open_run
 
 RANKED_BY = "validation_loss"
+READ_PREPARED = ("train", "export", "evaluate")
 SHOWN = ("validation_loss", "train_loss", "seconds", "tokens_per_second")
 
 
 class Sweep(Callback):
-    """Opens the parent run before the jobs of a multirun, closes it after them, and ranks the jobs."""
+    """Says what experiments override; of a multirun, checks its data, opens and closes the parent, ranks the jobs."""
 
     def __init__(self) -> None:
         self.run: Any = None
 
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Outputs go into the workspace, without the folder `.hydra` that jobs of a sweep have beside theirs."""
+        with read_write(config):
+            config.hydra.output_subdir = None
+        if rank() == 0:
+            say_meetings(config)
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Opens the parent run; a configuration that is not valid is left for the jobs to refuse."""
+        say_meetings(config)
         plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
-            tracking = load(plain).tracking
+            settings = load(plain)
         except UserError:
             return
+        check_data(config, settings.data)
+        tracking = settings.tracking
         if tracking.enabled:
             self.run = open_run(tracking, Path(config.hydra.sweep.dir), "sweep")
             atexit.register(self.run.end, "KILLED")  # unless the sweep comes to its end
@@ -56,6 +76,47 @@ class Sweep(Callback):
             os.environ.pop(PARENT, None)
 
 
+def say_meetings(config: DictConfig) -> None:
+    """Says for each experiment, of several in a sweep, what it overrides of what is adopted."""
+    sources = {source.provider: source.path for source in config.hydra.runtime.config_sources}
+    names = [config.hydra.runtime.choices.get("experiment")]
+    for override in swept(config):
+        if override.key_or_group == "experiment" and isinstance(choice := override.value(), ChoiceSweep):
+            names = [str(name) for name in choice.list]
+    try:
+        said = [meeting(Path(sources["main"]), name) for name in names]
+    except UserError as error:
+        sys.exit(f"{config.hydra.job.name}: {error}")
+    print(*filter(None, said), sep="\n", end="\n" * any(said), flush=True)
+
+
+def check_data(config: DictConfig, settings: DataSettings) -> None:
+    """Ends a sweep before its first job where jobs would not find their data prepared.
+
+    Where experiments are swept over, each job looks for itself.
+    """
+    if config.hydra.job.name not in READ_PREPARED:
+        return
+    keys = [override.key_or_group for override in swept(config)] + list(config.hydra.sweeper.get("params") or {})
+    data = [key for key in keys if key.partition(".")[0] == "data"]
+    try:
+        if data:
+            raise UserError(
+                f"the jobs of a sweep share one data/prepared and cannot differ in {', '.join(data)}; experiments do "
+                f"not: `dvc exp run --queue -S {data[0]}=a,b`, then `dvc queue start`"
+            )
+        if "experiment" not in keys:
+            require_prepared(settings)
+    except UserError as error:
+        sys.exit(f"{config.hydra.job.name}: {error}")
+
+
+def swept(config: DictConfig) -> list[Override]:
+    """The overrides of the command line that the jobs of a sweep differ in."""
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return [override for override in parsed if override.is_sweep_override()]
+
+
 def ranked(folder: Path) -> list[dict[str, Any]]:
     """The reports of the jobs below a sweep's folder, with the overrides that tell them apart, best first."""
     reports = {report.parent.parent: report for report in folder.glob("*/reports/train.json")}
@@ -73,6 +134,6 @@ def print_jobs(jobs: list[dict[str, Any]]) -> None:
     table = Table(
         "rank", "job", Column("overrides", no_wrap=True), *(key.replace("_", " ") for key in SHOWN), title="sweep"
     )
-    for rank, job in enumerate(jobs, 1):
-        table.add_row(str(rank), job["job"], job["overrides"], *(str(job[key]) for key in SHOWN))
+    for place, job in enumerate(jobs, 1):
+        table.add_row(str(place), job["job"], job["overrides"], *(str(job[key]) for key in SHOWN))
     Console().print(table)

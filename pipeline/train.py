@@ -11,7 +11,8 @@ from pathlib import Path
 import hydra
 
 from pipeline.config import Config
-from pipeline.launch import launch, workers_wanted
+from pipeline.data.prepared import require_prepared
+from pipeline.launch import launch, rank, workers_wanted
 from pipeline.stage import stage
 
 ADAPTER = Path("models/adapter")
@@ -23,6 +24,8 @@ CURVE = Path("reports/loss.csv")
 @stage
 def main(config: Config, out: Path) -> float:
     """Trains, writes models/adapter and its reports below `out`, returns the validation loss."""
+    if rank() == 0:
+        require_prepared(config.data)
     processes = workers_wanted(config.runtime)
     if processes > 1:
         launch(config, out, processes)

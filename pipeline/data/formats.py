@@ -168,24 +168,25 @@ def _from_turns(columns: dict[str, Any], role_key: str, text_key: str) -> Messag
         role = ROLES.get(str(turn[role_key]).strip().lower())
         if role is None:
             raise UnusableRowError(UNKNOWN_ROLE)
-        messages.append({"role": role, "content": _content(turn, text_key, role), **_weight(turn)})
+        messages.append({"role": role, "content": _content(turn, text_key, role), **_weight(turn, role)})
     return messages
 
 
 def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
     """What a turn says, an assistant's reasoning before it in tags."""
-    content, reasoning = _text(turn[text_key]), _text(turn.get(_first(turn, REASONING_KEYS) or ""))
+    content = _text(turn[text_key])
+    reasoning = next((text for key in REASONING_KEYS if (text := _text(turn.get(key)))), "")
     if role != "assistant" or not reasoning.strip() or not content.strip() or content.lstrip().startswith("<think>"):
         return content
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
 
 
-def _weight(turn: dict[str, Any]) -> dict[str, int]:
-    """`weight` 0 for a turn that is not learnt, and nothing for others."""
+def _weight(turn: dict[str, Any], role: str) -> dict[str, int]:
+    """`weight` 0 for an assistant's turn that is not learnt, and nothing for others."""
     weight, train = turn.get("weight"), turn.get("train")
     if weight not in (None, 0, 1) or train not in (None, False, True):
         raise UnusableRowError(WEIGHT_BETWEEN)
-    return {"weight": 0} if weight == 0 or train is False else {}
+    return {"weight": 0} if role == "assistant" and (weight == 0 or train is False) else {}
 
 
 def _from_text(columns: dict[str, Any]) -> Messages:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data.dedup import normalize
-from pipeline.data.formats import Messages, is_unicode
+from pipeline.data.formats import Messages, UnusableRowError, convert, detect, is_unicode
 from pipeline.data.sources import read_jsonl
 from pipeline.errors import UserError
 from pipeline.evaluation.questions import LETTERS, chosen, words
@@ -20,8 +20,13 @@ OPTIONAL = ("system", "options")
 Question = dict[str, Any]
 
 
-def load_questions(root: Path, name: str | None) -> list[Question]:
+def load_questions(root: Path, name: str | None, answer_after: str | None = None) -> list[Question]:
     """The questions of the JSONL file `name` under `root`; none where `name` is None.
+
+    Args:
+        root: of the repository.
+        name: of the file.
+        answer_after: where the file has chats instead of questions: what the answer follows in the assistant's text.
 
     Raises:
         UserError: the file cannot be read, or a question lacks a field or has one that is not as it should be.
@@ -31,8 +36,12 @@ def load_questions(root: Path, name: str | None) -> list[Question]:
     if not (root / name).is_file():
         raise UserError(f"data.questions names {name}, which is no file; correct it, or set it to null")
     questions = read_jsonl(root / name, name)
-    for number, question in enumerate(questions, start=1):
-        _check(question, f"{name}, question {number}")
+    places = [f"{name}, question {number}" for number in range(1, len(questions) + 1)]
+    if answer_after:
+        task = Path(name).stem
+        questions = [_from_chat(*pair, answer_after, task) for pair in zip(questions, places, strict=True)]
+    for question, where in zip(questions, places, strict=True):
+        _check(question, where)
     return questions
 
 
@@ -52,6 +61,31 @@ def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[
             "ask others, or take theirs out of the data"
         )
     return kept
+
+
+def _from_chat(row: Any, where: str, mark: str, task: str) -> Any:
+    """A chat of one question and one answer as a question; a number is asked for as such, anything else as a text."""
+    shape = detect([row])
+    if shape is None or "kind" in row:  # a question as it is, or something that the check names
+        return row
+    try:
+        *before, asked, said = convert(row, shape)
+    except UnusableRowError as error:
+        raise UserError(f"{where}: {error.args[0]}") from error
+    system = next((message["content"] for message in before if message["role"] == "system"), None)
+    if len(before) > (system is not None):
+        raise UserError(f"{where}: a chat of several turns; a question with its answer is wanted")
+    _, marked, answer = said["content"].rpartition(mark)
+    if not marked:
+        raise UserError(f"{where}: the answer has no {mark!r}, which data.answer_after says that it has")
+    return {
+        "prompt": asked["content"],
+        "answer": answer.strip(),
+        "kind": "number" if _is_number(answer) else "text",
+        "group": "held_out",
+        "task": task,
+        "system": system,
+    }
 
 
 def _check(question: Any, where: str) -> None:

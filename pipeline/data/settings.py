@@ -27,6 +27,7 @@ class DataSettings:
     test: float = 0.05
     seed: int = 0
     questions: str | None = None  # a JSONL file of questions with known answers, relative to the repository
+    answer_after: str | None = None  # where that file has chats: what the answer follows in the assistant's text
 
 
 def validate(settings: DataSettings) -> None:
@@ -40,6 +41,7 @@ def validate(settings: DataSettings) -> None:
         _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
         _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
     for key, size in (("validation", settings.validation), ("test", settings.test)):
         _require(_is_size(size), key, size, "a share above 0 and below 1, or a whole number of rows from 1 up")

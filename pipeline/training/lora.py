@@ -191,8 +191,9 @@ def without_adapter(model: Any) -> Any:
 
 
 def is_adapted_linear(module: torch.nn.Module) -> bool:
-    """Whether it multiplies by a weight, with an adapter beside it."""
-    return isinstance(module, LoraLayer) and ADAPTER in module.lora_A and isinstance(module.base_layer, torch.nn.Linear)
+    """Whether it multiplies by a weight, with a low-rank product added to that: DoRA scales the sum."""
+    plain = isinstance(module, LoraLayer) and ADAPTER in module.lora_A and not module.use_dora.get(ADAPTER)
+    return plain and isinstance(module.base_layer, torch.nn.Linear)
 
 
 def groups(model: torch.nn.Module) -> Iterator[list[Any]]:

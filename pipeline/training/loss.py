@@ -5,8 +5,11 @@ from types import MethodType
 from typing import Any
 
 import torch
+from peft.utils import ModulesToSaveWrapper
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutput
+
+from pipeline.training.lora import ADAPTER
 
 # What models call that which their heads do besides.
 MORE = (
@@ -25,6 +28,8 @@ def learn_from_supervised(model: Any) -> None:
     them. A model whose head does more than multiply keeps its own.
     """
     head, config = model.get_output_embeddings(), model.config
+    if isinstance(head, ModulesToSaveWrapper):  # PEFT's, around the one that learns
+        head = head.modules_to_save[ADAPTER]
     plain = type(head) is torch.nn.Linear and head.bias is None and isinstance(model.base_model, torch.nn.Module)
     if not plain or any(getattr(config, name, None) for name in MORE):
         return

@@ -5,6 +5,7 @@ Of several, the first does what is to be done once.
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,23 @@ from pipeline.data.report import split_report
 from pipeline.errors import UserError
 from pipeline.files import atomic_path, write_json
 from pipeline.launch import rank
+from pipeline.models.packaged import is_packaged
 from pipeline.tracking import Run, tracked, training_folder
+from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
-from pipeline.training.engines import base_digest, choose_device, head_size
+from pipeline.training.engines import base_digest, choose_device, head_size, without_weights
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.plan import choose, this_card
 from pipeline.training.processes import together
 from pipeline.training.report import print_report, resource_report
+from pipeline.training.requirements import check
 from pipeline.training.rows import PREPARED
+from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 
 PREPARE_REPORT = Path("reports/prepare.json")
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
 
 
 def take_part(config: Config, adapter: Path, report: Path, curve: Path) -> float:
@@ -40,7 +46,11 @@ def train(config: Config, device: str, adapter: Path, report: Path, curve: Path)
     """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
     plan = choose(config.train, config.model, this_card(device), head_size(config.model))
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
-    name, settings = fingerprint(config.model, config.train, data, base, plan.engine)
+    model = without_weights(config.model)
+    settled = spelt_out(config.train, model)
+    plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train)))
+    check(config, model, load_tokenizer(config.model))
+    name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)
     again = folder.is_dir()
     title = f"{config.model.name} on {config.data.name}"
@@ -126,4 +136,13 @@ def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)
+        name_base(temporary / ADAPTER_CONFIG, lineage["base"]["path"])
         write_json(temporary / "lineage.json", lineage)
+
+
+def name_base(adapter_config: Path, path: str) -> None:
+    """Has PEFT's file name the base as the configuration does, which for a package is no folder of this machine."""
+    if not is_packaged(path) or not adapter_config.is_file():
+        return
+    written = json.loads(adapter_config.read_text(encoding="utf-8"))
+    write_json(adapter_config, {**written, "base_model_name_or_path": path})

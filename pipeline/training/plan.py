@@ -3,10 +3,11 @@
 import importlib.util
 import re
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 
-from pipeline.config import ModelSettings, TrainSettings
+from pipeline.config import OPTIMIZERS, ModelSettings, TrainSettings
 from pipeline.errors import UserError
 from pipeline.training.attention import CUDNN, CUDNN_HEAD, FLASH
 
@@ -61,9 +62,17 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def is_bitsandbytes(optimizer: str) -> bool:
-    """Whether an optimizer of that name in Transformers is bitsandbytes'."""
-    return any(word in optimizer for word in ("8bit", "4bit", "paged"))
+def require_installed(optimizer: str) -> None:
+    """Checks that the package of an optimizer is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    package = OPTIMIZERS[optimizer]
+    if package and not is_installed(package):
+        install = "-e .[gpu]" if package == "bitsandbytes" else package
+        said = f"train.optimizer={optimizer} needs {package}"
+        raise UserError(f"{said}; pip install {install}, or take adamw_torch_fused")
 
 
 def this_card(device: str) -> Card | None:
@@ -86,10 +95,7 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None, head_s
     Raises:
         UserError: something is asked for that the card or the engine cannot do.
     """
-    if is_bitsandbytes(train.optimizer) and not is_installed("bitsandbytes"):
-        raise UserError(
-            f"train.optimizer={train.optimizer} needs bitsandbytes; pip install -e .[gpu], or take adamw_torch_fused"
-        )
+    require_installed(train.optimizer)
     engine, why = choose_engine(train.engine, model, card)
     reasons = [f"engine {engine}: {why}"]
     if train.frozen_dtype == "fp8":
@@ -107,6 +113,7 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None, head_s
         )
     packing = packs if train.packing == "auto" else bool(train.packing)
     reasons.append(f"packing {'on' if packing else 'off'}: {why_packing(train, packs)}")
+    reasons += slow_parts(train)
     return Plan(engine, attention, packing, tuple(reasons))
 
 
@@ -129,17 +136,42 @@ def choose_engine(wanted: str, model: ModelSettings, card: Card | None) -> tuple
     return "trl", f"the fastest where memory is not scarce ({card.memory / 2**30:.0f} GiB)"
 
 
+def slow_parts(train: TrainSettings) -> list[str]:
+    """What is asked for of the adapter that is left to PEFT and Transformers, and what it costs."""
+    if train.method == "full":
+        return []
+    parts = []
+    if train.lora.dora:
+        parts.append("adapter by PEFT, slow: DoRA needs the length of each column of the sum, and so the sum")
+    elif train.lora.dropout:
+        parts.append("adapter by PEFT, slow: its dropout is drawn for each projection anew")
+    if "lm_head" in train.lora.target_modules:
+        parts.append("loss by Transformers, slow: a head with an adapter gives logits of all positions")
+    return parts
+
+
 def refuse_ignored(train: TrainSettings) -> None:
-    """Refuses what Unsloth would leave out without a word.
+    """Refuses what Unsloth would leave out without a word, or do otherwise.
 
     Raises:
         UserError: one of these is asked for.
     """
-    asked = {"packing": train.packing is True, "attention": train.attention != "auto", "compile": train.compile is True}
+    lora = train.lora
+    asked = {
+        "packing": train.packing is True,
+        "attention": train.attention != "auto",
+        "compile": train.compile is True,
+        "neftune_alpha": train.neftune_alpha is not None,
+        "lora.dora": lora.dora,
+        "lora.modules_to_save": bool(lora.modules_to_save),
+        "lora.target_modules": bool({"lm_head", "embed_tokens"} & set(lora.target_modules)),
+    }
     for key, is_asked in asked.items():
         if is_asked:
-            value = str(getattr(train, key)).lower()
-            raise UserError(f"train.{key}={value} is for train.engine=trl; Unsloth would ignore it. Take trl, or auto")
+            value = str(attrgetter(key)(train)).lower()
+            raise UserError(
+                f"train.{key}={value} is for train.engine=trl; Unsloth would ignore or change it. Take trl, or auto"
+            )
 
 
 def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:

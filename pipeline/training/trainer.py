@@ -45,6 +45,7 @@ class Trainer(SFTTrainer):
         conversations: dict[str, Conversations],
         update_size: int,
         eval_rows: int,
+        decay_ratio: float | None,
         save_total_limit: int,
         libraries: dict[str, str],
         sharded: bool = False,
@@ -58,6 +59,7 @@ class Trainer(SFTTrainer):
             conversations: those of `train` and `validation`.
             update_size: conversations that an update learns from, over all processes.
             eval_rows: conversations of full length at once in evaluation.
+            decay_ratio: the share of all updates at the end in which the rate falls, for a schedule that is told it.
             save_total_limit: checkpoints kept.
             libraries: versions that they name.
             sharded: whether each process holds a part of the weights; else all of them.
@@ -72,6 +74,7 @@ class Trainer(SFTTrainer):
         self.conversations = conversations
         self.update_size = update_size
         self.eval_rows = eval_rows
+        self.decay_ratio = decay_ratio
         self.keep = save_total_limit
         self.libraries = libraries
         self.sharded = sharded
@@ -196,6 +199,13 @@ class Trainer(SFTTrainer):
     def get_train_dataloader(self) -> UpdateLoader:
         """Updates in the place of batches: Transformers counts, skips and resumes them as such."""
         return UpdateLoader(self.conversations["train"], self.updates(), pin=self.args.device.type == "cuda")
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Tells the schedule how many updates its share is."""
+        if self.decay_ratio is not None:
+            kwargs = cast(dict[str, Any], self.args.lr_scheduler_kwargs)
+            kwargs["num_decay_steps"] = math.ceil(self.decay_ratio * num_training_steps)
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         """One update's gradients, micro-batch by micro-batch; its loss, of no gradient."""

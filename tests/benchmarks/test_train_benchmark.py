@@ -163,7 +163,7 @@ def test_the_table_has_every_run(bench: train.Bench, keep: Callable[..., None]) 
     assert rows["ours-eager"].endswith("| not run: not yet |")
     assert rows["trl-best"].endswith("| not run: it needs a GPU |")
     on_gpu = {**SETUP, "card": "NVIDIA L4", "cards": 1, "driver": "1"}
-    assert train.lacking(train.RUNS["unsloth-best"], on_gpu) == "unsloth not installed"
+    assert train.lacking(train.RUNS["unsloth-best"].needs, on_gpu) == "unsloth not installed"
 
 
 def test_late_compilations_do_not_count() -> None:

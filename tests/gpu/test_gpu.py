@@ -22,7 +22,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from updates import REPO, STARTER, Learnt, adapter_that_counts, conversations, learn, settings
 
-from pipeline.data.settings import DataSettings
+from pipeline.compose import compose
+from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.prepare import prepare
 from pipeline.tracking import Run
@@ -46,6 +47,7 @@ needs_bitsandbytes = pytest.mark.skipif(
 needs_fp8 = pytest.mark.skipif(CARD is None or CARD.capability < (8, 9), reason="the card has no FP8")
 BF16_LOSS, BF16_GRADIENT = 2e-3, 3e-2
 FP8_LOSS, FP8_GRADIENT = 1e-2, 0.2
+DATA = ["data.files=[chats.jsonl]", "data.questions=null", "data.validation=300", "data.test=60", "data.seed=0"]
 
 
 def off(found: torch.Tensor, wanted: torch.Tensor) -> float:
@@ -68,7 +70,7 @@ def reference() -> Learnt:
 
     lora = settings().train.lora
     base = AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32, attn_implementation="eager").cuda()
-    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=list(lora.target_modules))
+    adapter = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=lora.target_modules)
     model = get_peft_model(base, adapter)
     adapter_that_counts(model)
     return learn(model, conversations(packed=False), autocast=False)
@@ -210,13 +212,21 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("starter")
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "chats.jsonl").write_text("".join(lines), encoding="utf-8")
-    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=300, test=60), folder, folder)
+    prepare(load(compose(REPO / "conf", DATA)).data, folder, folder)
     return folder
 
 
 def curve(project: Path, name: str, *overrides: str) -> tuple[list[float], float, dict[str, Any]]:
     """Training losses, the last validation loss and the report of 200 updates through the real stage."""
-    command = [sys.executable, "-m", "pipeline.train", "tracking=none", "model=starter-m", f"model.path={STARTER}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.train",
+        "tracking=none",
+        "model=starter-m",
+        f"model.path={STARTER}",
+        *DATA,
+    ]
     command += ["train.max_steps=200", "train.eval_steps=200", "train.save_steps=200", "train.logging_steps=20"]
     command += ["train.lr=1e-3", f"hydra.run.dir={project / name}", f"runtime.checkpoint_root={project / name}-ck"]
     done = subprocess.run([*command, *overrides], cwd=project, capture_output=True, text=True)

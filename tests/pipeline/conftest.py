@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from chats import CHATS
 
 from pipeline.compose import compose
 from pipeline.config import Config, load
@@ -17,6 +18,10 @@ SETTINGS = [
     f"model.path={STARTER}",
     "tracking=none",
     "runtime.device=cpu",
+    "data.files=[chats.jsonl]",
+    "data.questions=questions.jsonl",
+    "data.test=12",
+    "data.seed=0",
     "export.quantizations=[F16,Q8_0]",
     "evaluate.prompts=[What is 5 + 6?]",
     "evaluate.max_new_tokens=6",
@@ -31,13 +36,12 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder, entered, with 104 conversations to learn from, 8 to validate on and 8 to test."""
     import torch
 
-    from pipeline.data.settings import DataSettings
     from pipeline.prepare import prepare
 
     folder = tmp_path_factory.mktemp("project")
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
-    prepare(DataSettings("starter", "files", ["chats.jsonl"], validation=8, test=8), folder, folder)
+    prepare(load(compose(REPO / "conf", CHATS)).data, folder, folder)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
@@ -65,7 +69,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from pipeline.data.settings import DataSettings
     from pipeline.prepare import prepare
     from pipeline.training.chat import load_tokenizer
     from pipeline.training.engines import load_base
@@ -75,7 +78,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chats.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
     questions = (REPO / "starter/questions.jsonl").read_bytes()
     (folder / "questions.jsonl").write_bytes(questions)
-    prepare(DataSettings("starter", "files", ["chats.jsonl"], questions="questions.jsonl", test=12), folder, folder)
+    config = load(compose(REPO / "conf", SETTINGS))
+    prepare(config.data, folder, folder)
 
     torch.manual_seed(0)
     base = load_base(str(STARTER), None, "cpu", torch.float32)
@@ -86,9 +90,8 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 parameter.normal_(std=0.2)
     adapter = folder / "models/adapter"
     model.save_pretrained(adapter)
-    settings = load(compose(REPO / "conf", SETTINGS)).model
-    load_tokenizer(settings).save_pretrained(adapter)
-    lineage = {"fingerprint": "0123456789abcdef", "mlflow_run": None, "base": asdict(settings)}
+    load_tokenizer(config.model).save_pretrained(adapter)
+    lineage = {"fingerprint": "0123456789abcdef", "mlflow_run": None, "base": asdict(config.model)}
     (adapter / "lineage.json").write_text(json.dumps(lineage))
     return folder
 

@@ -8,8 +8,9 @@ import yaml
 from omegaconf import OmegaConf
 
 from pipeline.compose import CONF, compose, plain
-from pipeline.config import Config, load
+from pipeline.config import OPTIMIZERS, Config, load
 from pipeline.errors import UserError
+from pipeline.models.packaged import is_packaged
 
 REPO = Path(__file__).parents[2]
 PRESETS = [
@@ -53,7 +54,7 @@ def test_every_model_names_files_that_exist_and_fits_its_method(name: str) -> No
         assert (REPO / model.chat_template).is_file()
     if model.path.startswith("starter/"):
         assert (REPO / model.path / "model.safetensors").is_file()
-    else:
+    elif not is_packaged(model.path):
         assert model.path.count("/") == 1  # a name on the hub
     assert (model.merge_path is not None) == model.load_in_4bit
 
@@ -113,7 +114,7 @@ def test_a_missing_key_is_named_with_the_folder_where_it_is_set(key: str, home: 
         ("train.batch_size", True, "it must be a whole number"),
         ("train.batch_size", 1.5, "it must be a whole number"),
         ("train.batch_size", "8", "it must be a whole number"),
-        ("train.lora.target_modules", "q_proj", "it must be a list with at least one entry"),
+        ("train.lora.target_modules", "q_proj", "it must be a list of texts or all-linear"),
         ("evaluate.prompts", "Hello?", "it must be a list"),
         ("tracking.enabled", 1, "it must be true or false"),
         # not finite
@@ -125,13 +126,18 @@ def test_a_missing_key_is_named_with_the_folder_where_it_is_set(key: str, home: 
         # out of range
         ("train.lr", 0, "it may be above 0"),
         ("train.lr", -1e-4, "it may be above 0"),
-        ("train.warmup_ratio", 1.5, "it may be at least 0 and at most 1"),
+        ("train.warmup_ratio", 1.0, "it may be at least 0 and below 1"),
         ("train.lora.r", 0, "it may be at least 1 and at most 1024"),
         ("train.lora.dropout", 1.0, "it may be at least 0 and at most 0.9"),
         ("train.max_steps", 0, "it may be at least 1"),
         ("train.max_length", 7, "it may be at least 8"),
         ("train.seed", -1, "it may be at least 0"),
         ("train.scheduler", "cosin", "it may be linear, cosine, "),
+        ("train.optimizer", "nonsense_adam", "it may be adamw_torch_fused, adamw_torch, "),
+        ("train.lr", 1.5, "it may be above 0 and at most 1"),
+        ("train.min_lr_ratio", 1.0, "it may be at least 0 and below 1"),
+        ("train.decay_ratio", 0, "it may be above 0 and at most 1"),
+        ("train.neftune_alpha", 0, "it may be above 0"),
         ("train.engine", "jax", "it may be auto, trl, unsloth"),
         ("runtime.device", "tpu", "it may be auto, cpu, cuda"),
         ("export.quantizations", ["F16", "Q4_KM"], "it may be F32, F16, "),
@@ -166,6 +172,17 @@ def test_numbers_are_read_as_people_write_them(key: str, value: Any, read: float
     got = getattr(settings.train, key.partition(".")[2])
     assert got == read
     assert type(got) is float
+
+
+def test_every_optimizer_is_one_of_transformers() -> None:
+    from transformers.training_args import OptimizerNames
+
+    assert set(OPTIMIZERS) <= {name.value for name in OptimizerNames}
+
+
+def test_target_modules_are_all_or_a_list() -> None:
+    assert load(changed("train.lora.target_modules", "all-linear")).train.lora.target_modules == "all-linear"
+    assert load(changed("train.lora.target_modules", ["q_proj"])).train.lora.target_modules == ["q_proj"]
 
 
 def test_null_is_allowed_only_where_the_type_says_so() -> None:

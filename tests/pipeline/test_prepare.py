@@ -14,6 +14,7 @@ import pytest
 from mounts import may_mount
 
 import pipeline
+from pipeline.data.report import split_report
 from pipeline.data.settings import DataSettings
 from pipeline.errors import UserError
 from pipeline.files import sha256
@@ -104,6 +105,30 @@ def test_files_of_several_formats_become_three_splits_and_a_report(tmp_path: Pat
     assert len(rows) == len(set(rows)) == 100
 
 
+def test_a_turn_that_is_not_learnt_keeps_its_weight_and_is_another_conversation(tmp_path: Path) -> None:
+    def rows(weight: int) -> list[Any]:
+        turns = ("user", "Hi", 1), ("assistant", "Bad", weight), ("user", "No"), ("assistant", "Good")
+        named = [dict(zip(("role", "content", "weight"), turn, strict=False)) for turn in turns]
+        return [{"messages": [{**named[0], "content": f"Hi {n}"}, *named[1:]]} for n in range(10)]
+
+    put_rows(tmp_path, "a.jsonl", [*rows(0), *rows(1)])
+    report = prepare(local(validation=2, test=2), tmp_path, tmp_path)
+    assert report["duplicates"] == 0
+    for name, part in report["splits"].items():
+        messages = splits_in(tmp_path / "data/prepared")[name]
+        assert split_report(messages)["sha256"] == part["sha256"]
+        assert {tuple(message["weight"] for message in chat) for chat in messages} <= {(1, 0, 1, 1), (1, 1, 1, 1)}
+
+
+def test_plain_texts_become_messages_of_their_own_role(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [{"text": f"Once upon a time there were {n}."} for n in range(10)])
+    report = prepare(local(validation=2, test=2), tmp_path, tmp_path)
+    assert report["files"][0]["format"] == "text"
+    assert pq.read_schema(tmp_path / "data/prepared/train.parquet").equals(SCHEMA)
+    chats = [chat for part in splits_in(tmp_path / "data/prepared").values() for chat in part]
+    assert {message["role"] for chat in chats for message in chat} == {"text"}
+
+
 def test_the_same_input_gives_the_same_bytes_and_the_order_of_files_and_rows_does_not_count(tmp_path: Path) -> None:
     rows = [*pairs(400), {"question": " Question 1?", "answer": "Answer  1"}]
     digests, reports = set(), []
@@ -149,9 +174,9 @@ def test_a_forced_format_is_not_guessed(tmp_path: Path) -> None:
     ("rows", "wanted", "message"),
     [
         (
-            [{"text": "a"}, {"body": "b"}],
+            [{"title": "a"}, {"body": "b"}],
             "auto",
-            r"\(no known format\); keys found: text, body; formats known: messages",
+            r"\(no known format\); keys found: title, body; formats known: messages",
         ),
         ([1, [2]], "auto", r"\(no known format\); keys found: none, since its rows are no objects;"),
         (

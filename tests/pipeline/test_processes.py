@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from chats import CHATS
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import open_dict
@@ -32,6 +33,7 @@ REPO = Path(__file__).parents[2]
 SETTINGS = [
     "model=starter-s",
     f"model.path={REPO / 'starter/models/starter-s'}",
+    *CHATS,
     "tracking=none",
     "runtime.device=cpu",
     "train.lora.r=4",
@@ -263,7 +265,7 @@ def test_when_one_is_killed_all_end_with_its_line(project: Path) -> None:
     ("overrides", "said"),
     [
         (("train.max_length=9",), "train: no train row has an assistant token within train.max_length 9; raise it"),
-        (("train.lr=1e30",), "train: training diverged at step "),
+        (("train.weight_decay=1e30",), "train: training diverged at step "),
         (("runtime.processes=0",), "train: runtime.processes is 0; it may be at least 1"),
         (("runtime.processes=some",), "train: runtime.processes is 'some'; it must be a whole number or auto"),
     ],

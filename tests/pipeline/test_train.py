@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from chats import CHATS
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
@@ -33,6 +34,7 @@ STARTER = REPO / "starter/models/starter-s"
 SETTINGS = [
     "model=starter-s",
     f"model.path={STARTER}",
+    *CHATS,
     "tracking=none",
     "runtime.device=cpu",
     "train.lora.r=4",
@@ -45,6 +47,7 @@ SETTINGS = [
     "train.max_length=128",
 ]
 ADAPTER = Path("models/adapter")
+PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
 
 Train = Callable[..., str]
 
@@ -112,7 +115,7 @@ def test_the_adapter_is_in_pefts_layout_with_where_it_comes_from(whole: Path) ->
     folder = whole / ADAPTER
     settings = json.loads((folder / "adapter_config.json").read_text())
     assert (settings["peft_type"], settings["r"], settings["lora_alpha"]) == ("LORA", 4, 32)
-    assert set(settings["target_modules"]) == set(config().train.lora.target_modules)
+    assert set(settings["target_modules"]) == PROJECTIONS
     assert {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"} <= {p.name for p in folder.iterdir()}
     assert not (folder / "training_args.bin").exists()  # a pickle
     assert all(tensor.dtype == torch.float32 for tensor in weights(whole).values())
@@ -150,6 +153,55 @@ def test_an_interrupted_training_goes_on_to_the_same_adapter_to_the_bit(
     assert re.search(r"resuming from .*/\.interrupted/\w+/checkpoint-3\n", second.replace("\n/", "/"))
     assert json.loads((project / "interrupted/reports/train.json").read_text())["steps"] == 6
     assert same(whole, project / "interrupted")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["train.lora.rslora=true", "train.neftune_alpha=5", "train.packing=true", "train.min_lr_ratio=0.1"],
+        ["train.lora.dora=true", "train.scheduler=warmup_stable_decay", "train.decay_ratio=0.5"],
+        ["train.lora.modules_to_save=[embed_tokens, norm]", "train.scheduler=linear", "train.min_lr_ratio=0.5"],
+    ],
+    ids=["rslora and neftune", "dora and decay", "whole embeddings"],
+)
+def test_every_option_of_the_adapter_goes_on_to_the_bit(
+    project: Path, whole: Path, trained: Train, options: list[str], request: pytest.FixtureRequest
+) -> None:
+    name = re.sub(r"\W", "", request.node.callspec.id)
+    trained(f"{name}-once", *options, f"runtime.checkpoint_root=.{name}-once")
+    trained(f"{name}-parts", *options, f"runtime.checkpoint_root=.{name}", "train.stop_step=3")
+    assert "resuming from" in trained(f"{name}-parts", *options, f"runtime.checkpoint_root=.{name}")
+    assert same(project / f"{name}-once", project / f"{name}-parts")
+    assert not same(project / f"{name}-once", whole)
+    assert losses(project / f"{name}-once") == losses(project / f"{name}-parts")
+
+
+def test_the_rate_stays_and_then_falls_to_its_minimum(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares: list[float] = []
+    step = Trainer.training_step
+
+    def noted(self: Trainer, *args: Any) -> Any:
+        shares.append(self.optimizer.param_groups[0]["lr"] / self.args.learning_rate)
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "training_step", noted)
+    settings = ["train.scheduler=warmup_stable_decay", "train.decay_ratio=0.5", "train.min_lr_ratio=0.25"]
+    trained("rates", *settings, "train.warmup_ratio=0.16", "runtime.checkpoint_root=.rates")
+    assert shares == pytest.approx([0.25, 1, 1, 1, 0.75, 0.5])  # warms up from its minimum, too
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "adagrad", "rmsprop", "sgd"])
+def test_the_optimizers_that_need_no_package_learn(project: Path, trained: Train, optimizer: str) -> None:
+    trained(
+        "optimizer",
+        f"train.optimizer={optimizer}",
+        f"runtime.checkpoint_root=.{optimizer}",
+        "train.max_steps=1",
+        "train.warmup_ratio=0",
+    )
+    assert any("lora_B" in name and tensor.abs().sum() > 0 for name, tensor in weights(project / "optimizer").items())
 
 
 def test_a_damaged_last_checkpoint_is_set_aside_and_the_one_before_it_used(
@@ -313,7 +365,7 @@ def test_a_loss_that_is_no_number_ends_training_with_its_step_and_the_last_good_
 
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_written(project: Path, trained: Train) -> None:
-    steep = ["train.lr=1e30", "train.warmup_ratio=0", "train.max_grad_norm=1e30", "train.save_steps=1"]
+    steep = ["train.weight_decay=1e30", "train.warmup_ratio=0", "train.max_grad_norm=1e30", "train.save_steps=1"]
     with pytest.raises(UserError, match=r"^training diverged at step \d"):
         trained("refused", *steep, "runtime.checkpoint_root=.steep")
     assert not (project / "refused" / ADAPTER).exists()
@@ -524,7 +576,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(project: Path, trained: 
 
 def test_without_prepared_data_the_command_ends_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command(), cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert refused(done) == "train: reports/prepare.json is missing; run `dvc repro prepare` first"
+    assert refused(done) == "train: data/prepared/made_from.json is missing; run `dvc repro prepare` first"
     assert not (tmp_path / "models").exists()
 
 

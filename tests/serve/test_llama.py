@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,16 @@ def test_a_template_that_refuses_a_conversation_is_the_users_to_hear(tmp_path: P
         pytest.raises(RequestError, match="refuses this conversation: no system prompt"),
     ):
         model.prompt([{"role": "user", "content": "hi"}])
+
+
+def test_a_template_that_writes_the_date_gets_todays_or_the_one_that_is_given(tmp_path: Path) -> None:
+    path = write_random(tmp_path / "dated.gguf", template="{{ strftime_now('%Y-%m-%d') }}")
+    hi: list[Message] = [{"role": "user", "content": "hi"}]
+    before = date.today().isoformat()
+    with LlamaModel(path, context=512, threads=1) as model:
+        assert bytes(model.prompt(hi)).decode() in (before, date.today().isoformat())
+    with LlamaModel(path, context=512, threads=1, today=datetime(2024, 7, 26)) as model:
+        assert bytes(model.prompt(hi)) == b"2024-07-26"
 
 
 def test_weights_are_in_memory_once(folder: Path, model: LlamaModel) -> None:

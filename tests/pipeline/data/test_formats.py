@@ -114,8 +114,47 @@ def test_the_format_is_that_of_most_rows() -> None:
 
 
 def test_rows_of_no_known_shape_have_no_format() -> None:
-    assert detect([{"text": "once upon a time"}, ["a"], {"messages": []}]) is None
+    assert detect([{"text": "once upon a time", "label": 1}, ["a"], {"messages": []}]) is None
     assert detect([]) is None
+
+
+def test_plain_text_is_detected_where_it_stands_alone_and_taken_where_it_is_asked_for() -> None:
+    assert detect([{"text": "Once upon a time."}]) == "text"
+    labelled = {"text": " Once upon a time.\n", "label": 1}
+    assert convert(labelled, "text") == [{"role": "text", "content": " Once upon a time.\n"}]
+
+
+def test_reasoning_in_a_field_of_its_own_opens_the_content_in_tags() -> None:
+    asked = {"role": "user", "content": "5 + 6?"}
+    inline = "<think>\nFive, six.\n</think>\n\n11"
+    for field in ("reasoning_content", "thinking", "reasoning"):
+        answer = {"role": "assistant", "content": "11", field: " Five, six.\n"}
+        assert convert({"messages": [asked, answer]}, "messages") == chat("5 + 6?", inline)
+    both = {"role": "assistant", "content": inline, "reasoning_content": "Five, six."}
+    assert convert({"messages": [asked, both]}, "messages") == chat("5 + 6?", inline)
+    assert convert({"messages": [asked, {**both, "content": "11", "thinking": None}]}, "messages") == chat(
+        "5 + 6?", inline
+    )
+
+
+@pytest.mark.parametrize("unlearnt", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+def test_a_turn_that_is_not_to_be_learnt_has_the_weight_0(unlearnt: dict[str, Any]) -> None:
+    turns = [*chat("Hi", "Bad", "No", "Good")]
+    turns[1] = {**turns[1], **unlearnt}
+    turns[3] = {**turns[3], "weight": 1, "train": True}
+    expected = chat("Hi", "Bad", "No", "Good")
+    expected[1]["weight"] = 0
+    assert convert({"messages": turns}, "messages") == expected
+    shared = {"conversations": [{"from": t["role"], "value": t["content"], **unlearnt} for t in turns[:2]]}
+    with pytest.raises(UnusableRowError, match="no assistant turn that is learnt"):
+        convert(shared, "sharegpt")
+
+
+@pytest.mark.parametrize("between", [{"weight": 0.5}, {"weight": "0"}, {"train": "no"}])
+def test_a_weight_that_is_neither_drops_the_row(between: dict[str, Any]) -> None:
+    asked, answer = chat("Hi", "Hello")
+    with pytest.raises(UnusableRowError, match="weight is neither 0 nor 1"):
+        convert({"messages": [asked, {**answer, **between}]}, "messages")
 
 
 def test_keys_are_named_once_in_their_order() -> None:

@@ -12,9 +12,9 @@ VALID: dict[str, Any] = {"prompt": "2 + 2?", "answer": "4", "kind": "number", "g
 CHOICE = VALID | {"kind": "choice", "options": ["three", "four"], "answer": "Four"}
 
 
-def load(folder: Path, *questions: Any) -> list[dict[str, Any]]:
+def load(folder: Path, *questions: Any, answer_after: str | None = None) -> list[dict[str, Any]]:
     (folder / "q.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
-    return load_questions(folder, "q.jsonl")
+    return load_questions(folder, "q.jsonl", answer_after)
 
 
 def test_valid_questions_are_read_as_they_are(tmp_path: Path) -> None:
@@ -83,6 +83,39 @@ def test_a_missing_empty_or_half_file_of_questions_is_named(tmp_path: Path) -> N
     (tmp_path / "q.jsonl").write_text('{"prompt": "2 +')
     with pytest.raises(UserError, match=r"q\.jsonl, line 1: not valid JSON"):
         load_questions(tmp_path, "q.jsonl")
+
+
+def test_chats_become_questions_by_the_mark_before_their_answer(tmp_path: Path) -> None:
+    worked = {"question": "6 of 12 left?", "answer": "12/2 = <<12/2=6>>6\n#### 1,206"}
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Who?"},
+        {"role": "assistant", "content": "She.\n#### Ann"},
+    ]
+    asked = {"group": "held_out", "task": "q"}
+    assert load(tmp_path, worked, {"messages": turns}, VALID, answer_after="####") == [
+        {"prompt": "6 of 12 left?", "answer": "1,206", "kind": "number", **asked, "system": None},
+        {"prompt": "Who?", "answer": "Ann", "kind": "text", **asked, "system": "Be brief."},
+        VALID,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "2 + 2?", "answer": "4"}, "the answer has no '####', which data.answer_after says"),
+        ({"question": "2 + 2?", "answer": "It is ####"}, "answer is ''"),
+        ({"question": " ", "answer": "#### 4"}, "empty message"),
+        ({"messages": [{"role": "user", "content": "2 + 2?"}]}, "no assistant turn"),
+        (
+            {"messages": [{"role": role, "content": "#### 4"} for role in ("user", "assistant") * 2]},
+            "a chat of several turns",
+        ),
+    ],
+)
+def test_a_chat_that_is_no_question_is_named(tmp_path: Path, row: Any, message: str) -> None:
+    with pytest.raises(UserError, match=rf"^q\.jsonl, question 2: {message}"):
+        load(tmp_path, VALID, row, answer_after="####")
 
 
 def test_a_question_that_stands_in_training_is_dropped() -> None:

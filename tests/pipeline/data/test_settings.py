@@ -31,6 +31,7 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
         ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, pairs"),
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
+        ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
         ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
         ({"validation": 0}, "data.validation is 0; it may be a share above 0 and below 1, or"),
         ({"validation": -0.1}, "data.validation is -0.1; it may be"),

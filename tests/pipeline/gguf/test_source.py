@@ -75,7 +75,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (wheels / f"llama_cpp_python-{source.VERSION}-py3-none-linux_x86_64.whl").write_text("wheel")
         return subprocess.CompletedProcess(command, 0, "")
 
-    monkeypatch.setattr(source, "_pip", build)
+    monkeypatch.setattr(source, "pip", build)
     return built
 
 
@@ -174,7 +174,7 @@ def test_without_an_index_the_command_ends_in_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert re.fullmatch(r"cannot fetch the sources of llama-cpp-python==.* check the network.*\n", done.stderr)
+    assert re.fullmatch(r"cannot fetch llama-cpp-python==.* check the network.*\n", done.stderr)
 
 
 def test_wheel_is_built_without_common_and_amx_and_once(compiler: list[str]) -> None:
@@ -213,7 +213,7 @@ def test_sources_without_the_line_to_patch_are_refused(
 
 def test_a_failing_compiler_is_named_and_nothing_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     output = "Configuring\nggml.c:1:1: error: no such thing\nmake: *** [all] stopped\n"
-    monkeypatch.setattr(source, "_pip", lambda command, _: subprocess.CompletedProcess(command, 1, output))
+    monkeypatch.setattr(source, "pip", lambda command, _: subprocess.CompletedProcess(command, 1, output))
     with pytest.raises(UserError, match=r"does not compile \(ggml.c:1:1: error: no such thing\)"):
         source.llama_cpp_wheel()
     assert source.cached_wheel() is None

@@ -1,20 +1,19 @@
 """Chat templates: what they write, and that the assistant's tokens alone are marked."""
 
-from importlib.resources import files
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import processors
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
-from pipeline.training.chat import encode, load_tokenizer
+from pipeline.training.chat import encode, load_tokenizer, render
 
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
-TEMPLATES = REPO / "pipeline/training/templates"
-TRL_TEMPLATES = files("trl") / "chat_templates"
 
 SYSTEM = {"role": "system", "content": " You are\nterse. "}
 CHAT = [
@@ -23,13 +22,6 @@ CHAT = [
     {"role": "user", "content": "And 1 + 1?"},
     {"role": "assistant", "content": " 1 + 1 = 2. "},
 ]
-CONVERSATIONS = {
-    "one turn": CHAT[:2],
-    "two turns": CHAT,
-    "under a system prompt": [SYSTEM, *CHAT],
-    "before the answer": CHAT[:3],
-    "before the answer, under a system prompt": [SYSTEM, *CHAT[:1]],
-}
 
 
 def model(**changes: Any) -> ModelSettings:
@@ -48,7 +40,7 @@ def family(folder: Path, template: str, special: tuple[str, ...], **tokens: str)
 
 def learnt(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> list[str]:
     """The marked stretches of a conversation as text."""
-    ids, mask = encode(tokenizer, messages, 10_000)
+    ((ids, mask),) = encode(tokenizer, messages, 10_000)
     assert len(ids) == len(mask)
     stretches, before = [], 0
     for token, said in zip(ids, mask, strict=True):
@@ -71,7 +63,7 @@ def test_the_assistants_tokens_with_their_end_are_marked_and_no_others(starter: 
 
 
 def test_the_token_ids_are_those_of_the_rendered_text(starter: PreTrainedTokenizerBase) -> None:
-    ids, _ = encode(starter, [SYSTEM, *CHAT], 10_000)
+    ((ids, _),) = encode(starter, [SYSTEM, *CHAT], 10_000)
     text = str(starter.apply_chat_template([SYSTEM, *CHAT], tokenize=False))
     assert text.startswith("<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nYou are\nterse.<|eot_id|>")
     assert ids == starter(text, add_special_tokens=False)["input_ids"]
@@ -79,8 +71,8 @@ def test_the_token_ids_are_those_of_the_rendered_text(starter: PreTrainedTokeniz
 
 
 def test_a_long_conversation_is_cut_with_its_marks(starter: PreTrainedTokenizerBase) -> None:
-    ids, mask = encode(starter, CHAT, 10_000)
-    assert encode(starter, CHAT, 12) == (ids[:12], mask[:12])
+    ((ids, mask),) = encode(starter, CHAT, 10_000)
+    assert encode(starter, CHAT, 12) == [(ids[:12], mask[:12])]
 
 
 def test_padding_is_a_token_of_its_own(starter: PreTrainedTokenizerBase, tmp_path: Path) -> None:
@@ -92,106 +84,117 @@ def test_padding_is_a_token_of_its_own(starter: PreTrainedTokenizerBase, tmp_pat
     assert load_tokenizer(model(path=str(tmp_path))).pad_token == "<|finetune_right_pad_id|>"
 
 
-@pytest.mark.parametrize("messages", CONVERSATIONS.values(), ids=CONVERSATIONS.keys())
-@pytest.mark.parametrize("prompt", [False, True])
-def test_the_llama_template_writes_the_bytes_of_the_original(messages: list[dict[str, str]], prompt: bool) -> None:
+SPACED = "{{ bos_token }}{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
+CHATML = SPACED + "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+
+
+@pytest.fixture(scope="module")
+def chatml(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
+    """A folder with a template that marks nothing, and EOS another token than the one that ends an answer."""
+    folder = tmp_path_factory.mktemp("chatml")
+    settings = family(folder, CHATML, ("<|im_start|>", "<|im_end|>"), eos_token="<|end_of_text|>")
+    GenerationConfig(
+        eos_token_id=AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|im_end|>")
+    ).save_pretrained(folder)
+    return settings
+
+
+def test_a_template_without_marks_is_marked_by_rule_and_stays_as_it_is(chatml: ModelSettings) -> None:
+    tokenizer = load_tokenizer(chatml)
+    assert tokenizer.chat_template == CHATML
+    assert learnt(tokenizer, [SYSTEM, *CHAT]) == ["5 + 6 = 11.<|im_end|>", " 1 + 1 = 2. <|im_end|>"]
+    ids, _ = encode(tokenizer, CHAT, 10_000)[0]
+    text = str(tokenizer.apply_chat_template(CHAT, tokenize=False))
+    assert ids == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_the_token_that_ends_an_answer_is_saved_with_the_tokenizer(chatml: ModelSettings, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(chatml)
+    tokenizer.save_pretrained(tmp_path)
+    assert (tmp_path / "tokenizer_config.json").read_text().count("turn_end") == 1
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert encode(again, CHAT, 10_000) == encode(tokenizer, CHAT, 10_000)
+    load_tokenizer(model()).save_pretrained(tmp_path / "starter")
+    assert "turn_end" not in (tmp_path / "starter/tokenizer_config.json").read_text()
+
+
+def test_marks_and_rule_agree(chatml: ModelSettings, tmp_path: Path) -> None:
+    content = "m['content'] + '<|im_end|>"
+    marked = CHATML.replace(
+        "{{ '<|im_start|>' + m['role'] + '\n' + " + content + "\n' }}",
+        "{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}{{ " + content + "' }}"
+        "{% endgeneration %}{% else %}{{ " + content + "' }}{% endif %}{{ '\n' }}",
+    )
+    path = tmp_path / "marked.jinja"
+    path.write_text(marked)
+    by_marks = load_tokenizer(replace(chatml, chat_template=str(path)))
+    for messages in (CHAT, CHAT[:2], [SYSTEM, *CHAT], [*CHAT[:1], {**CHAT[1], "weight": 0}, *CHAT[2:]]):
+        for loss_on in ("all", "last"):
+            expected = encode(load_tokenizer(chatml), messages, 10_000, loss_on)
+            assert encode(by_marks, messages, 10_000, loss_on) == expected
+
+
+def test_a_message_of_no_weight_is_shown_and_not_learnt(starter: PreTrainedTokenizerBase) -> None:
+    weighed = [CHAT[0], {**CHAT[1], "weight": 0}, CHAT[2], {**CHAT[3], "weight": 1}]
+    assert learnt(starter, weighed) == ["1 + 1 = 2.<|eot_id|>"]
+    assert encode(starter, weighed, 10_000)[0][0] == encode(starter, CHAT, 10_000)[0][0]
+    assert encode(starter, weighed, 10_000) == encode(starter, CHAT, 10_000, "last")
+
+
+def test_the_date_is_the_same_every_day(starter: PreTrainedTokenizerBase) -> None:
+    dated = AutoTokenizer.from_pretrained(STARTER)
+    dated.chat_template = "{{ strftime_now('%d %b %Y') }}{{ messages[0]['content'] }}"
+    assert render(dated, CHAT[:1], True) == "26 Jul 2024 What is 5 + 6? "
+
+
+def test_a_plain_text_is_learnt_whole_in_as_many_rows_as_it_takes(starter: PreTrainedTokenizerBase) -> None:
+    text = [{"role": "text", "content": "Once upon a time there was a colour."}]
+    whole = [*starter(text[0]["content"])["input_ids"], starter.eos_token_id]
+    assert encode(starter, text, 10_000) == [(whole, [1] * len(whole))]
+    assert [ids for ids, _ in encode(starter, text, 5)] == [whole[at : at + 5] for at in range(0, len(whole), 5)]
+
+
+def test_each_row_of_a_plain_text_begins_as_the_tokenizer_begins_a_text() -> None:
     tokenizer = AutoTokenizer.from_pretrained(STARTER)
-    rendered = []
-    for template in (TEMPLATES / "llama-3.2.jinja", TRL_TEMPLATES / "llama3_2.jinja"):
-        tokenizer.chat_template = template.read_text(encoding="utf-8")
-        for date in ("26 Jul 2024", "1 Jan 2027"):
-            rendered.append(
-                tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=prompt, date_string=date
-                ).encode()
-            )
-    assert rendered[0] == rendered[2] != rendered[1] == rendered[3]
+    bos = tokenizer.bos_token_id
+    with_bos = processors.TemplateProcessing(single="<|begin_of_text|> $A", special_tokens=[("<|begin_of_text|>", bos)])
+    tokenizer.backend_tokenizer.post_processor = with_bos
+    rows = encode(tokenizer, [{"role": "text", "content": "Once upon a time there was a colour."}], 5)
+    assert all(ids[0] == bos and ids.count(bos) == 1 and len(ids) <= 5 for ids, _ in rows)
+    assert all(mask == [0] + [1] * (len(ids) - 1) for ids, mask in rows)
+    assert "".join(tokenizer.decode(ids[1:]) for ids, _ in rows) == "Once upon a time there was a colour.<|eot_id|>"
 
 
-def test_the_llama_template_does_not_change_with_the_day() -> None:
-    tokenizer = load_tokenizer(model(chat_template=str(TEMPLATES / "llama-3.2.jinja")))
-    assert "Today Date: 26 Jul 2024\n" in str(tokenizer.apply_chat_template(CHAT, tokenize=False))
-
-
-def test_the_smollm2_template_writes_chatml() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(STARTER)
-    tokenizer.chat_template = (TEMPLATES / "smollm2.jinja").read_text(encoding="utf-8")
-    assert tokenizer.apply_chat_template(CHAT, tokenize=False) == (
-        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
-        "<|im_start|>user\n What is 5 + 6? <|im_end|>\n"
-        "<|im_start|>assistant\n5 + 6 = 11.<|im_end|>\n"
-        "<|im_start|>user\nAnd 1 + 1?<|im_end|>\n"
-        "<|im_start|>assistant\n 1 + 1 = 2. <|im_end|>\n"
-    )
-    assert tokenizer.apply_chat_template([SYSTEM, CHAT[0]], tokenize=False, add_generation_prompt=True) == (
-        "<|im_start|>system\n You are\nterse. <|im_end|>\n"
-        "<|im_start|>user\n What is 5 + 6? <|im_end|>\n"
-        "<|im_start|>assistant\n"
-    )
-
-
-def test_the_mistral_template_writes_instructions_with_the_system_prompt_in_the_last() -> None:
-    tokenizer = AutoTokenizer.from_pretrained(STARTER)
-    tokenizer.chat_template = (TEMPLATES / "mistral-v0.3.jinja").read_text(encoding="utf-8")
-    tokenizer.add_special_tokens({"bos_token": "<s>", "eos_token": "</s>"})
-    first = "<s>[INST]  What is 5 + 6? [/INST] 5 + 6 = 11.</s>"
-    assert tokenizer.apply_chat_template(CHAT, tokenize=False) == f"{first}[INST] And 1 + 1?[/INST] 1 + 1 = 2.</s>"
-    told = " You are\nterse. \n\n"
-    assert tokenizer.apply_chat_template([SYSTEM, *CHAT], tokenize=False) == (
-        f"{first}[INST] {told}And 1 + 1?[/INST] 1 + 1 = 2.</s>"
-    )
-    assert tokenizer.apply_chat_template([SYSTEM, *CHAT[:3]], tokenize=False, add_generation_prompt=True) == (
-        f"{first}[INST] {told}And 1 + 1?[/INST]"
-    )
+def test_the_shipped_template_for_base_models_is_learnt_by_rule() -> None:
+    path = REPO / "pipeline/training/templates/plain.jinja"
+    tokenizer = load_tokenizer(model(chat_template=str(path)))
+    assert learnt(tokenizer, [SYSTEM, *CHAT]) == ["5 + 6 = 11.<|eot_id|>", "1 + 1 = 2.<|eot_id|>"]
+    prompt = "<|begin_of_text|>User: What is 5 + 6?<|eot_id|>\nAssistant:"
+    assert render(tokenizer, CHAT[:1], True) == prompt
+    assert render(tokenizer, CHAT[:2], False).startswith(f"{prompt} 5 + 6 = 11.<|eot_id|>")
 
 
 @pytest.mark.parametrize(
-    ("template", "said"),
+    ("template", "reason"),
     [
-        ("llama-3.2", ["5 + 6 = 11.<|eot_id|>", "1 + 1 = 2.<|eot_id|>"]),
-        ("smollm2", ["5 + 6 = 11.<|im_end|>", " 1 + 1 = 2. <|im_end|>"]),
-        ("mistral-v0.3", [" 5 + 6 = 11.<|eot_id|>", " 1 + 1 = 2.<|eot_id|>"]),
+        (None, r"has no chat template; set model\.chat_template to a file, such as pipeline/training/templates/plain"),
+        ("{% for m in messages %}{{ m['content'] }}{% endfor %}", r"\(it ends no answer with a token that ends one"),
+        ("{{ messages[-1]['role'] + eos_token }}", r"\(it does not write an answer as it is\)"),
+        ("{{ messages[-1]['content'] + eos_token }}", r"\(it writes a question otherwise before an answer"),
+        ("{{ messages[0]['tools'][0] }}", r"\('dict object' has no attribute 'tools'\)"),
     ],
 )
-def test_each_shipped_template_marks_the_assistant_alone(template: str, said: list[str]) -> None:
-    tokenizer = load_tokenizer(model(chat_template=str(TEMPLATES / f"{template}.jinja")))
-    assert learnt(tokenizer, [SYSTEM, *CHAT]) == said
-
-
-@pytest.mark.parametrize(
-    ("template", "special", "said"),
-    [
-        # TRL's twins mark a line break before or after, too.
-        ("qwen2_5", ("<|im_start|>", "<|im_end|>"), ["5 + 6 = 11.<|im_end|>", " 1 + 1 = 2. <|im_end|>"]),
-        ("gemma3", ("<start_of_turn>", "<end_of_turn>"), ["5 + 6 = 11.<end_of_turn>", "1 + 1 = 2.<end_of_turn>"]),
-    ],
-)
-def test_a_family_that_trl_knows_gets_the_marks_and_keeps_its_bytes(
-    tmp_path: Path, template: str, special: tuple[str, ...], said: list[str]
+def test_a_template_that_cannot_be_learnt_by_is_refused_in_one_line(
+    tmp_path: Path, template: str | None, reason: str
 ) -> None:
-    original = (TRL_TEMPLATES / f"{template}.jinja").read_text(encoding="utf-8")
-    assert "{% generation %}" not in original
-    settings = family(tmp_path, original, special)
-    tokenizer = load_tokenizer(settings)
-    assert [stretch.strip("\n") for stretch in learnt(tokenizer, [SYSTEM, *CHAT])] == said
-    plain = AutoTokenizer.from_pretrained(tmp_path)
-    for messages in CONVERSATIONS.values():
-        for prompt in (False, True):
-            ours, theirs = (
-                t.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
-                for t in (tokenizer, plain)
-            )
-            assert ours == theirs
-
-
-@pytest.mark.parametrize("template", [None, "{% for m in messages %}{{ m['content'] }}{% endfor %}"])
-def test_a_template_without_marks_is_refused_in_one_line(tmp_path: Path, template: str | None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(STARTER)
     tokenizer.chat_template = template
     tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"does not mark what the assistant says; set model\.chat_template") as raised:
+    with pytest.raises(UserError, match=reason) as raised:
         load_tokenizer(model(path=str(tmp_path)))
     assert "\n" not in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
 
 
 def test_a_template_file_that_is_missing_is_named_in_one_line() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.training.checkpoints import (
     COMPLETE,
+    OFF,
     claimed,
     damage,
     differences,
@@ -113,6 +114,13 @@ def test_the_fingerprint_is_a_short_name_that_stays() -> None:
         {"train": replace(CONFIG.train, effective_batch=16)},
         {"train": replace(CONFIG.train, max_length=128)},
         {"train": replace(CONFIG.train, lora=replace(CONFIG.train.lora, r=8))},
+        {"train": replace(CONFIG.train, lora=replace(CONFIG.train.lora, rslora=True))},
+        {"train": replace(CONFIG.train, lora=replace(CONFIG.train.lora, dora=True))},
+        {"train": replace(CONFIG.train, lora=replace(CONFIG.train.lora, modules_to_save=["norm"]))},
+        {"train": replace(CONFIG.train, lora=replace(CONFIG.train.lora, target_modules=["q_proj"]))},
+        {"train": replace(CONFIG.train, neftune_alpha=5.0)},
+        {"train": replace(CONFIG.train, min_lr_ratio=0.1)},
+        {"train": replace(CONFIG.train, decay_ratio=0.1)},
         {"train": replace(CONFIG.train, frozen_dtype="fp8")},
         {"train": replace(CONFIG.train, patience=3)},
         {"data": "b"},
@@ -144,6 +152,13 @@ def test_the_fingerprint_changes_with_what_is_learnt(change: dict[str, Any]) -> 
 )
 def test_the_fingerprint_does_not_change_with_how_it_is_watched_or_carried_out(change: dict[str, Any]) -> None:
     assert name(train=replace(CONFIG.train, **change)) == name()
+
+
+def test_settings_that_came_later_leave_trainings_of_before_their_names() -> None:
+    settings = fingerprint(CONFIG.model, CONFIG.train, "a", "b", "trl")[1]["train"]
+    assert not set(OFF) & (set(settings) | set(settings["lora"]))
+    given = asdict(CONFIG.train)
+    assert all((given | given["lora"])[key] == value for key, value in OFF.items())
 
 
 def test_evaluations_count_where_they_end_a_training() -> None:

@@ -245,6 +245,58 @@ def test_an_adapter_of_the_head_or_the_embeddings_learns_by_peft() -> None:
     assert all(gradient is not None for gradient in gradients.values())
 
 
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("whole", ["lm_head", "embed_tokens"])
+def test_a_head_or_embeddings_that_learn_whole_learn_from_learnt_positions_alone(tied: bool, whole: str) -> None:
+    def model() -> Any:
+        torch.manual_seed(0)
+        base: Any = AutoModelForCausalLM.from_config(LlamaConfig(**SHAPE, tie_word_embeddings=tied)).float()
+        lora = LoraConfig(
+            r=4,
+            target_modules=PROJECTIONS,
+            modules_to_save=[whole],
+            ensure_weight_tying=tied,
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(base, lora)
+
+    loss, gradients = learn(model(), Layout(8, False, 64), own_loss=True)
+    ours = model()
+    learn_from_supervised(ours.get_base_model())
+    fuse(ours)
+    assert ours.get_base_model().learns_from_supervised
+    our_loss, our_gradients = learn(ours, Layout(2, True, 64))
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    assert our_gradients.keys() == gradients.keys()
+    assert sum("modules_to_save" in name for name in gradients) == 1
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("variant", [{"use_rslora": True}, {"use_dora": True}])
+def test_variants_of_lora_learn_as_pefts_do(variant: dict[str, Any]) -> None:
+    def model() -> Any:
+        torch.manual_seed(0)
+        base: Any = AutoModelForCausalLM.from_config(FAMILIES["qwen2"], attn_implementation="sdpa").float()
+        lora = LoraConfig(r=4, lora_alpha=8, target_modules=PROJECTIONS, task_type="CAUSAL_LM", **variant)
+        adapted = get_peft_model(base, lora)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        return adapted
+
+    loss, gradients = learn(model(), Layout(8, False, 64), own_loss=True)
+    ours = model()
+    learn_from_supervised(ours.get_base_model())
+    fuse(ours)
+    fused = sum(hasattr(module, "shared_input") for module in ours.modules())
+    assert fused == (0 if "use_dora" in variant else 3 * len(PROJECTIONS))
+    our_loss, our_gradients = learn(ours, Layout(2, True, 64))
+    assert our_loss == pytest.approx(loss, rel=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(our_gradients[name], gradient, **CLOSE, msg=lambda text, n=name: f"{n}: {text}")
+
+
 def test_a_model_that_keeps_its_own_loss_keeps_packed_conversations_apart_too(tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = {key: value for key, value in SHAPE.items() if key != "head_dim"}

@@ -73,18 +73,50 @@ def test_a_base_in_4_bit_takes_unsloth_where_it_is_installed(config: Config, mon
     assert choose(config.train, replace(config.model, load_in_4bit=True), H200, 64).engine == "trl"
 
 
-@pytest.mark.parametrize("settings", [{"packing": True}, {"attention": "flash"}, {"compile": True}])
+@pytest.mark.parametrize(
+    "settings", [{"packing": True}, {"attention": "flash"}, {"compile": True}, {"neftune_alpha": 5.0}]
+)
 def test_what_unsloth_would_ignore_is_refused(config: Config, settings: dict[str, Any]) -> None:
     (key,) = settings
-    with pytest.raises(UserError, match=rf"^train\.{key}=\w+ is for train\.engine=trl; Unsloth would ignore it"):
+    with pytest.raises(UserError, match=rf"^train\.{key}=[\w.]+ is for train\.engine=trl; Unsloth would ignore or"):
         refuse_ignored(asked(config, **settings))
     refuse_ignored(config.train)
 
 
 @pytest.mark.parametrize(
+    "settings", [{"dora": True}, {"modules_to_save": ["embed_tokens"]}, {"target_modules": ["q_proj", "lm_head"]}]
+)
+def test_what_unsloth_would_make_of_an_adapter_otherwise_is_refused(config: Config, settings: dict[str, Any]) -> None:
+    (key,) = settings
+    with pytest.raises(UserError, match=rf"^train\.lora\.{key}=.* is for train\.engine=trl; Unsloth would ignore or"):
+        refuse_ignored(asked(config, lora=replace(config.train.lora, **settings)))
+    refuse_ignored(asked(config, lora=replace(config.train.lora, rslora=True, target_modules=["q_proj"])))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"dora": True}, "adapter by PEFT, slow: DoRA "),
+        ({"dropout": 0.1}, "adapter by PEFT, slow: its dropout "),
+        ({"target_modules": ["q_proj", "lm_head"]}, "loss by Transformers, slow: "),
+    ],
+)
+def test_what_is_slow_is_said(config: Config, settings: dict[str, Any], said: str) -> None:
+    reasons = choose(asked(config, lora=replace(config.train.lora, **settings)), config.model, None, 64).reasons
+    assert any(reason.startswith(said) for reason in reasons)
+    fast = asked(config, lora=replace(config.train.lora, rslora=True), neftune_alpha=5.0, min_lr_ratio=0.1)
+    assert not any("slow:" in reason for reason in choose(fast, config.model, None, 64).reasons)
+
+
+@pytest.mark.parametrize(
     ("settings", "card", "line"),
     [
-        ({"optimizer": "adamw_8bit"}, None, "train.optimizer=adamw_8bit needs bitsandbytes"),
+        ({"optimizer": "adamw_8bit"}, None, "train.optimizer=adamw_8bit needs bitsandbytes; pip install -e .[gpu]"),
+        (
+            {"optimizer": "adamw_torch_8bit"},
+            None,
+            "train.optimizer=adamw_torch_8bit needs torchao; pip install",
+        ),
         ({"engine": "unsloth"}, H200, "train.engine is unsloth, which is not installed"),
         ({"attention": "flash"}, None, "train.attention=flash needs a GPU of compute capability 8.0"),
         ({"attention": "flash"}, T4, "train.attention=flash needs a GPU of compute capability 8.0"),

@@ -1,8 +1,12 @@
 """Prepared chats as rows of tokens: what is learnt from, and what is cut."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerBase
 
@@ -52,6 +56,78 @@ def test_a_row_longer_than_max_length_is_cut_and_one_with_nothing_left_to_learn_
     assert capsys.readouterr().out.splitlines()[-1] == f"{said} assistant"
     with pytest.raises(UserError, match=r"^no train row has an assistant token within train\.max_length 8; raise it$"):
         supervised("train", tokenizer, 8)
+
+
+def put_rows(split: str, chats: list[list[dict[str, Any]]]) -> None:
+    """Writes a prepared split that is not the project's."""
+    Path("data/prepared").mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"messages": chats}), f"data/prepared/{split}.parquet")
+
+
+@pytest.fixture
+def changing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreTrainedTokenizerBase:
+    """A template that writes `draft` before its last answer, and takes no system prompt; in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "changing.jinja").write_text(
+        "{% if messages[0].role == 'system' %}{{ raise_exception('No system prompt.') }}{% endif %}"
+        "{% for m in messages %}{{ m.role + ': ' }}"
+        "{% if loop.last and m.role == 'assistant' %}{{ 'draft ' }}{% endif %}"
+        "{{ m.content + eos_token }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    settings = load(compose(REPO / "conf", ["model=starter-s", f"model.path={STARTER}"])).model
+    return load_tokenizer(replace(settings, chat_template="changing.jinja"))
+
+
+def chat(*contents: str) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(contents)]
+
+
+def test_a_turn_that_the_next_one_changes_has_a_row_of_its_own(
+    changing: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_rows("train", [chat("1?", "One.", "2?", "Two."), chat("3?", "Three.")])
+    rows = supervised("train", changing, 512)
+    assert [changing.decode(ids) for ids in rows["input_ids"]] == [
+        "user: 1?<|eot_id|>assistant: draft One.<|eot_id|>",
+        "user: 1?<|eot_id|>assistant: One.<|eot_id|>user: 2?<|eot_id|>assistant: draft Two.<|eot_id|>",
+        "user: 3?<|eot_id|>assistant: draft Three.<|eot_id|>",
+    ]
+    learnt = [changing.decode([i for i in labels if i != IGNORED]) for labels in rows["labels"]]
+    assert [text.strip() for text in learnt] == ["One.<|eot_id|>", "Two.<|eot_id|>", "Three.<|eot_id|>"]
+    assert capsys.readouterr().out.endswith("a token of the assistant; 1 make several rows, 3 in all\n")
+    last = supervised("train", changing, 512, loss_on="last")
+    assert last["input_ids"] == rows["input_ids"][1:]
+
+
+def test_conversations_that_the_template_refuses_are_counted_up_to_a_share(
+    changing: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = [{"role": "system", "content": "Be brief."}, *chat("1?", "One.")]
+    put_rows("train", [refused, *(chat(f"{n}?", "Yes.") for n in range(3))])
+    assert len(supervised("train", changing, 512)) == 3
+    said = (
+        "0 left out without a token of the assistant, 1 refused by the chat template (No system prompt), and left out"
+    )
+    assert capsys.readouterr().out.strip().endswith(said)
+    with pytest.raises(
+        UserError, match=r"^25\.0% of the train rows: 1 refused by .* train\.max_truncated allows 10\.0%"
+    ):
+        supervised("train", changing, 512, 0.1)
+    put_rows("validation", [refused])
+    with pytest.raises(UserError, match=r"^100\.0% of the validation rows: 1 refused by the chat template \(No system"):
+        supervised("validation", changing, 512)
+
+
+def test_a_plain_text_that_goes_on_in_further_rows_is_not_cut(
+    changing: PreTrainedTokenizerBase, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "Once upon a time there was a colour, and its name was blue."
+    put_rows("train", [[{"role": "text", "content": text}]])
+    rows = supervised("train", changing, 8, 0.0)
+    assert changing.decode([i for ids in rows["input_ids"] for i in ids]) == f"{text}<|eot_id|>"
+    assert rows["labels"] == rows["input_ids"]
+    said = f"0 cut at 8 tokens, 0 left out without a token of the assistant; 1 make several rows, {len(rows)} in all"
+    assert said in capsys.readouterr().out
 
 
 def test_a_share_of_cut_rows_is_allowed(tokenizer: PreTrainedTokenizerBase) -> None:

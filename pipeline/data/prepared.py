@@ -1,0 +1,51 @@
+"""What data/prepared was made from, which lies beside it, and whether that is what a configuration asks for."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipeline.compose import changed_keys
+from pipeline.data.settings import DataSettings
+from pipeline.data.sources import find_files
+from pipeline.errors import UserError
+from pipeline.files import sha256
+
+PREPARED = Path("data/prepared")
+MADE_FROM = "made_from.json"
+
+
+def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
+    """The settings, and the digests of the files below `root` that they name.
+
+    A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
+    """
+    names = find_files(settings, root)[0] if settings.source == "files" else []
+    names += [settings.questions] if settings.questions else []
+    files = {name: sha256(root / name) for name in names if (root / name).is_file()}
+    return {"settings": asdict(settings), "files": files}
+
+
+def require_prepared(settings: DataSettings) -> None:
+    """Refuses prepared data that is not what `settings` ask for.
+
+    Where none of the files is here, as in a clone with DVC's cache, the settings alone count.
+
+    Raises:
+        UserError: it is missing or other; the message names what differs.
+    """
+    path = PREPARED / MADE_FROM
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+    made, asked = json.loads(path.read_text(encoding="utf-8")), made_from(settings, Path())
+    differ = [
+        f"data.{key} is {asked['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
+        for key in changed_keys(made["settings"], asked["settings"])
+    ]
+    if not differ and asked["files"]:
+        differ = [f"{name} has changed, come or gone" for name in changed_keys(made["files"], asked["files"])]
+    if differ:
+        raise UserError(
+            f"{PREPARED} is not what the configuration asks for: {', '.join(differ[:3])}; run `dvc repro prepare`, or "
+            "`python -m pipeline.prepare` with the same overrides"
+        )

@@ -1,0 +1,85 @@
+"""What the settings must be to the model, found out from its configuration and tokenizer, before weights are read.
+
+Each check raises a `UserError` that names key, value and what it may be.
+"""
+
+from typing import Any
+
+from pipeline.config import Config, LoraSettings
+from pipeline.errors import UserError
+from pipeline.training.engines import with_adapter
+from pipeline.training.targets import last_part, saved, targets, tied, width
+
+
+def check(config: Config, model: Any, tokenizer: Any) -> None:
+    """Checks a training and its evaluation.
+
+    Args:
+        config: the whole of it.
+        model: the base as a causal language model without weights, which is of no more use afterwards.
+        tokenizer: the base's, with a padding token.
+
+    Raises:
+        UserError: a setting that this model cannot be trained or evaluated with.
+    """
+    context_holds("train.max_length", config.train.max_length, model.config)
+    context_holds("evaluate.max_length", config.evaluate.max_length, model.config)
+    padding_is_embedded(tokenizer, model, config.model.path)
+    if config.train.method != "full":
+        projections_are_wide_enough(config.train.lora, model)
+        learns_once(config.train.lora, model)
+        embeddings_stay_whole(config, model)
+        with_adapter(model, config.train)  # whatever else PEFT refuses
+
+
+def context_holds(key: str, tokens: int, config: Any) -> None:
+    """Conversations are no longer than what the model was made to read."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and tokens > context:
+        raise UserError(f"{key} is {tokens}; it may be at most {context}, the model's context in tokens")
+
+
+def padding_is_embedded(tokenizer: Any, model: Any, path: str) -> None:
+    """The token that fills rows up is one of the model's."""
+    rows = model.get_input_embeddings().num_embeddings
+    if tokenizer.pad_token_id >= rows:
+        raise UserError(
+            f"the tokenizer of {path} pads with {tokenizer.pad_token!r}, token {tokenizer.pad_token_id}, and the model "
+            f"has {rows} tokens; set pad_token in its tokenizer_config.json to one of those"
+        )
+
+
+def projections_are_wide_enough(lora: LoraSettings, model: Any) -> None:
+    """No adapter has a larger rank than the matrix that it is added to."""
+    narrowest = min(targets(model, lora).items(), key=lambda named: min(width(named[1])))
+    most = min(width(narrowest[1]))
+    if lora.r > most:
+        raise UserError(
+            f"train.lora.r is {lora.r}; it may be at most {most}, the width of {last_part(narrowest[0])}, or name "
+            "wider ones as train.lora.target_modules"
+        )
+
+
+def learns_once(lora: LoraSettings, model: Any) -> None:
+    """Nothing learns whole and by an adapter."""
+    whole = saved(model, lora)
+    both = [name for name in targets(model, lora) if any(f"{name}.".startswith(f"{above}.") for above in whole)]
+    if both:
+        raise UserError(
+            f"train.lora.modules_to_save and train.lora.target_modules both have {last_part(both[0])}; "
+            "leave it out of one of them"
+        )
+
+
+def embeddings_stay_whole(config: Config, model: Any) -> None:
+    """No adapter sits on embedding or head where these are one matrix, or where llama.cpp is to take it alone."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    adapted = [last_part(name) for name, module in targets(model, config.train.lora).items() if module in ends]
+    said = f"train.lora.target_modules names {', '.join(adapted)}"
+    if adapted and tied(model):
+        raise UserError(
+            f"{said}, and this model's embedding and head are one matrix, which two adapters would part; "
+            f"set train.lora.modules_to_save=[{adapted[0]}], which trains it whole"
+        )
+    if adapted and config.export.adapter:
+        raise UserError(f"export.adapter is true, and {said}, which llama.cpp takes in no adapter; set it to false")

@@ -1,0 +1,167 @@
+"""What an adapter sits on: modules found by name in a model, which needs no weights for it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from pipeline.config import LoraSettings, TrainSettings
+from pipeline.errors import UserError
+
+ALL = "all-linear"
+MATRICES = (torch.nn.Linear, Conv1D)  # the latter is GPT-2's
+# What configurations call the number of experts that a gate chooses among.
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
+def target_names(model: Any, lora: LoraSettings) -> list[str]:
+    """The modules with an adapter beside them, by names under which PEFT finds these and no others.
+
+    Args:
+        model: a causal language model without an adapter.
+        lora: what is asked for: all-linear, or names as `q_proj` or `self_attn.q_proj`.
+
+    Raises:
+        UserError: it has no module of one of the names.
+    """
+    return shortened(model, targets(model, lora))
+
+
+def spelt_out(train: TrainSettings, model: Any) -> TrainSettings:
+    """The settings with the names that all-linear stands for, which are the same training."""
+    if train.lora.target_modules != ALL:
+        return train
+    return replace(train, lora=replace(train.lora, target_modules=target_names(model, train.lora)))
+
+
+def coverage(model: Any, train: TrainSettings) -> list[str]:
+    """What learns by an adapter, what learns whole, and which of the decoder's matrices stay as they are; in one line.
+
+    Raises:
+        UserError: the model has no module of a name.
+    """
+    if train.method == "full":
+        return []
+    on, whole = targets(model, train.lora), saved(model, train.lora)
+    share = sum(size(module) for module in on.values()) / size(model)
+    line = f"adapter on {len(on)} modules ({', '.join(short_names(on))}) with {share:.1%} of the weights"
+    line += f"; whole: {', '.join(short_names(whole))}" if whole else ""
+    left = [name for name in matrices(model.get_decoder()) if not any(has_name(full, name) for full in {**on, **whole})]
+    return [line + (f"; as they are: {', '.join(short_names(left))}" if left else "")]
+
+
+def matrices(decoder: torch.nn.Module) -> list[str]:
+    """Names of a decoder's weights of two dimensions and more but its embeddings'; experts' have no module."""
+    vocabulary = {id(module.weight) for module in decoder.modules() if isinstance(module, torch.nn.Embedding)}
+    return [
+        name.removesuffix(".weight")
+        for name, weight in decoder.named_parameters()
+        if weight.dim() > 1 and id(weight) not in vocabulary and not name.endswith("bias")
+    ]
+
+
+def size(module: torch.nn.Module) -> int:
+    """Numbers that its weights have."""
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def targets(model: Any, lora: LoraSettings) -> dict[str, torch.nn.Module]:
+    """The same modules by their full names, in the model's order.
+
+    Raises:
+        UserError: it has no module of one of the names.
+    """
+    if lora.target_modules == ALL:
+        return projections(model)
+    return named("target_modules", model, lora.target_modules, adaptable(model), f"{ALL}, or a list of ")
+
+
+def saved(model: Any, lora: LoraSettings) -> dict[str, torch.nn.Module]:
+    """The modules that learn whole beside the adapter, by full names: PEFT takes `norm` for `input_layernorm`, too.
+
+    Raises:
+        UserError: it has no module of one of the names.
+    """
+    weighted = {name: module for name, module in own_modules(model).items() if [*module.parameters(recurse=False)]}
+    return named("modules_to_save", model, lora.modules_to_save, weighted, "a list of ")
+
+
+def named(
+    key: str, model: Any, names: Iterable[str], there: dict[str, torch.nn.Module], may_be: str
+) -> dict[str, torch.nn.Module]:
+    """Those of the modules `there` that have one of the names, each of which must be one's.
+
+    Raises:
+        UserError: a name is none's.
+    """
+    missing = [name for name in names if not any(has_name(full, name) for full in there)]
+    if missing:
+        raise UserError(
+            f"train.lora.{key} names {', '.join(missing)}, which {type(model).__name__} does not have; "
+            f"it may be {may_be}{', '.join(short_names(there))}"
+        )
+    return {full: module for full, module in there.items() if any(has_name(full, name) for name in names)}
+
+
+def projections(model: Any) -> dict[str, torch.nn.Module]:
+    """The decoder's matrices but those that choose among experts: what all-linear stands for."""
+    head = model.get_output_embeddings()
+    return {
+        name: module
+        for name, module in own_modules(model).items()
+        if isinstance(module, MATRICES) and module is not head and not is_gate(name, module, model.config)
+    }
+
+
+def adaptable(model: Any) -> dict[str, torch.nn.Module]:
+    """The modules that PEFT has an adapter for: matrices, the head's among them, and embeddings."""
+    kinds = (*MATRICES, torch.nn.Embedding)
+    return {name: module for name, module in own_modules(model).items() if isinstance(module, kinds)}
+
+
+def own_modules(model: Any) -> dict[str, torch.nn.Module]:
+    """The modules of a model's decoder and its head by full names; what reads images or sound is not among them."""
+    own = {*model.get_decoder().modules(), model.get_output_embeddings()}
+    return {name: module for name, module in model.named_modules() if module in own}
+
+
+def is_gate(name: str, module: torch.nn.Module, config: Any) -> bool:
+    """Whether a matrix weighs experts, a number a token and expert, and does nothing else."""
+    experts = {getattr(config.get_text_config(), key, None) for key in EXPERTS}
+    return any(word in last_part(name) for word in ("gate", "router")) and width(module)[1] in {1, *experts}
+
+
+def width(module: Any) -> tuple[int, int]:
+    """Numbers that a matrix takes a token, and that it gives; an embedding takes one of so many ids."""
+    if isinstance(module, torch.nn.Embedding):
+        return module.num_embeddings, module.embedding_dim
+    return (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
+
+
+def tied(model: Any) -> bool:
+    """Whether embedding and head are one matrix."""
+    return bool(model.config.get_text_config().tie_word_embeddings)
+
+
+def shortened(model: Any, modules: Iterable[str]) -> list[str]:
+    """Full names cut to their last parts where all modules of that name are among them."""
+    wanted = dict.fromkeys(modules)
+    others = {last_part(name) for name, _ in model.named_modules() if name not in wanted}
+    return list(dict.fromkeys(name if last_part(name) in others else last_part(name) for name in wanted))
+
+
+def short_names(modules: Iterable[str]) -> list[str]:
+    """The last parts of their names, each once."""
+    return list(dict.fromkeys(map(last_part, modules)))
+
+
+def has_name(full: str, name: str) -> bool:
+    """Whether a module is called so: by its full name or the last parts of it."""
+    return full == name or full.endswith(f".{name}")
+
+
+def last_part(full: str) -> str:
+    """Of a module's name."""
+    return full.rpartition(".")[2]
