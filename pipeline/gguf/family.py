@@ -13,7 +13,9 @@ import numpy as np
 from pipeline.files import sha256
 from pipeline.gguf.context import CHUNK
 from pipeline.gguf.convert import OUT_TYPES, convert
+from pipeline.gguf.far import far_tokens, require_far_likeness
 from pipeline.gguf.importance import importance
+from pipeline.gguf.positions import end_at_window
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.reference import trained_model, write_logits
 from pipeline.gguf.verify import Likeness, Messages, compare, read_original, require_likeness, verify
@@ -64,10 +66,14 @@ def make_family(family: Family, source: Path, bench: Bench) -> list[dict[str, An
     figures = {}
     for kind in reversed(exact):
         convert(source, paths[kind], kind)
+        context = end_at_window(paths[kind], original.config)
         verify(paths[kind], original)
         # What quantization loses is measured from the file that is quantized, which is the last of these.
         figures[kind] = compare(paths[kind], bench.rows, logits, keep=paths[kind] == first, within=within)
         require_likeness(paths[kind], figures[kind])
+    length = far_tokens(original.config, context)
+    if length and within:
+        require_far_likeness(first, length, trained_model(*family.weights, bench.device), bench.rows, bench.device)
     shutil.rmtree(source)
     quantized = [kind for kind in wanted if kind not in OUT_TYPES]
     matrix = importance(first, bench.weighing) if bench.weighing and quantized else None

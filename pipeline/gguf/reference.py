@@ -69,6 +69,20 @@ def write_logits(model: Any, rows: Sequence[Sequence[int]], device: str, out: np
     return bool(reach <= torch.finfo(torch.float16).max)
 
 
+@torch.inference_mode()
+def last_logits(model: Any, row: Sequence[int], count: int, device: str) -> np.ndarray:
+    """The logits that follow the last tokens of a row but its very last one, float32 [count, vocabulary].
+
+    Args:
+        model: a causal language model.
+        row: token ids, more than `count`; no others' logits are computed.
+        count: of tokens.
+        device: that the model computes on.
+    """
+    ids = torch.tensor([row[:-1]]).to(device)
+    return model(input_ids=ids, use_cache=False, logits_to_keep=count).logits[0, -count:].float().cpu().numpy()
+
+
 def _streamed(base: Path, adapter: Path | None, device: str) -> Any:
     """The model without weights, each module fetching its own from the safetensors when it is called.
 

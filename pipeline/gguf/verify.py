@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import gguf
 import llama_cpp
@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PreTrained
 
 from pipeline.errors import UserError
 from pipeline.gguf.context import CHUNK, Context
+from pipeline.gguf.positions import context_difference, rope_difference
 from pipeline.gguf.texts import AWKWARD, CHATS
 from pipeline.training.chat import TODAY, prompt_ids
 from serve.errors import RequestError
@@ -29,11 +30,18 @@ from serve.prompts import Prompts, tokenize
 
 Messages = list[dict[str, str]]
 
+
+class Limits(NamedTuple):
+    """How far a file may be from what it is held against."""
+
+    kl: float  # nats a token, at most
+    top_1: float  # share of tokens that have the same likeliest one after them, at least
+
+
 # An unquantized file differs from the float32 original by rounding alone: weights to 16 bit, and what its kernels
 # round. starter-m after training: 1e-5 nats in F16, 2e-5 in BF16, 99.8% of the likeliest tokens the same; with the
 # adapter scaled by 1.05 0.01 nats, by 1.2 0.14, left out 2.2. Larger models round more: limits leave room for them.
-MAX_KL = 0.005
-MIN_TOP_1 = 0.95
+EXACT = Limits(0.005, 0.95)
 SLICE = 32  # positions compared at once; in float64, a vocabulary of 128k takes 32 MB for them
 
 # What llama.cpp calls the model types of Transformers that it has under another name.
@@ -45,7 +53,6 @@ SIZES = {
     "feed_forward_length": "intermediate_size",
     "attention.head_count": "num_attention_heads",
     "attention.head_count_kv": "num_key_value_heads",
-    "context_length": "max_position_embeddings",
     "attention.layer_norm_rms_epsilon": "rms_norm_eps",
 }
 
@@ -129,8 +136,8 @@ def compare(
 
     Args:
         path: the GGUF.
-        rows: token ids, at least two and at most CHUNK a row.
-        logits: the others', float32 [tokens less one a row, vocabulary].
+        rows: token ids, at least two a row; of a longer one than CHUNK, the last CHUNK positions are compared.
+        logits: the others', float32 [positions, vocabulary]: tokens less one a row.
         keep: write this file's into `logits`, in their place.
         adapter: a GGUF adapter to lay on the file.
         within: whether 16 bits hold what the others' model computes; else logits that are no numbers are as they must
@@ -140,9 +147,9 @@ def compare(
         UserError: the file or the adapter cannot be loaded, or its logits are no numbers.
     """
     totals, done = np.zeros(3), 0
-    with Context(path, CHUNK, adapter=adapter) as context:
+    with Context(path, max(CHUNK, *map(len, rows)), adapter=adapter) as context:
         for ids in rows:
-            for positions, mine in context.logits(ids, range(len(ids) - 1)):
+            for positions, mine in context.logits(ids, range(max(0, len(ids) - 1 - CHUNK), len(ids) - 1)):
                 others = logits[done : done + len(positions)]
                 if not np.isfinite(mine).all():
                     if not within:
@@ -158,19 +165,19 @@ def compare(
     return Likeness(max(kl, 0.0), same, math.exp(min(nats, 700.0)))  # above which a float has no room
 
 
-def require_likeness(path: Path, likeness: Likeness) -> None:
+def require_likeness(path: Path, likeness: Likeness, limits: Limits = EXACT, check: str = "logits") -> None:
     """Refuses an unquantized file, or an adapter, that does not say what the trained model says.
 
     Raises:
         UserError: KL or top-1 is beyond its limit.
     """
-    if likeness.kl > MAX_KL or likeness.top_1 < MIN_TOP_1:
+    if likeness.kl > limits.kl or likeness.top_1 < limits.top_1:
         raise UserError(
             refusal(
                 path,
-                "logits",
-                f"{likeness.kl:.3g} nats a token from the trained model (at most {MAX_KL}), and"
-                f" {likeness.top_1:.1%} of the likeliest tokens are the same (at least {MIN_TOP_1:.0%})",
+                check,
+                f"{likeness.kl:.3g} nats a token from the trained model (at most {limits.kl}), and"
+                f" {likeness.top_1:.1%} of the likeliest tokens are the same (at least {limits.top_1:.0%})",
             )
         )
 
@@ -209,6 +216,14 @@ def _architecture(file: File, original: Original) -> str | None:
         if isinstance(there, int | float) and said and not said.startswith("[") and not _near(float(said), there):
             return f"{key} is {said}, the original's {attribute} is {there}"
     return None
+
+
+def _rope(file: File, original: Original) -> str | None:
+    return rope_difference(file.path, file.model, file.metadata, original.config)
+
+
+def _context(file: File, original: Original) -> str | None:
+    return context_difference(file.model, original.config)
 
 
 def _near(one: float, other: float) -> bool:
@@ -316,6 +331,8 @@ def _differences(others: np.ndarray, mine: np.ndarray, targets: Sequence[int]) -
 
 CHECKS: dict[str, Callable[[File, Original], str | None]] = {
     "architecture": _architecture,
+    "rotary embedding": _rope,
+    "context": _context,
     "vocabulary": _tokens,
     "special tokens": _special_tokens,
     "ends of an answer": _ends,

@@ -1,6 +1,6 @@
 """GGUF files with one thing changed, everything else as it was."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,24 @@ def with_field(source: Path, file: Path, key: str, change: Change) -> Path:
     new = change(old.contents() if old else None)
     kind = old.types[0] if old else gguf.GGUFValueType.get_type(new)
     writer.add_key_value(key, new, kind, sub_type=old.types[-1] if old and len(old.types) > 1 else None)
+    return _write(writer, reader, file)
+
+
+def without_tensors(source: Path, file: Path, *names: str) -> Path:
+    """A copy of a GGUF that lacks some tensors."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(file, str(reader.fields["general.architecture"].contents()))
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            sub = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=sub)
+    return _write(writer, reader, file, names)
+
+
+def _write(writer: gguf.GGUFWriter, reader: gguf.GGUFReader, file: Path, left_out: Sequence[str] = ()) -> Path:
     for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        if tensor.name not in left_out:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -1,0 +1,59 @@
+"""Far into a text a GGUF says what the model says: a lost rope scaling, or another window, shows only there."""
+
+from collections.abc import Sequence
+from itertools import chain, cycle, islice
+from pathlib import Path
+from typing import Any
+
+from pipeline.gguf.context import CHUNK
+from pipeline.gguf.positions import rope, window
+from pipeline.gguf.reference import last_logits
+from pipeline.gguf.verify import EXACT, Limits, compare, require_likeness
+
+# Tokens of a text that shows a rope scaling. SmolLM2-135M with llama3 scaling (factor 32 from 8,192 tokens on) is from
+# itself without 0.003 nats away at 128 tokens, where limits would let it pass, 0.02 at 512, 0.12 at 1,024.
+SCALED = 1024
+BEHIND = 512  # tokens of a text behind the window
+# llama.cpp rounds the bounds of yarn's ramp to whole dimensions. Tiny models of gpt-oss, which does not, are for that
+# 0.006 nats from it and have 87% of the likeliest tokens; without yarn 0.28 nats and 15%.
+UNROUNDED = Limits(0.05, 0.8)
+LONGEST = 4096 + BEHIND  # with a longer window, what the file says of it must do
+
+
+def require_far_likeness(path: Path, length: int, model: Any, rows: Sequence[Sequence[int]], device: str) -> None:
+    """Refuses an unquantized file that parts from the trained model far into a text.
+
+    Args:
+        path: the GGUF.
+        length: of the text in tokens, of `far_tokens`.
+        model: the trained model, which computes on `device`.
+        rows: token ids of conversations, which are put end to end.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        UserError: it does part.
+    """
+    row = list(islice(cycle(chain.from_iterable(rows)), length))
+    limits = EXACT if rope(model.config.get_text_config()).get("truncate", True) else UNROUNDED
+    likeness = compare(path, [row], last_logits(model, row, CHUNK, device))
+    require_likeness(path, likeness, limits, f"logits behind {length - CHUNK} tokens")
+
+
+def far_tokens(config: Any, context: int) -> int:
+    """How long a text must be to show what a configuration has of scaling and windows; 0 where short ones do.
+
+    Args:
+        config: of the model's text part.
+        context: tokens that the file holds.
+    """
+    parameters, size, lengths = rope(config), window(config), [0]
+    kind = parameters.get("rope_type", "default")
+    if (
+        kind == "longrope"
+    ):  # further on its factors are others: by the text's length here, by the context's in llama.cpp
+        lengths.append(min(SCALED, context, parameters["original_max_position_embeddings"]))
+    elif kind not in ("default", "dynamic"):  # which leave positions within the context as they are
+        lengths.append(min(SCALED, context))
+    if size and size < context and size + BEHIND <= LONGEST:
+        lengths.append(min(size + BEHIND, context))
+    return max(lengths) if max(lengths) > CHUNK else 0

@@ -1,0 +1,184 @@
+"""Where a GGUF's layers take a token to stand: rotary embedding, windows and context, against the configuration.
+
+A short text hardly shows any of it, so what llama.cpp reads out of the file is compared here; far.py asks its logits.
+"""
+
+import ctypes
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import llama_cpp
+import numpy as np
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from serve.llama import load
+
+LIBRARY = llama_cpp.llama_cpp._lib
+DEFAULT_BASE = 10_000.0  # that llama.cpp takes for a file without one
+WINDOWS = {"sliding_attention": "sliding_window", "chunked_attention": "attention_chunk_size"}
+FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight")
+KNOWN = ("default", "linear", "yarn", "llama3", "longrope")  # the scalings of which it is known what a file must hold
+
+
+def rope_difference(path: Path, model: Any, metadata: Mapping[str, str], config: Any) -> str | None:
+    """What of a file's rotary embedding is not the configuration's, if anything is.
+
+    Args:
+        path: the GGUF.
+        model: it, loaded by llama.cpp.
+        metadata: what it says of itself.
+        config: of the model's text part.
+    """
+    parameters = rope(config)
+    if not parameters:
+        return None
+    prefix = f"{metadata['general.architecture']}.rope"
+    theta, base = parameters["rope_theta"], float(metadata.get(f"{prefix}.freq_base", DEFAULT_BASE))
+    if not _near(base, theta):
+        return f"its frequencies have the base {base:g}, the original's rope_theta is {theta:g}"
+    local = config.rope_parameters.get("sliding_attention", {}).get("rope_theta")
+    base = float(metadata.get(f"{prefix}.freq_base_swa", local or 0))  # without it, some architectures know it
+    if local and not _near(base, local):
+        return f"in its windows frequencies have the base {base:g}, the original's rope_theta there is {local:g}"
+    kind, factor = parameters.get("rope_type", "default"), scale(config)
+    found = 1 / llama_cpp.llama_model_rope_freq_scale_train(model)
+    if not _near(found, factor):
+        return f"it divides positions by {found:g}, the original by {factor:g} ({kind})"
+    if kind == "yarn":
+        wanted = f"yarn from {parameters['original_max_position_embeddings']} tokens on"
+        said = [metadata.get(f"{prefix}.scaling.{key}", "none") for key in ("type", "original_context_length")]
+        if f"{said[0]} from {said[1]} tokens on" != wanted:
+            return f"it scales by {said[0]} from {said[1]} tokens on, the original by {wanted}"
+    return _factors_difference(path, kind, config) if kind in KNOWN else None
+
+
+def context_difference(model: Any, config: Any) -> str | None:
+    """What of a file's context and windows is not the configuration's, if anything is.
+
+    Args:
+        model: the GGUF, loaded by llama.cpp.
+        config: of the model's text part.
+    """
+    context, wanted = llama_cpp.llama_model_n_ctx_train(model), getattr(config, "max_position_embeddings", None)
+    found, size = llama_cpp.llama_model_n_swa(model), window(config)
+    if size and not found and context == size:  # see `end_at_window`
+        return None
+    if (found if found < context else 0) != (size or 0):
+        return f"its layers look back {found or 'any number of'} tokens, the original's {size or 'any number of them'}"
+    if wanted and context != wanted:
+        return f"it holds {context} tokens, the original's max_position_embeddings is {wanted}"
+    return None
+
+
+def end_at_window(path: Path, config: Any) -> int:
+    """Lets a file's context end with the window of its layers, if llama.cpp has none for its architecture.
+
+    Up to there it says what the original says; behind it, its layers would see what they were not trained to see.
+
+    Returns:
+        How many tokens the file holds.
+    """
+    model, size = load(path, llama_cpp.llama_model_default_params()), window(config)
+    found, context = llama_cpp.llama_model_n_swa(model), llama_cpp.llama_model_n_ctx_train(model)
+    llama_cpp.llama_model_free(model)
+    if found or not size:
+        return context
+    reader = gguf.GGUFReader(path, "r+")
+    field = reader.fields[f"{reader.fields['general.architecture'].contents()}.context_length"]
+    field.parts[field.data[0]][0] = size
+    reader.data.flush()
+    print(f"{path.name} ends at {size} tokens, where the model's window would begin to move: llama.cpp has none for it")
+    return size
+
+
+def rope(config: Any) -> dict[str, Any]:
+    """How the layers that see everything are told of positions; empty where it is in no such way."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    parameters = parameters.get("full_attention", parameters)
+    return parameters if parameters.get("rope_theta") else {}
+
+
+def scale(config: Any) -> float:
+    """What a configuration divides all positions by; those of low frequency alone under yarn."""
+    parameters = rope(config)
+    if parameters.get("rope_type") not in ("linear", "yarn"):
+        return 1.0
+    factor = parameters.get("factor")  # some leave it to be told from these
+    return factor or config.max_position_embeddings / parameters["original_max_position_embeddings"]
+
+
+def window(config: Any) -> int | None:
+    """How many tokens some of the layers look back, where that is less than the context."""
+    if getattr(config, "use_sliding_window", True) is False:
+        return None
+    kinds = getattr(config, "layer_types", None) or ["sliding_attention"]  # of a model whose layers are all alike
+    sizes = [getattr(config, name, None) for kind, name in WINDOWS.items() if kind in kinds]
+    context = getattr(config, "max_position_embeddings", None) or float("inf")
+    return next((size for size in sizes if size and size < context), None)
+
+
+def read_vector(path: Path, name: str) -> np.ndarray | None:
+    """A tensor of float32 in a GGUF; None where it has none of this name.
+
+    By llama.cpp's own reader: gguf-py takes 9 s for a vocabulary of 128k where this takes 0.04.
+    """
+    file = LIBRARY.gguf_init_from_file(os.fsencode(path), _Parameters(True, None))
+    try:
+        index = LIBRARY.gguf_find_tensor(file, name.encode())
+        if index < 0:
+            return None
+        start = LIBRARY.gguf_get_data_offset(file) + LIBRARY.gguf_get_tensor_offset(file, index)
+        return np.fromfile(path, np.float32, LIBRARY.gguf_get_tensor_size(file, index) // 4, offset=start)
+    finally:
+        LIBRARY.gguf_free(file)
+
+
+def _factors_difference(path: Path, kind: str, config: Any) -> str | None:
+    """Frequencies may each be divided by a factor of their own; those stand in the file as tensors."""
+    wanted = _factors(kind, config)
+    for name in FACTORS:
+        found, factors = read_vector(path, name), wanted.get(name)
+        if found is None and factors is None:
+            continue
+        if found is None:
+            return f"it has no {name}, which the original's {kind} scaling asks for"
+        factors = np.ones_like(found) if factors is None else factors
+        if found.shape != factors.shape or not np.allclose(found, factors, rtol=1e-4):
+            return f"its {name} is not what the original's {kind} scaling asks for"
+    return None
+
+
+def _factors(kind: str, config: Any) -> dict[str, np.ndarray]:
+    """The tensors that a configuration asks for, by name, float32 [half of the rotated dimensions]."""
+    parameters = rope(config)
+    if kind == "longrope":
+        return {f"rope_factors_{w}.weight": np.array(parameters[f"{w}_factor"], np.float32) for w in ("short", "long")}
+    if kind != "llama3":
+        return {}
+    layers = "full_attention" if "full_attention" in config.rope_parameters else None
+    scaled = ROPE_INIT_FUNCTIONS[kind](config, "cpu", layer_type=layers)[0].numpy()
+    plain = parameters["rope_theta"] ** -(np.arange(len(scaled), dtype=np.float32) / len(scaled))
+    return {"rope_freqs.weight": plain / scaled}
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(one - other) <= 1e-5 * abs(other)  # metadata are written out with six digits
+
+
+class _Parameters(ctypes.Structure):
+    """`struct gguf_init_params` of gguf.h."""
+
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+LIBRARY.gguf_init_from_file.restype = ctypes.c_void_p
+LIBRARY.gguf_init_from_file.argtypes = [ctypes.c_char_p, _Parameters]
+LIBRARY.gguf_find_tensor.restype = ctypes.c_int64
+LIBRARY.gguf_find_tensor.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+for _function in (LIBRARY.gguf_get_tensor_offset, LIBRARY.gguf_get_tensor_size):
+    _function.restype, _function.argtypes = ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_int64]
+LIBRARY.gguf_get_data_offset.restype = ctypes.c_size_t
+LIBRARY.gguf_get_data_offset.argtypes = LIBRARY.gguf_free.argtypes = [ctypes.c_void_p]
