@@ -32,7 +32,9 @@ def main() -> None:
     engine, adapter, *settings = sys.argv[1:]
     config = load(compose(REPOSITORY / "conf", settings))
     trainer = {"trl": trl_trainer, "unsloth": unsloth_trainer}[engine](config, Path(adapter).parents[1] / "trainer")
-    trainer.train()
+    from transformers.trainer_utils import get_last_checkpoint
+
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(trainer.args.output_dir))
     trainer.save_model(adapter)
 
 
@@ -120,7 +122,8 @@ def common_settings(config: Config, folder: Path) -> dict[str, Any]:
         "seed": train.seed,
         "bf16": torch.cuda.is_available(),
         "use_cpu": not torch.cuda.is_available(),
-        "save_strategy": "no",
+        "save_steps": 100,  # so that a training that was cut off goes on
+        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
     }

@@ -83,6 +83,18 @@ def write(conf: Path, adopted: Adopted) -> None:
     write_text(conf / EXPERIMENT, OVERLAY + overlay)
 
 
+def require_names(conf: Path) -> None:
+    """Sees to it that each experiment says its name, by which `meeting` knows it: params.yaml has no other trace of it.
+
+    Raises:
+        UserError: one does not.
+    """
+    for path in sorted((conf / EXPERIMENT).parent.glob("*.yaml")):
+        line = f"experiment: {path.stem}"
+        if path.name != EXPERIMENT.name and line not in path.read_text(encoding="utf-8").splitlines():
+            raise UserError(f"{path} does not say its name; add the line `{line}`")
+
+
 def met(conf: Path, adopted: Adopted, experiment: str) -> list[str]:
     """What is adopted in a conf folder and set otherwise by an experiment.
 
@@ -91,7 +103,7 @@ def met(conf: Path, adopted: Adopted, experiment: str) -> list[str]:
     """
     override = [f"experiment={experiment}"]
     chosen, composed = choices(conf, override), compose(conf, override)
-    presets = [group for group, choice in adopted.presets.items() if chosen.get(group) != str(choice)]
+    presets = [group for group, choice in adopted.presets.items() if str(chosen.get(group, [])) != str(choice)]
     return presets + [key for key, value in adopted.values.items() if plain_value(composed, key) != value]
 
 

@@ -21,6 +21,7 @@ from pipeline.comparison.runs import EvaluatedRun, find_runs
 from pipeline.compose import CONF, compose, flatten
 from pipeline.config import CompareSettings, load
 from pipeline.errors import UserError
+from pipeline.evaluation.gate import summed_up
 
 REPORTS = Path("reports")
 DESCRIBED = ("model", "fingerprint", "base", "mlflow_run", "rows", "tokens", "questions")
@@ -78,7 +79,7 @@ def figures_of(run: EvaluatedRun) -> dict[str, Any]:
         **{key: tuned.get(key) for key in ("loss", "perplexity", "accuracy")},
         "gain": evaluation["gain"],
         "passed": evaluation["verdict"]["passed"],
-        "failed": [check["name"] for check in run.failed],
+        "verdict": summed_up(evaluation["verdict"]),
     }
 
 
@@ -90,7 +91,7 @@ def differing_settings(runs: list[EvaluatedRun]) -> list[dict[str, Any]]:
 
 
 def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, chosen: File | None) -> list[str]:
-    """What a reader must know before trusting the comparison: what was not measured alike, a verdict that failed."""
+    """What a reader must know before trusting the comparison: what was not measured alike, a verdict of no pass."""
     evaluations = [run.evaluation for run in runs]
     said = []
     if len({run.test_rows for run in runs}) > 1:
@@ -102,9 +103,9 @@ def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, cho
     if quality != settings.quality:
         said.append("Ranked by loss: not every run has questions with known answers.")
     for run in runs:
-        if chosen and run.name == chosen.run and run.failed:
-            failed = ", ".join(check["name"] for check in run.failed)
-            said.append(f"{run.name} failed its evaluation ({failed}): `make promote` refuses it.")
+        verdict = run.evaluation["verdict"]
+        if chosen and run.name == chosen.run and not verdict["passed"]:
+            said.append(f"The evaluation of {run.name} says {summed_up(verdict)}; `make promote` refuses it.")
     return said
 
 

@@ -1,4 +1,4 @@
-"""conf/ becomes params.yaml, the one file of settings that DVC watches.
+"""conf/ becomes params.yaml, the one file of settings that DVC watches, and inputs/, links to what they name.
 
 DVC composes conf/ itself in `dvc exp run`, with that experiment's overrides, and then sets DVC_EXP_NAME: this stage
 keeps such a file. Under plain `dvc repro` it composes conf/ anew, which also puts a hand-edited params.yaml right.
@@ -6,11 +6,13 @@ keeps such a file. Under plain `dvc repro` it composes conf/ anew, which also pu
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import hydra
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -18,24 +20,28 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.config import load
 from pipeline.errors import UserError
 from pipeline.files import write_text
+from pipeline.inputs import link_inputs, named
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
 
 
 def main() -> None:
-    """Writes params.yaml and prints what changed in it."""
-    from pipeline.adopted import meeting  # which composes, too
+    """Writes params.yaml, prints what changed in it, and links what it names."""
+    from pipeline.adopted import meeting, require_names  # which composes, too
 
     try:
+        require_names(CONF)
         composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
         config = load(composed)
+        links = named(config)
         if said := meeting(CONF, config.experiment):
             print(said)
         if not os.environ.get("DVC_EXP_NAME"):
             if PARAMS.is_file():
                 print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))
             write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
+        link_inputs(links)
     except UserError as error:
         sys.exit(f"compose: {error}")
 
@@ -62,8 +68,10 @@ def choices(conf: Path, overrides: list[str] | None = None) -> dict[str, Any]:
 
 
 def _compose(conf: Path, overrides: list[str] | None) -> DictConfig:
+    # A stage that is run by hand is Hydra's already, and on this folder.
+    begun = GlobalHydra.instance().is_initialized()
     try:
-        with hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
+        with nullcontext() if begun else hydra.initialize_config_dir(str(conf.resolve()), version_base="1.3"):
             return hydra.compose("config", overrides=overrides or [], return_hydra_config=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(" Config search path:")[0]

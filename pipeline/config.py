@@ -159,6 +159,8 @@ class GateSettings:
     min_gain: float
     max_quantization_loss: float = limited(least=0)
     max_task_drop: float = limited(least=0, most=1)
+    min_rows: int = limited(least=2)  # one has no interval
+    min_questions: int = limited(least=1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,9 +34,11 @@ from pipeline.evaluation.report import write
 from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
 from pipeline.files import read_made, sha256, write_json, write_text
 from pipeline.gguf.merge import ADAPTER_CONFIG
+from pipeline.gguf.score import end_tokens
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
-from pipeline.training.engines import choose_device, load_base, merge_adapter
+from pipeline.training.engines import choose_device, load_base, merge_adapter, read_config
+from pipeline.training.requirements import context_holds
 
 REPORTS = Path("reports")
 PREPARED, TRAINED, CURVE = REPORTS / "prepare.json", REPORTS / "train.json", REPORTS / "loss.csv"
@@ -52,11 +54,13 @@ def main(config: Config, out: Path) -> None:
     require_prepared(config.data)
     lineage, manifest = read_lineage(ADAPTER, config.model), read_manifest(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
-    given = read_material(ADAPTER, config.evaluate, config.train.loss_on)
+    context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
+    exported = ggufs(manifest)
+    given = read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(exported))
     folder = training_folder(config, lineage["fingerprint"])
     kept = Kept(folder, dependencies(config, manifest))
     models = measure_models(config, given, kept.part)
-    files = {key: measure_file(key, GGUF / file["file"], given, kept.part) for key, file in ggufs(manifest).items()}
+    files = {key: measure_file(key, GGUF / file["file"], given, kept.part) for key, file in exported.items()}
     with tracked(config, folder, config.model.name, lineage["mlflow_run"]) as run:
         evaluation = {
             "model": config.model.name,
@@ -108,6 +112,11 @@ def evaluated(
 ) -> dict[str, Any]:
     """All that was found, as reports/evaluation.json has it."""
     listed = ggufs(manifest)
+    counts = {
+        "rows": len(given.conversations),
+        "tokens": sum(given.scored),
+        "questions": len(given.questions),
+    }
     figures = {
         "base_model": model_figures(models["base"], given),
         "tuned_model": model_figures(models["tuned"], given),
@@ -115,10 +124,8 @@ def evaluated(
         "gguf": {key: file_figures(listed[key], measured, given) for key, measured in files.items()},
     }
     return {
-        "rows": len(given.conversations),
-        "tokens": sum(given.scored),
-        "questions": len(given.questions),
-        "verdict": judge(figures, config.evaluate.gate),
+        **counts,
+        "verdict": judge(counts | figures, config.evaluate.gate),
         **figures,
         "prompts": list(config.evaluate.prompts),
         "answers": {name: shown_answers(measured) for name, measured in (models | files).items()},
@@ -146,6 +153,16 @@ def write_reports(
 def ggufs(manifest: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The exported models by what the figures call them, in the manifest's order; adapters are none."""
     return {file_key(file): file for file in manifest["files"] if file["of"] != "adapter"}
+
+
+def answer_ends(exported: dict[str, dict[str, Any]]) -> frozenset[int]:
+    """The token ids that end an answer of the exported files: all have one vocabulary, that of the adapter's tokenizer.
+
+    Raises:
+        UserError: the first of them cannot be loaded.
+    """
+    first = next(iter(exported.values()), None)
+    return end_tokens(GGUF / first["file"]) if first else frozenset()
 
 
 def dependencies(config: Config, manifest: dict[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pipeline.config import Config, RuntimeSettings
 from pipeline.errors import Interrupted, UserError
 from pipeline.files import write_json
 from pipeline.lifeline import LAUNCHED, LAUNCHER, ORPHANED, named
+from serve.words import counted
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
 WORKER = "worker"  # the configuration that workers get
@@ -72,7 +73,8 @@ def workers_wanted(runtime: RuntimeSettings) -> int:
     if runtime.processes == "auto":
         return max(gpus, 1)
     if gpus and runtime.processes > gpus:
-        raise UserError(f"runtime.processes is {runtime.processes} and PyTorch sees {gpus} GPUs; take {gpus}, or auto")
+        seen = f"PyTorch sees {counted(gpus, 'GPU')}"
+        raise UserError(f"runtime.processes is {runtime.processes} and {seen}; take {gpus}, or auto")
     return runtime.processes
 
 

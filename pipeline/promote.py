@@ -21,6 +21,7 @@ from pipeline.compose import CONF, compose
 from pipeline.config import CompareSettings, TrackingSettings, load
 from pipeline.delivery import find_run
 from pipeline.errors import UserError
+from pipeline.evaluation.gate import failed, untold
 from pipeline.files import read_made, sha256
 from pipeline.registry import CHAMPION, PREVIOUS, champion, crown, mlflow_client, previous, register, require_file
 from pipeline.tracking import commit_tags
@@ -40,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.promote", description="Promotes a model, or rolls back.")
     parser.add_argument("--quantization", metavar="TYPE", help="the GGUF to promote; else conf/compare's rule decides")
     way = parser.add_mutually_exclusive_group()
-    way.add_argument("--force", action="store_true", help="promote even if a check failed or the champion is better")
+    way.add_argument("--force", action="store_true", help="promote even if it did not pass or the champion is better")
     way.add_argument("--rollback", action="store_true", help="go back to the champion before")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as in conf/")
     arguments = parser.parse_args()
@@ -58,8 +59,8 @@ def promote(tracking: TrackingSettings, rule: CompareSettings, quantization: str
     """Registers a GGUF file of the last evaluation and moves the alias to it.
 
     Raises:
-        UserError: a check failed, or the champion is as good (neither with `force`); evaluation and files do not belong
-            together; MLflow fails. The champion is then who it was.
+        UserError: it did not pass, or the champion is as good (neither with `force`); evaluation and files do not
+            belong together; MLflow fails. The champion is then who it was.
     """
     evaluation, manifest = read_made(EVALUATION), read_made(MANIFEST)
     run = EvaluatedRun(evaluation["model"], WORKSPACE, evaluation)
@@ -111,7 +112,9 @@ def rollback(tracking: TrackingSettings) -> None:
 
 def objections(client: Any, run: EvaluatedRun, tags: Mapping[str, str], before: Any, quality: str) -> list[str]:
     """What speaks against promoting a file in place of the champion `before`, if there is one."""
-    against = [f"the check {check['name']} failed: {check['what']}" for check in run.failed]
+    verdict = run.evaluation["verdict"]
+    against = [f"the check {check['name']} failed: {check['what']}" for check in failed(verdict)]
+    against += [f"too little was measured to tell: {check['what']}" for check in untold(verdict)]
     if before is None:
         return against
     earlier = previous(client, before)

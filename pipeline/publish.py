@@ -25,9 +25,11 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
 from pipeline.evaluation.card import file_key, model_readme, published_files, usual_parts
+from pipeline.evaluation.gate import summed_up
 from pipeline.evaluation.loading import path_in_repo
 from pipeline.files import atomic_path, read_made, sha256
 from pipeline.hub import MANIFEST, README, File, earlier_files, open_repository, send, told
+from serve.words import counted
 
 ADAPTER, GGUF, EVALUATION = Path("models/adapter"), Path("models/gguf"), Path("reports/evaluation.json")
 LINEAGE = "lineage.json"
@@ -53,7 +55,7 @@ def main() -> None:
     visibility = parser.add_mutually_exclusive_group()
     visibility.add_argument("--private", action="store_true", help="for those with access alone: the default")
     visibility.add_argument("--public", action="store_true", help="for everybody")
-    parser.add_argument("--failed", action="store_true", help="although its evaluation failed; README.md says so")
+    parser.add_argument("--failed", action="store_true", help="although it did not pass; README.md says so")
     parser.add_argument("--force", action="store_true", help="into a repository that holds something else, beside that")
     arguments = parser.parse_args()
     if not sys.stderr.isatty():  # a log would have a line for each per cent
@@ -88,7 +90,7 @@ def publish(arguments: argparse.Namespace) -> None:
         with told(arguments.repository):
             commit = send(found, files, texts(recorded, arguments.repository, parts, files), earlier, title)
     size = sum(file.entry["bytes"] for file in files)
-    print(f"published {len(files)} files, {size / 1e6:,.1f} MB: {commit.commit_url}")
+    print(f"published {counted(len(files), 'file')}, {size / 1e6:,.1f} MB: {commit.commit_url}")
     if "gguf" in parts:
         print(f"to chat with it: SERVE_MODELS=hf://{arguments.repository}@{commit.oid} python -m serve")
 
@@ -130,10 +132,11 @@ def read_recorded() -> Recorded:
 
 
 def check_verdict(verdict: dict[str, Any], failed_too: bool) -> None:
-    """Raises a `UserError` for a model that has failed its evaluation, unless that is wanted."""
+    """Raises a `UserError` for a model that has not passed its evaluation, unless that is wanted."""
     if not verdict["passed"] and not failed_too:
-        names = ", ".join(check["name"] for check in verdict["checks"] if not check["passed"])
-        raise UserError(f"the evaluation failed ({names}); --failed publishes the model and says so in its {README}")
+        raise UserError(
+            f"the evaluation says {summed_up(verdict)}; --failed publishes the model and says so in its {README}"
+        )
 
 
 def checked_files(manifest: dict[str, Any], parts: Sequence[str]) -> list[File]:

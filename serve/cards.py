@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from serve import llama
 from serve.models import Model
+from serve.words import counted
 
 CARD = "card.json"
 CARD_BYTES = 1 << 20  # more is no card
@@ -28,7 +29,7 @@ class Origin(BaseModel):
     rows: int | None = None  # of data, that were trained on
 
     def __str__(self) -> str:
-        rows = f", {self.rows:,} conversations" if self.rows else ""
+        rows = f", {counted(self.rows, 'conversation')}" if self.rows else ""
         return self.name + (f" at {self.revision}" if self.revision else "") + rows
 
 

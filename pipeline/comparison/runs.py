@@ -38,11 +38,6 @@ class EvaluatedRun:
         return [File(self.name, kind, **{key: gguf.get(key) for key in figures}) for kind, gguf in tuned.items()]
 
     @property
-    def failed(self) -> list[dict[str, Any]]:
-        """The checks of its verdict that it did not pass."""
-        return [check for check in self.evaluation["verdict"]["checks"] if not check["passed"]]
-
-    @property
     def test_rows(self) -> str | None:
         """What tells the rows that it was tested on from others: digest and number; None where no report has it."""
         prepared = self.evaluation["prepared"]

@@ -40,8 +40,7 @@ def _runs(comparison: dict[str, Any]) -> Table:
     rows.append(["gain over its base, nats a token", *(_gain(run["gain"], index) for index, run in runs)])
     rows += [*seconds, *speed]
     rows = [row for row in rows if any(not isinstance(part, str) and part.value is not None for part in row)]
-    verdicts = ("passed" if run["passed"] else f"FAILED: {', '.join(run['failed'])}" for _, run in runs)
-    rows.append(["evaluation", *verdicts])
+    rows.append(["evaluation", *(run["verdict"] for _, run in runs)])
     rows += [[key, *(str(run["settings"][key]) for _, run in runs)] for key in comparison["runs"][0]["settings"]]
     note = "Loss, perplexity and accuracy: of the tuned model. Last, the settings of data and training that differ."
     return Table("Runs", ["", *(run["name"] for _, run in runs)], rows, note)

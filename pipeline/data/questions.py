@@ -11,6 +11,7 @@ from pipeline.data.formats import Messages, UnusableRowError, convert, detect, i
 from pipeline.data.sources import read_jsonl
 from pipeline.errors import UserError
 from pipeline.evaluation.questions import LETTERS, chosen, words
+from serve.words import counted
 
 KINDS = ("exact", "number", "text", "choice", "regex")  # pipeline/evaluation/questions.py says what they ask for
 GROUPS = ("held_out", "unasked")
@@ -57,7 +58,7 @@ def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[
     kept = [question for question in questions if normalize(question["prompt"]) not in asked]
     if questions and not kept:
         raise UserError(
-            f"each of the {len(questions)} questions in data.questions stands in the training split; "
+            f"each of the {counted(len(questions), 'question')} in data.questions stands in the training split; "
             "ask others, or take theirs out of the data"
         )
     return kept

@@ -7,6 +7,7 @@ from itertools import chain
 from pipeline.data.dedup import digest
 from pipeline.data.formats import Messages
 from pipeline.errors import UserError
+from serve.words import counted
 
 SPLITS = ("train", "validation", "test")
 
@@ -68,7 +69,7 @@ def _seeded(seed: int, key: str) -> bytes:
 
 
 def _too_few(rows: int, wanted: dict[str, int], prompts: int | None = None) -> UserError:
-    distinct = "" if prompts is None else f" with {prompts} different prompts"
+    distinct = "" if prompts is None else f" with {counted(prompts, 'different prompt')}"
     return UserError(
         f"too few rows to split: {rows} distinct{distinct}, of which data.validation takes {wanted['validation']} and "
         f"data.test {wanted['test']}, and each split needs at least 1; add data or lower the two"

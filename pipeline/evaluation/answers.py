@@ -1,15 +1,19 @@
 """Greedy answers of a Transformers model: many in batches, or one at a time with its seconds.
 
+Greedy is the likeliest token each time and nothing else, as from a GGUF (pipeline/gguf/score.py): a model's own
+generation_config, which may ask for a repetition penalty, counts for the ends of an answer alone.
+
 A reply has its text and its tokens, the end of the turn not counted. An answer has, besides, the seconds to its first
 token and to its last, and tokens a second between these two: what the chat server says of its own (serve/answer.py).
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 import torch
-from transformers import PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
 from pipeline.evaluation.batches import in_batches, padded
@@ -35,34 +39,67 @@ class Answer(Reply):
 
 
 def answer_all(
-    model: Any, tokenizer: PreTrainedTokenizerBase, chats: Sequence[Messages], max_new_tokens: int, batch_size: int
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[Messages],
+    max_new_tokens: int,
+    batch_size: int,
+    ends: Collection[int] = (),
 ) -> list[Reply]:
     """The reply to each conversation, in order.
+
+    Args:
+        model: on its device.
+        tokenizer: the model's, with a padding token.
+        chats: conversations that end with a question.
+        max_new_tokens: of a reply.
+        batch_size: conversations at once, at most.
+        ends: token ids that end a reply besides the model's own, such as those of its GGUF.
 
     Raises:
         UserError: the GPU's memory does not hold a single conversation.
     """
     prompts = [prompt_ids(tokenizer, chat) for chat in chats]
+    settings = greedy(model, tokenizer, max_new_tokens, ends)
 
     def replies(batch: list[list[int]]) -> list[Reply]:
-        return [_reply(tokenizer, tokens) for tokens in _generate(model, tokenizer, batch, max_new_tokens)]
+        return [_reply(tokenizer, tokens) for tokens in _generate(model, settings, batch)]
 
     return in_batches(prompts, batch_size, len, replies, model.device, "asking the questions")
 
 
 def answer_timed(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    ends: Collection[int] = (),
 ) -> list[Answer]:
-    """For each prompt, asked alone: the answer."""
+    """For each prompt, asked alone: the answer; arguments as of `answer_all`."""
+    settings = greedy(model, tokenizer, max_new_tokens, ends)
     answers: list[Answer] = []
     for prompt in shown(prompts, "answering the prompts"):
         ids = prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
         clock, start = _Clock(), time.perf_counter()
-        reply = _reply(tokenizer, _generate(model, tokenizer, [ids], max_new_tokens, clock)[0])
+        reply = _reply(tokenizer, _generate(model, settings, [ids], clock)[0])
         seconds, first = time.perf_counter() - start, clock.first - start
         speed = max(reply["tokens"] - 1, 0) / (seconds - first)
         answers.append({**reply, "first_token_seconds": first, "seconds": seconds, "tokens_per_second": speed})
     return answers
+
+
+def greedy(
+    model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, ends: Collection[int] = ()
+) -> GenerationConfig:
+    """The likeliest token each time, up to an end: the model's own ends, its tokenizer's, and `ends`."""
+    own = model.generation_config.eos_token_id
+    named = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, *ends} - {None}
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        eos_token_id=sorted(named) or None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 class _Clock(BaseStreamer):
@@ -82,29 +119,28 @@ class _Clock(BaseStreamer):
 
 @torch.inference_mode()
 def _generate(
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: list[list[int]],
-    max_new_tokens: int,
-    clock: _Clock | None = None,
+    model: Any, settings: GenerationConfig, prompts: list[list[int]], clock: _Clock | None = None
 ) -> list[list[int]]:
     """The tokens that follow each prompt, up to the end of the turn."""
-    ids, attention = padded(prompts, tokenizer.pad_token_id, model.device, left=True)
-    output = model.generate(
-        input_ids=ids,
-        attention_mask=attention,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        pad_token_id=tokenizer.pad_token_id,
-        streamer=clock,
-    )
-    ends = model.generation_config.eos_token_id
-    ends = set(ends) if isinstance(ends, list) else {ends}
+    ids, attention = padded(prompts, settings.pad_token_id, model.device, left=True)
+    with _generating_by(model, settings):
+        output = model.generate(input_ids=ids, attention_mask=attention, generation_config=settings, streamer=clock)
+    ends = settings.eos_token_id or []
     rows = output[:, ids.shape[1] :].tolist()
     return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in rows]
 
 
+@contextmanager
+def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Puts the model's own settings aside: Transformers fills with them whatever passed ones leave open (5.17)."""
+    own, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
 def _reply(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Reply:
-    return {"reply": str(tokenizer.decode(tokens, skip_special_tokens=True)).strip(), "tokens": len(tokens)}
+    # As they are: some tokenizers take spaces before punctuation away when they decode, which llama.cpp never does.
+    text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return {"reply": str(text).strip(), "tokens": len(tokens)}

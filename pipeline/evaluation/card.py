@@ -6,11 +6,13 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from pipeline.evaluation.gate import outcome
 from pipeline.evaluation.licences import terms_of_base, terms_of_data
 from pipeline.evaluation.loading import merge_base, on_hub, path_in_repo, shown, ways_to_load
 from pipeline.evaluation.report.figures import Figures, megabytes
 from pipeline.evaluation.report.markdown import section
-from pipeline.evaluation.report.tables import Cell, Table, tables, words
+from pipeline.evaluation.report.tables import RESULTS, Cell, Table, tables, words
+from serve.words import counted
 
 FIGURES = ("loss", "perplexity", "accuracy")
 FILE_FIGURES = ("bytes", *FIGURES, "tokens_per_second")
@@ -25,6 +27,11 @@ METHODS = {
     "lora": "Tuned with LoRA",
     "qlora": "Tuned with LoRA on the base in 4 bit (QLoRA)",
     "full": "All weights tuned",
+}
+CAUTIONS = {
+    "pass": "",
+    "fail": "**This model failed its evaluation.** ",
+    "too few to tell": "**This model was evaluated on too little to tell.** ",
 }
 SETTINGS = ("lr", "scheduler", "warmup_ratio", "weight_decay", "optimizer", "effective_batch", "max_length", "seed")
 MEASURED = ("engine", "steps", "epochs", "tokens", "seconds", "peak_memory_gib", "train_loss", "validation_loss")
@@ -73,12 +80,12 @@ def model_readme(
     parts = parts or usual_parts(manifest)
     files = published_files(manifest, parts)
     known = tables(evaluation)
-    failed = "" if evaluation["verdict"]["passed"] else "**This model failed its evaluation.** "
+    caution = CAUTIONS[outcome(evaluation["verdict"])]
     return "\n".join(
         [
             f"---\n{front_matter(evaluation, manifest, lineage, parts).to_yaml()}\n---\n",
             f"# {evaluation['model']}\n",
-            f"{failed}{_origin(lineage, manifest['method'])}, on {_data_source(evaluation)}.\n",
+            f"{caution}{_origin(lineage, manifest['method'])}, on {_data_source(evaluation)}.\n",
             _measured_on(evaluation),
             *(section(known[name]) for name in ("models", "harness") if name in known),
             section(_checks(known["checks"])),
@@ -163,16 +170,17 @@ def _linked(path: str, revision: str | None) -> str:
 
 
 def _measured_on(evaluation: dict[str, Any]) -> str:
-    asked = f" and {evaluation['questions']:,} questions with known answers" if evaluation["questions"] else ""
-    scored = f"{evaluation['rows']:,} conversations ({evaluation['tokens']:,} tokens of the assistant)"
+    rows, tokens, questions = (evaluation[key] for key in ("rows", "tokens", "questions"))
+    asked = f" and {counted(questions, 'question')} with known answers" if questions else ""
+    scored = f"{counted(rows, 'conversation')} ({counted(tokens, 'token')} of the assistant)"
     return f"Measured on {scored}{asked} that it was not trained on.\n"
 
 
 def _checks(table: Table) -> Table:
     """Those of single tasks only where they failed: there can be hundreds."""
-    rows = [row for row in table.rows if not (str(row[0]).startswith("task ") and row[1] == "passed")]
+    rows = [row for row in table.rows if not (str(row[0]).startswith("task ") and row[1] == RESULTS[True])]
     rest = len(table.rows) - len(rows)
-    return replace(table, rows=rows, note=f"Passed as well: {rest} checks of single tasks." if rest else "")
+    return replace(table, rows=rows, note=f"Passed as well: {counted(rest, 'check')} of single tasks." if rest else "")
 
 
 def _files(evaluation: dict[str, Any], files: list[dict[str, Any]]) -> Table:

@@ -1,30 +1,39 @@
-"""The verdict: whether a model is good enough to be promoted, threshold by threshold."""
+"""The verdict: whether a model is good enough to be promoted, threshold by threshold, or too little tells.
+
+A check has passed (true), has failed (false), or cannot be told (null), since it rests on too few conversations or
+questions. One that failed fails the whole; else one that cannot be told leaves the whole untold.
+"""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.compose import flatten
 from pipeline.config import GateSettings
 from pipeline.gguf.convert import OUT_TYPES
+from serve.words import counted
 
 # Null where nothing was asked, or beside the figure that they are the bounds of.
-UNTOLD = ("tokens_per_second", "first_token_seconds", "answer_seconds", "_low", "_high")
+UNTOLD = ("tokens_per_second", "first_token_seconds", "answer_seconds", "_low", "_high", ".low", ".high")
 
 Check = dict[str, Any]
+Verdict = dict[str, Any]
+Outcome = Literal["pass", "fail", "too few to tell"]
 
 
-def judge(evaluation: dict[str, Any], gate: GateSettings) -> dict[str, Any]:
+def judge(evaluation: dict[str, Any], gate: GateSettings) -> Verdict:
     """The verdict on the figures of an evaluation: passed if each check is.
 
     Args:
-        evaluation: `base_model`, `tuned_model`, `gain` and `gguf` of reports/evaluation.json; null is a number that is
-            not finite, and fails.
+        evaluation: `rows`, `questions`, `base_model`, `tuned_model`, `gain` and `gguf` of reports/evaluation.json; null
+            is a number that is not finite, and fails.
         gate: the thresholds.
 
     Returns:
-        `passed`, and `checks` with name, sentence, figure, limit and whether it passed.
+        `passed`, and `checks` with name, sentence, figure, limit and whether it passed, null where that cannot be told;
+        where more of something would tell, `missing` is how many.
     """
     checks = [
+        *_counts(evaluation, gate),
         _finite(evaluation),
         _gain(evaluation["gain"], gate.min_gain),
         *_quantizations(evaluation, gate.max_quantization_loss),
@@ -33,14 +42,62 @@ def judge(evaluation: dict[str, Any], gate: GateSettings) -> dict[str, Any]:
     return {"passed": all(check["passed"] for check in checks), "checks": checks}
 
 
-def verdict_lines(verdict: dict[str, Any]) -> list[str]:
-    """The verdict for a terminal: what failed, each with its sentence."""
-    failed = [check for check in verdict["checks"] if not check["passed"]]
-    if not failed:
-        return [f"verdict: pass, {len(verdict['checks'])} checks"]
-    return [f"verdict: fail, {len(failed)} of {len(verdict['checks'])} checks"] + [
-        f"  {check['name']}: {check['what']}" for check in failed
-    ]
+def failed(verdict: Verdict) -> list[Check]:
+    """The checks that failed."""
+    return [check for check in verdict["checks"] if check["passed"] is False]
+
+
+def untold(verdict: Verdict) -> list[Check]:
+    """The checks that cannot be told; a record from before there was such a thing has none."""
+    return [check for check in verdict["checks"] if check["passed"] is None]
+
+
+def outcome(verdict: Verdict) -> Outcome:
+    """What comes of the checks together."""
+    if failed(verdict):
+        return "fail"
+    return "too few to tell" if untold(verdict) else "pass"
+
+
+def summed_up(verdict: Verdict) -> str:
+    """The outcome, with the names of what failed, or with how many more would tell."""
+    match outcome(verdict):
+        case "fail":
+            return f"fail ({', '.join(check['name'] for check in failed(verdict))})"
+        case "too few to tell":
+            return f"too few to tell: {shortage(verdict)}"
+        case _:
+            return "pass"
+
+
+def shortage(verdict: Verdict) -> str:
+    """How many more of what would tell."""
+    short = [check for check in untold(verdict) if "missing" in check]
+    return " and ".join(counted(check["missing"], f"more {check['name'].removesuffix('s')}") for check in short)
+
+
+def verdict_lines(verdict: Verdict) -> list[str]:
+    """The verdict for a terminal: what failed and what cannot be told, each with its sentence."""
+    checks = counted(len(verdict["checks"]), "check")
+    counts = {"pass": f"pass, {checks}", "fail": f"fail, {len(failed(verdict))} of {checks}"}
+    head = counts.get(outcome(verdict), summed_up(verdict))
+    amiss = [*failed(verdict), *untold(verdict)]
+    return [f"verdict: {head}", *(f"  {check['name']}: {check['what']}" for check in amiss)]
+
+
+def _counts(evaluation: dict[str, Any], gate: GateSettings) -> Iterator[Check]:
+    """Whether there is enough to tell by; questions count where there are any."""
+    yield _count("test conversation", evaluation["rows"], gate.min_rows, "raise data.test, or evaluate.max_rows")
+    if evaluation["questions"]:
+        more = "add some to data.questions, or raise evaluate.max_questions"
+        yield _count("question", evaluation["questions"], gate.min_questions, more)
+
+
+def _count(of: str, count: int, least: int, more: str) -> Check:
+    what = f"{counted(count, of)}; it takes {least:,} to tell"
+    if count >= least:
+        return _check(f"{of}s", what, count, least, True)
+    return _check(f"{of}s", f"{what}: {more}", count, least, None) | {"missing": least - count}
 
 
 def _finite(evaluation: dict[str, Any]) -> Check:
@@ -51,12 +108,13 @@ def _finite(evaluation: dict[str, Any]) -> Check:
 
 
 def _gain(gain: dict[str, Any], limit: float) -> Check:
-    if gain["low"] is None:
+    if gain["loss"] is None:
         return _check("gain", "the loss of base or tuned is no finite number", None, limit, False)
-    what = (
-        f"from base to tuned the loss falls by {gain['loss']:.4f} nats a token, with 95% confidence by "
-        f"{gain['low']:.4f} to {gain['high']:.4f}; all of that must be above {limit:g}"
-    )
+    what = f"from base to tuned the loss falls by {gain['loss']:.4f} nats a token, "
+    if gain["low"] is None:
+        what += f"of which a single conversation gives no confidence interval; all of it must be above {limit:g}"
+        return _check("gain", what, gain["loss"], limit, None if gain["loss"] > limit else False)
+    what += f"with 95% confidence by {gain['low']:.4f} to {gain['high']:.4f}; all of that must be above {limit:g}"
     return _check("gain", what, gain["low"], limit, gain["low"] > limit)
 
 
@@ -89,5 +147,5 @@ def _tasks(base: dict[str, Any], tuned: dict[str, Any], limit: float) -> Iterato
             yield _check(f"task {task}", what, drop, limit, drop <= limit)
 
 
-def _check(name: str, what: str, figure: float | None, limit: float, passed: bool) -> Check:
+def _check(name: str, what: str, figure: float | None, limit: float, passed: bool | None) -> Check:
     return {"name": name, "what": what, "figure": figure, "limit": limit, "passed": passed}

@@ -32,6 +32,7 @@ class Material:
     conversations: list[list[Row]]  # each as the rows that it makes
     questions: list[Question]
     settings: EvaluateSettings
+    ends: frozenset[int]  # token ids that end an answer of the GGUF files, and so of the models beside them
 
     @cached_property
     def rows(self) -> list[Row]:
@@ -61,15 +62,17 @@ class Material:
         return asked + self.settings.max_new_tokens
 
 
-def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str) -> Material:
+def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str, ends: frozenset[int]) -> Material:
     """Test rows and questions, for the tokenizer that training used and what it learnt of a conversation.
+
+    With them, the `ends` of an answer.
 
     Raises:
         UserError: the prepared data is missing, or there is nothing in it to score.
     """
     tokenizer = AutoTokenizer.from_pretrained(str(adapter))
     conversations = read_conversations(tokenizer, settings, loss_on)
-    return Material(tokenizer, conversations, read_questions(QUESTIONS, settings.max_questions), settings)
+    return Material(tokenizer, conversations, read_questions(QUESTIONS, settings.max_questions), settings, ends)
 
 
 def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings, loss_on: str) -> list[list[Row]]:
@@ -90,6 +93,8 @@ def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSet
         print(f"test: {refused_by_template(refusals)}, and left out", flush=True)
     scored = ([row for row in rows if scored_tokens(row)] for rows in encoded)
     conversations = [rows for rows in scored if rows]
+    if not conversations and refusals:
+        raise UserError(f"nothing of {TEST} is left to score: {refused_by_template(refusals)}")
     if not conversations:
         raise UserError(
             f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"

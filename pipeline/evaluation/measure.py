@@ -22,13 +22,13 @@ def measure_model(name: str, model: Callable[[], Any], given: Material, part: Pa
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
     """
     tokenizer, settings = given.tokenizer, given.settings
-    most, size = settings.max_new_tokens, settings.batch_size
+    most, size, ends = settings.max_new_tokens, settings.batch_size, given.ends
     loss = part(f"{name}-loss", lambda: measure_loss(model(), given.rows, size, tokenizer.pad_token_id)._asdict())
     measured = {
         "nats": given.by_conversation(loss["nats"]),
         "samples_per_second": loss["samples_per_second"],
-        "replies": part(f"{name}-questions", lambda: answer_all(model(), tokenizer, given.chats, most, size)),
-        "answers": part(f"{name}-prompts", lambda: answer_timed(model(), tokenizer, settings.prompts, most)),
+        "replies": part(f"{name}-questions", lambda: answer_all(model(), tokenizer, given.chats, most, size, ends)),
+        "answers": part(f"{name}-prompts", lambda: answer_timed(model(), tokenizer, settings.prompts, most, ends)),
     }
     if settings.tasks:
         measured["tasks"] = part(f"{name}-tasks", lambda: task_scores(model(), tokenizer, settings))

@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import cast
 
+import llama_cpp
 import numpy as np
 
 from pipeline.errors import UserError
@@ -20,7 +21,7 @@ from serve.cpus import usable_cpus
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
 from serve.limits import Message, Sampling
-from serve.llama import LlamaModel
+from serve.llama import LlamaModel, load
 
 CONTEXT = 4096  # tokens of a prompt and its answer
 WARM_UP = "Hello"
@@ -85,6 +86,25 @@ def answer_alone(path: Path, prompts: Sequence[str], max_tokens: int) -> list[An
             }
             answers.append(times)
     return answers
+
+
+def end_tokens(path: Path) -> frozenset[int]:
+    """The token ids that end a GGUF's answers: those that it names, and those that llama.cpp knows by their text.
+
+    Raises:
+        UserError: the file cannot be loaded.
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    try:
+        model = load(path, params)
+    except ServeError as error:
+        raise UserError(str(error)) from error
+    vocabulary = llama_cpp.llama_model_get_vocab(model)
+    tokens = range(llama_cpp.llama_vocab_n_tokens(vocabulary))
+    ends = frozenset(token for token in tokens if llama_cpp.llama_vocab_is_eog(vocabulary, token))
+    llama_cpp.llama_model_free(model)
+    return ends
 
 
 def losses(context: Context, ids: Sequence[int], mask: Sequence[int]) -> np.ndarray:

@@ -34,9 +34,9 @@ NOT_LEARNT = (
     "gradient_accumulation_steps",
 )  # fmt: skip
 # Settings that came later, where they are off: trainings of before go on.
-OFF = {
+OFF: dict[str, Any] = {
     "neftune_alpha": None, "min_lr_ratio": 0.0, "decay_ratio": None, "rslora": False, "dora": False,
-    "modules_to_save": [],
+    "modules_to_save": [], "loss_on": "all",
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from pipeline.training.report import operations
 from pipeline.training.rows import supervised
 from pipeline.training.trainer import Trainer
 from pipeline.training.updates import Conversations, Layout
+from serve.words import counted
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,15 @@ class Job:
         fit = of_first(lambda: self.fit(trainer))
         if not self.attempt(trainer, fit, checkpoint, run, interruption):
             if world() > 1:
-                self.give_up(fit, f"{fit.rows} rows at once on GPU {trainer.args.local_process_index}")
+                self.give_up(fit, f"{counted(fit.rows, 'row')} at once on GPU {trainer.args.local_process_index}")
             del trainer
             fit, checkpoint = self.smaller(fit), self.checkpoint()
             start = "the start" if checkpoint is None else checkpoint.name
-            print(f"the GPU's memory is full: on from {start}, {fit.rows} rows at once", flush=True)
+            print(f"the GPU's memory is full: on from {start}, {counted(fit.rows, 'row')} at once", flush=True)
             micro_batch.free_memory()
             trainer = self.trainer()
             if not self.attempt(trainer, fit, checkpoint, run, interruption):
-                self.give_up(fit, f"{fit.rows} rows at once, too")
+                self.give_up(fit, f"{counted(fit.rows, 'row')} at once, too")
         interruption.raise_if_asked()
         if not trainer.evaluated():
             with suppress(EvaluationStopped):

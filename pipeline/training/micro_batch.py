@@ -10,6 +10,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.training.trainer import Trainer
+from serve.words import counted
 
 RECORD = "micro_batch.json"
 MEMORY_SHARE = 0.9  # of what is free on the card; the rest is for fragments
@@ -28,8 +29,8 @@ class Fit:
     compile: bool
 
     def __str__(self) -> str:
-        kept = "recomputed" if self.checkpointing else "kept"
-        return f"{self.rows} rows at once, activations {kept}, layers {'' if self.compile else 'not '}compiled"
+        kept, compiled = "recomputed" if self.checkpointing else "kept", "" if self.compile else "not "
+        return f"{counted(self.rows, 'row')} at once, activations {kept}, layers {compiled}compiled"
 
 
 def recorded(folder: Path, device: str, asked: str) -> Fit | None:
@@ -90,7 +91,7 @@ def rows_and_checkpointing(
         if fitting >= enough or checkpointing is False:
             return rows or min(fitting, most) or halved(1), False, f"{fitting} would fit with all activations kept"
     if rows is not None:
-        return rows, True, f"{rows} rows do not fit with all activations kept"
+        return rows, True, f"{counted(rows, 'row')} would not fit with all activations kept"
     fitting = rows_that_fit(trainer, True)
     return min(fitting, most) or halved(1), True, f"{fitting} would fit with activations recomputed"
 

@@ -142,7 +142,7 @@ def slow_parts(train: TrainSettings) -> list[str]:
         return []
     parts = []
     if train.lora.dora:
-        parts.append("adapter by PEFT, slow: DoRA needs the length of each column of the sum, and so the sum")
+        parts.append("adapter by PEFT, slow: DoRA needs the length of each row of the sum, and so the sum")
     elif train.lora.dropout:
         parts.append("adapter by PEFT, slow: its dropout is drawn for each projection anew")
     if "lm_head" in train.lora.target_modules:
@@ -178,12 +178,14 @@ def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:
     """Checks that a base in FP8 can be trained on.
 
     Raises:
-        UserError: method, engine, dropout or card do not allow it.
+        UserError: method, engine, adapter or card do not allow it.
     """
     if card is None or card.capability < (8, 9):
         raise UserError("train.frozen_dtype=fp8 needs a GPU that multiplies FP8 (Ada, Hopper or newer); take bf16")
-    if engine != "trl" or train.method != "lora" or train.lora.dropout:
-        raise UserError("train.frozen_dtype=fp8 needs train.engine=trl, train.method=lora and train.lora.dropout=0")
+    if engine != "trl" or train.method != "lora" or train.lora.dropout or train.lora.dora:
+        raise UserError(
+            "train.frozen_dtype=fp8 needs train.engine=trl, train.method=lora, train.lora.dropout=0 and no DoRA"
+        )
 
 
 def choose_attention(train: TrainSettings, card: Card | None, head_size: int) -> tuple[str, str]:

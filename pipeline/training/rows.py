@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.training.chat import encode, is_text, refused_by_template
 from pipeline.training.turns import RefusedError
 from pipeline.training.updates import IGNORED
+from serve.words import counted
 
 PREPARED = Path("data/prepared")
 FEATURES = Features(
@@ -121,7 +122,7 @@ def tally_of(rows: Dataset, conversations: int) -> Tally:
 def described(split: str, tally: Tally, max_length: int) -> str:
     """One line about a split."""
     line = (
-        f"{split}: {tally.conversations} conversations, {tally.cut} cut at {max_length} tokens, "
+        f"{split}: {counted(tally.conversations, 'conversation')}, {tally.cut} cut at {max_length} tokens, "
         f"{tally.unlearnt} left out without a token of the assistant"
     )
     if tally.refusals:

@@ -11,6 +11,7 @@ from serve.feedback.files import replace
 from serve.feedback.reading import read_records
 from serve.feedback.records import Record
 from serve.feedback.rows import preference_rows, summary, training_rows
+from serve.words import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,7 +56,7 @@ def _write_rows(path: Path, rows: list[bytes], left_out: Counter[str]) -> None:
         replace(path, b"".join(row + b"\n" for row in rows))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; make room or grant access there") from None
-    print(f"{path}: {len(rows)} rows ({_counts(left_out)})")
+    print(f"{path}: {counted(len(rows), 'row')} ({_counts(left_out)})")
 
 
 def _counts(left_out: Counter[str]) -> str:

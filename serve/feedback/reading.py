@@ -8,6 +8,7 @@ from pathlib import Path
 from serve.errors import UserError
 from serve.feedback.files import PATTERN, record_files
 from serve.feedback.records import Record, UnknownSchema, check_judgement, parse
+from serve.words import counted
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Reading:
     def text(self) -> str:
         """One line that says how much was read and what was not."""
         skipped = "".join(f"; {count} {why} skipped" for why, count in sorted(self.skipped.items()))
-        return f"{len(self.records)} records in {self.files} files{skipped}"
+        return f"{counted(len(self.records), 'record')} in {counted(self.files, 'file')}{skipped}"
 
 
 def read_records(folder: Path) -> Reading:

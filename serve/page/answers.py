@@ -15,6 +15,7 @@ from serve.errors import RequestError
 from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, Record, Timings, now
 from serve.limits import Message, Sampling
 from serve.models import Model
+from serve.words import counted
 
 REDRAW_SECONDS = 0.05  # the page is redrawn at most this often: each redraw takes CPU time from the model
 REMEMBERED = 32 << 20  # characters of conversations and answers that can be judged
@@ -90,7 +91,7 @@ def reply(text: str, piece: Piece, answer_id: str = "") -> dict:
 def figures(times: Timings) -> str:
     """How long an answer took, in a line."""
     first, total = (f"{seconds:.{1 if seconds >= 1 else 2}f} s" for seconds in (times.first_token, times.total))
-    return f"{times.tokens} tokens, {times.tokens_per_second:.0f}/s · {first} to the first, {total} in all"
+    return f"{counted(times.tokens, 'token')}, {times.tokens_per_second:.0f}/s · {first} to the first, {total} in all"
 
 
 def timings(piece: Piece) -> Timings:

@@ -17,6 +17,7 @@ def evaluation(
     accuracy: float | None = 0.9,
     loss: float = 0.1,
     failed: str | None = None,
+    missing: int = 0,
     test: str = "7" * 64,
     **more: Any,
 ) -> dict[str, Any]:
@@ -24,6 +25,7 @@ def evaluation(
 
     Args:
         failed: the name of a check that it does not pass.
+        missing: how many more test conversations it would take to tell.
         test: the digest of the test rows.
         more: keys that replace those of the evaluation.
     """
@@ -32,6 +34,9 @@ def evaluation(
     checks = [{"name": "gain", "what": "the loss fell by 1.6 nats", "figure": 1.6, "limit": 0.0, "passed": True}]
     if failed:
         checks.append({"name": failed, "what": "perplexity rose by 9%", "figure": 0.09, "limit": 0.05, "passed": False})
+    if missing:
+        few = {"name": "test conversations", "what": "too few of them: raise data.test", "missing": missing}
+        checks.append({**few, "figure": 50 - missing, "limit": 50, "passed": None})
     return {
         "model": model,
         "fingerprint": hashlib.sha256(model.encode()).hexdigest()[:16],
@@ -40,7 +45,7 @@ def evaluation(
         "rows": 300,
         "tokens": 12345,
         "questions": 0 if accuracy is None else 573,
-        "verdict": {"passed": failed is None, "checks": checks},
+        "verdict": {"passed": failed is None and not missing, "checks": checks},
         "base_model": tuned | {"loss": 1.7},
         "tuned_model": tuned,
         "gain": {"loss": 1.6, "low": 1.5, "high": 1.7},

@@ -27,7 +27,7 @@ def gguf(of: str, size: int, loss: float, accuracy: float) -> dict[str, Any]:
     return {**figures(loss, accuracy), "bytes": size, "kl": 0.0012, "top_1": 0.991, "of": of, **speeds}
 
 
-def evaluation(passed: bool = True) -> dict[str, Any]:
+def evaluation(passed: bool | None = True) -> dict[str, Any]:
     gain = {"name": "gain", "what": "tuned is better than base", "figure": 1.6, "limit": 0.0, "passed": True}
     lost = {"name": "quantization Q8_0", "what": "Q8_0 keeps its quality", "figure": 0.01, "limit": 0.05}
     prepared = {
@@ -49,7 +49,7 @@ def evaluation(passed: bool = True) -> dict[str, Any]:
         "rows": 50,
         "tokens": 1234,
         "questions": 57,
-        "verdict": {"passed": passed, "checks": [gain, lost | {"passed": passed}]},
+        "verdict": {"passed": bool(passed), "checks": [gain, lost | {"passed": passed}]},
         "base_model": figures(1.79, 0.02),
         "tuned_model": figures(0.5, 0.95),
         "gain": {"loss": 1.29, "low": 1.2, "high": 1.4},

@@ -125,7 +125,14 @@ def test_without_questions_in_every_run_loss_decides_and_it_is_said() -> None:
         ({"rows": 200}, "different test rows"),
         ({"tokens": 54321}, "different tokens"),
         ({"prompts": ["What is 5 + 6?", "Who?"]}, "different prompts"),
-        ({"failed": "quantization Q4_K_M"}, r"starter-m failed its evaluation \(quantization Q4_K_M\)"),
+        (
+            {"failed": "quantization Q4_K_M"},
+            r"The evaluation of starter-m says fail \(quantization Q4_K_M\); `make promote` refuses it\.",
+        ),
+        (
+            {"missing": 44},
+            r"starter-m says too few to tell: 44 more test conversations; `make promote` refuses it\.",
+        ),
     ],
 )
 def test_what_makes_figures_incomparable_is_said(other: dict[str, Any], note: str) -> None:
@@ -142,6 +149,14 @@ def test_runs_show_the_settings_in_which_they_differ_and_answers_to_the_same_pro
     assert [one["file"] for one in comparison["answers"][0]["answers"]] == ["starter-s Q8_0", "starter-m Q8_0"]
 
 
+def test_each_runs_verdict_and_what_is_unsure_of_its_gain_stand_in_the_table() -> None:
+    one = {"gain": {"loss": 1.6, "low": None, "high": None}}
+    few = evaluation("starter-m", {"Q8_0": {}}, missing=49, **one)
+    rows = {row[0]: [str(part) for part in row[1:]] for row in tables(compared(runs(SMALL, few), settings()))[0].rows}
+    assert rows["evaluation"] == ["pass", "too few to tell: 49 more test conversations"]
+    assert rows["gain over its base, nats a token"] == ["1.6000 (1.5000 to 1.7000)", "1.6000 (interval unknown)"]
+
+
 def test_what_is_no_number_is_never_recommended_and_stops_nothing(tmp_path: Path) -> None:
     nothing = dict.fromkeys(("loss", "perplexity", "answer_seconds", "first_token_seconds", "tokens_per_second"))
     broken = evaluation("starter-x", {"Q8_0": {**nothing, "accuracy": 0.0}}, failed="finite")
@@ -152,7 +167,7 @@ def test_what_is_no_number_is_never_recommended_and_stops_nothing(tmp_path: Path
     assert comparison["files"][0]["excluded"] == ["answers not timed, above 1 s"]
     alone = compared(runs(broken), settings("loss"))
     assert alone["reason"].startswith("starter-x Q8_0: no finite loss, the only file; answers not timed")
-    assert alone["notes"] == ["starter-x failed its evaluation (finite): `make promote` refuses it."]
+    assert alone["notes"] == ["The evaluation of starter-x says fail (finite); `make promote` refuses it."]
     report.write(tmp_path, alone)
 
 

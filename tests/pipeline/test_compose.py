@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
+
+from pipeline.adopted import Adopted, write
+from pipeline.compose import compose
 
 REPO = Path(__file__).parents[2]
 
@@ -23,6 +27,7 @@ def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 def project(tmp_path: Path) -> Path:
     shutil.copytree(REPO / "conf", tmp_path / "conf")
     shutil.copy(REPO / "params.yaml", tmp_path)
+    (tmp_path / "starter").symlink_to(REPO / "starter")
     return tmp_path
 
 
@@ -77,6 +82,42 @@ def test_in_an_experiment_the_file_that_dvc_composed_is_kept(project: Path) -> N
     done = run(project, DVC_EXP_NAME="tidy-otter")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_an_experiment_says_what_it_overrides_of_what_is_adopted_and_what_stays(project: Path) -> None:
+    adopted = Adopted({"model": "llama-3.2-3b", "runtime": "multi-gpu"}, {"train.lr": 1e-3, "train.max_steps": 60})
+    write(project / "conf", adopted)
+    chosen = compose(project / "conf", ["experiment=r5", "data=starter", "model.chat_template=null"])
+    (project / "params.yaml").write_text(OmegaConf.to_yaml(chosen))
+    done = run(project, DVC_EXP_NAME="tidy-otter")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (
+        "experiment=r5 overrides adopted model=llama-3.2-3b, train.lr=0.001; "
+        "it leaves adopted runtime=multi-gpu, train.max_steps=60\n"
+    )
+
+
+def test_an_experiment_that_does_not_say_its_name_is_refused(project: Path) -> None:
+    (project / "conf/experiment/mine.yaml").write_text("# @package _global_\ntrain: {lr: 1e-3}\n")
+    done = run(project)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "compose: conf/experiment/mine.yaml does not say its name; add the line `experiment: mine`\n"
+
+
+def test_what_is_named_is_linked_and_what_is_not_there_changes_nothing(project: Path) -> None:
+    (project / "template.jinja").write_text("a template")
+    with (project / "conf/adopted.yaml").open("a") as file:
+        file.write("model: {chat_template: template.jinja}\n")
+    assert run(project).returncode == 0
+    assert (project / "inputs/chat_template").read_text() == "a template"
+    assert (project / "inputs/model").resolve() == REPO / "starter/models/starter-m"
+    before = (project / "params.yaml").read_bytes()
+    edit(project / "conf/adopted.yaml", "template.jinja", "another.jinja")
+    done = run(project)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "compose: model.chat_template names another.jinja, which is no file here\n"
+    assert (project / "params.yaml").read_bytes() == before
+    assert (project / "inputs/chat_template").read_text() == "a template"
 
 
 def test_in_an_experiment_the_file_is_validated(project: Path) -> None:

@@ -19,6 +19,7 @@ from pipeline import evaluate
 from pipeline.compose import flatten
 from pipeline.config import Config
 from pipeline.errors import UserError
+from pipeline.evaluation.gate import failed
 from serve.cards import read_card, read_prompts
 from serve.models import find_models
 
@@ -90,7 +91,8 @@ def test_the_metrics_are_the_evaluations_figures(metrics: dict[str, Any], evalua
     assert metrics["gain"] == evaluation["gain"]
     assert metrics["passed"] == int(evaluation["verdict"]["passed"])
     for key, figures in evaluation["gguf"].items():
-        assert metrics["gguf"][key] == {name: value for name, value in figures.items() if name != "of"}
+        known = {name: value for name, value in figures.items() if name != "of" and value is not None}
+        assert metrics["gguf"][key] == known
 
 
 def test_the_gain_is_of_the_same_conversations(evaluation: dict[str, Any]) -> None:
@@ -113,7 +115,7 @@ def test_what_the_manifest_says_of_a_file_stands_with_its_figures(metrics: dict[
         assert key == (file["type"] if file["of"] == "tuned" else f"base-{file['type']}")
         assert figures["bytes"] == (exported / "models/gguf" / file["file"]).stat().st_size
         assert (figures["kl"], figures["top_1"]) == (file["kl"], file["top_1"])
-        assert figures["tokens_per_second"] > 0
+        assert "tokens_per_second" not in figures  # of 6 tokens
         assert 0 < figures["first_token_seconds"] < figures["answer_seconds"]
 
 
@@ -123,6 +125,7 @@ def test_every_model_answers_every_prompt(evaluation: dict[str, Any]) -> None:
         assert len(answers) == len(evaluation["prompts"]) == 1
         assert set(answers[0]) == {"reply", "tokens", "first_token_seconds", "seconds", "tokens_per_second"}
         assert 0 < answers[0]["tokens"] <= 6
+        assert answers[0]["tokens_per_second"] is None
     assert evaluation["answers"]["tuned"][0]["reply"] != evaluation["answers"]["base"][0]["reply"]
 
 
@@ -137,17 +140,20 @@ def test_lengths_are_of_the_test_answers_and_of_all_replies(evaluation: dict[str
         assert evaluation[f"{name}_model"]["texts"]["mean_tokens"] == pytest.approx(mean, abs=1e-4)
 
 
-def test_the_verdict_says_what_failed_and_the_stage_ends_well(
+def test_the_verdict_says_what_failed_or_is_missing_and_the_stage_ends_well(
     evaluation: dict[str, Any], project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
 ) -> None:
     assert not evaluation["verdict"]["passed"]  # the adapter is made of random numbers
-    names = [check["name"] for check in evaluation["verdict"]["checks"] if not check["passed"]]
-    assert "gain" in names
+    assert "gain" in [check["name"] for check in failed(evaluation["verdict"])]
     few = ("evaluate.max_rows=2", "evaluate.max_questions=1", "evaluate.prompts=[]")
     lenient = ("evaluate.gate.min_gain=-99", "evaluate.gate.max_quantization_loss=9", "evaluate.gate.max_task_drop=1")
     run(tuned_config(*few), project)
     assert "verdict: fail" in capsys.readouterr().out
     run(tuned_config(*few, *lenient), project)
+    missing = "verdict: too few to tell: 48 more test conversations and 49 more questions\n"
+    assert missing in capsys.readouterr().out
+    assert json.loads((project / "reports/metrics.json").read_text())["passed"] == 0
+    run(tuned_config(*few, *lenient, "evaluate.gate.min_rows=2", "evaluate.gate.min_questions=1"), project)
     assert re.search(r"^verdict: pass, \d+ checks$", capsys.readouterr().out, re.MULTILINE)
     assert json.loads((project / "reports/metrics.json").read_text())["passed"] == 1
 
@@ -202,7 +208,28 @@ def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Set
     evaluation = json.loads((project / "reports/evaluation.json").read_text())
     assert evaluation["gguf"]["F16"]["answer_seconds"] is None
     assert evaluation["answers"]["Q8_0"] == []
-    assert "finite" not in [check["name"] for check in evaluation["verdict"]["checks"] if not check["passed"]]
+    assert "finite" not in [check["name"] for check in failed(evaluation["verdict"])]
+
+
+def test_one_conversation_and_one_question_tell_next_to_nothing(
+    project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
+) -> None:
+    lenient = ("evaluate.gate.min_gain=-99", "evaluate.gate.max_quantization_loss=9", "evaluate.gate.max_task_drop=1")
+    run(tuned_config("evaluate.max_rows=1", "evaluate.max_questions=1", *lenient), project)
+    said = capsys.readouterr().out
+    assert "verdict: too few to tell: 49 more test conversations and 49 more questions\n" in said
+    figures = json.loads((project / "reports/metrics.json").read_text())
+    for name in ("base", "tuned"):
+        assert {"loss", "perplexity", "accuracy"} <= set(figures[name])
+        assert not [key for key in figures[name] if key.startswith(("loss_", "perplexity_"))]
+        assert figures[name]["accuracy_high"] - figures[name]["accuracy_low"] == pytest.approx(0.975)
+    text = (project / "reports/evaluation.md").read_text(encoding="utf-8")
+    assert f"| loss, nats a token | {figures['base']['loss']:.4f} (interval unknown) |" in text
+    assert "; 1 conversation, " in text
+    assert ", 1 question; " in text
+    page = (project / "reports/evaluation.html").read_text(encoding="utf-8")
+    assert "both measured on\n1 conversation with " in page
+    assert "(interval unknown)" in page
 
 
 def test_the_shares_of_the_held_out_group_are_the_headline(project: Path, tuned_config: Settings) -> None:
@@ -255,6 +282,13 @@ def test_a_cut_gguf_is_refused(project: Path, tuned_config: Settings) -> None:
     path.write_bytes(path.read_bytes()[:1_500_000])
     said = refused(tuned_config("evaluate.max_questions=1", "evaluate.prompts=[]"), project)
     assert said.startswith("models/gguf/starter-s-Q8_0.gguf (1500000 bytes) is no whole GGUF model: ")
+
+
+def test_evaluating_on_other_data_is_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("data.max_rows=30"), project)
+    assert said.startswith(
+        "data/prepared is not what the configuration asks for: data.max_rows is 30 and was None; run "
+    )
 
 
 def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Settings) -> None:

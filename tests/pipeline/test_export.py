@@ -119,7 +119,7 @@ def test_the_base_beside_is_the_untouched_one_with_the_template_of_training(expo
 
 def test_the_files_say_what_base_and_adapter_say_together(exported: Path) -> None:
     adapter = str(exported / "models/adapter")
-    row = encode(AutoTokenizer.from_pretrained(adapter), CHAT, 512)
+    (row,) = encode(AutoTokenizer.from_pretrained(adapter), CHAT, 512)
     base = load_base(str(REPO / "starter/models/starter-s"), None, "cpu", torch.float32)
     alone = measure_loss(base, [row], 1, 2).mean
     together = measure_loss(PeftModel.from_pretrained(base, adapter), [row], 1, 2).mean
@@ -228,6 +228,13 @@ def test_without_an_adapter_it_is_refused(project: Path, tuned_config: Settings)
     (project / "models/adapter/lineage.json").unlink()
     said = refused(tuned_config(), project)
     assert said == "models/adapter/lineage.json is missing; run `dvc repro train` first"
+
+
+def test_exporting_on_other_data_is_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("data.max_rows=30"), project)
+    assert said.startswith(
+        "data/prepared is not what the configuration asks for: data.max_rows is 30 and was None; run "
+    )
 
 
 def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Settings) -> None:

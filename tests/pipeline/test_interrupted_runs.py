@@ -215,7 +215,7 @@ def recorded(workspace: Path, experiment: str | None = None) -> bool:
 
 
 def adopt(workspace: Path, *overrides: str) -> None:
-    run(workspace, "python", "-m", "pipeline.adopt", *SETTINGS, *overrides)
+    run(workspace, "python", "-m", "pipeline.adopt", "--reset", *SETTINGS, *overrides)
 
 
 @pytest.fixture(scope="module")

@@ -153,6 +153,19 @@ def test_a_failed_check_refuses_and_names_itself_and_force_keeps_it_in_a_tag(
     assert client().get_model_version("tunesmith", "1").tags["passed"] == "false"
 
 
+def test_too_few_conversations_refuse_as_a_failure_does_and_force_keeps_that_in_a_tag(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place, missing=44)
+    reason = "too little was measured to tell: too few of them: raise data.test"
+    assert run(refused=True) == (
+        f"promote: starter-s-Q8_0.gguf is not promoted: {reason} (--force promotes it all the same)"
+    )
+    assert f"forced, although {reason}" in run("--force")
+    tags = client().get_model_version("tunesmith", "1").tags
+    assert (tags["forced"], tags["passed"]) == (reason, "false")
+
+
 @pytest.mark.parametrize(
     ("files", "more", "why"),
     [

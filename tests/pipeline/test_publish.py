@@ -265,11 +265,23 @@ def test_a_gguf_that_no_export_has_checked_is_refused(hub: Hub, refused: Any) ->
 def test_a_model_that_failed_is_published_only_if_that_is_wanted(hub: Hub, published: Any, refused: Any) -> None:
     write("reports/evaluation.json", recorded_run.evaluation(passed=False))
     assert refused() == (
-        "the evaluation failed (quantization Q8_0); --failed publishes the model and says so in its README.md"
+        "the evaluation says fail (quantization Q8_0); --failed publishes the model and says so in its README.md"
     )
     assert not hub.requests
     published("--failed")
     assert "**This model failed its evaluation.**" in hub.contents["README.md"].decode()
+
+
+def test_a_model_of_too_few_conversations_is_published_only_if_that_is_wanted(
+    hub: Hub, published: Any, refused: Any
+) -> None:
+    few = {"name": "test conversations", "what": "", "figure": 6, "limit": 50, "passed": None, "missing": 44}
+    recorded = recorded_run.evaluation()
+    write("reports/evaluation.json", recorded | {"verdict": {"passed": False, "checks": [few]}})
+    assert refused().startswith("the evaluation says too few to tell: 44 more test conversations; --failed publishes")
+    assert not hub.requests
+    published("--failed")
+    assert "**This model was evaluated on too little to tell.**" in hub.contents["README.md"].decode()
 
 
 @pytest.mark.parametrize(

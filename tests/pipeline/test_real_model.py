@@ -29,7 +29,6 @@ GSM8K = REPO.parent / "shared/data/gsm8k"
 MODEL = load(compose(REPO / "conf", ["experiment=gsm8k"])).model
 SETTINGS = [
     "experiment=gsm8k",
-    f"model.chat_template={REPO / str(MODEL.chat_template)}",
     "data.max_rows=240",
     "train.lr=1e-4",
     "train.effective_batch=8",
@@ -100,7 +99,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_a_model_out_of_a_package_trains_and_comes_out_as_gguf(project: Path, package: Path) -> None:
-    stage(project, "train", "train.max_steps=2", "train.max_length=128", "train.max_truncated=1", "data.max_rows=24")
+    stage(project, "train", "train.max_steps=2", "train.max_length=128", "train.max_truncated=1")
     lineage = read(project / "models/adapter/lineage.json")
     assert (lineage["base"]["path"], lineage["base"]["revision"]) == (MODEL.path, MODEL.revision)
     stage(project, "export", "export.quantizations=[F16]", "export.base=[]", "export.verify_rows=2")

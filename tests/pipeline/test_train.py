@@ -580,6 +580,40 @@ def test_without_prepared_data_the_command_ends_in_one_line(tmp_path: Path) -> N
     assert not (tmp_path / "models").exists()
 
 
+def test_the_jobs_of_a_sweep_have_one_data_set(project: Path, tmp_path: Path) -> None:
+    grid = ["-m", "data=alpaca,finetome", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = subprocess.run(command(*grid), cwd=project, env=environment(), capture_output=True, text=True)
+    assert refused(done) == (
+        "train: the jobs of a sweep share one data/prepared and cannot differ in data; experiments do not: "
+        "`dvc exp run --queue -S data=a,b`, then `dvc queue start`"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_over_other_data_ends_before_its_first_job(project: Path, tmp_path: Path) -> None:
+    grid = ["-m", "train.seed=1,2", "data.max_rows=50", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = subprocess.run(command(*grid), cwd=project, env=environment(), capture_output=True, text=True)
+    said = "train: data/prepared is not what the configuration asks for: data.max_rows is 50 and was None; run "
+    assert refused(done).startswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_job_of_a_sweep_over_experiments_looks_at_its_data(project: Path, tmp_path: Path) -> None:
+    grid = ["-m", "experiment=r2-3b,r5", f"hydra.sweep.dir={tmp_path}/sweep"]
+    ours = [setting for setting in SETTINGS if not setting.startswith(("data.", "model"))]
+    line = [sys.executable, "-m", "pipeline.train", *grid, *ours]
+    done = subprocess.run(line, cwd=project, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "UserError: data/prepared is not what the configuration asks for: data.files is []" in done.stderr
+    assert [path.name for path in (tmp_path / "sweep").glob("*/*")] == [".hydra", ".hydra"]
+
+
+def test_training_on_other_data_is_refused(project: Path) -> None:
+    line = command("data.seed=7")
+    done = subprocess.run(line, cwd=project, env=environment(), capture_output=True, text=True)
+    assert "asks for: data.seed is 7 and was 0; run `dvc repro prepare`, or" in refused(done)
+
+
 def test_a_hub_out_of_reach_ends_in_one_line(project: Path, tmp_path: Path) -> None:
     changes = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     hub = {key: value for key, value in environment(**changes).items() if key != "HF_HUB_OFFLINE"}

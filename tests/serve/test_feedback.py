@@ -307,7 +307,7 @@ def test_lines_of_other_versions_and_damaged_ones_are_counted_and_passed_over(tm
     assert [record.id for record in reading.records] == [record["id"], "0" * 32]
     assert reading.skipped == {"of an unknown schema": 1, "damaged": 9}
     shown = command("summary", "--folder", tmp_path)
-    assert "2 records in 1 files; 9 damaged skipped; 1 of an unknown schema skipped" in shown.stdout
+    assert "2 records in 1 file; 9 damaged skipped; 1 of an unknown schema skipped" in shown.stdout
 
 
 def test_a_folder_that_cannot_be_is_said_at_the_start(tmp_path: Path) -> None:
@@ -649,7 +649,7 @@ def test_the_summary_has_a_line_for_each_model(tmp_path: Path) -> None:
     assert label == "small 01234567 Q4_K_M"
     assert figures == ["5", "3", "2", "60%", "4", "2", "1", "1", "0.45 s", "21.7"]
     assert reasons == "Accurate 2, Too long 1, Wrong facts 1"
-    assert counts == "14 records in 1 files"
+    assert counts == "14 records in 1 file"
 
 
 @pytest.mark.parametrize(

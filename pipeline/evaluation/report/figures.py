@@ -11,6 +11,7 @@ from typing import Any
 Place = tuple[str | int, ...]
 
 NOTHING = "-"  # for what was not measured, and for what came out as no number
+UNSURE = "(interval unknown)"  # of a figure that rests on a single conversation
 
 
 def megabytes(size: float) -> str:
@@ -43,7 +44,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure; `interval` is its 95% confidence interval, where it has one."""
+    """A figure; `interval` is its 95% confidence interval, where it has one, of nulls where that is not known."""
 
     name: str
     value: Any
@@ -60,8 +61,21 @@ class Figure:
                 return SHOWN[key](self.value)
         return f"{self.value:,}" if type(self.value) in (int, float) else str(self.value)
 
+    @property
+    def bounds(self) -> "tuple[Figure, Figure] | None":
+        """The interval, if it is known."""
+        known = self.interval is not None and all(bound.value is not None for bound in self.interval)
+        return self.interval if known else None
+
+    @property
+    def unsure(self) -> str:
+        """What is said in the place of an interval that is not known."""
+        return UNSURE if self.interval and not self.bounds and self.value is not None else ""
+
     def __str__(self) -> str:
-        return f"{self.text} ({self.interval[0].text} to {self.interval[1].text})" if self.interval else self.text
+        if self.bounds:
+            return f"{self.text} ({self.bounds[0].text} to {self.bounds[1].text})"
+        return f"{self.text} {self.unsure}".rstrip()
 
 
 class Figures:
@@ -82,7 +96,7 @@ class Figures:
         return found
 
     def __call__(self, *path: str | int) -> Figure:
-        """The figure at `path`, with its interval if NAME_low and NAME_high stand beside NAME."""
+        """The figure at `path`, with its interval if NAME_low and NAME_high stand beside NAME, numbers or null."""
         *place, name = path
         return self._within(path, (*place, f"{name}_low"), (*place, f"{name}_high"))
 
@@ -91,9 +105,8 @@ class Figures:
         return self._within(("gain", "loss"), ("gain", "low"), ("gain", "high"))
 
     def _within(self, path: Place, low: Place, high: Place) -> Figure:
-        bounds = (self._plain(low), self._plain(high))
-        known = all(bound.value is not None for bound in bounds)
-        return Figure(_name(path), self.get(*path), bounds if known else None)
+        bounded = low[-1] in (self.get(*low[:-1]) or ())
+        return Figure(_name(path), self.get(*path), (self._plain(low), self._plain(high)) if bounded else None)
 
     def _plain(self, path: Place) -> Figure:
         return Figure(_name(path), self.get(*path))

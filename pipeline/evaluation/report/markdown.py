@@ -3,7 +3,9 @@
 import re
 from typing import Any
 
+from pipeline.evaluation.gate import summed_up
 from pipeline.evaluation.report.tables import Cell, Table, tables
+from serve.words import counted
 
 # Replies are anybody's words: none of them may make a tag, an image, a link or another cell.
 SPECIAL = re.compile(r"([\\`*_\[\]|~])")
@@ -11,16 +13,14 @@ SPECIAL = re.compile(r"([\\`*_\[\]|~])")
 
 def markdown(evaluation: dict[str, Any]) -> str:
     """The verdict, then every table."""
-    base, verdict = evaluation["base"], evaluation["verdict"]
-    counts = f"{evaluation['rows']:,} conversations, {evaluation['tokens']:,} scored tokens"
-    questions = f", {evaluation['questions']:,} questions" if evaluation["questions"] else ""
+    base = evaluation["base"]
+    counts = [counted(evaluation["rows"], "conversation"), counted(evaluation["tokens"], "scored token")]
+    counts += [counted(evaluation["questions"], "question")] if evaluation["questions"] else []
     revision = f" at {base['revision']}" if base["revision"] else ""
-    failed = [check["name"] for check in verdict["checks"] if not check["passed"]]
-    said = "pass" if verdict["passed"] else f"fail ({', '.join(failed)})"
     parts = [
         f"# Evaluation of {cell(evaluation['model'])}\n",
-        f"**Verdict: {cell(said)}**\n",
-        f"Tuned from {cell(base['path'] + revision)}; {counts}{questions}; fingerprint {evaluation['fingerprint']}.\n",
+        f"**Verdict: {cell(summed_up(evaluation['verdict']))}**\n",
+        f"Tuned from {cell(base['path'] + revision)}; {', '.join(counts)}; fingerprint {evaluation['fingerprint']}.\n",
     ]
     for name, table in tables(evaluation).items():
         parts.append(section(table))

@@ -5,23 +5,27 @@ from typing import Any
 
 import jinja2
 
+from pipeline.evaluation.gate import failed, outcome, shortage, untold
 from pipeline.evaluation.report.charts import curves, histograms
 from pipeline.evaluation.report.differences import differences
 from pipeline.evaluation.report.figures import Figure, Figures
 from pipeline.evaluation.report.tables import ANSWERS, tables
+from serve.words import counted
 
 LOOK = Path(__file__).parent  # page.css and parts.html.jinja, which other pages share
 
 
 def templates(*folders: Path) -> jinja2.Environment:
     """The templates of these folders and those of LOOK, for pages that show anybody's words."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, LOOK]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["counted"] = counted
+    return environment
 
 
 def page(evaluation: dict[str, Any]) -> str:
@@ -33,6 +37,8 @@ def page(evaluation: dict[str, Any]) -> str:
         tables=tables(evaluation),
         figures=figures,
         checks=_checks(evaluation, figures),
+        outcome=outcome(evaluation["verdict"]),
+        shortage=shortage(evaluation["verdict"]),
         highlights=_highlights(evaluation, figures),
         curves=curves(evaluation["curve"]),
         histograms=histograms(evaluation["lengths"]),
@@ -43,15 +49,17 @@ def page(evaluation: dict[str, Any]) -> str:
 
 
 def _checks(evaluation: dict[str, Any], figures: Figures) -> dict[str, list[dict[str, Any]]]:
-    """Failed ones first, and those of tasks that passed apart: they are many."""
+    """Failed ones first, then those that cannot be told; and those of tasks that passed apart: they are many."""
     checks = [
         check | {key: figures("verdict", "checks", index, key) for key in ("figure", "limit")}
         for index, check in enumerate(evaluation["verdict"]["checks"])
     ]
+    verdict = {"checks": checks}
     passed = [check for check in checks if check["passed"]]
     of_tasks = [check for check in passed if check["name"].startswith("task ")]
     return {
-        "failed": [check for check in checks if not check["passed"]],
+        "failed": failed(verdict),
+        "untold": untold(verdict),
         "passed": [check for check in passed if check not in of_tasks],
         "of_tasks": of_tasks,
     }

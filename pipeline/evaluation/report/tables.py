@@ -6,10 +6,12 @@ from statistics import fmean
 from typing import Any
 
 from pipeline.compose import flatten
+from pipeline.evaluation.figures import SPEED_TOKENS
 from pipeline.evaluation.report.figures import NOTHING, Figure, Figures, seconds
 
 Cell = Figure | str
 
+RESULTS = {True: "passed", False: "FAILED", None: "too few"}  # of a check
 MODELS = {"loss, nats a token": "loss", "perplexity": "perplexity", "samples/s": "samples_per_second"}
 GGUFS = {
     "MB": "bytes",
@@ -89,8 +91,8 @@ def _checks(evaluation: dict[str, Any], figures: Figures) -> Table:
     rows: list[list[Cell]] = []
     for index, check in enumerate(evaluation["verdict"]["checks"]):
         place = ("verdict", "checks", index)
-        said = "passed" if check["passed"] else "FAILED"
-        rows.append([check["name"], said, check["what"], figures(*place, "figure"), figures(*place, "limit")])
+        said = [check["name"], RESULTS[check["passed"]], check["what"]]
+        rows.append([*said, figures(*place, "figure"), figures(*place, "limit")])
     return Table("Checks", ["check", "result", "what", "figure", "limit"], rows)
 
 
@@ -113,7 +115,7 @@ def _ggufs(evaluation: dict[str, Any], figures: Figures) -> Table:
     note = (
         "KL divergence and top-1 agreement: of the unquantized file from the model before export, of any other from "
         "the unquantized file. Seconds: means over the prompts; tokens/s: of all answers together, past the first "
-        "token; both on the engine that serves."
+        f"token, where there are at least {SPEED_TOKENS}; both on the engine that serves."
     )
     return Table("GGUF files", ["file", *labels], rows, note)
 

@@ -92,5 +92,5 @@ def test_too_few_rows_are_told_with_figures(rows: int, validation: float, test: 
 
 def test_too_few_different_prompts_are_told_with_figures() -> None:
     rows = drop_duplicates(pair("Same?", f"Answer {n}") for n in range(100))
-    with pytest.raises(UserError, match="too few rows to split: 100 distinct with 1 different prompts"):
+    with pytest.raises(UserError, match="too few rows to split: 100 distinct with 1 different prompt,"):
         split(rows, 0.05, 0.05, seed=0)

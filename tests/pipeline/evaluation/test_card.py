@@ -92,6 +92,13 @@ def test_a_model_that_failed_says_so_first_and_names_what_failed() -> None:
     assert "| quantization Q8\\_0 | FAILED | Q8\\_0 keeps its quality |" in text
 
 
+def test_a_model_of_too_few_conversations_says_so_first() -> None:
+    text = readme(evaluation=recorded_run.evaluation(passed=None) | {"rows": 1, "questions": 1}).text
+    assert text.index("**This model was evaluated on too little to tell.**") < text.index("## ")
+    assert "Measured on 1 conversation (1,234 tokens of the assistant) and 1 question with known answers" in text
+    assert "| quantization Q8\\_0 | too few |" in text
+
+
 def test_tasks_that_passed_are_counted_and_those_that_failed_are_named() -> None:
     checks = [
         {"name": f"task {name}", "what": "it is as good", "figure": 0.0, "limit": 0.1, "passed": name != "b"}

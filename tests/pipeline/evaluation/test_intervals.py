@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.intervals import bootstrap
+from pipeline.evaluation.intervals import bootstrap, share
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:
@@ -39,10 +39,23 @@ def test_what_is_hard_for_both_widens_no_difference() -> None:
     assert paired.low == pytest.approx(0.1)
 
 
-def test_the_same_gives_the_same_and_one_alone_has_no_width() -> None:
+def test_the_same_gives_the_same_and_of_one_alone_no_interval_is_known() -> None:
     values = [1.0, 5.0, 2.0]
     assert bootstrap(values, [1, 2, 3]) == bootstrap(values, [1, 2, 3])
-    assert bootstrap([4.0], [2.0]) == (2.0, 2.0, 2.0)
+    alone = bootstrap([4.0], [2.0])
+    assert alone.value == 2.0
+    assert math.isnan(alone.low)
+    assert math.isnan(alone.high)
+
+
+@pytest.mark.parametrize(("count", "far"), [(1, 0.975), (6, 0.4593), (482, 0.0076)])
+def test_a_share_of_all_or_nothing_is_no_surer_than_its_number(count: int, far: float) -> None:
+    assert share([False] * count) == pytest.approx((0, 0, far), abs=5e-5)
+    assert share([True] * count) == pytest.approx((1, 1 - far, 1), abs=5e-5)
+
+
+def test_any_other_share_is_a_mean() -> None:
+    assert share([True, False, True]) == bootstrap([1.0, 0.0, 1.0], [1.0] * 3)
 
 
 def test_a_figure_that_is_no_number_stays_none() -> None:

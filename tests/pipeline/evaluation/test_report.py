@@ -301,6 +301,40 @@ def test_a_diverged_model_fails_by_name_and_shows_no_figures(tmp_path: Path) -> 
     assert f"| Q8\\_0 | 6.5 | {NOTHING} |" in text
 
 
+def test_too_few_to_tell_is_neither_pass_nor_fail_and_says_how_many_more(tmp_path: Path) -> None:
+    evaluation = sample()
+    few = {"name": "test conversations", "what": "6 of them; raise data.test", "figure": 6, "limit": 50}
+    evaluation["verdict"]["checks"].insert(0, {**few, "passed": None, "missing": 44})
+    evaluation["verdict"]["passed"] = False
+    write(evaluation, tmp_path)
+    shown = Page((tmp_path / "evaluation.html").read_text(encoding="utf-8"))
+    assert "Too few to tell" in shown.texts
+    assert {"Pass", "Fail"}.isdisjoint(shown.texts)
+    assert "It takes 44 more test conversations to tell." in spaced(" ".join(shown.texts))
+    assert ("section", {"id": "verdict", "class": "untold"}) in shown.tags
+    text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert "**Verdict: too few to tell: 44 more test conversations**" in text
+    assert "| test conversations | too few | 6 of them; raise data.test | 6 | 50 |" in text
+    evaluation["verdict"]["checks"][1]["passed"] = False
+    assert "Fail" in Page(page(evaluation)).texts
+
+
+def test_one_of_each_is_counted_as_one_and_has_no_interval() -> None:
+    evaluation = sample()
+    evaluation |= {"rows": 1, "tokens": 1, "questions": 1}
+    for bound in ("low", "high"):
+        evaluation["gain"][bound] = None
+        evaluation["tuned_model"] |= {f"{name}_{bound}": None for name in ("loss", "perplexity", "accuracy")}
+    evaluation["answers"]["tuned"][0] |= {"tokens": 1, "tokens_per_second": None}
+    shown, written = Page(page(evaluation)), markdown(evaluation)
+    said = spaced(" ".join(shown.texts))
+    assert "both measured on 1 conversation with 1 scored token and 1 question." in said
+    assert "; 1 conversation, 1 scored token, 1 question; " in written
+    assert "0.0836 (interval unknown)" in shown.tables["models"][1][2]
+    assert "| gain in loss, nats a token |  | 1.7065 (interval unknown) |" in written
+    assert not re.search(r"\b1 (conversations|tokens|questions|scored tokens)\b|- a second", said + written)
+
+
 def test_differing_words_are_marked_and_no_letter_is_lost() -> None:
     pieces = differences("The capital of  France\nis Paris.", "The capital of Spain is Madrid.")
     assert pieces == [("The capital of  ", False), ("France", True), ("\n", False), ("is ", False), ("Paris.", True)]

@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.errors import UserError
-from pipeline.evaluation.answers import answer_all
+from pipeline.evaluation.answers import answer_all, answer_timed
 from pipeline.evaluation.loss import measure_loss, scored_tokens
 from pipeline.gguf.context import CHUNK
-from pipeline.gguf.score import STREAMS, answer_alone, answer_together, row_nats
+from pipeline.gguf.score import STREAMS, answer_alone, answer_together, end_tokens, row_nats
 from pipeline.training.chat import encode
 
 CHATS = Path(__file__).parents[3] / "starter/chats.jsonl"
@@ -80,6 +80,58 @@ def test_answers_are_those_of_transformers(ggufs: dict[str, Path], starter: Path
     model = AutoModelForCausalLM.from_pretrained(starter, dtype=torch.float32).eval()
     expected = answer_all(model, AutoTokenizer.from_pretrained(starter), chats, 8, 4)
     assert answer_together(ggufs["F32"], chats, 8, context=64) == expected
+
+
+# What a folder's generation_config.json may ask of `generate` beside the likeliest tokens.
+WAYWARD: dict[str, Any] = {
+    "repetition_penalty": 1.5,
+    "no_repeat_ngram_size": 2,
+    "min_length": 30,
+    "min_new_tokens": 12,
+    "suppress_tokens": list(range(16, 90)),
+    "num_beams": 2,
+}
+
+
+@pytest.mark.parametrize("wayward", [{key: value} for key, value in WAYWARD.items()] + [WAYWARD])
+def test_what_a_models_own_settings_ask_for_changes_no_greedy_answer(
+    ggufs: dict[str, Path], starter: Path, wayward: dict[str, Any]
+) -> None:
+    chats = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    tokenizer = AutoTokenizer.from_pretrained(starter)
+    model = AutoModelForCausalLM.from_pretrained(starter, dtype=torch.float32).eval()
+    model.generation_config.update(**wayward)
+    own = model.generation_config.to_dict()
+    of_file = answer_together(ggufs["F16"], chats, 16, context=64)
+    assert [said_by_itself(model, tokenizer, chat) for chat in chats] != [one["reply"] for one in of_file]
+    assert answer_all(model, tokenizer, chats, 16, 4) == of_file
+    timed = answer_timed(model, tokenizer, PROMPTS, 16)
+    assert [one["reply"] for one in timed] == [one["reply"] for one in of_file]
+    assert model.generation_config.to_dict() == own
+
+
+def said_by_itself(model: Any, tokenizer: Any, chat: list[dict[str, str]]) -> str:
+    """What `generate` says by the model's own settings."""
+    asked = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True, return_tensors="pt")
+    said = model.generate(**asked, max_new_tokens=16, do_sample=False)
+    return str(tokenizer.decode(said[0, asked["input_ids"].shape[1] :], skip_special_tokens=True)).strip()
+
+
+def test_an_answer_ends_where_the_files_would_and_where_the_tokenizer_says(
+    ggufs: dict[str, Path], starter: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(starter)
+    model = AutoModelForCausalLM.from_pretrained(starter, dtype=torch.float32).eval()
+    chats = [[{"role": "user", "content": prompt}] for prompt in PROMPTS]
+    ends = end_tokens(ggufs["F16"])
+    assert {tokenizer.convert_ids_to_tokens(end) for end in ends} >= {"<|eot_id|>", "<|end_of_text|>"}
+    whole = answer_all(model, tokenizer, chats, 16, 4)
+    model.generation_config.eos_token_id = None  # as in a folder without a generation_config.json
+    assert answer_all(model, tokenizer, chats, 16, 4, ends) == whole
+    word = tokenizer(" begins", add_special_tokens=False)["input_ids"][0]
+    cut = answer_all(model, tokenizer, chats, 16, 4, [*ends, word])
+    assert [one["reply"] for one in cut] == [one["reply"].split(" begins")[0] for one in whole]
+    assert cut != whole
 
 
 def test_answers_are_timed(ggufs: dict[str, Path]) -> None:

@@ -1,0 +1,49 @@
+"""What is measured becomes figures, and stays none where too little was measured to tell one."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.evaluation.figures import SPEED_TOKENS, file_figures, shown_answers
+from pipeline.evaluation.inputs import Material
+
+FILE = {"of": "tuned", "bytes": 1000, "kl": 1e-4, "top_1": 0.99}
+
+
+def measured(*tokens: int) -> dict[str, Any]:
+    """Answers of so many tokens, the first after a tenth of a second, each other one after a hundredth."""
+    times = [{"first_token_seconds": 0.1, "seconds": 0.1 + (count - 1) / 100} for count in tokens]
+    answers = [
+        {"reply": "a b c", "tokens": count, **own, "tokens_per_second": 100.0}
+        for count, own in zip(tokens, times, strict=True)
+    ]
+    return {"nats": [2.0, 4.0], "replies": [], "answers": answers}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "speed"),
+    [
+        ((SPEED_TOKENS + 1,), 100.0),
+        ((SPEED_TOKENS,), None),
+        ((33, 33), 100.0),
+        ((33, 32), None),
+        ((), None),
+        ((1,), None),
+    ],
+)
+def test_a_handful_of_tokens_tells_no_speed(tokens: tuple[int, ...], speed: float | None) -> None:
+    given = Material(None, [[([1, 2], [0, 1])]] * 2, [], None, frozenset())  # type: ignore[arg-type]
+    assert file_figures(FILE, measured(*tokens), given)["tokens_per_second"] == speed
+
+
+def test_an_answer_has_its_own_speed_only_if_it_is_long() -> None:
+    short, long = shown_answers(measured(12, 2 * SPEED_TOKENS))
+    assert (short["tokens_per_second"], long["tokens_per_second"]) == (None, 100.0)
+    assert short["seconds"] == 0.21
+
+
+def test_what_rests_on_one_conversation_has_a_value_and_no_bounds() -> None:
+    given = Material(None, [[([1, 2], [0, 1])]], [], None, frozenset())  # type: ignore[arg-type]
+    figures = file_figures(FILE, measured(12) | {"nats": [2.0]}, given)
+    assert (figures["loss"], figures["loss_low"], figures["loss_high"]) == (2.0, None, None)
+    assert (figures["perplexity"], figures["perplexity_low"]) == (7.3891, None)

@@ -1,0 +1,60 @@
+"""A conversation counts once, however many rows its turns make."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from pipeline.compose import compose
+from pipeline.config import EvaluateSettings, load
+from pipeline.errors import UserError
+from pipeline.evaluation.inputs import TEST, Material, read_conversations
+
+REPO = Path(__file__).parents[3]
+STARTER = REPO / "starter/models/starter-s"
+# Writes `draft` before the last answer alone, and takes no system prompt.
+CHANGING = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('No system prompt.') }}{% endif %}"
+    "{% for m in messages %}{% if loop.last and m.role == 'assistant' %}{{ 'draft ' }}{% endif %}"
+    "{{ m.content + eos_token }}{% endfor %}"
+)
+
+
+def chat(*contents: str) -> list[dict[str, Any]]:
+    return [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(contents)]
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EvaluateSettings:
+    """The starter's, in a folder with a test split."""
+    refused = [{"role": "system", "content": "Be brief."}, *chat("1?", "One.")]
+    chats = [chat("1?", "One.", "2?", "Two."), refused, chat("3?", "Three.")]
+    monkeypatch.chdir(tmp_path)
+    TEST.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"messages": chats}), TEST)
+    return load(compose(REPO / "conf", ["model=starter-s"])).evaluate
+
+
+def test_the_rows_of_a_conversation_belong_together_and_refused_ones_are_said(
+    settings: EvaluateSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(STARTER)
+    tokenizer.chat_template = CHANGING
+    conversations = read_conversations(tokenizer, settings, "all")
+    assert capsys.readouterr().out == "test: 1 refused by the chat template (No system prompt), and left out\n"
+    assert [len(rows) for rows in conversations] == [2, 1]
+    given = Material(tokenizer, conversations, [], settings, frozenset())
+    assert given.scored == [sum(sum(mask) for _, mask in rows) for rows in conversations]
+    assert given.by_conversation([1.0, 2.5, 4.0]) == [3.5, 4.0]
+    assert given.by_conversation([1.0, None, 4.0]) == [None, 4.0]
+    assert [len(rows) for rows in read_conversations(tokenizer, settings, "last")] == [1, 1]
+
+
+def test_a_split_of_which_the_template_takes_nothing_is_an_error(settings: EvaluateSettings) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(STARTER)
+    tokenizer.chat_template = "{{ raise_exception('Never.') }}"
+    with pytest.raises(UserError, match=r"nothing of .* is left to score: 3 refused by the chat template \(Never\)"):
+        read_conversations(tokenizer, settings, "all")
