@@ -49,6 +49,7 @@ def _longrope(pairs: int, share: float) -> dict[str, Any]:
 BEYOND = {"original_max_position_embeddings": TRAINED_LENGTH}
 LLAMA_3_ROPE = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, **BEYOND}
 YARN = {"rope_type": "yarn", "factor": 16.0, "beta_fast": 32.0, "beta_slow": 1.0, **BEYOND}
+GPT_OSS_ROPE = YARN | {"factor": 32.0, "original_max_position_embeddings": 4096, "truncate": False}
 GEMMA_ROPE = {
     "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
     "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
@@ -178,8 +179,8 @@ FAMILIES = {
         "gpt_oss",
         201088,
         ends=("<|return|>", "<|endoftext|>", "<|call|>"),
-        settings={"num_local_experts": 4, "num_experts_per_tok": 2}
-        | (_rope(150000.0, **YARN, truncate=False) | UNTIED | WINDOWED | OWN_HEADS),
+        settings={"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 64, "max_position_embeddings": 131072}
+        | (_rope(150000.0, **GPT_OSS_ROPE) | UNTIED | WINDOWED),
         lost=NO_WINDOW,
         reasons=True,
         overrides=(ATTENTION,),

@@ -5,16 +5,15 @@ from itertools import groupby
 from typing import Any
 
 import jinja2
-import numpy as np
 import pytest
 import torch
 from conftest import Made
 from conversations import AWKWARD, FAR, REASONED, TAUGHT
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.gguf.context import Context
-from pipeline.gguf.verify import MAX_KL
+from pipeline.errors import UserError
+from pipeline.gguf.far import far_tokens, require_far_likeness
 from pipeline.training.chat import encode, load_tokenizer
 from serve.engine import Engine
 from serve.errors import RequestError
@@ -24,7 +23,6 @@ from serve.models import find_models
 from serve.settings import Settings
 
 CONTEXT = 2048
-LAST = 16  # positions that are looked at far from the start
 
 
 @pytest.fixture(scope="module")
@@ -72,16 +70,14 @@ def test_reasoning_is_learnt_where_the_family_reasons(made: Made) -> None:
     assert "It is 30." in second
 
 
-def test_far_from_the_start_it_says_what_the_original_says(made: Made) -> None:
-    ids = far(made)
-    assert divergence(hugging_face(made, ids), llama_cpp(made, ids)) < MAX_KL
-
-
-def test_far_from_the_start_a_lost_scaling_or_window_shows(made: Made) -> None:
+def test_far_from_the_start_a_lost_scaling_or_window_is_refused(made: Made) -> None:
     if not made.family.lost:
         pytest.skip("it has neither")
-    ids = far(made)
-    assert divergence(hugging_face(made, ids, **made.family.lost), llama_cpp(made, ids)) > 10 * MAX_KL
+    length = far_tokens(AutoConfig.from_pretrained(made.base).get_text_config(), CONTEXT)
+    ids = made.original.apply_chat_template(FAR)["input_ids"]
+    require_far_likeness(made.gguf("F16"), length, tuned(made), [ids], "cpu")
+    with pytest.raises(UserError, match="is not the model that it was made of; logits behind"):
+        require_far_likeness(made.gguf("F16"), length, tuned(made, **made.family.lost), [ids], "cpu")
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_K_M"])
@@ -125,26 +121,7 @@ def without_end(made: Made, text: str) -> str:
     return text.removesuffix(end).strip()
 
 
-def far(made: Made) -> list[int]:
-    """About a thousand tokens."""
-    return made.original.apply_chat_template(FAR)["input_ids"]
-
-
-@torch.inference_mode()
-def hugging_face(made: Made, ids: list[int], **settings: Any) -> np.ndarray:
-    """Logits of the last positions by base and adapter in Transformers, [LAST, vocabulary]; `settings` over its own."""
-    base = AutoModelForCausalLM.from_pretrained(made.base, dtype=torch.float32, attn_implementation="eager", **settings)
-    model = PeftModel.from_pretrained(base, str(made.project / "models/adapter"))
-    return model(input_ids=torch.tensor([ids]), logits_to_keep=LAST).logits[0].numpy()
-
-
-def llama_cpp(made: Made, ids: list[int]) -> np.ndarray:
-    """The same by llama.cpp, of the unquantized file."""
-    with Context(made.gguf("F16"), len(ids)) as context:
-        return np.concatenate([rows.copy() for _, rows in context.logits(ids, range(len(ids) - LAST, len(ids)))])
-
-
-def divergence(originals: np.ndarray, others: np.ndarray) -> float:
-    """Nats a token from one's logits to the other's."""
-    p, q = (torch.log_softmax(torch.from_numpy(logits).double(), -1) for logits in (originals, others))
-    return float((p.exp() * (p - q)).sum(-1).mean())
+def tuned(made: Made, **settings: Any) -> Any:
+    """Base and adapter in Transformers; `settings` over its configuration's own."""
+    base = AutoModelForCausalLM.from_pretrained(made.base, dtype=torch.float32, **settings)
+    return PeftModel.from_pretrained(base, str(made.project / "models/adapter")).eval()
