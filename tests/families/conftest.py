@@ -19,6 +19,10 @@ from pipeline.config import QUANTIZATIONS, Config, load
 REPO = Path(__file__).parents[2]
 # A few rows and short ones: over a vocabulary of 262,144 tokens the logits of 128 take 134 MB.
 SETTINGS = [
+    "data.files=[chats.jsonl]",
+    "data.questions=questions.jsonl",
+    "data.validation=2",
+    "data.test=2",
     "tracking=none",
     "runtime.device=cpu",
     "train.max_steps=5",
@@ -76,7 +80,6 @@ def types(pytestconfig: pytest.Config) -> list[str]:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with data alone, which is the same for all."""
-    from pipeline.data.settings import DataSettings
     from pipeline.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared")
@@ -86,8 +89,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
-        data = DataSettings("starter", "files", ["chats.jsonl"], questions="questions.jsonl", validation=2, test=2)
-        prepare(data, folder, folder)
+        prepare(load(compose(REPO / "conf", SETTINGS)).data, folder, folder)
     return folder
 
 
@@ -104,7 +106,7 @@ def made(
     project = shutil.copytree(prepared, folder / "project")
     preset = FAMILIES[request.param].preset
     own = [f"model={preset}", f"model.name={request.param}", f"model.path={base}", "model.chat_template=null"]
-    chosen = [*own, *SETTINGS, f"export.quantizations=[{','.join(types)}]", *FAMILIES[request.param].overrides]
+    chosen = [*own, *SETTINGS, f"export.quantizations=[{','.join(types)}]"]
     config = load(compose(REPO / "conf", [*chosen, f"runtime.checkpoint_root={folder / 'checkpoints'}"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)

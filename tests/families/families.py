@@ -32,7 +32,6 @@ class Family:
     lost: dict[str, Any] = field(default_factory=dict)  # the same without its scaling or its window
     reasons: bool = False  # whether its template knows reasoning
     preset: str = "llama-3.2-1b"  # in conf/model
-    overrides: tuple[str, ...] = ()  # of the pipeline's configuration
 
 
 def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
@@ -60,8 +59,6 @@ TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 OWN_HEADS = {"head_dim": 32}  # no fraction of the width
 SIX_LAYERS = {"num_hidden_layers": 6, "query_pre_attn_scalar": 32}  # of which the last looks beyond the window
-FUSED = "train.lora.target_modules=[qkv_proj,o_proj,gate_up_proj,down_proj]"
-ATTENTION = "train.lora.target_modules=[q_proj,k_proj,v_proj,o_proj]"
 
 FAMILIES = {
     "llama-3.2": Family(
@@ -139,7 +136,6 @@ FAMILIES = {
         ends=("<|endoftext|>", "<|end|>", "<|assistant|>"),
         settings=_longrope(32, 1.0) | UNTIED | WIDE,
         lost=_rope(10000.0, partial_rotary_factor=1.0),
-        overrides=(FUSED,),
     ),
     "phi-4-mini": Family(
         vocabularies.phi_4_mini,
@@ -148,7 +144,6 @@ FAMILIES = {
         ends=("<|endoftext|>", "<|end|>"),
         settings=_longrope(12, 0.75) | TIED,
         lost=_rope(10000.0, partial_rotary_factor=0.75),
-        overrides=(FUSED,),
     ),
     "smollm2": Family(
         vocabularies.smollm_2,
@@ -183,7 +178,6 @@ FAMILIES = {
         | (_rope(150000.0, **GPT_OSS_ROPE) | UNTIED | WINDOWED),
         lost=NO_WINDOW,
         reasons=True,
-        overrides=(ATTENTION,),
     ),
 }
 
