@@ -1,17 +1,13 @@
 """Each family's tiny model, taken through every stage once for all tests of it."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pytest
-from families import FAMILIES, Family, write_model
+from families import FAMILIES, write_model
+from made import Made
 from packages import NotFetched
-from transformers import AutoTokenizer
 
 from pipeline.compose import compose
 from pipeline.config import QUANTIZATIONS, Config, load
@@ -35,36 +31,6 @@ SETTINGS = [
     "evaluate.prompts=[What is 5 + 6?]",
     "evaluate.max_new_tokens=4",
 ]
-
-
-@dataclass(frozen=True)
-class Made:
-    """A family's model and what the stages have made of it."""
-
-    name: str
-    base: Path  # the model's folder
-    project: Path  # with data, models and reports
-    config: Config
-
-    @property
-    def family(self) -> Family:
-        return FAMILIES[self.name]
-
-    @cached_property
-    def original(self) -> Any:
-        """The tokenizer as its makers have it."""
-        return AutoTokenizer.from_pretrained(self.base)
-
-    @cached_property
-    def ends(self) -> list[int]:
-        """Tokens at which an answer ends."""
-        return [self.original.convert_tokens_to_ids(end) for end in self.family.ends]
-
-    def gguf(self, kind: str) -> Path:
-        return self.project / f"models/gguf/{self.name}-{kind}.gguf"
-
-    def report(self, name: str) -> dict[str, Any]:
-        return json.loads((self.project / name).read_text(encoding="utf-8"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import jinja2
 import pytest
 import torch
-from conftest import Made
 from conversations import AWKWARD, FAR, REASONED, TAUGHT
+from made import Made
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import made
+from architectures import made
 from peft import PeftModel
 from transformers import AutoTokenizer
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import FAMILIES, STARTER, changed, made
+from architectures import FAMILIES, STARTER, changed, made
 from transformers import AutoTokenizer, DeepseekV3Config
 
 from pipeline.compose import compose

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES
+from architectures import FAMILIES
 from transformers import AutoModelForCausalLM
 
 from pipeline.compose import compose

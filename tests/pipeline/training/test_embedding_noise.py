@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES
+from architectures import FAMILIES
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
