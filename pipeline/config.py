@@ -131,6 +131,7 @@ class TrainSettings:
     eval_steps: int = limited(least=1)
     eval_batch_size: int = limited(least=1)
     logging_steps: int = limited(least=1)
+    check_export: bool
 
     @property
     def update_size(self) -> int:

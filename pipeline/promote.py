@@ -114,7 +114,8 @@ def objections(client: Any, run: EvaluatedRun, tags: Mapping[str, str], before: 
     """What speaks against promoting a file in place of the champion `before`, if there is one."""
     verdict = run.evaluation["verdict"]
     against = [f"the check {check['name']} failed: {check['what']}" for check in failed(verdict)]
-    against += [f"too little was measured to tell: {check['what']}" for check in untold(verdict)]
+    if few := [check["what"] for check in untold(verdict)]:
+        against.append(f"too little was measured to tell: {'; '.join(few)}")
     if before is None:
         return against
     earlier = previous(client, before)

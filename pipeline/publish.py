@@ -178,12 +178,14 @@ def merged_files(lineage: dict[str, Any]) -> Iterator[list[File]]:
     Raises:
         UserError: the base cannot be loaded, or there is no room for the model in the folder for temporary files.
     """
-    from pipeline.gguf.merge import merge  # takes seconds to import, and is needed here alone
+    import torch  # both take seconds to import, and are needed here alone
+
+    from pipeline.gguf.merge import merge
 
     model = ModelSettings(**{field.name: lineage["base"][field.name] for field in fields(ModelSettings)})
     with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as temporary:
         with atomic_path(Path(temporary) / "merged") as folder:
-            merge(model, ADAPTER, folder)
+            merge(model, ADAPTER, folder, torch.bfloat16)
         yield [described(path, path.name, "merged") for path in contents(Path(temporary) / "merged")]
 
 

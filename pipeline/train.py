@@ -12,6 +12,7 @@ import hydra
 
 from pipeline.config import Config
 from pipeline.data.prepared import require_prepared
+from pipeline.gguf.preflight import preflight
 from pipeline.launch import launch, rank, workers_wanted
 from pipeline.stage import stage
 
@@ -30,10 +31,11 @@ def main(config: Config, out: Path) -> float:
     if processes > 1:
         launch(config, out, processes)
         return json.loads((out / REPORT).read_text(encoding="utf-8"))["validation_loss"]
-    # What trains takes seconds to import, and none of it is needed to start the processes that do.
-    from pipeline.training.part import take_part
+    with preflight(config.model, config.train.check_export) as require_exportable:
+        # What trains takes seconds to import, and none of it is needed to start the processes that do.
+        from pipeline.training.part import take_part
 
-    return take_part(config, out / ADAPTER, out / REPORT, out / CURVE)
+        return take_part(config, require_exportable, out / ADAPTER, out / REPORT, out / CURVE)
 
 
 if __name__ == "__main__":

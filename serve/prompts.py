@@ -10,6 +10,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from serve.errors import RequestError, UserError
 from serve.limits import Message, Prompt
+from serve.tokenizer import Tokenizer
 
 ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 
@@ -27,6 +28,7 @@ class Prompts:
         Raises UserError for a file without a chat template, or with a broken one.
         """
         self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._tokenizer = Tokenizer(model)
         self._context = context
         self._formatter = self._chat_template(model, path)
         if today:
@@ -45,7 +47,7 @@ class Prompts:
         Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
         """
         if isinstance(messages, str):
-            return self._checked(tokenize(self._vocab, messages, add_special=True))
+            return self._checked(self._tokenizer.read(messages, add_special=True))
         tokens = self._render(messages)
         while drop_oldest and len(tokens) >= self._context * ROOM_KEPT and len(shorter := without_oldest(messages)):
             messages = shorter
@@ -65,7 +67,7 @@ class Prompts:
             text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
         except (ValueError, jinja2.TemplateError) as error:
             raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
-        return tokenize(self._vocab, text)
+        return self._tokenizer.read(text)
 
     def _chat_template(self, model: "llama_cpp.llama_model_p", path: Path) -> Jinja2ChatFormatter:
         """The GGUF's chat template; the formatter passes over the `{% generation %}` marks that training needs."""
@@ -83,20 +85,6 @@ class Prompts:
 
     def _special(self, token: int) -> str:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
-
-
-def tokenize(vocabulary: "llama_cpp.llama_vocab_p", text: str, add_special: bool = False) -> list[int]:
-    """Token ids by llama.cpp; special tokens in the text are taken as such.
-
-    Args:
-        vocabulary: of a loaded model.
-        text: any; what is no Unicode becomes question marks.
-        add_special: add what the model wants around a text, such as BOS.
-    """
-    encoded = text.encode(errors="replace")
-    tokens = (llama_cpp.llama_token * (len(encoded) + 2))()  # no token is shorter than a byte, but BOS and EOS
-    count = llama_cpp.llama_tokenize(vocabulary, encoded, len(encoded), tokens, len(tokens), add_special, True)
-    return tokens[:count]
 
 
 def without_oldest(messages: Sequence[Message]) -> list[Message]:

@@ -10,8 +10,9 @@ from pipeline.errors import UserError
 class DataSettings:
     """The `data` group of the configuration.
 
-    `files` are globs relative to the repository; `path`, `subset`, `split` and `revision` name a hub dataset. Of the
-    two, `source` says which is read. `validation` and `test` are shares below 1, or row counts from 1 up.
+    `files` are paths and globs, relative to the repository or absolute; `path`, `subset`, `split` and `revision` name a
+    hub dataset. Of the two, `source` says which is read. `validation` and `test` are shares below 1, or row counts from
+    1 up.
     """
 
     name: str

@@ -18,8 +18,10 @@ from pipeline.gguf.importance import importance
 from pipeline.gguf.positions import end_at_window
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.reference import trained_model, write_logits
-from pipeline.gguf.verify import Likeness, Messages, compare, read_original, require_likeness, verify
+from pipeline.gguf.verify import ROUNDED, Likeness, Messages, compare, read_original, require_likeness, sampled, verify
 
+# Types that others can be made of. BF16 is none: it rounds weights to a part in 250, and what was learnt is about that.
+KEPT = ("F16", "F32")
 ROW_TOKENS = CHUNK  # that count of a conversation: logits of 16 rows take a gigabyte at a vocabulary of 128k
 
 
@@ -59,12 +61,12 @@ def make_family(family: Family, source: Path, bench: Bench) -> list[dict[str, An
     wanted = list(dict.fromkeys(family.types))
     first = unquantized(family, bench)
     paths = {kind: bench.folder / f"{family.name}-{kind}.gguf" for kind in wanted}
-    exact = {kind: path for kind, path in paths.items() if kind in OUT_TYPES} or {"F16": first}
-    paths |= exact
+    kept = {kind: path for kind, path in paths.items() if kind in KEPT} or {KEPT[0]: first}
+    paths |= kept
     original = read_original(source, bench.chats)
     logits, within = trained_logits(family, bench)
     figures = {}
-    for kind in reversed(exact):
+    for kind in reversed(kept):
         convert(source, paths[kind], kind)
         context = end_at_window(paths[kind], original.config)
         verify(paths[kind], original)
@@ -74,20 +76,27 @@ def make_family(family: Family, source: Path, bench: Bench) -> list[dict[str, An
     length = far_tokens(original.config, context)
     if length and within:
         require_far_likeness(first, length, trained_model(*family.weights, bench.device), bench.rows, bench.device)
+    if "BF16" in wanted:
+        convert(source, paths["BF16"], "BF16")
+        end_at_window(paths["BF16"], original.config)
+        verify(paths["BF16"], original)
+        figures["BF16"] = compare(paths["BF16"], bench.rows, logits, within=within)
+        require_likeness(paths["BF16"], figures["BF16"], ROUNDED)
     shutil.rmtree(source)
     quantized = [kind for kind in wanted if kind not in OUT_TYPES]
     matrix = importance(first, bench.weighing) if bench.weighing and quantized else None
+    few = sampled(original)
     for kind in quantized:
         quantize(first, paths[kind], kind, matrix)
-        verify(paths[kind], original)
+        verify(paths[kind], few)
         figures[kind] = compare(paths[kind], bench.rows, logits, within=within)
     return [described(paths[kind], kind, family.of, figures[kind]) for kind in wanted]
 
 
 def unquantized(family: Family, bench: Bench) -> Path:
-    """The file that the quantized ones are made of: the first that is wanted, else one that goes again."""
-    wanted = [kind for kind in family.types if kind in OUT_TYPES]
-    return (bench.folder if wanted else bench.work) / f"{family.name}-{(wanted or ['F16'])[0]}.gguf"
+    """The file that the quantized ones are made of: the first such that is wanted, else one that goes again."""
+    wanted = [kind for kind in family.types if kind in KEPT]
+    return (bench.folder if wanted else bench.work) / f"{family.name}-{(wanted or KEPT)[0]}.gguf"
 
 
 def trained_logits(family: Family, bench: Bench) -> tuple[np.memmap, bool]:

@@ -1,5 +1,6 @@
 """Base and adapter as one model's folder, tensor by tensor: memory is bounded by a shard, not by the model.
 
+Nothing is rounded on the way: a weight that the adapter changes is written in float32, any other as the base has it.
 What does not fit that way (DoRA, trained embeddings, a base without safetensors, …) is merged by PEFT in memory.
 """
 
@@ -7,14 +8,11 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 import torch
-from huggingface_hub import snapshot_download, split_state_dict_into_shards_factory
+from huggingface_hub import split_state_dict_into_shards_factory
 from peft import LoraConfig
 from peft.utils.other import get_pattern_key
 from safetensors import SafetensorError, safe_open
@@ -24,9 +22,11 @@ from transformers import AutoTokenizer
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
 from pipeline.files import write_json
-from pipeline.models.packaged import located
+from pipeline.gguf.sentencepiece_model import is_sentencepiece, write_sentencepiece
+from pipeline.gguf.tokenizer_json import read_tokenizer
 from pipeline.training.chat import unreadable
 from pipeline.training.engines import load_base, merge_adapter
+from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 SHARD_BYTES = 2**28  # what is held in memory and written at a time; a larger tensor is a shard alone
 ROWS = 512  # of a weight that are added up at once
@@ -53,8 +53,8 @@ class Delta(NamedTuple):
     scale: float
 
 
-def merge(model: ModelSettings, adapter: Path, folder: Path) -> None:
-    """Writes the tuned model into `folder`: bf16 weights, configuration, and the tokenizer that training used.
+def merge(model: ModelSettings, adapter: Path, folder: Path, dtype: torch.dtype | None = None) -> None:
+    """Writes the tuned model into `folder`: weights, configuration, and the tokenizer that training used.
 
     A full fine-tune is a model already, and is linked as it is.
 
@@ -62,6 +62,7 @@ def merge(model: ModelSettings, adapter: Path, folder: Path) -> None:
         model: whose 16-bit base the adapter is merged onto.
         adapter: of training.
         folder: that is made; it needs `adapter` and base where weights are linked.
+        dtype: to round all weights to at the end; None rounds none.
 
     Raises:
         UserError: the base cannot be loaded, or adapter and base do not fit.
@@ -72,12 +73,12 @@ def merge(model: ModelSettings, adapter: Path, folder: Path) -> None:
     base = base_folder(*model.merge_base)
     folder.mkdir(parents=True)
     try:
-        _merge_by_tensor(base, adapter, folder)
+        _merge_by_tensor(base, adapter, folder, dtype)
     except NotPlain as reason:
         print(f"merging in memory, the whole model at once: {reason}", flush=True)
-        tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.bfloat16), adapter)
-        tuned.save_pretrained(folder)
-    _save_tokenizer(adapter, folder)
+        tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.float32), adapter)
+        tuned.to(dtype or torch.float32).save_pretrained(folder)
+    _save_tokenizer(adapter, base, folder)
 
 
 def link(weights: Path, tokenizer: Path, folder: Path) -> None:
@@ -87,7 +88,7 @@ def link(weights: Path, tokenizer: Path, folder: Path) -> None:
     for path in [*wanted, *(weights / name for name in CONFIGS)]:
         if path.is_file():
             (folder / path.name).symlink_to(path.resolve())
-    _save_tokenizer(tokenizer, folder)
+    _save_tokenizer(tokenizer, weights, folder)
 
 
 def base_folder(path: str, revision: str | None) -> Path:
@@ -96,16 +97,7 @@ def base_folder(path: str, revision: str | None) -> Path:
     Raises:
         UserError: neither gives it.
     """
-    path, revision = located(path, revision)
-    if Path(path).is_dir():
-        return Path(path)
-    fetch = partial(snapshot_download, path, revision=revision, allow_patterns=["*.json", "*.safetensors"])
-    try:
-        return Path(fetch())
-    except (OSError, ValueError, httpx.HTTPError) as error:
-        with suppress(OSError, ValueError):  # without a network, what training has fetched will do
-            return Path(fetch(local_files_only=True))
-        raise UserError(unreadable(path, error)) from error
+    return model_folder(path, revision, ["*.json", "*.safetensors", *VOCABULARIES])
 
 
 def weight_files(model: Path) -> dict[str, Path]:
@@ -174,8 +166,8 @@ def rank_and_scale(config: Any, module: str) -> tuple[int, float]:
     return rank, alpha / (rank**0.5 if config.use_rslora else rank)
 
 
-def _merge_by_tensor(base: Path, adapter: Path, folder: Path) -> None:
-    """Writes merged weights and configuration.
+def _merge_by_tensor(base: Path, adapter: Path, folder: Path, dtype: torch.dtype | None) -> None:
+    """Writes merged weights and configuration, in `dtype` or exact.
 
     Raises:
         NotPlain: only the whole model in memory can be merged.
@@ -194,15 +186,16 @@ def _merge_by_tensor(base: Path, adapter: Path, folder: Path) -> None:
             with safe_open(files[name], "pt") as file:  # each time: what was read of an open one stays in memory
                 weight = file.get_tensor(name)
             if name not in deltas:
-                return weight.to(torch.bfloat16) if weight.is_floating_point() else weight
+                return weight.to(dtype) if dtype and weight.is_floating_point() else weight
             a, b = lora.get_tensor(deltas[name].a), lora.get_tensor(deltas[name].b)
             if (len(b), a.shape[1]) != tuple(weight.shape):
                 sizes = f"{len(b)} x {a.shape[1]} for {name}, which is {' x '.join(map(str, weight.shape))}"
                 raise UserError(_misfit(adapter, str(base), sizes))
-            return add(weight, a, b, deltas[name].scale)
+            return add(weight, a, b, deltas[name].scale, dtype or torch.float32)
 
-        write_shards(folder, {name: 2 * math.prod(shape(path, name)) for name, path in files.items()}, tensor)
-    write_json(folder / "config.json", {**config, "dtype": "bfloat16"})
+        # Some weights take 2 bytes a number instead of 4: their shards are smaller than they might be.
+        write_shards(folder, {name: 4 * math.prod(shape(path, name)) for name, path in files.items()}, tensor)
+    write_json(folder / "config.json", {**config, "dtype": str(dtype or torch.float32).removeprefix("torch.")})
     if (base / "generation_config.json").is_file():
         shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
 
@@ -213,9 +206,9 @@ def shape(path: Path, name: str) -> list[int]:
         return list(file.get_slice(name).get_shape())
 
 
-def add(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float) -> torch.Tensor:
-    """The weight [out, in] plus scale * B [out, r] @ A [r, in], added up in float32, as bf16."""
-    merged = torch.empty(weight.shape, dtype=torch.bfloat16)
+def add(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
+    """The weight [out, in] plus scale * B [out, r] @ A [r, in], added up in float32, as `dtype`."""
+    merged = torch.empty(weight.shape, dtype=dtype)
     a, b = a.float(), b.float()
     sums = torch.empty(min(ROWS, len(weight)), weight.shape[1])  # used again: fresh memory costs more than the sums
     for start in range(0, len(weight), ROWS):
@@ -244,8 +237,23 @@ def write_shards(folder: Path, sizes: dict[str, int], tensor: Callable[[str], to
         write_json(folder / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
 
 
-def _save_tokenizer(source: Path, folder: Path) -> None:
+def _save_tokenizer(source: Path, base: Path, folder: Path) -> None:
+    """Writes the tokenizer of `source` into `folder`, with the vocabulary that it was made of beside it.
+
+    That is the one of `base` where `source` has none, as adapters of earlier trainings, else one made anew.
+    """
     AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+    for place in (base, source):
+        copy_vocabulary(place, folder)
+    tokenizer = read_tokenizer(folder)
+    if not is_sentencepiece(tokenizer):
+        return
+    if not (folder / "tokenizer.model").is_file():
+        write_sentencepiece(tokenizer, folder / "tokenizer.model")
+    # Beside that file, llama.cpp's converter looks for added tokens where Transformers 4 wrote them.
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    config["added_tokens_decoder"] = {str(token.pop("id")): token for token in tokenizer["added_tokens"]}
+    write_json(folder / "tokenizer_config.json", config)
 
 
 def _misfit(adapter: Path, other: str, error: Exception | str) -> str:

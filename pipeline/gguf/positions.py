@@ -81,10 +81,13 @@ def end_at_window(path: Path, config: Any) -> int:
     Returns:
         How many tokens the file holds.
     """
-    model, size = load(path, llama_cpp.llama_model_default_params()), window(config)
-    found, context = llama_cpp.llama_model_n_swa(model), llama_cpp.llama_model_n_ctx_train(model)
+    size, context = window(config), getattr(config, "max_position_embeddings", None) or 0
+    if size is None:
+        return context
+    model = load(path, llama_cpp.llama_model_default_params())
+    found = llama_cpp.llama_model_n_swa(model)
     llama_cpp.llama_model_free(model)
-    if found or not size:
+    if found:
         return context
     reader = gguf.GGUFReader(path, "r+")
     field = reader.fields[f"{reader.fields['general.architecture'].contents()}.context_length"]

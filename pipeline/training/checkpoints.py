@@ -31,7 +31,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 NOT_LEARNT = (
     "stop_step", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps", "max_truncated",
     "batch_size", "packing", "attention", "compile", "gradient_checkpointing", "effective_batch",
-    "gradient_accumulation_steps",
+    "gradient_accumulation_steps", "check_export",
 )  # fmt: skip
 # Settings that came later, where they are off: trainings of before go on.
 OFF: dict[str, Any] = {

@@ -5,6 +5,7 @@ Of several, the first does what is to be done once.
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,19 +31,25 @@ from pipeline.training.requirements import check
 from pipeline.training.rows import PREPARED
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
+from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 PREPARE_REPORT = Path("reports/prepare.json")
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
 
 
-def take_part(config: Config, adapter: Path, report: Path, curve: Path) -> float:
-    """Meets the other processes, trains and writes the three; returns the validation loss."""
+def take_part(config: Config, may_begin: Callable[[], None], adapter: Path, report: Path, curve: Path) -> float:
+    """Meets the other processes, trains and writes the three; returns the validation loss.
+
+    `may_begin` is called before weights are loaded, and raises where that is of no use.
+    """
     device = choose_device(config.runtime.device)
     with together(device):
-        return train(config, device, adapter, report, curve)
+        return train(config, may_begin, device, adapter, report, curve)
 
 
-def train(config: Config, device: str, adapter: Path, report: Path, curve: Path) -> float:
+def train(
+    config: Config, may_begin: Callable[[], None], device: str, adapter: Path, report: Path, curve: Path
+) -> float:
     """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
     plan = choose(config.train, config.model, this_card(device), head_size(config.model))
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
@@ -50,6 +57,7 @@ def train(config: Config, device: str, adapter: Path, report: Path, curve: Path)
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train)))
     check(config, model, load_tokenizer(config.model))
+    may_begin()
     name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)
     again = folder.is_dir()
@@ -136,7 +144,9 @@ def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)
-        name_base(temporary / ADAPTER_CONFIG, lineage["base"]["path"])
+        base = lineage["base"]
+        name_base(temporary / ADAPTER_CONFIG, base["path"])
+        copy_vocabulary(model_folder(base["path"], base["revision"], VOCABULARIES), temporary)
         write_json(temporary / "lineage.json", lineage)
 
 

@@ -25,6 +25,7 @@ from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.errors import Interrupted, UserError
 from pipeline.files import sha256
+from pipeline.gguf import preflight
 from pipeline.training import micro_batch
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
 from pipeline.training.trainer import Trainer
@@ -339,6 +340,34 @@ def test_cut_weights_are_refused_in_one_line(project: Path, trained: Train) -> N
         trained("refused", f"model.path={folder}")
     assert "\n" not in str(raised.value)
     assert not (project / "refused").exists()
+
+
+def test_a_base_that_could_not_be_exported_is_refused_before_anything_is_trained(
+    project: Path, trained: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))  # the trial is a process of its own
+    base = shutil.copytree(STARTER, project / "endless")
+    settings = json.loads((base / "generation_config.json").read_text())
+    settings["eos_token_id"].append(4)  # which no GGUF of starter-s ends at
+    (base / "generation_config.json").write_text(json.dumps(settings))
+    before = set(project.glob(".checkpoints/*"))
+    with pytest.raises(UserError, match="an answer would not end at token 4; nothing was trained yet") as raised:
+        trained("endless-out", f"model.path={base}")
+    assert "\n" not in str(raised.value)
+    assert set(project.glob(".checkpoints/*")) == before
+    assert not (project / "endless-out").exists()
+    trained("endless-out", f"model.path={base}", "train.check_export=false", "train.max_steps=1")
+    assert (project / "endless-out" / ADAPTER).is_dir()
+
+
+def test_the_trial_of_the_export_changes_nothing_that_is_learnt(
+    project: Path, whole: Path, trained: Train, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    monkeypatch.setattr(preflight, "cache_root", lambda: tmp_path)
+    said = trained("tried", f"runtime.checkpoint_root={tmp_path / 'checkpoints'}")
+    assert "starter-s can be exported, as a trial with tiny weights shows" in said
+    assert same(project / "tried", whole)
 
 
 def test_projections_that_the_model_lacks_are_refused_in_one_line(project: Path, trained: Train) -> None:

@@ -13,7 +13,17 @@ from gguf import GGUFReader
 from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
-from pipeline.gguf.convert import SPLIT_PATTERNS, convert, split_pattern
+from pipeline.gguf.convert import convert, last_error
+from pipeline.gguf.converter import BETTER_NAMES, SPLIT_PATTERNS
+from pipeline.gguf.tokenizer_json import (
+    adds_bos,
+    normal_form,
+    plain_tokens,
+    prepend_scheme,
+    read_tokenizer,
+    split_pattern,
+    unknown_steps,
+)  # fmt: skip
 from serve.llama import load
 
 TEXTS = {
@@ -101,7 +111,7 @@ def test_the_file_carries_the_tokenizers_kind_and_the_chat_template(ggufs: dict[
 
 
 def test_the_starter_splits_by_a_pattern_that_llama_cpp_knows(starter: Path) -> None:
-    assert SPLIT_PATTERNS[split_pattern(starter / "tokenizer.json") or ""] == "qwen2"
+    assert SPLIT_PATTERNS[split_pattern(read_tokenizer(starter)) or ""] == "qwen2"
 
 
 @pytest.mark.parametrize(
@@ -114,11 +124,8 @@ def test_the_starter_splits_by_a_pattern_that_llama_cpp_knows(starter: Path) -> 
         ({"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"String": " "}}]}, None),
     ],
 )
-def test_the_split_pattern_is_found_where_there_is_one(
-    tmp_path: Path, pre_tokenizer: dict | None, pattern: str | None
-) -> None:
-    (tmp_path / "tokenizer.json").write_text(json.dumps({"pre_tokenizer": pre_tokenizer}))
-    assert split_pattern(tmp_path / "tokenizer.json") == pattern
+def test_the_split_pattern_is_found_where_there_is_one(pre_tokenizer: dict | None, pattern: str | None) -> None:
+    assert split_pattern({"pre_tokenizer": pre_tokenizer}) == pattern
 
 
 def test_an_unknown_split_pattern_is_refused_in_one_line(tmp_path: Path, starter: Path) -> None:
@@ -133,3 +140,69 @@ def test_a_folder_that_is_no_model_is_refused_in_one_line(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"^llama\.cpp's converter cannot write out\.gguf") as raised:
         convert(tmp_path, tmp_path / "out.gguf", "F16")
     assert "\n" not in str(raised.value)
+
+
+def test_an_error_without_words_is_told_by_its_place() -> None:
+    output = (
+        'Traceback (most recent call last):\n  File "/a/convert_hf_to_gguf.py", line 9, in <module>\n    main()\n'
+        '  File "/a/conversion/base.py", line 1587, in get_vocab_base\n    assert max(ids) < size\nAssertionError\n'
+    )
+    said = last_error(output)
+    assert said.startswith("AssertionError in line 1587 of its base.py (assert max(ids) < size)")
+    assert last_error(output + "ValueError: no such thing\nbar: 100%") == "ValueError: no such thing"
+
+
+def test_a_token_that_the_model_has_no_row_for_is_left_out(starter: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(starter, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(starter)
+    tokenizer.add_tokens(["<image>"])
+    tokenizer.save_pretrained(model)
+    convert(model, tmp_path / "out.gguf", "F16")
+    tokens = GGUFReader(tmp_path / "out.gguf").fields["tokenizer.ggml.tokens"].contents()
+    assert len(tokens) == 2048
+    assert "<image>" not in tokens
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "form", "unknown"),
+    [
+        (None, "none", []),
+        ({"type": "NFC"}, "NFC", []),
+        ({"type": "Sequence", "normalizers": []}, "none", []),
+        ({"type": "Sequence", "normalizers": [{"type": "Prepend"}, {"type": "Replace"}]}, "none", []),
+        ({"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]}, "NFKC", ["Lowercase"]),
+    ],
+)
+def test_what_is_done_to_texts_first_is_told(normalizer: dict | None, form: str, unknown: list[str]) -> None:
+    assert normal_form({"normalizer": normalizer}) == form
+    assert unknown_steps({"normalizer": normalizer}) == unknown
+
+
+def test_normal_tokens_that_look_special_are_told() -> None:
+    vocabulary = {"</s>": 0, "<|end|>": 1, "<0x0A>": 2, "<": 3, "a>": 4}
+    added = [{"content": "<|end|>"}]
+    assert plain_tokens({"model": {"vocab": vocabulary}, "added_tokens": added}) == ["</s>"]
+
+
+@pytest.mark.parametrize(
+    ("single", "adds"), [([{"SpecialToken": {"id": "<s>"}}, {"Sequence": {}}], True), ([{"Sequence": {}}], False)]
+)
+def test_whether_bos_is_added_is_told(single: list[dict], adds: bool) -> None:
+    processor = {"type": "TemplateProcessing", "single": single}
+    assert adds_bos({"post_processor": processor}) is adds
+    assert adds_bos({"post_processor": {"type": "Sequence", "processors": [{"type": "ByteLevel"}, processor]}}) is adds
+
+
+def test_a_space_before_the_first_word_alone_is_told() -> None:
+    assert prepend_scheme({"pre_tokenizer": {"type": "Metaspace", "prepend_scheme": "first"}}) == "first"
+    assert prepend_scheme({"pre_tokenizer": {"type": "ByteLevel"}}) is None
+
+
+def test_o200k_is_told_by_its_pattern() -> None:
+    """As gpt-oss and Phi-4-mini have it."""
+    pattern = (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    assert pattern in BETTER_NAMES

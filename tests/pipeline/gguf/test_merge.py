@@ -4,6 +4,7 @@ import json
 import shutil
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pipeline.config import Config, ModelSettings
 from pipeline.errors import UserError
 from pipeline.gguf import merge as module
-from pipeline.gguf.merge import NotPlain, base_folder, merge, plan_deltas, weight_files, write_shards
+from pipeline.gguf.merge import NotPlain, base_folder, link, merge, plan_deltas, weight_files, write_shards
+from pipeline.training import vocabulary
 from pipeline.training.engines import load_base
 
 
@@ -28,19 +30,23 @@ def settings(tuned_config: Callable[..., Config]) -> ModelSettings:
 
 
 def by_peft(starter: Path, adapter: Path) -> dict[str, torch.Tensor]:
-    """PEFT's merge in float32, rounded at the end."""
+    """PEFT's merge in float32."""
     base = load_base(str(starter), None, "cpu", torch.float32)
-    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(torch.bfloat16).state_dict()
+    return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().state_dict()
 
 
-def assert_same(folder: Path, expected: dict[str, torch.Tensor]) -> None:
-    """The same weights, but for sums that lie so near between two bf16 numbers that their order of adding decides."""
+def assert_same(folder: Path, expected: dict[str, torch.Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """The same weights, but for the order in which they were added up."""
     merged = AutoModelForCausalLM.from_pretrained(folder).state_dict()
     assert merged.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert merged[name].dtype == torch.bfloat16
-        assert (merged[name] != tensor).float().mean() < 1e-3, name
-        torch.testing.assert_close(merged[name], tensor, rtol=2**-7, atol=1e-6)
+        assert merged[name].dtype == dtype
+        close = {"rtol": 1e-5, "atol": 1e-7} if dtype == torch.float32 else {"rtol": 2**-7, "atol": 1e-6}
+        torch.testing.assert_close(merged[name].float(), tensor, **close)
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    return {name: tensor for path in folder.glob("*.safetensors") for name, tensor in load_file(path).items()}
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,26 @@ def test_the_weights_are_pefts(
     assert_same(tmp_path / "merged", by_peft(starter, adapter))
 
 
+def test_what_the_adapter_does_not_change_is_kept_as_the_base_has_it(
+    starter: Path, settings: ModelSettings, tmp_path: Path
+) -> None:
+    adapter = trained(starter, tmp_path / "adapter")
+    merge(settings, adapter, tmp_path / "merged")
+    base, merged = stored(starter), stored(tmp_path / "merged")
+    changed = {name for name in base if merged[name].dtype == torch.float32 != base[name].dtype}
+    assert changed == {name for name in base if "q_proj" in name or "up_proj" in name}
+    for name in base.keys() - changed:
+        assert merged[name].dtype == base[name].dtype
+        assert torch.equal(merged[name], base[name])
+
+
+def test_a_model_to_publish_is_rounded_once(starter: Path, settings: ModelSettings, tmp_path: Path) -> None:
+    adapter = trained(starter, tmp_path / "adapter")
+    merge(settings, adapter, tmp_path / "merged", torch.bfloat16)
+    assert_same(tmp_path / "merged", by_peft(starter, adapter), torch.bfloat16)
+    assert json.loads((tmp_path / "merged/config.json").read_text())["dtype"] == "bfloat16"
+
+
 @pytest.mark.parametrize(
     ("lora", "reason"),
     [
@@ -74,9 +100,9 @@ def test_what_is_no_sum_of_products_is_merged_in_memory_and_said(
     adapter = trained(starter, tmp_path / "adapter", **lora)
     merge(settings, adapter, tmp_path / "merged")
     assert f"merging in memory, the whole model at once: {reason}" in capsys.readouterr().out
-    merged = load_file(tmp_path / "merged/model.safetensors")
-    base = load_file(starter / "model.safetensors")
-    assert any(not torch.equal(merged[name], base[name]) for name in base)
+    merged, base = stored(tmp_path / "merged"), stored(starter)
+    assert all(tensor.dtype == torch.float32 for tensor in merged.values())
+    assert any(not torch.equal(merged[name], base[name].float()) for name in base)
 
 
 def test_an_adapter_for_other_names_than_the_bases_is_not_plain(tuned: Path) -> None:
@@ -118,7 +144,7 @@ def test_configuration_and_tokenizer_are_those_that_were_trained_with(
     (adapter / "chat_template.jinja").write_text("{% generation %}of training{% endgeneration %}")
     merge(settings, adapter, tmp_path / "merged")
     assert "of training" in str(AutoTokenizer.from_pretrained(tmp_path / "merged").chat_template)
-    assert json.loads((tmp_path / "merged/config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "merged/config.json").read_text())["dtype"] == "float32"
     ends = json.loads((tmp_path / "merged/generation_config.json").read_text())["eos_token_id"]
     assert ends == [5, 1]
 
@@ -160,3 +186,25 @@ def test_a_base_of_the_hub_is_taken_at_its_revision(
     with pytest.raises(UserError, match=r"model org/base is no folder here and not to be had from the hub") as raised:
         base_folder("org/base", "c" * 40)
     assert "\n" not in str(raised.value)
+
+
+def test_the_vocabulary_that_a_tokenizer_was_made_of_goes_with_it(
+    starter: Path, settings: ModelSettings, tuned: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(starter, tmp_path / "base")
+    (base / "tokenizer.model").write_bytes(b"of the base")
+    adapter = shutil.copytree(tuned / "models/adapter", tmp_path / "adapter")
+    merge(replace(settings, path=str(base)), adapter, tmp_path / "merged")
+    assert (tmp_path / "merged/tokenizer.model").read_bytes() == b"of the base"
+    (adapter / "tokenizer.model").write_bytes(b"of training")
+    link(base, adapter, tmp_path / "linked")
+    assert (tmp_path / "linked/tokenizer.model").read_bytes() == b"of training"
+
+
+def test_the_hub_is_asked_for_it_too(starter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(
+        vocabulary, "snapshot_download", lambda *_, allow_patterns, **__: asked.append(allow_patterns) or str(tmp_path)
+    )
+    assert base_folder("org/base", None) == tmp_path
+    assert {"tokenizer.model", "*.safetensors", "*.json"} <= set(asked[0])

@@ -109,7 +109,7 @@ def test_a_file_without_a_fault_passes(ggufs: dict[str, Path], original: Origina
         ("tokenizer.ggml.merges", without_a_merge, "texts: other token ids than the original's for '"),
         ("tokenizer.ggml.tokens", with_two_tokens_swapped, "vocabulary: token 400 is "),
         ("tokenizer.ggml.pre", changed("default"), "texts: other token ids than the original's for '"),
-        ("llama.context_length", changed(77), "architecture: context_length is 77, the original's max_position_emb"),
+        ("llama.context_length", changed(77), "context: it holds 77 tokens, the original's max_pos"),
         ("llama.attention.layer_norm_rms_epsilon", changed(1e-4), "architecture: attention.layer_norm_rms_epsilon is"),
     ],
 )  # fmt: skip

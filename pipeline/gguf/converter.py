@@ -1,0 +1,150 @@
+"""llama.cpp's converter with a few changes, in a process of its own.
+
+    python -m pipeline.gguf.converter LLAMA_CPP_TREE SCRIPT ARGUMENTS...
+
+It knows a BPE tokenizer by a hash over sample text and refuses others. A tokenizer made elsewhere with a split pattern
+that llama.cpp implements is as good: such a one is told by the pattern in its tokenizer.json. What llama.cpp does not
+do with a text is written down for the chat server, in the keys of `serve/tokenizer.py`.
+"""
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.gguf.tokenizer_json import (
+    adds_bos,
+    normal_form,
+    plain_tokens,
+    prepend_scheme,
+    read_tokenizer,
+    split_pattern,
+)  # fmt: skip
+from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS
+
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+_WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
+_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Split pattern -> llama.cpp's name of the pre-tokenizer that implements it; digits by threes, and singly.
+SPLIT_PATTERNS = {rf"{_WORDS}\p{{N}}{{1,3}}{_REST}": "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
+
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_O200K = "|".join(
+    rf"[^\r\n\p{{L}}\p{{N}}]?{word}{_ENDINGS}?" for word in (rf"{_UPPER}*{_LOWER}+", rf"{_UPPER}+{_LOWER}*")
+)
+# The same for patterns by whose hash the converter has a name that implements less: gpt-4o, which o200k's is called,
+# splits words at combining marks, so that 11,001 of gpt-oss's tokens are not read as one; by this name it is 27.
+BETTER_NAMES = {
+    rf"{_O200K}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+": "granite-embed-multi-97m"
+}
+
+
+def _run_script(tree: str, script: str, *arguments: str) -> None:
+    """Runs a converter in this process, as we want it."""
+    os.environ.pop("NO_LOCAL_GGUF", None)
+    sys.path.insert(0, tree)
+    sys.path.insert(1, str(Path(tree) / "gguf-py"))
+    from conversion.base import ModelBase, TextModel
+    from conversion.phi import Phi3MiniModel
+
+    _know_split_patterns(TextModel)
+    _leave_out_tokens_beyond(TextModel)
+    _take_phi_without_sentencepiece(Phi3MiniModel)
+    _say_what_is_left_to_do(TextModel)
+    _halve_directly(ModelBase)
+    sys.argv = [script, *arguments]
+    runpy.run_path(str(Path(tree) / script), run_name="__main__")
+
+
+def _know_split_patterns(text_model: Any) -> None:
+    """Tells a tokenizer that the converter does not know by its pattern."""
+    by_hash = text_model.get_vocab_base_pre
+
+    def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
+        pattern = split_pattern(read_tokenizer(self.dir_model))
+        if pattern in BETTER_NAMES:
+            return BETTER_NAMES[pattern]
+        try:
+            return by_hash(self, tokenizer)
+        except NotImplementedError:
+            if pattern not in SPLIT_PATTERNS:
+                raise
+            return SPLIT_PATTERNS[pattern]
+
+    text_model.get_vocab_base_pre = by_hash_or_pattern
+
+
+def _leave_out_tokens_beyond(text_model: Any) -> None:
+    """Leaves out tokens that the model has no row for, such as one for images in a model of texts."""
+    whole = text_model.get_vocab_base
+
+    def within(self: Any) -> tuple[list[str], list[int], str]:
+        rows = self.hparams.get("vocab_size")
+        read = read_tokenizer(self.dir_model)
+        beyond = max((token["id"] for token in read.get("added_tokens", [])), default=0) + 1
+        if rows is None or beyond <= rows:
+            return whole(self)
+        self.hparams["vocab_size"] = beyond
+        try:
+            tokens, kinds, pre = whole(self)
+        finally:
+            self.hparams["vocab_size"] = rows
+        return tokens[:rows], kinds[:rows], pre
+
+    text_model.get_vocab_base = within
+
+
+def _take_phi_without_sentencepiece(phi: Any) -> None:
+    """Tells Phi-4, which has no SentencePiece, by its files: Transformers writes another class name than it had."""
+    by_class = phi.set_vocab
+
+    def by_files(self: Any) -> None:
+        by_class(self) if (self.dir_model / "tokenizer.model").is_file() else self._set_vocab_gpt2()
+
+    phi.set_vocab = by_files
+
+
+def _say_what_is_left_to_do(text_model: Any) -> None:
+    """Writes the keys that `serve/tokenizer.py` goes by."""
+    prepare = text_model.prepare_metadata
+
+    def and_say(self: Any, vocab_only: bool) -> None:
+        prepare(self, vocab_only)
+        writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
+        said = {key for written in writer.kv_data for key in written}
+        if "tokenizer.ggml.model" not in said:  # an adapter has none
+            return
+        if "tokenizer.ggml.add_bos_token" not in said:  # llama.cpp would go by the tokenizer's kind
+            writer.add_add_bos_token(adds_bos(tokenizer))
+        writer.add_string(NORMAL_FORM, normal_form(tokenizer))
+        if plain := plain_tokens(tokenizer):
+            writer.add_string(PLAIN_TOKENS, json.dumps(plain))
+        if prepend_scheme(tokenizer) == "first":
+            writer.add_bool(FIRST_SPACE, True)
+            writer.add_add_space_prefix(False)
+
+    text_model.prepare_metadata = and_say
+
+
+def _halve_directly(model_base: Any) -> None:
+    """Takes bf16 matrices to F16 at once: by way of float32, with the same result, takes three times the memory."""
+    import gguf
+    import torch
+
+    get_tensors = model_base.get_tensors
+
+    def in_half(self: Any) -> Iterator[tuple[str, Any]]:
+        for name, tensor in get_tensors(self):
+            direct = (
+                self.ftype == gguf.LlamaFileType.MOSTLY_F16 and tensor.dtype == torch.bfloat16 and tensor.dim() == 2
+            )
+            yield name, tensor.to(torch.float16) if direct else tensor
+
+    model_base.get_tensors = in_half
+
+
+if __name__ == "__main__":
+    _run_script(*sys.argv[1:])

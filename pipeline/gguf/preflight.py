@@ -1,0 +1,130 @@
+"""A base is tried for export before it is trained: with tiny weights of its kind, in seconds, in a process of its own.
+
+What imports nothing heavy stands here, so that the trial (trial.py) runs while training's own libraries are imported.
+What has passed is kept by what it depends on: the jobs of a sweep, and a training that is gone on with, pay once.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import ModelSettings
+from pipeline.errors import UserError
+from pipeline.files import sha256, write_json
+from pipeline.gguf.source import VERSION
+from pipeline.launch import rank
+from pipeline.models.packaged import located
+from pipeline.package_index import cache_root
+
+MODEL, OUTCOME = "model.json", "outcome.json"  # in the trial's folder: what is tried, and what came of it
+ROOT = Path(__file__).parents[2]
+SOURCES = ("pipeline/gguf/*.py", "pipeline/training/*.py", "serve/*.py")  # code that the outcome depends on
+DESCRIBING = (".json", ".jinja", ".model", ".txt")  # files of a model's folder that are no weights
+NOT_OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # the trial is none of those that train together
+# The trial computes on the CPU, and where there is no index, does not ask it again and again: pip's own take minutes.
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "PIP_RETRIES": "0", "PIP_DEFAULT_TIMEOUT": "5"}
+
+
+@contextmanager
+def preflight(model: ModelSettings, wanted: bool) -> Iterator[Callable[[], None]]:
+    """Begins to try a model's export, in the first of the processes that train together.
+
+    Args:
+        model: the base.
+        wanted: whether to; if not, nothing is done.
+
+    Yields:
+        What waits for the outcome, and raises a `UserError` where an export would be refused.
+    """
+    mark = marker(model) if wanted and rank() == 0 else None
+    if mark is None or mark.is_file():
+        yield lambda: None
+        return
+    with tempfile.TemporaryDirectory(prefix="tunesmith-preflight-", ignore_cleanup_errors=True) as name:
+        folder, begun = Path(name), time.monotonic()
+        write_json(folder / MODEL, asdict(model))
+        with (folder / "log").open("w") as log:
+            trial = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.gguf.trial", name],
+                env={key: value for key, value in os.environ.items() if key not in NOT_OURS} | ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            yield lambda: require_exportable(model, trial, folder, mark, begun)
+        finally:
+            trial.kill()
+            trial.wait()
+
+
+def require_exportable(model: ModelSettings, trial: subprocess.Popen, folder: Path, mark: Path, begun: float) -> None:
+    """Waits for the outcome of a trial, and says it.
+
+    Args:
+        model: that is tried.
+        trial: the process.
+        folder: where it leaves the outcome.
+        mark: the file that is to say that it has passed.
+        begun: when it was, by the monotonic clock.
+
+    Raises:
+        UserError: an export would be refused.
+    """
+    trial.wait()
+    outcome: dict[str, Any] = {"unknown": last_line(folder / "log")}
+    if (folder / OUTCOME).is_file():
+        outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+    if refusal := outcome.get("refused"):
+        raise UserError(
+            f"{model.name} could not be exported, as a trial with tiny weights shows: {refusal}; nothing was trained"
+            " yet; train.check_export=false trains it all the same"
+        )
+    if reason := outcome.get("unknown"):
+        print(f"warning: whether {model.name} can be exported was not to be tried ({reason}); training goes on")
+        return
+    print(f"{model.name} can be exported, as a trial with tiny weights shows ({time.monotonic() - begun:.0f} s)")
+    with suppress(OSError):  # it is tried again then
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        write_json(mark, {"model": model.path, "at": time.strftime("%Y-%m-%d %H:%M:%S")})
+
+
+def marker(model: ModelSettings) -> Path | None:
+    """The file that says that a model has passed; None where the model cannot be found, which training says."""
+    told = [VERSION, version("transformers"), *(sha256(path) for pattern in SOURCES for path in _files(ROOT, pattern))]
+    try:
+        if model.chat_template:
+            told.append(sha256(Path(model.chat_template)))
+        for base in ((model.path, model.revision), model.merge_base):
+            told += _described(*located(*base))
+    except (OSError, ValueError, UserError):
+        return None
+    return cache_root() / "exportable" / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()[:16]}.json"
+
+
+def last_line(log: Path) -> str:
+    """What a process said last."""
+    return (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it ended without a word"])[-1].strip()
+
+
+def _described(path: str, revision: str | None) -> list[str]:
+    """What tells a model's configuration and tokenizer from others: their files' digests, or the hub's commit."""
+    if Path(path).is_dir():
+        return [f"{file.name} {sha256(file)}" for file in _files(Path(path), "*") if file.suffix in DESCRIBING]
+    from huggingface_hub import hf_hub_download  # takes a moment to import
+
+    return [path, Path(hf_hub_download(path, "config.json", revision=revision)).parent.name]
+
+
+def _files(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file())

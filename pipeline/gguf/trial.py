@@ -1,0 +1,119 @@
+"""A model's export, tried with tiny weights: the same tokenizer, template and kind of layers, converted and checked.
+
+python -m pipeline.gguf.trial FOLDER        tries what preflight.py has left there, and leaves the outcome
+"""
+
+import gc
+import json
+import shutil
+import sys
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from pipeline.config import ModelSettings
+from pipeline.errors import UserError
+from pipeline.files import write_json
+from pipeline.gguf.context import CHUNK
+from pipeline.gguf.family import Bench, Family, make_family
+from pipeline.gguf.merge import link
+from pipeline.gguf.preflight import MODEL, OUTCOME
+from pipeline.gguf.source import llama_cpp_tree
+from pipeline.gguf.texts import AWKWARD
+from pipeline.models.packaged import located
+from pipeline.training.chat import load_tokenizer
+from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
+
+WIDTH = 64  # of what can be of any width
+EXPERTS = 4
+# What a configuration may call a size that changes nothing of how a model is converted, and what it is made.
+SMALL = {
+    "intermediate_size": WIDTH, "moe_intermediate_size": WIDTH, "shared_expert_intermediate_size": WIDTH,
+    "num_local_experts": EXPERTS, "num_experts": EXPERTS, "n_routed_experts": EXPERTS, "num_experts_per_tok": 2,
+    "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "hidden_size_per_layer_input": 16,
+    "num_kv_shared_layers": 0,
+}  # fmt: skip
+HEADS = 2
+SPREAD = 2.0  # of queries' and keys' weights, so that some tokens are looked at more than others
+
+
+def main(folder: Path) -> None:
+    """Tries the model of `folder`, and writes what came of it there."""
+    gc.disable()  # all that is made stays until the end, and a vocabulary is hundreds of thousands of objects
+    model = ModelSettings(**json.loads((folder / MODEL).read_text(encoding="utf-8")))
+    try:
+        llama_cpp_tree()
+    except UserError as error:
+        write_json(folder / OUTCOME, {"unknown": str(error)})
+        return
+    tokenizer = load_tokenizer(model)
+    base = model_folder(*located(*model.merge_base), ["*.json", *VOCABULARIES])
+    write_tiny(base, folder / "tiny")
+    try:
+        export(model, tokenizer, folder)
+    except UserError as error:
+        said = str(error).replace(str(folder / model.name), model.path).removesuffix("; none of this export is kept")
+        write_json(folder / OUTCOME, {"refused": said})
+    else:
+        write_json(folder / OUTCOME, {"passed": model.name})
+
+
+def export(model: ModelSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Exports the tiny weights as the base's are, with the tokenizer that training uses.
+
+    Raises:
+        UserError: the converter or a check refuses.
+    """
+    tokenizer.save_pretrained(folder / "tokenizer")
+    link(folder / "tiny", folder / "tokenizer", folder / model.name)
+    work = folder / "work"
+    work.mkdir()
+    texts = tokenizer(list(AWKWARD.values()))["input_ids"]
+    row = list(islice(chain.from_iterable(texts), CHUNK))
+    family = Family("base", model.name, (str(folder / "tiny"), None, None), ["F16"])
+    make_family(family, folder / model.name, Bench(folder, work, "cpu", [], [row], []))
+
+
+def write_tiny(base: Path, folder: Path) -> None:
+    """Writes a model of random weights that is small and otherwise of the kind of `base`, with its vocabulary."""
+    torch.manual_seed(0)
+    tiny = AutoModelForCausalLM.from_config(shrunk(AutoConfig.from_pretrained(str(base)).get_text_config()))
+    with torch.no_grad():
+        for name, weight in tiny.named_parameters():
+            if weight.dim() > 1:
+                spread = SPREAD if "q_proj" in name or "k_proj" in name or "qkv_proj" in name else 1.0
+                weight.normal_(std=spread * weight.shape[-1] ** -0.5)
+    tiny.to(torch.bfloat16).save_pretrained(folder)
+    if (base / "generation_config.json").is_file():
+        shutil.copyfile(base / "generation_config.json", folder / "generation_config.json")
+    copy_vocabulary(base, folder)
+
+
+def shrunk(config: Any) -> Any:
+    """A configuration of fewer and smaller layers; each kind of layer, the heads' size and the vocabulary stay."""
+    settings = config.to_dict()
+    heads, layers = config.num_attention_heads, config.num_hidden_layers
+    shared = (getattr(config, "num_key_value_heads", None) or heads) < heads
+    size = settings.get("head_dim") or config.hidden_size // heads
+    by_layer = {key: value for key, value in settings.items() if isinstance(value, list) and len(value) == layers}
+    fewest = max([2, *(value.index(kind) + 1 for value in by_layer.values() for kind in value)])
+    changes = {
+        **{key: min(value, settings[key]) for key, value in SMALL.items() if settings.get(key)},
+        **{key: value[:fewest] for key, value in by_layer.items()},
+        "num_hidden_layers": min(fewest, layers),
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": 1 if shared else HEADS,
+        "hidden_size": WIDTH if "head_dim" in settings else HEADS * size,
+    }
+    if own := settings.get("per_layer_config"):
+        changes["per_layer_config"] = {layer: sizes for layer, sizes in own.items() if int(layer) < fewest}
+    if "query_pre_attn_scalar" in settings:  # llama.cpp knows by a Gemma's size whether it is another
+        changes["query_pre_attn_scalar"] = size
+    return AutoConfig.for_model(**{**settings, **changes})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

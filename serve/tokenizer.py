@@ -1,0 +1,105 @@
+"""Texts as a model's token ids, as the tokenizer that it was trained with reads them.
+
+llama.cpp's tokenizer differs from Transformers' in three things, which are put right here: a Unicode normal form, the
+space that some put before a text's first word alone, and normal tokens that llama.cpp takes for special ones by their
+looks, as `</s>` in Qwen's. Files that the pipeline exported say what theirs needs.
+"""
+
+import ctypes
+import json
+import re
+import unicodedata
+from collections.abc import Iterable
+
+import llama_cpp
+
+from serve.errors import UserError
+
+NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
+FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins with a word is read as " word"
+PLAIN_TOKENS = "tunesmith.tokenizer.plain_tokens"  # normal tokens that look special, a JSON list
+FORMS = ("NFC", "NFD", "NFKC", "NFKD", "none")
+
+# Pre-tokenizers and architectures of files made elsewhere whose tokenizers have NFC in Transformers. The starter's
+# tokenizer is split as Qwen's is, and has no normal form: the pre-tokenizer alone tells nothing.
+NFC = {"qwen2": ("qwen2", "qwen3"), "qwen35": ("qwen35",)}
+# Kinds of tokens that are found in a text as it is written, before it is normalized and split.
+WRITTEN = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+
+
+class Tokenizer:
+    """Texts as one model's token ids."""
+
+    def __init__(self, model: "llama_cpp.llama_model_p") -> None:
+        """For a loaded model, which must outlive this. Raises UserError where the file says what cannot be done."""
+        self._vocab = llama_cpp.llama_model_get_vocab(model)
+        self._form = normal_form(model)
+        self._first_space = value(model, FIRST_SPACE) == "true"
+        plain = set(json.loads(value(model, PLAIN_TOKENS) or "[]"))
+        self._written, self._plain = None, None
+        if self._form or self._first_space or plain:
+            written = self._written_tokens()
+            self._written = finder(written - plain)
+            self._plain = finder(written & plain) if written & plain else None
+
+    def read(self, text: str, add_special: bool = False) -> list[int]:
+        """Token ids of a text; special tokens in it are taken as such.
+
+        Args:
+            text: any; what is no Unicode becomes question marks.
+            add_special: add what the model wants around a text, such as BOS.
+        """
+        if self._written is None:
+            return self._tokenize(text, add_special)
+        parts = self._written.split(text)  # every other one is a special token
+        parts[::2] = self._prepared(parts[::2])
+        if self._plain is None or not self._plain.search(text):
+            return self._tokenize("".join(parts), add_special)
+        around = self._tokenize("", add_special)  # BOS where the model wants one: no model of answers wants EOS
+        return around + [i for n, part in enumerate(parts) for i in self._tokenize(part, special=n % 2 == 1)]
+
+    def _prepared(self, parts: list[str]) -> list[str]:
+        """The parts of a text between special tokens, after the steps that llama.cpp does not know."""
+        if self._form:
+            parts = [unicodedata.normalize(self._form, part) for part in parts]  # type: ignore[arg-type]
+        if self._first_space and parts[0] and not parts[0].startswith((" ", "▁")):
+            parts[0] = " " + parts[0]
+        return parts
+
+    def _tokenize(self, text: str, around: bool = False, special: bool = True) -> list[int]:
+        encoded = text.encode(errors="replace")
+        tokens = (llama_cpp.llama_token * (len(encoded) + 2))()  # no token is shorter than a byte, but BOS and EOS
+        count = llama_cpp.llama_tokenize(self._vocab, encoded, len(encoded), tokens, len(tokens), around, special)
+        return tokens[:count]
+
+    def _written_tokens(self) -> set[str]:
+        ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        special = (i for i in ids if llama_cpp.llama_vocab_get_attr(self._vocab, i) & WRITTEN)
+        return {llama_cpp.llama_vocab_get_text(self._vocab, i).decode(errors="replace") for i in special} - {""}
+
+
+def finder(texts: Iterable[str]) -> re.Pattern[str]:
+    """Finds any of some texts, the longest that fits at a place."""
+    return re.compile(f"({'|'.join(map(re.escape, sorted(texts, key=len, reverse=True))) or '(?!)'})")
+
+
+def normal_form(model: "llama_cpp.llama_model_p") -> str | None:
+    """The normal form that a loaded file wants; of one that does not say it, where its kind leaves no doubt.
+
+    Raises UserError for one that there is not.
+    """
+    form = value(model, NORMAL_FORM)
+    if form is None:
+        families = NFC.get(value(model, "tokenizer.ggml.pre") or "", ())
+        return "NFC" if (value(model, "general.architecture") or "").startswith(families) else None
+    if form not in FORMS:
+        raise UserError(f"the model's {NORMAL_FORM} is {form}, not one of {', '.join(FORMS)}: export it again")
+    return None if form == "none" else form
+
+
+def value(model: "llama_cpp.llama_model_p", key: str) -> str | None:
+    """What a loaded file says under a key; None where it says nothing."""
+    length = llama_cpp.llama_model_meta_val_str(model, key.encode(), ctypes.create_string_buffer(1), 1)
+    buffer = ctypes.create_string_buffer(max(length, 0) + 1)
+    llama_cpp.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer))
+    return buffer.value.decode(errors="replace") if length >= 0 else None

@@ -1,0 +1,125 @@
+"""Each family's tiny model, taken through every stage once for all tests of it."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+from families import FAMILIES, Family, write_model
+from packages import NotFetched
+from transformers import AutoTokenizer
+
+from pipeline.compose import compose
+from pipeline.config import QUANTIZATIONS, Config, load
+
+REPO = Path(__file__).parents[2]
+# A few rows and short ones: over a vocabulary of 262,144 tokens the logits of 128 take 134 MB.
+SETTINGS = [
+    "data.files=[chats.jsonl]",
+    "data.questions=questions.jsonl",
+    "data.validation=2",
+    "data.test=2",
+    "tracking=none",
+    "runtime.device=cpu",
+    "train.max_steps=5",
+    "train.effective_batch=2",
+    "train.max_length=512",
+    "export.base=[]",
+    "export.verify_rows=2",
+    "evaluate.max_rows=2",
+    "evaluate.max_questions=2",
+    "evaluate.prompts=[What is 5 + 6?]",
+    "evaluate.max_new_tokens=4",
+]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A family's model and what the stages have made of it."""
+
+    name: str
+    base: Path  # the model's folder
+    project: Path  # with data, models and reports
+    config: Config
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.name]
+
+    @cached_property
+    def original(self) -> Any:
+        """The tokenizer as its makers have it."""
+        return AutoTokenizer.from_pretrained(self.base)
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Tokens at which an answer ends."""
+        return [self.original.convert_tokens_to_ids(end) for end in self.family.ends]
+
+    def gguf(self, kind: str) -> Path:
+        return self.project / f"models/gguf/{self.name}-{kind}.gguf"
+
+    def report(self, name: str) -> dict[str, Any]:
+        return json.loads((self.project / name).read_text(encoding="utf-8"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-types", action="store_true", help="export the families' models as every type there is")
+
+
+@pytest.fixture(scope="session")
+def types(pytestconfig: pytest.Config) -> list[str]:
+    """The types that are exported."""
+    return list(QUANTIZATIONS) if pytestconfig.getoption("--all-types", False) else ["F16", "Q8_0", "Q4_K_M"]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with data alone, which is the same for all."""
+    from pipeline.prepare import prepare
+
+    folder = tmp_path_factory.mktemp("prepared")
+    for name, most in (("chats", 24), ("questions", 2)):
+        lines = (REPO / f"starter/{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        (folder / f"{name}.jsonl").write_text("".join(lines[:most]), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+        prepare(load(compose(REPO / "conf", SETTINGS)).data, folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def made(
+    request: pytest.FixtureRequest, types: list[str], prepared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Made]:
+    """A family's model, trained, exported and evaluated; its folder is the working folder."""
+    folder = tmp_path_factory.mktemp(request.param)
+    try:
+        base = write_model(request.param, folder / "base")
+    except NotFetched as reason:
+        pytest.skip(str(reason))
+    project = shutil.copytree(prepared, folder / "project")
+    preset = FAMILIES[request.param].preset
+    own = [f"model={preset}", f"model.name={request.param}", f"model.path={base}", "model.chat_template=null"]
+    chosen = [*own, *SETTINGS, f"export.quantizations=[{','.join(types)}]"]
+    config = load(compose(REPO / "conf", [*chosen, f"runtime.checkpoint_root={folder / 'checkpoints'}"]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        patch.setenv("PYTHONPATH", str(REPO))  # the converter is a process of its own
+        run_stages(config, project)
+        yield Made(request.param, base, project, config)
+    shutil.rmtree(folder)
+
+
+def run_stages(config: Config, project: Path) -> None:
+    """Trains, exports and evaluates in the working folder, in this process."""
+    from pipeline import evaluate, export, train
+
+    stages: list[Callable[[Config, Path], object]] = [train.main, export.main, evaluate.main]
+    for stage in stages:
+        stage.__wrapped__.__wrapped__(config, project)  # type: ignore[attr-defined]  # below Hydra and its error line
