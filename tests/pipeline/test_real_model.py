@@ -131,7 +131,7 @@ def test_the_whole_pipeline_on_sums(project: Path, tmp_path: Path) -> None:
     assert "base: Apache License 2.0" in (project / "models/README.md").read_text()
 
     folder = project / "models/gguf"
-    with started_server(tmp_path / "server.log", "/v1/models", models=folder) as (url, _):
+    with started_server(tmp_path / "server.log", "/readyz", models=folder) as (url, _):
         assert "Paris" in answer(url, "smollm2-135m-pypi-Q8_0", "What is the capital of France?")
 
 
