@@ -15,10 +15,10 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-gpu test-model chaos lint serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-families test-gpu test-model chaos lint serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
 
 help:  ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 python:
 	@echo $(PYTHON)
@@ -48,6 +48,9 @@ mlflow: setup  ## open the tracked runs on http://localhost:5000
 
 test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
 	@$(RUN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-families: setup  ## tiny models of real families through all stages, as every type; `make test` makes three types of each
+	@$(RUN) $(BIN)/python -m pytest tests/families --long
 
 test-gpu: setup  ## the tests that need a GPU: every way of training against plain float32, learning curves
 	@$(RUN) $(BIN)/python -m pytest tests/gpu -rA -s

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from conversations import AWKWARD, Chat, crossed
 from families import FAMILIES, write_model
 from made import Made
 from packages import NotFetched
@@ -34,13 +35,19 @@ SETTINGS = [
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-types", action="store_true", help="export the families' models as every type there is")
+    parser.addoption("--long", action="store_true", help="export the families as every type, and read more chats")
 
 
 @pytest.fixture(scope="session")
 def types(pytestconfig: pytest.Config) -> list[str]:
     """The types that are exported."""
-    return list(QUANTIZATIONS) if pytestconfig.getoption("--all-types", False) else ["F16", "Q8_0", "Q4_K_M"]
+    return list(QUANTIZATIONS) if pytestconfig.getoption("--long", False) else ["F16", "Q8_0", "Q4_K_M"]
+
+
+@pytest.fixture(scope="session")
+def chats(pytestconfig: pytest.Config) -> dict[str, Chat]:
+    """Conversations that are read."""
+    return AWKWARD | (crossed() if pytestconfig.getoption("--long", False) else {})
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,12 @@
 """Conversations that tokenizers and chat templates stumble over, each up to a question."""
 
+from itertools import permutations
 from typing import Any
 
+Chat = list[dict[str, Any]]
 
-def asked(*contents: str, system: str | None = None) -> list[dict[str, Any]]:
+
+def asked(*contents: str, system: str | None = None) -> Chat:
     """A conversation of the user's and the assistant's words in turn."""
     turns = [{"role": ("user", "assistant")[at % 2], "content": content} for at, content in enumerate(contents)]
     return [*([{"role": "system", "content": system}] if system else []), *turns]
@@ -33,3 +36,10 @@ TAUGHT = asked(
 )
 REASONED = asked("What is 5 + 6?", "<think>\nFive and six.\n</think>\n\nIt is 11.", "And 5 * 6?")
 REASONED += [{"role": "assistant", "content": "<think>\nSix fives.\n</think>\n\nIt is 30."}]
+
+
+def crossed() -> dict[str, Chat]:
+    """Each of AWKWARD's first words said by the user behind each other's said by the assistant, and told before."""
+    words = {name: next(turn["content"] for turn in chat if turn["role"] == "user") for name, chat in AWKWARD.items()}
+    pairs = permutations(words, 2)
+    return {f"{one}, {two}": asked(words[two], words[one], words[two], system=words[one]) for one, two in pairs}

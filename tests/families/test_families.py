@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import pytest
 import torch
-from conversations import AWKWARD, FAR, REASONED, TAUGHT
+from conversations import AWKWARD, FAR, REASONED, TAUGHT, Chat
 from made import Made
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -39,8 +39,8 @@ def test_every_stage_takes_it(made: Made, types: list[str]) -> None:
     assert evaluation["tuned_model"]["loss"] < evaluation["base_model"]["loss"]
 
 
-def test_the_chat_reads_what_transformers_reads(made: Made, served: LlamaModel) -> None:
-    for name, chat in AWKWARD.items():
+def test_the_chat_reads_what_transformers_reads(made: Made, served: LlamaModel, chats: dict[str, Chat]) -> None:
+    for name, chat in chats.items():
         assert read(served, chat) == rendered(made.original, chat), name
 
 
@@ -88,7 +88,7 @@ def test_it_answers_in_the_chat(made: Made, kind: str) -> None:
     assert (last.finish == "length" and last.tokens == 4) or last.finish == "stop"
 
 
-def read(served: LlamaModel, chat: list[dict[str, Any]]) -> list[int] | None:
+def read(served: LlamaModel, chat: Chat) -> list[int] | None:
     """A conversation as the chat reads it; None where the template refuses it."""
     try:
         return served.prompt(chat)
@@ -96,7 +96,7 @@ def read(served: LlamaModel, chat: list[dict[str, Any]]) -> list[int] | None:
         return None
 
 
-def rendered(tokenizer: Any, chat: list[dict[str, Any]]) -> list[int] | None:
+def rendered(tokenizer: Any, chat: Chat) -> list[int] | None:
     """The same by Transformers."""
     try:
         return tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
@@ -104,7 +104,7 @@ def rendered(tokenizer: Any, chat: list[dict[str, Any]]) -> list[int] | None:
         return None
 
 
-def learnt(made: Made, chat: list[dict[str, Any]]) -> list[str]:
+def learnt(made: Made, chat: Chat) -> list[str]:
     """What training learns of a conversation, a text for each turn."""
     tokenizer = load_tokenizer(made.config.model)
     texts = []
