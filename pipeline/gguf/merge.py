@@ -238,9 +238,9 @@ def write_shards(folder: Path, sizes: dict[str, int], tensor: Callable[[str], to
 
 
 def _save_tokenizer(source: Path, base: Path, folder: Path) -> None:
-    """Writes the tokenizer of `source` into `folder`, with the vocabulary that it was made of beside it.
+    """Writes the tokenizer of `source` into `folder`, with the vocabulary that the converter reads beside it.
 
-    That is the one of `base` where `source` has none, as adapters of earlier trainings, else one made anew.
+    SentencePiece's is written from the merges that training read by; others are those of `source`, else of `base`.
     """
     AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
     for place in (base, source):
@@ -248,8 +248,8 @@ def _save_tokenizer(source: Path, base: Path, folder: Path) -> None:
     tokenizer = read_tokenizer(folder)
     if not is_sentencepiece(tokenizer):
         return
-    if not (folder / "tokenizer.model").is_file():
-        write_sentencepiece(tokenizer, folder / "tokenizer.model")
+    # Always anew, since Transformers 5 ranks merges of spaces otherwise than the file that it makes a tokenizer of.
+    write_sentencepiece(tokenizer, folder / "tokenizer.model")
     # Beside that file, llama.cpp's converter looks for added tokens where Transformers 4 wrote them.
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     config["added_tokens_decoder"] = {str(token.pop("id")): token for token in tokenizer["added_tokens"]}
