@@ -178,7 +178,7 @@ def test_a_full_fine_tune_is_exported_as_it_is(project: Path, tuned: Path, tuned
     tuned_file, base_file = manifest["files"]
     assert max(tuned_file["kl"], base_file["kl"]) < 1e-4
     assert tuned_file["perplexity"] != pytest.approx(base_file["perplexity"], rel=0.05)
-    with pytest.raises(UserError, match="train.method=full leaves no adapter"):
+    with pytest.raises(UserError, match=r"train\.method=full leaves no adapter"):
         run(tuned_config(*settings, "export.adapter=true"), project)
 
 
