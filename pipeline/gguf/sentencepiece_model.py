@@ -1,4 +1,4 @@
-"""The SentencePiece file of a tokenizer of which only tokenizer.json is at hand, as Transformers 5 saves them all.
+"""The SentencePiece file of a tokenizer.json, which is all that Transformers 5 saves of one.
 
 llama.cpp's converter reads Llama 2's, Mistral's, Gemma's and Phi-3's tokenizers from that file.
 """

@@ -67,6 +67,43 @@ def write_scripted(path: Path, script: Sequence[bytes], loop: bool = False, cont
     return _write(path, tensors, words, context, width, 1)
 
 
+def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "llama", **says: str | bool) -> Path:
+    """A byte-level vocabulary without a model; `says` has keys of `tunesmith.tokenizer`."""
+    writer = gguf.GGUFWriter(path, architecture)
+    _add_vocabulary(writer, words)
+    return _only_keys(writer, says, path)
+
+
+def write_pieces(path: Path, pieces: Sequence[str], special: Sequence[str], **says: str | bool) -> Path:
+    """A vocabulary of SentencePiece's kind without a model: <unk>, <s>, </s>, bytes, special tokens, pieces."""
+    kinds = gguf.TokenType
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *special, *pieces]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * (259 + len(special)) + [-float(rank) for rank in range(len(pieces))])
+    writer.add_token_types(
+        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+        + [kinds.BYTE] * 256
+        + [kinds.CONTROL] * len(special)
+        + [kinds.NORMAL] * len(pieces)
+    )
+    writer.add_bos_token_id(1)
+    writer.add_add_space_prefix(False)
+    return _only_keys(writer, says, path)
+
+
+def _only_keys(writer: gguf.GGUFWriter, says: dict[str, str | bool], path: Path) -> Path:
+    for key, said in says.items():
+        add = writer.add_bool if isinstance(said, bool) else writer.add_string
+        add(f"tunesmith.tokenizer.{key}", said)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
 def _shapes(vocabulary: int, width: int, layers: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "token_embd.weight": (vocabulary, width),
