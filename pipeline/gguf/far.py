@@ -48,11 +48,11 @@ def far_tokens(config: Any, context: int) -> int:
     """
     parameters, size, lengths = rope(config), window(config), [0]
     kind = parameters.get("rope_type", "default")
-    if (
-        kind == "longrope"
-    ):  # further on its factors are others: by the text's length here, by the context's in llama.cpp
+    # Longrope has other factors further on: by the text's length here, by the context's in llama.cpp. The kinds default
+    # and dynamic leave positions within the context as they are.
+    if kind == "longrope":
         lengths.append(min(SCALED, context, parameters["original_max_position_embeddings"]))
-    elif kind not in ("default", "dynamic"):  # which leave positions within the context as they are
+    elif kind not in ("default", "dynamic"):
         lengths.append(min(SCALED, context))
     if size and size < context and size + BEHIND <= LONGEST:
         lengths.append(min(size + BEHIND, context))

@@ -23,7 +23,6 @@ from pipeline.gguf.merge import link
 from pipeline.gguf.preflight import MODEL, OUTCOME
 from pipeline.gguf.source import llama_cpp_tree
 from pipeline.gguf.texts import AWKWARD
-from pipeline.models.packaged import located
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
@@ -50,7 +49,7 @@ def main(folder: Path) -> None:
         write_json(folder / OUTCOME, {"unknown": str(error)})
         return
     tokenizer = load_tokenizer(model)
-    base = model_folder(*located(*model.merge_base), ["*.json", *VOCABULARIES])
+    base = model_folder(*model.merge_base, ["*.json", *VOCABULARIES])
     write_tiny(base, folder / "tiny")
     try:
         export(model, tokenizer, folder)
