@@ -26,7 +26,7 @@ from omegaconf import OmegaConf
 
 from pipeline.config import Config, RuntimeSettings
 from pipeline.errors import Interrupted, UserError
-from pipeline.files import write_json
+from pipeline.files import atomic_path, write_json
 from pipeline.lifeline import LAUNCHED, LAUNCHER, ORPHANED, named
 from serve.words import counted
 
@@ -37,6 +37,7 @@ ASKED = "asked"  # a file that says why they are asked to stop
 # does not come any more.
 GRACE = 25.0
 POLL = 0.05  # seconds
+HANDED_ON = 2.0  # seconds within which the launcher hands on what it is asked, or is gone
 
 
 def is_worker() -> bool:
@@ -193,7 +194,8 @@ def supervise(workers: list[subprocess.Popen], requests: Requests, folder: Path)
     while any(worker.poll() is None for worker in workers) and time.monotonic() < over and not requests.final:
         if told < len(requests.taken):
             told = len(requests.taken)
-            (folder / ASKED).write_text(named(requests.taken[0]), encoding="utf-8")
+            with atomic_path(folder / ASKED) as temporary:  # a worker may look at any time
+                temporary.write_text(named(requests.taken[0]), encoding="utf-8")
             for worker in workers:
                 worker.send_signal(ORPHANED)
         statuses = {index: worker.poll() for index, worker in enumerate(workers)}
@@ -260,6 +262,16 @@ def launcher_folder() -> Path | None:
 
 
 def asked_by_launcher() -> str:
-    """Why the launcher of this process hands on that it is to stop."""
-    folder = launcher_folder()
-    return "the launcher is gone" if folder is None else (folder / ASKED).read_text(encoding="utf-8")
+    """Why ORPHANED came: what the launcher of this process hands on, or that it is gone.
+
+    Linux says the latter once for each of the launcher's threads, and at first it still is the parent. A scheduler that
+    signals all processes may reach this one before the launcher has handed it on.
+    """
+    for _ in range(round(HANDED_ON / POLL)):
+        folder = launcher_folder()
+        if folder is None:
+            return "the launcher is gone"
+        if (folder / ASKED).is_file():
+            return (folder / ASKED).read_text(encoding="utf-8")
+        time.sleep(POLL)
+    return ORPHANED.name

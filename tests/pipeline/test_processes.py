@@ -229,6 +229,14 @@ def test_asked_to_stop_they_save_and_any_number_goes_on(project: Path) -> None:
     assert report(out)["parts"] == 2
 
 
+def test_a_schedulers_warning_to_all_of_them_is_one_request(project: Path) -> None:
+    with started(project, "warned") as (launcher, workers, log):
+        for process in (*workers, launcher):
+            os.kill(process.pid, signal.SIGUSR1)
+        assert launcher.wait(LONGEST) == 75
+    assert one_line(log.read_text()).startswith("train: SIGUSR1: resumable at step ")
+
+
 def test_a_second_request_ends_them_at_once(project: Path) -> None:
     with started(project, "twice") as (launcher, workers, log):
         for worker in workers:
