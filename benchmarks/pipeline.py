@@ -81,7 +81,8 @@ def trainer_speed(config: Config) -> float:
 
 def cpu_trainer(config: Config, folder: Path) -> Trainer:
     """The train stage's trainer, as it trains on a CPU."""
-    trainer = Job(config, choose(config.train, config.model, None, head_size(config.model)), "cpu", folder).trainer()
+    plan = choose(config.train, config.model, None, head_size(config.model))
+    trainer = Job(config, load_tokenizer(config.model), plan, "cpu", folder).trainer()
     trainer.use(cpu_rows(trainer), checkpointing=False, compiled=False)
     return trainer
 

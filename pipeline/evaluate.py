@@ -33,11 +33,10 @@ from pipeline.evaluation.measure import Measured, Part, measure_file, measure_mo
 from pipeline.evaluation.report import write
 from pipeline.export import ADAPTER, GGUF, MANIFEST, read_lineage
 from pipeline.files import read_made, sha256, write_json, write_text
-from pipeline.gguf.merge import ADAPTER_CONFIG
 from pipeline.gguf.score import end_tokens
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
-from pipeline.training.engines import choose_device, load_base, merge_adapter, read_config
+from pipeline.training.engines import ADAPTER_CONFIG, choose_device, load_base, merge_adapter, read_config
 from pipeline.training.requirements import context_holds
 
 REPORTS = Path("reports")

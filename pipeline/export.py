@@ -21,14 +21,14 @@ from pipeline.errors import UserError
 from pipeline.files import atomic_path, read_made, sha256, write_json
 from pipeline.gguf.adapter import make_adapter
 from pipeline.gguf.family import ROW_TOKENS, Bench, Family, make_family
-from pipeline.gguf.merge import ADAPTER_CONFIG, base_folder, link, merge
+from pipeline.gguf.merge import base_folder, link, merge
 from pipeline.gguf.source import VERSION
 from pipeline.gguf.verify import Messages
 from pipeline.models.packaged import is_packaged
 from pipeline.stage import stage
 from pipeline.tracking import tracked, training_folder
 from pipeline.training.chat import encode, is_text
-from pipeline.training.engines import base_digest, choose_device, read_config
+from pipeline.training.engines import ADAPTER_CONFIG, base_digest, choose_device, read_config
 from pipeline.training.turns import RefusedError
 
 ADAPTER = Path("models/adapter")

@@ -11,8 +11,9 @@ from pipeline.errors import UserError
 from pipeline.files import write_json
 from pipeline.gguf.convert import convert_adapter
 from pipeline.gguf.family import Bench, Family, described, trained_logits, unquantized
-from pipeline.gguf.merge import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NotPlain, base_folder, plan_deltas, weight_files
+from pipeline.gguf.merge import ADAPTER_WEIGHTS, NotPlain, base_folder, plan_deltas, weight_files
 from pipeline.gguf.verify import compare, require_likeness
+from pipeline.training.engines import ADAPTER_CONFIG
 
 
 def make_adapter(adapter: Path, tuned: Family, base: Family, bench: Bench) -> dict[str, Any]:

@@ -25,14 +25,14 @@ from pipeline.files import write_json
 from pipeline.gguf.sentencepiece_model import is_sentencepiece, write_sentencepiece
 from pipeline.gguf.tokenizer_json import read_tokenizer
 from pipeline.training.chat import unreadable
-from pipeline.training.engines import load_base, merge_adapter
+from pipeline.training.engines import ADAPTER_CONFIG, load_base, merge_adapter
 from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 SHARD_BYTES = 2**28  # what is held in memory and written at a time; a larger tensor is a shard alone
 ROWS = 512  # of a weight that are added up at once
 INDEX = "model.safetensors.index.json"
 CONFIGS = ("config.json", "generation_config.json")
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # that PEFT puts before the names of the base's modules
 # Settings with which a weight is not base + scale * B @ A, or whose tensors have names of their own.
 SPECIAL = (

@@ -22,6 +22,8 @@ from pipeline.training.noise import Noise
 from pipeline.training.plan import Plan
 from pipeline.training.targets import saved, target_names, tied
 
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
+
 
 def choose_device(wanted: str) -> str:
     """`cuda` or `cpu`.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig
 
 from pipeline.config import OPTIMIZERS, Config, TrainSettings
@@ -16,7 +16,6 @@ from pipeline.tracking import Run
 from pipeline.training import micro_batch
 from pipeline.training.bar import ShowProgress
 from pipeline.training.callbacks import EarlyStopping, Meter, RefuseBrokenLoss, StopAt, Track
-from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.engines import load_model
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
@@ -34,6 +33,7 @@ class Job:
     """What is trained, how, on what, and where its checkpoints are."""
 
     config: Config
+    tokenizer: PreTrainedTokenizerBase  # of `load_tokenizer`
     plan: Plan
     device: str  # cpu or cuda
     folder: Path
@@ -146,15 +146,14 @@ class Job:
         """Our trainer over the prepared splits, one conversation at a time until it is told more.
 
         Raises:
-            UserError: the model, its tokenizer or the rows are not fit to be trained with.
+            UserError: the model or the rows are not fit to be trained with.
         """
-        settings, model_settings = self.config.train, self.config.model
+        settings, tokenizer = self.config.train, self.tokenizer
         if self.sharded and OPTIMIZERS[settings.optimizer]:  # whose states are no plain tensors
             raise UserError(
                 f"train.optimizer={settings.optimizer} cannot share its states over GPUs; take adamw_torch_fused"
             )
         set_seed(settings.seed)  # an adapter starts from random matrices, also in a sweep's second job
-        tokenizer = load_tokenizer(model_settings)
         layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_counts)
         with first_goes_first():
             splits = {
@@ -167,7 +166,7 @@ class Job:
         if settings.patience:
             callbacks.append(EarlyStopping(settings.patience))
         return Trainer(
-            model=load_model(self.plan, model_settings, settings, self.device),
+            model=load_model(self.plan, self.config.model, settings, self.device),
             args=self.arguments(),
             train_dataset=splits["train"],
             eval_dataset=splits["validation"],

@@ -21,7 +21,7 @@ from pipeline.models.packaged import is_packaged
 from pipeline.tracking import Run, tracked, training_folder
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
-from pipeline.training.engines import base_digest, choose_device, head_size, without_weights
+from pipeline.training.engines import ADAPTER_CONFIG, base_digest, choose_device, head_size, without_weights
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.plan import choose, this_card
@@ -34,7 +34,6 @@ from pipeline.training.trainer import Trainer
 from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 PREPARE_REPORT = Path("reports/prepare.json")
-ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
 
 
 def take_part(config: Config, may_begin: Callable[[], None], adapter: Path, report: Path, curve: Path) -> float:
@@ -53,10 +52,10 @@ def train(
     """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
     plan = choose(config.train, config.model, this_card(device), head_size(config.model))
     data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
-    model = without_weights(config.model)
+    model, tokenizer = without_weights(config.model), load_tokenizer(config.model)
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train)))
-    check(config, model, load_tokenizer(config.model))
+    check(config, model, tokenizer)
     may_begin()
     name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)
@@ -69,7 +68,7 @@ def train(
     ):
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
-        job = Job(config, plan, device, folder)
+        job = Job(config, tokenizer, plan, device, folder)
         checkpoint = job.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0
         announce(checkpoint, again, folder, settings, plan.engine, run)

@@ -28,6 +28,7 @@ from pipeline.errors import UserError
 from pipeline.prepare import prepare
 from pipeline.tracking import Run
 from pipeline.training.attention import CUDNN, FLASH, attend, cudnn, flash, register
+from pipeline.training.chat import load_tokenizer
 from pipeline.training.engines import load_trl
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
@@ -284,7 +285,7 @@ def test_a_broken_update_is_left_out_and_ends_the_training(project: Path, monkey
     monkeypatch.chdir(project)
     folder = project / "broken"
     folder.mkdir()
-    job = Job(config, choose(config.train, config.model, CARD, 64), "cuda", folder)
+    job = Job(config, load_tokenizer(config.model), choose(config.train, config.model, CARD, 64), "cuda", folder)
     with pytest.raises(UserError, match=r"training diverged at step 5: .*checkpoint is that of step 4"):
         job.train(None, Run(), Interruption())
     assert all(parameter.isfinite().all() for parameter in trainers[-1].trained_model.parameters())
