@@ -20,7 +20,7 @@ from chats import CHATS
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from pipeline import train
+from pipeline import tracking, train
 from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.errors import Interrupted, UserError
@@ -572,6 +572,7 @@ def test_an_interrupted_training_is_one_mlflow_run(
     project: Path, trained: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setattr(tracking, "HURRY", 100.0)  # a busy machine may take longer to make MLflow's database
     settings = ["tracking=mlflow", "train.logging_steps=1"]
 
     def asked(self: StopWhenAsked, *args: Any, **_: Any) -> None:
