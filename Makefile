@@ -46,8 +46,10 @@ mlflow: setup  ## open the tracked runs on http://localhost:5000
 	@$(RUN) $(BIN)/python -m pipeline.tracking
 	@$(RUN) $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
 
-test: setup  ## run all tests; some only, by make test PYTEST_ARGS="-k serve"
-	@$(RUN) $(BIN)/python -m pytest $(PYTEST_ARGS)
+# So many files of tests at a time; each takes up to 4 GB of memory.
+JOBS ?= 2
+test: setup  ## run all tests, two files at a time; others, by make test JOBS=4 PYTEST_ARGS="-k serve"
+	@$(RUN) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-families: setup  ## tiny models of real families through all stages, as every type; `make test` makes three types of each
 	@$(RUN) $(BIN)/python -m pytest tests/families --long

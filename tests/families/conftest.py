@@ -82,6 +82,8 @@ def made(
     preset = FAMILIES[request.param].preset
     own = [f"model={preset}", f"model.name={request.param}", f"model.path={base}", "model.chat_template=null"]
     chosen = [*own, *SETTINGS, f"export.quantizations=[{','.join(types)}]"]
+    if not request.config.getoption("--long", False):  # the export itself follows
+        chosen.append("train.check_export=false")
     config = load(compose(REPO / "conf", [*chosen, f"runtime.checkpoint_root={folder / 'checkpoints'}"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)

@@ -43,6 +43,7 @@ SETTINGS = [
     "train.eval_steps=3",
     "train.logging_steps=1",
     "train.max_length=128",
+    "train.check_export=false",
 ]
 ENDLESS = ("train.max_steps=100000", "train.save_steps=100000", "train.eval_steps=100000")
 FULL = ("train=full", "train.lr=7e-4", "train.eval_steps=1", "train.patience=9")  # the third step is the best

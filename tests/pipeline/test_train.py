@@ -46,6 +46,7 @@ SETTINGS = [
     "train.eval_steps=6",
     "train.logging_steps=2",
     "train.max_length=128",
+    "train.check_export=false",
 ]
 ADAPTER = Path("models/adapter")
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -352,11 +353,11 @@ def test_a_base_that_could_not_be_exported_is_refused_before_anything_is_trained
     (base / "generation_config.json").write_text(json.dumps(settings))
     before = set(project.glob(".checkpoints/*"))
     with pytest.raises(UserError, match="an answer would not end at token 4; nothing was trained yet") as raised:
-        trained("endless-out", f"model.path={base}")
+        trained("endless-out", f"model.path={base}", "train.check_export=true")
     assert "\n" not in str(raised.value)
     assert set(project.glob(".checkpoints/*")) == before
     assert not (project / "endless-out").exists()
-    trained("endless-out", f"model.path={base}", "train.check_export=false", "train.max_steps=1")
+    trained("endless-out", f"model.path={base}", "train.max_steps=1")
     assert (project / "endless-out" / ADAPTER).is_dir()
 
 
@@ -365,7 +366,7 @@ def test_the_trial_of_the_export_changes_nothing_that_is_learnt(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     monkeypatch.setattr(preflight, "cache_root", lambda: tmp_path)
-    said = trained("tried", f"runtime.checkpoint_root={tmp_path / 'checkpoints'}")
+    said = trained("tried", "train.check_export=true", f"runtime.checkpoint_root={tmp_path / 'checkpoints'}")
     assert "starter-s can be exported, as a trial with tiny weights shows" in said
     assert same(project / "tried", whole)
 
