@@ -41,7 +41,7 @@ Form = Callable[[Parts], Message]  # an assistant's message as a template takes 
 
 OPEN = "<think>"
 CLOSE = "\n</think>\n\n"
-# A thought that a generation prompt begins and ends, empty: its tags have one name, as in <|channel>thought\n<channel|>.
+# A thought that a generation prompt begins and ends: its tags have one name, as in <|channel>thought\n<channel|>.
 CLOSED = re.compile(r"<\|?(?:START_)?(\w+)\|?>\s*\w*\s*<[|/]?(?:END_)?\1\|?>\s*$")
 THOUGHT = re.compile(r"\s*<think>\s*(?P<reasoning>.*?)\s*</think>\s*(?P<answer>.*)", re.DOTALL)
 ANSWER = "\ue000answer\ue000"  # stands for one; of private use, so that no text has it
