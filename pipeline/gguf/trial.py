@@ -95,7 +95,7 @@ def shrunk(config: Any) -> Any:
     """A configuration of fewer and smaller layers; each kind of layer, the heads' size and the vocabulary stay."""
     settings = config.to_dict()
     heads, layers = config.num_attention_heads, config.num_hidden_layers
-    shared = (getattr(config, "num_key_value_heads", None) or heads) < heads
+    shared = (settings.get("num_key_value_heads") or heads) < heads
     size = settings.get("head_dim") or config.hidden_size // heads
     by_layer = {key: value for key, value in settings.items() if isinstance(value, list) and len(value) == layers}
     fewest = max([2, *(value.index(kind) + 1 for value in by_layer.values() for kind in value)])

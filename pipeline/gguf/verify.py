@@ -233,10 +233,11 @@ def _architecture(file: File, original: Original) -> str | None:
         return f"it is {found}, the original is {kind}"
     latent = f"{found}.attention.kv_lora_rank" in file.metadata  # whose keys llama.cpp has as one head's
     for key, attribute in SIZES.items():
-        if latent and key == "attention.head_count_kv":
+        said = file.metadata.get(f"{found}.{key}")
+        if not said or said.startswith("[") or (latent and key == "attention.head_count_kv"):  # a value for each layer
             continue
-        said, there = file.metadata.get(f"{found}.{key}"), getattr(original.config, attribute, None)
-        if isinstance(there, int | float) and said and not said.startswith("[") and not _near(float(said), there):
+        there = getattr(original.config, attribute, None)
+        if isinstance(there, int | float) and not _near(float(said), there):
             return f"{key} is {said}, the original's {attribute} is {there}"
     return None
 

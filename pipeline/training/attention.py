@@ -17,6 +17,7 @@ from transformers import AttentionInterface
 FLASH, CUDNN = "packed_varlen", "packed_cudnn"
 ROOM = 4096  # tokens: no kernel visits them, and 80 ms of planning are saved for each number of tokens
 CUDNN_HEAD = 128  # the largest that cuDNN's backward pass takes on Hopper
+FLASH_HEAD = 256  # the largest that FlashAttention-2 takes
 
 
 def attend(

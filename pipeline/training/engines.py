@@ -55,12 +55,16 @@ def base_digest(model: ModelSettings) -> str:
 
 
 def head_size(model: ModelSettings) -> int:
-    """Of the model's attention; 0 where its configuration has none.
+    """Of the model's attention, the largest where layers differ; 0 where its configuration has none.
 
     Raises:
         UserError: the model cannot be found.
     """
-    config = read_config(model)
+    config = read_config(model).get_text_config()
+    return max(map(_head_size, config.per_layer_config if config.is_heterogeneous else [config]))
+
+
+def _head_size(config: Any) -> int:
     heads = getattr(config, "num_attention_heads", 0)
     return getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
 

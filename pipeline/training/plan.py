@@ -9,7 +9,7 @@ import torch
 
 from pipeline.config import OPTIMIZERS, ModelSettings, TrainSettings
 from pipeline.errors import UserError
-from pipeline.training.attention import CUDNN, CUDNN_HEAD, FLASH
+from pipeline.training.attention import CUDNN, CUDNN_HEAD, FLASH, FLASH_HEAD
 
 SMALL_CARD = 20 * 2**30  # bytes
 LARGE_UPDATE = 32  # conversations
@@ -208,15 +208,18 @@ def choose_attention(train: TrainSettings, card: Card | None, head_size: int) ->
         return "sdpa", "there is no GPU" if card is None else "the card is older than FlashAttention"
     if wanted == "cudnn" and not is_installed("cudnn"):
         raise UserError("train.attention=cudnn needs nvidia-cudnn-frontend; pip install -e .[gpu], or take flash")
-    if wanted == "cudnn" and head_size > CUDNN_HEAD:
+    largest = {"cudnn": CUDNN_HEAD, "flash": FLASH_HEAD}.get(wanted)
+    if largest and head_size > largest:
         raise UserError(
-            f"train.attention=cudnn is for heads of at most {CUDNN_HEAD}, this model's have {head_size}; take flash"
+            f"train.attention={wanted} is for heads of at most {largest}, this model's have {head_size}; take auto"
         )
     if wanted == "cudnn":
         return CUDNN, "asked for"
     fits = card.capability >= (9, 0) and head_size <= CUDNN_HEAD and is_installed("cudnn")
     if wanted == "auto" and large and fits:
         return CUDNN, "the fastest for large updates on Hopper and newer"
+    if head_size > FLASH_HEAD:
+        return "sdpa", f"heads of {head_size} are too large for FlashAttention"
     return FLASH, "asked for" if wanted == "flash" else "conversations of any length without padding"
 
 

@@ -41,9 +41,12 @@ Form = Callable[[Parts], Message]  # an assistant's message as a template takes 
 
 OPEN = "<think>"
 CLOSE = "\n</think>\n\n"
+# A thought that a generation prompt begins and ends: its tags have one name, as in <|channel>thought\n<channel|>.
+CLOSED = re.compile(r"<\|?(?:START_)?(\w+)\|?>\s*\w*\s*<[|/]?(?:END_)?\1\|?>\s*$")
 THOUGHT = re.compile(r"\s*<think>\s*(?P<reasoning>.*?)\s*</think>\s*(?P<answer>.*)", re.DOTALL)
 ANSWER = "\ue000answer\ue000"  # stands for one; of private use, so that no text has it
 QUESTION: Message = {"role": "user", "content": "What is 5 + 6?"}
+CALL: Message = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"to": "5"}}}]}
 THINKING = Parts('<think>\nIs it "12"?\nNo.\n</think>\n\n', 'Is it "12"?\nNo.', "It is 11.")  # JSON would escape it
 
 
@@ -79,13 +82,16 @@ def without(parts: Parts) -> Message:
 
 
 def form_of(render: Render) -> Form:
-    """The first form of which a template shows the reasoning as it is; `without` where it shows it in none."""
-    for form in (in_fields, in_chunks, inline):
-        with suppress(RefusedError):
-            _, shown, after = render([QUESTION, form(THINKING)], False).partition(THINKING.reasoning)
-            if shown and THINKING.answer in after:
-                return form
-    return without
+    """The first form of which a template shows the reasoning as it is; `without` where it shows it in none.
+
+    Gemma 4's shows it beside tool calls alone, and in tags of its own: `<think>` would be any text to such a model.
+    """
+    shown = next((form for form in (in_fields, in_chunks) if _thought(render, form(THINKING))), inline)
+    if shown is not inline:
+        return shown
+    before = _thought(render, in_fields(THINKING) | CALL)
+    others = before and not before.rstrip().endswith(OPEN)
+    return inline if not others and _thought(render, inline(THINKING)) else without
 
 
 def as_taken(messages: Sequence[Message], form: Form) -> list[Message]:
@@ -175,7 +181,10 @@ def study(render: Render, ends: Sequence[str]) -> Unmarked:
     shared = _shared(asked, before)
     if QUESTION["content"] not in shared:
         raise RefusedError("it writes a question otherwise before an answer than without one")
-    return Unmarked(render, tuple(ends), _end(after, ends)[1], form_of(render), asked, asked[len(shared) :])
+    end = _end(after, ends)[1]
+    if before == shared and CLOSED.search(asked):
+        return Unmarked(render, tuple(ends), end, without, asked, "")
+    return Unmarked(render, tuple(ends), end, form_of(render), asked, asked[len(shared) :])
 
 
 def as_rows(turns: Sequence[Said]) -> list[Said]:
@@ -189,6 +198,14 @@ def as_rows(turns: Sequence[Said]) -> list[Said]:
         else:
             rows[place] = Said(rows[place].text, turn.spans + rows[place].spans)
     return rows[::-1]
+
+
+def _thought(render: Render, message: Message) -> str:
+    """What a template writes before the reasoning of THINKING; nothing where it does not write it as it is."""
+    with suppress(RefusedError):
+        before, shown, after = render([QUESTION, message], False).partition(THINKING.reasoning)
+        return before if shown and THINKING.answer in after else ""
+    return ""
 
 
 def _shared(one: str, other: str) -> str:
