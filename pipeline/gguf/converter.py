@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.gguf.ends import told_ends
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
     normal_form,
@@ -22,8 +23,9 @@ from pipeline.gguf.tokenizer_json import (
     prepend_scheme,
     read_tokenizer,
     split_pattern,
+    stripping_tokens,
 )  # fmt: skip
-from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS
+from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE
 
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
@@ -108,13 +110,13 @@ def _take_phi_without_sentencepiece(phi: Any) -> None:
 
 
 def _say_what_is_left_to_do(text_model: Any) -> None:
-    """Writes the keys that `serve/tokenizer.py` goes by."""
+    """Writes the keys that `serve/tokenizer.py` goes by, and the ends of an answer that llama.cpp must be told of."""
     prepare = text_model.prepare_metadata
 
     def and_say(self: Any, vocab_only: bool) -> None:
         prepare(self, vocab_only)
         writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
-        said = {key for written in writer.kv_data for key in written}
+        said = {key: value.value for written in writer.kv_data for key, value in written.items()}
         if "tokenizer.ggml.model" not in said:  # an adapter has none
             return
         if "tokenizer.ggml.add_bos_token" not in said:  # llama.cpp would go by the tokenizer's kind
@@ -122,6 +124,11 @@ def _say_what_is_left_to_do(text_model: Any) -> None:
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
             writer.add_string(PLAIN_TOKENS, json.dumps(plain))
+        for key, side in ((STRIP_BEFORE, "lstrip"), (STRIP_AFTER, "rstrip")):
+            if stripping := stripping_tokens(tokenizer, side):
+                writer.add_string(key, json.dumps(stripping))
+        for key, end in told_ends(self.dir_model, self.hparams, said).items():
+            writer.add_uint32(key, end)
         if prepend_scheme(tokenizer) == "first":
             writer.add_bool(FIRST_SPACE, True)
             writer.add_add_space_prefix(False)

@@ -66,11 +66,7 @@ OPEN = (
     "gemma-4",
     "mistral-nemo",
     "ministral-3",
-    "phi-3.5",
     "phi-4-mini",
-    "smollm2",
-    "smollm3",
-    "deepseek",
     "gpt-oss",
 )
 FAMILIES = {
