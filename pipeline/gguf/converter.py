@@ -31,7 +31,8 @@ _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Split pattern -> llama.cpp's name of the pre-tokenizer that implements it; digits by threes, and singly.
-SPLIT_PATTERNS = {rf"{_WORDS}\p{{N}}{{1,3}}{_REST}": "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
+LLAMA_3 = rf"{_WORDS}\p{{N}}{{1,3}}{_REST}"
+SPLIT_PATTERNS = {LLAMA_3: "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
 
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _O200K = "|".join(
@@ -66,9 +67,13 @@ def _know_split_patterns(text_model: Any) -> None:
     by_hash = text_model.get_vocab_base_pre
 
     def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
-        pattern = split_pattern(read_tokenizer(self.dir_model))
+        made = read_tokenizer(self.dir_model)
+        pattern = split_pattern(made)
         if pattern in BETTER_NAMES:
             return BETTER_NAMES[pattern]
+        # The hash of Llama 3's without BOS, as SmolLM3 has it, is that of one that takes no word whole without merges.
+        if pattern == LLAMA_3 and made["model"].get("ignore_merges"):
+            return SPLIT_PATTERNS[LLAMA_3]
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
