@@ -133,7 +133,7 @@ def learnt_turns(messages: Sequence[Message], loss_on: str) -> list[int]:
     return [index for index in (turns[-1:] if loss_on == "last" else turns) if messages[index].get("weight", 1)]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool, **switches: bool) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool, **switches: Any) -> str:
     """A conversation as the chat template writes it on the day TODAY, with `prompt` up to where an answer begins.
 
     Args:
@@ -227,7 +227,7 @@ def _ends(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [str(end) for end in (tokenizer.eos_token, tokenizer.init_kwargs.get(TURN_END)) if end]
 
 
-def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: bool) -> Marked | Unmarked:
+def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: Any) -> Marked | Unmarked:
     def written(messages: list[Message], prompt: bool) -> str:
         return render(tokenizer, messages, prompt, **switches)
 
@@ -236,7 +236,7 @@ def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: bool) -> Marked | 
     return study(written, _ends(tokenizer))
 
 
-def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switches: bool) -> Said:
+def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switches: Any) -> Said:
     rendered: Any = render_jinja_template  # whose annotation has one text for what are two lists
     try:
         texts, spans = rendered(
