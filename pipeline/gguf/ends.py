@@ -12,7 +12,7 @@ KNOWN = {
     "<|calls|>", "<|flush|>", "<end_of_turn>", "<turn|>", "<eos>", "</s>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~[",
     "<end_of_utterance>", "<|tool_response>", "<｜end▁of▁sentence｜>",
 }  # fmt: skip
-# A file's keys for others. It has the second for the end of a turn, and fills either by the text where it is left out.
+# A file's keys for others, meant for the ends of a message and of a turn. Those of KNOWN stay ends beside them.
 KEYS = ("tokenizer.ggml.eom_token_id", "tokenizer.ggml.eot_token_id")
 
 

@@ -4,6 +4,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -182,9 +183,7 @@ def template_of(tokenizer: PreTrainedTokenizerBase, _: str) -> Marked | Unmarked
         RefusedError: the rule does not fit it.
     """
     usual = _known_of(tokenizer)
-    if render(tokenizer, [QUESTION], True) == render(tokenizer, [QUESTION], True, **BRIEF):
-        return usual
-    return Switched(usual, _known_of(tokenizer, **BRIEF))
+    return Switched(usual, _known_of(tokenizer, **BRIEF)) if _thinks(tokenizer) else usual
 
 
 def generation_ends(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> list[str]:
@@ -225,6 +224,13 @@ def _reason(error: Exception) -> str:
 
 def _ends(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [str(end) for end in (tokenizer.eos_token, tokenizer.init_kwargs.get(TURN_END)) if end]
+
+
+def _thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template's prompt is for thinking until it is told not to."""
+    with suppress(RefusedError):  # of one that marks its answers, and takes no question alone
+        return render(tokenizer, [QUESTION], True) != render(tokenizer, [QUESTION], True, **BRIEF)
+    return False
 
 
 def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: Any) -> Marked | Unmarked:
