@@ -1,8 +1,9 @@
 """Texts as a model's token ids, as the tokenizer that it was trained with reads them.
 
-llama.cpp's tokenizer differs from Transformers' in three things, which are put right here: a Unicode normal form, the
-space that some put before a text's first word alone, and normal tokens that llama.cpp takes for special ones by their
-looks, as `</s>` in Qwen's. Files that the pipeline exported say what theirs needs.
+llama.cpp's tokenizer differs from Transformers' in four things, which are put right here: a Unicode normal form, the
+space that some put before a text's first word alone, normal tokens that llama.cpp takes for special ones by their
+looks, as `</s>` in Qwen's, and special ones that take white space along, as Phi-3's do. Files that the pipeline
+exported say what theirs needs.
 """
 
 import ctypes
@@ -18,11 +19,15 @@ from serve.errors import UserError
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
 FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins with a word is read as " word"
 PLAIN_TOKENS = "tunesmith.tokenizer.plain_tokens"  # normal tokens that look special, a JSON list
+STRIP_BEFORE = "tunesmith.tokenizer.strip_before"  # special tokens that take the white space before them along
+STRIP_AFTER = "tunesmith.tokenizer.strip_after"  # and those that take what is after them; JSON lists, too
 FORMS = ("NFC", "NFD", "NFKC", "NFKD", "none")
 
 # Pre-tokenizers and architectures of files made elsewhere whose tokenizers have NFC in Transformers. The starter's
 # tokenizer is split as Qwen's is, and has no normal form: the pre-tokenizer alone tells nothing.
 NFC = {"qwen2": ("qwen2", "qwen3"), "qwen35": ("qwen35",)}
+# White space as Unicode has it; Python counts four control characters in.
+SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000" + "".join(map(chr, range(0x2000, 0x200B)))
 # Kinds of tokens that are found in a text as it is written, before it is normalized and split.
 WRITTEN = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
 
@@ -35,9 +40,9 @@ class Tokenizer:
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._form = normal_form(model)
         self._first_space = value(model, FIRST_SPACE) == "true"
-        plain = set(json.loads(value(model, PLAIN_TOKENS) or "[]"))
+        plain, self._before, self._after = (listed(model, key) for key in (PLAIN_TOKENS, STRIP_BEFORE, STRIP_AFTER))
         self._written, self._plain = None, None
-        if self._form or self._first_space or plain:
+        if self._form or self._first_space or plain or self._before or self._after:
             written = self._written_tokens()
             self._written = finder(written - plain)
             self._plain = finder(written & plain) if written & plain else None
@@ -52,11 +57,20 @@ class Tokenizer:
         if self._written is None:
             return self._tokenize(text, add_special)
         parts = self._written.split(text)  # every other one is a special token
+        self._strip(parts)
         parts[::2] = self._prepared(parts[::2])
         if self._plain is None or not self._plain.search(text):
             return self._tokenize("".join(parts), add_special)
         around = self._tokenize("", add_special)  # BOS where the model wants one: no model of answers wants EOS
         return around + [i for n, part in enumerate(parts) for i in self._tokenize(part, special=n % 2 == 1)]
+
+    def _strip(self, parts: list[str]) -> None:
+        """Takes away what special tokens take along of the parts around them."""
+        for n in range(1, len(parts), 2):
+            if parts[n] in self._before:
+                parts[n - 1] = parts[n - 1].rstrip(SPACE)
+            if parts[n] in self._after:
+                parts[n + 1] = parts[n + 1].lstrip(SPACE)
 
     def _prepared(self, parts: list[str]) -> list[str]:
         """The parts of a text between special tokens, after the steps that llama.cpp does not know."""
@@ -81,6 +95,11 @@ class Tokenizer:
 def finder(texts: Iterable[str]) -> re.Pattern[str]:
     """Finds any of some texts, the longest that fits at a place."""
     return re.compile(f"({'|'.join(map(re.escape, sorted(texts, key=len, reverse=True))) or '(?!)'})")
+
+
+def listed(model: "llama_cpp.llama_model_p", key: str) -> set[str]:
+    """The texts that a loaded file lists under a key; none where it says nothing."""
+    return set(json.loads(value(model, key) or "[]"))
 
 
 def normal_form(model: "llama_cpp.llama_model_p") -> str | None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pipeline.gguf.ends import told_ends
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
     normal_form,
@@ -22,14 +23,16 @@ from pipeline.gguf.tokenizer_json import (
     prepend_scheme,
     read_tokenizer,
     split_pattern,
+    stripping_tokens,
 )  # fmt: skip
-from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS
+from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE
 
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Split pattern -> llama.cpp's name of the pre-tokenizer that implements it; digits by threes, and singly.
-SPLIT_PATTERNS = {rf"{_WORDS}\p{{N}}{{1,3}}{_REST}": "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
+LLAMA_3 = rf"{_WORDS}\p{{N}}{{1,3}}{_REST}"
+SPLIT_PATTERNS = {LLAMA_3: "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
 
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _O200K = "|".join(
@@ -64,9 +67,13 @@ def _know_split_patterns(text_model: Any) -> None:
     by_hash = text_model.get_vocab_base_pre
 
     def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
-        pattern = split_pattern(read_tokenizer(self.dir_model))
+        made = read_tokenizer(self.dir_model)
+        pattern = split_pattern(made)
         if pattern in BETTER_NAMES:
             return BETTER_NAMES[pattern]
+        # The hash of Llama 3's without BOS, as SmolLM3 has it, is that of one that takes no word whole without merges.
+        if pattern == LLAMA_3 and made["model"].get("ignore_merges"):
+            return SPLIT_PATTERNS[LLAMA_3]
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
@@ -108,13 +115,13 @@ def _take_phi_without_sentencepiece(phi: Any) -> None:
 
 
 def _say_what_is_left_to_do(text_model: Any) -> None:
-    """Writes the keys that `serve/tokenizer.py` goes by."""
+    """Writes the keys that `serve/tokenizer.py` goes by, and the ends of an answer that llama.cpp must be told of."""
     prepare = text_model.prepare_metadata
 
     def and_say(self: Any, vocab_only: bool) -> None:
         prepare(self, vocab_only)
         writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
-        said = {key for written in writer.kv_data for key in written}
+        said = {key: value.value for written in writer.kv_data for key, value in written.items()}
         if "tokenizer.ggml.model" not in said:  # an adapter has none
             return
         if "tokenizer.ggml.add_bos_token" not in said:  # llama.cpp would go by the tokenizer's kind
@@ -122,6 +129,11 @@ def _say_what_is_left_to_do(text_model: Any) -> None:
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
             writer.add_string(PLAIN_TOKENS, json.dumps(plain))
+        for key, side in ((STRIP_BEFORE, "lstrip"), (STRIP_AFTER, "rstrip")):
+            if stripping := stripping_tokens(tokenizer, side):
+                writer.add_string(key, json.dumps(stripping))
+        for key, end in told_ends(self.dir_model, self.hparams, said).items():
+            writer.add_uint32(key, end)
         if prepend_scheme(tokenizer) == "first":
             writer.add_bool(FIRST_SPACE, True)
             writer.add_add_space_prefix(False)

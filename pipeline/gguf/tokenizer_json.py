@@ -44,6 +44,11 @@ def plain_tokens(tokenizer: dict[str, Any]) -> list[str]:
     return sorted(text for text in vocabulary if LOOKS_SPECIAL.fullmatch(text) and text not in special)
 
 
+def stripping_tokens(tokenizer: dict[str, Any], side: str) -> list[str]:
+    """Added tokens that take white space along, before them (`lstrip`) or after them (`rstrip`), as Phi-3's do."""
+    return [token["content"] for token in tokenizer.get("added_tokens", []) if token.get(side)]
+
+
 def adds_bos(tokenizer: dict[str, Any]) -> bool:
     """Whether a special token is put before a text."""
     steps = _steps(tokenizer.get("post_processor"))

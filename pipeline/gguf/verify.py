@@ -345,9 +345,16 @@ def _read_texts(tokenizer: Any, count: int) -> list[tuple[str, str, list[int]]]:
     # Gemma's tokens for several spaces are found by Transformers where a text has their very signs, which none has.
     signs = [token for token in tokenizer.get_added_vocab() if set(token) == {"▁"}]
     awkward = {name: text for name, text in AWKWARD.items() if not any(sign in text for sign in signs)}
-    texts = {**awkward, **alone}
+    greedy = [token for token in tokenizer.added_tokens_decoder.values() if _takes_more(token)]
+    around = {f"around {token.content}": f"a \n{token.content}\n b{token.content}c" for token in greedy}
+    texts = {**awkward, **around, **alone}
     ids = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
     return [(name, text, row) for (name, text), row in zip(texts.items(), ids, strict=True)]
+
+
+def _takes_more(token: Any) -> bool:
+    """Whether what is around an added token counts: spaces that it takes along, or letters that make it none."""
+    return token.lstrip or token.rstrip or token.single_word
 
 
 def _rendered(tokenizer: Any, chat: Messages) -> list[int] | None:

@@ -4,6 +4,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,19 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
 from pipeline.models.packaged import located
-from pipeline.training.turns import Marked, Message, RefusedError, Said, Unmarked, as_rows, as_taken, form_of, study
+from pipeline.training.turns import (
+    QUESTION,
+    Marked,
+    Message,
+    RefusedError,
+    Said,
+    Switched,
+    Unmarked,
+    as_rows,
+    as_taken,
+    form_of,
+    study,
+)  # fmt: skip
 
 Row = tuple[list[int], list[int]]  # token ids and, for each, 1 where it is learnt
 
@@ -24,6 +37,8 @@ Row = tuple[list[int], list[int]]  # token ids and, for each, 1 where it is lear
 PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|reserved_special_token_0|>", "<pad>", "<|endoftext|>", "<unk>")
 # What templates take for today, so that a run that goes on tomorrow sees the same tokens: Llama 3's own fallback.
 TODAY = datetime(2024, 7, 26)
+# What templates call the switch that turns thinking off.
+BRIEF = {"enable_thinking": False, "thinking": False}
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 TURN_END = "turn_end"  # the key of tokenizer_config.json for the token that ends an answer, where that is not EOS
 TEXT = "text"  # the role of the only message of a plain text
@@ -74,6 +89,7 @@ def require_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -
             end = study(lambda messages, prompt: render(tokenizer, messages, prompt), list(ends)).end
             if end != tokenizer.eos_token:
                 tokenizer.init_kwargs[TURN_END] = end  # is saved with the tokenizer
+        template_of(tokenizer, tokenizer.get_chat_template())
     except RefusedError as refused:
         raise UserError(
             f"the chat template of {model.path} does not tell what the assistant says ({refused}); set"
@@ -118,8 +134,14 @@ def learnt_turns(messages: Sequence[Message], loss_on: str) -> list[int]:
     return [index for index in (turns[-1:] if loss_on == "last" else turns) if messages[index].get("weight", 1)]
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool, **switches: Any) -> str:
     """A conversation as the chat template writes it on the day TODAY, with `prompt` up to where an answer begins.
+
+    Args:
+        tokenizer: that has the template.
+        messages: as it takes them.
+        prompt: whether an answer is to begin after them.
+        switches: the template's own, such as BRIEF.
 
     Raises:
         RefusedError: the template does not take it.
@@ -127,7 +149,7 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: 
     try:
         return str(
             tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=prompt, strftime_now=TODAY.strftime
+                messages, tokenize=False, add_generation_prompt=prompt, strftime_now=TODAY.strftime, **switches
             )
         )
     except REFUSALS as error:
@@ -154,19 +176,14 @@ def is_marked(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 @lru_cache(maxsize=4)
-def template_of(tokenizer: PreTrainedTokenizerBase, _: str) -> Marked | Unmarked:
+def template_of(tokenizer: PreTrainedTokenizerBase, _: str) -> Marked | Unmarked | Switched:
     """What is known of a tokenizer's chat template; the second argument is the template, of which this is kept.
 
     Raises:
         RefusedError: the rule does not fit it.
     """
-
-    def written(messages: list[Message], prompt: bool) -> str:
-        return render(tokenizer, messages, prompt)
-
-    if is_marked(tokenizer):
-        return Marked(lambda messages: _marks(tokenizer, messages), form_of(written))
-    return study(written, _ends(tokenizer))
+    usual = _known_of(tokenizer)
+    return Switched(usual, _known_of(tokenizer, **BRIEF)) if _thinks(tokenizer) else usual
 
 
 def generation_ends(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -> list[str]:
@@ -209,7 +226,23 @@ def _ends(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [str(end) for end in (tokenizer.eos_token, tokenizer.init_kwargs.get(TURN_END)) if end]
 
 
-def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Said:
+def _thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the template's prompt is for thinking until it is told not to."""
+    with suppress(RefusedError):  # of one that marks its answers, and takes no question alone
+        return render(tokenizer, [QUESTION], True) != render(tokenizer, [QUESTION], True, **BRIEF)
+    return False
+
+
+def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: Any) -> Marked | Unmarked:
+    def written(messages: list[Message], prompt: bool) -> str:
+        return render(tokenizer, messages, prompt, **switches)
+
+    if is_marked(tokenizer):
+        return Marked(lambda messages: _marks(tokenizer, messages, **switches), form_of(written))
+    return study(written, _ends(tokenizer))
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switches: Any) -> Said:
     rendered: Any = render_jinja_template  # whose annotation has one text for what are two lists
     try:
         texts, spans = rendered(
@@ -218,6 +251,7 @@ def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Said:
             return_assistant_tokens_mask=True,
             strftime_now=TODAY.strftime,
             **tokenizer.special_tokens_map,
+            **switches,
         )
     except REFUSALS as error:
         raise RefusedError(_reason(error)) from error

@@ -166,6 +166,28 @@ class Unmarked:
         return prompt if prompt[-1].isspace() else f"{prompt}\n"
 
 
+@dataclass(frozen=True)
+class Switched:
+    """A template that is for thinking until it is told not to: what it then writes is context of rows that do not."""
+
+    thinking: Marked | Unmarked
+    brief: Marked | Unmarked  # the same, told not to
+
+    @property
+    def form(self) -> Form:
+        """How it takes an assistant's message."""
+        return self.thinking.form
+
+    def turn(self, messages: Sequence[Message], index: int) -> Said:
+        """The conversation up to a turn of the assistant's, behind the prompt for what the turn has.
+
+        Raises:
+            RefusedError: the template does not take it, or does not write the turn as it is.
+        """
+        reasoned = parts_of(messages[index]["content"]).reasoning
+        return (self.thinking if reasoned else self.brief).turn(messages, index)
+
+
 def study(render: Render, ends: Sequence[str]) -> Unmarked:
     """How a template without marks lets the assistant speak.
 

@@ -64,11 +64,7 @@ SIX_LAYERS = {"num_hidden_layers": 6, "query_pre_attn_scalar": 32}  # of which t
 OPEN = (
     "mistral-nemo",
     "ministral-3",
-    "phi-3.5",
     "phi-4-mini",
-    "smollm2",
-    "smollm3",
-    "deepseek",
     "gpt-oss",
 )
 FAMILIES = {

@@ -85,3 +85,14 @@ def test_the_first_word_alone_gets_a_space(opened: Callable, tmp_path: Path) -> 
     assert tokenizer.read("  a") == [spaces, letter]
     assert tokenizer.read("") == []
     assert tokenizer.read("[INST]a[/INST] a") == [begin, letter, end, a]
+
+
+def test_special_tokens_take_the_white_space_along_that_the_file_says(opened: Callable, tmp_path: Path) -> None:
+    begin, end = 258, 259
+    says = {"strip_before": '["<|start_header_id|>"]', "strip_after": '["<|eot_id|>", "<|end_header_id|>"]'}
+    tokenizer = opened(write_vocabulary(tmp_path / "file.gguf", [], **says))
+    assert tokenizer.read("a \n<|eot_id|>\u3000\n b ") == [*b"a \n", EOT, *b"b "]
+    assert tokenizer.read("a \n<|start_header_id|> b") == [ord("a"), begin, *b" b"]
+    assert tokenizer.read("<|end_header_id|> <|eot_id|>\x1c") == [end, EOT, 0x1C]  # no white space to Unicode
+    alone = opened(write_vocabulary(tmp_path / "alone.gguf", []))
+    assert alone.read("<|eot_id|> b") == [EOT, *b" b"]

@@ -24,6 +24,7 @@ from pipeline.gguf.tokenizer_json import (
     split_pattern,
     unknown_steps,
 )  # fmt: skip
+from pipeline.gguf.verify import read_original, verify
 from serve.llama import load
 
 TEXTS = {
@@ -161,6 +162,60 @@ def test_a_token_that_the_model_has_no_row_for_is_left_out(starter: Path, tmp_pa
     tokens = GGUFReader(tmp_path / "out.gguf").fields["tokenizer.ggml.tokens"].contents()
     assert len(tokens) == 2048
     assert "<image>" not in tokens
+
+
+def with_ends(starter: Path, folder: Path, ends: list[str]) -> Path:
+    """A copy of a model whose answers end at other tokens."""
+    shutil.copytree(starter, folder)
+    ids = AutoTokenizer.from_pretrained(starter).convert_tokens_to_ids(ends)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    return folder
+
+
+def test_tokens_that_llama_cpp_does_not_know_as_ends_end_an_answer(starter: Path, tmp_path: Path) -> None:
+    ends = ["<|eot_id|>", "<|start_header_id|>", "<|end_of_text|>", "<|end_header_id|>"]
+    model = with_ends(starter, tmp_path / "model", ends)
+    convert(model, tmp_path / "out.gguf", "F16")
+    assert len(read_original(model).ends) == len(ends)
+    verify(tmp_path / "out.gguf", read_original(model))
+
+
+def test_more_such_ends_than_a_file_can_name_are_refused_in_one_line(starter: Path, tmp_path: Path) -> None:
+    ends = ["<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|finetune_right_pad_id|>"]
+    with pytest.raises(
+        UserError, match=r"know <\|start.*_pad_id\|> as ends of an answer, and a file can name 2"
+    ) as told:
+        convert(with_ends(starter, tmp_path / "model", ends), tmp_path / "out.gguf", "F16")
+    assert "\n" not in str(told.value)
+
+
+def with_added_tokens(starter: Path, folder: Path, **settings: bool) -> Path:
+    """A copy of a model whose added tokens are found otherwise in a text."""
+    shutil.copytree(starter, folder)
+    tokenizer = read_tokenizer(folder)
+    for token in tokenizer["added_tokens"]:
+        token |= settings
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer, ensure_ascii=False), encoding="utf-8")
+    return folder
+
+
+def test_white_space_that_added_tokens_take_along_is_taken_by_the_chat(
+    starter: Path, ggufs: dict[str, Path], tmp_path: Path
+) -> None:
+    model = with_added_tokens(starter, tmp_path / "model", lstrip=True, rstrip=True)
+    original = read_original(model)
+    convert(model, tmp_path / "out.gguf", "F16")
+    verify(tmp_path / "out.gguf", original)
+    with pytest.raises(UserError, match=r"other token ids than the original's"):
+        verify(ggufs["F16"], original)
+
+
+def test_added_tokens_that_are_none_within_a_word_are_refused(
+    starter: Path, ggufs: dict[str, Path], tmp_path: Path
+) -> None:
+    original = read_original(with_added_tokens(starter, tmp_path / "model", single_word=True))
+    with pytest.raises(UserError, match=r"texts: other token ids than the original's"):
+        verify(ggufs["F16"], original)
 
 
 @pytest.mark.parametrize(

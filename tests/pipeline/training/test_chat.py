@@ -119,6 +119,43 @@ def test_the_token_that_ends_an_answer_is_saved_with_the_tokenizer(chatml: Model
     assert "turn_end" not in (tmp_path / "starter/tokenizer_config.json").read_text()
 
 
+# As SmolLM3's: thinks until it is told not to, and then says so in the system prompt and before each answer.
+SWITCHED = (
+    "{% set quiet = enable_thinking is defined and not enable_thinking %}"
+    "{{ '<|im_start|>system\n' + ('/no_think' if quiet else '/think') + '<|im_end|>\n' }}"
+    "{% set begin = '<|im_start|>assistant\n' + ('<think>\n\n</think>\n' if quiet else '') %}"
+    "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ begin }}{% generation %}"
+    "{{ m['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{% else %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ begin }}{% endif %}"
+)
+UNMARKED = SWITCHED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+
+
+@pytest.mark.parametrize("template", [UNMARKED, SWITCHED], ids=["by rule", "by its marks"])
+def test_a_row_stands_behind_the_prompt_for_thinking_or_for_none_as_it_has_reasoning(
+    tmp_path: Path, template: str
+) -> None:
+    tokenizer = load_tokenizer(family(tmp_path, template, ("<|im_start|>",), eos_token="<|im_end|>"))
+    for content, mode in (("5 + 6 = 11.", "no_think"), ("<think>\nFive.\n</think>\n\n11.", "think")):
+        ((ids, mask),) = encode(tokenizer, [CHAT[0], {"role": "assistant", "content": content}], 10_000)
+        asked = tokenizer.apply_chat_template(
+            CHAT[:1], add_generation_prompt=True, tokenize=False, enable_thinking=mode == "think"
+        )
+        assert f"/{mode}" in asked
+        first = mask.index(1)
+        assert tokenizer.decode(ids[:first]) == asked
+        assert tokenizer.decode(ids[first:]) == f"{content}<|im_end|>\n"
+
+
+def test_turns_with_and_without_reasoning_make_rows_of_their_own(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(family(tmp_path, UNMARKED, ("<|im_start|>",), eos_token="<|im_end|>"))
+    thinking = {**CHAT[1], "content": "<think>\nFive.\n</think>\n\n11."}
+    rows = encode(tokenizer, [CHAT[0], thinking, *CHAT[2:]], 10_000)
+    said = [tokenizer.decode([i for i, learnt in zip(*row, strict=True) if learnt]) for row in rows]
+    assert said == [f"{thinking['content']}<|im_end|>", f"{CHAT[3]['content']}<|im_end|>"]
+
+
 def test_marks_and_rule_agree(chatml: ModelSettings, tmp_path: Path) -> None:
     content = "m['content'] + '<|im_end|>"
     marked = CHATML.replace(
