@@ -39,6 +39,17 @@ def test_a_cpu_takes_trl_and_padded_rows(config: Config) -> None:
     assert str(chosen).startswith("plan:\n  engine trl: there is no GPU\n")
 
 
+def test_a_base_with_an_attention_of_its_own_keeps_it_on_any_card(config: Config, monkeypatch: Any) -> None:
+    installed(monkeypatch, "cudnn")
+    chosen = choose(config.train, config.model, H200, 64, own_attention=True)
+    assert (chosen.attention, chosen.packing) == ("eager", False)
+    assert "attention eager: llama-3.2-1b's own, slow: no other computes what it does" in chosen.reasons
+    with pytest.raises(
+        UserError, match=r"^train.attention=flash would not compute what llama-3.2-1b does, .*take auto$"
+    ):
+        choose(asked(config, attention="flash"), config.model, H200, 64, own_attention=True)
+
+
 @pytest.mark.parametrize(
     ("card", "conversations", "packages", "engine", "attention"),
     [
