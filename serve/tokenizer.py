@@ -1,23 +1,26 @@
 """Texts as a model's token ids, as the tokenizer that it was trained with reads them.
 
-llama.cpp's tokenizer differs from Transformers' in three things, which are put right here: a Unicode normal form, the
-space that some put before a text's first word alone, and normal tokens that llama.cpp takes for special ones by their
-looks, as `</s>` in Qwen's. Files that the pipeline exported say what theirs needs.
+llama.cpp's tokenizer differs from Transformers' in four things, which are put right here: a Unicode normal form, the
+space that some put before a text's first word alone, normal tokens that llama.cpp takes for special ones by their
+looks, as `</s>` in Qwen's, and where words end (byte_pairs.py). Files that the pipeline exported say what theirs needs.
 """
 
 import ctypes
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import llama_cpp
 
+from serve.byte_pairs import PATTERNS, BytePairs
 from serve.errors import UserError
 
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
 FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins with a word is read as " word"
 PLAIN_TOKENS = "tunesmith.tokenizer.plain_tokens"  # normal tokens that look special, a JSON list
+WORDS = "tunesmith.tokenizer.words"  # one of PATTERNS, by which words are split and merged here
+LONGEST = 1024  # bytes of a token; o200k's longest has 128
 FORMS = ("NFC", "NFD", "NFKC", "NFKD", "none")
 
 # Pre-tokenizers and architectures of files made elsewhere whose tokenizers have NFC in Transformers. The starter's
@@ -36,8 +39,9 @@ class Tokenizer:
         self._form = normal_form(model)
         self._first_space = value(model, FIRST_SPACE) == "true"
         plain = set(json.loads(value(model, PLAIN_TOKENS) or "[]"))
+        self._words = self._byte_pairs(value(model, WORDS))
         self._written, self._plain = None, None
-        if self._form or self._first_space or plain:
+        if self._form or self._first_space or plain or self._words:
             written = self._written_tokens()
             self._written = finder(written - plain)
             self._plain = finder(written & plain) if written & plain else None
@@ -53,10 +57,10 @@ class Tokenizer:
             return self._tokenize(text, add_special)
         parts = self._written.split(text)  # every other one is a special token
         parts[::2] = self._prepared(parts[::2])
-        if self._plain is None or not self._plain.search(text):
+        if not self._words and (self._plain is None or not self._plain.search(text)):
             return self._tokenize("".join(parts), add_special)
         around = self._tokenize("", add_special)  # BOS where the model wants one: no model of answers wants EOS
-        return around + [i for n, part in enumerate(parts) for i in self._tokenize(part, special=n % 2 == 1)]
+        return around + [i for n, part in enumerate(parts) for i in self._read_part(part, special=n % 2 == 1)]
 
     def _prepared(self, parts: list[str]) -> list[str]:
         """The parts of a text between special tokens, after the steps that llama.cpp does not know."""
@@ -65,6 +69,10 @@ class Tokenizer:
         if self._first_space and parts[0] and not parts[0].startswith((" ", "▁")):
             parts[0] = " " + parts[0]
         return parts
+
+    def _read_part(self, part: str, special: bool) -> list[int]:
+        """Token ids of a special token, or of what stands between two."""
+        return self._words.read(part) if self._words and not special else self._tokenize(part, special=special)
 
     def _tokenize(self, text: str, around: bool = False, special: bool = True) -> list[int]:
         encoded = text.encode(errors="replace")
@@ -76,6 +84,25 @@ class Tokenizer:
         ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
         special = (i for i in ids if llama_cpp.llama_vocab_get_attr(self._vocab, i) & WRITTEN)
         return {llama_cpp.llama_vocab_get_text(self._vocab, i).decode(errors="replace") for i in special} - {""}
+
+    def _byte_pairs(self, pattern: str | None) -> BytePairs | None:
+        """What reads words in llama.cpp's place; None where the file asks for none."""
+        if pattern is None:
+            return None
+        if pattern not in PATTERNS:
+            raise UserError(f"the model's {WORDS} is {pattern}, not one of {', '.join(PATTERNS)}: export it again")
+        ids = {piece: i for i, piece in self._pieces()}
+        if any(bytes([byte]) not in ids for byte in range(256)):
+            raise UserError(f"the model's {WORDS} is {pattern}, but not every byte is a token of it: export it again")
+        return BytePairs(pattern, ids)
+
+    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+        """Normal tokens and their bytes."""
+        buffer = ctypes.create_string_buffer(LONGEST)
+        for i in range(llama_cpp.llama_vocab_n_tokens(self._vocab)):
+            if llama_cpp.llama_vocab_get_attr(self._vocab, i) & llama_cpp.LLAMA_TOKEN_ATTR_NORMAL:
+                length = llama_cpp.llama_token_to_piece(self._vocab, i, buffer, len(buffer), 0, False)
+                yield i, buffer.raw[:length]
 
 
 def finder(texts: Iterable[str]) -> re.Pattern[str]:

@@ -17,13 +17,15 @@ from typing import Any
 
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
+    merges_by_id,
     normal_form,
     plain_tokens,
     prepend_scheme,
     read_tokenizer,
     split_pattern,
 )  # fmt: skip
-from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS
+from serve.byte_pairs import PATTERNS
+from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, WORDS
 
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
@@ -31,15 +33,10 @@ _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Split pattern -> llama.cpp's name of the pre-tokenizer that implements it; digits by threes, and singly.
 SPLIT_PATTERNS = {rf"{_WORDS}\p{{N}}{{1,3}}{_REST}": "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
 
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_O200K = "|".join(
-    rf"[^\r\n\p{{L}}\p{{N}}]?{word}{_ENDINGS}?" for word in (rf"{_UPPER}*{_LOWER}+", rf"{_UPPER}+{_LOWER}*")
-)
-# The same for patterns by whose hash the converter has a name that implements less: gpt-4o, which o200k's is called,
-# splits words at combining marks, so that 11,001 of gpt-oss's tokens are not read as one; by this name it is 27.
-BETTER_NAMES = {
-    rf"{_O200K}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+": "granite-embed-multi-97m"
-}
+# What the files of PATTERNS are called for programs other than the chat server: llama.cpp has no name for them that
+# is as good. By gpt-4o, which o200k's is to the converter, 11,001 of gpt-oss's tokens are not read as one, by this 27;
+# by tekken 3,422 of Mistral Nemo's, by this none.
+BETTER_NAMES = {"o200k": "granite-embed-multi-97m", "tekken": "tiny_aya"}
 
 
 def _run_script(tree: str, script: str, *arguments: str) -> None:
@@ -65,8 +62,8 @@ def _know_split_patterns(text_model: Any) -> None:
 
     def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
         pattern = split_pattern(read_tokenizer(self.dir_model))
-        if pattern in BETTER_NAMES:
-            return BETTER_NAMES[pattern]
+        if name := name_of(pattern):
+            return BETTER_NAMES[name]
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
@@ -75,6 +72,11 @@ def _know_split_patterns(text_model: Any) -> None:
             return SPLIT_PATTERNS[pattern]
 
     text_model.get_vocab_base_pre = by_hash_or_pattern
+
+
+def name_of(pattern: str | None) -> str | None:
+    """What the chat server calls a split pattern that it knows and llama.cpp does not."""
+    return next((name for name, known in PATTERNS.items() if known == pattern), None)
 
 
 def _leave_out_tokens_beyond(text_model: Any) -> None:
@@ -122,6 +124,8 @@ def _say_what_is_left_to_do(text_model: Any) -> None:
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
             writer.add_string(PLAIN_TOKENS, json.dumps(plain))
+        if (name := name_of(split_pattern(tokenizer))) and merges_by_id(tokenizer):
+            writer.add_string(WORDS, name)
         if prepend_scheme(tokenizer) == "first":
             writer.add_bool(FIRST_SPACE, True)
             writer.add_add_space_prefix(False)
