@@ -1,19 +1,20 @@
 """Texts as a model's token ids, as the tokenizer that it was trained with reads them.
 
-llama.cpp's tokenizer differs from Transformers' in four things, which are put right here: a Unicode normal form, the
+llama.cpp's tokenizer differs from Transformers' in five things, which are put right here: a Unicode normal form, the
 space that some put before a text's first word alone, normal tokens that llama.cpp takes for special ones by their
-looks, as `</s>` in Qwen's, and special ones that take white space along, as Phi-3's do. Files that the pipeline
-exported say what theirs needs.
+looks, as `</s>` in Qwen's, special ones that take white space along, as Phi-3's do, and where words end
+(byte_pairs.py). Files that the pipeline exported say what theirs needs.
 """
 
 import ctypes
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import llama_cpp
 
+from serve.byte_pairs import PATTERNS, BytePairs
 from serve.errors import UserError
 
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
@@ -21,6 +22,8 @@ FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins wi
 PLAIN_TOKENS = "tunesmith.tokenizer.plain_tokens"  # normal tokens that look special, a JSON list
 STRIP_BEFORE = "tunesmith.tokenizer.strip_before"  # special tokens that take the white space before them along
 STRIP_AFTER = "tunesmith.tokenizer.strip_after"  # and those that take what is after them; JSON lists, too
+WORDS = "tunesmith.tokenizer.words"  # one of PATTERNS, by which words are split and merged here
+LONGEST = 1024  # bytes of a token; o200k's longest has 128
 FORMS = ("NFC", "NFD", "NFKC", "NFKD", "none")
 
 # Pre-tokenizers and architectures of files made elsewhere whose tokenizers have NFC in Transformers. The starter's
@@ -41,8 +44,9 @@ class Tokenizer:
         self._form = normal_form(model)
         self._first_space = value(model, FIRST_SPACE) == "true"
         plain, self._before, self._after = (listed(model, key) for key in (PLAIN_TOKENS, STRIP_BEFORE, STRIP_AFTER))
+        self._words = self._byte_pairs(value(model, WORDS))
         self._written, self._plain = None, None
-        if self._form or self._first_space or plain or self._before or self._after:
+        if self._form or self._first_space or plain or self._before or self._after or self._words:
             written = self._written_tokens()
             self._written = finder(written - plain)
             self._plain = finder(written & plain) if written & plain else None
@@ -59,10 +63,10 @@ class Tokenizer:
         parts = self._written.split(text)  # every other one is a special token
         self._strip(parts)
         parts[::2] = self._prepared(parts[::2])
-        if self._plain is None or not self._plain.search(text):
+        if not self._words and (self._plain is None or not self._plain.search(text)):
             return self._tokenize("".join(parts), add_special)
         around = self._tokenize("", add_special)  # BOS where the model wants one: no model of answers wants EOS
-        return around + [i for n, part in enumerate(parts) for i in self._tokenize(part, special=n % 2 == 1)]
+        return around + [i for n, part in enumerate(parts) for i in self._read_part(part, special=n % 2 == 1)]
 
     def _strip(self, parts: list[str]) -> None:
         """Takes away what special tokens take along of the parts around them."""
@@ -80,6 +84,10 @@ class Tokenizer:
             parts[0] = " " + parts[0]
         return parts
 
+    def _read_part(self, part: str, special: bool) -> list[int]:
+        """Token ids of a special token, or of what stands between two."""
+        return self._words.read(part) if self._words and not special else self._tokenize(part, special=special)
+
     def _tokenize(self, text: str, around: bool = False, special: bool = True) -> list[int]:
         encoded = text.encode(errors="replace")
         tokens = (llama_cpp.llama_token * (len(encoded) + 2))()  # no token is shorter than a byte, but BOS and EOS
@@ -90,6 +98,25 @@ class Tokenizer:
         ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
         special = (i for i in ids if llama_cpp.llama_vocab_get_attr(self._vocab, i) & WRITTEN)
         return {llama_cpp.llama_vocab_get_text(self._vocab, i).decode(errors="replace") for i in special} - {""}
+
+    def _byte_pairs(self, pattern: str | None) -> BytePairs | None:
+        """What reads words in llama.cpp's place; None where the file asks for none."""
+        if pattern is None:
+            return None
+        if pattern not in PATTERNS:
+            raise UserError(f"the model's {WORDS} is {pattern}, not one of {', '.join(PATTERNS)}: export it again")
+        ids = {piece: i for i, piece in self._pieces()}
+        if any(bytes([byte]) not in ids for byte in range(256)):
+            raise UserError(f"the model's {WORDS} is {pattern}, but not every byte is a token of it: export it again")
+        return BytePairs(pattern, ids)
+
+    def _pieces(self) -> Iterator[tuple[int, bytes]]:
+        """Normal tokens and their bytes."""
+        buffer = ctypes.create_string_buffer(LONGEST)
+        for i in range(llama_cpp.llama_vocab_n_tokens(self._vocab)):
+            if llama_cpp.llama_vocab_get_attr(self._vocab, i) & llama_cpp.LLAMA_TOKEN_ATTR_NORMAL:
+                length = llama_cpp.llama_token_to_piece(self._vocab, i, buffer, len(buffer), 0, False)
+                yield i, buffer.raw[:length]
 
 
 def finder(texts: Iterable[str]) -> re.Pattern[str]:

@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.gguf.ends import told_ends
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
+    merges_by_id,
     normal_form,
     plain_tokens,
     prepend_scheme,
@@ -25,7 +26,8 @@ from pipeline.gguf.tokenizer_json import (
     split_pattern,
     stripping_tokens,
 )  # fmt: skip
-from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE
+from serve.byte_pairs import PATTERNS
+from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
 
 _ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
@@ -34,15 +36,10 @@ _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA_3 = rf"{_WORDS}\p{{N}}{{1,3}}{_REST}"
 SPLIT_PATTERNS = {LLAMA_3: "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
 
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_O200K = "|".join(
-    rf"[^\r\n\p{{L}}\p{{N}}]?{word}{_ENDINGS}?" for word in (rf"{_UPPER}*{_LOWER}+", rf"{_UPPER}+{_LOWER}*")
-)
-# The same for patterns by whose hash the converter has a name that implements less: gpt-4o, which o200k's is called,
-# splits words at combining marks, so that 11,001 of gpt-oss's tokens are not read as one; by this name it is 27.
-BETTER_NAMES = {
-    rf"{_O200K}|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+": "granite-embed-multi-97m"
-}
+# What the files of PATTERNS are called for programs other than the chat server: llama.cpp has no name for them that
+# is as good. By gpt-4o, which o200k's is to the converter, 11,001 of gpt-oss's tokens are not read as one, by this 27;
+# by tekken 3,422 of Mistral Nemo's, by this none.
+BETTER_NAMES = {"o200k": "granite-embed-multi-97m", "tekken": "tiny_aya"}
 
 
 def _run_script(tree: str, script: str, *arguments: str) -> None:
@@ -69,8 +66,8 @@ def _know_split_patterns(text_model: Any) -> None:
     def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
         made = read_tokenizer(self.dir_model)
         pattern = split_pattern(made)
-        if pattern in BETTER_NAMES:
-            return BETTER_NAMES[pattern]
+        if name := name_of(pattern):
+            return BETTER_NAMES[name]
         # The hash of Llama 3's without BOS, as SmolLM3 has it, is that of one that takes no word whole without merges.
         if pattern == LLAMA_3 and made["model"].get("ignore_merges"):
             return SPLIT_PATTERNS[LLAMA_3]
@@ -82,6 +79,11 @@ def _know_split_patterns(text_model: Any) -> None:
             return SPLIT_PATTERNS[pattern]
 
     text_model.get_vocab_base_pre = by_hash_or_pattern
+
+
+def name_of(pattern: str | None) -> str | None:
+    """What the chat server calls a split pattern that it knows and llama.cpp does not."""
+    return next((name for name, known in PATTERNS.items() if known == pattern), None)
 
 
 def _leave_out_tokens_beyond(text_model: Any) -> None:
@@ -134,6 +136,8 @@ def _say_what_is_left_to_do(text_model: Any) -> None:
                 writer.add_string(key, json.dumps(stripping))
         for key, end in told_ends(self.dir_model, self.hparams, said).items():
             writer.add_uint32(key, end)
+        if (name := name_of(split_pattern(tokenizer))) and merges_by_id(tokenizer):
+            writer.add_string(WORDS, name)
         if prepend_scheme(tokenizer) == "first":
             writer.add_bool(FIRST_SPACE, True)
             writer.add_add_space_prefix(False)

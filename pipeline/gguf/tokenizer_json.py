@@ -49,6 +49,14 @@ def stripping_tokens(tokenizer: dict[str, Any], side: str) -> list[str]:
     return [token["content"] for token in tokenizer.get("added_tokens", []) if token.get(side)]
 
 
+def merges_by_id(tokenizer: dict[str, Any]) -> bool:
+    """Whether pairs of tokens are merged in the order of the ids that they become."""
+    model = tokenizer.get("model", {})
+    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model.get("merges", []))
+    merged = [model["vocab"]["".join(pair)] for pair in pairs]
+    return merged == sorted(merged)
+
+
 def adds_bos(tokenizer: dict[str, Any]) -> bool:
     """Whether a special token is put before a text."""
     steps = _steps(tokenizer.get("post_processor"))

@@ -6,7 +6,6 @@ the llama.cpp that serves, and holds it against Transformers and its tokenizer.
 
 import copy
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -53,8 +52,6 @@ ROUNDED = Limits(0.05, 0.9)
 SAMPLED = 64  # of so many texts of a token, one is read by a file that is quantized; all of them take minutes
 SLICE = 32  # positions compared at once; in float64, a vocabulary of 128k takes 32 MB for them
 
-# llama.cpp knows capitals of o200k's split pattern in ASCII alone: it splits "AÇÃO" before its O.
-O200K, SPLIT_OTHERWISE = "granite-embed-multi-97m", re.compile(r"[^\W\d_A-Za-z][A-Z]")
 # What llama.cpp calls the model types of Transformers that it has under another name.
 ARCHITECTURES = {"mistral": "llama"}
 # Keys of a GGUF, after its architecture's name, that are plain copies of the configuration.
@@ -294,9 +291,8 @@ def _template(file: File, original: Original) -> str | None:
 
 
 def _texts(file: File, original: Original) -> str | None:
-    o200k = file.metadata.get("tokenizer.ggml.pre") == O200K
     for name, text, ids in original.texts:
-        if not (o200k and SPLIT_OTHERWISE.search(text)) and file.tokenizer.read(text) != ids:
+        if file.tokenizer.read(text) != ids:
             unknown = ", ".join(unknown_steps(original.tokenizer_json))
             reason = f": its tokenizer changes texts first ({unknown}), which llama.cpp does not" if unknown else ""
             return f"other token ids than the original's for '{name}'{reason}"

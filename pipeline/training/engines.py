@@ -69,6 +69,11 @@ def _head_size(config: Any) -> int:
     return getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
 
 
+def has_own_attention(model: PreTrainedModel) -> bool:
+    """Whether Transformers has no attention for a model but that model's own."""
+    return model.get_correct_attn_implementation(None) == "eager"
+
+
 def read_config(model: ModelSettings) -> Any:
     """The model's configuration in Transformers.
 

@@ -21,7 +21,14 @@ from pipeline.models.packaged import is_packaged
 from pipeline.tracking import Run, tracked, training_folder
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
-from pipeline.training.engines import ADAPTER_CONFIG, base_digest, choose_device, head_size, without_weights
+from pipeline.training.engines import (
+    ADAPTER_CONFIG,
+    base_digest,
+    choose_device,
+    has_own_attention,
+    head_size,
+    without_weights,
+)  # fmt: skip
 from pipeline.training.interruption import Interruption
 from pipeline.training.job import Job
 from pipeline.training.plan import choose, this_card
@@ -50,9 +57,11 @@ def train(
     config: Config, may_begin: Callable[[], None], device: str, adapter: Path, report: Path, curve: Path
 ) -> float:
     """Trains on `device` and writes adapter, report and loss curve; returns the validation loss."""
-    plan = choose(config.train, config.model, this_card(device), head_size(config.model))
-    data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
     model, tokenizer = without_weights(config.model), load_tokenizer(config.model)
+    plan = choose(
+        config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
+    )
+    data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train)))
     check(config, model, tokenizer)

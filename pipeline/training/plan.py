@@ -44,7 +44,7 @@ class Plan:
     """How a training is carried out; nothing of what it learns depends on it but the last digits."""
 
     engine: str  # trl or unsloth
-    attention: str  # sdpa, packed_varlen, packed_cudnn, or unsloth's own
+    attention: str  # sdpa, packed_varlen, packed_cudnn, eager for the base's own, or unsloth's
     packing: bool
     reasons: tuple[str, ...]
 
@@ -83,7 +83,9 @@ def this_card(device: str) -> Card | None:
     return Card(found.name, found.total_memory, (found.major, found.minor))
 
 
-def choose(train: TrainSettings, model: ModelSettings, card: Card | None, head_size: int) -> Plan:
+def choose(
+    train: TrainSettings, model: ModelSettings, card: Card | None, head_size: int, own_attention: bool = False
+) -> Plan:
     """The engine, attention and packing, which do not depend on the data.
 
     Args:
@@ -91,9 +93,10 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None, head_s
         model: the base.
         card: None on a CPU.
         head_size: of the base's attention.
+        own_attention: whether the base takes no attention but its own.
 
     Raises:
-        UserError: something is asked for that the card or the engine cannot do.
+        UserError: something is asked for that the card, the engine or the base cannot do.
     """
     require_installed(train.optimizer)
     engine, why = choose_engine(train.engine, model, card)
@@ -104,7 +107,7 @@ def choose(train: TrainSettings, model: ModelSettings, card: Card | None, head_s
     if engine == "unsloth":
         refuse_ignored(train)
         return Plan(engine, "unsloth", False, (*reasons, "attention, loss and kernels: Unsloth's own"))
-    attention, why = choose_attention(train, card, head_size)
+    attention, why = require_own_attention(train, model) if own_attention else choose_attention(train, card, head_size)
     reasons.append(f"attention {attention}: {why}")
     packs = attention in (FLASH, CUDNN)
     if packs and train.packing is False:
@@ -186,6 +189,20 @@ def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:
         raise UserError(
             "train.frozen_dtype=fp8 needs train.engine=trl, train.method=lora, train.lora.dropout=0 and no DoRA"
         )
+
+
+def require_own_attention(train: TrainSettings, model: ModelSettings) -> tuple[str, str]:
+    """The base's own attention, and why: others would leave out what it has, such as gpt-oss's sinks.
+
+    Raises:
+        UserError: another one is asked for.
+    """
+    if train.attention != "auto":
+        raise UserError(
+            f"train.attention={train.attention} would not compute what {model.name} does, whose attention is its own;"
+            " take auto"
+        )
+    return "eager", f"{model.name}'s own, slow: no other computes what it does"
 
 
 def choose_attention(train: TrainSettings, card: Card | None, head_size: int) -> tuple[str, str]:

@@ -73,6 +73,23 @@ def test_a_normal_token_that_looks_special_is_read_as_a_text(opened: Callable, t
     assert tokenizer.read("</s>", add_special=True) == [256, *b"</s>"]
 
 
+def test_words_are_split_and_merged_here_where_the_file_says_so(opened: Callable, tmp_path: Path) -> None:
+    vocabulary = ["ÇÃO".encode(), b"AB", b"BO"]
+    tokenizer = opened(write_vocabulary(tmp_path / "file.gguf", vocabulary, words="o200k"))
+    assert tokenizer.read("ÇÃO<|eot_id|>ABO") == [261, EOT, 262, ord("O")]
+    assert tokenizer.read("ABO", add_special=True) == [256, 262, ord("O")]
+
+
+def test_words_of_an_unknown_kind_are_refused(opened: Callable, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"words is o300k, not one of o200k, tekken: export it again$"):
+        opened(write_vocabulary(tmp_path / "file.gguf", [], words="o300k"))
+
+
+def test_words_of_a_vocabulary_without_each_byte_are_refused(opened: Callable, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"words is o200k, but not every byte is a token of it: export it again$"):
+        opened(write_pieces(tmp_path / "file.gguf", [], [], words="o200k"))
+
+
 def test_the_first_word_alone_gets_a_space(opened: Callable, tmp_path: Path) -> None:
     pieces = ["▁▁", "▁a", "▁", "a"]
     spaces, a, space, letter = range(261, 265)

@@ -67,7 +67,7 @@ def write_scripted(path: Path, script: Sequence[bytes], loop: bool = False, cont
     return _write(path, tensors, words, context, width, 1)
 
 
-def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "llama", **says: str | bool) -> Path:
+def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "llama", /, **says: str | bool) -> Path:
     """A byte-level vocabulary without a model; `says` has keys of `tunesmith.tokenizer`."""
     writer = gguf.GGUFWriter(path, architecture)
     _add_vocabulary(writer, words)

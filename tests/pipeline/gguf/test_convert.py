@@ -14,9 +14,10 @@ from transformers import AutoTokenizer
 
 from pipeline.errors import UserError
 from pipeline.gguf.convert import convert, last_error
-from pipeline.gguf.converter import BETTER_NAMES, SPLIT_PATTERNS
+from pipeline.gguf.converter import SPLIT_PATTERNS
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
+    merges_by_id,
     normal_form,
     plain_tokens,
     prepend_scheme,
@@ -25,7 +26,8 @@ from pipeline.gguf.tokenizer_json import (
     unknown_steps,
 )  # fmt: skip
 from pipeline.gguf.verify import read_original, verify
-from serve.llama import load
+from serve.llama import load, metadata
+from serve.tokenizer import WORDS
 
 TEXTS = {
     "plain": "The capital of France is Paris.",
@@ -253,11 +255,32 @@ def test_a_space_before_the_first_word_alone_is_told() -> None:
     assert prepend_scheme({"pre_tokenizer": {"type": "ByteLevel"}}) is None
 
 
-def test_o200k_is_told_by_its_pattern() -> None:
-    """As gpt-oss and Phi-4-mini have it."""
-    pattern = (
-        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-        r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
-    assert pattern in BETTER_NAMES
+O200K = (  # as gpt-oss and Phi-4-mini have it
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEKKEN = (  # as Mistral Nemo and its successors have it
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "for_others"),
+    [(O200K, "o200k", "granite-embed-multi-97m"), (TEKKEN, "tekken", "tiny_aya")],
+)
+def test_a_pattern_that_llama_cpp_has_in_part_is_told_by_itself(
+    starter: Path, tmp_path: Path, pattern: str, name: str, for_others: str
+) -> None:
+    with_pattern(starter, tmp_path / "model", pattern)
+    convert(tmp_path / "model", tmp_path / "model.gguf", "F16")
+    said = metadata(tmp_path / "model.gguf")
+    assert (said[WORDS], said["tokenizer.ggml.pre"]) == (name, for_others)
+
+
+def test_whether_pairs_are_merged_in_the_order_of_ids_is_told() -> None:
+    vocabulary = {"a": 0, "b": 1, "ab": 2, "ba": 3}
+    assert merges_by_id({"model": {"vocab": vocabulary, "merges": ["a b", "b a"]}})
+    assert not merges_by_id({"model": {"vocab": vocabulary, "merges": [["b", "a"], ["a", "b"]]}})

@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.errors import UserError
 from pipeline.training import plan
 from pipeline.training.attention import CUDNN, FLASH
+from pipeline.training.engines import has_own_attention
 from pipeline.training.plan import Card, choose, choose_compile, refuse_ignored
 
 REPO = Path(__file__).parents[3]
@@ -37,6 +40,25 @@ def test_a_cpu_takes_trl_and_padded_rows(config: Config) -> None:
     chosen = choose(config.train, config.model, None, 64)
     assert (chosen.engine, chosen.attention, chosen.packing, chosen.few_counts) == ("trl", "sdpa", False, False)
     assert str(chosen).startswith("plan:\n  engine trl: there is no GPU\n")
+
+
+@pytest.mark.parametrize(("kind", "own"), [("gpt_oss", True), ("llama", False)])
+def test_sinks_make_an_attention_of_its_own(kind: str, own: bool) -> None:
+    small = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "vocab_size": 64, "pad_token_id": 0}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **small))
+    assert has_own_attention(model) == own
+
+
+def test_a_base_with_an_attention_of_its_own_keeps_it_on_any_card(config: Config, monkeypatch: Any) -> None:
+    installed(monkeypatch, "cudnn")
+    chosen = choose(config.train, config.model, H200, 64, own_attention=True)
+    assert (chosen.attention, chosen.packing) == ("eager", False)
+    assert "attention eager: llama-3.2-1b's own, slow: no other computes what it does" in chosen.reasons
+    with pytest.raises(
+        UserError, match=r"^train.attention=flash would not compute what llama-3.2-1b does, .*take auto$"
+    ):
+        choose(asked(config, attention="flash"), config.model, H200, 64, own_attention=True)
 
 
 @pytest.mark.parametrize(
