@@ -32,6 +32,7 @@ class Family:
     lost: dict[str, Any] = field(default_factory=dict)  # the same without its scaling or its window
     reasons: bool = False  # whether its template knows reasoning
     preset: str = "llama-3.2-1b"  # in conf/model
+    rate: float = 2e-4  # of learning
 
 
 def _rope(theta: float, **scaling: Any) -> dict[str, Any]:
@@ -64,10 +65,7 @@ SIX_LAYERS = {"num_hidden_layers": 6, "query_pre_attn_scalar": 32}  # of which t
 OPEN = (
     "gemma-3",
     "gemma-4",
-    "mistral-nemo",
-    "ministral-3",
     "phi-3.5",
-    "phi-4-mini",
     "smollm2",
     "smollm3",
     "deepseek",
@@ -191,6 +189,7 @@ FAMILIES = {
         | (_rope(150000.0, **GPT_OSS_ROPE) | UNTIED | WINDOWED),
         lost=NO_WINDOW,
         reasons=True,
+        rate=5e-3,  # attention alone has an adapter, its experts have none
     ),
 }
 
