@@ -15,8 +15,8 @@ from pipeline.gguf.verify import EXACT, Limits, compare, require_likeness
 SCALED = 1024
 BEHIND = 512  # tokens of a text behind the window
 # llama.cpp rounds the bounds of yarn's ramp to whole dimensions. Tiny models of gpt-oss, which does not, are for that
-# 0.006 nats from it and have 87% of the likeliest tokens; without yarn 0.28 nats and 15%.
-UNROUNDED = Limits(0.05, 0.8)
+# 0.006 to 0.043 nats from it and have 87 to 76% of the likeliest tokens; without yarn 0.28 to 0.77 nats and 15 to 9%.
+UNROUNDED = Limits(0.1, 0.6)
 LONGEST = 4096 + BEHIND  # with a longer window, what the file says of it must do
 
 

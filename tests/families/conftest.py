@@ -81,6 +81,7 @@ def made(
     project = shutil.copytree(prepared, folder / "project")
     preset = FAMILIES[request.param].preset
     own = [f"model={preset}", f"model.name={request.param}", f"model.path={base}", "model.chat_template=null"]
+    own += [f"train.lr={FAMILIES[request.param].rate}"]
     chosen = [*own, *SETTINGS, f"export.quantizations=[{','.join(types)}]"]
     if not request.config.getoption("--long", False):  # the export itself follows
         chosen.append("train.check_export=false")
