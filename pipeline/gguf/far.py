@@ -8,15 +8,12 @@ from typing import Any
 from pipeline.gguf.context import CHUNK
 from pipeline.gguf.positions import rope, window
 from pipeline.gguf.reference import last_logits
-from pipeline.gguf.verify import EXACT, Limits, compare, require_likeness
+from pipeline.gguf.verify import EXACT, compare, require_likeness
 
 # Tokens of a text that shows a rope scaling. SmolLM2-135M with llama3 scaling (factor 32 from 8,192 tokens on) is from
 # itself without 0.003 nats away at 128 tokens, where limits would let it pass, 0.02 at 512, 0.12 at 1,024.
 SCALED = 1024
 BEHIND = 512  # tokens of a text behind the window
-# llama.cpp rounds the bounds of yarn's ramp to whole dimensions. Tiny models of gpt-oss, which does not, are for that
-# 0.006 to 0.043 nats from it and have 87 to 76% of the likeliest tokens; without yarn 0.28 to 0.77 nats and 15 to 9%.
-UNROUNDED = Limits(0.1, 0.6)
 LONGEST = 4096 + BEHIND  # with a longer window, what the file says of it must do
 
 
@@ -34,9 +31,8 @@ def require_far_likeness(path: Path, length: int, model: Any, rows: Sequence[Seq
         UserError: it does part.
     """
     row = list(islice(cycle(chain.from_iterable(rows)), length))
-    limits = EXACT if rope(model.config.get_text_config()).get("truncate", True) else UNROUNDED
     likeness = compare(path, [row], last_logits(model, row, CHUNK, device))
-    require_likeness(path, likeness, limits, f"logits behind {length - CHUNK} tokens")
+    require_likeness(path, likeness, EXACT, f"logits behind {length - CHUNK} tokens")
 
 
 def far_tokens(config: Any, context: int) -> int:

@@ -113,6 +113,23 @@ def scale(config: Any) -> float:
     return factor or config.max_position_embeddings / parameters["original_max_position_embeddings"]
 
 
+def rounds_ramp(config: Any) -> bool:
+    """Whether yarn's ramp begins and ends at whole dimensions, as it does in llama.cpp; gpt-oss's does not."""
+    return bool(rope(config).get("truncate", True))
+
+
+def round_ramp(model: Any) -> None:
+    """Computes positions as llama.cpp does where a model's ramp is not rounded: nothing in a file says so."""
+    config = model.config.get_text_config()
+    if rounds_ramp(config):
+        return
+    rope(config)["truncate"] = True
+    frequencies, _ = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
+    for module in model.modules():
+        if hasattr(module, "inv_freq"):
+            module.inv_freq.copy_(frequencies)
+
+
 def window(config: Any) -> int | None:
     """How many tokens some of the layers look back, where that is less than the context."""
     if getattr(config, "use_sliding_window", True) is False:

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.gguf.merge import ADAPTER_WEIGHTS, PREFIX, NotPlain, base_folder, plan_deltas, weight_files
+from pipeline.gguf.positions import round_ramp
 from pipeline.training.engines import load_base
 
 BATCH = 4  # rows in a forward pass; weights are read anew for each
@@ -24,6 +25,8 @@ BATCH = 4  # rows in a forward pass; weights are read anew for each
 
 def trained_model(path: str, revision: str | None, adapter: Path | None, device: str) -> Any:
     """A model in float32, with its adapter unmerged where it has one; its weights stay on disk where they can.
+
+    Its positions are llama.cpp's, which rounds where some models do not: see `round_ramp`.
 
     Args:
         path: of the base or of a full fine-tune: a folder, or a name on the hub.
@@ -39,6 +42,7 @@ def trained_model(path: str, revision: str | None, adapter: Path | None, device:
     except NotPlain as reason:
         print(f"checking with the whole model in memory: {reason}", flush=True)
         model = load_base(path, revision, device, torch.float32)
+        round_ramp(model)
         return (PeftModel.from_pretrained(model, str(adapter)) if adapter else model).eval()
 
 
@@ -94,6 +98,7 @@ def _streamed(base: Path, adapter: Path | None, device: str) -> Any:
         plan_deltas(adapter, set(files))
     with init_empty_weights():
         model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base)), dtype=torch.float32)
+        round_ramp(model)
         tied: dict[str, str] = model.all_tied_weights_keys  # which are stored once
         if adapter:
             lora = LoraConfig.from_pretrained(str(adapter))

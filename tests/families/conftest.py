@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conversations import AWKWARD, Chat, crossed
-from families import FAMILIES, OPEN, write_model
+from families import FAMILIES, write_model
 from made import Made
 from packages import NotFetched
 
@@ -71,8 +71,6 @@ def made(
     request: pytest.FixtureRequest, types: list[str], prepared: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Made]:
     """A family's model, trained, exported and evaluated; its folder is the working folder."""
-    if request.param in OPEN and not request.config.getoption("--long", False):
-        pytest.skip("its export is still open: make test-families tries it")
     folder = tmp_path_factory.mktemp(request.param)
     try:
         base = write_model(request.param, folder / "base")

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from pipeline.errors import UserError
 from pipeline.gguf.far import far_tokens, require_far_likeness
+from pipeline.gguf.positions import round_ramp
 from pipeline.training.chat import encode, load_tokenizer
 from serve.engine import Engine
 from serve.errors import RequestError
@@ -124,4 +125,5 @@ def without_end(made: Made, text: str) -> str:
 def tuned(made: Made, **settings: Any) -> Any:
     """Base and adapter in Transformers; `settings` over its configuration's own."""
     base = AutoModelForCausalLM.from_pretrained(made.base, dtype=torch.float32, **settings)
+    round_ramp(base)
     return PeftModel.from_pretrained(base, str(made.project / "models/adapter")).eval()
