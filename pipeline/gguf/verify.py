@@ -29,7 +29,7 @@ from pipeline.training.chat import TODAY, prompt_ids
 from serve.errors import RequestError
 from serve.errors import UserError as ServeError
 from serve.limits import Message
-from serve.llama import load, metadata
+from serve.llama import load, loaded_metadata
 from serve.prompts import Prompts
 from serve.tokenizer import Tokenizer
 
@@ -222,7 +222,7 @@ def opened(path: Path) -> Iterator[File]:
     except ServeError as error:
         raise UserError(refusal(path, "loading", str(error))) from error
     try:
-        yield File(path, model, llama_cpp.llama_model_get_vocab(model), Tokenizer(model), metadata(path))
+        yield File(path, model, llama_cpp.llama_model_get_vocab(model), Tokenizer(model), loaded_metadata(model))
     finally:
         llama_cpp.llama_model_free(model)
 
