@@ -81,7 +81,7 @@ def metadata(path: Path) -> dict[str, str]:
     params.vocab_only = True
     model = load(path, params)
     try:
-        return dict(_metadata(model))
+        return loaded_metadata(model)
     finally:
         llama_cpp.llama_model_free(model)
 
@@ -91,14 +91,15 @@ def quantization(metadata: Mapping[str, str]) -> str | None:
     return FILE_TYPES.get(metadata.get("general.file_type", ""))
 
 
-def _metadata(model: "llama_cpp.llama_model_p") -> Iterator[tuple[str, str]]:
-    """Keys and values; long ones are cut."""
-    buffer = ctypes.create_string_buffer(1024)
+def loaded_metadata(model: "llama_cpp.llama_model_p") -> dict[str, str]:
+    """What a loaded file says of its model; long values are cut."""
+    buffer, said = ctypes.create_string_buffer(1024), {}
     for i in range(llama_cpp.llama_model_meta_count(model)):
         llama_cpp.llama_model_meta_key_by_index(model, i, buffer, len(buffer))
         key = buffer.value.decode(errors="replace")
         llama_cpp.llama_model_meta_val_str_by_index(model, i, buffer, len(buffer))
-        yield key, buffer.value.decode(errors="replace")
+        said[key] = buffer.value.decode(errors="replace")
+    return said
 
 
 def last_error() -> str:
@@ -252,7 +253,7 @@ class LlamaModel:
         params.n_threads = params.n_threads_batch = threads
         params.n_seq_max = self.streams
         # Flash attention, a tenth faster in prompts, adds up in another order when an answer is alone.
-        if quantization(dict(_metadata(self._model))) not in INEXACT:
+        if quantization(loaded_metadata(self._model)) not in INEXACT:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.swa_full = True  # else an earlier part of a conversation could not be gone back to
         return params

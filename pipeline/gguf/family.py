@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,21 @@ from pipeline.gguf.context import CHUNK
 from pipeline.gguf.convert import OUT_TYPES, convert
 from pipeline.gguf.far import far_tokens, require_far_likeness
 from pipeline.gguf.importance import importance
-from pipeline.gguf.positions import end_at_window
+from pipeline.gguf.positions import end_at_window, rounds_ramp
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.reference import trained_model, write_logits
-from pipeline.gguf.verify import ROUNDED, Likeness, Messages, compare, read_original, require_likeness, sampled, verify
+from pipeline.gguf.verify import (
+    EXACT,
+    ROUNDED,
+    Likeness,
+    Messages,
+    Original,
+    compare,
+    read_original,
+    require_likeness,
+    sampled,
+    verify,
+)
 
 # Types that others can be made of. BF16 is none: it rounds weights to a part in 250, and what was learnt is about that.
 KEPT = ("F16", "F32")
@@ -63,25 +75,16 @@ def make_family(family: Family, source: Path, bench: Bench) -> list[dict[str, An
     paths = {kind: bench.folder / f"{family.name}-{kind}.gguf" for kind in wanted}
     kept = {kind: path for kind, path in paths.items() if kind in KEPT} or {KEPT[0]: first}
     paths |= kept
-    original = read_original(source, bench.chats)
-    logits, within = trained_logits(family, bench)
-    figures = {}
-    for kind in reversed(kept):
-        convert(source, paths[kind], kind)
-        context = end_at_window(paths[kind], original.config)
-        verify(paths[kind], original)
-        # What quantization loses is measured from the file that is quantized, which is the last of these.
-        figures[kind] = compare(paths[kind], bench.rows, logits, keep=paths[kind] == first, within=within)
-        require_likeness(paths[kind], figures[kind])
-    length = far_tokens(original.config, context)
-    if length and within:
-        require_far_likeness(first, length, trained_model(*family.weights, bench.device), bench.rows, bench.device)
-    if "BF16" in wanted:
-        convert(source, paths["BF16"], "BF16")
-        end_at_window(paths["BF16"], original.config)
-        verify(paths["BF16"], original)
-        figures["BF16"] = compare(paths["BF16"], bench.rows, logits, within=within)
-        require_likeness(paths["BF16"], figures["BF16"], ROUNDED)
+    exact = [*reversed(kept), *(["BF16"] if "BF16" in wanted else [])]
+    trained, figures = trained_logits(family, bench), {}
+    with ThreadPoolExecutor(1) as converter:  # a process of its own: texts are read meanwhile
+        made = converter.submit(convert, source, paths[exact[0]], exact[0])
+        original = read_original(source, bench.chats)
+        made.result()
+    for kind in exact:
+        if kind != exact[0]:
+            convert(source, paths[kind], kind)
+        figures[kind] = check_exact(family, paths[kind], kind, original, bench, trained)
     shutil.rmtree(source)
     quantized = [kind for kind in wanted if kind not in OUT_TYPES]
     matrix = importance(first, bench.weighing) if bench.weighing and quantized else None
@@ -89,8 +92,37 @@ def make_family(family: Family, source: Path, bench: Bench) -> list[dict[str, An
     for kind in quantized:
         quantize(first, paths[kind], kind, matrix)
         verify(paths[kind], few)
-        figures[kind] = compare(paths[kind], bench.rows, logits, within=within)
+        figures[kind] = compare(paths[kind], bench.rows, trained[0], within=trained[1])
     return [described(paths[kind], kind, family.of, figures[kind]) for kind in wanted]
+
+
+def check_exact(
+    family: Family, path: Path, kind: str, original: Original, bench: Bench, trained: tuple[np.ndarray, bool]
+) -> Likeness:
+    """How near an unquantized file is to the trained model.
+
+    Args:
+        family: the file's.
+        path: of it.
+        kind: its type.
+        original: what it must say of itself.
+        bench: what it is tried on.
+        trained: of `trained_logits`. The file that the quantized ones are made of puts its own in their place: what
+            quantization loses is measured from it.
+
+    Raises:
+        UserError: it fails a check.
+    """
+    (logits, within), first = trained, path == unquantized(family, bench)
+    if first and not rounds_ramp(original.config):
+        print(f"{path.name} is held against its model with yarn's ramp rounded to whole dimensions, as in llama.cpp")
+    context = end_at_window(path, original.config)
+    verify(path, original)
+    likeness = compare(path, bench.rows, logits, keep=first, within=within)
+    require_likeness(path, likeness, EXACT if kind in KEPT else ROUNDED)
+    if first and within and (length := far_tokens(original.config, context)):
+        require_far_likeness(path, length, trained_model(*family.weights, bench.device), bench.rows, bench.device)
+    return likeness
 
 
 def unquantized(family: Family, bench: Bench) -> Path:

@@ -1,5 +1,6 @@
 """Each family's tiny model, taken through every stage once for all tests of it."""
 
+import gc
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -66,9 +67,21 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def uncollected() -> Iterator[None]:
+    """No collection of garbage, which would look through hundreds of thousands of tokens again and again."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(
-    request: pytest.FixtureRequest, types: list[str], prepared: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    types: list[str],
+    prepared: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    uncollected: None,
 ) -> Iterator[Made]:
     """A family's model, trained, exported and evaluated; its folder is the working folder."""
     folder = tmp_path_factory.mktemp(request.param)

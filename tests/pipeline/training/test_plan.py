@@ -13,7 +13,7 @@ from pipeline.config import Config, load
 from pipeline.errors import UserError
 from pipeline.training import plan
 from pipeline.training.attention import CUDNN, FLASH
-from pipeline.training.engines import has_own_attention
+from pipeline.training.engines import has_own_attention, head_size
 from pipeline.training.plan import Card, choose, choose_compile, refuse_ignored
 
 REPO = Path(__file__).parents[3]
@@ -86,6 +86,21 @@ def test_engine_and_attention_follow_the_card(
     assert (chosen.engine, chosen.attention) == (engine, attention)
     assert chosen.packing == (attention in (CUDNN, FLASH))
     assert all(": " in reason for reason in chosen.reasons)
+
+
+def test_heads_that_are_too_large_for_flash_attention_take_sdpa(
+    config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    installed(monkeypatch, "cudnn")
+    AutoConfig.for_model("gemma4_text", num_hidden_layers=6, head_dim=256, global_head_dim=512).save_pretrained(
+        tmp_path
+    )
+    size = head_size(replace(config.model, path=str(tmp_path)))
+    assert size == 512  # of the layer that looks at everything
+    chosen = choose(asked(config, effective_batch=64), config.model, H200, size)
+    assert (chosen.attention, chosen.packing) == ("sdpa", False)
+    with pytest.raises(UserError, match=r"^train\.attention=flash is for heads of at most 256, this model's have 512"):
+        choose(asked(config, attention="flash"), config.model, H200, size)
 
 
 def test_a_base_in_4_bit_takes_unsloth_where_it_is_installed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:

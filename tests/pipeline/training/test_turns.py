@@ -15,7 +15,7 @@ from pipeline.training.turns import Message, RefusedError, Unmarked, as_rows, pa
 STARTER = Path(__file__).parents[3] / "starter/models/starter-s"
 ENDS = (
     "<|im_end|>", "<|eot_id|>", "</s>", "<|end|>", "<|endoftext|>", "<end_of_turn>", "<|end_of_text|>",
-    "<｜end▁of▁sentence｜>", "<|return|>",
+    "<｜end▁of▁sentence｜>", "<|return|>", "<turn|>",
 )  # fmt: skip
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -38,6 +38,7 @@ FAMILIES = {
     "Qwen3.5-4B": ("<|im_end|>", 2),
     "HuggingFaceTB-SmolLM3-3B": ("<|im_end|>", 1),
     "google-gemma-2-2b-it": ("<end_of_turn>", 1),
+    "google-gemma-4-31B-it": ("<turn|>", 2),
     "microsoft-Phi-3.5-mini-instruct": ("<|end|>", 1),
     "mistralai-Mistral-Nemo-Instruct-2407": ("</s>", 1),
     "mistralai-Ministral-3-14B-Reasoning-2512": ("</s>", 1),
@@ -166,6 +167,25 @@ def test_a_conversation_that_a_template_refuses_is_refused_in_its_words(template
 def test_reasoning_that_a_template_does_not_write_is_refused(template: Study) -> None:
     with pytest.raises(RefusedError, match="it does not write the reasoning"):
         template("deepseek-ai-DeepSeek-V3.1").turn(THINKING, 1)
+
+
+def test_a_thought_that_the_generation_prompt_closes_is_context(template: Study) -> None:
+    text, ((start, end),) = template("google-gemma-4-31B-it").turn(CHAT, 3)
+    assert text[:start].endswith("Another one.<turn|>\n<|turn>model\n<|channel>thought\n<channel|>")
+    assert text[start:end] == "n<turn|>"
+    assert text.count("<|channel>") == 1  # the history has none
+
+
+def test_reasoning_is_refused_where_a_template_has_tags_of_its_own_for_it(template: Study) -> None:
+    closing = template("google-gemma-4-31B-it")
+
+    def without_closing(messages: list[Message], prompt: bool) -> str:  # as the smaller models' templates
+        return closing.render(messages, prompt).removesuffix("<|channel>thought\n<channel|>")
+
+    for family in (closing, study(without_closing, ENDS)):
+        with pytest.raises(RefusedError, match="it does not write the reasoning"):
+            family.turn(THINKING, 1)
+        assert REASONING not in family.turn([*THINKING[:3], CHAT[3]], 3).text
 
 
 def test_an_answer_that_a_template_cuts_is_refused(template: Study) -> None:
