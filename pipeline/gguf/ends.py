@@ -33,7 +33,7 @@ def told_ends(model: Path, config: Mapping[str, Any], said: Mapping[str, Any]) -
     unknown = [end for end in ends if tokens[end] not in KNOWN]
     free = [key for key in KEYS if key not in said]
     if len(unknown) > len(free):
-        texts = ", ".join(tokens[end] for end in unknown)
+        texts = ", ".join(repr(tokens[end]) for end in unknown)
         raise ValueError(
             f"llama.cpp does not know {texts} as ends of an answer, and a file can name {len(free)} of them; take the"
             " others out of eos_token_id in generation_config.json"

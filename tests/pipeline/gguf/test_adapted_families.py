@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 from pipeline.compose import compose
 from pipeline.config import Config, load
 from pipeline.gguf.merge import merge
+from pipeline.gguf.positions import round_ramp
 from pipeline.gguf.reference import trained_model, write_logits
 from pipeline.training.engines import load_base, with_adapter
 
@@ -32,6 +33,12 @@ def adapter_on(base: Path, config: Config, folder: Path) -> Path:
     adapted.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
     return folder
+
+
+def loaded(folder: Path) -> Any:
+    model = load_base(str(folder), None, "cpu", torch.float32)
+    round_ramp(model)
+    return model
 
 
 def logits(model: Any) -> torch.Tensor:
@@ -67,9 +74,8 @@ def test_merged_and_unmerged_say_the_same(family: str, overrides: list[str], tmp
     settings = ["model=llama-3.2-1b", f"model.path={base}", "train.lora.r=4", "train.lora.alpha=8"]
     config = load(compose(REPO / "conf", [*settings, *overrides]))
     adapter = adapter_on(base, config, tmp_path / "adapter")
-    unmerged = PeftModel.from_pretrained(load_base(str(base), None, "cpu", torch.float32), str(adapter)).eval()
-    expected = logits(unmerged)
-    assert nats(expected, logits(load_base(str(base), None, "cpu", torch.float32))) > 0.003  # the base alone
+    expected = logits(PeftModel.from_pretrained(loaded(base), str(adapter)).eval())
+    assert nats(expected, logits(loaded(base))) > 0.003  # the base alone
     torch.testing.assert_close(logits(trained_model(str(base), None, adapter, "cpu")), expected, rtol=0, atol=1e-4)
     merge(replace(config.model, name="tuned"), adapter, tmp_path / "tuned")
-    assert nats(expected, logits(load_base(str(tmp_path / "tuned"), None, "cpu", torch.float32))) < 1e-3
+    assert nats(expected, logits(loaded(tmp_path / "tuned"))) < 1e-3

@@ -185,7 +185,7 @@ def test_tokens_that_llama_cpp_does_not_know_as_ends_end_an_answer(starter: Path
 def test_more_such_ends_than_a_file_can_name_are_refused_in_one_line(starter: Path, tmp_path: Path) -> None:
     ends = ["<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|finetune_right_pad_id|>"]
     with pytest.raises(
-        UserError, match=r"know <\|start.*_pad_id\|> as ends of an answer, and a file can name 2"
+        UserError, match=r"know '<\|start.*_pad_id\|>' as ends of an answer, and a file can name 2"
     ) as told:
         convert(with_ends(starter, tmp_path / "model", ends), tmp_path / "out.gguf", "F16")
     assert "\n" not in str(told.value)

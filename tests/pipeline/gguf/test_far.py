@@ -25,7 +25,7 @@ from pipeline.errors import UserError
 from pipeline.gguf.context import CHUNK
 from pipeline.gguf.convert import convert
 from pipeline.gguf.far import BEHIND, LONGEST, SCALED, far_tokens, require_far_likeness
-from pipeline.gguf.positions import end_at_window
+from pipeline.gguf.positions import end_at_window, round_ramp
 from pipeline.gguf.verify import opened, read_original, verify
 
 LLAMA3 = {
@@ -66,6 +66,7 @@ class Tiny:
     def check_far(self, file: Path | None = None, length: int | None = None) -> None:
         """As export does, by default, in the model's own file and as far as it shows."""
         model = AutoModelForCausalLM.from_pretrained(str(self.folder), dtype=torch.float32).eval()
+        round_ramp(model)
         rows = torch.randint(0, 2048, (8, 128), generator=torch.Generator().manual_seed(1)).tolist()
         length = length or far_tokens(self.config, self.context)
         if length:

@@ -68,14 +68,11 @@ def test_of_several_processes_the_first_tries(copied: ModelSettings, monkeypatch
 
 
 def test_an_end_that_the_file_would_not_know_is_refused(copied: ModelSettings, marks: Path) -> None:
-    rewrite(copied, "generation_config.json", lambda settings: settings["eos_token_id"].append(4))
-    with pytest.raises(UserError) as raised:
+    rewrite(copied, "generation_config.json", lambda settings: settings["eos_token_id"].extend([6, 7, 8]))
+    with pytest.raises(UserError, match=r"^starter-s could not be exported, as a trial with tiny .*: ") as raised:
         tried(copied)
-    assert str(raised.value) == (
-        "starter-s could not be exported, as a trial with tiny weights shows: starter-s-F16.gguf is not the model that"
-        " it was made of; ends of an answer: an answer would not end at token 4; nothing was trained yet;"
-        " train.check_export=false trains it all the same"
-    )
+    assert "llama.cpp does not know '!', '\"', '#' as ends of an answer, and a file can name 2" in str(raised.value)
+    assert str(raised.value).endswith("; nothing was trained yet; train.check_export=false trains it all the same")
     assert not marks.exists()
 
 
