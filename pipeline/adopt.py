@@ -56,10 +56,15 @@ def parse(overrides: list[str]) -> list[Override]:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
         raise UserError(f"cannot read the overrides: {' '.join(str(error).split())}") from error
-    for override in parsed:
+    keys = [override.key_or_group for override in parsed]
+    for override, key in zip(parsed, keys, strict=True):
         if override.is_sweep_override():
             raise UserError(f"{override.input_line} names several values; adopt one of them")
-        if (override.key_or_group, override.value()) == (EXPERIMENT.parent.name, EXPERIMENT.stem):
+        if keys.count(key) > 1:
+            raise UserError(f"{key} is given {keys.count(key)} times; give it once")
+        if key.startswith("hydra"):
+            raise UserError(f"{override.input_line} is a setting of Hydra's; change it in conf/config.yaml")
+        if (key, override.value()) == (EXPERIMENT.parent.name, EXPERIMENT.stem):
             raise UserError(f"{override.input_line} stands for what is adopted; name another experiment")
     return parsed
 

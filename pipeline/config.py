@@ -125,7 +125,7 @@ class TrainSettings:
     compile: bool | Literal["auto"] = field()
     frozen_dtype: str = one_of("bf16", "fp8")
     gradient_checkpointing: bool | Literal["auto", "offload"] = field()
-    seed: int = limited(least=0)
+    seed: int = limited(least=0, most=2**32 - 1)  # all that NumPy takes
     save_steps: int = limited(least=1)
     save_total_limit: int = limited(least=1)
     eval_steps: int = limited(least=1)

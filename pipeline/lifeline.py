@@ -41,14 +41,20 @@ def tie_to_parent() -> None:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    hear_of_parents_end()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ORPHANED)
         if LAUNCHED is not None and os.getppid() != LAUNCHED.pid:
             sys.exit("the launcher that started this process is gone")
         # Where DVC was killed before that call, the parent is init or a supervisor now, which has a session of its own.
         # So has a torchrun's worker.
         if not is_worker and os.getsid(os.getppid()) != os.getsid(0):
             sys.exit("the DVC that started this stage is gone")
+
+
+def hear_of_parents_end() -> None:
+    """Has Linux send this process ORPHANED once its parent has ended; other systems know of no such thing."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ORPHANED)
 
 
 def named(number: int) -> str:

@@ -161,7 +161,7 @@ def _from_turns(columns: dict[str, Any], role_key: str, text_key: str) -> Messag
     for turn in turns:
         if not isinstance(turn, dict):
             raise UnusableRowError(NOT_AN_OBJECT)
-        if turn.get("tool_calls"):
+        if turn.get("tool_calls") or turn.get("function_call"):
             raise UnusableRowError(TOOL_CALLS)
         if role_key not in turn or text_key not in turn:
             raise UnusableRowError(MISSING_FIELD)
@@ -184,9 +184,9 @@ def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
 def _weight(turn: dict[str, Any], role: str) -> dict[str, int]:
     """`weight` 0 for an assistant's turn that is not learnt, and nothing for others."""
     weight, train = turn.get("weight"), turn.get("train")
-    if weight not in (None, 0, 1) or train not in (None, False, True):
+    if weight not in (None, 0, 1) or train not in (None, 0, 1):  # in Python, False is 0
         raise UnusableRowError(WEIGHT_BETWEEN)
-    return {"weight": 0} if role == "assistant" and (weight == 0 or train is False) else {}
+    return {"weight": 0} if role == "assistant" and 0 in (weight, train) else {}
 
 
 def _from_text(columns: dict[str, Any]) -> Messages:

@@ -13,6 +13,7 @@ from pipeline.files import sha256
 
 PREPARED = Path("data/prepared")
 MADE_FROM = "made_from.json"
+TO_PREPARE = "run `dvc repro prepare`, or `python -m pipeline.prepare` with the same overrides"
 
 
 def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def require_prepared(settings: DataSettings) -> None:
     """
     path = PREPARED / MADE_FROM
     if not path.is_file():
-        raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+        raise UserError(f"{path} is missing; first {TO_PREPARE}")
     made, asked = json.loads(path.read_text(encoding="utf-8")), made_from(settings, Path())
     differ = [
         f"data.{key} is {asked['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
@@ -45,7 +46,4 @@ def require_prepared(settings: DataSettings) -> None:
     if not differ and asked["files"]:
         differ = [f"{name} has changed, come or gone" for name in changed_keys(made["files"], asked["files"])]
     if differ:
-        raise UserError(
-            f"{PREPARED} is not what the configuration asks for: {', '.join(differ[:3])}; run `dvc repro prepare`, or "
-            "`python -m pipeline.prepare` with the same overrides"
-        )
+        raise UserError(f"{PREPARED} is not what the configuration asks for: {', '.join(differ[:3])}; {TO_PREPARE}")

@@ -9,14 +9,12 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
@@ -26,7 +24,7 @@ from pipeline.launch import rank
 from pipeline.models.packaged import located
 from pipeline.package_index import cache_root
 
-MODEL, OUTCOME = "model.json", "outcome.json"  # in the trial's folder: what is tried, and what came of it
+OUTCOME = "outcome: "  # begins the line in which the trial says what came of it
 ROOT = Path(__file__).parents[2]
 SOURCES = ("pipeline/gguf/*.py", "pipeline/training/*.py", "serve/*.py")  # code that the outcome depends on
 DESCRIBING = (".json", ".jinja", ".model", ".txt")  # files of a model's folder that are no weights
@@ -50,41 +48,33 @@ def preflight(model: ModelSettings, wanted: bool) -> Iterator[Callable[[], None]
     if mark is None or mark.is_file():
         yield lambda: None
         return
-    with tempfile.TemporaryDirectory(prefix="tunesmith-preflight-", ignore_cleanup_errors=True) as name:
-        folder, begun = Path(name), time.monotonic()
-        write_json(folder / MODEL, asdict(model))
-        with (folder / "log").open("w") as log:
-            trial = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.gguf.trial", name],
-                env={key: value for key, value in os.environ.items() if key not in NOT_OURS} | ENVIRONMENT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+    begun = time.monotonic()
+    with subprocess.Popen(
+        [sys.executable, "-m", "pipeline.gguf.trial", json.dumps(asdict(model)), str(os.getpid())],
+        env={key: value for key, value in os.environ.items() if key not in NOT_OURS} | ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as trial:
         try:
-            yield lambda: require_exportable(model, trial, folder, mark, begun)
+            yield lambda: require_exportable(model, trial, mark, begun)
         finally:
-            trial.kill()
-            trial.wait()
+            trial.terminate()  # so that it takes its folder away
 
 
-def require_exportable(model: ModelSettings, trial: subprocess.Popen, folder: Path, mark: Path, begun: float) -> None:
+def require_exportable(model: ModelSettings, trial: subprocess.Popen[bytes], mark: Path, begun: float) -> None:
     """Waits for the outcome of a trial, and says it.
 
     Args:
         model: that is tried.
         trial: the process.
-        folder: where it leaves the outcome.
         mark: the file that is to say that it has passed.
         begun: when it was, by the monotonic clock.
 
     Raises:
         UserError: an export would be refused.
     """
-    trial.wait()
-    outcome: dict[str, Any] = {"unknown": last_line(folder / "log")}
-    if (folder / OUTCOME).is_file():
-        outcome = json.loads((folder / OUTCOME).read_text(encoding="utf-8"))
+    outcome = outcome_of(trial.communicate()[0].decode("utf-8", errors="replace"))
     if refusal := outcome.get("refused"):
         raise UserError(
             f"{model.name} could not be exported, as a trial with tiny weights shows: {refusal}; nothing was trained"
@@ -112,9 +102,11 @@ def marker(model: ModelSettings) -> Path | None:
     return cache_root() / "exportable" / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()[:16]}.json"
 
 
-def last_line(log: Path) -> str:
-    """What a process said last."""
-    return (log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it ended without a word"])[-1].strip()
+def outcome_of(said: str) -> dict[str, str]:
+    """What came of a trial by all that it said; `unknown`, with its last line, where it ended before that."""
+    lines = said.splitlines() or ["it ended without a word"]
+    told = next((line for line in lines if line.startswith(OUTCOME)), None)
+    return {"unknown": lines[-1].strip()} if told is None else json.loads(told.removeprefix(OUTCOME))
 
 
 def _described(path: str, revision: str | None) -> list[str]:

@@ -1,12 +1,17 @@
 """A model's export, tried with tiny weights: the same tokenizer, template and kind of layers, converted and checked.
 
-python -m pipeline.gguf.trial FOLDER        tries what preflight.py has left there, and leaves the outcome
+python -m pipeline.gguf.trial MODEL PROCESS        says the outcome for a model, its settings in JSON, in a line
+
+PROCESS is the id of the training that has begun it (preflight.py): it ends with that, however that ends.
 """
 
 import gc
 import json
+import os
 import shutil
+import signal
 import sys
+import tempfile
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -16,13 +21,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBa
 
 from pipeline.config import ModelSettings
 from pipeline.errors import UserError
-from pipeline.files import write_json
 from pipeline.gguf.context import CHUNK
 from pipeline.gguf.family import Bench, Family, make_family
 from pipeline.gguf.merge import link
-from pipeline.gguf.preflight import MODEL, OUTCOME
+from pipeline.gguf.preflight import OUTCOME
 from pipeline.gguf.source import llama_cpp_tree
 from pipeline.gguf.texts import AWKWARD
+from pipeline.lifeline import ORPHANED, hear_of_parents_end
 from pipeline.training.chat import load_tokenizer
 from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
@@ -39,15 +44,30 @@ HEADS = 2
 SPREAD = 2.0  # of queries' and keys' weights, so that some tokens are looked at more than others
 
 
-def main(folder: Path) -> None:
-    """Tries the model of `folder`, and writes what came of it there."""
+def main(model: ModelSettings, training: int) -> None:
+    """Tries a model in a folder that goes again, and says what came of it."""
     gc.disable()  # all that is made stays until the end, and a vocabulary is hundreds of thousands of objects
-    model = ModelSettings(**json.loads((folder / MODEL).read_text(encoding="utf-8")))
+    end_with(training)
+    with tempfile.TemporaryDirectory(prefix="tunesmith-preflight-") as folder:
+        outcome = tried(model, Path(folder))
+    print(f"\n{OUTCOME}{json.dumps(outcome)}", flush=True)
+
+
+def end_with(training: int) -> None:
+    """Ends this process, and takes its folder away, when it is asked to or the training has ended without a word."""
+    for number in (signal.SIGINT, signal.SIGTERM, ORPHANED):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    hear_of_parents_end()
+    if os.getppid() != training:  # it ended during the imports
+        sys.exit()
+
+
+def tried(model: ModelSettings, folder: Path) -> dict[str, str]:
+    """What came of it: `passed`, `refused` or `unknown`, with the model's name or the reason."""
     try:
         llama_cpp_tree()
     except UserError as error:
-        write_json(folder / OUTCOME, {"unknown": str(error)})
-        return
+        return {"unknown": str(error)}
     tokenizer = load_tokenizer(model)
     base = model_folder(*model.merge_base, ["*.json", *VOCABULARIES])
     write_tiny(base, folder / "tiny")
@@ -55,9 +75,8 @@ def main(folder: Path) -> None:
         export(model, tokenizer, folder)
     except UserError as error:
         said = str(error).replace(str(folder / model.name), model.path).removesuffix("; none of this export is kept")
-        write_json(folder / OUTCOME, {"refused": said})
-    else:
-        write_json(folder / OUTCOME, {"passed": model.name})
+        return {"refused": said}
+    return {"passed": model.name}
 
 
 def export(model: ModelSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -115,4 +134,4 @@ def shrunk(config: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(ModelSettings(**json.loads(sys.argv[1])), int(sys.argv[2]))

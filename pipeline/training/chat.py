@@ -208,6 +208,8 @@ def unreadable(path: str, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
     if Path(path).is_dir():
         return f"model {path} cannot be loaded ({reason}); its folder needs config.json, a tokenizer and whole weights"
+    if path.startswith(("/", ".")):  # no name of the hub's
+        return f"model {path} is no folder here; check model.path"
     return (
         f"model {path} is no folder here and not to be had from the hub ({reason}); check model.path and the network,"
         " or take model=starter-m, which needs none, or model=smollm2-135m-pypi, which needs a package index alone"

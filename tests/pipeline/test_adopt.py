@@ -183,6 +183,13 @@ def test_a_file_that_was_edited_by_hand_is_refused_with_the_way_out(project: Pat
     assert adopt(project, "--reset").returncode == 0
 
 
+def test_a_key_that_is_given_twice_is_refused(project: Path) -> None:
+    before = files(project)
+    done = adopt(project, "train.lr=1e-3", "train.lr=2e-3")
+    assert (done.returncode, done.stderr) == (1, "adopt: train.lr is given 2 times; give it once\n")
+    assert files(project) == before
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
@@ -192,13 +199,13 @@ def test_a_file_that_was_edited_by_hand_is_refused_with_the_way_out(project: Pat
         ("train.lr=fast", "adopt: train.lr is 'fast'; it must be a finite number"),
         ("train.lr=1e-3,2e-3", "adopt: train.lr=1e-3,2e-3 names several values; adopt one of them"),
         ("model=starter-s,starter-m", "adopt: model=starter-s,starter-m names several values; adopt one of them"),
+        ("hydra.run.dir=out", "adopt: hydra.run.dir=out is a setting of Hydra's; change it in conf/config.yaml"),
         ("experiment=adopted", "adopt: experiment=adopted stands for what is adopted; name another experiment"),
         ("experiment=nope", "adopt: conf/ does not compose: In 'config': Could not find 'experiment/nope'"),
         ("train=qlora", "adopt: train.method is qlora and model.load_in_4bit is False"),
         ("train.lr", "adopt: cannot read the overrides: Error parsing override 'train.lr'"),
         ("~train.lr", "adopt: "),
         ("recipe=null", "adopt: conf/ does not compose: Config group override must be a string or a list"),
-        ("hydra.sweep.dir=elsewhere", "adopt: conf/ does not compose: "),
     ],
 )
 def test_what_cannot_be_adopted_ends_in_one_line_and_changes_nothing(project: Path, override: str, said: str) -> None:

@@ -132,6 +132,7 @@ def test_a_missing_key_is_named_with_the_folder_where_it_is_set(key: str, home: 
         ("train.max_steps", 0, "it may be at least 1"),
         ("train.max_length", 7, "it may be at least 8"),
         ("train.seed", -1, "it may be at least 0"),
+        ("train.seed", 2**32, "it may be at least 0 and at most 4294967295"),
         ("train.scheduler", "cosin", "it may be linear, cosine, "),
         ("train.optimizer", "nonsense_adam", "it may be adamw_torch_fused, adamw_torch, "),
         ("train.lr", 1.5, "it may be above 0 and at most 1"),

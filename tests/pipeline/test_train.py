@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from pipeline import tracking, train
 from pipeline.compose import compose
 from pipeline.config import Config, load
+from pipeline.data.prepared import TO_PREPARE
 from pipeline.errors import Interrupted, UserError
 from pipeline.files import sha256
 from pipeline.gguf import preflight
@@ -607,7 +608,7 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(project: Path, trained: 
 
 def test_without_prepared_data_the_command_ends_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command(), cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert refused(done) == "train: data/prepared/made_from.json is missing; run `dvc repro prepare` first"
+    assert refused(done) == f"train: data/prepared/made_from.json is missing; first {TO_PREPARE}"
     assert not (tmp_path / "models").exists()
 
 

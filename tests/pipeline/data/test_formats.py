@@ -91,6 +91,7 @@ UNUSABLE = [
     (formats.UNKNOWN_ROLE, "messages", messages(("user", "Hi"), ("narrator", "A pause."))),
     (formats.UNKNOWN_ROLE, "sharegpt", sharegpt((None, "Hi"), ("gpt", "Hello"))),  # type: ignore[arg-type]
     (formats.TOOL_CALLS, "messages", {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}),
+    (formats.TOOL_CALLS, "messages", {"messages": [{"role": "assistant", "content": "A", "function_call": {"a": 1}}]}),
     (formats.NO_ASSISTANT_TURN, "messages", messages(("user", "Hi"))),
     (formats.NO_ASSISTANT_TURN, "messages", {"messages": []}),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("user", "?"), ("assistant", "Yo"))),
@@ -137,7 +138,7 @@ def test_reasoning_in_a_field_of_its_own_opens_the_content_in_tags() -> None:
     )
 
 
-@pytest.mark.parametrize("unlearnt", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+@pytest.mark.parametrize("unlearnt", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"train": 0}])
 def test_a_turn_that_is_not_to_be_learnt_has_the_weight_0(unlearnt: dict[str, Any]) -> None:
     turns = [*chat("Hi", "Bad", "No", "Good")]
     turns[1] = {**turns[1], **unlearnt}

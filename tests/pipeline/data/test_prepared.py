@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.prepared import require_prepared
+from pipeline.data.prepared import TO_PREPARE, require_prepared
 from pipeline.data.settings import DataSettings
 from pipeline.errors import UserError
 from pipeline.prepare import prepare
@@ -72,7 +72,7 @@ def test_where_no_file_is_here_the_settings_alone_count(prepared: Path) -> None:
 
 def test_without_prepared_data_the_stage_to_run_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert refused(SETTINGS) == "data/prepared/made_from.json is missing; run `dvc repro prepare` first"
+    assert refused(SETTINGS) == f"data/prepared/made_from.json is missing; first {TO_PREPARE}"
 
 
 def test_it_is_the_same_on_every_machine(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,12 +1,18 @@
 """A base that could not be exported is refused by its trial; one that could passes, and is tried once."""
 
 import json
+import os
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from transformers import Gemma3TextConfig, LlamaConfig, Phi3Config, Qwen2Config, Qwen3MoeConfig, SmolLM3Config
 
@@ -15,6 +21,15 @@ from pipeline.errors import UserError
 from pipeline.gguf import preflight as module
 from pipeline.gguf.preflight import marker, preflight
 from pipeline.gguf.trial import HEADS, WIDTH, shrunk
+
+TRAINING = """
+import json, sys
+from pipeline.config import ModelSettings
+from pipeline.gguf.preflight import preflight
+
+with preflight(ModelSettings(**json.loads(sys.argv[1])), True) as require_exportable:
+    require_exportable()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +122,30 @@ def test_a_model_that_cannot_be_made_small_is_said_and_no_refusal(
     rewrite(copied, "config.json", lambda config: config.update(hidden_act="no such activation"))
     tried(copied)
     assert "warning: whether starter-s can be exported was not to be tried (" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("request_to_stop", [signal.SIGTERM, signal.SIGKILL])
+def test_a_trial_ends_with_its_training_and_leaves_no_folder(
+    copied: ModelSettings, tmp_path: Path, request_to_stop: signal.Signals
+) -> None:
+    # A trial that never ends by itself: what would answer for the package index does not answer.
+    work, silent = tmp_path / "work", socket.create_server(("127.0.0.1", 0))
+    work.mkdir()
+    environment = os.environ | {
+        "TMPDIR": str(work), "XDG_CACHE_HOME": str(tmp_path / "empty"), "PIP_CONFIG_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1", "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple",
+    }  # fmt: skip
+    training = subprocess.Popen([sys.executable, "-c", TRAINING, json.dumps(asdict(copied))], env=environment)
+    silent.settimeout(120)
+    with silent:
+        silent.accept()
+    trial, *_ = psutil.Process(training.pid).children()
+    assert any(work.glob("tunesmith-preflight-*"))
+    training.send_signal(request_to_stop)
+    training.wait()
+    psutil.wait_procs([trial], timeout=60)
+    assert not trial.is_running()
+    assert not any(work.glob("tunesmith-preflight-*"))
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json", "chat_template.jinja"])

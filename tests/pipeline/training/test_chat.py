@@ -234,6 +234,13 @@ def test_a_template_that_cannot_be_learnt_by_is_refused_in_one_line(
     assert str(tmp_path) in str(raised.value)
 
 
+@pytest.mark.parametrize("path", ["/no/such/folder", "./folder"])
+def test_a_folder_that_is_not_here_is_not_looked_for_on_the_hub(path: str) -> None:
+    with pytest.raises(UserError) as raised:
+        load_tokenizer(model(path=path))
+    assert str(raised.value) == f"model {path} is no folder here; check model.path"
+
+
 def test_a_template_file_that_is_missing_is_named_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^model\.chat_template .*nowhere\.jinja") as raised:
         load_tokenizer(model(chat_template="nowhere.jinja"))
