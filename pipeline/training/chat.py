@@ -81,8 +81,11 @@ def require_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -
     Raises:
         UserError: it cannot, or there is none.
     """
+    file = model.chat_template
+    named = f"model.chat_template {file}" if file else f"the chat template of {model.path}"
     if not tokenizer.chat_template:
-        raise UserError(f"{model.path} has no chat template; set model.chat_template to a file, such as {PLAIN}")
+        lacks = f"{named} is empty" if file else f"{model.path} has no chat template"
+        raise UserError(f"{lacks}; set model.chat_template to a file, such as {PLAIN}")
     try:
         if not is_marked(tokenizer):
             ends = dict.fromkeys([*_ends(tokenizer), *generation_ends(tokenizer, model)])
@@ -92,8 +95,8 @@ def require_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -
         template_of(tokenizer, tokenizer.get_chat_template())
     except RefusedError as refused:
         raise UserError(
-            f"the chat template of {model.path} does not tell what the assistant says ({refused}); set"
-            f" model.chat_template to a file that does, such as {PLAIN}"
+            f"{named} does not tell what the assistant says ({refused}); set model.chat_template to a file that does,"
+            f" such as {PLAIN}"
         ) from refused
 
 

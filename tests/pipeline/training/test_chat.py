@@ -234,6 +234,15 @@ def test_a_template_that_cannot_be_learnt_by_is_refused_in_one_line(
     assert str(tmp_path) in str(raised.value)
 
 
+@pytest.mark.parametrize(("template", "said"), [("", "is empty"), ("{{ 1 }}", "does not tell what the assistant says")])
+def test_a_template_of_the_users_is_refused_by_its_name(tmp_path: Path, template: str, said: str) -> None:
+    file = tmp_path / "mine.jinja"
+    file.write_text(template, encoding="utf-8")
+    with pytest.raises(UserError) as raised:
+        load_tokenizer(model(chat_template=str(file)))
+    assert str(raised.value).startswith(f"model.chat_template {file} {said}")
+
+
 @pytest.mark.parametrize("path", ["/no/such/folder", "./folder"])
 def test_a_folder_that_is_not_here_is_not_looked_for_on_the_hub(path: str) -> None:
     with pytest.raises(UserError) as raised:
