@@ -59,6 +59,8 @@ TIED, UNTIED = {"tie_word_embeddings": True}, {"tie_word_embeddings": False}
 # Of rows that 256 divides, K-quants are made as of large models; elsewhere they fall back to types with smaller blocks.
 WIDE = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2}
 OWN_HEADS = {"head_dim": 32}  # no fraction of the width
+GRANITE = {"embedding_multiplier": 12.0, "attention_multiplier": 0.015625}
+GRANITE |= {"residual_multiplier": 0.22, "logits_scaling": 8.0}
 SIX_LAYERS = {"num_hidden_layers": 6, "query_pre_attn_scalar": 32}  # of which the last looks beyond the window
 
 FAMILIES = {
@@ -160,6 +162,14 @@ FAMILIES = {
         ends=("<|im_end|>",),
         settings=_rope(5000000.0) | TIED | {"num_hidden_layers": 4},  # of which the last has no positions
         reasons=True,
+    ),
+    "granite-3.3": Family(
+        vocabularies.granite_3_3,
+        "granite",
+        49159,
+        ends=("<|end_of_text|>",),
+        settings=_rope(10000000.0) | TIED | WIDE | GRANITE,
+        preset="granite-3.3-2b",
     ),
     "deepseek": Family(  # as its distilled models are
         vocabularies.deepseek,

@@ -139,10 +139,7 @@ def phi_4_mini(folder: Path) -> None:
 
 def smollm_2(folder: Path) -> None:
     fields = _fields(fetched(packages.SMOLLM_2) / packages.SMOLLM_2.files[0])
-    tokenizer = _bpe(fields)
-    digits = pre_tokenizers.Digits(individual_digits=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = _digit_by_digit(_bpe(fields))
     special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
     _save(folder, tokenizer, fields["chat_template"], unk_token="<|endoftext|>", **special)
 
@@ -156,6 +153,17 @@ def smollm_3(folder: Path) -> None:
     _edit(folder / "tokenizer.json", _add_no_bos)
     _configure(folder, bos_token="<|begin_of_text|>", eos_token="<|im_end|>", pad_token="<|im_end|>")
     _template(folder, _llama_cpp("HuggingFaceTB-SmolLM3-3B"))
+
+
+def granite_3_3(folder: Path) -> None:
+    """StarCoder's, as Refact has it too, with Granite's own tokens."""
+    fields = _vocabulary("refact")
+    end, own = "<|end_of_text|>", ["<|start_of_role|>", "<|end_of_role|>", "<|tool_call|>"]
+    own += [f"<|{side}_of_{what}|>" for what in ("cite", "plugin") for side in ("start", "end")]
+    fields["tokens"] = [end, *fields["tokens"][1:49152], *own]
+    fields["token_type"] = [*fields["token_type"][:49152], *[CONTROL] * len(own)]
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), end)
+    _save(folder, _digit_by_digit(_bpe(fields)), _llama_cpp("ibm-granite-granite-3.3-2B-Instruct"), **special)
 
 
 def deepseek(folder: Path) -> None:
@@ -246,6 +254,14 @@ def _bpe(fields: dict[str, Any], **options: Any) -> Tokenizer:
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token, kind in kinds if kind == CONTROL])
     kinds = zip(fields["tokens"], fields["token_type"], strict=True)
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token, kind in kinds if kind == USER_DEFINED])
+    return tokenizer
+
+
+def _digit_by_digit(tokenizer: Tokenizer) -> Tokenizer:
+    """With GPT-2's split into words, and each digit a word."""
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 
