@@ -124,7 +124,7 @@ def test_in_an_experiment_the_file_is_validated(project: Path) -> None:
     edit(project / "params.yaml", "\n  seed: 42\n  save_steps", "\n  seed: -1\n  save_steps")
     done = run(project, DVC_EXP_NAME="tidy-otter")
     assert done.returncode == 1
-    assert done.stderr == "compose: train.seed is -1; it may be at least 0\n"
+    assert done.stderr == "compose: train.seed is -1; it may be at least 0 and at most 4294967295\n"
 
 
 @pytest.mark.parametrize(
