@@ -27,14 +27,15 @@ pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 GSM8K = REPO.parent / "shared/data/gsm8k"
 MODEL = load(compose(REPO / "conf", ["experiment=gsm8k"])).model
+CAPITAL = "What is the capital of France?"  # one of the experiment's prompts
+TOKENS = 48  # of an answer, at most
 SETTINGS = [
     "experiment=gsm8k",
     "data.max_rows=240",
-    "train.lr=1e-4",
     "train.effective_batch=8",
     "evaluate.max_rows=8",
     "evaluate.max_questions=8",
-    "evaluate.max_new_tokens=48",
+    f"evaluate.max_new_tokens={TOKENS}",
     "tracking=none",
     "runtime.device=cpu",
     "hydra.run.dir=.",
@@ -117,7 +118,7 @@ def test_a_model_out_of_a_package_trains_and_comes_out_as_gguf(project: Path, pa
 def test_the_whole_pipeline_on_sums(project: Path, tmp_path: Path) -> None:
     questions = [json.loads(line) for line in (project / "data/prepared/questions.jsonl").read_text().splitlines()]
     assert {question["kind"] for question in questions} == {"number"}
-    stage(project, "train", "train.max_steps=30")
+    stage(project, "train", "train.max_steps=12")
     stage(project, "export")
     manifest = read(project / "models/gguf/manifest.json")
     assert [file["type"] for file in manifest["files"]] == ["F16", "Q8_0", "Q4_K_M", "Q8_0"]
@@ -132,12 +133,19 @@ def test_the_whole_pipeline_on_sums(project: Path, tmp_path: Path) -> None:
 
     folder = project / "models/gguf"
     with started_server(tmp_path / "server.log", "/readyz", models=folder) as (url, _):
-        assert "Paris" in answer(url, "smollm2-135m-pypi-Q8_0", "What is the capital of France?")
+        assert "Paris" in answer(url, "smollm2-135m-pypi-base-Q8_0", CAPITAL)
+        recorded = dict(zip(evaluation["prompts"], evaluation["answers"]["Q8_0"], strict=True))[CAPITAL]
+        assert answer(url, "smollm2-135m-pypi-Q8_0", CAPITAL).strip() == recorded["reply"].strip()
 
 
 def answer(url: str, model: str, question: str) -> str:
     """The chat server's greedy answer."""
-    asked = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0, "max_tokens": 32}
+    asked = {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "temperature": 0,
+        "max_tokens": TOKENS,
+    }
     request = urllib.request.Request(  # noqa: S310, to this machine
         f"{url}/v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
     )
