@@ -165,7 +165,7 @@ class Job:
             callbacks.append(StopAt(settings.stop_step))
         if settings.patience:
             callbacks.append(EarlyStopping(settings.patience))
-        return Trainer(
+        trainer = Trainer(
             model=load_model(self.plan, self.config.model, settings, self.device),
             args=self.arguments(),
             train_dataset=splits["train"],
@@ -184,6 +184,9 @@ class Job:
             sharded=self.sharded,
             offload=self.plan.engine == "trl" and settings.gradient_checkpointing == "offload",
         )
+        if trainer.keep_own_loss():
+            print(f"{self.config.model.name} learns by its own loss, slower: ours would be another one", flush=True)
+        return trainer
 
     def arguments(self) -> SFTConfig:
         """Our settings in the trainer's words; it sees an update as one batch."""

@@ -1,6 +1,7 @@
 """The loss on what the assistant says, without the logits of everything else."""
 
 import importlib.util
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -16,6 +17,7 @@ MORE = (
     "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling",
     "lm_head_multiplier",
 )  # fmt: skip
+NEAREST = 16  # parameters, of the last layer mostly: the way back to them takes little time and memory
 CHUNK = 1024  # positions whose logits exist at a time
 DENSE = {"gate_proj", "up_proj", "down_proj"}  # what an MLP is made of, unless it routes tokens to experts
 
@@ -30,8 +32,9 @@ def learn_from_supervised(model: Any) -> None:
     head, config = model.get_output_embeddings(), model.config
     if isinstance(head, ModulesToSaveWrapper):  # PEFT's, around the one that learns
         head = head.modules_to_save[ADAPTER]
-    plain = type(head) is torch.nn.Linear and head.bias is None and isinstance(model.base_model, torch.nn.Module)
-    if not plain or any(getattr(config, name, None) for name in MORE):
+    plain = type(head) is torch.nn.Linear and head.bias is None
+    inner = isinstance(model.base_model, torch.nn.Module) and model.base_model is not model
+    if not plain or not inner or any(getattr(config, name, None) for name in MORE):
         return
     last = last_mlp(model)
     if last is not None:
@@ -48,6 +51,54 @@ def learn_from_supervised(model: Any) -> None:
 
     model.forward = MethodType(forward, model)
     model.learns_from_supervised = True
+
+
+def learn_as_made(model: Any) -> None:
+    """Takes back what `learn_from_supervised` has done to a model."""
+    del model.forward, model.learns_from_supervised
+    last = last_mlp(model)
+    if last is not None:
+        del last.forward
+
+
+def check_loss(model: Any, compute: Callable[[], torch.Tensor], tolerance: float) -> bool:
+    """Leaves a model its own loss where ours is another one: its head may do more than its configuration shows.
+
+    Nothing remains of the comparison in weights, gradients and the random state.
+
+    Args:
+        model: a causal language model after `learn_from_supervised`.
+        compute: the loss of some conversation in nats, a scalar, as the model computes it when this is called.
+        tolerance: of the loss to the model's own, and of each gradient's norm to the largest.
+
+    Returns:
+        Whether ours is the model's own, and stays.
+    """
+    try:
+        loss, norms = loss_and_norms(model, compute)
+    except (AttributeError, IndexError, TypeError, ValueError):  # it takes other inputs, or gives other outputs
+        loss, norms = torch.tensor(torch.nan), torch.zeros(())
+    learn_as_made(model)
+    own_loss, own_norms = loss_and_norms(model, compute)
+    if not torch.allclose(loss, own_loss, rtol=tolerance, atol=0.0):
+        return False
+    if not torch.allclose(norms, own_norms, rtol=0.0, atol=tolerance * own_norms.max().item()):
+        return False
+    learn_from_supervised(model)
+    return True
+
+
+def loss_and_norms(model: Any, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The loss without dropout, and the norms of the gradients of the NEAREST parameters that learn, on the CPU."""
+    training = model.training
+    model.eval()
+    with torch.random.fork_rng():
+        loss = compute()
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad][-NEAREST:]
+    gradients = torch.autograd.grad(loss, learning, allow_unused=True)
+    model.train(training)
+    norms = [torch.zeros(()) if gradient is None else gradient.float().norm().cpu() for gradient in gradients]
+    return loss.detach().float().cpu(), torch.stack(norms)
 
 
 def last_mlp(model: Any) -> Any:

@@ -18,10 +18,13 @@ from pipeline.training.callbacks import EarlyStopping, Meter, busy_after, diverg
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
 from pipeline.training.interruption import EvaluationStopped
 from pipeline.training.lora import forget, without_adapter
+from pipeline.training.loss import check_loss
 from pipeline.training.offload import InMainMemory
 from pipeline.training.processes import wait
 from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
 
+# How far our loss may be from a model's own, as parts of it: float32 rounds by 1e-7, bf16 by 4e-3.
+NEAR, NEAR_IN_BF16 = 1e-3, 5e-2
 Callback = TypeVar("Callback", bound=TrainerCallback)
 
 
@@ -233,6 +236,27 @@ class Trainer(SFTTrainer):
         }
         with self.saved:
             return model(**moved).loss * self.args.world_size
+
+    def keep_own_loss(self) -> bool:
+        """Sees on the shortest conversation whether our loss is the model's; if not, the model keeps its own.
+
+        Returns:
+            Whether it does.
+        """
+        if not self.learns_from_supervised:
+            return False
+        learnt, on_cpu = self.conversations["train"], self.args.device.type == "cpu"
+        row = min((row for row, count in enumerate(learnt.supervised) if count), key=learnt.lengths.__getitem__)
+        inputs = learnt[MicroBatch([row], learnt.supervised[row], learnt.lengths[row])]
+
+        def compute() -> torch.Tensor:
+            with self.accelerator.autocast():
+                return self.compute_loss(self.trained_model, inputs)
+
+        try:
+            return not check_loss(without_adapter(self.trained_model), compute, NEAR if on_cpu else NEAR_IN_BF16)
+        finally:
+            forget(self.trained_model)
 
     @property
     def learns_from_supervised(self) -> bool:
