@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-gpu test-model chaos lint serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos lint docs serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -26,25 +26,23 @@ python:
 setup:  ## the virtual environment .venv with the locked versions (no-op when it is there)
 	@$(PYTHON) scripts/setup.py
 
-repro: setup  ## run the pipeline: prepare, train, export, evaluate; then print the results
-	@$(RUN) $(BIN)/dvc repro
-	@$(RUN) $(BIN)/python -m pipeline.summary
+repro: setup  ## run the pipeline: prepare, train, export, evaluate, report; then print the results
+	@$(RUN) $(BIN)/tunesmith repro
 
 compare: setup  ## evaluated runs side by side, and which to serve; make compare ARGS="RUN… compare.max_answer_seconds=2"
-	@$(RUN) $(BIN)/python -m pipeline.compare $(ARGS)
+	@$(RUN) $(BIN)/tunesmith compare $(ARGS)
 
 promote: setup  ## make the evaluated model the champion if it is better; ARGS=--force: all the same, ARGS=--rollback: undo
-	@$(RUN) $(BIN)/python -m pipeline.promote $(ARGS)
+	@$(RUN) $(BIN)/tunesmith promote $(ARGS)
 
 checkpoints: setup  ## list the checkpoints; remove some by PRUNE=7d (unused for so long) or PRUNE=name
-	@$(RUN) $(BIN)/python -m pipeline.checkpoints $(if $(PRUNE),--prune $(PRUNE))
+	@$(RUN) $(BIN)/tunesmith checkpoints $(if $(PRUNE),--prune $(PRUNE))
 
 serve: setup  ## open the chat on http://localhost:7860
-	@$(RUN) $(BIN)/python -m serve
+	@$(RUN) $(BIN)/tunesmith serve
 
 mlflow: setup  ## open the tracked runs on http://localhost:5000
-	@$(RUN) $(BIN)/python -m pipeline.tracking
-	@$(RUN) $(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --port 5000
+	@$(RUN) $(BIN)/tunesmith mlflow
 
 # So many files of tests at a time; each takes up to 4 GB of memory.
 JOBS ?= 2
@@ -53,6 +51,9 @@ test: setup  ## run all tests, two files at a time; others, by make test JOBS=4 
 
 test-families: setup  ## tiny models of real families through all stages, as every type; `make test` makes three types of each
 	@$(RUN) $(BIN)/python -m pytest tests/families --long
+
+test-next:  ## the tests with the newest Hydra, Hub client, Transformers, PEFT and TRL, in .cache/next-venv; what breaks, and why
+	@$(PYTHON) scripts/test_next.py --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-gpu: setup  ## the tests that need a GPU: every way of training against plain float32, learning curves
 	@$(RUN) $(BIN)/python -m pytest tests/gpu -rA -s
@@ -66,10 +67,22 @@ SEED ?= 1
 chaos: setup  ## kill the train stage at random moments, 30 times; others, by make chaos SEED=2 ROUNDS=10
 	@$(RUN) $(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
-lint: setup  ## ruff's rules and format, mypy's types
+lint: setup  ## ruff's rules and format, mypy's types, no more `Any` than there is
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python scripts/check_any.py
+
+# The site's tools have an environment of their own, so that .venv holds what is run. Material's line is on its successor.
+DOCS := .cache/docs
+DOCS_NEEDS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
+docs: $(DOCS)/ready  ## the documentation and the API as a site: site/index.html; a link that leads nowhere fails
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/python -m mkdocs build --strict
+
+$(DOCS)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv --clear $(DOCS)
+	@$(DOCS)/bin/python -m pip install -qq --constraint constraints.txt $$($(PYTHON) -c '$(DOCS_NEEDS)')
+	@touch $@
 
 bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
@@ -103,5 +116,5 @@ wheels: setup
 	  || echo "no CPU wheel of torch $(TORCH) from pip's index: the image build asks PyTorch's")
 
 clean:  ## remove what can be made again; data/raw, checkpoints, tracked runs and models stay
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info wheels/*.whl
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist site *.egg-info wheels/*.whl
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

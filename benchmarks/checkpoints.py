@@ -17,9 +17,9 @@ from typing import Any
 from transformers import Trainer as PlainTrainer
 
 from benchmarks.pipeline import cpu_trainer, facts
-from pipeline.compose import PARAMS, read_params
-from pipeline.config import load
-from pipeline.files import write_json
+from common.files import write_json
+from pipeline.core.config import load
+from pipeline.stages.compose import PARAMS, read_params
 from pipeline.training.trainer import Trainer
 
 RESULT = Path("benchmarks/results/checkpoints.json")
@@ -28,7 +28,7 @@ REPEATS = 5
 
 
 def main() -> None:
-    """Trains, measures and writes the result."""
+    """Train, measure and write the result."""
     config = load(read_params(PARAMS))
     settings = replace(config.train, max_steps=UPDATES, save_steps=SAVE_STEPS, eval_steps=10 * UPDATES)
     with tempfile.TemporaryDirectory() as folder:

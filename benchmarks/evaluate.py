@@ -20,17 +20,17 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from benchmarks.inputs import CHATS, REPOSITORY, SHAPES, STARTER, llama, make_model, write_chats
 from benchmarks.peers import MAX_LENGTH
 from benchmarks.train import facts
+from common.files import write_json, write_text
 from pipeline.evaluation.answers import Messages, Reply, answer_all
 from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
-from pipeline.files import write_json, write_text
-from pipeline.training.chat import encode
-from pipeline.training.engines import choose_device, load_base
+from pipeline.models.chat import encode
+from pipeline.models.loading import choose_device, load_base
 
 GOAL = 5.0  # times the conversations a second, on a GPU
 
 
 def main() -> None:
-    """Measures both ways, prints the table and writes it."""
+    """Measure both ways, print the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=("starter-m", *SHAPES), default="starter-m")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".cache/bench-evaluate", help="for weights made")
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def weights(name: str, folder: Path) -> Path:
-    """A model's folder: the starter's, or random weights, made once."""
+    """Return a model's folder: the starter's, or random weights, made once."""
     if name == "starter-m":
         return STARTER
     if not (folder / name).is_dir():
@@ -66,7 +66,7 @@ def weights(name: str, folder: Path) -> Path:
 
 
 def conversations(name: str, folder: Path, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Messages]:
-    """The starter's own chats, or as many as long as FineTome's."""
+    """Return the starter's own chats, or as many as long as FineTome's."""
     path = CHATS
     if name != "starter-m":
         path = folder / f"chats-{count}.jsonl"
@@ -79,7 +79,7 @@ def conversations(name: str, folder: Path, tokenizer: PreTrainedTokenizerBase, c
 def compare_losses(
     model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], batch_size: int, few: int
 ) -> dict[str, Any]:
-    """Both ways' speed, and how far a token's mean loss is apart."""
+    """Return both ways' speed, and how far a token's mean loss is apart."""
     rows: list[Row] = [row for chat in chats for row in encode(tokenizer, chat, MAX_LENGTH)]
     sample = spread([len(ids) for ids, _ in rows], few)
 
@@ -96,7 +96,7 @@ def compare_losses(
 def compare_answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Both ways' speed in answering each conversation's first question, and how many replies are the same."""
+    """Return both ways' speed in answering each conversation's first question, and how many replies are the same."""
     asked = [chat[: next(i for i, message in enumerate(chat) if message["role"] == "assistant")] for chat in chats]
     sample = spread([sum(len(message["content"]) for message in chat) for chat in asked], arguments.one_by_one_rows)
 
@@ -111,7 +111,7 @@ def compare_answers(
 def timed(
     items: list[Any], sample: list[int], batch_size: int, measure: Callable[[list[Any], int], list[Any]]
 ) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    """Conversations a second both ways, and what came out: of all in batches, of the sample one by one."""
+    """Return conversations a second both ways, and what came out: of all in batches, of the sample one by one."""
     found, figures, speeds = {}, {}, {}
     few = [items[index] for index in sample]
     for way, chosen, size in (("batched", items, batch_size), ("one_by_one", few, 1)):
@@ -134,7 +134,7 @@ def timed(
 
 
 def both(loss: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
-    """A conversation's loss and its answer, one after the other, as the evaluate stage has it."""
+    """Return a conversation's loss and its answer, one after the other, as the evaluate stage has it."""
     figures: dict[str, Any] = {}
     for way in ("batched", "one_by_one"):
         seconds = sum(1 / part[way]["conversations_per_second"] for part in (loss, answers))
@@ -146,14 +146,14 @@ def both(loss: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
 
 
 def spread(lengths: list[int], few: int) -> list[int]:
-    """The indices of so many, evenly over their lengths."""
+    """Return the indices of so many, evenly over their lengths."""
     order = sorted(range(len(lengths)), key=lambda index: lengths[index])
     few = min(few, len(order))
     return [order[(2 * place + 1) * len(order) // (2 * few)] for place in range(few)]
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     measured = report["measured"]
     lines = [
         f"# Evaluation in batches, {report['model']}\n",

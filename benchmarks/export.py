@@ -38,16 +38,16 @@ from transformers import AutoTokenizer
 from benchmarks.inputs import CHATS, REPOSITORY, SHAPES, llama, make_model
 from benchmarks.peers import RANK
 from benchmarks.pipeline import facts
-from pipeline.config import ModelSettings
-from pipeline.files import write_json, write_text
+from common.files import write_json, write_text
+from llama.source import llama_cpp_tree
+from pipeline.core.config import ModelSettings
 from pipeline.gguf.convert import convert
-from pipeline.gguf.family import ROW_TOKENS
+from pipeline.gguf.export_set import ROW_TOKENS
 from pipeline.gguf.merge import ADAPTER_WEIGHTS, merge, weight_files
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.reference import trained_model, write_logits
-from pipeline.gguf.source import llama_cpp_tree
 from pipeline.gguf.verify import compare, read_original, verify
-from pipeline.training.chat import encode
+from pipeline.models.chat import encode
 
 RESULTS = REPOSITORY / "benchmarks/results"
 TYPES = ("Q8_0", "Q4_K_M")
@@ -75,7 +75,7 @@ Figures = dict[str, float]
 
 
 def main() -> None:
-    """Measures every shape and writes the result."""
+    """Measure every shape and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["1b", "3b"])
     parser.add_argument("--repeats", type=int, default=3, help="the median of so many is reported")
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def measure(shape: str, folder: Path, repeats: int) -> dict[str, Any]:
-    """Ours, its checks and the peer, in turn, on one model."""
+    """Return ours, its checks and the peer, in turn, on one model."""
     make_model(folder / "base", llama(shape))
     make_adapter(folder / "base", folder / "adapter")
     llama_cpp_tree()  # fetched before anything is timed
@@ -116,7 +116,7 @@ def measure(shape: str, folder: Path, repeats: int) -> dict[str, Any]:
 
 
 def make_adapter(base: Path, folder: Path) -> None:
-    """Random low-rank products on every projection of a model's layers, and its tokenizer."""
+    """Write random low-rank products on every projection of a model's layers, and its tokenizer."""
     torch.manual_seed(1)
     tensors, modules = {}, set()
     for name, path in weight_files(base).items():
@@ -135,7 +135,7 @@ def make_adapter(base: Path, folder: Path) -> None:
 
 
 def make_ours(folder: Path) -> None:
-    """What the export stage does, less its checks; the merged model stays, for those."""
+    """Do what the export stage does, less its checks; the merged model stays, for those."""
     source, files = folder / "ours/model", folder / "ours"
     merge(settings(folder), folder / "adapter", source)
     convert(source, files / "F16.gguf", "F16")
@@ -144,7 +144,7 @@ def make_ours(folder: Path) -> None:
 
 
 def check_ours(folder: Path) -> None:
-    """The checks of the export stage on what `make_ours` made."""
+    """Run the checks of the export stage on what `make_ours` made."""
     files = folder / "ours"
     tokenizer = AutoTokenizer.from_pretrained(str(folder / "adapter"))
     chats = [json.loads(line)["messages"] for line in CHATS.read_text(encoding="utf-8").splitlines()[:ROWS]]
@@ -159,7 +159,7 @@ def check_ours(folder: Path) -> None:
 
 
 def settings(folder: Path) -> ModelSettings:
-    """The base as the pipeline knows it."""
+    """Return the base as the pipeline knows it."""
     return ModelSettings(
         name="model", path=str(folder / "base"), revision=None, merge_path=None, merge_revision=None,
         chat_template=None, load_in_4bit=False,
@@ -167,12 +167,12 @@ def settings(folder: Path) -> ModelSettings:
 
 
 def step(name: str, folder: Path) -> list[str]:
-    """The command of one of our processes."""
+    """Return the command of one of our processes."""
     return [sys.executable, "-m", "benchmarks.export", "--step", name, str(folder)]
 
 
 def peer_commands(folder: Path) -> list[list[str]]:
-    """llama.cpp's own way, each step in a process of its own."""
+    """Return llama.cpp's own way, each step in a process of its own."""
     files = folder / "peer"
     files.mkdir()
     converter = [sys.executable, "-c", CONVERT, str(llama_cpp_tree())]
@@ -182,7 +182,7 @@ def peer_commands(folder: Path) -> list[list[str]]:
 
 
 def watched(command: list[str]) -> Figures:
-    """Seconds of a process by the clock and on CPUs, and the most memory of it and its children at once, in GB.
+    """Return seconds of a process by the clock and on CPUs, and the most memory of it and its children at once, in GB.
 
     Raises:
         RuntimeError: it fails.
@@ -203,13 +203,13 @@ def watched(command: list[str]) -> Figures:
 
 
 def cpu_seconds() -> float:
-    """Of all processes that have been started and have ended."""
+    """Return the seconds of all processes that have been started and have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
 
 def memory(pid: int) -> Figures:
-    """What a process and its children hold now, in GB."""
+    """Return what a process and its children hold now, in GB."""
     held = {"anonymous_gb": 0.0, "resident_gb": 0.0}
     with suppress(psutil.Error, OSError):  # one of them has just ended
         family = psutil.Process(pid)
@@ -221,13 +221,13 @@ def memory(pid: int) -> Figures:
 
 
 def combined(runs: list[Figures]) -> Figures:
-    """Processes one after the other as one."""
+    """Process one after the other as one."""
     peaks = {key: max(run[key] for run in runs) for key in ("anonymous_gb", "resident_gb")}
     return {key: round(sum(run[key] for run in runs), 3) for key in ("seconds", "cpu_seconds")} | peaks
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     machine = report["machine"]
     lines = [
         f"# Export to {', '.join(report['types'])}, on {machine['cpus']} CPUs ({machine['processor']})",

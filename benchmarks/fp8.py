@@ -19,13 +19,13 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.train import execute, facts, reason
-from pipeline.compose import compose
-from pipeline.config import load
+from common.files import write_json
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.evaluation.loss import measure_loss
-from pipeline.files import write_json
-from pipeline.prepare import prepare
-from pipeline.training.chat import load_tokenizer
-from pipeline.training.engines import load_base, merge_adapter
+from pipeline.models.chat import load_tokenizer
+from pipeline.models.loading import load_base, merge_adapter
+from pipeline.stages.prepare import prepare
 from pipeline.training.rows import supervised
 from pipeline.training.updates import IGNORED
 
@@ -43,7 +43,7 @@ SEEDS = (1, 2)
 
 
 def main() -> None:
-    """Pretrains, tunes on either base with several seeds, scores, prints and writes what came out."""
+    """Pretrain, tunes on either base with several seeds, scores, print and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".cache/bench-fp8")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks/results")
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def pretrained(folder: Path) -> Path:
-    """A model from nothing, every weight trained by the real stage."""
+    """Return a model from nothing, every weight trained by the real stage."""
     path = folder / "random"
     torch.manual_seed(0)
     tokenizer = json.loads((STARTER / "config.json").read_text(encoding="utf-8"))
@@ -81,14 +81,14 @@ def pretrained(folder: Path) -> Path:
 
 
 def copy_tokenizer(path: Path) -> None:
-    """The starter's, beside weights of our own."""
+    """Put the starter's tokenizer beside weights of our own."""
     for file in STARTER.iterdir():
         if file.suffix != ".safetensors" and file.name not in ("config.json", "generation_config.json"):
             shutil.copy(file, path / file.name)
 
 
 def compared(folder: Path, name: str, base: Path, steps: int) -> dict[str, Any]:
-    """Validation losses in nats on the base as it is, by seed, and how much more FP8 has in the mean."""
+    """Return validation losses in nats on the base as it is, by seed, and how much more FP8 has in the mean."""
     losses: dict[str, list[float]] = {"bf16": [], "fp8": []}
     for dtype, found in losses.items():
         for seed in SEEDS:
@@ -102,8 +102,8 @@ def compared(folder: Path, name: str, base: Path, steps: int) -> dict[str, Any]:
 
 
 def stage(working: Path, name: str, base: Path, *overrides: str) -> None:
-    """The train stage in `working`, its results below `name`."""
-    command = ["pipeline.train", "tracking=none", "model=starter-m", f"model.path={base}", *DATA]
+    """Run the train stage in `working`, its results below `name`."""
+    command = ["pipeline.stages.train", "tracking=none", "model=starter-m", f"model.path={base}", *DATA]
     command += ["train.engine=trl", "train.eval_steps=1000", "train.save_steps=1000", "train.logging_steps=50"]
     command += [f"hydra.run.dir={working / name}", f"runtime.checkpoint_root={working / name}-checkpoints"]
     log = working / f"{name}.log"
@@ -112,7 +112,7 @@ def stage(working: Path, name: str, base: Path, *overrides: str) -> None:
 
 
 def scored(working: Path, base: Path, adapter: Path) -> float:
-    """Nats a supervised token of the validation split, by base and adapter in float32."""
+    """Return nats a supervised token of the validation split, by base and adapter in float32."""
     before = Path.cwd()
     os.chdir(working)
     try:

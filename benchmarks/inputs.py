@@ -21,10 +21,10 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerBase
 
 from benchmarks.peers import IGNORED, MAX_LENGTH, RANK, TOKENIZED
-from pipeline.compose import compose
-from pipeline.config import load
-from pipeline.files import atomic_path, write_json
-from pipeline.prepare import prepare
+from common.files import atomic_path, write_json
+from pipeline.core.composition import compose
+from pipeline.core.config import load
+from pipeline.stages.prepare import prepare
 from pipeline.training.rows import supervised
 
 REPOSITORY = Path(__file__).parents[1]
@@ -59,7 +59,7 @@ DATA = [
 
 
 def main() -> None:
-    """Makes what is missing of a model and its rows."""
+    """Make what is missing of a model and its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("model", type=Path)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def llama(shape: str) -> LlamaConfig:
-    """The configuration of one of SHAPES."""
+    """Return the configuration of one of SHAPES."""
     return LlamaConfig(
         **SHAPES[shape],
         max_position_embeddings=8192,
@@ -86,7 +86,10 @@ def llama(shape: str) -> LlamaConfig:
 
 
 def make_model(path: Path, config: LlamaConfig) -> None:
-    """Random weights in bf16, drawn on the GPU where there is one; `parameters.json` beside them has their counts."""
+    """Write random weights in bf16, drawn on the GPU where there is one.
+
+    `parameters.json` beside them has their counts.
+    """
     torch.manual_seed(SEED)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -99,7 +102,7 @@ def make_model(path: Path, config: LlamaConfig) -> None:
 
 
 def parameters(model: Any) -> dict[str, int]:
-    """Counts: the decoder layers' and norms' weights, the head's, and an adapter's of RANK on every projection."""
+    """Count: the decoder layers' and norms' weights, the head's, and an adapter's of RANK on every projection."""
     head = model.get_output_embeddings()
     linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
     decoder = sum(weight.numel() for weight in model.model.parameters())
@@ -111,7 +114,10 @@ def parameters(model: Any) -> dict[str, int]:
 
 
 def make_rows(path: Path, conversations: int) -> None:
-    """Chats through the pipeline's own preparation and tokenizing; `rows.json` beside them says what they are like."""
+    """Take chats through the pipeline's own preparation and tokenizing.
+
+    `rows.json` beside them says what they are like.
+    """
     tokenizer = AutoTokenizer.from_pretrained(STARTER)
     with atomic_path(path) as temporary:
         temporary.mkdir()
@@ -124,7 +130,7 @@ def make_rows(path: Path, conversations: int) -> None:
 
 
 def write_chats(path: Path, count: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """`count` distinct chats of one question and one answer, cut from the starter's texts to the lengths drawn.
+    """Write `count` distinct chats of one question and one answer, cut from the starter's texts to the lengths drawn.
 
     A word costs the same tokens wherever it stands, so a passage is as long as the sum over its words.
     """
@@ -148,12 +154,12 @@ def write_chats(path: Path, count: int, tokenizer: PreTrainedTokenizerBase) -> N
 
 
 def chat(question: str, answer: str) -> list[dict[str, str]]:
-    """One turn each."""
+    """Return one turn each."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def costs(tokenizer: PreTrainedTokenizerBase, words: list[str]) -> list[int]:
-    """Tokens that each word takes behind a space."""
+    """Return tokens that each word takes behind a space."""
     distinct = list(dict.fromkeys(words))
     ids = tokenizer([f" {word}" for word in distinct], add_special_tokens=False)["input_ids"]
     cost = {word: len(tokens) for word, tokens in zip(distinct, ids, strict=True)}
@@ -161,7 +167,7 @@ def costs(tokenizer: PreTrainedTokenizerBase, words: list[str]) -> list[int]:
 
 
 def row_facts(rows: Dataset) -> dict[str, float]:
-    """How many rows, tokens and tokens to learn there are."""
+    """Return how many rows, tokens and tokens to learn there are."""
     lengths = [len(ids) for ids in rows["input_ids"]]
     learnt = sum(label != IGNORED for labels in rows["labels"] for label in labels)
     return {

@@ -25,7 +25,7 @@ NOISE: dict[str, Callable[[Generator, int], np.ndarray]] = {
 
 
 def main() -> None:
-    """Prints a line for each number and kind."""
+    """Print a line for each number and kind."""
     random = np.random.default_rng(0)
     for count in COUNTS:
         for name in NOISE:
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def conversations(random: Generator, name: str, count: int) -> tuple[float, float]:
-    """Shares of TRIALS in which the interval holds the truth, and lies above it."""
+    """Return shares of TRIALS in which the interval holds the truth, and lies above it."""
     held = above = 0
     for _ in range(TRIALS):
         tokens = np.maximum(1, random.lognormal(4, 0.8, count))
@@ -48,7 +48,7 @@ def conversations(random: Generator, name: str, count: int) -> tuple[float, floa
 
 
 def questions(random: Generator, true: float, count: int) -> tuple[float, float]:
-    """The share of TRIALS in which the interval holds the truth, and half its mean width."""
+    """Return the share of TRIALS in which the interval holds the truth, and half its mean width."""
     right = random.random((TRIALS, count)) < true
     found = [share(row.tolist()) for row in right]
     held = sum(one.low <= true <= one.high for one in found) / TRIALS

@@ -34,11 +34,11 @@ import httpx
 import psutil
 
 from benchmarks import noise
-from pipeline.errors import UserError
-from pipeline.files import write_json, write_text
-from serve.cpus import usable_cpus
-from serve.llama import INEXACT, LlamaModel
-from serve.models import Model, find_models
+from common.errors import UserError
+from common.files import write_json, write_text
+from llama.cpus import usable_cpus
+from llama.model import INEXACT, LlamaModel
+from serve.models.registry import Model, find_models
 
 REPOSITORY = Path(__file__).parents[1]
 CHATS = REPOSITORY / "starter/chats.jsonl"
@@ -71,7 +71,7 @@ class Case:
     max_tokens: int
 
     def request(self, answers: Sequence[str], stream: bool = False) -> dict[str, Any]:
-        """The body of the request that follows so many answers."""
+        """Return the body of the request that follows so many answers."""
         said = [{"role": "system", "content": self.system}] if self.system else []
         for question, answer in zip(self.turns, answers, strict=False):
             said += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -111,7 +111,7 @@ class Report:
     samples: list[Sample] = field(default_factory=list)
 
     def share(self, begin: float, end: float) -> list[Sample]:
-        """Those between two shares of the time."""
+        """Return those between two shares of the time."""
         last = self.samples[-1].at
         return [sample for sample in self.samples if begin * last <= sample.at <= end * last]
 
@@ -147,7 +147,10 @@ class Full(Exception):
 
 
 def cases(models: Sequence[str], questions: Sequence[str], long: int) -> list[Case]:
-    """Conversations of every kind, as many for each model as there are questions; long ones have `long` characters."""
+    """Return conversations of every kind, as many for each model as there are questions.
+
+    Long ones have `long` characters.
+    """
     draw = random.Random(SEED)
     found = []
     for model in models:
@@ -160,7 +163,7 @@ def cases(models: Sequence[str], questions: Sequence[str], long: int) -> list[Ca
 
 
 async def alone(client: httpx.AsyncClient, asked: Sequence[Case]) -> dict[Case, list[str]]:
-    """Each conversation's answers, given while nobody else asks."""
+    """Return each conversation's answers, given while nobody else asks."""
     answers: dict[Case, list[str]] = {case: [] for case in asked}
     for case, said in answers.items():
         for _ in case.turns:
@@ -192,7 +195,7 @@ async def watch(server: psutil.Process, report: Report) -> None:
 async def visit(
     client: httpx.AsyncClient, answers: dict[Case, list[str]], until: float, draw: random.Random, report: Report
 ) -> None:
-    """One client: a conversation after the other until the time is over."""
+    """Be one client: a conversation after the other until the time is over."""
     known = list(answers)
     while time.monotonic() < until:
         case = draw.choice(known)
@@ -247,14 +250,14 @@ def check(text: str, expected: str) -> None:
 
 
 async def whole(client: httpx.AsyncClient, body: dict[str, Any]) -> str:
-    """An answer at once."""
+    """Return an answer at once."""
     answer = await client.post("/v1/chat/completions", json=body)
     refuse(answer)
     return answer.json()["choices"][0]["message"]["content"]
 
 
 async def stream(client: httpx.AsyncClient, body: dict[str, Any]) -> AsyncIterator[str]:
-    """The pieces of an answer; hangs up when it is closed."""
+    """Yield the pieces of an answer; hangs up when it is closed."""
     async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
         await answer.aread() if answer.is_error else None
         refuse(answer)
@@ -278,7 +281,7 @@ def refuse(answer: httpx.Response) -> None:
 
 
 async def leftovers(client: httpx.AsyncClient) -> list[str]:
-    """What the server still takes for asked when everybody has left."""
+    """Return what the server still takes for asked when everybody has left."""
     for _ in range(100):
         figures = (await client.get("/metrics")).text.splitlines()
         left = [line for line in figures if line.startswith(("tunesmith_answering ", "tunesmith_waiting "))]
@@ -319,7 +322,7 @@ def judge(report: Report, models: Mapping[str, Model]) -> None:
 
 @contextmanager
 def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The server's URL and process; models stay loaded, and memory for conversations is soon used up."""
+    """Yield the server's URL and process; models stay loaded, and memory for conversations is soon used up."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -338,7 +341,7 @@ def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
 
 
 def wait_until_shown(url: str, server: psutil.Popen, log: Path) -> None:
-    """Until the page is there, which comes last. Raises UserError if the server ends before."""
+    """Wait until the page is there, which comes last. Raises UserError if the server ends before."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         with suppress(httpx.HTTPError):
@@ -349,7 +352,7 @@ def wait_until_shown(url: str, server: psutil.Popen, log: Path) -> None:
 
 
 def figures(report: Report, clients: int, minutes: float) -> dict[str, Any]:
-    """The report in full, with a look at the server for each half minute."""
+    """Return the report in full, with a look at the server for each half minute."""
     return {
         "clients": clients,
         "minutes": minutes,
@@ -364,7 +367,7 @@ def figures(report: Report, clients: int, minutes: float) -> dict[str, Any]:
 
 
 def table(report: Report, clients: int, minutes: float) -> str:
-    """The report in Markdown."""
+    """Return the report in Markdown."""
     late = report.share(0.9, 1)
     outcomes, waited = report.outcomes, [f"{seconds:.2f}" for seconds in report.waited]
     rows = [
@@ -383,7 +386,7 @@ def table(report: Report, clients: int, minutes: float) -> str:
 
 
 def starter_questions(number: int) -> list[str]:
-    """Some that the starter was taught to answer, each once."""
+    """Return some that the starter was taught to answer, each once."""
     chats = (json.loads(line)["messages"] for line in CHATS.read_text(encoding="utf-8").splitlines())
     asked = dict.fromkeys(message["content"] for chat in chats for message in chat if message["role"] == "user")
     return random.Random(SEED).sample(list(asked), number)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serve.batch import next_piece
-from serve.limits import Message
-from serve.llama import BATCH, Entry, LlamaModel
+from llama.batch import next_piece
+from llama.model import BATCH, Entry, LlamaModel
+from llama.types import Message
 
 PIECE = 30  # tokens of a prompt at a time in company
 
@@ -27,12 +27,15 @@ class Alone:
     logits: list[np.ndarray]  # that each token was drawn from, and the end where there is one
 
     def margin(self, index: int) -> float:
-        """Between the two best logits where token `index` was drawn."""
+        """Return the distance of the two best logits where token `index` was drawn."""
         second, first = np.partition(self.logits[index], -2)[-2:]
         return float(first - second)
 
     def parting(self, answer: str, whole: bool = True) -> int | None:
-        """The token from which on another answer, unless `whole` cut short, has another text; None if there is none."""
+        """Return the token from which on another answer, unless `whole` cut short, has another text.
+
+        None if there is none.
+        """
         for index, text in enumerate(self.texts):
             if not answer.startswith(text) and (whole or not text.startswith(answer)):
                 return index
@@ -40,13 +43,13 @@ class Alone:
         return len(self.texts) if len(answer) > len(said) else None
 
     def ties(self, answer: str, noise: float, whole: bool = True) -> bool:
-        """Whether another answer is this one, up to a token whose two best logits lie closer than the noise."""
+        """Return whether another answer is this one, up to a token whose two best logits lie closer than the noise."""
         index = self.parting(answer, whole)
         return index is None or self.margin(index) < noise
 
 
 def alone(model: LlamaModel, messages: Sequence[Message], most: int) -> Alone:
-    """An answer of up to `most` tokens, in stream 0 of the KV cache."""
+    """Return an answer of up to `most` tokens, in stream 0 of the KV cache."""
     prompt = model.prompt(messages)
     known, at, text = Alone(prompt, [], [], []), len(prompt), b""
     entry = read(model, 0, prompt, BATCH)
@@ -65,32 +68,32 @@ def alone(model: LlamaModel, messages: Sequence[Message], most: int) -> Alone:
 
 
 def measure(model: LlamaModel, answers: Sequence[Alone]) -> float:
-    """By how much one logit gains on another at most while answers, one for each stream of the model, go on at once."""
+    """Return by how much one logit gains on another at most while an answer goes on in each of the model's slots."""
     gained = [0.0]
 
     def compare(answer: Alone, index: int, entry: int) -> None:
         change = model.logits(entry) - answer.logits[index]
         gained.append(float(change.max() - change.min()))
 
-    for stream, answer in enumerate(answers):
-        last = read(model, stream, answer.prompt, PIECE)
+    for slot, answer in enumerate(answers):
+        last = read(model, slot, answer.prompt, PIECE)
         compare(answer, 0, last)
     for index in range(1, min(len(answer.logits) for answer in answers)):
         model.decode([
-            Entry(answer.tokens[index - 1], len(answer.prompt) + index - 1, stream, True)
-            for stream, answer in enumerate(answers)
+            Entry(answer.tokens[index - 1], len(answer.prompt) + index - 1, slot, True)
+            for slot, answer in enumerate(answers)
         ])  # fmt: skip
-        for stream, answer in enumerate(answers):
-            compare(answer, index, stream)
+        for slot, answer in enumerate(answers):
+            compare(answer, index, slot)
     return max(gained)
 
 
-def read(model: LlamaModel, stream: int, prompt: Sequence[int], size: int) -> int:
+def read(model: LlamaModel, slot: int, prompt: Sequence[int], size: int) -> int:
     """Decode a prompt into an empty stream, `size` tokens at a time; returns which entry was the last."""
-    model.forget(stream)
+    model.forget(slot)
     start = 0
     while piece := next_piece(prompt[start:], size):
         last = len(prompt) - 1 - start
-        model.decode([Entry(token, start + i, stream, i == last) for i, token in enumerate(piece)])
+        model.decode([Entry(token, start + i, slot, i == last) for i, token in enumerate(piece)])
         start += len(piece)
     return last

@@ -22,7 +22,7 @@ import psutil
 import torch
 from torch.utils.benchmark import Timer
 
-from pipeline.files import write_json
+from common.files import write_json
 
 # Unsloth has to be imported before Transformers, TRL and PEFT, which it patches: they are imported where they are used.
 
@@ -75,7 +75,7 @@ PEERS = {
 
 
 def main() -> None:
-    """Runs one peer, or `limit`, and writes what it measured; what goes wrong is the last line of the log."""
+    """Run one peer, or `limit`, and write what it measured; what goes wrong is the last line of the log."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=["limit", *PEERS])
     parser.add_argument("model", type=Path)
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def limit() -> dict[str, Any]:
-    """TFLOP/s of a square matrix product of random numbers, its median over two seconds: bf16 on a GPU."""
+    """Return TFLOP/s of a square matrix product of random numbers, its median over two seconds: bf16 on a GPU."""
     device, dtype, size = ("cuda", torch.bfloat16, 8192) if torch.cuda.is_available() else ("cpu", torch.float32, 1024)
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     timer = Timer("a @ b", globals={"a": a, "b": b}, num_threads=torch.get_num_threads())
@@ -103,7 +103,7 @@ def limit() -> dict[str, Any]:
 
 
 def run(peer: Peer, model: Path, rows: Path, steps: int) -> dict[str, Any]:
-    """Trains for `steps` updates and returns the figures, and of each update what Update says."""
+    """Train for `steps` updates and return the figures, and of each update what Update says."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = build(peer, model, rows, steps, folder)
         updates, startup = timed(trainer)
@@ -120,7 +120,7 @@ def run(peer: Peer, model: Path, rows: Path, steps: int) -> dict[str, Any]:
 
 
 def build(peer: Peer, model: Path, rows: Path, steps: int, folder: str) -> Any:
-    """The peer's trainer, ready to train."""
+    """Return the peer's trainer, ready to train."""
     load = load_unsloth if peer.engine == "unsloth" else load_trl
     adapted, tokenizer = load(peer, model)
     from datasets import load_from_disk
@@ -162,7 +162,7 @@ def build(peer: Peer, model: Path, rows: Path, steps: int, folder: str) -> Any:
 
 
 def load_unsloth(peer: Peer, path: Path) -> tuple[Any, Any]:
-    """Unsloth's model with its adapter, and the tokenizer."""
+    """Return Unsloth's model with its adapter, and the tokenizer."""
     from unsloth import FastLanguageModel
 
     model, tokenizer = FastLanguageModel.from_pretrained(
@@ -179,7 +179,7 @@ def load_unsloth(peer: Peer, path: Path) -> tuple[Any, Any]:
 
 
 def load_trl(peer: Peer, path: Path) -> tuple[Any, Any]:
-    """Transformers' model with PEFT's adapter, and the tokenizer."""
+    """Return Transformers' model with PEFT's adapter, and the tokenizer."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -194,7 +194,7 @@ def load_trl(peer: Peer, path: Path) -> tuple[Any, Any]:
 
 
 def packed_collator(padding: int) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-    """Batches of packed rows in which Transformers tells conversations apart, by positions that start anew with each.
+    """Return batches of packed rows, in which Transformers tells conversations apart by positions.
 
     All are MAX_LENGTH wide, so that nothing is compiled again for another width.
     """
@@ -212,7 +212,7 @@ def packed_collator(padding: int) -> Callable[[list[dict[str, Any]]], dict[str, 
 
 
 def timed(trainer: Any) -> tuple[list[Update], float]:
-    """Trains; returns its updates, and the seconds from the process's start to the end of the first of them."""
+    """Train; return its updates, and the seconds from the process's start to the end of the first of them."""
     from transformers import TrainerCallback
 
     padding = trainer.processing_class.pad_token_id
@@ -246,21 +246,21 @@ def timed(trainer: Any) -> tuple[list[Update], float]:
 
 
 def steady_rate(updates: list[Update]) -> float:
-    """Tokens a second in all updates but those that took over LATE times the median a token."""
+    """Return tokens a second in all updates but those that took over LATE times the median a token."""
     usual = statistics.median(seconds / tokens for _, seconds, tokens in updates)
     steady = [(seconds, tokens) for _, seconds, tokens in updates if seconds / tokens <= LATE * usual]
     return sum(tokens for _, tokens in steady) / sum(seconds for seconds, _ in steady)
 
 
 def outside_share(updates: list[Update]) -> float:
-    """The share of the time since the warm-up that was between updates: rows, logging."""
+    """Return the share of the time since the warm-up that was between updates: rows, logging."""
     (warm_begin, warm_seconds, _), (last_begin, last_seconds, _) = updates[WARM_UP - 1], updates[-1]
     span = last_begin + last_seconds - warm_begin - warm_seconds
     return 1 - sum(seconds for _, seconds, _ in updates[WARM_UP:]) / span
 
 
 def remark(peer: Peer, trainer: Any) -> str:
-    """What the table has to say beside the figures."""
+    """Return what the table has to say beside the figures."""
     notes = []
     if peer.engine == "unsloth":
         notes.append(f"packing {trainer.args.packing}, padding-free {trainer.args.padding_free}, as Unsloth decided")
@@ -276,7 +276,7 @@ def remark(peer: Peer, trainer: Any) -> str:
 
 
 def neighbour_effect(trainer: Any) -> float:
-    """The share by which a conversation's loss changes when the one before it in its packed row is reversed.
+    """Return the share by which a conversation's loss changes when the one before it in its packed row is reversed.
 
     It is 0 where conversations attend to themselves alone. Measured in a batch of the usual size.
     """

@@ -25,21 +25,21 @@ from peft import LoraConfig, get_peft_model
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.compose import PARAMS, read_params
-from pipeline.config import Config, load
+from common.files import write_json
+from llama.cpus import usable_cpus
+from pipeline.core.config import Config, load
 from pipeline.evaluation.batches import padded
+from pipeline.evaluation.gguf_scores import answer_alone
 from pipeline.evaluation.inputs import read_conversations
 from pipeline.evaluation.loss import measure_loss
-from pipeline.files import write_json
-from pipeline.gguf.score import answer_alone
-from pipeline.training.chat import encode, load_tokenizer
-from pipeline.training.engines import head_size, load_base
-from pipeline.training.job import Job
+from pipeline.models.chat import encode, load_tokenizer
+from pipeline.models.loading import head_size, load_base
+from pipeline.stages.compose import PARAMS, read_params
 from pipeline.training.micro_batch import CPU_ROWS, cpu_rows
 from pipeline.training.plan import choose
+from pipeline.training.session import Session
 from pipeline.training.trainer import Trainer
 from pipeline.training.updates import IGNORED
-from serve.cpus import usable_cpus
 
 RESULT = Path("benchmarks/results/pipeline.json")
 STEPS = 30
@@ -47,7 +47,7 @@ REPEATS = 3
 
 
 def main() -> None:
-    """Measures all three and writes the result."""
+    """Measure all three and write the result."""
     config = load(read_params(PARAMS))
     rows = [
         ("train, updates/s", trainer_speed(config), bare_loop_speed(config)),
@@ -66,29 +66,29 @@ def main() -> None:
 
 
 def facts() -> dict[str, Any]:
-    """When, on what and with what a benchmark ran."""
+    """Return when, on what and with what a benchmark ran."""
     packages = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "llama-cpp-python")}
     machine = {"processor": platform.processor() or platform.machine(), "cpus": usable_cpus()}
     return {"date": time.strftime("%Y-%m-%d"), "machine": machine, "packages": packages}
 
 
 def trainer_speed(config: Config) -> float:
-    """Updates a second of the train stage's trainer, without checkpoints and validation."""
+    """Update a second of the train stage's trainer, without checkpoints and validation."""
     train = replace(config.train, max_steps=STEPS, save_steps=10 * STEPS, eval_steps=10 * STEPS)
     with tempfile.TemporaryDirectory() as folder:
         return STEPS / cpu_trainer(replace(config, train=train), Path(folder)).train().metrics["train_runtime"]
 
 
 def cpu_trainer(config: Config, folder: Path) -> Trainer:
-    """The train stage's trainer, as it trains on a CPU."""
+    """Return the train stage's trainer, as it trains on a CPU."""
     plan = choose(config.train, config.model, None, head_size(config.model))
-    trainer = Job(config, load_tokenizer(config.model), plan, "cpu", folder).trainer()
+    trainer = Session(config, load_tokenizer(config.model), plan, "cpu", folder).trainer()
     trainer.use(cpu_rows(trainer), checkpointing=False, compiled=False)
     return trainer
 
 
 def bare_loop_speed(config: Config) -> float:
-    """Updates a second of forward, backward and AdamW over batches of the same rows."""
+    """Update a second of forward, backward and AdamW over batches of the same rows."""
     tokenizer = load_tokenizer(config.model)
     base = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
     lora = config.train.lora
@@ -112,7 +112,7 @@ def bare_loop_speed(config: Config) -> float:
 
 
 def loss_speeds(config: Config) -> tuple[float, float]:
-    """Rows a second, batched and one at a time."""
+    """Return rows a second, batched and one at a time."""
     tokenizer = load_tokenizer(config.model)
     rows = [row for rows in read_conversations(tokenizer, config.evaluate, "all") for row in rows]
     model = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
@@ -122,7 +122,7 @@ def loss_speeds(config: Config) -> tuple[float, float]:
 
 
 def serve_speeds(config: Config) -> tuple[float, float]:
-    """Tokens a second of the engine's model and of the plain binding, on the same prompts and threads."""
+    """Return tokens a second of the engine's model and of the plain binding, on the same prompts and threads."""
     file = sorted(Path("models/gguf").glob("*Q8_0.gguf"))[0]
     prompts, most = config.evaluate.prompts, config.evaluate.max_new_tokens
     plain = Llama(str(file), n_ctx=0, n_threads=usable_cpus(), n_threads_batch=usable_cpus(), verbose=False)

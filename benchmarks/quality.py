@@ -26,11 +26,11 @@ import pyarrow.parquet as pq
 
 from benchmarks.quality_table import compared, summary, table
 from benchmarks.train import execute, facts, lacking, read, reason
-from pipeline.compose import compose
-from pipeline.config import Config, load
-from pipeline.files import atomic_path, write_json, write_text
+from common.files import atomic_path, write_json, write_text
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
 from pipeline.models.packaged import located
-from pipeline.prepare import PREPARED, prepare
+from pipeline.stages.prepare import PREPARED, prepare
 
 REPOSITORY = Path(__file__).parents[1]
 ADAPTER = Path("models/adapter")
@@ -88,12 +88,12 @@ class Bench:
         return train.max_steps or round(-(-rows // train.update_size) * train.epochs)
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """A finished run's figures, or why it failed."""
+        """Return a finished run's figures, or why it failed."""
         return read(self.folder / "results" / f"{name}.json")
 
 
 def main() -> None:
-    """Prepares the rows, runs what is missing while there is time, writes the table."""
+    """Prepare the rows, run what is missing while there is time, write the table."""
     arguments = parse()
     deadline = time.monotonic() + arguments.seconds
     bench = Bench(arguments.folder.absolute(), tuple(arguments.overrides))
@@ -112,7 +112,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="where train.jsonl and test.jsonl are; the first time only")
     parser.add_argument("--only", nargs="+", choices=ENGINES, default=list(ENGINES), metavar="ENGINE")
@@ -128,7 +128,7 @@ def parse() -> argparse.Namespace:
 
 
 def prepare_rows(bench: Bench, data: Path | None) -> None:
-    """The prepared data, made where it is missing."""
+    """Make the prepared data where it is missing."""
     if bench.rows.is_dir():
         return
     if data is None:
@@ -139,7 +139,7 @@ def prepare_rows(bench: Bench, data: Path | None) -> None:
 
 
 def measure(bench: Bench, name: str, deadline: float) -> None:
-    """Trains what is called `name` and scores it, as far as the time reaches; keeps the figures."""
+    """Train what is called `name` and scores it, as far as the time reaches; keep the figures."""
     taken = [done["wall_seconds"] for path in (bench.folder / "results").glob("*-*.json") if (done := read(path))]
     start = time.monotonic()
     if deadline - start < max(taken, default=0):
@@ -164,18 +164,18 @@ def measure(bench: Bench, name: str, deadline: float) -> None:
 
 
 def training(bench: Bench, name: str, folder: Path) -> list[str]:
-    """The module that trains, and its arguments."""
+    """Return the module that trains, and its arguments."""
     engine, _, seed = name.rpartition("-")
     settings = [*bench.settings, f"train.seed={seed}", f"train.max_steps={bench.updates}"]
     if engine != "ours":
         return ["benchmarks.quality_peers", engine, str(folder / ADAPTER), *settings]
     settings += [f"hydra.run.dir={folder}", f"runtime.checkpoint_root={folder / 'checkpoints'}"]
     whole = f"train.batch_size={bench.config.train.update_size}"  # as the others: what fits is not tried beside them
-    return ["pipeline.train", *settings, whole]
+    return ["pipeline.stages.train", *settings, whole]
 
 
 def collect(bench: Bench, setup: dict[str, Any]) -> dict[str, Any]:
-    """What was measured: each run's figures, and ours against each of the others."""
+    """Return what was measured: each run's figures, and ours against each of the others."""
     measured = {path.stem: read(path) or {} for path in sorted((bench.folder / "results").glob("*.json"))}
     scored = {name: run for name, run in measured.items() if "right" in run}
     by_engine = {

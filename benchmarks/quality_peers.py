@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
 from pipeline.models.packaged import located
 
 # Unsloth has to be imported before Transformers, TRL and PEFT, which it patches: they are imported where they are used.
@@ -28,7 +28,7 @@ ASKED, ANSWERED = "<|im_start|>user\n", "<|im_start|>assistant\n"
 
 
 def main() -> None:
-    """Trains, and saves the adapter."""
+    """Train, and save the adapter."""
     engine, adapter, *settings = sys.argv[1:]
     config = load(compose(REPOSITORY / "conf", settings))
     trainer = {"trl": trl_trainer, "unsloth": unsloth_trainer}[engine](config, Path(adapter).parents[1] / "trainer")
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def trl_trainer(config: Config, folder: Path) -> Any:
-    """SFTTrainer on prompts and completions, which it learns the completions of."""
+    """Return SFTTrainer on prompts and completions, which it learns the completions of."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -63,7 +63,7 @@ def trl_trainer(config: Config, folder: Path) -> Any:
 
 
 def unsloth_trainer(config: Config, folder: Path) -> Any:
-    """Unsloth's model in the trainer of its notebooks."""
+    """Return Unsloth's model in the trainer of its notebooks."""
     os.environ["UNSLOTH_COMPILE_LOCATION"] = str(folder / "compiled")  # of its own, as runs may go on at once
     from unsloth import FastLanguageModel  # isort: skip
     from datasets import Dataset
@@ -95,7 +95,7 @@ def unsloth_trainer(config: Config, folder: Path) -> Any:
 
 
 def lora_settings(config: Config) -> dict[str, Any]:
-    """The adapter's, by PEFT's names."""
+    """Return the adapter's, by PEFT's names."""
     lora = config.train.lora
     return {
         "r": lora.r,
@@ -106,7 +106,7 @@ def lora_settings(config: Config) -> dict[str, Any]:
 
 
 def common_settings(config: Config, folder: Path) -> dict[str, Any]:
-    """What every training shares, by the trainer's names."""
+    """Return what every training shares, by the trainer's names."""
     train = config.train
     return {
         "output_dir": str(folder),

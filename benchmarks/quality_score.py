@@ -12,16 +12,16 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
+from common.files import write_json
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
+from pipeline.data.grading import as_chat, is_right, read_questions
 from pipeline.evaluation.answers import answer_all
 from pipeline.evaluation.inputs import QUESTIONS
 from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
-from pipeline.evaluation.questions import as_chat, is_right, read_questions
-from pipeline.files import write_json
-from pipeline.prepare import PREPARED
-from pipeline.training.chat import encode, load_tokenizer
-from pipeline.training.engines import choose_device, load_base, merge_adapter
+from pipeline.models.chat import encode, load_tokenizer
+from pipeline.models.loading import choose_device, load_base, merge_adapter
+from pipeline.stages.prepare import PREPARED
 
 REPOSITORY = Path(__file__).parents[1]
 SPLITS = ("validation", "test")
@@ -30,14 +30,14 @@ SHOWN = 3  # replies that are kept, to be looked at
 
 
 def main() -> None:
-    """Scores what the command line names."""
+    """Score what the command line names."""
     adapter, result, *settings = sys.argv[1:]
     config = load(compose(REPOSITORY / "conf", settings))
     write_json(Path(result), score(config, None if adapter == "-" else Path(adapter)))
 
 
 def score(config: Config, adapter: Path | None) -> dict[str, Any]:
-    """Nats and tokens of each held-out row, whether each question was answered right, some replies."""
+    """Return nats and tokens of each held-out row, whether each question was answered right, some replies."""
     device = choose_device(config.runtime.device)
     base = load_base(*config.model.merge_base, device, torch.float32)
     model = (merge_adapter(base, adapter) if adapter else base).eval()

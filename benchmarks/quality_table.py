@@ -18,14 +18,14 @@ MORE_IS_BETTER = {"validation_loss": False, "test_loss": False, "accuracy": True
 
 
 def summary(run: dict[str, Any]) -> dict[str, Any]:
-    """A run's figures without those of single rows."""
+    """Return a run's figures without those of single rows."""
     losses = {f"{split}_loss": sum(run[split]["nats"]) / sum(run[split]["tokens"]) for split in LOSSES}
     kept = {"accuracy": sum(run["right"]) / len(run["right"]), "questions": len(run["right"])}
     return {**losses, **kept, "replies": run["replies"], "wall_seconds": run["wall_seconds"]}
 
 
 def compared(ours: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Ours less a peer's in each figure, with its interval."""
+    """Return ours less a peer's in each figure, with its interval."""
     differences = {
         f"{split}_loss": difference(
             [run[split]["nats"] for run in ours], [run[split]["nats"] for run in peers], ours[0][split]["tokens"]
@@ -39,7 +39,7 @@ def compared(ours: Sequence[dict[str, Any]], peers: Sequence[dict[str, Any]]) ->
 def difference(
     ours: Sequence[Sequence[float]], peers: Sequence[Sequence[float]], weights: Sequence[float]
 ) -> dict[str, float]:
-    """The mean of ours less that of the peers.
+    """Return the mean of ours less that of the peers.
 
     Args:
         ours: [trainings, rows], such as nats.
@@ -65,7 +65,7 @@ def difference(
 
 
 def verdict(against: dict[str, dict[str, dict[str, float]]], figure: str) -> tuple[str, bool] | None:
-    """The peer that is better in a figure, and whether ours is no worse than it; None without a peer."""
+    """Return the peer that is better in a figure, and whether ours is no worse than it; None without a peer."""
     if not against:
         return None
     sign = 1 if MORE_IS_BETTER[figure] else -1
@@ -75,7 +75,7 @@ def verdict(against: dict[str, dict[str, dict[str, float]]], figure: str) -> tup
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     train, lora = report["train"], report["lora"]
     questions = max((run["questions"] for run in report["runs"].values() if "questions" in run), default=0)
     lines = [
@@ -99,7 +99,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def row(report: dict[str, Any], name: str, what: str) -> str:
-    """An engine's line: its figures, or why there are none."""
+    """Return an engine's line: its figures, or why there are none."""
     runs = {key: run for key, run in report["runs"].items() if key.rpartition("-")[0] == name or key == name}
     scored = [run for run in runs.values() if "accuracy" in run]
     if not scored:
@@ -111,13 +111,13 @@ def row(report: dict[str, Any], name: str, what: str) -> str:
 
 
 def of_seeds(values: list[float], form: str) -> str:
-    """The mean, and of several values each."""
+    """Return the mean, and of several values each."""
     each = f" ({', '.join(format(value, form) for value in values)})" if len(values) > 1 else ""
     return format(sum(values) / len(values), form) + each
 
 
 def differences(against: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """Ours less each peer, and what follows."""
+    """Return ours less each peer, and what follows."""
     if not against:
         return ["There is nothing to compare yet."]
     lines = ["| ours less | validation loss | test loss | accuracy, points |", "|---|--:|--:|--:|"]
@@ -132,7 +132,7 @@ def differences(against: dict[str, dict[str, dict[str, float]]]) -> list[str]:
 
 
 def interval(found: dict[str, float], scale: float) -> str:
-    """A difference with its bounds."""
+    """Return a difference with its bounds."""
     form = "+.2f" if scale > 1 else "+.4f"
     value, low, high = (format(found[key] * scale, form) for key in ("value", "low", "high"))
     return f"{value} [{low}, {high}]"

@@ -43,13 +43,13 @@ from llama_cpp import Llama
 from benchmarks.serve_peers import LLAMA_SERVER, PEERS, XLLAMACPP_PYTHON
 from benchmarks.serve_table import merged, table, verdict
 from benchmarks.train import execute, read, reason
-from pipeline.errors import UserError
-from pipeline.files import atomic_path, write_json, write_text
-from pipeline.gguf import source
+from common.errors import UserError
+from common.files import atomic_path, write_json, write_text
+from common.package_index import exclusive
+from llama import source
+from llama.cpus import usable_cpus
 from pipeline.gguf.convert import convert
 from pipeline.gguf.quantize import quantize
-from pipeline.package_index import exclusive
-from serve.cpus import usable_cpus
 
 REPOSITORY = Path(__file__).parents[1]
 STARTER = REPOSITORY / "starter/models/starter-m"
@@ -82,7 +82,7 @@ CHAT_TEMPLATE = (
 )
 
 XLLAMACPP = "2026.10.11549"
-# Beside those of the wheel (pipeline/gguf/source.py): no more than the two programs, and nothing from the network.
+# Beside those of the wheel (llama/source.py): no more than the two programs, and nothing from the network.
 PROGRAMS = ("llama-bench", "llama-server")
 LEAN_FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF"
@@ -142,15 +142,15 @@ class Bench:
         return self.folder / "runs" / f"{self.model}-{hashlib.sha256(key).hexdigest()[:12]}"
 
     def name(self, scenario: str) -> str:
-        """Of a scenario's files."""
+        """Return the folder of a scenario's files."""
         return f"load-{self.sizes.clients}-{self.sizes.minutes:g}min" if scenario == "load" else scenario
 
     def inputs(self, scenario: str) -> Path:
-        """What a scenario asks."""
+        """Return what a scenario asks."""
         return self.runs / f"{self.name(scenario)}.inputs.json"
 
     def file(self, run: Run, kind: str = "json") -> Path:
-        """One of a run's files."""
+        """Return one of a run's files."""
         return self.runs / f"{self.name(run.scenario)}.{run.peer}.{run.round}.{kind}"
 
     def all_runs(self, scenario: str) -> Iterator[Run]:
@@ -159,12 +159,12 @@ class Bench:
         return (Run(scenario, peer, number) for number in range(rounds) for peer in SCENARIOS[scenario])
 
     def result(self, run: Run) -> dict[str, Any] | None:
-        """A finished run's figures, or why it failed."""
+        """Return a finished run's figures, or why it failed."""
         return read(self.file(run))
 
 
 def main() -> None:
-    """Makes model and peers, runs what is missing while there is time, writes the table."""
+    """Make model and peers, run what is missing while there is time, write the table."""
     arguments = parse()
     deadline = time.monotonic() + arguments.seconds
     folder = arguments.folder.absolute()
@@ -184,7 +184,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="1b", help="1b, starter, or the path of a GGUF")
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="SCENARIO")
@@ -198,7 +198,7 @@ def parse() -> argparse.Namespace:
 
 
 def sizes(arguments: argparse.Namespace) -> Sizes:
-    """Those of the command line."""
+    """Return those of the command line."""
     chosen = QUICK if arguments.quick else Sizes()
     return replace(
         chosen,
@@ -208,7 +208,10 @@ def sizes(arguments: argparse.Namespace) -> Sizes:
 
 
 def facts(model: Path) -> dict[str, Any]:
-    """What the runs of a comparison share: the processor, the packages, the model and the code that serves and asks."""
+    """Return what the runs of a comparison share.
+
+    The processor, the packages, the model and the code that serves and asks.
+    """
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return {
         "processor": names[0] if names else "a CPU",
@@ -221,7 +224,7 @@ def facts(model: Path) -> dict[str, Any]:
 
 
 def code() -> str:
-    """The digest of what serves and of what asks."""
+    """Return the digest of what serves and of what asks."""
     digest = hashlib.sha256()
     for path in [*sorted((REPOSITORY / "serve").rglob("*.py")), REPOSITORY / "benchmarks/serve_peers.py"]:
         digest.update(path.read_bytes())
@@ -229,7 +232,7 @@ def code() -> str:
 
 
 def run_missing(bench: Bench, runs: list[Run], broken: dict[str, str], deadline: float) -> None:
-    """Makes those runs that have no result yet, in turn, as far as the time reaches.
+    """Make those runs that have no result yet, in turn, as far as the time reaches.
 
     Args:
         bench: where the results are.
@@ -254,13 +257,13 @@ def run_missing(bench: Bench, runs: list[Run], broken: dict[str, str], deadline:
 
 
 def failed_before(bench: Bench, run: Run) -> bool:
-    """Whether the peer has failed in an earlier round; once is enough."""
+    """Return whether the peer has failed in an earlier round; once is enough."""
     earlier = (bench.result(replace(run, round=number)) for number in range(run.round))
     return any("failed" in result for result in earlier if result)
 
 
 def measure(bench: Bench, run: Run) -> dict[str, Any]:
-    """One run's figures, or why it failed."""
+    """Return one run's figures, or why it failed."""
     log, told = bench.file(run, "log"), bench.file(run, "measured")
     told.unlink(missing_ok=True)
     limit = RUN_SECONDS + (60 * bench.sizes.minutes if run.scenario == "load" else 0)
@@ -284,13 +287,13 @@ def measure(bench: Bench, run: Run) -> dict[str, Any]:
 
 
 def busy_elsewhere() -> float:
-    """CPU seconds that the machine has spent on anything but our own children, those that have ended."""
+    """Return CPU seconds that the machine has spent on anything but our own children, those that have ended."""
     times, own = psutil.cpu_times(), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(times) - times.idle - times.iowait - times.guest - times.guest_nice - own.ru_utime - own.ru_stime
 
 
 def collect(bench: Bench) -> dict[str, Any]:
-    """All that was measured so far, with what it says about the goals."""
+    """Return all that was measured so far, with what it says about the goals."""
     scenarios: dict[str, Any] = {}
     told: dict[str, str] = {}
     others: list[float] = []
@@ -323,7 +326,7 @@ def collect(bench: Bench) -> dict[str, Any]:
 
 
 def write_inputs(bench: Bench, asked: dict[str, Path]) -> None:
-    """The questions of each scenario, the same for all peers and rounds.
+    """Write the questions of each scenario, the same for all peers and rounds.
 
     Args:
         bench: where they go.
@@ -342,7 +345,7 @@ def write_inputs(bench: Bench, asked: dict[str, Path]) -> None:
 
 
 def questions(scenario: str, sizes: Sizes, text: Callable[[int], str]) -> dict[str, Any]:
-    """What a scenario asks, and how long the answers are to be, in tokens.
+    """Return what a scenario asks, and how long the answers are to be, in tokens.
 
     Args:
         scenario: one of SCENARIOS.
@@ -370,12 +373,12 @@ def questions(scenario: str, sizes: Sizes, text: Callable[[int], str]) -> dict[s
 
 
 def said(role: str, content: str) -> dict[str, str]:
-    """A message."""
+    """Return a message."""
     return {"role": role, "content": content}
 
 
 def text_of(tokens: int, count: Callable[[str], int], words: list[str], draw: random.Random) -> str:
-    """Words drawn at random that make as many tokens, or a part of a word fewer.
+    """Return words drawn at random that make as many tokens, or a part of a word fewer.
 
     Args:
         tokens: wanted.
@@ -389,14 +392,14 @@ def text_of(tokens: int, count: Callable[[str], int], words: list[str], draw: ra
 
 
 def chats(number: int) -> list[list[dict[str, str]]]:
-    """Distinct conversations of the starter's, each up to its last question."""
+    """Return distinct conversations of the starter's, each up to its last question."""
     lines = CHATS.read_text(encoding="utf-8").splitlines()
     asked = dict.fromkeys(json.dumps(json.loads(line)["messages"][:-1]) for line in lines)
     return [json.loads(chat) for chat in random.Random(SEED).sample(list(asked), number)]
 
 
 def token_counter(model: Path) -> Callable[[str], int]:
-    """Counts a text's tokens as a GGUF's tokenizer makes them, without the one that begins all."""
+    """Count a text's tokens as a GGUF's tokenizer makes them, without the one that begins all."""
     tokenizer = Llama(str(model), vocab_only=True, verbose=False)
     return lambda text: len(tokenizer.tokenize(text.encode(), add_bos=False))
 
@@ -405,7 +408,7 @@ def token_counter(model: Path) -> Callable[[str], int]:
 
 
 def make_model(choice: str, folder: Path) -> Path:
-    """The GGUF that `--model` names; made where it is missing, in two minutes on two cores."""
+    """Return the GGUF that `--model` names; made where it is missing, in two minutes on two cores."""
     if choice not in ("1b", "starter"):
         path = Path(choice).absolute()
         if not path.is_file():
@@ -424,7 +427,7 @@ def make_model(choice: str, folder: Path) -> Path:
 
 
 def write_random(path: Path) -> None:
-    """Llama 3.2 1B's shape with random weights in 16 bit, one tensor in memory at a time, and Llama 3's vocabulary."""
+    """Write Llama 3.2 1B's shape with random 16-bit weights, one in memory at a time, and Llama 3's vocabulary."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("Llama 3.2 1B, random")
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
@@ -455,7 +458,7 @@ def write_random(path: Path) -> None:
 
 
 def add_vocabulary(writer: gguf.GGUFWriter) -> list[str]:
-    """Copies Llama 3's from llama.cpp's sources; returns its tokens."""
+    """Copy Llama 3's from llama.cpp's sources; return its tokens."""
     known = gguf.GGUFReader(source.llama_cpp_tree() / "models/ggml-vocab-llama-bpe.gguf").fields
     tokens = known["tokenizer.ggml.tokens"].contents()
     writer.add_vocab_size(len(tokens))
@@ -470,7 +473,7 @@ def add_vocabulary(writer: gguf.GGUFWriter) -> list[str]:
 
 
 def tensor_shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
-    """The shapes of all tensors, rows first; head and embedding are one."""
+    """Return the shapes of all tensors, rows first; head and embedding are one."""
     keys = KV_HEADS * HEAD
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocabulary, WIDTH), "output_norm.weight": (WIDTH,)}
     for layer in range(LAYERS):
@@ -490,7 +493,7 @@ def tensor_shapes(vocabulary: int) -> dict[str, tuple[int, ...]]:
 
 
 def weights(name: str, shape: tuple[int, ...], tokens: list[str], draw: np.random.Generator) -> np.ndarray:
-    """A tensor's values.
+    """Return a tensor's values.
 
     The embedding, which is the head, is zero but for whole words. So the model says these alone: no answer ends early,
     and each token is a text that can be shown at once, with every peer.
@@ -507,7 +510,7 @@ def weights(name: str, shape: tuple[int, ...], tokens: list[str], draw: np.rando
 
 
 def make_peers(folder: Path, peers: set[str]) -> dict[str, str]:
-    """Makes what peers need where it is missing; returns those that cannot be made, with the reason."""
+    """Make what peers need where it is missing; return those that cannot be made, with the reason."""
     makers: dict[Callable[[Path], None], set[str]] = {
         build_llama_cpp: {"llama-bench", "llama-server"},
         install_xllamacpp: {"xllamacpp"},
@@ -523,7 +526,7 @@ def make_peers(folder: Path, peers: set[str]) -> dict[str, str]:
 
 
 def call(command: list[str], log: Path) -> None:
-    """Runs a command, its output added to `log`. Raises UserError with the reason if it fails."""
+    """Run a command, its output added to `log`. Raises UserError with the reason if it fails."""
     with log.open("a") as output:
         status = subprocess.run(command, stdout=output, stderr=output, check=False).returncode
     if status:
@@ -531,7 +534,7 @@ def call(command: list[str], log: Path) -> None:
 
 
 def build_llama_cpp(folder: Path) -> None:
-    """llama.cpp's programs from the sources of the llama-cpp-python that is installed, with the flags of its wheel.
+    """Build llama.cpp's programs from the sources of the installed llama-cpp-python, with the flags of its wheel.
 
     Takes five minutes on two cores.
     """
@@ -557,7 +560,7 @@ def build_llama_cpp(folder: Path) -> None:
 
 
 def install_xllamacpp(folder: Path) -> None:
-    """xllamacpp's wheel in an environment of its own."""
+    """Install xllamacpp's wheel in an environment of its own."""
     python = folder / XLLAMACPP_PYTHON
     installed = list(python.parents[1].glob(f"lib/*/site-packages/xllamacpp-{XLLAMACPP}.dist-info"))
     if installed:

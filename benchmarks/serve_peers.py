@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from pipeline.files import write_json
+from common.files import write_json
 
 CONTEXT = 4096  # tokens that one conversation may take
 TIMEOUT = 600  # seconds that a server may take to begin or to go on with an answer
@@ -125,7 +125,7 @@ class Served:
 
 
 def main() -> None:
-    """Runs one scenario with one peer and writes its figures; what goes wrong is the last line of the log."""
+    """Run one scenario with one peer and write its figures; what goes wrong is the last line of the log."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=PEERS)
     parser.add_argument("scenario", choices=ASKED)
@@ -147,7 +147,7 @@ def main() -> None:
 
 
 def one_user(served: Served, inputs: dict[str, Any]) -> Figures:
-    """Short questions with long answers, and long questions with short ones, in turn."""
+    """Return short questions with long answers, and long questions with short ones, in turn."""
     short, long = [], []
     for brief, wordy in zip(inputs["short"], inputs["long"], strict=True):
         short.append(served.chat(brief, inputs["answer"]))
@@ -160,7 +160,7 @@ def one_user(served: Served, inputs: dict[str, Any]) -> Figures:
 
 
 def later_turns(served: Served, inputs: dict[str, Any]) -> Figures:
-    """Conversations one by one, then those of four users, who take turns with one another."""
+    """Return conversations one by one, then those of four users, who take turns with one another."""
     alone = [converse(served.chat, [user], inputs) for user in inputs["alone"]]
     asked = {
         "alone": [[answer for (answer,) in turns] for turns in zip(*alone, strict=True)],
@@ -174,7 +174,7 @@ def later_turns(served: Served, inputs: dict[str, Any]) -> Figures:
 
 
 def converse(chat: Chat, users: list[list[str]], inputs: dict[str, Any]) -> list[list[Answer]]:
-    """Each turn's answers to all users; an answer becomes history."""
+    """Return each turn's answers to all users; an answer becomes history."""
     histories = [[{"role": "system", "content": inputs["system"]}] for _ in users]
     turns: list[list[Answer]] = []
     for texts in zip(*users, strict=True):
@@ -187,7 +187,7 @@ def converse(chat: Chat, users: list[list[str]], inputs: dict[str, Any]) -> list
 
 
 def four_users(served: Served, inputs: dict[str, Any]) -> Figures:
-    """Questions of several users at the same moment, wave after wave."""
+    """Return questions of several users at the same moment, wave after wave."""
     rates, slowest = [], []
     for wave in inputs["waves"]:
         with ThreadPoolExecutor(len(wave)) as users:
@@ -198,14 +198,14 @@ def four_users(served: Served, inputs: dict[str, Any]) -> Figures:
 
 
 def rate_together(answers: Sequence[Answer]) -> float:
-    """Tokens of all answers a second, from the first question to the last token."""
+    """Return tokens of all answers a second, from the first question to the last token."""
     begin = min(answer.asked for answer in answers)
     end = max(answer.asked + answer.times[-1] for answer in answers if answer.times)
     return sum(answer.generated for answer in answers) / (end - begin)
 
 
 def load(served: Served, inputs: dict[str, Any]) -> Figures:
-    """Many clients who ask again and again; before, every question is asked alone."""
+    """Measure many clients who ask again and again; before, every question is asked alone."""
     alone = [served.chat(chat, inputs["answer"]).texts for chat in inputs["chats"]]
     clients = Clients(served.chat, inputs, alone)
     memory = clients.run(served.process)
@@ -235,7 +235,7 @@ class Clients:
         self.differ: list[int | None] = []  # of each answer, the first text that differs
 
     def run(self, process: int) -> list[tuple[float, int]]:
-        """Has all ask until the time is over; returns the process's memory, in seconds and bytes."""
+        """Have all ask until the time is over; return the process's memory, in seconds and bytes."""
         begin = time.perf_counter()
         self._end = begin + self._inputs["seconds"]
         clients = [threading.Thread(target=self._ask, args=(number,)) for number in range(self._inputs["clients"])]
@@ -273,20 +273,20 @@ class Clients:
 
 
 def first_difference(one: Sequence[str], other: Sequence[str]) -> int | None:
-    """Where two answers part, counted in tokens from 0; None where they are equal."""
+    """Return where two answers part, counted in tokens from 0; None where they are equal."""
     if list(one) == list(other):
         return None
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def growth(memory: Sequence[tuple[float, int]], seconds: float) -> float | None:
-    """MiB by which memory has grown since SETTLED of the `seconds`; None where that was not measured."""
+    """Return MiB by which memory has grown since SETTLED of the `seconds`; None where that was not measured."""
     settled = [size for when, size in memory if when >= SETTLED * seconds]
     return (settled[-1] - settled[0]) / MIB if settled else None
 
 
 def figure(samples: Iterable[float | None], answers: Sequence[Answer] = ()) -> dict[str, Any]:
-    """A figure's samples, less those that are unknown, and the least prompt and cache of `answers`."""
+    """Return a figure's samples, less those that are unknown, and the least prompt and cache of `answers`."""
     told = {
         name: min(known)
         for name in ("prompt", "cached")
@@ -307,7 +307,7 @@ ASKED: dict[str, Callable[[Served, dict[str, Any]], Figures]] = {
 
 
 def timed(events: Iterable[Event]) -> Answer:
-    """Takes an answer's times as it comes in."""
+    """Take an answer's times as it comes in."""
     answer = Answer(time.perf_counter())
     for event in events:
         now = time.perf_counter() - answer.asked
@@ -325,11 +325,11 @@ def timed(events: Iterable[Event]) -> Answer:
 
 @contextmanager
 def ours(inputs: dict[str, Any]) -> Iterator[Served]:
-    """Our engine in this process."""
+    """Yield our engine in this process."""
+    from llama.types import Sampling
     from serve.engine import Engine
     from serve.errors import Busy
-    from serve.limits import Sampling
-    from serve.models import find_models
+    from serve.models.registry import find_models
     from serve.settings import Settings
 
     def events(messages: Sequence[Message], most: int) -> Iterator[Event]:
@@ -349,7 +349,7 @@ def ours(inputs: dict[str, Any]) -> Iterator[Served]:
 
 @contextmanager
 def plain(inputs: dict[str, Any], all_threads: bool = False) -> Iterator[Served]:
-    """llama-cpp-python's `Llama` in this process, one user at a time."""
+    """Yield llama-cpp-python's `Llama` in this process, one user at a time."""
     import llama_cpp
 
     count = inputs["threads"] if all_threads else None
@@ -368,7 +368,7 @@ def plain(inputs: dict[str, Any], all_threads: bool = False) -> Iterator[Served]
 
 @contextmanager
 def llama_server(inputs: dict[str, Any]) -> Iterator[Served]:
-    """llama.cpp's server."""
+    """Yield llama.cpp's server."""
     port, threads, slots = free_port(), str(inputs["threads"]), inputs["slots"]
     command = [str(Path(inputs["folder"]) / LLAMA_SERVER), "--model", inputs["model"]]
     command += ["--host", "127.0.0.1", "--port", str(port), "--threads", threads, "--threads-batch", threads]
@@ -379,7 +379,7 @@ def llama_server(inputs: dict[str, Any]) -> Iterator[Served]:
 
 @contextmanager
 def xllamacpp(inputs: dict[str, Any]) -> Iterator[Served]:
-    """llama.cpp's server as xllamacpp has it."""
+    """Yield llama.cpp's server as xllamacpp has it."""
     port = free_port()
     given = {name: inputs[name] for name in ("model", "slots", "threads")}
     given |= {"port": port, "context": inputs["slots"] * CONTEXT}
@@ -392,7 +392,7 @@ def xllamacpp(inputs: dict[str, Any]) -> Iterator[Served]:
 
 @contextmanager
 def server(command: list[str], port: int, kernels: str) -> Iterator[Served]:
-    """A server's process from its start until the block ends; what it has said last is printed."""
+    """Yield a server's process from its start until the block ends; what it has said last is printed."""
     base = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log)
@@ -410,7 +410,7 @@ def server(command: list[str], port: int, kernels: str) -> Iterator[Served]:
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Returns once a server answers with 200. Raises RuntimeError if it ends before or takes too long."""
+    """Return once a server answers with 200. Raises RuntimeError if it ends before or take too long."""
     deadline = time.monotonic() + STARTED
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -426,7 +426,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 def http_chat(base: str, model: str = "") -> Chat:
-    """Chats with the server of OpenAI's chat completions at `base`, a URL without its /v1."""
+    """Yield chats with the server of OpenAI's chat completions at `base`, a URL without its /v1."""
 
     def events(messages: Sequence[Message], most: int) -> Iterator[Event]:
         asked = {"messages": list(messages), "max_tokens": most, "temperature": 0, "stream": True}
@@ -447,7 +447,7 @@ def http_chat(base: str, model: str = "") -> Chat:
 
 
 def server_sent(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
-    """The JSON values of a stream of server-sent events. Raises RuntimeError for one that is an error."""
+    """Yield the JSON values of a stream of server-sent events. Raises RuntimeError for one that is an error."""
     for line in lines:
         name, _, data = line.decode().strip().partition(": ")
         if name == "error" or (name == "data" and data.startswith('{"error"')):
@@ -457,7 +457,7 @@ def server_sent(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def event_of(chunk: dict[str, Any]) -> Event:
-    """A chunk of OpenAI's stream."""
+    """Return a chunk of OpenAI's stream."""
     delta = chunk["choices"][0]["delta"] if chunk.get("choices") else {}
     usage = chunk.get("usage") or {}
     cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
@@ -465,34 +465,34 @@ def event_of(chunk: dict[str, Any]) -> Event:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on."""
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def instructions(told: str) -> str:
-    """The names of what llama.cpp's line about the system says it was built with."""
+    """Return the names of what llama.cpp's line about the system says it was built with."""
     pairs = (part.rpartition(":")[2].partition("=") for part in told.split("|"))
     return " ".join(name.strip() for name, _, on in pairs if on.strip() == "1")
 
 
 def own_instructions() -> str:
-    """What the llama.cpp of this process was built with."""
+    """Return what the llama.cpp of this process was built with."""
     import llama_cpp
 
     return instructions(llama_cpp.llama_print_system_info().decode())
 
 
 def built_for(folder: Path) -> str:
-    """What the programs of llama.cpp were built with: they say so in a verbose log alone."""
+    """Return what the programs of llama.cpp were built with: they say so in a verbose log alone."""
     library = ctypes.CDLL(str(folder / BINARIES / "libllama.so"))
     library.llama_print_system_info.restype = ctypes.c_char_p
     return instructions(library.llama_print_system_info().decode())
 
 
 def llama_bench(inputs: dict[str, Any]) -> Figures:
-    """llama-bench's prefill and decode, each as often as it is repeated with the others."""
+    """Return llama-bench's prefill and decode, each as often as it is repeated with the others."""
     command = [str(Path(inputs["folder"]) / LLAMA_BENCH), "--model", inputs["model"], "--output", "json"]
     command += ["--threads", str(inputs["threads"]), "--repetitions", str(len(inputs["short"]))]
     command += ["--n-prompt", str(inputs["prompt"]), "--n-gen", str(inputs["answer"])]

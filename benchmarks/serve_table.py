@@ -3,7 +3,7 @@
 A figure is the median of all its samples, over repeats and rounds. The ratio is ours to the peer that the goal names:
 the median of what it is for each question in each round, since a machine's speed changes from one round to the next. A
 prompt's length is in tokens, by what the peers themselves tell of it. Where other processes take CPU time, ours gives
-way with fewer threads (serve/threads.py) and the peers do not: that alone is an advantage. What the figures are:
+way with fewer threads (llama/threads.py) and the peers do not: that alone is an advantage. What the figures are:
 
 - first token: seconds from the question to the first text of its answer, as the client sees it.
 - decode: tokens a second after the first one, one user, a short prompt; llama-bench's is its `tg`, without sampling.
@@ -35,7 +35,7 @@ class Goal:
     at_most: float | None = None
 
     def met(self, value: float) -> bool:
-        """Whether a ratio, or a figure where no peer is named, is within the goal."""
+        """Return whether a ratio, or a figure where no peer is named, is within the goal."""
         return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
 
     def __str__(self) -> str:
@@ -55,14 +55,17 @@ GOALS = (
 
 
 def goal_of(scenario: str, figure: str) -> Goal | None:
-    """The goal that a figure has; a conversation's first turn has none, since nothing is known of it yet."""
+    """Return the goal that a figure has; a conversation's first turn has none, since nothing is known of it yet."""
     if scenario == "later-turns" and "turn 1:" in figure:
         return None
     return next((goal for goal in GOALS if goal.scenario == scenario and figure.startswith(goal.figure)), None)
 
 
 def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """One peer's runs of a scenario as one: all samples of each figure, or the first failure; empty without runs."""
+    """Return one peer's runs of a scenario as one: all samples of each figure, or the first failure.
+
+    Empty without runs.
+    """
     failure = next((run for run in rounds if "failed" in run), None)
     if failure:
         return {"failed": failure["failed"]}
@@ -75,7 +78,7 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(scenario: str, figure: str, peers: dict[str, Any]) -> dict[str, Any]:
-    """A figure's goal, the ratio to it, and whether it is met, as far as these are known."""
+    """Return a figure's goal, the ratio to it, and whether it is met, as far as these are known."""
     goal, ours = goal_of(scenario, figure), value(peers.get(OURS), figure)
     if goal is None or ours is None:
         return {"goal": goal and str(goal), "ratio": None, "met": None}
@@ -86,23 +89,23 @@ def verdict(scenario: str, figure: str, peers: dict[str, Any]) -> dict[str, Any]
 
 
 def ratio(ours: dict[str, Any] | None, peer: dict[str, Any] | None, figure: str) -> float | None:
-    """Ours to a peer's of a figure: the median over their samples, one by one; None where there are none."""
+    """Return ours to a peer's of a figure: the median over their samples, one by one; None where there are none."""
     pairs = zip(samples(ours, figure), samples(peer, figure), strict=False)
     return median(found) if (found := [own / other for own, other in pairs]) else None
 
 
 def value(run: dict[str, Any] | None, figure: str) -> float | None:
-    """The median of a figure's samples; None where there are none."""
+    """Return the median of a figure's samples; None where there are none."""
     return median(found) if (found := samples(run, figure)) else None
 
 
 def samples(run: dict[str, Any] | None, figure: str) -> list[float]:
-    """All that was measured of a figure, in the order of rounds and questions."""
+    """Return all that was measured of a figure, in the order of rounds and questions."""
     return (run or {}).get("figures", {}).get(figure, {}).get("samples", [])
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     setup, peers = report["setup"], report["peers"]
     versions = ", ".join(f"{name} {version}" for name, version in setup["packages"].items())
     lines = [
@@ -124,7 +127,10 @@ def table(report: dict[str, Any]) -> str:
 
 
 def conditions(report: dict[str, Any]) -> list[str]:
-    """Paragraphs on what makes the figures comparable: the same instruction sets, and a machine that was left alone."""
+    """Return paragraphs on what makes the figures comparable.
+
+    The same instruction sets, and a machine that was left alone.
+    """
     built: dict[str, list[str]] = {}
     for peer, told in report["kernels"].items():
         built.setdefault(told, []).append(peer)
@@ -136,13 +142,13 @@ def conditions(report: dict[str, Any]) -> list[str]:
 
 
 def figures(runs: dict[str, Any]) -> list[str]:
-    """All figures of a scenario in the order in which they were first measured; ours' order counts most."""
+    """Return all figures of a scenario in the order in which they were first measured; ours' order counts most."""
     ordered = sorted(runs, key=lambda peer: peer != OURS)
     return list(dict.fromkeys(name for peer in ordered for name in runs[peer].get("figures", {}))) or ["-"]
 
 
 def row(scenario: str, figure: str, runs: dict[str, Any], peers: list[str]) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     found = verdict(scenario, figure, runs)
     ratio = "-" if found["ratio"] is None else f"{found['ratio']:.3f}"
     met = {True: "yes", False: "**no**", None: "-" if found["goal"] is None else "unknown"}[found["met"]]
@@ -151,14 +157,14 @@ def row(scenario: str, figure: str, runs: dict[str, Any], peers: list[str]) -> s
 
 
 def label(figure: str, runs: dict[str, Any]) -> str:
-    """A figure's name with the length of its prompt, where that is known."""
+    """Return a figure's name with the length of its prompt, where that is known."""
     lengths = [run.get("figures", {}).get(figure, {}).get("prompt") for run in runs.values()]
     known = Counter(length for length in lengths if length)
     return f"{figure} ({known.most_common(1)[0][0]} tokens of prompt)" if known else figure
 
 
 def cell(run: dict[str, Any] | None, figure: str) -> str:
-    """One peer's figure, or why there is none."""
+    """Return one peer's figure, or why there is none."""
     if run is None:
         return "-"
     if "failed" in run:
@@ -170,7 +176,7 @@ def cell(run: dict[str, Any] | None, figure: str) -> str:
 
 
 def legend(report: dict[str, Any]) -> list[str]:
-    """What the peers are, what the load is, and why some have failed."""
+    """Return what the peers are, what the load is, and why some have failed."""
     lines = [f"- {name}: {what}" for name, what in report["peers"].items()]
     size = report["sizes"]
     lines.append(f"- load: {size['clients']} clients for {size['minutes']:g} minutes, on {report['starter']}")

@@ -27,8 +27,9 @@ from typing import Any
 from benchmarks.inputs import DATA
 from benchmarks.peers import PEERS, WARM_UP, Peer
 from benchmarks.train_table import operations_a_token, table
-from pipeline.files import write_json, write_text
+from common.files import write_json, write_text
 from pipeline.training.checkpoints import library_versions
+from pipeline.training.engines import engine
 
 REPOSITORY = Path(__file__).parents[1]
 BATCH = 64  # conversations in ours' largest update; so many rows are made for each step
@@ -130,13 +131,13 @@ class Bench:
         return self.folder / f"{self.model}-{self.steps}"
 
     def result(self, name: str) -> dict[str, Any] | None:
-        """A finished run's figures, or why it failed; none of ours when its code was another."""
+        """Return a finished run's figures, or why it failed; none of ours when its code was another."""
         found = read(self.runs / f"{name}.json")
         return found if found is None or found.get("code") in (None, code()) else None
 
 
 def main() -> None:
-    """Makes the inputs, runs what is missing while there is time, writes the table."""
+    """Make the inputs, run what is missing while there is time, write the table."""
     arguments = parse()
     deadline = time.monotonic() + arguments.seconds
     bench = Bench(arguments.model, arguments.steps, arguments.folder.absolute())
@@ -152,7 +153,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=PRESETS, default="1b")
     parser.add_argument("--only", nargs="+", choices=RUNS, metavar="NAME", help=f"of {', '.join(RUNS)}")
@@ -167,7 +168,10 @@ def parse() -> argparse.Namespace:
 
 
 def facts() -> dict[str, Any]:
-    """The card, its driver and the packages, which the runs of a comparison share; and how many cards there are."""
+    """Return the card, its driver and the packages, which the runs of a comparison share.
+
+    And how many cards there are.
+    """
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
     told = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
     cards = told.splitlines()
@@ -177,12 +181,12 @@ def facts() -> dict[str, Any]:
 
 
 def code() -> str:
-    """The digest of what trains in ours."""
-    return library_versions("trl")["pipeline.training"]
+    """Return the digest of what trains in ours."""
+    return library_versions(engine("trl"))["pipeline.training"]
 
 
 def installed(packages: tuple[str, ...]) -> dict[str, str]:
-    """The versions of those that are installed."""
+    """Return the versions of those that are installed."""
     versions = {}
     for package in packages:
         try:
@@ -193,7 +197,7 @@ def installed(packages: tuple[str, ...]) -> dict[str, str]:
 
 
 def lacking(needs: tuple[str, ...], setup: dict[str, Any]) -> str | None:
-    """Why a run that needs these cannot be made here, or None."""
+    """Return why a run that needs these cannot be made here, or None."""
     missing = [need for need in needs if "GPU" not in need and need not in setup["packages"]]
     cards = max((int(need.removesuffix("s").removesuffix("GPU") or 1) for need in needs if "GPU" in need), default=0)
     if setup["cards"] < cards:
@@ -202,7 +206,7 @@ def lacking(needs: tuple[str, ...], setup: dict[str, Any]) -> str | None:
 
 
 def check_setup(bench: Bench, setup: dict[str, Any]) -> None:
-    """Refuses to go on with what was measured on another card or with other versions."""
+    """Refuse to go on with what was measured on another card or with other versions."""
     path = bench.runs / "setup.json"
     before = read(path)
     if before is None:
@@ -212,7 +216,7 @@ def check_setup(bench: Bench, setup: dict[str, Any]) -> None:
 
 
 def make_inputs(bench: Bench, deadline: float) -> bool:
-    """Makes the random model and the rows where they are missing; whether they were."""
+    """Make the random model and the rows where they are missing; whether they were."""
     if bench.weights.is_dir() and bench.rows.is_dir():
         return False
     command = ["benchmarks.inputs", bench.model, str(bench.weights), str(bench.conversations), str(bench.rows)]
@@ -224,7 +228,7 @@ def make_inputs(bench: Bench, deadline: float) -> bool:
 
 
 def run_missing(bench: Bench, names: list[str], deadline: float, whole: bool = True) -> None:
-    """Runs those of `names` that have no result yet, in turn, as far as the time reaches.
+    """Run those of `names` that have no result yet, in turn, as far as the time reaches.
 
     The first one is always begun; cut off, it has failed if it had the `whole` time.
     """
@@ -245,7 +249,7 @@ def run_missing(bench: Bench, names: list[str], deadline: float, whole: bool = T
 
 
 def measure(bench: Bench, name: str, deadline: float) -> dict[str, Any] | None:
-    """One run's figures or failure; None when it was cut off at `deadline`, a time of the monotonic clock."""
+    """Return one run's figures or failure; None when it was cut off at `deadline`, a time of the monotonic clock."""
     folder, log = bench.runs / name, bench.runs / f"{name}.log"
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut off
     folder.mkdir(parents=True)
@@ -268,10 +272,10 @@ def measure(bench: Bench, name: str, deadline: float) -> dict[str, Any] | None:
 
 
 def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
-    """The train stage on the random model, evaluating and saving in the middle and at the end."""
+    """Return the train stage on the random model, evaluating and saving in the middle and at the end."""
     steps = run.steps or bench.steps
     return [
-        "pipeline.train",
+        "pipeline.stages.train",
         "tracking=none",
         *DATA,
         f"model={PRESETS[bench.model]}",
@@ -287,7 +291,7 @@ def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
 
 
 def stage_figures(folder: Path) -> dict[str, Any] | None:
-    """The train stage's report as the figures that the table has."""
+    """Return the train stage's report as the figures that the table has."""
     told = read(folder / "reports/train.json")
     if told is None:
         return None
@@ -304,7 +308,7 @@ def stage_figures(folder: Path) -> dict[str, Any] | None:
 
 
 def execute(module: list[str], working: Path, log: Path, deadline: float = math.inf) -> int | None:
-    """Runs `python -m` with a module and its arguments, its output into `log`.
+    """Run `python -m` with a module and its arguments, its output into `log`.
 
     Args:
         module: its name and arguments.
@@ -339,7 +343,7 @@ def execute(module: list[str], working: Path, log: Path, deadline: float = math.
 
 
 def reason(log: Path) -> str:
-    """The line of a log that says why the process failed: an error's, else the last one."""
+    """Return the line of a log that says why the process failed: an error's, else the last one."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     telling = re.compile(r"train: |Could not override|[\w.]*(Error|Exception|Exit|Interrupt)\b")
     last = lines[-1] if lines else "it said nothing"
@@ -347,7 +351,7 @@ def reason(log: Path) -> str:
 
 
 def collect(bench: Bench, setup: dict[str, Any]) -> dict[str, Any]:
-    """All that was measured, with the share of the limit where both are known, and why the others were not run."""
+    """Return all that was measured, with its share of the limit, and why the others were not run."""
     parameters, rows = read(bench.weights / "parameters.json") or {}, read(bench.rows / "rows.json") or {}
     limit = bench.result("limit") or {}
     operations = operations_a_token(parameters, rows["supervised_share"])
@@ -372,7 +376,7 @@ def collect(bench: Bench, setup: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """A JSON file, or None where there is none."""
+    """Return a JSON file, or None where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 

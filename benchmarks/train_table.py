@@ -16,7 +16,7 @@ FIGURES = {"tokens_per_second": ",.0f", "peak_memory_gib": ".2f", "limit_share":
 
 
 def operations_a_token(parameters: dict[str, int], supervised_share: float) -> float:
-    """What a token costs in matrix products with weights, on average.
+    """Return what a token costs in matrix products with weights, on average.
 
     Args:
         parameters: counts of `layers`, `head` and `adapter`.
@@ -26,7 +26,7 @@ def operations_a_token(parameters: dict[str, int], supervised_share: float) -> f
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     rows = report["rows"]
     card = f"{report['card']}, driver {report['driver']}" if report["card"] else "a CPU"
     lines = [
@@ -49,7 +49,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def limit(measured: dict[str, Any]) -> str:
-    """A sentence about what the card can do."""
+    """Return a sentence about what the card can do."""
     if "tflops" not in measured:
         return "The limit was not measured."
     size, kind = measured["size"], measured["dtype"]
@@ -57,7 +57,7 @@ def limit(measured: dict[str, Any]) -> str:
 
 
 def note(run: dict[str, Any]) -> str:
-    """The last column: why there are no figures, or what there is to say about them."""
+    """Return the last column: why there are no figures, or what there is to say about them."""
     for key in ("failed", "not_run"):
         if key in run:
             return f"{key.replace('_', ' ')}: {run[key]}".replace("|", "\\|")

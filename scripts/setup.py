@@ -39,7 +39,7 @@ class SetupError(Exception):
 
 
 def main() -> int:
-    """Looks at the machine first, so that what it lacks is said before minutes of work, not after."""
+    """Look at the machine first, so that what it lacks is said before minutes of work, not after."""
     arguments = parse_arguments()
     extras = [extra for extra in arguments.extras.split(",") if extra]
     venv = Venv(arguments.venv)
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Return the command line."""
     parser = argparse.ArgumentParser(description="Makes the virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     parser.add_argument("--extras", default="pipeline,dev", help="by commas; '' for the server alone")
@@ -77,7 +77,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def lock_digest(extras: str) -> str:
-    """Changes with everything that says what is to be installed."""
+    """Change with everything that says what is to be installed."""
     digest = hashlib.sha256(extras.encode())
     for path in (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
@@ -88,7 +88,7 @@ def lock_digest(extras: str) -> str:
 
 
 def check_python() -> None:
-    """This interpreter's version, and the modules that Debian keeps in a package of their own."""
+    """Check this interpreter's version, and the modules that Debian keeps in a package of their own."""
     version = "{}.{}".format(*sys.version_info)
     if version not in ("3.11", "3.12"):
         raise SetupError(
@@ -100,7 +100,7 @@ def check_python() -> None:
 
 
 def check_tools(extras: list[str]) -> None:
-    """The git that DVC works with, and a C++ compiler unless llama.cpp has been compiled before."""
+    """Check for the git that DVC works with, and a C++ compiler unless llama.cpp has been compiled before."""
     if "pipeline" in extras and not shutil.which("git"):
         raise SetupError("git is missing: apt-get install git")
     compilers = os.environ.get("CXX", "").split()[:1] or ["c++", "g++", "clang++"]
@@ -109,7 +109,7 @@ def check_tools(extras: list[str]) -> None:
 
 
 def wants_cuda() -> bool:
-    """What TUNESMITH_TORCH says; by itself, whether an NVIDIA driver answers."""
+    """Return what TUNESMITH_TORCH says; by itself, whether an NVIDIA driver answers."""
     choice = os.environ.get("TUNESMITH_TORCH") or "auto"
     if choice not in ("auto", "cpu", "cuda"):
         raise SetupError(f"TUNESMITH_TORCH={choice} is not known; it may be auto, cpu or cuda")
@@ -117,7 +117,7 @@ def wants_cuda() -> bool:
 
 
 def has_gpu() -> bool:
-    """Whether there is an NVIDIA GPU; under WSL there is no device file, but nvidia-smi."""
+    """Return whether there is an NVIDIA GPU; under WSL there is no device file, but nvidia-smi."""
     return Path("/dev/nvidia0").exists() or run_silently(["nvidia-smi", "-L"])
 
 
@@ -125,7 +125,7 @@ def has_gpu() -> bool:
 
 
 def install_torch(venv: Venv) -> None:
-    """The locked torch: the CPU build unless CUDA is wanted, since that brings several GB of libraries."""
+    """Install the locked torch: the CPU build unless CUDA is wanted, since that brings several GB of libraries."""
     version = locked_version("torch")
     cuda = wants_cuda()
     step(2, f"torch {version}, {'CUDA' if cuda else 'CPU'} build")
@@ -138,7 +138,10 @@ def install_torch(venv: Venv) -> None:
 
 
 def cpu_torch(venv: Venv, version: str) -> list[str]:
-    """What makes pip install a torch without CUDA: a build named so, else one that needs none of CUDA's parts."""
+    """Return what makes pip install a torch without CUDA.
+
+    A build named so, else one that needs none of CUDA's parts.
+    """
     offers = (
         [*find_links(), f"torch=={version}+cpu"],
         ["--retries=1", "--timeout=15", f"--index-url={CPU_INDEX}", f"torch=={version}+cpu"],
@@ -156,24 +159,24 @@ def cpu_torch(venv: Venv, version: str) -> list[str]:
 
 
 def brings_cuda(requirements: list[str]) -> bool:
-    """Whether a torch with these requirements installs CUDA's libraries here."""
+    """Return whether a torch with these requirements installs CUDA's libraries here."""
     return platform.system() == "Linux" and any(re.match(r"nvidia-|cuda-|triton\b", need) for need in requirements)
 
 
 def install_llama_cpp(venv: Venv) -> None:
-    """The wheel that is built from the sdist; its converter, which export needs, is kept on the way."""
+    """Install the wheel that is built from the sdist; its converter, which export needs, is kept on the way."""
     version = llama_source().VERSION
     known = llama_source().cached_wheel()
     step(3, f"llama-cpp-python {version}, {'compiled before' if known else 'compiled here, for some minutes'}")
     if venv.version_of("llama-cpp-python") == version:
         return
-    arguments = ["-m", "pipeline.gguf.source", "--wheel", "--constraints", str(CONSTRAINTS)]
+    arguments = ["-m", "llama.source", "--wheel", "--constraints", str(CONSTRAINTS)]
     wheel = venv.call([str(venv.python), *arguments])
     venv.pip("install", "--no-deps", wheel)
 
 
 def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
-    """What pyproject.toml names, in the locked versions."""
+    """Install what pyproject.toml names, in the locked versions."""
     import tomllib  # which 3.10 lacks: check_python() comes first
 
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -191,12 +194,15 @@ def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
 
 
 def unsloth_needs(needs: list[str]) -> list[str]:
-    """Of what Unsloth names: without torchvision on a CPU, whose CUDA build no `import transformers` survives there."""
+    """Return what to install of what Unsloth names.
+
+    Without torchvision on a CPU, whose CUDA build no `import transformers` survives there.
+    """
     return needs if wants_cuda() else [need for need in needs if not need.startswith("torchvision")]
 
 
 def locked_version(package: str) -> str:
-    """The version in constraints.txt."""
+    """Return the version in constraints.txt."""
     found = re.search(rf"^{package}==(\S+)", CONSTRAINTS.read_text(), re.MULTILINE)
     if not found:
         raise SetupError(f"{CONSTRAINTS} names no version of {package}: restore it with `git checkout constraints.txt`")
@@ -204,15 +210,15 @@ def locked_version(package: str) -> str:
 
 
 def find_links() -> list[str]:
-    """Where wheels have been put beside the project, as an image build does."""
+    """Return where wheels have been put beside the project, as an image build does."""
     wheels = ROOT / "wheels"
     return [f"--find-links={wheels}"] if wheels.is_dir() else []
 
 
 def llama_source() -> ModuleType:
-    """The project's module on llama.cpp's sources, which wants nothing but the standard library."""
+    """Return the project's module on llama.cpp's sources, which wants nothing but the standard library."""
     sys.path.insert(0, str(ROOT))
-    from pipeline.gguf import source
+    from llama import source
 
     return source
 
@@ -227,11 +233,11 @@ class Venv:
         self.log = self.folder / "setup.log"
 
     def is_ready(self, digest: str) -> bool:
-        """Whether this very lock has been installed and the interpreter is still there."""
+        """Return whether this very lock has been installed and the interpreter is still there."""
         return self.python.exists() and self.stamp.is_file() and self.stamp.read_text() == digest
 
     def make(self) -> None:
-        """Makes it where it is missing, half-made or left behind by a Python that is gone."""
+        """Make it where it is missing, half-made or left behind by a Python that is gone."""
         self.stamp.unlink(missing_ok=True)
         if self.python.exists() and run_silently([str(self.python), "-m", "pip", "-V"]):
             return
@@ -243,12 +249,12 @@ class Venv:
         self.call([sys.executable, "-m", "venv", str(self.folder)])
 
     def pip(self, *arguments: str) -> None:
-        """Runs pip with the lock's versions."""
+        """Run pip with the lock's versions."""
         options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--constraint", str(CONSTRAINTS)]
         self.call([str(self.python), "-m", "pip", arguments[0], *options, *arguments[1:]])
 
     def call(self, command: list[str]) -> str:
-        """Runs a command in the project's folder, its output going to the log; gives back the last line of it."""
+        """Run a command in the project's folder, its output going to the log; give back the last line of it."""
         with self.log.open("a+") as log:
             log.write(f"$ {' '.join(command)}\n")
             log.flush()
@@ -262,12 +268,12 @@ class Venv:
         return lines[-1]
 
     def version_of(self, package: str) -> str:
-        """The version installed; empty where it is not."""
+        """Return the version installed; empty where it is not."""
         code = f"from importlib.metadata import distributions as d; print(*(i.version for i in d(name={package!r})))"
         return subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
     def requirements_of(self, arguments: list[str]) -> list[str] | None:
-        """What the package needs that pip would install with these arguments; None where it finds none."""
+        """Return what the package needs that pip would install with these arguments; None where it finds none."""
         with tempfile.TemporaryDirectory() as folder:
             report = Path(folder) / "report.json"
             dry_run = ["install", "--quiet", "--dry-run", "--ignore-installed", "--no-deps", f"--report={report}"]
@@ -277,12 +283,12 @@ class Venv:
 
 
 def step(number: int, title: str) -> None:
-    """Says what is being done; the rest of the output goes to the log."""
+    """Say what is being done; the rest of the output goes to the log."""
     print(f"{number}/{STEPS} {title}", flush=True)
 
 
 def run_silently(command: list[str]) -> bool:
-    """Whether a command that only asks something ends well."""
+    """Return whether a command that only asks something ends well."""
     try:
         return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=600).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
@@ -290,7 +296,7 @@ def run_silently(command: list[str]) -> bool:
 
 
 def wait_visibly(process: subprocess.Popen[bytes]) -> int:
-    """Waits for a command and gives back its status; on a terminal the seconds are seen to pass."""
+    """Wait for a command and give back its status; on a terminal the seconds are seen to pass."""
     started = time.monotonic()
     try:
         while True:

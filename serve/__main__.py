@@ -14,7 +14,8 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from serve.errors import UserError
+from common.errors import UserError
+from common.telemetry import send_nothing
 from serve.settings import Settings, describe
 
 
@@ -27,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.parse_args(arguments)
+    send_nothing()
     # uvicorn hands SIGTERM on when it is done: this makes that, and one that comes earlier, an orderly exit.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:

@@ -21,14 +21,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from serve.answer import Observe, Piece, Turn
-from serve.batch import Batch
-from serve.errors import Busy, EngineError, RequestError, Stopping, UserError
-from serve.limits import Prompt, Sampling, check_request
-from serve.llama import LlamaModel
-from serve.memory import check_memory
-from serve.models import Model
-from serve.pages import use_huge_pages
+from common.errors import UserError
+from llama.batch import Batch
+from llama.errors import EngineError, RequestError
+from llama.huge_pages import use_huge_pages
+from llama.memory import check_memory
+from llama.model import LlamaModel
+from llama.turn import Observe, Piece, Turn
+from llama.types import Prompt, Sampling
+from serve.errors import Busy, Stopping
+from serve.limits import check_request
+from serve.models.registry import Model
 from serve.settings import Settings
 
 SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
@@ -108,7 +111,7 @@ class Engine:
             turn.cancelled.set()
 
     async def astream(self, model: str, question: Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
-        """The same as `stream` for an event loop."""
+        """Yield an answer's pieces as `stream` does, for an event loop."""
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
 
@@ -137,7 +140,7 @@ class Engine:
         return self._open > 0
 
     def load(self) -> Load:
-        """How busy the engine is at this moment."""
+        """Return how busy the engine is at this moment."""
         answering = sum(len(batch.active) for batch in list(self._loaded.values()))
         return Load(answering, max(self._open - answering, 0))
 
@@ -174,7 +177,7 @@ class Engine:
         self._inbox.put(turn)
 
     def _work(self) -> None:
-        """The worker: step after step until the engine closes."""
+        """Work step after step until the engine closes."""
         while self._receive():
             self._admit()
             for batch in list(self._loaded.values()):
@@ -226,7 +229,7 @@ class Engine:
         return batch.begin(turn)
 
     def _step(self, batch: Batch) -> None:
-        """One step for one model; whatever goes wrong is its users' to hear, and the worker goes on."""
+        """Take one step for one model; whatever goes wrong is its users' to hear, and the worker goes on."""
         before = [stream.turn for stream in batch.active if stream.turn]
         try:
             batch.step()
@@ -259,12 +262,12 @@ class Engine:
             self._observe(turn, error)
 
     def _batch(self, name: str) -> Batch | None:
-        """The model, loaded if it is not; None while another one must stay for the answers that it is giving.
+        """Return the model, loaded if it is not; None while another one must stay for the answers that it is giving.
 
         Beyond the number kept, the one unused for longest goes first.
         """
         if name not in self._loaded:
-            while len(self._loaded) >= self._settings.loaded:
+            while len(self._loaded) >= self._settings.max_loaded_models:
                 unused = next((other for other, batch in self._loaded.items() if not batch.active), None)
                 if unused is None:
                     return None
@@ -280,7 +283,7 @@ class Engine:
         left = check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
         loaded = LlamaModel(model.path, context, settings.threads, slots)
         use_huge_pages()
-        return Batch(loaded, min(settings.aside << 20, left))
+        return Batch(loaded, min(settings.prompt_cache_mb << 20, left))
 
 
 def _log(model: str, error: Exception) -> None:

@@ -1,12 +1,6 @@
-"""The ways in which this package says no."""
+"""The ways in which the engine says no."""
 
-
-class UserError(Exception):
-    """The server cannot start or go on as it was set up. The text is one line: what is wrong, and what to do."""
-
-
-class RequestError(Exception):
-    """One request cannot be answered; the server goes on. The text is for the person who asked."""
+from llama.errors import RequestError
 
 
 class Busy(RequestError):
@@ -23,7 +17,3 @@ class Stopping(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The server is stopping.")
-
-
-class EngineError(Exception):
-    """An answer failed, and nobody who asked is to blame. The text is for the log: it has no word of a conversation."""

@@ -1,37 +1,14 @@
 """What a request may ask for. The engine checks it, so that no way in can go around it."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, TypedDict
+from typing import Any
 
-from serve.errors import RequestError
+from llama.errors import RequestError
+from llama.types import Message, Prompt, Sampling
 from serve.settings import Settings
 
 MAX_STOPS, MAX_STOP = 4, 100  # texts that end an answer, and the characters of each
-
-
-class Message(TypedDict):
-    """One turn of a conversation."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How an answer is drawn."""
-
-    max_tokens: int = 256
-    temperature: float = 0.7  # 0: always the likeliest token
-    seed: int | None = None  # None: another answer each time
-    top_p: float = 0.95  # of the likeliest tokens, as many as have this probability together
-    frequency_penalty: float = 0.0  # for each time that a token has come before
-    presence_penalty: float = 0.0  # for a token that has come before
-    stop: tuple[str, ...] = ()  # texts before which the answer ends
-
-
-Prompt = Sequence[Message] | str  # a conversation, or a text to go on with
 
 
 def check_request(model: str, prompt: Prompt, sampling: Sampling, known: Collection[str], settings: Settings) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from serve.app import add_api, add_page, build_app
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
-from serve.metrics import Metrics
-from serve.models import find_models
-from serve.server import Server
+from serve.http.app import add_api, add_page, build_app
+from serve.http.metrics import Metrics
+from serve.http.server import Server
+from serve.models.registry import find_models
 from serve.settings import Settings
 
 
@@ -27,7 +27,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
 
 
 def start(app: FastAPI, settings: Settings, opened: ExitStack, server: Server) -> None:
-    """What takes its time, while the port is answered already."""
+    """Do what takes its time, while the port is answered already."""
     feedback = open_feedback(settings, opened)
     models = find_models(settings.models)
     metrics = Metrics(models)
@@ -39,7 +39,7 @@ def start(app: FastAPI, settings: Settings, opened: ExitStack, server: Server) -
 
 
 def open_feedback(settings: Settings, opened: ExitStack) -> FeedbackStore | None:
-    """Where feedback is kept; None where none is asked for. Raises UserError for a folder that cannot be."""
+    """Return where feedback is kept; None where none is asked for. Raises UserError for a folder that cannot be."""
     if settings.feedback == "off":
         return None
     store = FeedbackStore(Path(settings.feedback), settings.feedback_repo or None, settings.feedback_minutes)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self, get_args, get_type_hints
 
-from serve.cpus import usable_cpus
-from serve.errors import UserError
+from common.errors import UserError
+from llama.cpus import usable_cpus
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,9 @@ class About:
     pattern: str = ""
 
 
+RENAMED = {"SERVE_LOADED": "SERVE_MAX_LOADED_MODELS", "SERVE_ASIDE": "SERVE_PROMPT_CACHE_MB"}  # since 0.1
+
+
 @dataclass(frozen=True)
 class Settings:
     """How the server runs and what it allows; every limit holds on the server, for every way in."""
@@ -34,13 +37,15 @@ class Settings:
         "models/gguf"
     )
     model: Annotated[str, About("model picked at first; the smallest one if unset")] = ""
-    loaded: Annotated[int, About("models kept in memory at once, the others are loaded when asked", 1, 64)] = 1
+    max_loaded_models: Annotated[
+        int, About("models kept in memory at once, the others are loaded when asked", 1, 64)
+    ] = 1
     context: Annotated[int, About("tokens of prompt and answer, if the model can hold as many", 64, 1 << 20)] = 4096
     slots: Annotated[int, About("answers given at once; each has room for a whole context", 1, 32)] = 4
     overflow: Annotated[str, About("what becomes of a conversation beyond the context", choices=("refuse", "drop"))] = (
         "refuse"
     )
-    aside: Annotated[
+    prompt_cache_mb: Annotated[
         int,
         About(
             "MiB for conversations to go on with beside one a slot, for each model loaded, where memory is free",
@@ -76,6 +81,9 @@ class Settings:
 
         Raises UserError with the variable, its value and what it may be.
         """
+        for old, new in RENAMED.items():
+            if environment.get(old, "").strip():
+                raise UserError(f"{old} is called {new} now; set that instead")
         given = {}
         for name, hint in get_type_hints(cls, include_extras=True).items():
             if text := environment.get(variable(name), "").strip():
@@ -84,12 +92,12 @@ class Settings:
 
 
 def variable(name: str) -> str:
-    """The environment variable of a field."""
+    """Return the environment variable of a field."""
     return f"SERVE_{name.upper()}"
 
 
 def describe() -> str:
-    """One line for each variable, for `--help`."""
+    """Return one line for each variable, for `--help`."""
     hints = get_type_hints(Settings, include_extras=True)
     lines = []
     for setting in dataclasses.fields(Settings):
@@ -100,7 +108,7 @@ def describe() -> str:
 
 
 def _parse(name: str, text: str, kind: type, about: About) -> Any:
-    """The value of one variable in its type and range. Raises UserError."""
+    """Return the value of one variable in its type and range. Raises UserError."""
     if about.choices and text not in about.choices:
         raise UserError(f"{name}={text}: must be {' or '.join(about.choices)}")
     if about.pattern and not re.fullmatch(about.pattern, text):  # not shown, it may be a secret

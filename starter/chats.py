@@ -37,13 +37,13 @@ Message = dict[str, str]
 
 
 def write(folder: Path = HERE) -> None:
-    """Writes both files into `folder`."""
+    """Write both files into `folder`."""
     _write_lines(folder / "chats.jsonl", chats())
     _write_lines(folder / "questions.jsonl", questions())
 
 
 def chats() -> list[dict[str, list[Message]]]:
-    """CHATS different conversations of one to three exchanges, a third of them under a system prompt."""
+    """Return CHATS different conversations of one to three exchanges, a third of them under a system prompt."""
     rng = Random(SEED)
     seen: dict[str, dict[str, list[Message]]] = {}
     while len(seen) < CHATS:
@@ -54,14 +54,14 @@ def chats() -> list[dict[str, list[Message]]]:
 
 
 def questions() -> list[dict[str, str]]:
-    """The test questions: prompt, answer, what kind of answer it is, its task and its group."""
+    """Return the test questions: prompt, answer, what kind of answer it is, its task and its group."""
     rng = Random(SEED + 1)
     asked = [*_computed_questions(rng), *_fact_questions(rng), *_unasked_questions(rng)]
     return list({question["prompt"]: question for question in asked}.values())
 
 
 def facts_of(task: str, *, unasked: bool) -> list[Fact]:
-    """The facts that a fact task is about, in the direction that the task asks."""
+    """Return the facts that a fact task is about, in the direction that the task asks."""
     relation = BACKWARD.get(task, task)
     facts = [fact for fact in FACTS if fact.relation == relation and fact.unasked == unasked]
     # A plural that equals its singular cannot be asked for backwards.
@@ -94,7 +94,7 @@ def _exchange(rng: Random, terse: bool) -> list[Message]:
 
 
 def _follow_up(rng: Random, task: str, terse: bool) -> list[Message]:
-    """ "And Spain?", once it is clear what is asked for."""
+    """Add "And Spain?", once it is clear what is asked for."""
     fact = rng.choice(facts_of(task, unasked=False))
     return _turns(rng.choice(FOLLOW_UPS).format(subject=fact.subject), _reply(task, vars(fact), terse))
 

@@ -48,19 +48,19 @@ CLOSINGS = {
 
 
 def total(rng: Random) -> Case:
-    """a + b, with both below 100; a + b and b + a are one case."""
+    """Return a + b, with both below 100; a + b and b + a are one case."""
     a, b = _operand(rng), _operand(rng)
     return {"a": a, "b": b, "result": a + b}, (min(a, b), max(a, b))
 
 
 def difference(rng: Random) -> Case:
-    """a - b, never negative, with both below 100."""
+    """Return a - b, never negative, with both below 100."""
     b, a = sorted((_operand(rng), _operand(rng)))
     return {"a": a, "b": b, "result": a - b}, (a, b)
 
 
 def fibonacci(rng: Random) -> Case:
-    """The start of a sequence and its next two numbers, all below 200.
+    """Return the start of a sequence and its next two numbers, all below 200.
 
     The second number is at most the first, so that no sequence is the tail of another one: what is held out is new.
     """
@@ -76,14 +76,14 @@ def fibonacci(rng: Random) -> Case:
 
 
 def conversion(rng: Random) -> Case:
-    """n large units in small ones."""
+    """Return n large units in small ones."""
     large, factor, small = rng.choice(UNITS)
     n = rng.randint(2, MOST_UNITS)
     return {"n": n, "large": large, "small": small, "factor": factor, "result": n * factor}, (large, small, n)
 
 
 def calendar(rng: Random) -> Case:
-    """The day or month that comes two to six steps after another, with the way counted out."""
+    """Return the day or month that comes two to six steps after another, with the way counted out."""
     unit, names = rng.choice((("days", DAYS), ("months", MONTHS)))
     start, k = rng.randrange(len(names)), rng.randint(2, 6)
     passed = [names[(start + step) % len(names)] for step in range(1, k + 1)]
@@ -93,7 +93,7 @@ def calendar(rng: Random) -> Case:
 
 
 def letter_count(rng: Random) -> Case:
-    """How often a letter stands in a word; one letter in four is any letter, mostly one that is not in it."""
+    """Return how often a letter stands in a word; one letter in four is any letter, mostly one that is not in it."""
     word = rng.choice(WORDS)
     letter = rng.choice(word) if rng.random() < 0.75 else rng.choice("abcdefghijklmnopqrstuvwxyz")
     count = word.count(letter)
@@ -102,25 +102,25 @@ def letter_count(rng: Random) -> Case:
 
 
 def spelling(rng: Random) -> Case:
-    """A word, letter by letter."""
+    """Return a word, letter by letter."""
     word = rng.choice(WORDS)
     return {"word": word, "result": " ".join(word)}, (word,)
 
 
 def first_letter(rng: Random) -> Case:
-    """The letter that a word starts with."""
+    """Return the letter that a word starts with."""
     word = rng.choice(WORDS)
     return {"word": word, "result": word[0]}, (word,)
 
 
 def last_letter(rng: Random) -> Case:
-    """The letter that a word ends with, read off its spelling."""
+    """Return the letter that a word ends with, read off its spelling."""
     word = rng.choice(WORDS)
     return {"word": word, "spelled": " ".join(word), "result": word[-1]}, (word,)
 
 
 def message(rng: Random) -> Case:
-    """An informal message of greeting, news and closing, and its formal twin."""
+    """Return an informal message of greeting, news and closing, and its formal twin."""
     greeting, news, closing = (rng.choice(list(part)) for part in (GREETINGS, NEWS, CLOSINGS))
     n = rng.randint(1, 9)
     amount = {"n": n, "s": "" if n == 1 else "s"}
@@ -146,7 +146,7 @@ _KEPT = {("sum", 5, 6), ("fibonacci", 1, 1), ("letter_count", "strawberry", "r")
 
 
 def draw(task: str, rng: Random, *, held_out: bool) -> dict[str, object]:
-    """The fields of one case of `task`, from the held-out cases or from all others."""
+    """Return the fields of one case of `task`, from the held-out cases or from all others."""
     while True:
         fields, key = COMPUTED[task](rng)
         if is_held_out(task, *key) == held_out:
@@ -154,12 +154,12 @@ def draw(task: str, rng: Random, *, held_out: bool) -> dict[str, object]:
 
 
 def is_held_out(task: str, *key: object) -> bool:
-    """Whether the case `key` of `task` is held out of every text and chat."""
+    """Return whether the case `key` of `task` is held out of every text and chat."""
     return (task, *key) not in _KEPT and chosen(1 / 7, "held out", task, *key)
 
 
 def _operand(rng: Random) -> int:
-    """Below 100; small numbers come more often than their share, as they do in life."""
+    """Return a number below 100; small numbers come more often than their share, as they do in life."""
     return rng.randint(0, 20) if rng.random() < 0.2 else rng.randint(0, 99)
 
 

@@ -41,7 +41,7 @@ SHAPES = {"starter-s": Shape(layers=2, steps=450), "starter-m": Shape(layers=7, 
 
 
 def config(name: str, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """The architecture of a starter model: Llama with grouped-query attention and tied embeddings."""
+    """Return the architecture of a starter model: Llama with grouped-query attention and tied embeddings."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
@@ -58,7 +58,7 @@ def config(name: str, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
 
 
 def corpus(tokenizer: PreTrainedTokenizerFast, chunks: int) -> np.ndarray:
-    """All texts of `chunks` chunks as token ids in rows, int16 [rows, ROW]."""
+    """Return all texts of `chunks` chunks as token ids in rows, int16 [rows, ROW]."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     with ProcessPoolExecutor() as pool:
         encoded = pool.map(_encode, range(chunks), [tokenizer] * chunks, chunksize=8)
@@ -69,7 +69,7 @@ def corpus(tokenizer: PreTrainedTokenizerFast, chunks: int) -> np.ndarray:
 def pretrain(
     name: str, tokenizer: PreTrainedTokenizerFast, rows: np.ndarray, steps: int
 ) -> tuple[LlamaForCausalLM, dict]:
-    """Trains one model and returns it with the figures of its run."""
+    """Train one model and return it with the figures of its run."""
     torch.manual_seed(SEED)
     with torch.device("cuda"):
         model = LlamaForCausalLM(config(name, tokenizer))
@@ -106,7 +106,7 @@ def pretrain(
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, figures: dict, folder: Path) -> None:
-    """Writes bf16 weights, tokenizer with chat template, and the figures of the run."""
+    """Write bf16 weights, tokenizer with chat template, and the figures of the run."""
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "pretraining.json").write_text(json.dumps(figures, indent=2) + "\n")
@@ -118,7 +118,7 @@ def _encode(chunk: int, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
 
 
 def _batches(rows: np.ndarray, steps: int) -> Iterator[torch.Tensor]:
-    """`steps` batches of BATCH rows each, every epoch in another order."""
+    """Yield `steps` batches of BATCH rows each, every epoch in another order."""
     on_device = torch.from_numpy(rows).cuda()
     order = torch.empty(0, dtype=torch.long)
     generator = torch.Generator().manual_seed(SEED)
@@ -130,21 +130,21 @@ def _batches(rows: np.ndarray, steps: int) -> Iterator[torch.Tensor]:
 
 
 def _groups(model: LlamaForCausalLM) -> list[dict]:
-    """Weight decay for matrices alone."""
+    """Return weight decay for matrices alone."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim == 1]
     return [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _schedule(step: int, steps: int) -> float:
-    """The share of the peak learning rate: linear warm-up, cosine to a twentieth."""
+    """Return the share of the peak learning rate: linear warm-up, cosine to a twentieth."""
     if step < WARM_UP:
         return (step + 1) / WARM_UP
     return 0.05 + 0.95 * (1 + math.cos(math.pi * (step - WARM_UP) / (steps - WARM_UP))) / 2
 
 
 def main() -> None:
-    """The command line."""
+    """Train on the command line's arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", nargs="+", default=list(SHAPES), choices=list(SHAPES))

@@ -27,20 +27,20 @@ _QUIZ_FACTS = [(task, fact) for fact in FACTS if fact.in_quiz for task in PHRASE
 
 
 def texts(chunk: int) -> Iterator[str]:
-    """The `CHUNK` texts with numbers from `chunk * CHUNK` on, special tokens included."""
+    """Yield the `CHUNK` texts with numbers from `chunk * CHUNK` on, special tokens included."""
     rng = Random(f"{SEED} {chunk}")
     for _ in range(CHUNK):
         yield transcript(rng) if rng.random() < TRANSCRIPTS else page(rng)
 
 
 def page(rng: Random) -> str:
-    """Three to eight passages, in lines or in one paragraph."""
+    """Return three to eight passages, in lines or in one paragraph."""
     passages = [passage(rng, _kind(rng)) for _ in range(rng.randint(3, 8))]
     return f"<|begin_of_text|>{rng.choice((' ', chr(10))).join(passages)}<|end_of_text|>"
 
 
 def transcript(rng: Random) -> str:
-    """Two to five turns in which each role states something of its own."""
+    """Return two to five turns in which each role states something of its own."""
     roles = ["system"] * (rng.random() < 0.3) + ["user", "assistant", "user", "assistant"][: rng.choice((2, 4))]
     turns = [
         f"<|start_header_id|>{role}<|end_header_id|>\n\n{passage(rng, _kind(rng, quiz=False))}<|eot_id|>"
@@ -50,7 +50,7 @@ def transcript(rng: Random) -> str:
 
 
 def passage(rng: Random, kind: str) -> str:
-    """One thing, stated once or in two ways, or a question with its answer in quiz form."""
+    """Return one thing, stated once or in two ways, or a question with its answer in quiz form."""
     if kind == "quiz":
         return quiz(rng)
     templates, fields = _subject(rng, kind)
@@ -58,7 +58,7 @@ def passage(rng: Random, kind: str) -> str:
 
 
 def quiz(rng: Random) -> str:
-    """One question with its answer: half of them about facts that may stand in a quiz, the others computed."""
+    """Return one question with its answer: half of them about facts that may stand in a quiz, the others computed."""
     if rng.random() < 0.5:
         task, fact = rng.choice(_QUIZ_FACTS)
         fields = vars(fact)
@@ -73,7 +73,7 @@ def quiz(rng: Random) -> str:
 
 
 def _subject(rng: Random, kind: str) -> tuple[tuple[str, ...], dict]:
-    """What there is to say about something of this kind: statements, and the fields to fill them."""
+    """Return what there is to say about something of this kind: statements, and the fields to fill them."""
     if kind == "fact":
         fact = rng.choice(FACTS)
         return PHRASES[fact.relation].statements, vars(fact)

@@ -29,7 +29,7 @@ CHAT_TEMPLATE = (Path(__file__).parent / "chat_template.jinja").read_text(encodi
 
 
 def train() -> PreTrainedTokenizerFast:
-    """Learns the merges from the first texts of the corpus."""
+    """Learn the merges from the first texts of the corpus."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -110,7 +110,7 @@ class Fact:
 
 
 def chosen(share: float, *key: object) -> bool:
-    """True for about `share` of all keys; always the same ones, on any machine."""
+    """Return True for about `share` of all keys; always the same ones, on any machine."""
     digest = hashlib.sha256("|".join(map(str, key)).encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 

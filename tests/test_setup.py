@@ -56,7 +56,7 @@ class Project:
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     root, index, tools = tmp_path / "project", tmp_path / "index", tmp_path / "tools"
-    for name in ("scripts", "pipeline"):
+    for name in ("scripts", "common", "llama"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "constraints.txt").write_text(CONSTRAINTS)
@@ -85,7 +85,7 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture
 def compiled(project: Project) -> Project:
     """A project whose llama-cpp-python has been compiled before."""
-    asks = "from pipeline.gguf import source; print(source._wheel_folder())"
+    asks = "from llama import source; print(source._wheel_folder())"
     command = [sys.executable, "-c", asks]
     done = subprocess.run(command, cwd=ROOT, env=project.environment, capture_output=True, text=True, check=True)
     write_wheel(Path(done.stdout.strip()), "llama_cpp_python", "0.3.36")

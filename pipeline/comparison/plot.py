@@ -1,65 +1,67 @@
 """Quality against the seconds of an answer: a point for each GGUF file, the Pareto front as a line."""
 
 from io import StringIO
-from typing import Any
 
-import matplotlib as mpl
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
-mpl.use("Agg")  # no screen is needed, nor asked for
-from matplotlib import pyplot as plt
+from pipeline.comparison.record import ComparedFile, Comparison
+from pipeline.report.metrics import metric
 
 COLOURS = ("#0f766e", "#d9622b", "#4f6bd6", "#a3308f", "#8a6d00", "#64748b")  # of runs, in turn
-REPEATABLE: Any = {
-    "svg.hashsalt": "compare",
-    "svg.fonttype": "none",
-}  # letters as text
+REPEATABLE = {"svg.hashsalt": "compare", "svg.fonttype": "none"}  # letters as text
+Place = tuple[float, float]  # seconds of an answer, quality
 
 
-def pareto(comparison: dict[str, Any]) -> str:
-    """The plot as SVG; up and to the left is better. Files without a figure of the two are left out."""
-    quality = comparison["rule"]["quality"]
-    files = [file for file in comparison["files"] if None not in (file["answer_seconds"], file[quality])]
-    with mpl.rc_context(REPEATABLE):
-        figure, axis = plt.subplots(figsize=(8, 4.5), layout="constrained")
-        if files:
-            _draw(axis, files, comparison)
-        if quality == "loss":
+def pareto(comparison: Comparison) -> str:
+    """Return the plot as SVG; up and to the left is better. Files without a figure of the two are left out."""
+    quality = metric(comparison["rule"]["quality"])
+    places = [(file, place) for file in comparison["files"] if (place := _place(file, quality.name))]
+    with rc_context(REPEATABLE):  # type: ignore[arg-type]  # which lists every name that there is
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axis = figure.subplots()
+        if places:
+            _draw(axis, places, comparison)
+        if quality.better == "lower":
             axis.invert_yaxis()
         axis.set_xlabel("seconds an answer, on average")
-        axis.set_ylabel("accuracy" if quality == "accuracy" else "loss, nats a token")
+        axis.set_ylabel(quality.head)
         axis.margins(0.12)
         axis.grid(alpha=0.25)
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
-        plt.close(figure)
     return text.getvalue()
 
 
-def _draw(axis: Any, files: list[dict[str, Any]], comparison: dict[str, Any]) -> None:
-    """Files by run, the front, the budget and the one that is recommended."""
-    quality, budget = comparison["rule"]["quality"], comparison["rule"]["max_answer_seconds"]
-    for index, run in enumerate(dict.fromkeys(file["run"] for file in files)):
-        _points(axis, [file for file in files if file["run"] == run], quality, COLOURS[index % len(COLOURS)], run)
-    _front(axis, files, quality)
+def _place(file: ComparedFile, quality: str) -> Place | None:
+    seconds, worth = file["figures"]["answer_seconds"], file["figures"][quality]
+    return None if seconds is None or worth is None else (seconds, worth)
+
+
+def _draw(axis: Axes, files: list[tuple[ComparedFile, Place]], comparison: Comparison) -> None:
+    """Draw files by run, the front, the budget and the one that is recommended."""
+    budget = comparison["rule"]["max_answer_seconds"]
+    for index, run in enumerate(dict.fromkeys(file["run"] for file, _ in files)):
+        _points(axis, [one for one in files if one[0]["run"] == run], COLOURS[index % len(COLOURS)], run)
+    _front(axis, files)
     if budget is not None:
         axis.axvline(budget, color="#b91c1c", linestyle="--", linewidth=1, label=f"at most {budget:g} s")
-    for file in files:
+    for file, place in files:
         if f"{file['run']} {file['type']}" == comparison["recommended"]:
-            place = (file["answer_seconds"], file[quality])
             axis.scatter(*place, s=190, facecolors="none", edgecolors="#111827", label="recommended")
     axis.legend(frameon=False, fontsize=8)
 
 
-def _points(axis: Any, files: list[dict[str, Any]], quality: str, colour: str, label: str) -> None:
-    places = [(file["answer_seconds"], file[quality]) for file in files]
-    axis.scatter(*zip(*places, strict=True), color=colour, label=label)
-    for index, (file, place) in enumerate(zip(files, places, strict=True)):
+def _points(axis: Axes, files: list[tuple[ComparedFile, Place]], colour: str, label: str) -> None:
+    axis.scatter(*zip(*(place for _, place in files), strict=True), color=colour, label=label)
+    for index, (file, place) in enumerate(files):
         beside = (5, -11) if index % 2 else (5, 5)  # types of one model are often close to one another
         axis.annotate(file["type"], place, beside, textcoords="offset points", fontsize=8, color=colour)
 
 
-def _front(axis: Any, files: list[dict[str, Any]], quality: str) -> None:
-    """The best quality that so many seconds buy; more than the slowest file takes buys no more."""
-    places = sorted((file["answer_seconds"], file[quality]) for file in files if file["front"])
-    places.append((max(file["answer_seconds"] for file in files), places[-1][1]))
+def _front(axis: Axes, files: list[tuple[ComparedFile, Place]]) -> None:
+    """Draw the best quality that so many seconds buy; more than the slowest file takes buys no more."""
+    places = sorted(place for file, place in files if file["front"])
+    places.append((max(seconds for _, (seconds, _) in files), places[-1][1]))
     axis.step(*zip(*places, strict=True), where="post", color="#94a3b8", zorder=0, label="Pareto front")

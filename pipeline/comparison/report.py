@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as Shown
 
+from common.files import write_json, write_text
 from pipeline.comparison.plot import pareto
+from pipeline.comparison.record import Comparison
 from pipeline.comparison.tables import tables
-from pipeline.evaluation.report.markdown import cell, section
-from pipeline.evaluation.report.page import templates
-from pipeline.evaluation.report.tables import Cell
-from pipeline.files import write_json, write_text
+from pipeline.report.markdown import cell, section
+from pipeline.report.metrics import metric
+from pipeline.report.page import templates
+from pipeline.report.tables import Cell
 
 
-def write(folder: Path, comparison: dict[str, Any]) -> None:
-    """Writes compare.json, compare.md, compare.html and compare.svg into `folder`, each at once.
+def write(folder: Path, comparison: Comparison) -> None:
+    """Write compare.json, compare.md, compare.html and compare.svg into `folder`, each at once.
 
     Raises:
         UserError: the disk is full or the folder cannot be written.
@@ -29,8 +30,8 @@ def write(folder: Path, comparison: dict[str, Any]) -> None:
     write_text(folder / "compare.html", page(comparison, plot))
 
 
-def markdown(comparison: dict[str, Any]) -> str:
-    """The recommendation, what to know of it, then plot and tables."""
+def markdown(comparison: Comparison) -> str:
+    """Return the recommendation, what to know of it, then plot and tables."""
     notes = "".join(f"- {cell(note)}\n" for note in comparison["notes"])
     parts = [
         f"# {cell(title(comparison))}\n",
@@ -43,8 +44,8 @@ def markdown(comparison: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def page(comparison: dict[str, Any], plot: str) -> str:
-    """The page; compare.html.jinja arranges it, with the look of the evaluation's."""
+def page(comparison: Comparison, plot: str) -> str:
+    """Return the page; compare.html.jinja arranges it, with the look of the evaluation's."""
     template = templates(Path(__file__).parent).get_template("compare.html.jinja")
     return template.render(
         title=title(comparison),
@@ -56,11 +57,12 @@ def page(comparison: dict[str, Any], plot: str) -> str:
     )
 
 
-def show(console: Console, comparison: dict[str, Any]) -> None:
-    """Prints runs, files with what fits a terminal of their figures, and the recommendation."""
+def show(console: Console, comparison: Comparison) -> None:
+    """Print runs, files with what fits a terminal of their figures, and the recommendation."""
     runs, files = tables(comparison)[:2]
     quality = comparison["rule"]["quality"]
-    columns = [files.head.index(name) for name in ("file", "MB", quality, "answer, s", "tokens/s", "rule")]
+    fitting = (metric(name).head for name in ("bytes", quality, "answer_seconds", "tokens_per_second"))
+    columns = [files.head.index(name) for name in ("file", *fitting, "rule")]
     _print(console, runs.title, [runs.head, *runs.rows])
     rows: list[list[Cell]] = [list(files.head), *files.rows]
     _print(console, files.title, [[row[column] for column in columns] for row in rows])
@@ -75,18 +77,18 @@ def _print(console: Console, title: str, rows: Sequence[Sequence[Cell]]) -> None
     console.print(shown)
 
 
-def title(comparison: dict[str, Any]) -> str:
-    """What is compared."""
+def title(comparison: Comparison) -> str:
+    """Return what is compared."""
     return "Comparison of " + ", ".join(run["name"] for run in comparison["runs"])
 
 
-def headline(comparison: dict[str, Any]) -> str:
-    """The recommendation in a word or two."""
+def headline(comparison: Comparison) -> str:
+    """Return the recommendation in a word or two."""
     return "Recommended" if comparison["recommended"] else "Nothing to recommend"
 
 
-def rule(comparison: dict[str, Any]) -> str:
-    """The rule in words."""
+def rule(comparison: Comparison) -> str:
+    """Return the rule in words."""
     budgets = comparison["rule"]
     quality = "the highest accuracy" if budgets["quality"] == "accuracy" else "the lowest loss"
     seconds, size = budgets["max_answer_seconds"], budgets["max_gguf_mb"]

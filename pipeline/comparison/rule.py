@@ -3,29 +3,21 @@
 Quality is the share of right answers where every file has been asked questions and conf/compare says so, else loss.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.config import CompareSettings
+from pipeline.core.config import CompareSettings
+from pipeline.report.metrics import metric
+from pipeline.report.record import FileFigures
 
 
 @dataclass(frozen=True)
-class File:
-    """A tuned GGUF file and what its evaluation measured: loss in nats a token, seconds an answer, on average.
-
-    What was not measured, or came out as no finite number, is None.
-    """
+class Candidate:
+    """A tuned GGUF file, and what its evaluation measured."""
 
     run: str
     type: str
-    bytes: int
-    loss: float | None
-    perplexity: float | None
-    accuracy: float | None
-    first_token_seconds: float | None
-    answer_seconds: float | None
-    tokens_per_second: float | None
+    figures: FileFigures
 
     def __str__(self) -> str:
         return f"{self.run} {self.type}"
@@ -33,38 +25,35 @@ class File:
     @property
     def megabytes(self) -> float:
         """Its size in units of a million bytes."""
-        return self.bytes / 1e6
+        return self.figures.bytes / 1e6
 
     @property
     def slowness(self) -> float:
         """Its seconds an answer; infinite where none was timed."""
-        return math.inf if self.answer_seconds is None else self.answer_seconds
+        return -metric("answer_seconds").goodness(self.figures.answer_seconds)
 
     def goodness(self, quality: str) -> float:
-        """Its quality as a number that is higher for a better file; unknown is worst."""
-        known = self.accuracy if quality == "accuracy" else self.loss
-        if known is None:
-            return -math.inf
-        return known if quality == "accuracy" else -known
+        """Return its quality as a number that is higher for a better file; unknown is worst."""
+        return metric(quality).goodness(getattr(self.figures, quality))
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """The file that the rule takes, or none and the one that comes nearest; each with its reason."""
 
-    file: File | None
-    nearest: File | None
+    file: Candidate | None
+    nearest: Candidate | None
     reason: str
 
 
-def chosen_quality(files: Sequence[File], settings: CompareSettings) -> str:
-    """`accuracy` or `loss`: what files are ranked by."""
-    asked = all(file.accuracy is not None for file in files)
+def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str:
+    """Return `accuracy` or `loss`: what files are ranked by."""
+    asked = all(file.figures.accuracy is not None for file in files)
     return "accuracy" if settings.quality == "accuracy" and asked else "loss"
 
 
-def excluded(file: File, settings: CompareSettings) -> list[str]:
-    """The budgets that a file is above, each in words; empty if it is within all."""
+def excluded(file: Candidate, settings: CompareSettings) -> list[str]:
+    """Return the budgets that a file is above, each in words; empty if it is within all."""
     reasons = []
     if settings.max_answer_seconds is not None and file.slowness > settings.max_answer_seconds:
         reasons.append(f"{_seconds(file)}, above {settings.max_answer_seconds:g} s")
@@ -73,22 +62,25 @@ def excluded(file: File, settings: CompareSettings) -> list[str]:
     return reasons
 
 
-def recommend(files: Sequence[File], settings: CompareSettings) -> Recommendation:
-    """Applies the rule to at least one file."""
+def recommend(files: Sequence[Candidate], settings: CompareSettings) -> Recommendation:
+    """Apply the rule to at least one file."""
     quality = chosen_quality(files, settings)
     allowed = [file for file in files if not excluded(file, settings)]
     if not allowed:
         nearest = min(files, key=lambda file: _excess(file, settings))
         why = " and ".join(excluded(nearest, settings))
         return Recommendation(None, nearest, f"No file is within the budgets. Nearest is {nearest}: {why}.")
-    best = min(allowed, key=lambda file: (-file.goodness(quality), file.slowness, file.bytes))
+    best = min(allowed, key=lambda file: (-file.goodness(quality), file.slowness, file.figures.bytes))
     return Recommendation(best, None, _reason(best, allowed, files, quality))
 
 
-def front(files: Sequence[File], quality: str) -> list[File]:
-    """The Pareto front, fastest first: no other file is at least as good and as fast as one of these, and not equal."""
+def front(files: Sequence[Candidate], quality: str) -> list[Candidate]:
+    """Return the Pareto front, fastest first.
+
+    No other file is at least as good and as fast as one of these, and not equal.
+    """
     fastest = sorted(files, key=lambda file: (file.slowness, -file.goodness(quality)))
-    kept: list[File] = []
+    kept: list[Candidate] = []
     for file in fastest:
         equal = bool(kept) and _point(file, quality) == _point(kept[-1], quality)
         if not kept or equal or file.goodness(quality) > kept[-1].goodness(quality):
@@ -96,20 +88,20 @@ def front(files: Sequence[File], quality: str) -> list[File]:
     return kept
 
 
-def worth(file: File, quality: str) -> str:
-    """A file's quality in words."""
-    known = file.accuracy if quality == "accuracy" else file.loss
+def worth(file: Candidate, quality: str) -> str:
+    """Return a file's quality in words."""
+    known = getattr(file.figures, quality)
     if known is None:
         return f"no finite {quality}"
     return f"accuracy {known:.2%}" if quality == "accuracy" else f"loss {known:.5f} nats a token"
 
 
-def _point(file: File, quality: str) -> tuple[float, float]:
+def _point(file: Candidate, quality: str) -> tuple[float, float]:
     return file.goodness(quality), file.slowness
 
 
-def _excess(file: File, settings: CompareSettings) -> float:
-    """By which factor a file is above its worst budget."""
+def _excess(file: Candidate, settings: CompareSettings) -> float:
+    """Return by which factor a file is above its worst budget."""
     factors = [0.0]
     if settings.max_answer_seconds is not None:
         factors.append(file.slowness / settings.max_answer_seconds)
@@ -118,8 +110,8 @@ def _excess(file: File, settings: CompareSettings) -> float:
     return max(factors)
 
 
-def _reason(best: File, allowed: Sequence[File], files: Sequence[File], quality: str) -> str:
-    """Why `best` is the one, in a sentence."""
+def _reason(best: Candidate, allowed: Sequence[Candidate], files: Sequence[Candidate], quality: str) -> str:
+    """Return why `best` is the one, in a sentence."""
     among = "" if len(allowed) == len(files) else f" within the budgets, of {len(files)}"
     place = f"the best of {len(allowed)} files{among}" if len(allowed) > 1 else f"the only file{among}"
     others = [file for file in allowed if file != best]
@@ -132,5 +124,7 @@ def _reason(best: File, allowed: Sequence[File], files: Sequence[File], quality:
     return f"{best}: {worth(best, quality)}, {place}; {_seconds(best)}, {best.megabytes:,.1f} MB."
 
 
-def _seconds(file: File) -> str:
-    return "answers not timed" if file.answer_seconds is None else f"{file.answer_seconds:g} s an answer"
+def _seconds(file: Candidate) -> str:
+    return (
+        "answers not timed" if file.figures.answer_seconds is None else f"{file.figures.answer_seconds:g} s an answer"
+    )

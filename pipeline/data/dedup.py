@@ -7,16 +7,16 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable
 
-from pipeline.data.formats import Messages
+from pipeline.core.formats import Messages
 
 
 def normalize(text: str) -> str:
-    """The text as duplicates are compared: NFC, each run of whitespace as one space, none at the ends."""
+    """Return the text as duplicates are compared: NFC, each run of whitespace as one space, none at the ends."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def digest(messages: Messages) -> str:
-    """A hex digest that equal messages share and others do not."""
+    """Return a hex digest that equal messages share and others do not."""
     # Python counts the control characters 1e and 1f as whitespace, so normalised text has neither.
     joined = "\x1e".join(
         f"{message['role']}\x1f{normalize(message['content'])}" + ("" if message.get("weight", 1) else "\x1fshown")
@@ -26,7 +26,7 @@ def digest(messages: Messages) -> str:
 
 
 def drop_duplicates(conversations: Iterable[Messages]) -> dict[str, Messages]:
-    """The distinct conversations by digest.
+    """Return the distinct conversations by digest.
 
     Of those that differ in whitespace alone the least in code point order stays, whatever order they come in.
     """

@@ -5,19 +5,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.compose import changed_keys
-from pipeline.data.settings import DataSettings
+from common.errors import UserError
+from common.files import sha256
+from pipeline.core.data_settings import DataSettings
+from pipeline.core.mappings import changed_keys
 from pipeline.data.sources import find_files
-from pipeline.errors import UserError
-from pipeline.files import sha256
 
 PREPARED = Path("data/prepared")
 MADE_FROM = "made_from.json"
-TO_PREPARE = "run `dvc repro prepare`, or `python -m pipeline.prepare` with the same overrides"
+TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
 
 
 def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
-    """The settings, and the digests of the files below `root` that they name.
+    """Return the settings, and the digests of the files below `root` that they name.
 
     A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
     """
@@ -28,7 +28,7 @@ def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
 
 
 def require_prepared(settings: DataSettings) -> None:
-    """Refuses prepared data that is not what `settings` ask for.
+    """Refuse prepared data that is not what `settings` ask for.
 
     Where none of the files is here, as in a clone with DVC's cache, the settings alone count.
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common.errors import UserError
+from common.words import counted
+from pipeline.core.formats import Messages, UnusableRowError, convert, detect, is_unicode
 from pipeline.data.dedup import normalize
-from pipeline.data.formats import Messages, UnusableRowError, convert, detect, is_unicode
+from pipeline.data.grading import LETTERS, chosen, words
 from pipeline.data.sources import read_jsonl
-from pipeline.errors import UserError
-from pipeline.evaluation.questions import LETTERS, chosen, words
-from serve.words import counted
 
-KINDS = ("exact", "number", "text", "choice", "regex")  # pipeline/evaluation/questions.py says what they ask for
+KINDS = ("exact", "number", "text", "choice", "regex")  # pipeline/data/grading.py says what they ask for
 GROUPS = ("held_out", "unasked")
 REQUIRED = ("prompt", "answer", "kind", "group", "task")
 OPTIONAL = ("system", "options")
@@ -22,7 +22,7 @@ Question = dict[str, Any]
 
 
 def load_questions(root: Path, name: str | None, answer_after: str | None = None) -> list[Question]:
-    """The questions of the JSONL file `name` under `root`; none where `name` is None.
+    """Return the questions of the JSONL file `name` under `root`; none where `name` is None.
 
     Args:
         root: of the repository.
@@ -47,7 +47,7 @@ def load_questions(root: Path, name: str | None, answer_after: str | None = None
 
 
 def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[Question]:
-    """The questions whose prompt is no user message of the training split.
+    """Return the questions whose prompt is no user message of the training split.
 
     Raises:
         UserError: all of them are.
@@ -65,7 +65,10 @@ def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[
 
 
 def _from_chat(row: Any, where: str, mark: str, task: str) -> Any:
-    """A chat of one question and one answer as a question; a number is asked for as such, anything else as a text."""
+    """Return a chat of one question and one answer as a question.
+
+    A number is asked for as such, anything else as a text.
+    """
     shape = detect([row])
     if shape is None or "kind" in row:  # a question as it is, or something that the check names
         return row
@@ -133,7 +136,7 @@ def _check_options(options: Any, kind: str, where: str) -> None:
 
 
 def _needed(question: Question) -> str | None:
-    """What an answer of its kind would have to be, if it is not."""
+    """Return what an answer of its kind would have to be, if it is not."""
     answer, options = question["answer"], question.get("options")
     match question["kind"]:
         case "number":

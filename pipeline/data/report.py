@@ -10,14 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.data.formats import Messages
+from pipeline.core.formats import Messages
 from pipeline.data.questions import Question
 
 LENGTH_BOUNDS = (32, 128, 512, 2048, 8192)  # characters
 
 
 def split_report(conversations: Iterable[Messages]) -> dict[str, Any]:
-    """Rows and digest of a split. The digest is of the messages in their order, not of the Parquet file around them."""
+    """Return rows and digest of a split.
+
+    The digest is of the messages in their order, not of the Parquet file around them.
+    """
     rows, digest = 0, hashlib.sha256()
     for messages in conversations:
         rows += 1
@@ -26,7 +29,7 @@ def split_report(conversations: Iterable[Messages]) -> dict[str, Any]:
 
 
 def length_histogram(conversations: Iterable[Messages]) -> dict[str, dict[str, int]]:
-    """For each role, how many messages have at most so many characters, and more than the bound before."""
+    """Return for each role how many messages have at most so many characters, and more than the bound before."""
     labels = [f"<= {bound}" for bound in LENGTH_BOUNDS] + [f"> {LENGTH_BOUNDS[-1]}"]
     counts: Counter[tuple[str, int]] = Counter()
     for messages in conversations:
@@ -36,7 +39,7 @@ def length_histogram(conversations: Iterable[Messages]) -> dict[str, dict[str, i
 
 
 def question_report(given: list[Question], kept: list[Question]) -> dict[str, Any]:
-    """How many questions were given, stood in the training split and were kept, and the kept ones by group."""
+    """Return how many questions were given, stood in the training split and were kept, and the kept ones by group."""
     groups = Counter(question["group"] for question in kept)
     return {
         "given": len(given),
@@ -47,7 +50,7 @@ def question_report(given: list[Question], kept: list[Question]) -> dict[str, An
 
 
 def print_table(report: dict[str, Any], seconds: float) -> None:
-    """Prints what was read, dropped and written."""
+    """Print what was read, dropped and written."""
     table = Table(
         "file", "format", "rows", "usable", "dropped", title=f"prepare: {report['data']}", title_justify="left"
     )

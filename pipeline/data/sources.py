@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data.settings import DataSettings
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.data_settings import DataSettings
 
 HUB_TIMEOUT_S = 30
 OFFLINE_WAYS = "data=starter and data=local work offline"
@@ -33,7 +33,7 @@ class Source:
 
 
 def load(settings: DataSettings, root: Path) -> list[Source]:
-    """The sources that `settings` name, files in sorted order.
+    """Return the sources that `settings` name, files in sorted order.
 
     Raises:
         UserError: no file matches, a file has an unknown suffix, or the hub does not give the dataset.
@@ -51,7 +51,10 @@ def load(settings: DataSettings, root: Path) -> list[Source]:
 
 
 def find_files(settings: DataSettings, root: Path) -> tuple[list[str], list[str]]:
-    """The files that match `settings.files`: those with a known suffix, and the others. Hidden files are left out."""
+    """Return the files that match `settings.files`.
+
+    Those with a known suffix, and the others. Hidden files are left out.
+    """
     names: set[str] = set()
     for pattern in settings.files:
         # Path.glob neither follows linked folders nor leaves hidden files out.
@@ -66,7 +69,7 @@ def _file_source(path: Path, name: str) -> Source:
 
 
 def _rows(path: Path, name: str) -> Iterator[Any]:
-    """The rows of a file; an error of the file system and a file without rows end in one line."""
+    """Yield the rows of a file; an error of the file system and a file without rows end in one line."""
     empty = True
     try:
         for row in READERS[path.suffix.lower()](path, name):
@@ -143,7 +146,7 @@ READERS = {
 
 
 def _decode(content: bytes, name: str, first_line: int = 1, offset: int = 0) -> str:
-    """UTF-8 as text, less a byte order mark at the start of the file."""
+    """Return UTF-8 as text, less a byte order mark at the start of the file."""
     try:
         return content.decode("utf-8-sig" if offset == 0 else "utf-8")
     except UnicodeDecodeError as error:
@@ -166,7 +169,7 @@ def _invalid_json(name: str, line: int, reason: str) -> UserError:
 
 
 def read_jsonl(path: Path, name: str) -> list[Any]:
-    """All values of a JSONL file; `name` is what error messages call it."""
+    """Return all values of a JSONL file; `name` is what error messages call it."""
     return list(_rows(path, name))
 
 
@@ -181,7 +184,7 @@ def _hub_source(settings: DataSettings) -> Source:
 
 
 def resolve_revision(path: str, revision: str | None) -> str:
-    """The commit that a branch, a tag or the default branch of a hub dataset stands at now, asked of the hub.
+    """Return the commit that a branch, a tag or the default branch of a hub dataset stands at now, asked of the hub.
 
     A full commit is taken as it is, so that a pinned dataset loads from the cache under HF_HUB_OFFLINE.
     """
@@ -208,7 +211,10 @@ def resolve_revision(path: str, revision: str | None) -> str:
 
 
 def _load_hub_split(settings: DataSettings, path: str, revision: str) -> Any:
-    """The split at `revision`; the steps of `datasets.load_dataset`, with the builder's commit checked between them."""
+    """Return the split at `revision`.
+
+    The steps of `datasets.load_dataset`, with the builder's commit checked between them.
+    """
     import datasets
     import httpx
 

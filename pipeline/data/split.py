@@ -4,10 +4,10 @@ import hashlib
 from collections import defaultdict
 from itertools import chain
 
+from common.errors import UserError
+from common.words import counted
+from pipeline.core.formats import Messages
 from pipeline.data.dedup import digest
-from pipeline.data.formats import Messages
-from pipeline.errors import UserError
-from serve.words import counted
 
 SPLITS = ("train", "validation", "test")
 
@@ -15,7 +15,7 @@ SPLITS = ("train", "validation", "test")
 def split(
     conversations: dict[str, Messages], validation: float, test: float, seed: int
 ) -> dict[str, dict[str, Messages]]:
-    """Divides conversations, given by digest, into train, validation and test, each in a shuffled order.
+    """Divide conversations, given by digest, into train, validation and test, each in a shuffled order.
 
     Rows whose non-assistant messages are the same stay together. Prompts are put in the order of a seeded hash; test
     is taken from the front of it and validation from the back, so that more data moves few rows from one split to
@@ -40,12 +40,12 @@ def split(
 
 
 def _rows(size: float, total: int) -> int:
-    """A share of `total`, at least one row, or the count that a `size` from 1 up is."""
+    """Return a share of `total`, at least one row, or the count that a `size` from 1 up is."""
     return max(1, round(size * total)) if size < 1 else int(size)
 
 
 def _groups_by_prompt(conversations: dict[str, Messages], seed: int) -> list[list[str]]:
-    """The digests of the conversations that share a prompt, in the order of the prompts' seeded hashes."""
+    """Return the digests of the conversations that share a prompt, in the order of the prompts' seeded hashes."""
     groups: dict[str, list[str]] = defaultdict(list)
     for key, messages in conversations.items():
         groups[digest([message for message in messages if message["role"] != "assistant"])].append(key)
@@ -53,7 +53,7 @@ def _groups_by_prompt(conversations: dict[str, Messages], seed: int) -> list[lis
 
 
 def _take(groups: list[list[str]], rows: int) -> tuple[list[list[str]], list[list[str]]]:
-    """The first groups that fit into `rows`, skipping those too large for what is left, and the others."""
+    """Return the first groups that fit into `rows`, skipping those too large for what is left, and the others."""
     taken, rest = [], []
     for group in groups:
         if len(group) <= rows:

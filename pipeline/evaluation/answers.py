@@ -1,24 +1,24 @@
 """Greedy answers of a Transformers model: many in batches, or one at a time with its seconds.
 
-Greedy is the likeliest token each time and nothing else, as from a GGUF (pipeline/gguf/score.py): a model's own
+Greedy is the likeliest token each time and nothing else, as from a GGUF (gguf_scores.py): a model's own
 generation_config, which may ask for a repetition penalty, counts for the ends of an answer alone.
 
 A reply has its text and its tokens, the end of the turn not counted. An answer has, besides, the seconds to its first
-token and to its last, and tokens a second between these two: what the chat server says of its own (serve/answer.py).
+token and to its last, and tokens a second between these two: what the chat server says of its own (llama/turn.py).
 """
 
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.streamers import BaseStreamer
 
+from pipeline.core.progress import shown
 from pipeline.evaluation.batches import in_batches, padded
-from pipeline.progress import shown
-from pipeline.training.chat import prompt_ids
+from pipeline.models.chat import prompt_ids
 
 Messages = list[dict[str, str]]
 
@@ -39,14 +39,14 @@ class Answer(Reply):
 
 
 def answer_all(
-    model: Any,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     chats: Sequence[Messages],
     max_new_tokens: int,
     batch_size: int,
     ends: Collection[int] = (),
 ) -> list[Reply]:
-    """The reply to each conversation, in order.
+    """Return the reply to each conversation, in order.
 
     Args:
         model: on its device.
@@ -69,13 +69,13 @@ def answer_all(
 
 
 def answer_timed(
-    model: Any,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[str],
     max_new_tokens: int,
     ends: Collection[int] = (),
 ) -> list[Answer]:
-    """For each prompt, asked alone: the answer; arguments as of `answer_all`."""
+    """Return the answer to each prompt, asked alone; arguments as of `answer_all`."""
     settings = greedy(model, tokenizer, max_new_tokens, ends)
     answers: list[Answer] = []
     for prompt in shown(prompts, "answering the prompts"):
@@ -89,9 +89,9 @@ def answer_timed(
 
 
 def greedy(
-    model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, ends: Collection[int] = ()
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, ends: Collection[int] = ()
 ) -> GenerationConfig:
-    """The likeliest token each time, up to an end: the model's own ends, its tokenizer's, and `ends`."""
+    """Return the likeliest token each time, up to an end: the model's own ends, its tokenizer's, and `ends`."""
     own = model.generation_config.eos_token_id
     named = {*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id, *ends} - {None}
     return GenerationConfig(
@@ -119,20 +119,22 @@ class _Clock(BaseStreamer):
 
 @torch.inference_mode()
 def _generate(
-    model: Any, settings: GenerationConfig, prompts: list[list[int]], clock: _Clock | None = None
+    model: PreTrainedModel, settings: GenerationConfig, prompts: list[list[int]], clock: _Clock | None = None
 ) -> list[list[int]]:
-    """The tokens that follow each prompt, up to the end of the turn."""
+    """Return the tokens that follow each prompt, up to the end of the turn."""
     ids, attention = padded(prompts, settings.pad_token_id, model.device, left=True)
     with _generating_by(model, settings):
-        output = model.generate(input_ids=ids, attention_mask=attention, generation_config=settings, streamer=clock)
+        output = cast(Any, model).generate(  # whose annotation knows no such model
+            input_ids=ids, attention_mask=attention, generation_config=settings, streamer=clock
+        )
     ends = settings.eos_token_id or []
     rows = output[:, ids.shape[1] :].tolist()
     return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in rows]
 
 
 @contextmanager
-def _generating_by(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """Puts the model's own settings aside: Transformers fills with them whatever passed ones leave open (5.17)."""
+def _generating_by(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Put the model's own settings aside: Transformers fills with them whatever passed ones leave open (5.17)."""
     own, model.generation_config = model.generation_config, settings
     try:
         yield

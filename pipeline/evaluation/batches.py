@@ -1,13 +1,16 @@
 """Batches of like length, as large as the memory holds: sorting first leaves little padding."""
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.errors import UserError
-from pipeline.progress import shown
+from common.errors import UserError
+from pipeline.core.progress import shown
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,7 +27,7 @@ def in_batches(
     device: torch.device,
     label: str,
 ) -> list[Result]:
-    """What `compute` gives for each item, in the items' order.
+    """Return what `compute` gives for each item, in the items' order.
 
     A batch that the GPU's memory does not hold is halved and tried again; the first such is said.
 
@@ -53,7 +56,7 @@ def in_batches(
                 ) from None
         # Out of the handler, which holds on to the memory of the failed try.
         if not told:
-            print(f"{label}: the GPU's memory does not hold {len(batch)} at once; trying half as many", flush=True)
+            logger.info(f"{label}: the GPU's memory does not hold {len(batch)} at once; trying half as many")
             told = True
         torch.cuda.empty_cache()
         half = len(batch) // 2
@@ -70,7 +73,7 @@ def in_batches(
 def sorted_batches(
     items: Sequence[Item], size: int, length: Callable[[Item], int], most: int | None = None
 ) -> list[list[Item]]:
-    """All items, longest first, at most `size` in a batch and `most` tokens, padding included."""
+    """Return all items, longest first, at most `size` in a batch and `most` tokens, padding included."""
     ordered = sorted(items, key=length, reverse=True)
     batches = []
     start = 0
@@ -82,9 +85,12 @@ def sorted_batches(
 
 
 def padded(
-    rows: Sequence[Sequence[int]], fill: int, device: Any, *, left: bool = False
+    rows: Sequence[Sequence[int]], fill: int, device: torch.device | str, *, left: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows as one matrix, int64 [rows, longest], and 1 where it holds them; `left` pads before, for generation."""
+    """Return rows as one matrix, int64 [rows, longest], and 1 where it holds them.
+
+    `left` pads before, for generation.
+    """
     tensors = [torch.tensor(row) for row in rows]
     side = "left" if left else "right"
     matrix = pad_sequence(tensors, batch_first=True, padding_value=fill, padding_side=side)

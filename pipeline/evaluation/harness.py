@@ -4,27 +4,31 @@ import logging
 from importlib.util import find_spec
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.config import EvaluateSettings
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.config import EvaluateSettings
+
+PACKAGE = "lm_eval"
 
 
 def check_installed(tasks: list[str]) -> None:
-    """Says before anything is measured that the harness is missing.
+    """Say before anything is measured that the harness is missing.
 
     Raises:
         UserError: there are tasks, and no harness to ask them.
     """
-    if tasks and find_spec("lm_eval") is None:
+    if tasks and find_spec(PACKAGE) is None:
         raise UserError(
             f"evaluate.tasks names {tasks[0]} and lm-evaluation-harness is not installed; "
             "run `pip install -e .[harness]`, or set evaluate.tasks=[]"
         )
 
 
-def task_scores(model: Any, tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings) -> dict[str, float]:
-    """The score of each of `evaluate.tasks`; of a group that has no score as a whole, those of its tasks.
+def task_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings
+) -> dict[str, float]:
+    """Return the score of each of `evaluate.tasks`; of a group that has no score as a whole, those of its tasks.
 
     A task's score is the first of its metrics of which more is better, as arc_easy's accuracy. Prompts are the tasks'
     own, without a chat template.

@@ -1,24 +1,24 @@
 """What an evaluation reads: the test split, the questions, the exported files, and the reports of earlier stages."""
 
-import csv
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from pipeline.config import EvaluateSettings
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.config import EvaluateSettings
+from pipeline.data.grading import Question, as_chat, read_questions
 from pipeline.evaluation.answers import Messages
 from pipeline.evaluation.loss import scored_tokens
-from pipeline.evaluation.questions import Question, as_chat, read_questions
-from pipeline.files import read_made
-from pipeline.training.chat import Row, encode, prompt_ids, refused_by_template
-from pipeline.training.turns import RefusedError
+from pipeline.models.chat import Row, encode, prompt_ids, refused_by_template
+from pipeline.models.turns import RefusedError
+
+logger = logging.getLogger(__name__)
 
 TEST = Path("data/prepared/test.parquet")
 QUESTIONS = Path("data/prepared/questions.jsonl")
@@ -45,7 +45,10 @@ class Material:
         return [sum(map(scored_tokens, rows)) for rows in self.conversations]
 
     def by_conversation(self, nats: Sequence[float | None]) -> list[float | None]:
-        """What was measured of each row, summed over each conversation's; None where one of them is no number."""
+        """Return what was measured of each row, summed over each conversation's.
+
+        None where one of them is no number.
+        """
         left = iter(nats)
         each = ([next(left) for _ in rows] for rows in self.conversations)
         return [None if None in some else sum(some) for some in each]  # type: ignore[arg-type]
@@ -63,7 +66,7 @@ class Material:
 
 
 def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str, ends: frozenset[int]) -> Material:
-    """Test rows and questions, for the tokenizer that training used and what it learnt of a conversation.
+    """Return test rows and questions, for the tokenizer that training used and what it learnt of a conversation.
 
     With them, the `ends` of an answer.
 
@@ -76,7 +79,7 @@ def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str, ends:
 
 
 def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSettings, loss_on: str) -> list[list[Row]]:
-    """The test split as token ids with what counts marked; conversations without any are left out.
+    """Return the test split as token ids with what counts marked; conversations without any are left out.
 
     Raises:
         UserError: the split is missing, or none of its rows has anything to score.
@@ -90,7 +93,7 @@ def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSet
         except RefusedError as refused:
             refusals[str(refused)] += 1
     if refusals:
-        print(f"test: {refused_by_template(refusals)}, and left out", flush=True)
+        logger.info(f"test: {refused_by_template(refusals)}, and left out")
     scored = ([row for row in rows if scored_tokens(row)] for rows in encoded)
     conversations = [rows for rows in scored if rows]
     if not conversations and refusals:
@@ -100,27 +103,3 @@ def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSet
             f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"
         )
     return conversations
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """What `export` says of its files.
-
-    Raises:
-        UserError: it is missing, or of an export that did not check its files.
-    """
-    manifest = read_made(path, "export")
-    for file in manifest["files"]:
-        if "of" not in file or (file["of"] != "adapter" and "kl" not in file):
-            raise UserError(f"{path} has no checks of {file['file']}; run `dvc repro export`, which makes them")
-    return manifest
-
-
-def read_curve(path: Path) -> list[dict[str, Any]]:
-    """Training and validation loss by step; null where a step has only one of them."""
-    points: dict[int, dict[str, Any]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            step = int(row["step"])
-            point = points.setdefault(step, {"step": step, "loss": None, "validation_loss": None})
-            point["loss" if row["split"] == "train" else "validation_loss"] = float(row["loss"])
-    return [points[step] for step in sorted(points)]

@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 
 
 def bootstrap(totals: Sequence[float] | np.ndarray, weights: Sequence[float]) -> Interval:
-    """The sum of `totals` over the sum of `weights`, and how much it differs from sample to sample.
+    """Return the sum of `totals` over the sum of `weights`, and how much it differs from sample to sample.
 
     Whole conversations, or questions, are drawn with replacement, since the tokens of one are not independent; the
     interval is from the percentiles (Efron & Tibshirani 1993, chapter 13). For two models on the same conversations,
@@ -43,7 +43,7 @@ def bootstrap(totals: Sequence[float] | np.ndarray, weights: Sequence[float]) ->
 
 
 def share(right: Sequence[bool]) -> Interval:
-    """The share of right ones.
+    """Return the share of right ones.
 
     Where all are alike, so are all resamples, and the bounds would be one point. There the far one is the share that
     gives so many alike with the probability of a tail (Clopper & Pearson 1934): of 6 wrong ones, 0 to 46%.

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from pipeline.evaluation.batches import in_batches, padded
-from pipeline.training.loss import CHUNK, MORE
+from pipeline.models.heads import CHUNK, does_more
 
 Row = tuple[Sequence[int], Sequence[int]]  # token ids and, for each, 1 where it counts
 
@@ -22,13 +23,13 @@ class Loss(NamedTuple):
 
 
 def scored_tokens(row: Row) -> int:
-    """Marked tokens of a row; the first token is predicted from nothing, so it never counts."""
+    """Return marked tokens of a row; the first token is predicted from nothing, so it never counts."""
     return sum(row[1][1:])
 
 
 @torch.inference_mode()
-def measure_loss(model: Any, rows: Sequence[Row], batch_size: int, pad: int) -> Loss:
-    """Negative log-likelihood of the marked tokens.
+def measure_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, pad: int) -> Loss:
+    """Return negative log-likelihood of the marked tokens.
 
     Args:
         model: a causal language model, on its device.
@@ -39,9 +40,10 @@ def measure_loss(model: Any, rows: Sequence[Row], batch_size: int, pad: int) -> 
     Raises:
         UserError: the GPU's memory does not hold a single row.
     """
+    own_head = does_more(model)
 
     def nats(batch: list[Row]) -> list[float]:
-        return batch_nats(model, batch, pad)
+        return batch_nats(model, batch, pad, own_head)
 
     start = time.perf_counter()
     found = in_batches(rows, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
@@ -49,8 +51,8 @@ def measure_loss(model: Any, rows: Sequence[Row], batch_size: int, pad: int) -> 
     return Loss(sum(found) / sum(map(scored_tokens, rows)), len(rows) / seconds, found)
 
 
-def batch_nats(model: Any, batch: Sequence[Row], pad: int) -> list[float]:
-    """The nats of each row, in one forward pass.
+def batch_nats(model: PreTrainedModel, batch: Sequence[Row], pad: int, own_head: bool) -> list[float]:
+    """Return the nats of each row, in one forward pass.
 
     Logits are computed at marked positions alone and CHUNK of them at a time: all of 32 x 2048 over a vocabulary of
     128k would be 34 GB. Padding comes after a row's tokens, where none of them sees it: so no mask is needed, and the
@@ -60,17 +62,19 @@ def batch_nats(model: Any, batch: Sequence[Row], pad: int) -> list[float]:
     counted, _ = padded([mask for _, mask in batch], 0, model.device)
     rows, positions = counted[:, 1:].nonzero(as_tuple=True)
     targets = ids[rows, positions + 1]
-    pieces = zip(_logits(model, ids, rows, positions), targets.split(CHUNK), strict=True)
+    pieces = zip(_logits(model, ids, rows, positions, own_head), targets.split(CHUNK), strict=True)
     losses = torch.cat([cross_entropy(logits.float(), said, reduction="none") for logits, said in pieces])
     nats = torch.zeros(len(batch), dtype=torch.float64, device=model.device)
     return nats.index_add_(0, rows, losses.double()).tolist()
 
 
-def _logits(model: Any, ids: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The logits at each row's position, [at most CHUNK, vocabulary] at a time."""
+def _logits(
+    model: PreTrainedModel, ids: torch.Tensor, rows: torch.Tensor, positions: torch.Tensor, own_head: bool
+) -> Iterator[torch.Tensor]:
+    """Yield the logits at each row's position, [at most CHUNK, vocabulary] at a time."""
     head = model.get_output_embeddings()
     hidden: Any
-    if any(getattr(model.config, name, None) for name in MORE):  # it does more to logits than its head's product
+    if own_head:  # it does more to logits than its head's product
         hidden, head = model(input_ids=ids, use_cache=False).logits, torch.nn.Identity()
     else:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state

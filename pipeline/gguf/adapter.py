@@ -2,42 +2,42 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from pipeline.errors import UserError
-from pipeline.files import write_json
+from common.errors import UserError
+from common.files import write_json
+from pipeline.core.records import ManifestFile
 from pipeline.gguf.convert import convert_adapter
-from pipeline.gguf.family import Bench, Family, described, trained_logits, unquantized
+from pipeline.gguf.export_set import ExportContext, ExportSet, described, trained_logits, unquantized
 from pipeline.gguf.merge import ADAPTER_WEIGHTS, NotPlain, base_folder, plan_deltas, weight_files
-from pipeline.gguf.verify import compare, require_likeness
-from pipeline.training.engines import ADAPTER_CONFIG
+from pipeline.gguf.verify import check_divergence, compare
+from pipeline.models.loading import ADAPTER_CONFIG
 
 
-def make_adapter(adapter: Path, tuned: Family, base: Family, bench: Bench) -> dict[str, Any]:
-    """Writes the adapter's file, and describes it as the manifest does; base and adapter must say what `tuned` says.
+def make_adapter(adapter: Path, tuned: ExportSet, base: ExportSet, context: ExportContext) -> ManifestFile:
+    """Write the adapter's file, and describe it as the manifest does; base and adapter must say what `tuned` says.
 
     Args:
         adapter: in PEFT's layout.
         tuned: base and adapter.
         base: whose unquantized file has been made.
-        bench: where, and on what it is tried.
+        context: where, and on what it is tried.
 
     Raises:
         UserError: llama.cpp or the disk refuses, or the file is not the adapter.
     """
-    file = bench.folder / f"{tuned.name}-adapter-F16.gguf"
+    file = context.folder / f"{tuned.name}-adapter-F16.gguf"
     path, revision, _ = base.weights
-    write_adapter(adapter, base_folder(path, revision), file, bench.work)
-    logits, within = trained_logits(tuned, bench)
-    require_likeness(file, compare(unquantized(base, bench), bench.rows, logits, adapter=file, within=within))
+    write_adapter(adapter, base_folder(path, revision), file, context.work)
+    logits, within = trained_logits(tuned, context)
+    check_divergence(file, compare(unquantized(base, context), context.rows, logits, adapter=file, within=within))
     return described(file, "F16", "adapter")
 
 
 def write_adapter(adapter: Path, base: Path, file: Path, work: Path) -> None:
-    """Writes an adapter in PEFT's layout as `file`.
+    """Write an adapter in PEFT's layout as `file`.
 
     Args:
         adapter: of training.
@@ -59,7 +59,7 @@ def write_adapter(adapter: Path, base: Path, file: Path, work: Path) -> None:
 
 
 def _scaled(adapter: Path, scales: dict[str, float], folder: Path) -> Path:
-    """The same adapter with its scales multiplied into B, where they are not alpha / r of one alpha and one r."""
+    """Return the same adapter with its scales multiplied into B, where they are not all one alpha / r."""
     folder.mkdir()
     tensors = load_file(adapter / ADAPTER_WEIGHTS)
     save_file({name: tensor * scales.get(name, 1.0) for name, tensor in tensors.items()}, folder / ADAPTER_WEIGHTS)

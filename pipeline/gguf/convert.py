@@ -8,15 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import disk_full
-from pipeline.gguf.source import llama_cpp_tree
-
-OUT_TYPES = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
+from common.errors import UserError
+from common.files import disk_full
+from llama.source import llama_cpp_tree
+from pipeline.core.gguf_types import OUT_TYPES
 
 
 def convert(model: Path, file: Path, out_type: str) -> None:
-    """Writes `model` as `file`, in the 16 or 32 bit that `out_type` names.
+    """Write `model` as `file`, in the 16 or 32 bit that `out_type` names.
 
     Raises:
         UserError: the converter does not know the architecture or the tokenizer, or the disk refuses.
@@ -25,7 +24,7 @@ def convert(model: Path, file: Path, out_type: str) -> None:
 
 
 def convert_adapter(adapter: Path, base: Path, file: Path) -> None:
-    """Writes an adapter in PEFT's layout as `file`, in F16, for a llama.cpp that has the base.
+    """Write an adapter in PEFT's layout as `file`, in F16, for a llama.cpp that has the base.
 
     Args:
         adapter: whose scale is alpha / r, which is all that llama.cpp knows.
@@ -48,7 +47,10 @@ def _run(script: str, source: Path, file: Path, out_type: str, *arguments: str) 
 
 
 def last_error(output: str) -> str:
-    """The line of a converter's output that says why it failed; of an error without words, where it was raised."""
+    """Return the line of a converter's output that says why it failed.
+
+    Of an error without words, where it was raised.
+    """
     lines = output.strip().splitlines() or ["no reason given"]
     errors = [line for line in lines if re.match(r"\w*(Error|Exception)\b", line)]  # a progress bar may come last
     reason = (errors or lines)[-1]

@@ -4,17 +4,19 @@
 
 It knows a BPE tokenizer by a hash over sample text and refuses others. A tokenizer made elsewhere with a split pattern
 that llama.cpp implements is as good: such a one is told by the pattern in its tokenizer.json. What llama.cpp does not
-do with a text is written down for the chat server, in the keys of `serve/tokenizer.py`.
+do with a text is written down for the chat server, in the keys of `llama/tokenizer.py`.
 """
 
 import json
 import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
+from llama.byte_pairs import PATTERNS
+from llama.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
 from pipeline.gguf.ends import told_ends
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
@@ -26,24 +28,37 @@ from pipeline.gguf.tokenizer_json import (
     split_pattern,
     stripping_tokens,
 )  # fmt: skip
-from serve.byte_pairs import PATTERNS
-from serve.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
+from pipeline.models.families import DIGITS_BY_THREES, pre_tokenizers
 
-_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_WORDS = rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-# Split pattern -> llama.cpp's name of the pre-tokenizer that implements it; digits by threes, and singly.
-LLAMA_3 = rf"{_WORDS}\p{{N}}{{1,3}}{_REST}"
-SPLIT_PATTERNS = {LLAMA_3: "llama-bpe", rf"{_WORDS}\p{{N}}{_REST}": "qwen2"}
+if TYPE_CHECKING:
+    import gguf
+    import torch
 
-# What the files of PATTERNS are called for programs other than the chat server: llama.cpp has no name for them that
-# is as good. By gpt-4o, which o200k's is to the converter, 11,001 of gpt-oss's tokens are not read as one, by this 27;
-# by tekken 3,422 of Mistral Nemo's, by this none.
-BETTER_NAMES = {"o200k": "granite-embed-multi-97m", "tekken": "tiny_aya"}
+
+class Hparams(TypedDict, total=False):
+    """The configuration of the model that is converted, as far as it is asked here."""
+
+    vocab_size: int
+    eos_token_id: int | list[int] | None
+
+
+class Converter(Protocol):
+    """What is asked of llama.cpp's converter of a model, and the methods that are replaced."""
+
+    dir_model: Path
+    hparams: Hparams
+    ftype: int
+    gguf_writer: "gguf.GGUFWriter"
+    get_vocab_base_pre: "ClassVar[Callable[[Converter, object], str]]"
+    get_vocab_base: "ClassVar[Callable[[Converter], tuple[list[str], list[int], str]]]"
+    set_vocab: "ClassVar[Callable[[Converter], None]]"
+    _set_vocab_gpt2: "Callable[[], None]"
+    prepare_metadata: "ClassVar[Callable[[Converter, bool], None]]"
+    get_tensors: "ClassVar[Callable[[Converter], Iterator[tuple[str, torch.Tensor]]]]"
 
 
 def _run_script(tree: str, script: str, *arguments: str) -> None:
-    """Runs a converter in this process, as we want it."""
+    """Run a converter in this process, as we want it."""
     os.environ.pop("NO_LOCAL_GGUF", None)
     # Transformers imports it where it is there, for what no converter does: 1.6 s and 130 MB.
     sys.modules["sklearn"] = None  # type: ignore[assignment]
@@ -61,38 +76,38 @@ def _run_script(tree: str, script: str, *arguments: str) -> None:
     runpy.run_path(str(Path(tree) / script), run_name="__main__")
 
 
-def _know_split_patterns(text_model: Any) -> None:
-    """Tells a tokenizer that the converter does not know by its pattern."""
+def _know_split_patterns(text_model: type[Converter]) -> None:
+    """Tell a tokenizer that the converter does not know by its pattern."""
     by_hash = text_model.get_vocab_base_pre
 
-    def by_hash_or_pattern(self: Any, tokenizer: Any) -> str:
+    def by_hash_or_pattern(self: Converter, tokenizer: object) -> str:
         made = read_tokenizer(self.dir_model)
-        pattern = split_pattern(made)
+        pattern, known = split_pattern(made), pre_tokenizers()
         if name := name_of(pattern):
-            return BETTER_NAMES[name]
+            return known[name]
         # The hash of Llama 3's without BOS, as SmolLM3 has it, is that of one that takes no word whole without merges.
-        if pattern == LLAMA_3 and made["model"].get("ignore_merges"):
-            return SPLIT_PATTERNS[LLAMA_3]
+        if pattern == DIGITS_BY_THREES and made["model"].get("ignore_merges"):
+            return known[pattern]
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
-            if pattern not in SPLIT_PATTERNS:
+            if pattern not in known:
                 raise
-            return SPLIT_PATTERNS[pattern]
+            return known[pattern]
 
     text_model.get_vocab_base_pre = by_hash_or_pattern
 
 
 def name_of(pattern: str | None) -> str | None:
-    """What the chat server calls a split pattern that it knows and llama.cpp does not."""
+    """Return what the chat server calls a split pattern that it knows and llama.cpp does not."""
     return next((name for name, known in PATTERNS.items() if known == pattern), None)
 
 
-def _leave_out_tokens_beyond(text_model: Any) -> None:
-    """Leaves out tokens that the model has no row for, such as one for images in a model of texts."""
+def _leave_out_tokens_beyond(text_model: type[Converter]) -> None:
+    """Leave out tokens that the model has no row for, such as one for images in a model of texts."""
     whole = text_model.get_vocab_base
 
-    def within(self: Any) -> tuple[list[str], list[int], str]:
+    def within(self: Converter) -> tuple[list[str], list[int], str]:
         rows = self.hparams.get("vocab_size")
         read = read_tokenizer(self.dir_model)
         beyond = max((token["id"] for token in read.get("added_tokens", [])), default=0) + 1
@@ -108,21 +123,21 @@ def _leave_out_tokens_beyond(text_model: Any) -> None:
     text_model.get_vocab_base = within
 
 
-def _take_phi_without_sentencepiece(phi: Any) -> None:
-    """Tells Phi-4, which has no SentencePiece, by its files: Transformers writes another class name than it had."""
+def _take_phi_without_sentencepiece(phi: type[Converter]) -> None:
+    """Tell Phi-4, which has no SentencePiece, by its files: Transformers writes another class name than it had."""
     by_class = phi.set_vocab
 
-    def by_files(self: Any) -> None:
+    def by_files(self: Converter) -> None:
         by_class(self) if (self.dir_model / "tokenizer.model").is_file() else self._set_vocab_gpt2()
 
     phi.set_vocab = by_files
 
 
-def _say_what_is_left_to_do(text_model: Any) -> None:
-    """Writes the keys that `serve/tokenizer.py` goes by, and the ends of an answer that llama.cpp must be told of."""
+def _say_what_is_left_to_do(text_model: type[Converter]) -> None:
+    """Write the keys that `llama/tokenizer.py` goes by, and the ends of an answer that llama.cpp must be told of."""
     prepare = text_model.prepare_metadata
 
-    def and_say(self: Any, vocab_only: bool) -> None:
+    def and_say(self: Converter, vocab_only: bool) -> None:
         prepare(self, vocab_only)
         writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
         said = {key: value.value for written in writer.kv_data for key, value in written.items()}
@@ -133,8 +148,11 @@ def _say_what_is_left_to_do(text_model: Any) -> None:
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
             writer.add_string(PLAIN_TOKENS, json.dumps(plain))
-        for key, side in ((STRIP_BEFORE, "lstrip"), (STRIP_AFTER, "rstrip")):
-            if stripping := stripping_tokens(tokenizer, side):
+        for key, stripping in (
+            (STRIP_BEFORE, stripping_tokens(tokenizer, "lstrip")),
+            (STRIP_AFTER, stripping_tokens(tokenizer, "rstrip")),
+        ):
+            if stripping:
                 writer.add_string(key, json.dumps(stripping))
         for key, end in told_ends(self.dir_model, self.hparams, said).items():
             writer.add_uint32(key, end)
@@ -147,14 +165,14 @@ def _say_what_is_left_to_do(text_model: Any) -> None:
     text_model.prepare_metadata = and_say
 
 
-def _halve_directly(model_base: Any) -> None:
-    """Takes bf16 matrices to F16 at once: by way of float32, with the same result, takes three times the memory."""
+def _halve_directly(model_base: type[Converter]) -> None:
+    """Take bf16 matrices to F16 at once: by way of float32, with the same result, take three times the memory."""
     import gguf
     import torch
 
     get_tensors = model_base.get_tensors
 
-    def in_half(self: Any) -> Iterator[tuple[str, Any]]:
+    def in_half(self: Converter) -> Iterator[tuple[str, "torch.Tensor"]]:
         for name, tensor in get_tensors(self):
             direct = (
                 self.ftype == gguf.LlamaFileType.MOSTLY_F16 and tensor.dtype == torch.bfloat16 and tensor.dim() == 2

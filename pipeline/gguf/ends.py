@@ -16,8 +16,8 @@ KNOWN = {
 KEYS = ("tokenizer.ggml.eom_token_id", "tokenizer.ggml.eot_token_id")
 
 
-def told_ends(model: Path, config: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, int]:
-    """The keys that a file must have besides, so that each of the model's ends is one in llama.cpp.
+def told_ends(model: Path, config: Mapping[str, object], said: Mapping[str, Any]) -> dict[str, int]:
+    """Return the keys that a file must have besides, so that each of the model's ends is one in llama.cpp.
 
     Args:
         model: its folder, whose generation_config.json says what ends an answer.
@@ -41,8 +41,8 @@ def told_ends(model: Path, config: Mapping[str, Any], said: Mapping[str, Any]) -
     return dict(zip(free, unknown, strict=False))
 
 
-def end_ids(model: Path, config: Mapping[str, Any]) -> list[int]:
-    """The ids of `eos_token_id` in a model's generation_config.json, or in its configuration where it has none."""
+def end_ids(model: Path, config: Mapping[str, object]) -> list[int]:
+    """Return the ids of `eos_token_id` in generation_config.json, or in the configuration where it has none."""
     path = model / "generation_config.json"
     ends = (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else config).get("eos_token_id")
     return ends if isinstance(ends, list) else [ends] if isinstance(ends, int) else []

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from itertools import chain, cycle, islice
 from pathlib import Path
-from typing import Any
 
-from pipeline.gguf.context import CHUNK
+import torch
+from transformers import PreTrainedConfig
+
+from llama.context import CHUNK
 from pipeline.gguf.positions import rope, window
 from pipeline.gguf.reference import last_logits
-from pipeline.gguf.verify import EXACT, compare, require_likeness
+from pipeline.gguf.verify import EXACT, check_divergence, compare
 
 # Tokens of a text that shows a rope scaling. SmolLM2-135M with llama3 scaling (factor 32 from 8,192 tokens on) is from
 # itself without 0.003 nats away at 128 tokens, where limits would let it pass, 0.02 at 512, 0.12 at 1,024.
@@ -17,8 +19,10 @@ BEHIND = 512  # tokens of a text behind the window
 LONGEST = 4096 + BEHIND  # with a longer window, what the file says of it must do
 
 
-def require_far_likeness(path: Path, length: int, model: Any, rows: Sequence[Sequence[int]], device: str) -> None:
-    """Refuses an unquantized file that parts from the trained model far into a text.
+def check_far_divergence(
+    path: Path, length: int, model: torch.nn.Module, rows: Sequence[Sequence[int]], device: str
+) -> None:
+    """Refuse an unquantized file that parts from the trained model far into a text.
 
     Args:
         path: the GGUF.
@@ -32,11 +36,11 @@ def require_far_likeness(path: Path, length: int, model: Any, rows: Sequence[Seq
     """
     row = list(islice(cycle(chain.from_iterable(rows)), length))
     likeness = compare(path, [row], last_logits(model, row, CHUNK, device))
-    require_likeness(path, likeness, EXACT, f"logits behind {length - CHUNK} tokens")
+    check_divergence(path, likeness, EXACT, f"logits behind {length - CHUNK} tokens")
 
 
-def far_tokens(config: Any, context: int) -> int:
-    """How long a text must be to show what a configuration has of scaling and windows; 0 where short ones do.
+def far_tokens(config: PreTrainedConfig, context: int) -> int:
+    """Return how long a text must be to show what a configuration has of scaling and windows; 0 where short ones do.
 
     Args:
         config: of the model's text part.

@@ -7,13 +7,12 @@ tensor that it has computed. https://github.com/ggml-org/llama.cpp/tree/master/t
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import llama_cpp
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.gguf.context import CHUNK, Context
+from common.errors import UserError
+from llama.context import CHUNK, Context
 
 FLOAT32 = 0  # GGML_TYPE_F32
 LIBRARY = llama_cpp.llama_cpp._lib
@@ -45,7 +44,7 @@ OBJECT_BYTES = 32  # of `struct ggml_object`, which ggml counts as a tensor's ov
 
 
 def importance(path: Path, rows: Sequence[Sequence[int]]) -> Matrix:
-    """The importance matrix of an unquantized GGUF over rows of at most CHUNK token ids.
+    """Return the importance matrix of an unquantized GGUF over rows of at most CHUNK token ids.
 
     Weights that a token goes through by choice (experts) are left out, and quantized without.
 
@@ -63,8 +62,11 @@ def importance(path: Path, rows: Sequence[Sequence[int]]) -> Matrix:
     return {name: (total / sums.counts[name]).astype(np.float32) for name, total in sums.totals.items()}
 
 
-def as_parameter(matrix: Matrix) -> Any:
-    """The matrix as `llama_model_quantize_params.imatrix` wants it: an array that ends with an entry without name."""
+def as_parameter(matrix: Matrix) -> "ctypes.Array[llama_cpp.llama_model_imatrix_data]":
+    """Return the matrix as `llama_model_quantize_params.imatrix` wants it.
+
+    An array that ends with an entry without name.
+    """
     entries = (llama_cpp.llama_model_imatrix_data * (len(matrix) + 1))()
     for entry, (name, values) in zip(entries, matrix.items(), strict=False):
         entry.name, entry.size = name.encode(), len(values)
@@ -80,8 +82,8 @@ class _Sums:
         self.counts: dict[str, int] = {}
         LIBRARY.ggml_op_name.restype, LIBRARY.ggml_op_name.argtypes = ctypes.c_char_p, [ctypes.c_int]
 
-    def __call__(self, address: int, ask: bool, _: Any) -> bool:
-        """Asked first whether a tensor is wanted, then called again once it is computed."""
+    def __call__(self, address: int, ask: bool, _: object) -> bool:
+        """Tell whether a tensor is wanted, and take it in when called again once it is computed."""
         tensor = Tensor.from_address(address)
         if LIBRARY.ggml_op_name(tensor.op) != b"MUL_MAT":
             return not ask

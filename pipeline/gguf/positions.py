@@ -4,17 +4,22 @@ A short text hardly shows any of it, so what llama.cpp reads out of the file is 
 """
 
 import ctypes
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import gguf
 import llama_cpp
 import numpy as np
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from serve.llama import load
+from llama.model import load
+
+logger = logging.getLogger(__name__)
 
 LIBRARY = llama_cpp.llama_cpp._lib
 DEFAULT_BASE = 10_000.0  # that llama.cpp takes for a file without one
@@ -23,8 +28,22 @@ FACTORS = ("rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.
 KNOWN = ("default", "linear", "yarn", "llama3", "longrope")  # the scalings of which it is known what a file must hold
 
 
-def rope_difference(path: Path, model: Any, metadata: Mapping[str, str], config: Any) -> str | None:
-    """What of a file's rotary embedding is not the configuration's, if anything is.
+class Rope(TypedDict, total=False):
+    """What a configuration says of rotary embeddings, as far as it is asked here."""
+
+    rope_theta: float
+    rope_type: str
+    factor: float | None
+    original_max_position_embeddings: int  # of what is scaled
+    short_factor: list[float]  # longrope's
+    long_factor: list[float]
+    truncate: bool  # yarn's
+
+
+def rope_difference(
+    path: Path, model: "llama_cpp.llama_model_p", metadata: Mapping[str, str], config: PreTrainedConfig
+) -> str | None:
+    """Return what of a file's rotary embedding is not the configuration's, if anything is.
 
     Args:
         path: the GGUF.
@@ -55,8 +74,8 @@ def rope_difference(path: Path, model: Any, metadata: Mapping[str, str], config:
     return _factors_difference(path, kind, config) if kind in KNOWN else None
 
 
-def context_difference(model: Any, config: Any) -> str | None:
-    """What of a file's context and windows is not the configuration's, if anything is.
+def context_difference(model: "llama_cpp.llama_model_p", config: PreTrainedConfig) -> str | None:
+    """Return what of a file's context and windows is not the configuration's, if anything is.
 
     Args:
         model: the GGUF, loaded by llama.cpp.
@@ -73,8 +92,8 @@ def context_difference(model: Any, config: Any) -> str | None:
     return None
 
 
-def end_at_window(path: Path, config: Any) -> int:
-    """Lets a file's context end with the window of its layers, if llama.cpp has none for its architecture.
+def end_at_window(path: Path, config: PreTrainedConfig) -> int:
+    """Let a file's context end with the window of its layers, if llama.cpp has none for its architecture.
 
     Up to there it says what the original says; behind it, its layers would see what they were not trained to see.
 
@@ -93,19 +112,21 @@ def end_at_window(path: Path, config: Any) -> int:
     field = reader.fields[f"{reader.fields['general.architecture'].contents()}.context_length"]
     field.parts[field.data[0]][0] = size
     reader.data.flush()
-    print(f"{path.name} ends at {size} tokens, where the model's window would begin to move: llama.cpp has none for it")
+    logger.info(
+        f"{path.name} ends at {size} tokens, where the model's window would begin to move: llama.cpp has none for it"
+    )
     return size
 
 
-def rope(config: Any) -> dict[str, Any]:
-    """How the layers that see everything are told of positions; empty where it is in no such way."""
+def rope(config: PreTrainedConfig) -> Rope:
+    """Return how the layers that see everything are told of positions; empty where it is in no such way."""
     parameters = getattr(config, "rope_parameters", None) or {}
     parameters = parameters.get("full_attention", parameters)
     return parameters if parameters.get("rope_theta") else {}
 
 
-def scale(config: Any) -> float:
-    """What a configuration divides all positions by; those of low frequency alone under yarn."""
+def scale(config: PreTrainedConfig) -> float:
+    """Return what a configuration divides all positions by; those of low frequency alone under yarn."""
     parameters = rope(config)
     if parameters.get("rope_type") not in ("linear", "yarn"):
         return 1.0
@@ -113,25 +134,25 @@ def scale(config: Any) -> float:
     return factor or config.max_position_embeddings / parameters["original_max_position_embeddings"]
 
 
-def rounds_ramp(config: Any) -> bool:
-    """Whether yarn's ramp begins and ends at whole dimensions, as it does in llama.cpp; gpt-oss's does not."""
+def has_rounded_ramp(config: PreTrainedConfig) -> bool:
+    """Return whether yarn's ramp begins and ends at whole dimensions, as it does in llama.cpp; gpt-oss's does not."""
     return bool(rope(config).get("truncate", True))
 
 
-def round_ramp(model: Any) -> None:
-    """Computes positions as llama.cpp does where a model's ramp is not rounded: nothing in a file says so."""
+def round_ramp(model: PreTrainedModel) -> None:
+    """Compute positions as llama.cpp does where a model's ramp is not rounded: nothing in a file says so."""
     config = model.config.get_text_config()
-    if rounds_ramp(config):
+    if has_rounded_ramp(config):
         return
     rope(config)["truncate"] = True
     frequencies, _ = ROPE_INIT_FUNCTIONS["yarn"](config, "cpu")
     for module in model.modules():
-        if hasattr(module, "inv_freq"):
-            module.inv_freq.copy_(frequencies)
+        if isinstance(own := getattr(module, "inv_freq", None), torch.Tensor):
+            own.copy_(frequencies)
 
 
-def window(config: Any) -> int | None:
-    """How many tokens some of the layers look back, where that is less than the context."""
+def window(config: PreTrainedConfig) -> int | None:
+    """Return how many tokens some of the layers look back, where that is less than the context."""
     if getattr(config, "use_sliding_window", True) is False:
         return None
     kinds = getattr(config, "layer_types", None) or ["sliding_attention"]  # of a model whose layers are all alike
@@ -141,7 +162,7 @@ def window(config: Any) -> int | None:
 
 
 def read_vector(path: Path, name: str) -> np.ndarray | None:
-    """A tensor of float32 in a GGUF; None where it has none of this name.
+    """Return a tensor of float32 in a GGUF; None where it has none of this name.
 
     By llama.cpp's own reader: gguf-py takes 9 s for a vocabulary of 128k where this takes 0.04.
     """
@@ -156,8 +177,8 @@ def read_vector(path: Path, name: str) -> np.ndarray | None:
         LIBRARY.gguf_free(file)
 
 
-def _factors_difference(path: Path, kind: str, config: Any) -> str | None:
-    """Frequencies may each be divided by a factor of their own; those stand in the file as tensors."""
+def _factors_difference(path: Path, kind: str, config: PreTrainedConfig) -> str | None:
+    """Return which factors, by which frequencies may each be divided, are not the configuration's, if any are."""
     wanted = _factors(kind, config)
     for name in FACTORS:
         found, factors = read_vector(path, name), wanted.get(name)
@@ -171,11 +192,12 @@ def _factors_difference(path: Path, kind: str, config: Any) -> str | None:
     return None
 
 
-def _factors(kind: str, config: Any) -> dict[str, np.ndarray]:
-    """The tensors that a configuration asks for, by name, float32 [half of the rotated dimensions]."""
+def _factors(kind: str, config: PreTrainedConfig) -> dict[str, np.ndarray]:
+    """Return the tensors that a configuration asks for, by name, float32 [half of the rotated dimensions]."""
     parameters = rope(config)
     if kind == "longrope":
-        return {f"rope_factors_{w}.weight": np.array(parameters[f"{w}_factor"], np.float32) for w in ("short", "long")}
+        factors = {"short": parameters["short_factor"], "long": parameters["long_factor"]}
+        return {f"rope_factors_{name}.weight": np.array(each, np.float32) for name, each in factors.items()}
     if kind != "llama3":
         return {}
     layers = "full_attention" if "full_attention" in config.rope_parameters else None

@@ -6,6 +6,7 @@ What has passed is kept by what it depends on: the jobs of a sweep, and a traini
 
 import hashlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,17 +17,19 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.config import ModelSettings
-from pipeline.errors import UserError
-from pipeline.files import sha256, write_json
-from pipeline.gguf.source import VERSION
-from pipeline.launch import rank
+from common.errors import UserError
+from common.files import sha256, write_json
+from common.package_index import cache_root
+from llama.source import VERSION
+from pipeline.core.code import code_digest
+from pipeline.core.config import ModelSettings
 from pipeline.models.packaged import located
-from pipeline.package_index import cache_root
+from pipeline.workers.ranks import rank
+
+logger = logging.getLogger(__name__)
 
 OUTCOME = "outcome: "  # begins the line in which the trial says what came of it
-ROOT = Path(__file__).parents[2]
-SOURCES = ("pipeline/gguf/*.py", "pipeline/training/*.py", "serve/*.py")  # code that the outcome depends on
+CODE = ("llama", "pipeline/gguf", "pipeline/models")  # that the outcome depends on
 DESCRIBING = (".json", ".jinja", ".model", ".txt")  # files of a model's folder that are no weights
 NOT_OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # the trial is none of those that train together
 # The trial computes on the CPU, and where there is no index, does not ask it again and again: pip's own take minutes.
@@ -35,7 +38,7 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "PIP_RETRIES": "0", "PIP_DEFAULT_TIME
 
 @contextmanager
 def preflight(model: ModelSettings, wanted: bool) -> Iterator[Callable[[], None]]:
-    """Begins to try a model's export, in the first of the processes that train together.
+    """Begin to try a model's export, in the first of the processes that train together.
 
     Args:
         model: the base.
@@ -63,7 +66,7 @@ def preflight(model: ModelSettings, wanted: bool) -> Iterator[Callable[[], None]
 
 
 def require_exportable(model: ModelSettings, trial: subprocess.Popen[bytes], mark: Path, begun: float) -> None:
-    """Waits for the outcome of a trial, and says it.
+    """Wait for the outcome of a trial, and say it.
 
     Args:
         model: that is tried.
@@ -81,17 +84,17 @@ def require_exportable(model: ModelSettings, trial: subprocess.Popen[bytes], mar
             " yet; train.check_export=false trains it all the same"
         )
     if reason := outcome.get("unknown"):
-        print(f"warning: whether {model.name} can be exported was not to be tried ({reason}); training goes on")
+        logger.warning(f"whether {model.name} can be exported was not to be tried ({reason}); training goes on")
         return
-    print(f"{model.name} can be exported, as a trial with tiny weights shows ({time.monotonic() - begun:.0f} s)")
+    logger.info(f"{model.name} can be exported, as a trial with tiny weights shows ({time.monotonic() - begun:.0f} s)")
     with suppress(OSError):  # it is tried again then
         mark.parent.mkdir(parents=True, exist_ok=True)
         write_json(mark, {"model": model.path, "at": time.strftime("%Y-%m-%d %H:%M:%S")})
 
 
 def marker(model: ModelSettings) -> Path | None:
-    """The file that says that a model has passed; None where the model cannot be found, which training says."""
-    told = [VERSION, version("transformers"), *(sha256(path) for pattern in SOURCES for path in _files(ROOT, pattern))]
+    """Return the file that says that a model has passed; None where the model cannot be found, which training says."""
+    told = [VERSION, version("transformers"), code_digest(*CODE)]
     try:
         if model.chat_template:
             told.append(sha256(Path(model.chat_template)))
@@ -103,14 +106,17 @@ def marker(model: ModelSettings) -> Path | None:
 
 
 def outcome_of(said: str) -> dict[str, str]:
-    """What came of a trial by all that it said; `unknown`, with its last line, where it ended before that."""
+    """Return what came of a trial by all that it said; `unknown`, with its last line, where it ended before that."""
     lines = said.splitlines() or ["it ended without a word"]
     told = next((line for line in lines if line.startswith(OUTCOME)), None)
     return {"unknown": lines[-1].strip()} if told is None else json.loads(told.removeprefix(OUTCOME))
 
 
 def _described(path: str, revision: str | None) -> list[str]:
-    """What tells a model's configuration and tokenizer from others: their files' digests, or the hub's commit."""
+    """Return what tells a model's configuration and tokenizer from others.
+
+    Their files' digests, or the hub's commit.
+    """
     if Path(path).is_dir():
         return [f"{file.name} {sha256(file)}" for file in _files(Path(path), "*") if file.suffix in DESCRIBING]
     from huggingface_hub import hf_hub_download  # takes a moment to import

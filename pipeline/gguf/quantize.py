@@ -5,16 +5,16 @@ from pathlib import Path
 
 import llama_cpp
 
-from pipeline.errors import UserError
-from pipeline.files import disk_full
+from common.errors import UserError
+from common.files import disk_full
+from llama.model import last_error
 from pipeline.gguf.importance import Matrix, as_parameter
-from serve.llama import last_error
 
 BUFFER = 2**28  # bytes of rows worked on at once; llama.cpp would take a whole matrix, 1.6 GB of a 1B model's largest
 
 
 def quantize(source: Path, file: Path, kind: str, matrix: Matrix | None = None) -> None:
-    """Writes `source`, an unquantized GGUF, as `file` in the type `kind`, one of llama.cpp's names such as Q4_K_M.
+    """Write `source`, an unquantized GGUF, as `file` in the type `kind`, one of llama.cpp's names such as Q4_K_M.
 
     Rows that 256 does not divide cannot be K-quants; llama.cpp gives those a larger type.
 

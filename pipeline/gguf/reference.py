@@ -4,27 +4,30 @@ Nothing here goes through the merge, so that a faulty merge cannot hide. Weights
 them and go again after it: memory holds the largest tensor and the activations, whatever the model's size.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from accelerate import cpu_offload, init_empty_weights
 from accelerate.utils import OffloadedWeightsLoader
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftMixedModel, PeftModel, get_peft_model
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.gguf.merge import ADAPTER_WEIGHTS, PREFIX, NotPlain, base_folder, plan_deltas, weight_files
 from pipeline.gguf.positions import round_ramp
-from pipeline.training.engines import load_base
+from pipeline.models.loading import load_base
 
+logger = logging.getLogger(__name__)
+
+TrainedModel = PreTrainedModel | PeftModel | PeftMixedModel
 BATCH = 4  # rows in a forward pass; weights are read anew for each
 
 
-def trained_model(path: str, revision: str | None, adapter: Path | None, device: str) -> Any:
-    """A model in float32, with its adapter unmerged where it has one; its weights stay on disk where they can.
+def trained_model(path: str, revision: str | None, adapter: Path | None, device: str) -> TrainedModel:
+    """Return a model in float32, with its adapter unmerged where it has one; its weights stay on disk where they can.
 
     Its positions are llama.cpp's, which rounds where some models do not: see `round_ramp`.
 
@@ -40,15 +43,15 @@ def trained_model(path: str, revision: str | None, adapter: Path | None, device:
     try:
         return _streamed(base_folder(path, revision), adapter, device)
     except NotPlain as reason:
-        print(f"checking with the whole model in memory: {reason}", flush=True)
+        logger.info(f"checking with the whole model in memory: {reason}")
         model = load_base(path, revision, device, torch.float32)
         round_ramp(model)
         return (PeftModel.from_pretrained(model, str(adapter)) if adapter else model).eval()
 
 
 @torch.inference_mode()
-def write_logits(model: Any, rows: Sequence[Sequence[int]], device: str, out: np.ndarray) -> bool:
-    """Writes the logits that follow each token of each row but its last, row after row, into float32 `out`.
+def write_logits(model: torch.nn.Module, rows: Sequence[Sequence[int]], device: str, out: np.ndarray) -> bool:
+    """Write the logits that follow each token of each row but its last, row after row, into float32 `out`.
 
     Args:
         model: a causal language model.
@@ -74,8 +77,8 @@ def write_logits(model: Any, rows: Sequence[Sequence[int]], device: str, out: np
 
 
 @torch.inference_mode()
-def last_logits(model: Any, row: Sequence[int], count: int, device: str) -> np.ndarray:
-    """The logits that follow the last tokens of a row but its very last one, float32 [count, vocabulary].
+def last_logits(model: torch.nn.Module, row: Sequence[int], count: int, device: str) -> np.ndarray:
+    """Return the logits that follow the last tokens of a row but its very last one, float32 [count, vocabulary].
 
     Args:
         model: a causal language model.
@@ -87,8 +90,8 @@ def last_logits(model: Any, row: Sequence[int], count: int, device: str) -> np.n
     return model(input_ids=ids, use_cache=False, logits_to_keep=count).logits[0, -count:].float().cpu().numpy()
 
 
-def _streamed(base: Path, adapter: Path | None, device: str) -> Any:
-    """The model without weights, each module fetching its own from the safetensors when it is called.
+def _streamed(base: Path, adapter: Path | None, device: str) -> TrainedModel:
+    """Return the model without weights, each module fetching its own from the safetensors when it is called.
 
     Raises:
         NotPlain: the files' tensors are not the modules' own.
@@ -97,13 +100,16 @@ def _streamed(base: Path, adapter: Path | None, device: str) -> Any:
     if adapter:
         plan_deltas(adapter, set(files))
     with init_empty_weights():
-        model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(base)), dtype=torch.float32)
-        round_ramp(model)
-        tied: dict[str, str] = model.all_tied_weights_keys  # which are stored once
+        whole: PreTrainedModel = AutoModelForCausalLM.from_config(
+            AutoConfig.from_pretrained(str(base)), dtype=torch.float32
+        )
+        round_ramp(whole)
+        model: TrainedModel = whole
+        tied: dict[str, str] = whole.all_tied_weights_keys  # which are stored once
         if adapter:
             lora = LoraConfig.from_pretrained(str(adapter))
             lora.base_model_name_or_path = None  # PEFT warns where the base comes from a cache's folder
-            model = get_peft_model(model, lora, low_cpu_mem_usage=True)
+            model = get_peft_model(whole, lora, low_cpu_mem_usage=True)
     places = {}
     for name in model.state_dict():
         stored = name.replace(".default.", ".")

@@ -9,19 +9,21 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2
 
+from pipeline.gguf.tokenizer_json import Merge, TokenizerJson
+
 proto: Any = sentencepiece_model_pb2  # whose classes are made when it is imported
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 Piece = proto.ModelProto.SentencePiece
 
 
-def is_sentencepiece(tokenizer: dict[str, Any]) -> bool:
-    """Whether what tokenizer.json holds was made by SentencePiece, with bytes for what it has no piece for."""
+def is_sentencepiece(tokenizer: TokenizerJson) -> bool:
+    """Return whether what tokenizer.json holds was made by SentencePiece, with bytes for what it has no piece for."""
     model = tokenizer.get("model", {})
     return model.get("type") == "BPE" and bool(model.get("byte_fallback"))
 
 
-def write_sentencepiece(tokenizer: dict[str, Any], file: Path) -> None:
-    """Writes the vocabulary of a tokenizer.json as a SentencePiece model.
+def write_sentencepiece(tokenizer: TokenizerJson, file: Path) -> None:
+    """Write the vocabulary of a tokenizer.json as a SentencePiece model.
 
     Args:
         tokenizer: what tokenizer.json holds; see `is_sentencepiece`.
@@ -47,8 +49,8 @@ def write_sentencepiece(tokenizer: dict[str, Any], file: Path) -> None:
     file.write_bytes(model.SerializeToString())
 
 
-def piece_scores(merges: list[Any]) -> dict[str, float]:
-    """What SentencePiece goes by, the highest first, where Transformers goes by the order of merges."""
+def piece_scores(merges: list[Merge]) -> dict[str, float]:
+    """Return what SentencePiece goes by, the highest first, where Transformers goes by the order of merges."""
     scores: dict[str, float] = {}
     for rank, merge in enumerate(merges):
         scores.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), -float(rank))

@@ -14,22 +14,21 @@ import sys
 import tempfile
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedTokenizerBase
 
-from pipeline.config import ModelSettings
-from pipeline.errors import UserError
-from pipeline.gguf.context import CHUNK
-from pipeline.gguf.family import Bench, Family, make_family
+from common.errors import UserError
+from llama.context import CHUNK
+from llama.source import llama_cpp_tree
+from pipeline.core.config import ModelSettings
+from pipeline.gguf.export_set import ExportContext, ExportSet, make_export_set
 from pipeline.gguf.merge import link
 from pipeline.gguf.preflight import OUTCOME
-from pipeline.gguf.source import llama_cpp_tree
 from pipeline.gguf.texts import AWKWARD
-from pipeline.lifeline import ORPHANED, hear_of_parents_end
-from pipeline.training.chat import load_tokenizer
-from pipeline.training.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
+from pipeline.models.chat import load_tokenizer
+from pipeline.models.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
+from pipeline.workers.parent import ORPHANED, hear_of_parents_end
 
 WIDTH = 64  # of what can be of any width
 EXPERTS = 4
@@ -45,7 +44,7 @@ SPREAD = 2.0  # of queries' and keys' weights, so that some tokens are looked at
 
 
 def main(model: ModelSettings, training: int) -> None:
-    """Tries a model in a folder that goes again, and says what came of it."""
+    """Try a model in a folder that goes again, and say what came of it."""
     gc.disable()  # all that is made stays until the end, and a vocabulary is hundreds of thousands of objects
     end_with(training)
     with tempfile.TemporaryDirectory(prefix="tunesmith-preflight-") as folder:
@@ -54,7 +53,7 @@ def main(model: ModelSettings, training: int) -> None:
 
 
 def end_with(training: int) -> None:
-    """Ends this process, and takes its folder away, when it is asked to or the training has ended without a word."""
+    """End this process, and take its folder away, when it is asked to or the training has ended without a word."""
     for number in (signal.SIGINT, signal.SIGTERM, ORPHANED):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     hear_of_parents_end()
@@ -63,7 +62,7 @@ def end_with(training: int) -> None:
 
 
 def tried(model: ModelSettings, folder: Path) -> dict[str, str]:
-    """What came of it: `passed`, `refused` or `unknown`, with the model's name or the reason."""
+    """Return what came of it: `passed`, `refused` or `unknown`, with the model's name or the reason."""
     try:
         llama_cpp_tree()
     except UserError as error:
@@ -80,7 +79,7 @@ def tried(model: ModelSettings, folder: Path) -> dict[str, str]:
 
 
 def export(model: ModelSettings, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Exports the tiny weights as the base's are, with the tokenizer that training uses.
+    """Export the tiny weights as the base's are, with the tokenizer that training uses.
 
     Raises:
         UserError: the converter or a check refuses.
@@ -91,12 +90,12 @@ def export(model: ModelSettings, tokenizer: PreTrainedTokenizerBase, folder: Pat
     work.mkdir()
     texts = tokenizer(list(AWKWARD.values()))["input_ids"]
     row = list(islice(chain.from_iterable(texts), CHUNK))
-    family = Family("base", model.name, (str(folder / "tiny"), None, None), ["F16"])
-    make_family(family, folder / model.name, Bench(folder, work, "cpu", [], [row], []))
+    export_set = ExportSet("base", model.name, (str(folder / "tiny"), None, None), ["F16"])
+    make_export_set(export_set, folder / model.name, ExportContext(folder, work, "cpu", [], [row], []))
 
 
 def write_tiny(base: Path, folder: Path) -> None:
-    """Writes a model of random weights that is small and otherwise of the kind of `base`, with its vocabulary."""
+    """Write a model of random weights that is small and otherwise of the kind of `base`, with its vocabulary."""
     torch.manual_seed(0)
     tiny = AutoModelForCausalLM.from_config(shrunk(AutoConfig.from_pretrained(str(base)).get_text_config()))
     with torch.no_grad():
@@ -110,8 +109,11 @@ def write_tiny(base: Path, folder: Path) -> None:
     copy_vocabulary(base, folder)
 
 
-def shrunk(config: Any) -> Any:
-    """A configuration of fewer and smaller layers; each kind of layer, the heads' size and the vocabulary stay."""
+def shrunk(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return a configuration of fewer and smaller layers.
+
+    Each kind of layer, the heads' size and the vocabulary stay.
+    """
     settings = config.to_dict()
     heads, layers = config.num_attention_heads, config.num_hidden_layers
     shared = (settings.get("num_key_value_heads") or heads) < heads

@@ -6,32 +6,33 @@ the llama.cpp that serves, and holds it against Transformers and its tokenizer.
 
 import copy
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import gguf
 import llama_cpp
 import numpy as np
 import torch
-from tokenizers import normalizers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from tokenizers import AddedToken, normalizers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
-from pipeline.errors import UserError
-from pipeline.gguf.context import CHUNK, Context
+from common.errors import UserError
+from llama.context import CHUNK, Context
+from llama.errors import RequestError
+from llama.model import load, loaded_metadata
+from llama.prompts import Prompts
+from llama.tokenizer import Tokenizer
+from llama.types import Message
 from pipeline.gguf.ends import end_ids
 from pipeline.gguf.positions import context_difference, rope_difference
 from pipeline.gguf.texts import AWKWARD, CHATS
-from pipeline.gguf.tokenizer_json import prepend_scheme, read_tokenizer, unknown_steps
-from pipeline.training.chat import TODAY, prompt_ids
-from serve.errors import RequestError
-from serve.errors import UserError as ServeError
-from serve.limits import Message
-from serve.llama import load, loaded_metadata
-from serve.prompts import Prompts
-from serve.tokenizer import Tokenizer
+from pipeline.gguf.tokenizer_json import TokenizerJson, prepend_scheme, read_tokenizer, unknown_steps
+from pipeline.models.chat import TODAY, prompt_ids
+from pipeline.models.families import gguf_names
 
 Messages = list[dict[str, str]]
 
@@ -54,8 +55,6 @@ SAMPLED = 64  # of so many texts of a token, one is read by a file that is quant
 TOGETHER = 64  # texts of a token that are read at once
 SLICE = 32  # positions compared at once; in float64, a vocabulary of 128k takes 32 MB for them
 
-# What llama.cpp calls the model types of Transformers that it has under another name.
-ARCHITECTURES = {"mistral": "llama"}
 # Keys of a GGUF, after its architecture's name, that are plain copies of the configuration.
 SIZES = {
     "block_count": "num_hidden_layers",
@@ -71,27 +70,27 @@ SIZES = {
 class Original:
     """The Hugging Face side of what is compared."""
 
-    config: Any
-    tokenizer: Any
-    tokenizer_json: dict[str, Any]
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    tokenizer_json: TokenizerJson
     ends: frozenset[int]  # ids that end an answer
     texts: list[tuple[str, str, list[int]]]  # name, text, ids
     chats: list[tuple[Messages, list[int]]]  # conversations up to an answer, and their ids
 
 
 @dataclass(frozen=True)
-class File:
+class ExportedFile:
     """A GGUF loaded by llama.cpp: its handles, and what it says of itself."""
 
     path: Path
-    model: Any
-    vocabulary: Any
+    model: llama_cpp.llama_model_p
+    vocabulary: llama_cpp.llama_vocab_p
     tokenizer: Tokenizer
     metadata: dict[str, str]
 
 
 @dataclass(frozen=True)
-class Likeness:
+class Divergence:
     """How near a file's logits are to others on the same tokens."""
 
     kl: float  # nats a token, of this file from the others
@@ -100,7 +99,10 @@ class Likeness:
 
 
 def read_original(model: Path, chats: Sequence[Messages] = ()) -> Original:
-    """The Hugging Face side of a model's folder; `chats` are rendered beside CHATS, up to their last question."""
+    """Return the Hugging Face side of a model's folder.
+
+    `chats` are rendered beside CHATS, up to their last question.
+    """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model))
     config = AutoConfig.from_pretrained(str(model)).get_text_config()
     ends = {*end_ids(model, config.to_dict()), tokenizer.eos_token_id} - {None}
@@ -117,18 +119,18 @@ def read_original(model: Path, chats: Sequence[Messages] = ()) -> Original:
 
 
 def sampled(original: Original) -> Original:
-    """The same with a part of the texts, for a file whose tokenizer is a copy of one that was held against them all."""
+    """Return the same with a part of the texts, for a file whose tokenizer is a copy of one that read all."""
     return replace(original, texts=[*original.texts[: len(AWKWARD)], *original.texts[len(AWKWARD) :: SAMPLED]])
 
 
 def up_to_question(chat: Messages) -> Messages:
-    """The conversation less what comes after its last question."""
+    """Return the conversation less what comes after its last question."""
     last = max((i for i, message in enumerate(chat) if message["role"] == "user"), default=len(chat) - 1)
     return chat[: last + 1]
 
 
 def verify(path: Path, original: Original) -> None:
-    """Checks all but the logits of a GGUF.
+    """Check all but the logits of a GGUF.
 
     Raises:
         UserError: it cannot be loaded, or something differs from the original; the message names file and check.
@@ -147,8 +149,8 @@ def compare(
     keep: bool = False,
     adapter: Path | None = None,
     within: bool = True,
-) -> Likeness:
-    """How near a GGUF's logits are to others.
+) -> Divergence:
+    """Return how near a GGUF's logits are to others.
 
     Args:
         path: the GGUF.
@@ -169,7 +171,7 @@ def compare(
                 others = logits[done : done + len(positions)]
                 if not np.isfinite(mine).all():
                     if not within:
-                        return Likeness(math.nan, math.nan, math.nan)
+                        return Divergence(math.nan, math.nan, math.nan)
                     raise UserError(refusal(adapter or path, "logits", "some are no finite numbers"))
                 for at in range(0, len(positions), SLICE):
                     targets = [ids[position + 1] for position in positions[at : at + SLICE]]
@@ -178,11 +180,11 @@ def compare(
                     others[:] = mine
                 done += len(positions)
     kl, same, nats = (totals / done).tolist()
-    return Likeness(max(kl, 0.0), same, math.exp(min(nats, 700.0)))  # above which a float has no room
+    return Divergence(max(kl, 0.0), same, math.exp(min(nats, 700.0)))  # above which a float has no room
 
 
-def require_likeness(path: Path, likeness: Likeness, limits: Limits = EXACT, check: str = "logits") -> None:
-    """Refuses an unquantized file, or an adapter, that does not say what the trained model says.
+def check_divergence(path: Path, likeness: Divergence, limits: Limits = EXACT, check: str = "logits") -> None:
+    """Refuse an unquantized file, or an adapter, that does not say what the trained model says.
 
     Raises:
         UserError: KL or top-1 is beyond its limit.
@@ -199,13 +201,13 @@ def require_likeness(path: Path, likeness: Likeness, limits: Limits = EXACT, che
 
 
 def refusal(path: Path, check: str, difference: str) -> str:
-    """The line that an export ends with."""
+    """Return the line that an export ends with."""
     return f"{path.name} is not the model that it was made of; {check}: {difference}; none of this export is kept"
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[File]:
-    """A GGUF in llama.cpp, all of its tensors read and found to be numbers.
+def opened(path: Path) -> Iterator[ExportedFile]:
+    """Yield a GGUF in llama.cpp, all of its tensors read and found to be numbers.
 
     Raises:
         UserError: llama.cpp does not load it.
@@ -214,18 +216,22 @@ def opened(path: Path) -> Iterator[File]:
     params.check_tensors = True
     try:
         model = load(path, params)
-    except ServeError as error:
+    except UserError as error:
         raise UserError(refusal(path, "loading", str(error))) from error
     try:
-        yield File(path, model, llama_cpp.llama_model_get_vocab(model), Tokenizer(model), loaded_metadata(model))
+        yield ExportedFile(
+            path, model, llama_cpp.llama_model_get_vocab(model), Tokenizer(model), loaded_metadata(model)
+        )
     finally:
         llama_cpp.llama_model_free(model)
 
 
-def _architecture(file: File, original: Original) -> str | None:
+def _architecture(file: ExportedFile, original: Original) -> str | None:
     found, kind = file.metadata["general.architecture"], original.config.model_type
-    wanted = ARCHITECTURES.get(kind, kind.removesuffix("_text").replace("_", ""))
-    if wanted in gguf.MODEL_ARCH_NAMES.values() and found != wanted:  # llama.cpp has other names for some
+    wanted = architecture(kind)
+    if wanted is None:
+        print(f"{file.path.name} is {found} in llama.cpp, which nothing here says of {kind}: its name was not checked")
+    elif found != wanted:
         return f"it is {found}, the original is {kind}"
     latent = f"{found}.attention.kv_lora_rank" in file.metadata  # whose keys llama.cpp has as one head's
     for key, attribute in SIZES.items():
@@ -238,11 +244,21 @@ def _architecture(file: File, original: Original) -> str | None:
     return None
 
 
-def _rope(file: File, original: Original) -> str | None:
+def architecture(kind: str) -> str | None:
+    """Return llama.cpp's name for a model type of Transformers, by a family's row or as the same; None for others."""
+    same = {_plain(name): name for name in gguf.MODEL_ARCH_NAMES.values()}
+    return gguf_names().get(kind) or same.get(_plain(kind.removesuffix("_text")))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]", "", name)
+
+
+def _rope(file: ExportedFile, original: Original) -> str | None:
     return rope_difference(file.path, file.model, file.metadata, original.config)
 
 
-def _context(file: File, original: Original) -> str | None:
+def _context(file: ExportedFile, original: Original) -> str | None:
     return context_difference(file.model, original.config)
 
 
@@ -250,7 +266,7 @@ def _near(one: float, other: float) -> bool:
     return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-7)  # metadata are written out with six digits
 
 
-def _tokens(file: File, original: Original) -> str | None:
+def _tokens(file: ExportedFile, original: Original) -> str | None:
     count = llama_cpp.llama_vocab_n_tokens(file.vocabulary)
     if count != original.config.vocab_size:
         return f"{count} tokens, the original has {original.config.vocab_size}"
@@ -264,7 +280,7 @@ def _tokens(file: File, original: Original) -> str | None:
     return None
 
 
-def _special_tokens(file: File, original: Original) -> str | None:
+def _special_tokens(file: ExportedFile, original: Original) -> str | None:
     for name, find in (
         ("bos", llama_cpp.llama_vocab_bos),
         ("eos", llama_cpp.llama_vocab_eos),
@@ -276,12 +292,12 @@ def _special_tokens(file: File, original: Original) -> str | None:
     return None
 
 
-def _ends(file: File, original: Original) -> str | None:
+def _ends(file: ExportedFile, original: Original) -> str | None:
     deaf = sorted(end for end in original.ends if not llama_cpp.llama_vocab_is_eog(file.vocabulary, end))
     return f"an answer would not end at token {deaf[0]}" if deaf else None
 
 
-def _template(file: File, original: Original) -> str | None:
+def _template(file: ExportedFile, original: Original) -> str | None:
     found = llama_cpp.llama_model_chat_template(file.model, None)
     wanted = original.tokenizer.chat_template
     # A last newline is none of Jinja's: it drops it.
@@ -289,7 +305,7 @@ def _template(file: File, original: Original) -> str | None:
     return None if same else "it is not the one that training used"
 
 
-def _texts(file: File, original: Original) -> str | None:
+def _texts(file: ExportedFile, original: Original) -> str | None:
     for name, text, ids in _not_read_together(file, original):
         if file.tokenizer.read(text) != ids:
             unknown = ", ".join(unknown_steps(original.tokenizer_json))
@@ -301,8 +317,8 @@ def _texts(file: File, original: Original) -> str | None:
     return None
 
 
-def _not_read_together(file: File, original: Original) -> Iterator[tuple[str, str, list[int]]]:
-    """The texts that are to be read one by one: all but those that are read right with added tokens between them.
+def _not_read_together(file: ExportedFile, original: Original) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield the texts that are to be read one by one: all but those that are read right with added tokens between them.
 
     llama.cpp looks for each added token in each text that it reads. Gemma 3 has 6,415 of them: its tokens one by one
     take 30 s, with the newline between them, which it has added too, 3 s.
@@ -316,20 +332,20 @@ def _not_read_together(file: File, original: Original) -> Iterator[tuple[str, st
             yield from group
 
 
-def _conversations(file: File, original: Original) -> str | None:
+def _conversations(file: ExportedFile, original: Original) -> str | None:
     context = llama_cpp.llama_model_n_ctx_train(file.model)
     try:
         prompts = Prompts(file.model, file.path, context, TODAY)
         for number, (chat, ids) in enumerate(original.chats, 1):
             if len(ids) < context and prompts.read(cast(list[Message], chat)) != ids:
                 return f"the chat reads conversation {number} as other token ids than training did"
-    except (ServeError, RequestError) as error:
+    except (UserError, RequestError) as error:
         return str(error)
     return None
 
 
-def as_sentencepiece(tokenizer: Any, tokenizer_json: dict[str, Any]) -> Any:
-    """A tokenizer whose space before a word stands before a space too, as SentencePiece and llama.cpp have it.
+def as_sentencepiece(tokenizer: PreTrainedTokenizerBase, tokenizer_json: TokenizerJson) -> PreTrainedTokenizerBase:
+    """Return a tokenizer whose space before a word stands before a space too, as SentencePiece and llama.cpp have it.
 
     Transformers 5 puts none there for Llama 2 and its like. Texts that begin with a space, or go on with one after a
     special token, are all that differs; where a chat template makes such, the check of conversations says so.
@@ -343,15 +359,15 @@ def as_sentencepiece(tokenizer: Any, tokenizer_json: dict[str, Any]) -> Any:
     return changed
 
 
-def _read_texts(tokenizer: Any, count: int) -> list[tuple[str, str, list[int]]]:
-    """AWKWARD and the text of every token by itself, which uses every merge there is.
+def _read_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[tuple[str, str, list[int]]]:
+    """Return AWKWARD and the text of every token by itself, which uses every merge there is.
 
     Args:
         tokenizer: the original's.
         count: tokens of the model; a tokenizer may have more, such as one for images.
     """
     known = sorted(index for index in tokenizer.get_vocab().values() if index < count)
-    alone = {f"token {index}": tokenizer.decode([index]) for index in known}
+    alone = {f"token {index}": str(tokenizer.decode([index])) for index in known}
     # Gemma's tokens for several spaces are found by Transformers where a text has their very signs, which none has.
     signs = [token for token in tokenizer.get_added_vocab() if set(token) == {"▁"}]
     awkward = {name: text for name, text in AWKWARD.items() if not any(sign in text for sign in signs)}
@@ -362,13 +378,16 @@ def _read_texts(tokenizer: Any, count: int) -> list[tuple[str, str, list[int]]]:
     return [(name, text, row) for (name, text), row in zip(texts.items(), ids, strict=True)]
 
 
-def _takes_more(token: Any) -> bool:
-    """Whether what is around an added token counts: spaces that it takes along, or letters that make it none."""
+def _takes_more(token: AddedToken) -> bool:
+    """Return whether what is around an added token counts: spaces that it takes along, or letters that make it none."""
     return token.lstrip or token.rstrip or token.single_word
 
 
-def _rendered(tokenizer: Any, chat: Messages) -> list[int] | None:
-    """A conversation as training has it, up to the answer; None where the template refuses it, as a system prompt."""
+def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Messages) -> list[int] | None:
+    """Return a conversation as training has it, up to the answer.
+
+    None where the template refuses it, as a system prompt.
+    """
     try:
         return prompt_ids(tokenizer, chat)
     except UserError:
@@ -376,7 +395,7 @@ def _rendered(tokenizer: Any, chat: Messages) -> list[int] | None:
 
 
 def _differences(others: np.ndarray, mine: np.ndarray, targets: Sequence[int]) -> np.ndarray:
-    """Sums over positions of the KL divergence, of agreements on the likeliest token, and of nats at the targets.
+    """Sum over positions of the KL divergence, of agreements on the likeliest token, and of nats at the targets.
 
     Args:
         others: logits [positions, vocabulary], those that are approached.
@@ -391,7 +410,7 @@ def _differences(others: np.ndarray, mine: np.ndarray, targets: Sequence[int]) -
     return np.array([kl.item(), same.item(), -q[torch.arange(len(targets)), torch.tensor(targets)].sum().item()])
 
 
-CHECKS: dict[str, Callable[[File, Original], str | None]] = {
+CHECKS: dict[str, Callable[[ExportedFile, Original], str | None]] = {
     "architecture": _architecture,
     "rotary embedding": _rope,
     "context": _context,

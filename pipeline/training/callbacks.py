@@ -3,14 +3,13 @@
 import math
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from pipeline.errors import UserError
-from pipeline.tracking import Run
+from common.errors import UserError
+from pipeline.tracking.run import Run
 from pipeline.training.checkpoints import newest_step
 from pipeline.training.interruption import began
 
@@ -18,15 +17,15 @@ LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate":
 
 
 def busy_after(control: TrainerControl) -> bool:
-    """Whether something else than the next update follows the present one."""
+    """Return whether something else than the next update follows the present one."""
     return control.should_log or control.should_evaluate or control.should_save or control.should_training_stop
 
 
 class Meter(TrainerCallback, ExportableState):
-    """Time and memory over all parts of an interrupted run, and the loss that no log line has shown yet.
+    """Time and memory over all sessions of an interrupted run, and the loss that no log line has shown yet.
 
     Checkpoints carry its figures; the trainer puts a new one in its place when it resumes. Updates count as steady from
-    the sixth of a part on: those before compile and plan.
+    the sixth of a session on: those before compile and plan.
     """
 
     WARM_UP = 5
@@ -34,7 +33,7 @@ class Meter(TrainerCallback, ExportableState):
     def __init__(
         self,
         seconds: float = 0.0,
-        parts: int = 0,
+        sessions: int = 0,
         peak: int = 0,
         training_peak: int = 0,
         steady_updates: float = 0.0,
@@ -43,12 +42,12 @@ class Meter(TrainerCallback, ExportableState):
         unlogged_loss: float = 0.0,
         last_logged: int = 0,
     ) -> None:
-        """With what earlier parts measured: seconds, bytes reserved on the GPU, a sum of losses and its first step.
+        """With what earlier sessions measured: seconds, bytes reserved on the GPU, a sum of losses and its first step.
 
         Of the steady time, `steady_updates` are the seconds in updates and `steady_span` those from first to last.
         """
         self.seconds_before = seconds
-        self.parts = parts
+        self.sessions = sessions
         self.peak_before = peak
         self.training_peak_before = training_peak
         self.steady_updates = steady_updates
@@ -92,18 +91,20 @@ class Meter(TrainerCallback, ExportableState):
         """The share of the steady time that was outside of updates: evaluation, saving, logging."""
         return 1 - self.steady_updates / self.steady_span if self.steady_updates else None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Starts this part."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Start this part."""
         self.started = time.monotonic()
-        self.parts += 1
+        self.sessions += 1
         self.loaded = _reserved()
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Starts an update."""
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Start an update."""
         self.update_began, self.tokens = time.monotonic(), int(state.num_input_tokens_seen)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Ends it; where something follows that is none of its, with all that the GPU has been given to do."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """End it; where something follows that is none of its, with all that the GPU has been given to do."""
         if torch.cuda.is_initialized() and busy_after(control):
             torch.cuda.synchronize()
         now = time.monotonic()
@@ -116,13 +117,13 @@ class Meter(TrainerCallback, ExportableState):
         elif self.updates == self.WARM_UP:
             self.steady_from = now
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """What comes after the training is no part of it."""
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Stop the clock: what comes after the training is no part of it."""
         self.steady_span_before, self.steady_from = self.steady_span, None
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
-        kept = ("seconds", "parts", "peak", "training_peak", "steady_updates", "steady_span", "steady_tokens")
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return what a checkpoint keeps."""
+        kept = ("seconds", "sessions", "peak", "training_peak", "steady_updates", "steady_span", "steady_tokens")
         return {
             "args": {name: getattr(self, name) for name in (*kept, "unlogged_loss", "last_logged")},
             "attributes": {},
@@ -135,13 +136,15 @@ class StopAt(TrainerCallback):
     def __init__(self, stop_step: int) -> None:
         self.stop_step = stop_step
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Nothing is trained if that step is reached."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Train nothing if that step is reached."""
         if state.global_step >= self.stop_step:
             control.should_training_stop = True
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Asks the trainer to save and stop."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Ask the trainer to save and stop."""
         if state.global_step >= self.stop_step:
             control.should_save = True
             control.should_training_stop = True
@@ -159,14 +162,23 @@ class EarlyStopping(TrainerCallback, ExportableState):
         self.best_step = best_step
         self.waited = waited
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Nothing is trained if patience has ended before."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Train nothing if patience has ended before."""
         if self.waited >= self.patience:
             control.should_training_stop = True
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Takes the new loss; the same step may come twice, at its end and at the run's."""
-        loss = given["metrics"]["eval_loss"]
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Take the new loss; the same step may come twice, at its end and at the run's."""
+        loss = (metrics or {})["eval_loss"]
         if loss < self.best:
             self.best, self.best_step, self.waited = loss, state.global_step, 0
             control.should_save = True
@@ -176,8 +188,8 @@ class EarlyStopping(TrainerCallback, ExportableState):
             control.should_save = True
             control.should_training_stop = True
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return what a checkpoint keeps."""
         kept = ("patience", "best", "best_step", "waited")
         return {"args": {name: getattr(self, name) for name in kept}, "attributes": {}}
 
@@ -185,9 +197,16 @@ class EarlyStopping(TrainerCallback, ExportableState):
 class RefuseBrokenLoss(TrainerCallback):
     """Ends a run whose validation loss is no number."""
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any) -> None:
-        """Runs after each validation."""
-        loss = given["metrics"]["eval_loss"]
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **_: object,
+    ) -> None:
+        """Run after each validation."""
+        loss = (metrics or {})["eval_loss"]
         if not math.isfinite(loss):
             kept = newest_step(Path(args.output_dir or "."))
             raise UserError(diverged(state.global_step, f"validation loss {loss}", kept))
@@ -200,15 +219,20 @@ class Track(TrainerCallback):
         self.run = run
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
     ) -> None:
-        """Runs whenever the trainer reports figures."""
+        """Run whenever the trainer reports figures."""
         figures = {LOGGED[key]: value for key, value in (logs or {}).items() if key in LOGGED}
         self.run.metrics(figures, step=state.global_step)
 
 
 def diverged(step: int, what: str, last_good: int | None) -> str:
-    """The line that a training ends with whose figures are no numbers any more."""
+    """Return the line that a training ends with whose figures are no numbers any more."""
     kept = "" if last_good is None else f"; the last good checkpoint is that of step {last_good}"
     return f"training diverged at step {step}: {what}{kept}; lower train.lr or train.max_grad_norm, or warm up longer"
 

@@ -7,6 +7,7 @@ counts once COMPLETE stands in it, written last, and its files are what that say
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -17,11 +18,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.compose import changed_keys, flatten
-from pipeline.config import ModelSettings, TrainSettings
-from pipeline.errors import UserError
-from pipeline.files import disk_full, flush, sha256, unwritable, write_json
-from pipeline.launch import rank
+from common.errors import UserError
+from common.files import disk_full, flush, sha256, unwritable, write_json
+from pipeline.core.code import code_digest
+from pipeline.core.config import ModelSettings, TrainSettings
+from pipeline.core.mappings import changed_keys, flatten
+from pipeline.training.engines import Engine
+from pipeline.workers.ranks import rank
+
+logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
 SETTINGS = "settings.json"
@@ -43,7 +48,7 @@ OFF: dict[str, Any] = {
 def fingerprint(
     model: ModelSettings, train: TrainSettings, data_digest: str, base_digest: str, engine: str
 ) -> tuple[str, dict[str, Any]]:
-    """A short name for what a run learns, and the settings that it stands for."""
+    """Return a short name for what a run learns, and the settings that it stands for."""
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
     learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
     learnt["lora"] = switched_on(learnt["lora"])
@@ -56,13 +61,13 @@ def fingerprint(
 
 
 def switched_on(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings but those that came later and are off."""
+    """Return the settings but those that came later and are off."""
     return {key: value for key, value in settings.items() if key not in OFF or value != OFF[key]}
 
 
 @contextmanager
 def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
-    """Makes the folder of a fingerprint and keeps every other trainer out of it.
+    """Make the folder of a fingerprint and keep every other trainer out of it.
 
     Of processes that train together, the first does so for all.
 
@@ -87,7 +92,7 @@ def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
 
 
 def locked(folder: Path) -> IO[str]:
-    """The folder's lock, held until it is closed, with the holder's name in it.
+    """Return the folder's lock, held until it is closed, with the holder's name in it.
 
     Raises:
         BlockingIOError: another process holds it.
@@ -104,7 +109,7 @@ def locked(folder: Path) -> IO[str]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether a trainer holds the folder."""
+    """Return whether a trainer holds the folder."""
     path = folder / "lock"
     if not path.is_file():
         return False
@@ -117,7 +122,7 @@ def in_use(folder: Path) -> bool:
 
 
 def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
-    """What makes `settings` another training than the one beside `folder` that ran last: `key: old -> new`, sorted."""
+    """Return in what `settings` differ from those beside `folder` that ran last: `key: old -> new`, sorted."""
     others = [path for path in folder.parent.glob(f"*/{SETTINGS}") if path.parent != folder]
     if not others:
         return []
@@ -133,7 +138,7 @@ def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
 def written_whole(
     checkpoint: Path, libraries: dict[str, str], wait: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Marks what the block writes into `checkpoint` as complete; what it writes in part is removed.
+    """Mark what the block writes into `checkpoint` as complete; what it writes in part is removed.
 
     Of processes that train together, each writes a part, and the first marks the whole.
 
@@ -168,7 +173,7 @@ def written_whole(
 
 
 def mark_complete(checkpoint: Path, libraries: dict[str, str]) -> None:
-    """Writes the mark that makes a checkpoint count: each of its files with size and digest."""
+    """Write the mark that makes a checkpoint count: each of its files with size and digest."""
     files = {
         path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(checkpoint.rglob("*"))
@@ -180,7 +185,10 @@ def mark_complete(checkpoint: Path, libraries: dict[str, str]) -> None:
 
 
 def damage(checkpoint: Path, by_digest: bool = True) -> str | None:
-    """What is wrong with a checkpoint, if anything: files are compared with their sizes and, unless told, digests."""
+    """Return what is wrong with a checkpoint, if anything.
+
+    Files are compared with their sizes and, unless told, digests.
+    """
     if not (checkpoint / COMPLETE).is_file():
         return "was cut off while it was saved"
     try:
@@ -199,7 +207,10 @@ def damage(checkpoint: Path, by_digest: bool = True) -> str | None:
 
 
 def newest_complete(folder: Path, at_most: int | None = None) -> Path | None:
-    """The newest whole checkpoint, of step `at_most` at most; those cut off or damaged are set aside with a warning."""
+    """Return the newest whole checkpoint, of step `at_most` at most.
+
+    Those cut off or damaged are set aside with a warning.
+    """
     for checkpoint in reversed(checkpoints(folder)):
         if at_most is not None and step_of(checkpoint) > at_most:
             continue
@@ -207,14 +218,14 @@ def newest_complete(folder: Path, at_most: int | None = None) -> Path | None:
         if wrong is None:
             return checkpoint
         aside = checkpoint.with_name(f"{ASIDE}{checkpoint.name}")
-        print(f"warning: {checkpoint} {wrong}; set aside as {aside.name}", flush=True)
+        logger.warning(f"{checkpoint} {wrong}; set aside as {aside.name}")
         shutil.rmtree(aside, ignore_errors=True)  # of an earlier time that the same step was cut off
         checkpoint.rename(aside)
     return None
 
 
 def rotate(folder: Path, keep: int, step: int, best: int | None) -> None:
-    """Removes the complete checkpoints before the newest `keep` up to `step`, but not that of `best`."""
+    """Remove the complete checkpoints before the newest `keep` up to `step`, but not that of `best`."""
     whole = [path for path in marked(folder) if step_of(path) <= step]
     for checkpoint in whole[:-keep]:
         if step_of(checkpoint) != best:
@@ -222,38 +233,37 @@ def rotate(folder: Path, keep: int, step: int, best: int | None) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a fingerprint by step, complete or not."""
+    """Return the checkpoints of a fingerprint by step, complete or not."""
     return sorted((path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()), key=step_of)
 
 
 def marked(folder: Path) -> list[Path]:
-    """Those that are marked complete; whether they still are whole, `damage` says."""
+    """Return those that are marked complete; whether they still are whole, `damage` says."""
     return [path for path in checkpoints(folder) if (path / COMPLETE).is_file()]
 
 
 def newest_step(folder: Path) -> int | None:
-    """The step of the newest checkpoint that is marked complete."""
+    """Return the step of the newest checkpoint that is marked complete."""
     return max(map(step_of, marked(folder)), default=None)
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint's name says."""
+    """Return the step that a checkpoint's name says."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def read_mark(checkpoint: Path) -> dict[str, Any]:
-    """What COMPLETE says."""
+    """Return what COMPLETE says."""
     return json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
 
 
-def library_versions(engine: str) -> dict[str, str]:
-    """What can change the digits of a training beside its settings: libraries, and the digest of our own code."""
-    code = "".join(sha256(path) for path in sorted(Path(__file__).parent.glob("*.py")))
-    libraries = {name: version(name) for name in (*LIBRARIES, *(["unsloth"] if engine == "unsloth" else []))}
-    return {**libraries, "pipeline.training": hashlib.sha256(code.encode()).hexdigest()[:8]}
+def library_versions(engine: Engine) -> dict[str, str]:
+    """Return what can change a training's digits beside its settings: libraries, and the digest of our own code."""
+    libraries = {name: version(name) for name in (*LIBRARIES, *engine.libraries)}
+    return {**libraries, "pipeline.training": code_digest("pipeline/training", "pipeline/models")[:8]}
 
 
 def upgraded(checkpoint: Path, libraries: dict[str, str]) -> list[str]:
-    """The libraries that a checkpoint was not made with: `name old -> new`."""
+    """Return the libraries that a checkpoint was not made with: `name old -> new`."""
     before = read_mark(checkpoint).get("libraries", {})
     return [f"{name} {before.get(name)} -> {now}" for name, now in libraries.items() if before.get(name) != now]

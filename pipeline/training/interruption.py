@@ -6,15 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
 
 import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from pipeline.errors import Interrupted
-from pipeline.launch import asked_by_launcher
-from pipeline.lifeline import LAUNCHED, ORPHANED, named
-from pipeline.training.processes import agreed
+from common.errors import Interrupted
+from pipeline.training.collectives import first_value
+from pipeline.workers.last_words import asked_by_launcher
+from pipeline.workers.parent import ORPHANED, Handler, launcher, named
 
 REQUESTS = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,7 +37,7 @@ class Interruption:
         self._deferred = False
         self._started = began()
         self._time_limit = time_limit
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, Handler] = {}
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
@@ -54,7 +53,7 @@ class Interruption:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """While this block runs, a request waits."""
+        """Let a request wait while this block runs."""
         self._deferred = True
         try:
             yield
@@ -62,14 +61,14 @@ class Interruption:
             self._deferred = False
 
     def time_is_up(self, reserve: float) -> bool:
-        """Whether less than `reserve` seconds are left; sets `reason` if so."""
+        """Return whether less than `reserve` seconds are left; sets `reason` if so."""
         if self._time_limit is not None and time.time() - self._started + reserve > self._time_limit:
             self.reason = self.reason or "the time limit"
             return True
         return False
 
     def raise_if_asked(self) -> None:
-        """Ends the stage with the line that says where it goes on.
+        """End the stage with the line that says where it goes on.
 
         Raises:
             Interrupted: there has been a request.
@@ -80,7 +79,7 @@ class Interruption:
             raise Interrupted(f"{self.reason}: stopped before the first update; the same command starts again")
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        handed_on = number == ORPHANED and LAUNCHED is not None
+        handed_on = number == ORPHANED and launcher() is not None
         self.reason = self.reason or (asked_by_launcher() if handed_on else named(number))
         if number in REQUESTS:
             for request in REQUESTS:
@@ -90,9 +89,9 @@ class Interruption:
 
 
 def began() -> float:
-    """When this training began: its process, or that which launched it; seconds since the epoch."""
+    """Return when this training began: its process, or that which launched it; seconds since the epoch."""
     try:
-        return psutil.Process(LAUNCHED.pid if LAUNCHED else None).create_time()
+        return psutil.Process(started_by.pid if (started_by := launcher()) else None).create_time()
     except psutil.NoSuchProcess:  # the launcher has just been killed
         return psutil.Process().create_time()
 
@@ -109,27 +108,29 @@ class StopWhenAsked(TrainerCallback):
         self.longest = 0.0  # seconds from one update's start to the next one's: evaluation and saving included
 
     def asked(self) -> bool:
-        """Whether any process has been asked to stop, or has no time left."""
-        reason = agreed(self.interruption.reason)
+        """Return whether any process has been asked to stop, or has no time left."""
+        reason = first_value(self.interruption.reason)
         if reason is not None:  # else a signal of this very moment would be forgotten
             self.interruption.reason = reason
         return reason is not None
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Nothing is trained if the request came before."""
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Train nothing if the request came before."""
         self.began = time.monotonic()
         self.interruption.time_is_up(0)
         if self.asked():
             control.should_training_stop = True
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Times the updates."""
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Time the updates."""
         now = time.monotonic()
         self.longest = max(self.longest, now - self.began) if state.global_step else 0.0
         self.began = now
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Asks for a checkpoint, and no evaluation before it."""
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Ask for a checkpoint, and no evaluation before it."""
         # Twice the longest: one more update, and the checkpoint after it.
         self.interruption.time_is_up(2 * self.longest)
         if self.asked():
@@ -137,14 +138,14 @@ class StopWhenAsked(TrainerCallback):
             control.should_evaluate = False
             control.should_training_stop = True
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Notes where a resumption would start."""
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Note where a resumption would start."""
         self.interruption.step = state.global_step
 
     def on_prediction_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Neither a request nor the time limit waits for a long evaluation."""
+        """Break a long evaluation off, for a request or the time limit."""
         self.interruption.time_is_up(self.longest)
         if self.asked():
             raise EvaluationStopped

@@ -8,22 +8,19 @@ from typing import Any
 import torch
 from peft.utils import ModulesToSaveWrapper
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from pipeline.models.heads import CHUNK, is_known_to_do_more
+from pipeline.training.autograd import Context
 from pipeline.training.lora import ADAPTER
 
-# What models call that which their heads do besides.
-MORE = (
-    "final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap", "logit_scale", "logits_scaling",
-    "lm_head_multiplier",
-)  # fmt: skip
 NEAREST = 16  # parameters, of the last layer mostly: the way back to them takes little time and memory
-CHUNK = 1024  # positions whose logits exist at a time
 DENSE = {"gate_proj", "up_proj", "down_proj"}  # what an MLP is made of, unless it routes tokens to experts
 
 
 def learn_from_supervised(model: Any) -> None:
-    """Has a causal language model compute its loss from the hidden states of supervised positions alone.
+    """Have a causal language model compute its loss from the hidden states of supervised positions alone.
 
     Its head then multiplies fewer rows, and never has all of their logits at once; so does the MLP of its last layer,
     whose outputs no other position attends to. Its `forward` takes `positions` and `targets` as `Conversations` gives
@@ -34,14 +31,18 @@ def learn_from_supervised(model: Any) -> None:
         head = head.modules_to_save[ADAPTER]
     plain = type(head) is torch.nn.Linear and head.bias is None
     inner = isinstance(model.base_model, torch.nn.Module) and model.base_model is not model
-    if not plain or not inner or any(getattr(config, name, None) for name in MORE):
+    if not plain or not inner or is_known_to_do_more(config):
         return
     last = last_mlp(model)
     if last is not None:
         compute_at_positions(last)
 
     def forward(
-        self: Any, positions: torch.Tensor, targets: torch.Tensor, num_items_in_batch: int, **inputs: Any
+        self: PreTrainedModel,
+        positions: torch.Tensor,
+        targets: torch.Tensor,
+        num_items_in_batch: int,
+        **inputs: torch.Tensor,
     ) -> CausalLMOutput:
         if last is not None:
             last.positions = positions if len(positions) else positions.new_zeros(1)  # kernels want a row
@@ -54,15 +55,15 @@ def learn_from_supervised(model: Any) -> None:
 
 
 def learn_as_made(model: Any) -> None:
-    """Takes back what `learn_from_supervised` has done to a model."""
+    """Take back what `learn_from_supervised` has done to a model."""
     del model.forward, model.learns_from_supervised
     last = last_mlp(model)
     if last is not None:
         del last.forward
 
 
-def check_loss(model: Any, compute: Callable[[], torch.Tensor], tolerance: float) -> bool:
-    """Leaves a model its own loss where ours is another one: its head may do more than its configuration shows.
+def check_loss(model: PreTrainedModel, compute: Callable[[], torch.Tensor], tolerance: float) -> bool:
+    """Leave a model its own loss where ours is another one: its head may do more than its configuration shows.
 
     Nothing remains of the comparison in weights, gradients and the random state.
 
@@ -88,8 +89,8 @@ def check_loss(model: Any, compute: Callable[[], torch.Tensor], tolerance: float
     return True
 
 
-def loss_and_norms(model: Any, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss without dropout, and the norms of the gradients of the NEAREST parameters that learn, on the CPU."""
+def loss_and_norms(model: PreTrainedModel, compute: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the loss without dropout, and the gradients' norms of the NEAREST parameters that learn, on the CPU."""
     training = model.training
     model.eval()
     with torch.random.fork_rng():
@@ -101,15 +102,18 @@ def loss_and_norms(model: Any, compute: Callable[[], torch.Tensor]) -> tuple[tor
     return loss.detach().float().cpu(), torch.stack(norms)
 
 
-def last_mlp(model: Any) -> Any:
-    """The MLP of a model's last decoder layer, or None where it is another kind of thing."""
+def last_mlp(model: PreTrainedModel) -> Any:
+    """Return the MLP of a model's last decoder layer, or None where it is another kind of thing."""
     layers = getattr(model.base_model, "layers", None)
     mlp = getattr(layers[-1], "mlp", None) if layers else None
     return mlp if mlp is not None and {name for name, _ in mlp.named_children()} >= DENSE else None
 
 
 def compute_at_positions(mlp: Any) -> None:
-    """Has an MLP compute the rows at its attribute `positions` alone, each there once; the others come out as zeros."""
+    """Have an MLP compute the rows at its attribute `positions` alone, each there once.
+
+    The others come out as zeros.
+    """
     whole = mlp.forward
 
     def forward(x: torch.Tensor) -> torch.Tensor:
@@ -120,25 +124,31 @@ def compute_at_positions(mlp: Any) -> None:
     mlp.forward = forward
 
 
+class RowsContext(Context):
+    """What is kept for the way back."""
+
+    rows: int  # of the matrix
+
+
 class Rows(torch.autograd.Function):
     """Rows of a matrix, each once at most: so a gradient is copied to its place, where indexing would add it there."""
 
     @staticmethod
-    def forward(ctx: Any, matrix: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        """For a matrix of shape (rows, columns)."""
+    def forward(ctx: RowsContext, matrix: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        """Take rows out of a matrix of shape (rows, columns)."""
         ctx.save_for_backward(positions)
         ctx.rows = len(matrix)
         return matrix.index_select(0, positions)
 
     @staticmethod
-    def backward(ctx: Any, *grown: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """In the order of `forward`'s arguments."""
+    def backward(ctx: RowsContext, *grown: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return gradients in the order of `forward`'s arguments."""
         (positions,) = ctx.saved_tensors
         return grown[0].new_zeros(ctx.rows, grown[0].shape[1]).index_copy_(0, positions, grown[0]), None
 
 
 def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """The negative log-likelihood of `targets`, summed over positions, in nats.
+    """Return the negative log-likelihood of `targets`, summed over positions, in nats.
 
     Args:
         hidden: of shape (positions, hidden size).

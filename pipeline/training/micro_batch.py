@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.errors import UserError
-from pipeline.files import write_json
+from common.errors import UserError
+from common.files import write_json
+from common.words import counted
 from pipeline.training.trainer import Trainer
-from serve.words import counted
 
 RECORD = "micro_batch.json"
 MEMORY_SHARE = 0.9  # of what is free on the card; the rest is for fragments
@@ -19,8 +19,8 @@ ENOUGH_ROWS = 2  # of full length keep a GPU busy: with no fewer, activations ar
 
 
 @dataclass(frozen=True)
-class Fit:
-    """What a training went on with on a device; the next part of it goes on with the same, for the same digits."""
+class BatchSize:
+    """What a training went on with on a device; the next session of it goes on with the same, for the same digits."""
 
     device: str
     asked: str  # by the settings
@@ -33,30 +33,30 @@ class Fit:
         return f"{counted(self.rows, 'row')} at once, activations {kept}, layers {compiled}compiled"
 
 
-def recorded(folder: Path, device: str, asked: str) -> Fit | None:
-    """How a training in `folder` went on, on such a device with the same settings."""
+def recorded(folder: Path, device: str, asked: str) -> BatchSize | None:
+    """Return how a training in `folder` went on, on such a device with the same settings."""
     path = folder / RECORD
     if not path.is_file():
         return None
     try:
-        fit = Fit(**json.loads(path.read_text(encoding="utf-8")))
-        return fit if (fit.device, fit.asked) == (device_name(device), asked) else None
+        size = BatchSize(**json.loads(path.read_text(encoding="utf-8")))
+        return size if (size.device, size.asked) == (device_name(device), asked) else None
     except (ValueError, TypeError):  # damaged: as if it were not there
         return None
 
 
-def record(folder: Path, fit: Fit) -> None:
-    """Keeps it for the next part of the training."""
-    write_json(folder / RECORD, asdict(fit))
+def record(folder: Path, size: BatchSize) -> None:
+    """Keep a batch size for the next session of the training."""
+    write_json(folder / RECORD, asdict(size))
 
 
 def device_name(device: str) -> str:
-    """`cpu`, or the card's name."""
+    """Return `cpu`, or the card's name."""
     return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def halved(rows: int) -> int:
-    """Half as many rows.
+    """Return half as many rows.
 
     Raises:
         UserError: it is one row already.
@@ -72,12 +72,12 @@ def halved(rows: int) -> int:
 def rows_and_checkpointing(
     trainer: Trainer, rows: int | None, checkpointing: bool | None, most: int
 ) -> tuple[int, bool, str]:
-    """What of the two is not given, from a trial on the GPU, and why; nothing is learnt.
+    """Return what of the two is not given, from a trial on the GPU, and why; nothing is learnt.
 
     Args:
         trainer: that will train.
-        rows: conversations of full length at once; None for as many as fit, up to `most`.
-        checkpointing: whether activations are recomputed; None for where they do not fit.
+        rows: conversations of full length at once; None for as many as size, up to `most`.
+        checkpointing: whether activations are recomputed; None for where they do not size.
         most: rows that an update has use for.
 
     Raises:
@@ -97,7 +97,10 @@ def rows_and_checkpointing(
 
 
 def rows_that_fit(trainer: Trainer, checkpointing: bool) -> int:
-    """Rows of full length that the GPU's free memory holds, from what one row and two take: it grows linearly."""
+    """Return rows of full length that the GPU's free memory holds, from what one row and two take.
+
+    It grows linearly.
+    """
     trained = [p for p in trainer.trained_model.parameters() if p.requires_grad]
     free_memory()
     available = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
@@ -112,13 +115,13 @@ def rows_that_fit(trainer: Trainer, checkpointing: bool) -> int:
 
 
 def cpu_rows(trainer: Trainer) -> int:
-    """Rows at once on a CPU: of so many tokens on average."""
+    """Return rows at once on a CPU: of so many tokens on average."""
     lengths = trainer.conversations["train"].lengths
     return max(1, min(trainer.update_size, CPU_ROWS, CPU_TOKENS * len(lengths) // sum(lengths)))
 
 
 def free_memory() -> None:
-    """Gives back what no tensor holds any more, and measures the peak anew."""
+    """Give back what no tensor holds any more, and measure the peak anew."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,17 +1,15 @@
 """How a training is carried out: engine, attention, packing, compilation, each as the card has it best or as asked."""
 
-import importlib.util
 import re
 from dataclasses import dataclass
-from operator import attrgetter
 
 import torch
 
-from pipeline.config import OPTIMIZERS, ModelSettings, TrainSettings
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.config import OPTIMIZERS, ModelSettings, TrainSettings
 from pipeline.training.attention import CUDNN, CUDNN_HEAD, FLASH, FLASH_HEAD
+from pipeline.training.engines import DEFAULT, Engine, choose_engine, engine, is_installed
 
-SMALL_CARD = 20 * 2**30  # bytes
 LARGE_UPDATE = 32  # conversations
 # Seconds of nothing but arithmetic at the card's peak from which compilation pays: on an H200 it takes 15 to 50 s and
 # makes a training half again as fast, which itself takes about twice those seconds.
@@ -43,8 +41,8 @@ class Card:
 class Plan:
     """How a training is carried out; nothing of what it learns depends on it but the last digits."""
 
-    engine: str  # trl or unsloth
-    attention: str  # sdpa, packed_varlen, packed_cudnn, eager for the base's own, or unsloth's
+    engine: str  # its name in pipeline/training/engines
+    attention: str  # sdpa, packed_varlen, packed_cudnn, eager for the base's own, or the engine's
     packing: bool
     reasons: tuple[str, ...]
 
@@ -57,13 +55,8 @@ class Plan:
         return "\n  ".join(("plan:", *self.reasons))
 
 
-def is_installed(package: str) -> bool:
-    """Whether an optional package, by its name in Python, is there."""
-    return importlib.util.find_spec(package) is not None
-
-
 def require_installed(optimizer: str) -> None:
-    """Checks that the package of an optimizer is there.
+    """Check that the package of an optimizer is there.
 
     Raises:
         UserError: it is not.
@@ -76,7 +69,7 @@ def require_installed(optimizer: str) -> None:
 
 
 def this_card(device: str) -> Card | None:
-    """The GPU that trains, or None on a CPU."""
+    """Return the GPU that trains, or None on a CPU."""
     if device == "cpu":
         return None
     found = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -86,7 +79,7 @@ def this_card(device: str) -> Card | None:
 def choose(
     train: TrainSettings, model: ModelSettings, card: Card | None, head_size: int, own_attention: bool = False
 ) -> Plan:
-    """The engine, attention and packing, which do not depend on the data.
+    """Return the engine, attention and packing, which do not depend on the data.
 
     Args:
         train: what is asked for.
@@ -99,14 +92,14 @@ def choose(
         UserError: something is asked for that the card, the engine or the base cannot do.
     """
     require_installed(train.optimizer)
-    engine, why = choose_engine(train.engine, model, card)
-    reasons = [f"engine {engine}: {why}"]
+    chosen, why = choose_engine(train.engine, model, card)
+    reasons = [f"engine {chosen.name}: {why}"]
     if train.frozen_dtype == "fp8":
-        require_fp8(train, engine, card)
+        require_fp8(train, chosen, card)
         reasons.append("frozen base fp8: asked for")
-    if engine == "unsloth":
-        refuse_ignored(train)
-        return Plan(engine, "unsloth", False, (*reasons, "attention, loss and kernels: Unsloth's own"))
+    chosen.refuse(train)
+    if chosen.attention:
+        return Plan(chosen.name, chosen.attention, False, (*reasons, "attention, loss and kernels: the engine's own"))
     attention, why = require_own_attention(train, model) if own_attention else choose_attention(train, card, head_size)
     reasons.append(f"attention {attention}: {why}")
     packs = attention in (FLASH, CUDNN)
@@ -117,30 +110,11 @@ def choose(
     packing = packs if train.packing == "auto" else bool(train.packing)
     reasons.append(f"packing {'on' if packing else 'off'}: {why_packing(train, packs)}")
     reasons += slow_parts(train)
-    return Plan(engine, attention, packing, tuple(reasons))
-
-
-def choose_engine(wanted: str, model: ModelSettings, card: Card | None) -> tuple[str, str]:
-    """`trl` or `unsloth`, and why.
-
-    Raises:
-        UserError: Unsloth is asked for but not installed.
-    """
-    installed = is_installed("unsloth")
-    if wanted == "unsloth" and not installed:
-        raise UserError("train.engine is unsloth, which is not installed; pip install -e .[unsloth], or take trl")
-    if wanted != "auto":
-        return wanted, "asked for"
-    if card is None:
-        return "trl", "there is no GPU"
-    if card.memory < SMALL_CARD or model.load_in_4bit:
-        small = "a base in 4 bit" if model.load_in_4bit else f"a card of {card.memory / 2**30:.0f} GiB"
-        return ("unsloth", f"{small} is what it is best for") if installed else ("trl", "unsloth is not installed")
-    return "trl", f"the fastest where memory is not scarce ({card.memory / 2**30:.0f} GiB)"
+    return Plan(chosen.name, attention, packing, tuple(reasons))
 
 
 def slow_parts(train: TrainSettings) -> list[str]:
-    """What is asked for of the adapter that is left to PEFT and Transformers, and what it costs."""
+    """Return what is asked for of the adapter that is left to PEFT and Transformers, and what it costs."""
     if train.method == "full":
         return []
     parts = []
@@ -153,46 +127,22 @@ def slow_parts(train: TrainSettings) -> list[str]:
     return parts
 
 
-def refuse_ignored(train: TrainSettings) -> None:
-    """Refuses what Unsloth would leave out without a word, or do otherwise.
-
-    Raises:
-        UserError: one of these is asked for.
-    """
-    lora = train.lora
-    asked = {
-        "packing": train.packing is True,
-        "attention": train.attention != "auto",
-        "compile": train.compile is True,
-        "neftune_alpha": train.neftune_alpha is not None,
-        "lora.dora": lora.dora,
-        "lora.modules_to_save": bool(lora.modules_to_save),
-        "lora.target_modules": bool({"lm_head", "embed_tokens"} & set(lora.target_modules)),
-    }
-    for key, is_asked in asked.items():
-        if is_asked:
-            value = str(attrgetter(key)(train)).lower()
-            raise UserError(
-                f"train.{key}={value} is for train.engine=trl; Unsloth would ignore or change it. Take trl, or auto"
-            )
-
-
-def require_fp8(train: TrainSettings, engine: str, card: Card | None) -> None:
-    """Checks that a base in FP8 can be trained on.
+def require_fp8(train: TrainSettings, chosen: Engine, card: Card | None) -> None:
+    """Check that a base in FP8 can be trained on.
 
     Raises:
         UserError: method, engine, adapter or card do not allow it.
     """
     if card is None or card.capability < (8, 9):
         raise UserError("train.frozen_dtype=fp8 needs a GPU that multiplies FP8 (Ada, Hopper or newer); take bf16")
-    if engine != "trl" or train.method != "lora" or train.lora.dropout or train.lora.dora:
+    if not chosen.fp8 or train.method != "lora" or train.lora.dropout or train.lora.dora:
         raise UserError(
-            "train.frozen_dtype=fp8 needs train.engine=trl, train.method=lora, train.lora.dropout=0 and no DoRA"
+            f"train.frozen_dtype=fp8 needs train.engine={DEFAULT}, train.method=lora, train.lora.dropout=0 and no DoRA"
         )
 
 
 def require_own_attention(train: TrainSettings, model: ModelSettings) -> tuple[str, str]:
-    """The base's own attention, and why: others would leave out what it has, such as gpt-oss's sinks.
+    """Return the base's own attention, and why: others would leave out what it has, such as gpt-oss's sinks.
 
     Raises:
         UserError: another one is asked for.
@@ -206,7 +156,7 @@ def require_own_attention(train: TrainSettings, model: ModelSettings) -> tuple[s
 
 
 def choose_attention(train: TrainSettings, card: Card | None, head_size: int) -> tuple[str, str]:
-    """The attention implementation's name in Transformers, and why.
+    """Return the attention implementation's name in Transformers, and why.
 
     cuDNN plans its kernels for each number of conversations, which takes 40 ms and more: small updates do not earn that
     back.
@@ -241,17 +191,17 @@ def choose_attention(train: TrainSettings, card: Card | None, head_size: int) ->
 
 
 def why_packing(train: TrainSettings, packs: bool) -> str:
-    """The reason that goes with it."""
+    """Return the reason that goes with it."""
     if train.packing != "auto":
         return "asked for"
     return "no padding, each conversation attends to itself alone" if packs else "this attention would be slow at it"
 
 
 def choose_compile(train: TrainSettings, plan: Plan, card: Card | None, operations: float) -> tuple[bool, str]:
-    """Whether the layers are compiled, for a training of so many operations on each GPU, and why."""
+    """Return whether the layers are compiled, for a training of so many operations on each GPU, and why."""
     if train.compile != "auto":
         return bool(train.compile), "compilation as asked for"
-    if plan.engine == "unsloth" or card is None:
+    if not engine(plan.engine).compiles or card is None:
         return False, "compilation is for TRL on a GPU"
     if card.peak is None:
         return False, f"{card.name} is not known here; train.compile=true tries it"

@@ -3,16 +3,17 @@
 Each check raises a `UserError` that names key, value and what it may be.
 """
 
-from typing import Any
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.config import Config, LoraSettings
-from pipeline.errors import UserError
-from pipeline.training.engines import with_adapter
+from common.errors import UserError
+from pipeline.core.config import Config, LoraSettings
+from pipeline.models.loading import context_holds
+from pipeline.training.engines.trl import with_adapter
 from pipeline.training.targets import last_part, saved, targets, tied, width
 
 
-def check(config: Config, model: Any, tokenizer: Any) -> None:
-    """Checks a training and its evaluation.
+def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check a training and its evaluation.
 
     Args:
         config: the whole of it.
@@ -32,15 +33,8 @@ def check(config: Config, model: Any, tokenizer: Any) -> None:
         with_adapter(model, config.train)  # whatever else PEFT refuses
 
 
-def context_holds(key: str, tokens: int, config: Any) -> None:
-    """Conversations are no longer than what the model was made to read."""
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if context is not None and tokens > context:
-        raise UserError(f"{key} is {tokens}; it may be at most {context}, the model's context in tokens")
-
-
-def padding_is_embedded(tokenizer: Any, model: Any, path: str) -> None:
-    """The token that fills rows up is one of the model's."""
+def padding_is_embedded(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:
+    """Refuse a token for padding that is none of the model's."""
     rows = model.get_input_embeddings().num_embeddings
     if tokenizer.pad_token_id >= rows:
         raise UserError(
@@ -49,8 +43,8 @@ def padding_is_embedded(tokenizer: Any, model: Any, path: str) -> None:
         )
 
 
-def projections_are_wide_enough(lora: LoraSettings, model: Any) -> None:
-    """No adapter has a larger rank than the matrix that it is added to."""
+def projections_are_wide_enough(lora: LoraSettings, model: PreTrainedModel) -> None:
+    """Refuse an adapter of larger rank than the matrix that it is added to."""
     narrowest = min(targets(model, lora).items(), key=lambda named: min(width(named[1])))
     most = min(width(narrowest[1]))
     if lora.r > most:
@@ -60,8 +54,8 @@ def projections_are_wide_enough(lora: LoraSettings, model: Any) -> None:
         )
 
 
-def learns_once(lora: LoraSettings, model: Any) -> None:
-    """Nothing learns whole and by an adapter."""
+def learns_once(lora: LoraSettings, model: PreTrainedModel) -> None:
+    """Refuse what would learn whole and by an adapter."""
     whole = saved(model, lora)
     both = [name for name in targets(model, lora) if any(f"{name}.".startswith(f"{above}.") for above in whole)]
     if both:
@@ -71,8 +65,8 @@ def learns_once(lora: LoraSettings, model: Any) -> None:
         )
 
 
-def embeddings_stay_whole(config: Config, model: Any) -> None:
-    """No adapter sits on embedding or head where these are one matrix, or where llama.cpp is to take it alone."""
+def embeddings_stay_whole(config: Config, model: PreTrainedModel) -> None:
+    """Refuse an adapter on embedding or head where these are one matrix, or llama.cpp is to take it alone."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     adapted = [last_part(name) for name, module in targets(model, config.train.lora).items() if module in ends]
     said = f"train.lora.target_modules names {', '.join(adapted)}"

@@ -2,24 +2,30 @@
 
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.errors import UserError
-from pipeline.files import sha256
-from pipeline.training.chat import encode, is_text, refused_by_template
-from pipeline.training.turns import RefusedError
+from common.errors import UserError
+from common.files import sha256
+from common.words import counted
+from pipeline.core.code import code_digest
+from pipeline.models.chat import encode, is_text, refused_by_template
+from pipeline.models.turns import Message, RefusedError
 from pipeline.training.updates import IGNORED
-from serve.words import counted
+
+logger = logging.getLogger(__name__)
 
 PREPARED = Path("data/prepared")
-CODE = [Path(__file__).with_name(name) for name in ("rows.py", "chat.py", "turns.py")]  # that rows depend on
+CODE = (  # that rows depend on
+    "pipeline/training/rows.py", "pipeline/models/chat.py", "pipeline/models/families.py", "pipeline/models/turns.py",
+)  # fmt: skip
 FEATURES = Features(
     {
         "input_ids": List(Value("int64")),
@@ -30,6 +36,16 @@ FEATURES = Features(
         "conversation": Value("int64"),
     }
 )
+
+
+class LabelledRow(TypedDict):
+    """Token ids, and what is learnt of them."""
+
+    input_ids: list[int]
+    labels: list[int]  # IGNORED where nothing is learnt
+    cut: bool
+    learns: bool  # something
+    refused: str  # why the template does not take the conversation, or empty
 
 
 class Tally(NamedTuple):
@@ -46,7 +62,9 @@ class Tally(NamedTuple):
 def supervised(
     split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, max_truncated: float = 1.0, loss_on: str = "all"
 ) -> Dataset:
-    """A prepared split as `input_ids` and `labels` of at most `max_length` tokens; says what was cut or left out.
+    """Return a prepared split as `input_ids` and `labels` of at most `max_length` tokens.
+
+    Says what was cut or left out.
 
     A row in which nothing of the assistant's is left to learn would make an update without a loss.
 
@@ -65,7 +83,7 @@ def supervised(
         raise UserError(f"{path} is missing; run `dvc repro prepare` first")
     conversations = Dataset.from_parquet(str(path))
 
-    def label(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+    def label(batch: dict[str, list[list[Message]]], indices: list[int]) -> dict[str, list[object]]:
         pairs = zip(indices, batch["messages"], strict=True)
         rows = [
             row | {"conversation": index}
@@ -84,26 +102,29 @@ def supervised(
         desc=f"tokenizing {split}",
     )
     tally = tally_of(rows, len(conversations))
-    print(described(split, tally, max_length), flush=True)
+    logger.info(described(split, tally, max_length))
     require_enough(split, tally, max_length, max_truncated)
     kept = rows.filter(lambda learns: learns, input_columns="learns")
     return kept.select_columns(["input_ids", "labels"])
 
 
 def cache_name(split: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> str:
-    """What rows are called in the cache of `datasets`, by all that they depend on.
+    """Return what rows are called in the cache of `datasets`, by all that they depend on.
 
     Left to itself, `datasets` pickles the tokenizer: 4 s a split for the 262,144 tokens of Gemma.
     """
-    told = [version("transformers"), *map(sha256, [split, *CODE]), tokenizer.backend_tokenizer.to_str()]
+    told = [version("transformers"), *sha256(split), code_digest(*CODE), tokenizer.backend_tokenizer.to_str()]
     told.append(json.dumps([tokenizer.get_chat_template(), tokenizer.init_kwargs, max_length, loss_on], default=str))
     return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
 
 
 def labelled(
-    tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, Any]], max_length: int, loss_on: str
-) -> Iterator[dict[str, Any]]:
-    """The rows of a conversation, with what became of each; one without tokens for a conversation that is refused."""
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], max_length: int, loss_on: str
+) -> Iterator[LabelledRow]:
+    """Yield the rows of a conversation, with what became of each.
+
+    One without tokens for a conversation that is refused.
+    """
     try:
         # One more than fits, to see what is cut; a plain text goes on in the next row.
         encoded = encode(tokenizer, messages, max_length if is_text(messages) else max_length + 1, loss_on)
@@ -123,7 +144,7 @@ def labelled(
 
 
 def tally_of(rows: Dataset, conversations: int) -> Tally:
-    """What the rows of so many conversations say became of them."""
+    """Return what the rows of so many conversations say became of them."""
     made, learnt, cut = Counter[int](), set[int](), set[int]()
     for index, was_cut, learns in zip(rows["conversation"], rows["cut"], rows["learns"], strict=True):
         made[index] += 1
@@ -136,7 +157,7 @@ def tally_of(rows: Dataset, conversations: int) -> Tally:
 
 
 def described(split: str, tally: Tally, max_length: int) -> str:
-    """One line about a split."""
+    """Return one line about a split."""
     line = (
         f"{split}: {counted(tally.conversations, 'conversation')}, {tally.cut} cut at {max_length} tokens, "
         f"{tally.unlearnt} left out without a token of the assistant"
@@ -149,7 +170,7 @@ def described(split: str, tally: Tally, max_length: int) -> str:
 
 
 def require_enough(split: str, tally: Tally, max_length: int, max_truncated: float) -> None:
-    """Refuses a split of which too much is lost.
+    """Refuse a split of which too much is lost.
 
     Raises:
         UserError: nothing is left to learn, or more is cut or left out than `max_truncated` allows.

@@ -4,48 +4,52 @@ On disk there is what one process writes, so that any number of processes goes o
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import load_file
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    ValueType,
+    get_model_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim.lr_scheduler import LRScheduler
 
-from pipeline.launch import rank, world
+from pipeline.workers.ranks import rank, world
 
 # As Transformers names them.
 OPTIMIZER = "optimizer.pt"
 SCHEDULER = "scheduler.pt"
+T = TypeVar("T")
 
 
 def shard(model: Any, bf16: bool) -> None:
-    """Leaves each process a part of every weight; a decoder layer is gathered when it is computed.
+    """Leave each process a part of every weight; a decoder layer is gathered when it is computed.
 
     Gathered in bf16 where that is computed in; gradients add up in float32, as they do on one GPU. (Accelerate would do
     the same, but on GPUs alone: this way the tests, on a CPU, go through it.)
     """
     device = next(model.parameters()).device.type
-    options: Any = {
-        "mesh": init_device_mesh(device, (world(),)),
-        "mp_policy": MixedPrecisionPolicy(torch.bfloat16 if bf16 else None, torch.float32),
-    }
-    for layer in model.model.layers:
-        fully_shard(layer, **options)
-    fully_shard(model, **options)
+    mesh = init_device_mesh(device, (world(),))
+    policy = MixedPrecisionPolicy(torch.bfloat16 if bf16 else None, torch.float32)
+    for part in (*model.model.layers, model):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     model._is_accelerate_prepared = True  # or it would copy the model to each process, as an adapter's
 
 
-def whole_weights(model: torch.nn.Module) -> dict[str, Any]:
-    """The weights gathered in the first process's memory, tied ones once; all take part."""
+def whole_weights(model: torch.nn.Module) -> dict[str, ValueType]:
+    """Return the weights gathered in the first process's memory, tied ones once; all take part."""
     whole = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
     every, once = (dict(model.named_parameters(remove_duplicate=only_once)) for only_once in (False, True))
     return {name: weight for name, weight in whole.items() if name in once or name not in every}
 
 
-def save(optimizer: Any, scheduler: Any, folder: Path) -> None:
-    """Writes both states into a checkpoint; all processes take part, the first one writes."""
+def save(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, folder: Path) -> None:
+    """Write both states into a checkpoint; all processes take part, the first one writes."""
     whole = optimizer.state_dict()
     whole["state"] = {index: {name: gathered(v) for name, v in of.items()} for index, of in whole["state"].items()}
     if rank() == 0:
@@ -53,8 +57,8 @@ def save(optimizer: Any, scheduler: Any, folder: Path) -> None:
         torch.save(scheduler.state_dict(), folder / SCHEDULER)
 
 
-def load(optimizer: Any, scheduler: Any, folder: Path) -> None:
-    """Reads both states, of the optimizer each process its shards."""
+def load(optimizer: torch.optim.Optimizer, scheduler: LRScheduler, folder: Path) -> None:
+    """Read both states, of the optimizer each process its shards."""
     whole = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True, mmap=True)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     whole["state"] = {
@@ -65,8 +69,8 @@ def load(optimizer: Any, scheduler: Any, folder: Path) -> None:
 
 
 def load_weights(model: torch.nn.Module, folder: Path) -> None:
-    """Reads the weights of a checkpoint."""
-    whole: dict[str, Any] = {}
+    """Read the weights of a checkpoint."""
+    whole: dict[str, ValueType] = {}
     for path in sorted(folder.glob("model*.safetensors")) if rank() == 0 else ():
         whole |= load_file(path)
     # Not strict: tied weights are there once.
@@ -75,21 +79,21 @@ def load_weights(model: torch.nn.Module, folder: Path) -> None:
     )
 
 
-def gathered(value: Any) -> Any:
-    """A tensor whole, in the first process's memory; anything else as it is."""
+def gathered(value: T) -> T | torch.Tensor | None:
+    """Return a tensor whole, in the first process's memory; anything else as it is."""
     if not isinstance(value, DTensor):
         return value
-    whole = plain(value)
+    whole = value.full_tensor()
     return whole.cpu() if rank() == 0 else None
 
 
-def plain(value: Any) -> Any:
-    """A tensor whole, in each process; anything else as it is."""
+def plain(value: T) -> T | torch.Tensor:
+    """Return a tensor whole, in each process; anything else as it is."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def sharded(value: Any, like: Any) -> Any:
-    """A whole tensor in the shards of the weight that it belongs to; anything else as it is."""
+def sharded(value: T, like: torch.Tensor) -> T | torch.Tensor:
+    """Return a whole tensor in the shards of the weight that it belongs to; anything else as it is."""
     if not isinstance(like, DTensor) or not isinstance(value, torch.Tensor) or value.shape != like.shape:
         return value
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)

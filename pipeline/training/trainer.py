@@ -1,6 +1,7 @@
 """TRL's trainer where ours differs: what an update is, checkpoints that are whole or not there, exact resumption."""
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -8,20 +9,21 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from peft import PeftModel
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import PrinterCallback, TrainerCallback
 from trl import SFTTrainer
 
-from pipeline.errors import UserError
-from pipeline.launch import rank
+from common.errors import UserError
 from pipeline.training import sharding
+from pipeline.training.activation_offload import ActivationOffloading
 from pipeline.training.callbacks import EarlyStopping, Meter, busy_after, diverged
 from pipeline.training.checkpoints import damage, newest_step, rotate, written_whole
+from pipeline.training.collectives import barrier
 from pipeline.training.interruption import EvaluationStopped
-from pipeline.training.lora import forget, without_adapter
+from pipeline.training.lora import Model, forget, without_adapter
 from pipeline.training.loss import check_loss
-from pipeline.training.offload import InMainMemory
-from pipeline.training.processes import wait
-from pipeline.training.updates import Conversations, MicroBatch, UpdateLoader, Updates
+from pipeline.training.updates import Conversations, Inputs, MicroBatch, UpdateLoader, Updates
+from pipeline.workers.ranks import rank
 
 # How far our loss may be from a model's own, as parts of it: float32 rounds by 1e-7, bf16 by 4e-3.
 NEAR, NEAR_IN_BF16 = 1e-3, 5e-2
@@ -55,7 +57,7 @@ class Trainer(SFTTrainer):
         offload: bool = False,
         **kwargs: Any,
     ) -> None:
-        """SFTTrainer's arguments, and what it is told of updates and checkpoints.
+        """Take SFTTrainer's arguments, and what it is told of updates and checkpoints.
 
         Args:
             *args: SFTTrainer's.
@@ -81,7 +83,9 @@ class Trainer(SFTTrainer):
         self.keep = save_total_limit
         self.libraries = libraries
         self.sharded = sharded
-        self.saved: AbstractContextManager = InMainMemory(self.trained_model) if offload else nullcontext()
+        self.saved: AbstractContextManager[object] = (
+            ActivationOffloading(self.trained_model) if offload else nullcontext()
+        )
         self.begun = False
         self.unchecked: Unchecked | None = None
 
@@ -92,7 +96,7 @@ class Trainer(SFTTrainer):
         return learnt.layout.max_length if learnt.layout.packed else max(learnt.lengths)
 
     def use(self, rows: int, checkpointing: bool, compiled: bool) -> None:
-        """Trains with so many conversations of full length at once, activations recomputed or kept, layers compiled."""
+        """Train with so many conversations of full length at once, activations recomputed or kept, layers compiled."""
         # On a GPU, evaluation takes no more at once than training, whose memory it then finds enough.
         eval_rows = self.eval_rows if self.args.device.type == "cpu" else min(self.eval_rows, rows)
         for name, at_once in (("train", rows), ("validation", eval_rows)):
@@ -104,25 +108,28 @@ class Trainer(SFTTrainer):
             sharding.shard(self.trained_model, self.args.bf16)
 
     def updates(self) -> Updates:
-        """What this process learns from, update by update."""
+        """Return what this process learns from, update by update."""
         args = self.args
         return Updates(self.conversations["train"], self.update_size, args.seed, args.process_index, args.world_size)
 
     def rows_of_use(self) -> int:
-        """Rows at once that hold the largest update of the first epoch whole."""
+        """Return rows at once that hold the largest update of the first epoch whole."""
         learnt = self.conversations["train"]
         largest = max(sum(learnt.lengths[row] for row in rows) for rows in self.updates().rows())
         tokens = largest if learnt.layout.packed else self.update_size * self.row_tokens
         return -(-tokens // self.args.world_size // self.row_tokens)
 
     def tokens_to_train(self) -> int:
-        """Tokens in all updates of the training, about."""
+        """Return tokens in all updates of the training, about."""
         learnt, args = self.conversations["train"], self.args
         steps = args.max_steps if args.max_steps > 0 else len(self.updates()) * args.num_train_epochs
         return int(steps * self.update_size * sum(learnt.lengths) / len(learnt))
 
     def memory_of(self, rows: int, checkpointing: bool) -> tuple[int, int]:
-        """Bytes on the GPU, at their most, while the longest conversations go forward and back; and their tokens."""
+        """Return bytes on the GPU, at their most, while the longest conversations go forward and back.
+
+        And their tokens.
+        """
         learnt, model = self.conversations["train"], self.trained_model
         learnt.layout = replace(learnt.layout, rows=len(learnt))
         longest = sorted(range(len(learnt)), key=learnt.lengths.__getitem__, reverse=True)
@@ -132,9 +139,9 @@ class Trainer(SFTTrainer):
             wanted.append(longest[len(wanted) % len(longest)])
             tokens += learnt.lengths[wanted[-1]] if learnt.layout.packed else self.row_tokens
         if checkpointing:
-            cast(Any, model).gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
+            model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
         elif self.args.gradient_checkpointing is False:
-            cast(Any, model).gradient_checkpointing_disable()
+            model.gradient_checkpointing_disable()
         model.train()
         torch.cuda.reset_peak_memory_stats()
         try:
@@ -147,7 +154,7 @@ class Trainer(SFTTrainer):
         return torch.cuda.max_memory_allocated(), tokens
 
     def find(self, kind: type[Callback]) -> Callback | None:
-        """The callback of that kind, which on resumption is not the one that was handed in."""
+        """Return the callback of that kind, which on resumption is not the one that was handed in."""
         return next((c for c in self.callback_handler.callbacks if isinstance(c, kind)), None)
 
     @property
@@ -170,7 +177,7 @@ class Trainer(SFTTrainer):
         return round(wanted[-1]["eval_loss"], 5) if wanted else None
 
     def take_best(self) -> None:
-        """Takes the weights of the best step, if those are not the present ones.
+        """Take the weights of the best step, if those are not the present ones.
 
         Raises:
             UserError: its checkpoint is damaged.
@@ -187,31 +194,36 @@ class Trainer(SFTTrainer):
         self._load_from_checkpoint(str(best))
 
     @property
-    def trained_model(self) -> torch.nn.Module:
+    def trained_model(self) -> Model:
         """The model; SFTTrainer's types call it optional, which it is not once built."""
-        return cast(torch.nn.Module, self.model)
+        return cast(Model, self.model)
+
+    @property
+    def stepped(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
+        """What takes a step each update; Transformers' types call it optional, which it is not in training."""
+        return cast(tuple[torch.optim.Optimizer, LRScheduler], (self.optimizer, self.lr_scheduler))
 
     def evaluated(self) -> bool:
-        """Whether the current step has its validation loss."""
+        """Return whether the current step has its validation loss."""
         history = self.state.log_history
         return any("eval_loss" in entry and entry["step"] == self.state.global_step for entry in history)
 
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """Leaves out the README.md that TRL writes beside the checkpoints."""
+    def create_model_card(self, *_: object, **__: object) -> None:
+        """Leave out the README.md that TRL writes beside the checkpoints."""
 
     def get_train_dataloader(self) -> UpdateLoader:
-        """Updates in the place of batches: Transformers counts, skips and resumes them as such."""
+        """Return updates in the place of batches: Transformers counts, skips and resumes them as such."""
         return UpdateLoader(self.conversations["train"], self.updates(), pin=self.args.device.type == "cuda")
 
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Tells the schedule how many updates its share is."""
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Tell the schedule how many updates its share is."""
         if self.decay_ratio is not None:
             kwargs = cast(dict[str, Any], self.args.lr_scheduler_kwargs)
             kwargs["num_decay_steps"] = math.ceil(self.decay_ratio * num_training_steps)
         return super().create_scheduler(num_training_steps, optimizer)
 
-    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        """One update's gradients, micro-batch by micro-batch; its loss, of no gradient."""
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: object = None) -> torch.Tensor:
+        """Return one update's gradients, micro-batch by micro-batch; its loss, of no gradient."""
         model.train()
         losses = []
         for number, micro_batch in enumerate(inputs, start=1):
@@ -223,8 +235,10 @@ class Trainer(SFTTrainer):
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
-    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
-        """A micro-batch's share of the mean loss over the supervised tokens of its update, on all processes.
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: Mapping[str, object], *_: object, **__: object
+    ) -> torch.Tensor:
+        """Return a micro-batch's share of the mean loss over the supervised tokens of its update, on all processes.
 
         It is multiplied by their number, since gradients and logged losses are averaged over them.
         """
@@ -238,7 +252,7 @@ class Trainer(SFTTrainer):
             return model(**moved).loss * self.args.world_size
 
     def keep_own_loss(self) -> bool:
-        """Sees on the shortest conversation whether our loss is the model's; if not, the model keeps its own.
+        """See on the shortest conversation whether our loss is the model's; if not, the model keeps its own.
 
         Returns:
             Whether it does.
@@ -263,14 +277,14 @@ class Trainer(SFTTrainer):
         """Whether the model takes positions and targets in the place of labels."""
         return bool(getattr(without_adapter(self.trained_model), "learns_from_supervised", False))
 
-    def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted here; see report.py."""
+    def floating_point_ops(self, inputs: object) -> int:
+        """Return 0: they are not counted here; see report.py."""
         return 0
 
-    def _track_num_input_tokens(self, inputs: Any) -> None:
+    def _track_num_input_tokens(self, inputs: list[Inputs]) -> None:
         self.state.num_input_tokens_seen += inputs[0]["tokens"]
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *args: object, **kwargs: object) -> None:
         if not self.begun:
             self._begin()
         # Transformers takes one step more before it looks whether the end was reached before.
@@ -278,7 +292,7 @@ class Trainer(SFTTrainer):
             super()._run_epoch(*args, **kwargs)
 
     def _begin(self) -> None:
-        """What a resumed training makes good before its first update."""
+        """Make good what a resumed training must before its first update."""
         self.begun = True
         self.state.compute_steps(self.args, self.state.max_steps)  # not those that the checkpoint was made with
         self._tr_loss += self.meter.unlogged_loss
@@ -288,8 +302,8 @@ class Trainer(SFTTrainer):
         if missed and not self.control.should_training_stop:
             self._evaluate(None, None)
 
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The mean loss over the supervised tokens of the validation split, in nats.
+    def evaluate(self, *_: object, **__: object) -> dict[str, float]:
+        """Return the mean loss over the supervised tokens of the validation split, in nats.
 
         Without a trace in the random state: when it is measured does not change what is learnt. Not compiled, since the
         layers would have to be once more.
@@ -324,8 +338,8 @@ class Trainer(SFTTrainer):
             self.control.should_save = self.control.should_training_stop = True
             return {}
 
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """Runs before each update, so that nothing is learnt from a broken gradient.
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
+        """Run before each update, so that nothing is learnt from a broken gradient.
 
         To wait for the figures here would leave the GPU without work. An optimizer that can is told to leave a broken
         update out, and the figures are looked at before the next one, a log line or a checkpoint.
@@ -344,7 +358,7 @@ class Trainer(SFTTrainer):
         return grad_norm
 
     def check_update(self) -> None:
-        """Waits for the newest update's loss and gradient norm.
+        """Wait for the newest update's loss and gradient norm.
 
         Raises:
             UserError: they are broken.
@@ -363,22 +377,22 @@ class Trainer(SFTTrainer):
             self.check_update()
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         if not all(p.isfinite().all() for p in self.trained_model.parameters() if p.requires_grad):
             self._refuse("weights are not finite", self.state.global_step)
-        unlogged: Any = self.accelerator.reduce(self._tr_loss.clone(), "mean")
+        unlogged = self.accelerator.reduce(self._tr_loss.clone(), "mean")
         self.meter.unlogged_loss, self.meter.last_logged = float(unlogged), self._globalstep_last_logged
         folder = Path(cast(str, self.args.output_dir))
-        with written_whole(folder / f"checkpoint-{self.state.global_step}", self.libraries, wait):
+        with written_whole(folder / f"checkpoint-{self.state.global_step}", self.libraries, barrier):
             super()._save_checkpoint(model, trial)
         if rank() == 0:
             rotate(folder, self.keep, self.state.global_step, self.best_step)
 
-    def _clip_grad_norm(self, model: Any) -> Any:
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         return sharding.plain(super()._clip_grad_norm(model))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Writes the model, or its adapter; all processes take part, the first one writes."""
+        """Write the model, or its adapter; all processes take part, the first one writes."""
         if not self.sharded:
             super().save_model(output_dir, _internal_call)
             return
@@ -388,17 +402,17 @@ class Trainer(SFTTrainer):
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.sharded:
-            sharding.save(self.optimizer, self.lr_scheduler, Path(output_dir))
+            sharding.save(*self.stepped, Path(output_dir))
         else:
             super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is not None and self.args.world_size > 1:  # which Transformers cannot on a CPU
-            sharding.load(self.optimizer, self.lr_scheduler, Path(checkpoint))
+            sharding.load(*self.stepped, Path(checkpoint))
         else:
             super()._load_optimizer_and_scheduler(checkpoint)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         if self.sharded:
             sharding.load_weights(self.trained_model, Path(resume_from_checkpoint))
         else:
@@ -408,8 +422,8 @@ class Trainer(SFTTrainer):
         raise UserError(diverged(step, what, newest_step(Path(cast(str, self.args.output_dir)))))
 
 
-def compile_layers(model: torch.nn.Module) -> None:
-    """Compiles a model's decoder layers, all from the same graphs, for rows of any length.
+def compile_layers(model: Model) -> None:
+    """Compile a model's decoder layers, all from the same graphs, for rows of any length.
 
     Raises:
         UserError: it has none by the name that nearly all models give them.

@@ -4,9 +4,9 @@ An update learns from the same conversations however it is laid out: padded or p
 one GPU or several. Layout changes speed and memory, and of the result the last digits alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Required, TypedDict
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -37,8 +37,25 @@ class MicroBatch(NamedTuple):
     tokens: int  # that are no padding
 
 
+class Inputs(TypedDict, total=False):
+    """A micro-batch as tensors."""
+
+    input_ids: Required[torch.Tensor]
+    labels: Required[torch.Tensor]
+    attention_mask: torch.Tensor  # of padded rows
+    position_ids: torch.Tensor  # of a packed one, as all that follows
+    cu_seq_lens_q: torch.Tensor
+    cu_seq_lens_k: torch.Tensor
+    max_length_q: int
+    max_length_k: int
+    num_items_in_batch: int  # in the update, as `tokens`
+    tokens: int
+    positions: torch.Tensor
+    targets: torch.Tensor
+
+
 def micro_batches(longest_first: Sequence[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
-    """Splits conversations into as few micro-batches as hold them."""
+    """Split conversations into as few micro-batches as hold them."""
     if not layout.packed:
         starts = range(0, len(longest_first), layout.rows)
         return [list(longest_first[start : start + layout.rows]) for start in starts]
@@ -51,7 +68,7 @@ def micro_batches(longest_first: Sequence[int], lengths: Sequence[int], layout: 
 
 
 def balanced(longest_first: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Spreads conversations over `count` groups of about as many tokens: each to the one that has fewest."""
+    """Spread conversations over `count` groups of about as many tokens: each to the one that has fewest."""
     groups: list[list[int]] = [[] for _ in range(count)]
     totals = [0] * count
     for row in longest_first:
@@ -80,11 +97,11 @@ class Updates(Sampler[list[MicroBatch]]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer, also when it resumes."""
+        """Set the epoch; called by the trainer, also when it resumes."""
         self.epoch = epoch
 
     def rows(self) -> Iterator[list[int]]:
-        """The conversations of each update, on all processes."""
+        """Yield the conversations of each update, on all processes."""
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         order = torch.randperm(len(self.conversations), generator=generator).tolist()
         for start in range(0, len(order), self.update_size):
@@ -98,11 +115,11 @@ class Updates(Sampler[list[MicroBatch]]):
         return -(-len(self.conversations) // self.update_size)
 
 
-class Conversations(Dataset[dict[str, Any]]):
+class Conversations(Dataset[Inputs]):
     """Tokenized conversations, read as the tensors of a micro-batch."""
 
-    def __init__(self, rows: Any, layout: Layout, pad_token_id: int) -> None:
-        """From a mapping with the token ids of each as `input_ids` and their `labels`."""
+    def __init__(self, rows: Mapping[str, Sequence[Sequence[int]]], layout: Layout, pad_token_id: int) -> None:
+        """Take a mapping with the token ids of each as `input_ids` and their `labels`."""
         self.ids = [torch.tensor(ids) for ids in rows["input_ids"]]
         self.labels = [torch.tensor(labels) for labels in rows["labels"]]
         for labels in self.labels:
@@ -116,7 +133,7 @@ class Conversations(Dataset[dict[str, Any]]):
         return len(self.ids)
 
     def split(self, rows: Sequence[int], process: int = 0, processes: int = 1) -> list[MicroBatch]:
-        """The part of one process in an update (or evaluation) over `rows`."""
+        """Return the part of one process in an update (or evaluation) over `rows`."""
         longest_first = sorted(rows, key=self.lengths.__getitem__, reverse=True)
         groups = balanced(longest_first, self.lengths, processes)
         parts = [micro_batches(group, self.lengths, self.layout) for group in groups]
@@ -125,12 +142,11 @@ class Conversations(Dataset[dict[str, Any]]):
         supervised, tokens = (sum(of[row] for row in rows) for of in (self.supervised, self.lengths))
         return [MicroBatch(part, supervised, tokens) for part in mine]
 
-    def __getitem__(self, batch: MicroBatch) -> dict[str, Any]:
-        """What the model takes, with `num_items_in_batch` and `tokens` of the update.
+    def __getitem__(self, batch: MicroBatch) -> Inputs:
+        """Return what the model takes, with `num_items_in_batch` and `tokens` of the update.
 
         `targets` are the supervised token ids, `positions` where each is predicted, in the rows laid end to end.
         """
-        whole = {"num_items_in_batch": batch.supervised, "tokens": batch.tokens}
         ids, labels = [self.ids[row] for row in batch.rows], [self.labels[row] for row in batch.rows]
         if not batch.rows:
             ids, labels = [self.ids[0]], [torch.full_like(self.labels[0], IGNORED)]
@@ -139,10 +155,12 @@ class Conversations(Dataset[dict[str, Any]]):
         # Positions are found here, since to look for them on a GPU waits for all that it has been given to do.
         wanted = (targets != IGNORED).nonzero()[:, 0]
         rows = wanted // (inputs["labels"].shape[1] - 1)
-        return inputs | whole | {"positions": wanted + rows, "targets": targets[wanted]}
+        inputs |= {"num_items_in_batch": batch.supervised, "tokens": batch.tokens}
+        inputs |= {"positions": wanted + rows, "targets": targets[wanted]}
+        return inputs
 
-    def padded(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> dict[str, Any]:
-        """A row for each conversation: `input_ids`, `labels`, `attention_mask` of shape (rows, longest)."""
+    def padded(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> Inputs:
+        """Return a row for each conversation: `input_ids`, `labels`, `attention_mask` of shape (rows, longest)."""
         pad = torch.nn.utils.rnn.pad_sequence
         return {
             "input_ids": pad(ids, batch_first=True, padding_value=self.pad_token_id),
@@ -150,8 +168,8 @@ class Conversations(Dataset[dict[str, Any]]):
             "attention_mask": pad([torch.ones_like(row) for row in ids], batch_first=True),
         }
 
-    def one_row(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> dict[str, Any]:
-        """All conversations in one row: `input_ids`, `labels`, `position_ids` of shape (1, tokens).
+    def one_row(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> Inputs:
+        """Return all conversations in one row: `input_ids`, `labels`, `position_ids` of shape (1, tokens).
 
         Positions start anew with each; `cu_seq_lens_*` has where each begins and, last, the row's end. Up to a multiple
         of 64, which kernels take well, padding is one conversation more, without a label.
@@ -177,7 +195,7 @@ class Conversations(Dataset[dict[str, Any]]):
         }
 
 
-class UpdateLoader(DataLoader):
+class UpdateLoader(DataLoader[Inputs]):
     """Reads updates one by one; `set_epoch` reaches their order."""
 
     def __init__(self, conversations: Conversations, updates: Updates, pin: bool) -> None:
@@ -185,5 +203,5 @@ class UpdateLoader(DataLoader):
         super().__init__(conversations, batch_sampler=updates, collate_fn=list, pin_memory=pin)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer at the beginning of each epoch."""
+        """Set the epoch; called by the trainer at the beginning of each."""
         self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]

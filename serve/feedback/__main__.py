@@ -6,16 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from serve.errors import UserError
+from common.errors import UserError
+from common.words import counted
 from serve.feedback.files import replace
 from serve.feedback.reading import read_records
 from serve.feedback.records import Record
 from serve.feedback.rows import preference_rows, summary, training_rows
-from serve.words import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; the exit code is 1, after one line, for what is wrong outside of it."""
+    """Run the command line; the exit code is 1, after one line, for what is wrong outside of it."""
     parser = argparse.ArgumentParser(prog="python -m serve.feedback", description="What users said of answers.")
     commands = parser.add_subparsers(dest="command", required=True)
     summary_command = commands.add_parser("summary", help="print a line for each model")
@@ -28,14 +28,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        reading = read_records(options.folder)
-        print(f"{summary(reading.records)}\n\n{reading.text}")
+        records = show(options.folder)
         if options.command == "export":
-            export(reading.records, options.out, options.preferences)
+            export(records, options.out, options.preferences)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def show(folder: Path) -> Sequence[Record]:
+    """Print a line for each model, and return what was said. Raises UserError where the folder cannot be read."""
+    reading = read_records(folder)
+    print(f"{summary(reading.records)}\n\n{reading.text}")
+    return reading.records
 
 
 def export(records: Sequence[Record], out: Path, preferences: Path | None = None) -> None:

@@ -7,7 +7,7 @@ PATTERN = "feedback-*.jsonl"
 
 
 def record_files(folder: Path) -> list[Path]:
-    """The files of records, the oldest first."""
+    """Return the files of records, the oldest first."""
     return sorted(folder.glob(PATTERN))
 
 

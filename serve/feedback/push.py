@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serve.errors import UserError
+from common.errors import UserError
 from serve.feedback.files import record_files, replace
 from serve.feedback.records import to_json
 
@@ -30,7 +30,10 @@ class Pusher:
     """
 
     def __init__(self, folder: Path, repository: str, every_minutes: float, lock: threading.Lock) -> None:
-        """`lock` is held by whoever writes a record. Raises UserError for a name that no repository can have."""
+        """Push to a repository; `lock` is held by whoever writes a record.
+
+        Raises UserError for a name that no repository can have.
+        """
         _check_repository(repository)
         if not every_minutes > 0:
             raise UserError(f"feedback cannot be pushed every {every_minutes:g} minutes: it must be more than 0")
@@ -94,7 +97,10 @@ class Pusher:
             replace(self._folder / PUSHED, to_json({"repository": self._repository, "files": pushed}))
 
     def _pushed(self) -> dict[str, int]:
-        """How many bytes of which file the repository has. Without that memory all is sent again, which is harmless."""
+        """Return how many bytes of which file the repository has.
+
+        Without that memory all is sent again, which is harmless.
+        """
         try:
             state = json.loads((self._folder / PUSHED).read_bytes())
             return dict(state["files"]) if state["repository"] == self._repository else {}
@@ -153,7 +159,7 @@ def _prepare_hub_client() -> None:
     from huggingface_hub import get_session, set_client_factory
 
     def limit(request: httpx.Request) -> None:
-        """The client's own timeout is not enough: some calls pass one of None, which goes before it."""
+        """Set a timeout on each request: some calls of the client pass one of None, which goes before its own."""
         given = request.extensions.get("timeout", {})
         phases = ("connect", "read", "write", "pool")
         request.extensions["timeout"] = {phase: given.get(phase) or HUB_SECONDS for phase in phases}
@@ -166,7 +172,7 @@ def _prepare_hub_client() -> None:
 
 
 def _brief(error: Exception) -> str:
-    """An error in a few words; not in the Hub's, which might repeat what was sent."""
+    """Return an error in a few words; not in the Hub's, which might repeat what was sent."""
     import httpx
     from huggingface_hub.errors import HfHubHTTPError
 

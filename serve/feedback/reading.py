@@ -5,10 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from serve.errors import UserError
+from common.errors import UserError
+from common.words import counted
 from serve.feedback.files import PATTERN, record_files
 from serve.feedback.records import Record, UnknownSchema, check_judgement, parse
-from serve.words import counted
 
 
 @dataclass(frozen=True)

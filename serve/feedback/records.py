@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
-from serve.errors import RequestError
-from serve.limits import Message
+from llama.errors import RequestError
+from llama.types import Message
 
 SCHEMA = 1  # raised when a reader of the old records would misread the new ones
 COMMENT_CHARS = 2000
@@ -41,12 +41,12 @@ REASONS = (
 
 
 def new_id() -> str:
-    """An id for a record; records of one id are versions of one judgement."""
+    """Return an id for a record; records of one id are versions of one judgement."""
     return uuid.uuid4().hex
 
 
 def now() -> str:
-    """The time in UTC; as text it sorts as time does."""
+    """Return the time in UTC; as text it sorts as time does."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -147,7 +147,10 @@ class UnknownSchema(Exception):
 
 
 def parse(value: Any) -> Record:
-    """A record from its JSON; unknown keys are passed over. Raises as converting to a type or a missing key does."""
+    """Return a record from its JSON.
+
+    Unknown keys are passed over. Raises as converting to a type or a missing key does.
+    """
     if value["schema"] != SCHEMA:
         raise UnknownSchema
     shared: dict[str, Any] = {
@@ -180,5 +183,5 @@ def _timings(value: Any) -> Timings:
 
 
 def to_json(value: Any) -> bytes:
-    """One line. Half a surrogate pair, which JSON can hold and UTF-8 cannot, stays an escape."""
+    """Return one line. Half a surrogate pair, which JSON can hold and UTF-8 cannot, stays an escape."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace")

@@ -26,7 +26,10 @@ COLUMNS = (
 
 
 def training_rows(records: Iterable[Record]) -> tuple[list[bytes], Counter[str]]:
-    """The conversations whose answer was found good or won, a JSON line each; and what was left out how often."""
+    """Return the conversations whose answer was found good or won, a JSON line each.
+
+    And what was left out how often.
+    """
     judged: dict[bytes, list[Verdict]] = defaultdict(list)
     for record in records:
         for answer, verdict in _verdicts(record):
@@ -39,7 +42,10 @@ def training_rows(records: Iterable[Record]) -> tuple[list[bytes], Counter[str]]
 
 
 def preference_rows(records: Iterable[Record]) -> tuple[list[bytes], Counter[str]]:
-    """The answer that won and the one that lost, of each vote, a JSON line each; and what was left out how often."""
+    """Return the answer that won and the one that lost, of each vote, a JSON line each.
+
+    And what was left out how often.
+    """
     votes: Counter[tuple[bytes, str, str]] = Counter()
     for record in records:
         if isinstance(record, ComparisonRecord) and record.vote in ("left", "right"):
@@ -56,7 +62,7 @@ def preference_rows(records: Iterable[Record]) -> tuple[list[bytes], Counter[str
 
 
 def summary(records: Iterable[Record]) -> str:
-    """A table with a line for each model."""
+    """Return a table with a line for each model."""
     tallies: dict[ModelVersion, _Tally] = defaultdict(_Tally)
     for record in records:
         if isinstance(record, AnswerRecord):
@@ -98,7 +104,7 @@ class _Tally:
 
 
 def _verdicts(record: Record) -> Iterator[tuple[Answer, Verdict]]:
-    """What a record says of which answer. To lose a vote is not to be bad."""
+    """Yield what a record says of which answer. To lose a vote is not to be bad."""
     if isinstance(record, AnswerRecord):
         if record.verdict:
             yield record.answer, record.verdict
@@ -113,7 +119,7 @@ def _won_and_lost(record: ComparisonRecord) -> tuple[Answer, Answer]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Columns of one width each, numbers to the right, the first and the last column to the left."""
+    """Return columns of one width each, numbers to the right, the first and the last column to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
-from serve.errors import RequestError, UserError
+from common.errors import UserError
+from llama.errors import RequestError
 from serve.feedback.files import sync
 from serve.feedback.push import Pusher
 from serve.feedback.records import SCHEMA, Record, check, to_json
@@ -75,7 +76,7 @@ class FeedbackStore:
             self._pusher.close(patience)
 
     def _append(self, line: bytes) -> None:
-        """The whole line or nothing of it."""
+        """Write the whole line or nothing of it."""
         file = self._open_file()
         size = os.fstat(file).st_size
         try:
@@ -89,7 +90,7 @@ class FeedbackStore:
             raise
 
     def _open_file(self) -> int:
-        """The file to add to: another where this one is long enough, or somebody has removed it."""
+        """Return the file to add to: another where this one is long enough, or somebody has removed it."""
         if self._file is not None:
             status = os.fstat(self._file)
             if status.st_size >= FILE_BYTES or not status.st_nlink:
@@ -113,7 +114,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _new_file(folder: Path) -> int:
-    """A file that no other process has, under a name that is on the disk."""
+    """Return a file that no other process has, under a name that is on the disk."""
     path = folder / f"feedback-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
     try:
@@ -125,7 +126,7 @@ def _new_file(folder: Path) -> int:
 
 
 def _write(file: int, content: bytes) -> None:
-    """All of it: a disk that fills up takes a part and says so only at the next write."""
+    """Write all of it: a disk that fills up takes a part and says so only at the next write."""
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]

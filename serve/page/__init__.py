@@ -2,12 +2,13 @@
 
     page/chat.py       the chat, and /chat for programs (gradio_client)
     page/compare.py    one question to two models, and a vote
-    page/judging.py    why an answer was good or bad
+    page/feedback_panel.py  why an answer was good or bad
     page/card.py       the model's card
     page/history.py    conversations in the visitor's browser
     page/controls.py   system prompt and sampling
-    page/look.py       colours, with page.css and page.js
-    page/answers.py    answers on their way to the page, remembered for feedback
+    page/theme.py      colours, with page.css and page.js
+    page/answers.py    answers on their way to the page
+    page/remembered.py the answers lately given, for feedback
 
 Every limit is checked by the engine; the widgets' own ranges are for the eye.
 """
@@ -20,17 +21,17 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 import gradio as gr
 from fastapi import FastAPI
 
-from serve.cards import read_prompts
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
+from serve.models.cards import read_prompts
 from serve.page import history
-from serve.page.answers import Answers
 from serve.page.card import show_card
 from serve.page.chat import Chat, add_endpoint, examples
 from serve.page.compare import ALONE, Compare
 from serve.page.controls import show_controls, unchecked
-from serve.page.judging import HIDDEN
-from serve.page.look import THEME
+from serve.page.feedback_panel import HIDDEN
+from serve.page.remembered import Answers
+from serve.page.theme import THEME
 from serve.settings import Settings
 
 TITLE = "Tunesmith"
@@ -38,8 +39,11 @@ HERE = Path(__file__).parent
 
 
 def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> FastAPI:
-    """The application with the page at /, where nothing mounted before it answers; no feedback is asked for without
-    a store to keep it in."""
+    """Return the application with the page at /, where nothing mounted before it answers.
+
+    No feedback is asked for without
+    a store to keep it in.
+    """
     return gr.mount_gradio_app(
         app,
         build_page(engine, settings, feedback).queue(max_size=settings.queue, default_concurrency_limit=settings.slots),
@@ -55,7 +59,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: Feedb
 
 
 def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> gr.Blocks:
-    """Past conversations and settings at the side; chat, comparison and card in the middle."""
+    """Build the page: past conversations and settings at the side; chat, comparison and card in the middle."""
     answers = Answers(feedback, dict(engine.models)) if feedback else None
     prompts = examples(read_prompts(engine.models[engine.default]))
     with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as page:

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 import gradio as gr
 
-from serve.cards import Card, Figures, read_card
+from common.errors import UserError
 from serve.engine import Engine
-from serve.errors import UserError
-from serve.page.judging import HIDDEN
+from serve.models.cards import Card, Figures, read_card
+from serve.page.feedback_panel import HIDDEN
 
 MEASURED = {  # label and form of each figure
     "loss": ("Loss", "{:.4f}"),
@@ -19,7 +19,7 @@ MEASURED = {  # label and form of each figure
 
 
 def show_card(engine: Engine, tab: gr.Tab, model: gr.Dropdown) -> None:
-    """The card of the model that is picked; read when somebody looks at it."""
+    """Show the card of the model that is picked; read when somebody looks at it."""
     shown = gr.HTML(elem_id="card", padding=False)
 
     def read(name: str) -> str:
@@ -33,13 +33,13 @@ def show_card(engine: Engine, tab: gr.Tab, model: gr.Dropdown) -> None:
 
 
 def card_html(name: str, card: Card) -> str:
-    """The card as two tables; what stands in a file is text here, whatever it holds."""
+    """Return the card as two tables; what stands in a file is text here, whatever it holds."""
     facts = "".join(_row([label, text]) for label, text in card.facts.items())
     return f"<h2>{html.escape(name)}</h2><table>{facts}</table>{_evaluation(card.figures)}"
 
 
 def _evaluation(figures: Mapping[str, Figures]) -> str:
-    """A line for each figure, a column for each of whom it was measured."""
+    """Return a line for each figure, a column for each of whom it was measured."""
     measured = {name: [getattr(one, name) for one in figures.values()] for name in MEASURED}
     rows = [
         _row([MEASURED[name][0], *("" if v is None else MEASURED[name][1].format(v) for v in values)])

@@ -8,13 +8,14 @@ from typing import Any
 import gradio as gr
 from gradio.components.chatbot import ChatbotDataMessages
 
+from llama.errors import RequestError
 from serve.engine import Engine
-from serve.errors import RequestError
 from serve.feedback import Answer, AnswerRecord, ModelVersion, Verdict, new_id
-from serve.page import judging
-from serve.page.answers import Answers, conversation, draw, reply, text_of, timings
+from serve.page import feedback_panel as judging
+from serve.page.answers import conversation, draw, reply, text_of, timings
 from serve.page.controls import BUSY, IDLE, question_box, sampling
-from serve.page.judging import HIDDEN
+from serve.page.feedback_panel import HIDDEN
+from serve.page.remembered import Answers
 from serve.settings import Settings
 
 EXAMPLES = (
@@ -38,7 +39,7 @@ class Chat:
     """The tab's widgets and what they do."""
 
     def __init__(self, engine: Engine, settings: Settings, answers: Answers | None, examples: Sequence[str]) -> None:
-        """Without `answers` nothing can be judged."""
+        """Chat over an engine; without `answers` nothing can be judged."""
         self._engine, self._answers = engine, answers
         self.chatbot = gr.Chatbot(
             show_label=False,
@@ -53,7 +54,7 @@ class Chat:
         self.message = question_box(settings, "Message", "Type a message…", autofocus=True, elem_id="message")
 
     def connect(self, model: gr.Dropdown, controls: Sequence[Any], saving: Callable[..., Any]) -> list[Any]:
-        """Let the widgets act; returns the events that answer. `saving` is called with each that changes the chat."""
+        """Let the widgets act; return the events that answer. `saving` is called with each that changes the chat."""
         chatbot, message, shown = self.chatbot, self.message, [self.message, self.chatbot, *self._why_widgets]
         settings = [model, *controls]
         answering: list[Any] = [
@@ -98,7 +99,7 @@ class Chat:
     async def _answer(
         self, text: str, before: list[dict], refused: Any, returned: dict, model: str, system: str, *drawing: Any
     ) -> AsyncIterator[list[Any]]:
-        """What `shown` becomes, from the question on.
+        """Yield what `shown` becomes, from the question on.
 
         Without an answer, the chat becomes `refused` and the message's box gets `returned`: nothing is lost.
         """
@@ -142,14 +143,14 @@ class Chat:
         return gr.update(value=history, feedback_value=self._thumbs(history))
 
     def _thumbs(self, history: list[dict]) -> list[str | None]:
-        """For each answer, how it was judged."""
+        """Return how each answer was judged."""
         records = [self._answers and self._answers.get(answer_id(m)) for m in history if m["role"] == "assistant"]
         verdicts = [record.verdict if isinstance(record, AnswerRecord) else None for record in records]
         return [{"good": "Like", "bad": "Dislike"}.get(verdict or "") for verdict in verdicts]
 
 
 def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, controls: Sequence[Any]) -> None:
-    """The chat for programs, /chat: a conversation for each client, held here."""
+    """Add the chat for programs, /chat: a conversation for each client, held here."""
 
     async def chat(
         message: str,
@@ -181,21 +182,21 @@ def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, contro
 
 
 def examples(prompts: Sequence[str]) -> list[str]:
-    """What a visitor can begin with: the first few short ones of a model's own prompts, else the usual ones."""
+    """Return what a visitor can begin with: the first few short ones of a model's own prompts, else the usual ones."""
     return [prompt for prompt in prompts if len(prompt) <= EXAMPLE_CHARS][:EXAMPLES_SHOWN] or list(EXAMPLES)
 
 
 def without_last(history: Sequence[dict]) -> tuple[str, list[dict]]:
-    """The last question, and the conversation before it."""
+    """Return the last question, and the conversation before it."""
     asked = [place for place, turn in enumerate(history) if turn["role"] == "user"]
     return (text_of(history[asked[-1]]["content"]), list(history[: asked[-1]])) if asked else ("", [])
 
 
 def question(text: str) -> dict:
-    """A visitor's words for Gradio's chat."""
+    """Return a visitor's words for Gradio's chat."""
     return {"role": "user", "content": text}
 
 
 def answer_id(turn: dict) -> str:
-    """By what an answer is known here."""
+    """Return by what an answer is known here."""
     return str((turn.get("metadata") or {}).get("id", ""))

@@ -9,15 +9,16 @@ from typing import Any
 
 import gradio as gr
 
+from llama.errors import RequestError
+from llama.types import Sampling
 from serve.engine import Engine, Piece
-from serve.errors import RequestError
 from serve.feedback import Answer, ComparisonRecord, ModelVersion
-from serve.limits import Sampling
-from serve.page import judging
-from serve.page.answers import Answers, conversation, draw, draw_both, figures, timings
+from serve.page import feedback_panel as judging
+from serve.page.answers import conversation, draw, draw_both, figures, timings
 from serve.page.chat import ANSWERING, FAILED
 from serve.page.controls import BUSY, IDLE, question_box, sampling, unchecked
-from serve.page.judging import HIDDEN
+from serve.page.feedback_panel import HIDDEN
+from serve.page.remembered import Answers
 from serve.settings import Settings
 
 VOTES = {"left": "A is better", "tie": "Tie", "both_bad": "Both bad", "right": "B is better"}
@@ -29,7 +30,7 @@ the model that this one was tuned from, for instance, or the same in another qua
 Then start the server again."""
 IN_TURN = (
     "Memory holds one model at a time here: the two answer one after the other, and the second one's waiting counts in "
-    "its times. With SERVE_LOADED=2 they answer at once."
+    "its times. With SERVE_MAX_LOADED_MODELS=2 they answer at once."
 )
 
 
@@ -37,9 +38,11 @@ class Compare:
     """The tab's widgets and what they do."""
 
     def __init__(self, engine: Engine, settings: Settings, answers: Answers | None) -> None:
-        """Without `answers` there is no vote."""
+        """Compare over an engine; without `answers` there is no vote."""
         self._engine, self._answers = engine, answers
-        self._in_turn = settings.loaded == 1  # by turns, in the order in which they are asked: the left one first
+        self._in_turn = (
+            settings.max_loaded_models == 1
+        )  # by turns, in the order in which they are asked: the left one first
         names = list(engine.models)
         others = [name for name in names if name != engine.default] or names
         with gr.Row(elem_id="pair"):
@@ -82,7 +85,7 @@ class Compare:
     async def _ask(
         self, text: str, blind: bool, one: str, other: str, system: str, *drawing: Any
     ) -> AsyncIterator[dict[Any, Any]]:
-        """Both answers as far as they have come, and the vote when they are whole."""
+        """Yield both answers as far as they have come, and the vote when they are whole."""
         if isinstance(text, str) and not text.strip():
             return
         models, how, messages = [one, other], sampling(*drawing), conversation(system, [], text)
@@ -167,10 +170,10 @@ class Compare:
 
 
 def head(name: str, said: str = "") -> str:
-    """What stands over an answer: whose it is, and its figures."""
+    """Return what stands over an answer: whose it is, and its figures."""
     return f"<h3>{html.escape(name)}</h3><p>{html.escape(said)}</p>"
 
 
 def revealed(answer: Answer) -> str:
-    """The same with the model's name, after the vote."""
+    """Return the same with the model's name, after the vote."""
     return head(answer.model.name, figures(answer.timings) if answer.timings else "")

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from serve.limits import Sampling
+from llama.types import Sampling
 from serve.settings import Settings
 
 TEMPERATURE, MAX_TOKENS = 0.3, 256  # to begin with
@@ -14,7 +14,7 @@ BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
 
 
 def question_box(settings: Settings, label: str, placeholder: str, **options: Any) -> gr.Textbox:
-    """Where a visitor types a question; `label` is for those who cannot see the placeholder."""
+    """Return where a visitor types a question; `label` is for those who cannot see the placeholder."""
     return gr.Textbox(
         label=label,
         show_label=False,
@@ -28,7 +28,7 @@ def question_box(settings: Settings, label: str, placeholder: str, **options: An
 
 
 def show_controls(settings: Settings) -> list[Component]:
-    """The system prompt's widget, then one for each value that `sampling` takes, in its order."""
+    """Return the system prompt's widget, then one for each value that `sampling` takes, in its order."""
     usual = Sampling()
     with gr.Accordion("Settings", open=False, elem_id="settings"):
         system = gr.Textbox("", label="System prompt", placeholder="None", lines=3, max_length=settings.max_chars)
@@ -54,11 +54,11 @@ def show_controls(settings: Settings) -> list[Component]:
 def sampling(
     temperature: Any, max_tokens: Any, top_p: Any, frequency_penalty: Any, presence_penalty: Any, seed: Any = None
 ) -> Sampling:
-    """How an answer is drawn, by the widgets' values; the engine checks them."""
+    """Return how an answer is drawn, by the widgets' values; the engine checks them."""
     return Sampling(max_tokens, temperature, seed, top_p, frequency_penalty, presence_penalty)
 
 
 def unchecked(widget: Any) -> Any:
-    """The widget without Gradio's own check, which logs a traceback for each bad value that a program sends."""
+    """Return the widget without Gradio's own check, which logs a traceback for each bad value that a program sends."""
     widget.preprocess = lambda payload: payload
     return widget

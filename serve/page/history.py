@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from serve.page.judging import HIDDEN
+from serve.page.feedback_panel import HIDDEN
 
 # Gradio encrypts what it stores with a key that it puts into the page. A lasting one, or no restart would be survived.
 STORAGE_KEY, SECRET = "tunesmith-conversations", "tunesmith"
@@ -24,7 +24,7 @@ class History:
 
 
 def show_history(judged: bool) -> History:
-    """The list, and the button that deletes from it; `judged` where answers can be."""
+    """Return the list, and the button that deletes from it; `judged` where answers can be."""
     gr.HTML("<h2>Conversations</h2>", padding=False)
     picker = gr.Radio([], label="Conversations", show_label=False, container=False, elem_id="conversations")
     delete = gr.Button("Delete this conversation", size="sm", visible=False)
@@ -42,7 +42,7 @@ def connect(history: History, page: gr.Blocks, new: gr.Button, chatbot: gr.Chatb
 
 
 def save(history: History, chatbot: gr.Chatbot) -> Callable[..., Any]:
-    """For an event after which the conversation is to be kept as it is then."""
+    """Return a listener for an event after which the conversation is to be kept as it is then."""
     saved, picker = history.saved, history.picker
     return lambda event: _act(event, "save", [saved, picker, chatbot], [saved, picker, history.delete])
 

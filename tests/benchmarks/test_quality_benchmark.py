@@ -56,7 +56,7 @@ def test_the_rows_are_prepared_once_with_gsm8ks_test_as_questions(bench: quality
 def test_all_trainings_have_the_experiments_settings(bench: quality.Bench) -> None:
     ours = quality.training(bench, "ours-2", Path("/runs/ours-2"))
     peer = quality.training(bench, "trl-2", Path("/runs/trl-2"))
-    assert ours[0] == "pipeline.train"
+    assert ours[0] == "pipeline.stages.train"
     assert peer[:3] == ["benchmarks.quality_peers", "trl", "/runs/trl-2/models/adapter"]
     assert set(peer[3:]) <= set(ours)
     assert {"experiment=gsm8k", "train.seed=2", "train.max_steps=12"} <= set(peer)

@@ -20,7 +20,7 @@ import pytest
 from benchmarks import serve, serve_peers, serve_table
 from benchmarks.serve_peers import Answer, Event
 
-TINY_GGUF = Path(__file__).parents[1] / "serve/tiny_gguf.py"
+TINY_GGUF = Path(__file__).parents[1] / "helpers/tiny_gguf.py"
 SIZES = replace(
     serve.QUICK, rounds=2, repeats=2, prompt=60, decode=12, system=20, turns=3, turn=20, together=30, together_answer=8
 )

@@ -13,7 +13,8 @@ from chaos_process import POLL, ChaosError, Start, environment, run, step_of, ta
 REPO = Path(__file__).parents[2]
 # What the stage needs of this project; no result of an earlier run is among it.
 NEEDED = (
-    ".dvc", ".dvcignore", ".gitignore", "conf", "data", "dvc.yaml", "models", "params.yaml", "pipeline", "starter"
+    ".dvc", ".dvcignore", ".gitignore", "common", "conf", "data", "dvc.yaml", "llama", "models", "params.yaml",
+    "pipeline", "starter",
 )  # fmt: skip
 # A second or five of training, of which every update is told from another: dropout draws random numbers, two backward
 # passes make one update, the last one of an epoch is smaller, checkpoints come at no epoch's end, and an
@@ -84,7 +85,7 @@ class Bench:
                 (template / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(REPO / name, template / name)
         subprocess.run(["git", "init", "-q", "-b", "main"], cwd=template, check=True)
-        run(template, self.environment(self.folder), "pipeline.adopt", *self.settings)
+        run(template, self.environment(self.folder), "pipeline", "adopt", *self.settings)
         run(template, self.environment(self.folder), "dvc", "repro", "prepare")
         return template
 

@@ -75,7 +75,7 @@ class Start:
 
     def trainer(self) -> int | None:
         """The process of the train stage."""
-        return next((pid for pid in self.processes() if b"pipeline.train" in entries(pid, "cmdline")), None)
+        return next((pid for pid in self.processes() if b"pipeline.stages.train" in entries(pid, "cmdline")), None)
 
     def reached(self, moment: str, step: int) -> bool:
         """Whether the moment has come; no moment but `start` and `imports` comes before an update's line."""

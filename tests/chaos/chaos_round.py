@@ -94,7 +94,7 @@ class Round:
             size = int(self.plan.disk * self.bench.usual.checkpoint_bytes)
             stack.enter_context(small_disk(self.checkpoints, size))
             settings.append(f"runtime.checkpoint_root={self.checkpoints}")
-        run(self.repository, self.environment, "pipeline.adopt", *settings)
+        run(self.repository, self.environment, "pipeline", "adopt", *settings)
         if self.plan.disk is not None:
             self.fill_disk()
             give_room(self.checkpoints)

@@ -11,8 +11,8 @@ from families import FAMILIES, write_model
 from made import Made
 from packages import NotFetched
 
-from pipeline.compose import compose
-from pipeline.config import QUANTIZATIONS, Config, load
+from pipeline.core.composition import compose
+from pipeline.core.config import QUANTIZATIONS, Config, load
 
 REPO = Path(__file__).parents[2]
 # A few rows and short ones: over a vocabulary of 262,144 tokens the logits of 128 take 134 MB.
@@ -54,7 +54,7 @@ def chats(pytestconfig: pytest.Config) -> dict[str, Chat]:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with data alone, which is the same for all."""
-    from pipeline.prepare import prepare
+    from pipeline.stages.prepare import prepare
 
     folder = tmp_path_factory.mktemp("prepared")
     for name, most in (("chats", 24), ("questions", 2)):
@@ -106,9 +106,9 @@ def made(
 
 
 def run_stages(config: Config, project: Path) -> None:
-    """Trains, exports and evaluates in the working folder, in this process."""
-    from pipeline import evaluate, export, train
+    """Trains, exports, evaluates and reports in the working folder, in this process."""
+    from pipeline.stages import evaluate, export, report, train
 
-    stages: list[Callable[[Config, Path], object]] = [train.main, export.main, evaluate.main]
+    stages: list[Callable[[Config, Path], object]] = [train.run, export.run, evaluate.run, report.run]
     for stage in stages:
-        stage.__wrapped__.__wrapped__(config, project)  # type: ignore[attr-defined]  # below Hydra and its error line
+        stage(config, project)

@@ -9,7 +9,7 @@ from typing import Any
 from families import FAMILIES, Family
 from transformers import AutoTokenizer
 
-from pipeline.config import Config
+from pipeline.core.config import Config
 
 
 @dataclass(frozen=True)

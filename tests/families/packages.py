@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.files import atomic_path
+from common.files import atomic_path
 
 CACHE = Path(__file__).parents[2] / ".cache/families"
 PATIENCE = 300  # seconds for a package; the largest has 93 MB

@@ -12,15 +12,15 @@ from made import Made
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.errors import UserError
-from pipeline.gguf.far import far_tokens, require_far_likeness
+from common.errors import UserError
+from llama.errors import RequestError
+from llama.model import LlamaModel
+from llama.types import Sampling
+from pipeline.gguf.far import check_far_divergence, far_tokens
 from pipeline.gguf.positions import round_ramp
-from pipeline.training.chat import encode, load_tokenizer
+from pipeline.models.chat import encode, load_tokenizer
 from serve.engine import Engine
-from serve.errors import RequestError
-from serve.limits import Sampling
-from serve.llama import LlamaModel
-from serve.models import find_models
+from serve.models.registry import find_models
 from serve.settings import Settings
 
 CONTEXT = 2048
@@ -76,9 +76,9 @@ def test_far_from_the_start_a_lost_scaling_or_window_is_refused(made: Made) -> N
         pytest.skip("it has neither")
     length = far_tokens(AutoConfig.from_pretrained(made.base).get_text_config(), CONTEXT)
     ids = made.original.apply_chat_template(FAR)["input_ids"]
-    require_far_likeness(made.gguf("F16"), length, tuned(made), [ids], "cpu")
+    check_far_divergence(made.gguf("F16"), length, tuned(made), [ids], "cpu")
     with pytest.raises(UserError, match="is not the model that it was made of; logits behind"):
-        require_far_likeness(made.gguf("F16"), length, tuned(made, **made.family.lost), [ids], "cpu")
+        check_far_divergence(made.gguf("F16"), length, tuned(made, **made.family.lost), [ids], "cpu")
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_K_M"])

@@ -22,7 +22,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, TokenizersBackend
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from pipeline.gguf.source import llama_cpp_tree
+from llama.source import llama_cpp_tree
 
 TEMPLATES = Path(__file__).parent / "templates"
 STRING, ARRAY = 8, 9  # kinds of GGUF's values, and the letters that struct has for its numbers

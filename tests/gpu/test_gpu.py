@@ -22,19 +22,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from updates import REPO, STARTER, Learnt, adapter_that_counts, conversations, learn, settings
 
-from pipeline.compose import compose
-from pipeline.config import load
-from pipeline.errors import UserError
-from pipeline.prepare import prepare
-from pipeline.tracking import Run
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import load
+from pipeline.models.chat import load_tokenizer
+from pipeline.stages.prepare import prepare
+from pipeline.tracking.run import Run
+from pipeline.training.activation_offload import ActivationOffloading
 from pipeline.training.attention import CUDNN, FLASH, attend, cudnn, flash, register
-from pipeline.training.chat import load_tokenizer
-from pipeline.training.engines import load_trl
+from pipeline.training.engines import engine
 from pipeline.training.interruption import Interruption
-from pipeline.training.job import Job
 from pipeline.training.lora import Frozen8
-from pipeline.training.offload import InMainMemory
 from pipeline.training.plan import Plan, choose, this_card
+from pipeline.training.session import Session
 from pipeline.training.trainer import Trainer, compile_layers
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -89,13 +89,13 @@ def ours(
     config = settings(*overrides)
     packed = attention in (FLASH, CUDNN)
     plan = Plan("trl", attention, packed, ())
-    model = load_trl(plan, config.model, config.train, "cuda")
+    model = engine("trl").load(plan, config.model, config.train, "cuda")
     adapter_that_counts(model)
     if checkpointing:
         model.gradient_checkpointing_enable()
     if compiled:
         compile_layers(model)
-    with InMainMemory(model) if offload else nullcontext():
+    with ActivationOffloading(model) if offload else nullcontext():
         return learn(model, conversations(packed, plan.few_counts, rows))
 
 
@@ -222,7 +222,7 @@ def curve(project: Path, name: str, *overrides: str) -> tuple[list[float], float
     command = [
         sys.executable,
         "-m",
-        "pipeline.train",
+        "pipeline.stages.train",
         "tracking=none",
         "model=starter-m",
         f"model.path={STARTER}",
@@ -285,7 +285,7 @@ def test_a_broken_update_is_left_out_and_ends_the_training(project: Path, monkey
     monkeypatch.chdir(project)
     folder = project / "broken"
     folder.mkdir()
-    job = Job(config, load_tokenizer(config.model), choose(config.train, config.model, CARD, 64), "cuda", folder)
+    job = Session(config, load_tokenizer(config.model), choose(config.train, config.model, CARD, 64), "cuda", folder)
     with pytest.raises(UserError, match=r"training diverged at step 5: .*checkpoint is that of step 4"):
         job.train(None, Run(), Interruption())
     assert all(parameter.isfinite().all() for parameter in trainers[-1].trained_model.parameters())

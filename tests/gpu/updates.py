@@ -23,7 +23,7 @@ def conversations(packed: bool, few_counts: bool = False, rows: int = ROWS) -> A
 
     from transformers import AutoTokenizer
 
-    from pipeline.training.chat import encode
+    from pipeline.models.chat import encode
     from pipeline.training.updates import IGNORED, Conversations, Layout
 
     tokenizer = AutoTokenizer.from_pretrained(str(STARTER))
@@ -37,8 +37,8 @@ def conversations(packed: bool, few_counts: bool = False, rows: int = ROWS) -> A
 
 def settings(*overrides: str) -> Any:
     """The configuration for starter-m."""
-    from pipeline.compose import compose
-    from pipeline.config import load
+    from pipeline.core.composition import compose
+    from pipeline.core.config import load
 
     return load(compose(REPO / "conf", ["model=starter-m", f"model.path={STARTER}", "train.seed=7", *overrides]))
 
@@ -74,10 +74,11 @@ def learn(model: Any, data: Any, autocast: bool = True) -> Learnt:
 
 def by_unsloth() -> Learnt:
     """By Unsloth's kernels."""
-    from pipeline.training.engines import load_unsloth
+    from pipeline.training.engines import engine
+    from pipeline.training.plan import Plan
 
     config = settings("train.gradient_checkpointing=false", "train.max_length=256")
-    model = load_unsloth(config.model, config.train)
+    model = engine("unsloth").load(Plan("unsloth", "unsloth", False, ()), config.model, config.train, "cuda")
     adapter_that_counts(model)
     return learn(model, conversations(packed=False))
 

@@ -90,7 +90,7 @@ def workspace(engine: docker.DockerClient, images: None) -> Iterator[dict[str, d
 def reciter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model that recites one sentence, readable for any user."""
     folder = tmp_path_factory.mktemp("models")
-    subprocess.run([sys.executable, ROOT / "tests" / "serve" / "tiny_gguf.py", folder], check=True)
+    subprocess.run([sys.executable, ROOT / "tests" / "helpers" / "tiny_gguf.py", folder], check=True)
     folder.chmod(0o755)
     return folder
 
@@ -181,7 +181,7 @@ def test_serve_image_has_what_it_runs_and_no_more(start: Start, reciter: Path) -
     assert not {"mlflow", "pip", "setuptools", "torch", "transformers"} & packages
     # Nothing that a server imports at its start is compiled anew each time.
     uncompiled = (
-        "import pathlib, sys, serve.app, serve.page; cached = [m.__cached__ for m in list(sys.modules.values())"
+        "import pathlib, sys, serve.http.app, serve.page; cached = [m.__cached__ for m in list(sys.modules.values())"
         " if getattr(m, '__cached__', None)]; print([c for c in cached if not pathlib.Path(c).exists()])"
     )
     assert output(container, "python", "-c", uncompiled).strip() == "[]"
@@ -281,7 +281,7 @@ def test_train_image_works_on_a_mounted_repository_as_its_owner(start: Start, tm
     volumes = {str(repository): {"bind": "/workspace", "mode": "rw"}}
     container = start("train", command=["sleep", "infinity"], user=str(owner), volumes=volumes, network_mode="none")
     output(container, "dvc", "repro", "compose")
-    output(container, "python", "-m", "pipeline.gguf.source")  # the converter is in the image: no network is asked
+    output(container, "python", "-m", "llama.source")  # the converter is in the image: no network is asked
     assert (repository / "params.yaml").stat().st_uid == owner
 
 
@@ -302,7 +302,7 @@ def test_train_image_told_to_stop_saves_and_goes_on_from_there(
         return lock.get("stages", {}).get("train")
 
     # No checkpoint but the one that is saved on request.
-    finish("python", "-m", "pipeline.adopt", *LONGER_RUN)
+    finish("tunesmith", "adopt", *LONGER_RUN)
     before = recorded()
     trainer = run("dvc", "repro", "train")
     wait_for_line(trainer, "step [2-9]/")

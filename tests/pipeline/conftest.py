@@ -1,6 +1,7 @@
 """A small prepared data set to train on; a small tuned model and its exported files for `export` and `evaluate`."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 from chats import CHATS
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
 
 REPO = Path(__file__).parents[2]
 STARTER = REPO / "starter/models/starter-s"
@@ -36,7 +37,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder, entered, with 104 conversations to learn from, 8 to validate on and 8 to test."""
     import torch
 
-    from pipeline.prepare import prepare
+    from pipeline.stages.prepare import prepare
 
     folder = tmp_path_factory.mktemp("project")
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -69,9 +70,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from pipeline.prepare import prepare
-    from pipeline.training.chat import load_tokenizer
-    from pipeline.training.engines import load_base
+    from pipeline.models.chat import load_tokenizer
+    from pipeline.models.loading import load_base
+    from pipeline.stages.prepare import prepare
 
     folder = tmp_path_factory.mktemp("tuned")
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -99,10 +100,44 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def exported(tuned: Path, tuned_config: Callable[..., Config]) -> Path:
     """The same folder with models/gguf."""
-    from pipeline import export
+    from pipeline.stages import export
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tuned)
         patch.setenv("PYTHONPATH", str(REPO))  # the converter is a process of its own
-        export.main.__wrapped__.__wrapped__(tuned_config(), tuned)  # below Hydra and its error line
+        export.run(tuned_config(), tuned)
     return tuned
+
+
+@pytest.fixture(scope="session")
+def measured(exported: Path, tuned_config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same models and reports/measurements.json. Only read it."""
+    from pipeline.stages import evaluate
+
+    folder = tmp_path_factory.mktemp("measured")
+    for name in ("models", "data"):
+        shutil.copytree(exported / name, folder / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        evaluate.run(tuned_config(), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def starter() -> Path:
+    """The smallest starter model."""
+    return STARTER
+
+
+@pytest.fixture(scope="session")
+def ggufs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """starter-s as GGUF by type: unquantized by the converter, the others made of that."""
+    from pipeline.gguf.convert import convert
+    from pipeline.gguf.quantize import quantize
+
+    folder = tmp_path_factory.mktemp("gguf")
+    files = {kind: folder / f"starter-s-{kind}.gguf" for kind in ("F32", "F16", "Q8_0", "Q4_K_M")}
+    convert(STARTER, files["F32"], "F32")
+    for kind in ("F16", "Q8_0", "Q4_K_M"):
+        quantize(files["F32"], files[kind], kind)
+    return files

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[2]
 # What the stage needs of this project; no result of an earlier run is among it.
 NEEDED = (
-    ".dvc", ".dvcignore", ".gitignore", "conf", "data", "dvc.yaml", "models", "params.yaml", "pipeline", "starter"
+    ".dvc", ".dvcignore", ".gitignore", "common", "conf", "data", "dvc.yaml", "llama", "models", "params.yaml",
+    "pipeline", "starter",
 )  # fmt: skip
 STEPS = 40
 SETTINGS = (
@@ -45,7 +46,16 @@ SETTINGS = (
     "train.logging_steps=1",
 )
 REPRO = ("dvc", "repro", "train")
-DIRECT = ("python", "-m", "pipeline.train", "--config-dir", ".", "--config-name", "params", "hydra/job_logging=stdout")
+DIRECT = (
+    "python",
+    "-m",
+    "pipeline.stages.train",
+    "--config-dir",
+    ".",
+    "--config-name",
+    "params",
+    "hydra/job_logging=stdout",
+)
 MARK = "TUNESMITH_INTERRUPTED"  # in the environment of all that a test starts; its value is the workspace
 LONGEST = 300.0  # seconds that anything may take
 POLL = 0.02  # seconds; an update takes some 100 ms
@@ -104,7 +114,7 @@ def processes(workspace: Path) -> list[int]:
 
 
 def find_trainer(workspace: Path) -> int | None:
-    return next((pid for pid in processes(workspace) if b"\0pipeline.train\0" in proc(pid, "cmdline")), None)
+    return next((pid for pid in processes(workspace) if b"\0pipeline.stages.train\0" in proc(pid, "cmdline")), None)
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
@@ -215,7 +225,7 @@ def recorded(workspace: Path, experiment: str | None = None) -> bool:
 
 
 def adopt(workspace: Path, *overrides: str) -> None:
-    run(workspace, "python", "-m", "pipeline.adopt", "--reset", *SETTINGS, *overrides)
+    run(workspace, "python", "-m", "pipeline", "adopt", "--reset", *SETTINGS, *overrides)
 
 
 @pytest.fixture(scope="module")

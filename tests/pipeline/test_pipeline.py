@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -73,7 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, folder / name, follow_symlinks=False)
     run(folder, "git", "init", "-q", "-b", "main")
-    run(folder, "python", "-m", "pipeline.adopt", *SETTINGS)
+    run(folder, "python", "-m", "pipeline", "adopt", *SETTINGS)
     run(folder, "dvc", "repro")
     commit(folder)
     return folder
@@ -119,13 +120,84 @@ def test_a_comment_in_conf_reruns_compose_alone(workspace: Path) -> None:
     run(workspace, "dvc", "repro")
 
 
+def deps(dep: str, *stages: str) -> dict[str, list[dict[str, dict[str, str]]]]:
+    """What `dvc status` says where one of their deps has changed."""
+    return {stage: [{"changed deps": {dep: "modified"}}] for stage in stages}
+
+
+DUE = [  # a file, what is changed in it, and what is due
+    ("llama/batch.py", '"""', '"""Once more: ', deps("llama", "export", "evaluate")),
+    ("llama/model.py", '"""', '"""Once more: ', deps("llama", "export", "evaluate")),
+    (
+        "pipeline/models/loading.py",
+        "PeftModel.from_pretrained(base, str(adapter))",
+        "PeftModel.from_pretrained(base, str(adapter), is_trainable=False)",
+        deps("pipeline/models", "train", "export", "evaluate"),
+    ),
+    (
+        "pipeline/report/record.py",
+        "SCHEMA = 2",
+        "SCHEMA = 3",
+        deps("pipeline/report/record.py", "evaluate") | deps("pipeline/report", "report"),
+    ),
+    ("pipeline/report/page.css", "#0f766e", "#0f766f", deps("pipeline/report", "report")),
+    ("pipeline/publishing/licences.py", "Apache License 2.0", "Apache", deps("pipeline/publishing", "report")),
+    ("pipeline/core/config.py", '"""', '"""Once more: ', deps("pipeline/core", "compose")),
+    ("pipeline/tracking/progress_bar.py", '"""', '"""Once more: ', {}),
+    ("pipeline/stages/run.py", '"""', '"""Once more: ', {}),
+]
+
+
+@pytest.mark.parametrize(("file", "old", "new", "due"), DUE, ids=[row[0] for row in DUE])
+def test_a_change_in_the_code_makes_those_stages_due_that_are_made_of_it(
+    workspace: Path, file: str, old: str, new: str, due: dict[str, Any]
+) -> None:
+    with edited(workspace / file, old, new):
+        assert json.loads(run(workspace, "dvc", "status", "--json")) == due
+
+
+def test_another_colour_runs_report_alone(workspace: Path) -> None:
+    page = workspace / "reports/evaluation.html"
+    before = page.read_bytes()
+    with edited(workspace / "pipeline/report/page.css", "--tuned: #0f766e", "--tuned: #0f766f"):
+        assert stages_run(run(workspace, "dvc", "repro")) == ["report"]
+        assert page.read_bytes() != before
+    run(workspace, "dvc", "repro")
+    assert page.read_bytes() == before
+
+
+def test_another_threshold_judges_again_and_measures_nothing(adopting: Path) -> None:
+    measured = (adopting / "reports/measurements.json").read_bytes()
+    run(adopting, "python", "-m", "pipeline", "adopt", "evaluate.gate.max_task_drop=0.97")
+    run(adopting, "dvc", "repro", "compose")
+    changed = [{"changed deps": {"params.yaml": {"evaluate.gate": "modified"}}}]
+    assert json.loads(run(adopting, "dvc", "status", "--json")) == {"report": changed}
+    said = run(adopting, "dvc", "repro")
+    assert stages_run(said) == ["report"]
+    assert "verdict: " in said
+    evaluation = json.loads((adopting / "reports/evaluation.json").read_text())
+    assert evaluation["settings"]["evaluate"]["gate"]["max_task_drop"] == 0.97
+    limits = {check["limit"] for check in evaluation["verdict"]["checks"] if check["name"].startswith("task ")}
+    assert limits == {0.97}
+    assert (adopting / "reports/measurements.json").read_bytes() == measured
+
+
+def test_an_evaluation_by_force_takes_what_was_measured_before(workspace: Path) -> None:
+    measured = (workspace / "reports/measurements.json").read_bytes()
+    said = run(workspace, "dvc", "repro", "-sf", "evaluate")
+    assert "measuring " not in said
+    (folder,) = {Path(path).parent for path in re.findall(r"measured before \((.+)\)", said)}
+    assert folder.is_relative_to(workspace / ".checkpoints")
+    assert (workspace / "reports/measurements.json").read_bytes() == measured
+
+
 def test_an_edit_reruns_exactly_the_stages_that_it_concerns(workspace: Path) -> None:
     with edited(workspace / "conf/recipe/starter-m.yaml", "batch_size: 128", "batch_size: 64"):
-        assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "evaluate"]
+        assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "evaluate", "report"]
     with edited(workspace / "conf/export/gguf.yaml", "Q4_K_M]", "Q5_K_M]"):
-        assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "export", "evaluate"]
+        assert stages_run(run(workspace, "dvc", "repro")) == ["compose", "export", "evaluate", "report"]
     with edited(workspace / "conf/tracking/mlflow.yaml", "experiment: tunesmith", "experiment: another"):
-        again = {"export", "evaluate"}  # out of the run-cache, as the edits above are taken back
+        again = {"export", "evaluate", "report"}  # out of the run-cache, as the edits above are taken back
         assert set(stages_run(run(workspace, "dvc", "repro"))) == {"compose"} | again
     run(workspace, "dvc", "repro")
     assert run(workspace, "dvc", "status").strip().endswith("up to date.")
@@ -167,10 +239,11 @@ def test_what_the_configuration_names_outside_is_watched_by_the_stages_that_use_
         shutil.copy(adopting / "starter" / source, tmp_path / name)
     shutil.copy(model / "chat_template.jinja", tmp_path / "mine.jinja")
     run(
-        adopting, "python", "-m", "pipeline.adopt", f"model.path={model}", f"model.chat_template={tmp_path}/mine.jinja",
+        adopting, "python", "-m", "pipeline", "adopt", f"model.path={model}",
+        f"model.chat_template={tmp_path}/mine.jinja",
         f"data.files=[{tmp_path}/chats/*.jsonl]", f"data.questions={tmp_path}/questions.jsonl",
     )  # fmt: skip
-    run(adopting, "python", "-m", "pipeline.compose")
+    run(adopting, "python", "-m", "pipeline", "compose")
     run(adopting, "dvc", "commit", "-fq")  # as if all stages had run with these
     assert run(adopting, "dvc", "status").strip().endswith("up to date.")
     for name, stages in (
@@ -208,8 +281,8 @@ def test_an_experiment_commits_links_and_nothing_behind_them(adopting: Path, tmp
 
 def test_a_direct_run_is_seen_by_dvc_which_puts_back_what_it_recorded(adopting: Path) -> None:
     recorded = (adopting / "reports/prepare.json").read_bytes()
-    run(adopting, "python", "-m", "pipeline.prepare", "data.max_rows=60")
-    refused = run(adopting, "python", "-m", "pipeline.train", status=1)
+    run(adopting, "python", "-m", "pipeline", "prepare", "data.max_rows=60")
+    refused = run(adopting, "python", "-m", "pipeline", "train", status=1)
     assert "asks for: data.max_rows is None and was 60; run `dvc repro prepare`, or" in refused
     assert "modified:           data/prepared" in run(adopting, "dvc", "status", "prepare")
     assert stages_run(run(adopting, "dvc", "repro", "prepare")) == ["prepare"]
@@ -226,16 +299,16 @@ def test_an_unknown_key_ends_in_one_line_that_names_it(workspace: Path) -> None:
 
 
 def test_a_failed_stage_names_the_command_that_brings_the_last_result_back(workspace: Path) -> None:
-    metrics = (workspace / "reports/metrics.json").read_bytes()
+    measured = (workspace / "reports/measurements.json").read_bytes()
     with edited(workspace / "conf/recipe/starter-m.yaml", "max_length: 512", "max_length: 8"):
         output = run(workspace, "dvc", "repro", status=255)
     said = next(line for line in output.splitlines() if line.startswith("evaluate:"))
     assert "evaluate.max_length 8; raise it" in said
     command = re.search(r"come back with: (.*)\)", said)
     assert command is not None
-    assert not (workspace / "reports/metrics.json").exists()
+    assert not (workspace / "reports/measurements.json").exists()
     run(workspace, "bash", "-c", command[1])
-    assert (workspace / "reports/metrics.json").read_bytes() == metrics
+    assert (workspace / "reports/measurements.json").read_bytes() == measured
     run(workspace, "dvc", "repro")
 
 
@@ -258,12 +331,12 @@ def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
 
 def test_what_came_out_is_compared_and_promoted(workspace: Path) -> None:
     metrics = json.loads((workspace / "reports/metrics.json").read_text())
-    assert "Recommended: starter-s" in run(workspace, "python", "-m", "pipeline.compare", "workspace", "HEAD")
+    assert "Recommended: starter-s" in run(workspace, "python", "-m", "pipeline", "compare", "workspace", "HEAD")
     comparison = json.loads((workspace / "reports/compare.json").read_text())
     assert [one["name"] for one in comparison["runs"]] == ["starter-s workspace", "starter-s HEAD"]
     losses = [(kind, metrics["gguf"][kind]["loss"]) for kind in ("F16", "Q8_0", "Q4_K_M")]
-    assert [(file["type"], file["loss"]) for file in comparison["files"]] == losses * 2
-    run(workspace, "python", "-m", "pipeline.promote", "--force", "--quantization", "Q8_0")
+    assert [(file["type"], file["figures"]["loss"]) for file in comparison["files"]] == losses * 2
+    run(workspace, "python", "-m", "pipeline", "promote", "--force", "--quantization", "Q8_0")
     version = MlflowClient(f"sqlite:///{workspace}/mlflow.db").get_model_version_by_alias("tunesmith", "champion")
     manifest = json.loads((workspace / "models/gguf/manifest.json").read_text())
     (file,) = [one for one in manifest["files"] if one["file"] == "starter-s-Q8_0.gguf"]

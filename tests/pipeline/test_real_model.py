@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from servers import started_server
 
-from pipeline.compose import compose
-from pipeline.config import load
-from pipeline.errors import UserError
-from pipeline.files import sha256
+from common.errors import UserError
+from common.files import sha256
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.models.packaged import package_folder
 
 pytestmark = pytest.mark.slow
@@ -83,7 +83,7 @@ def a_sum(seed: str) -> dict[str, str]:
 def stage(folder: Path, name: str, *overrides: str) -> str:
     """What a stage prints; one that fails fails the test with it."""
     ran = subprocess.run(
-        [sys.executable, "-m", f"pipeline.{name}", *SETTINGS, *overrides],
+        [sys.executable, "-m", "pipeline", name, *SETTINGS, *overrides],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(REPO)},
         text=True,
@@ -123,6 +123,7 @@ def test_the_whole_pipeline_on_sums(project: Path, tmp_path: Path) -> None:
     manifest = read(project / "models/gguf/manifest.json")
     assert [file["type"] for file in manifest["files"]] == ["F16", "Q8_0", "Q4_K_M", "Q8_0"]
     stage(project, "evaluate")
+    stage(project, "report")
     evaluation = read(project / "reports/evaluation.json")
     assert evaluation["questions"] == evaluation["rows"] == 8
     assert evaluation["gain"]["loss"] > 0

@@ -8,7 +8,7 @@ from servers import started_server
 from tiny_gguf import ACCENTS, FAREWELL, write_random, write_scripted
 
 from serve.engine import Engine
-from serve.models import Model, find_models
+from serve.models.registry import Model, find_models
 from serve.settings import Settings
 
 

@@ -8,12 +8,13 @@ import pytest
 from servers import wait_until
 from tiny_gguf import ACCENTS, FAREWELL, write_random
 
-from serve.answer import Piece
+from llama.errors import EngineError, RequestError
+from llama.model import Entry
+from llama.turn import Piece
+from llama.types import Message, Sampling
 from serve.engine import Engine, Load
-from serve.errors import Busy, EngineError, RequestError
-from serve.limits import Message, Sampling
-from serve.llama import Entry
-from serve.models import Model, find_models
+from serve.errors import Busy
+from serve.models.registry import Model, find_models
 from serve.settings import Settings
 
 GREEDY = Sampling(max_tokens=40, temperature=0)
@@ -159,7 +160,7 @@ def test_a_refused_request_leaves_the_engine_at_work(engine: Engine) -> None:
 def test_no_more_models_are_kept_than_set_and_the_longest_unused_goes_first(
     models: dict[str, Model], folder: Path
 ) -> None:
-    with Engine(models, Settings(models=folder, model="random", loaded=2)) as engine:
+    with Engine(models, Settings(models=folder, model="random", max_loaded_models=2)) as engine:
         for name in ("other", "random", "endless"):
             next(engine.stream(name, ask("hi"), GREEDY))
         assert list(engine._loaded) == ["random", "endless"]
@@ -204,7 +205,7 @@ def test_a_failure_is_logged_with_its_place_and_no_word_of_the_conversation(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("serve.llama.LlamaModel.decode", fail)
+    monkeypatch.setattr("llama.model.LlamaModel.decode", fail)
     with pytest.raises(EngineError):
         list(engine.stream("random", ask("hi"), GREEDY))
     monkeypatch.undo()
@@ -252,7 +253,7 @@ def test_whoever_leaves_the_queue_makes_room_in_it(models: dict[str, Model], fol
 
 def test_answers_of_every_model_loaded_are_under_way_and_do_not_wait(models: dict[str, Model], folder: Path) -> None:
     both = {name: replace(models["endless"], name=name) for name in ("one", "two")}
-    settings = Settings(models=folder, context=1 << 18, max_tokens=1 << 17, slots=1, queue=1, loaded=2)
+    settings = Settings(models=folder, context=1 << 18, max_tokens=1 << 17, slots=1, queue=1, max_loaded_models=2)
     with Engine(both, settings) as engine:
         streams = [engine.stream(name, ask("hi"), FOR_EVER) for name in both]
         for stream in streams:
@@ -271,7 +272,7 @@ def test_answers_of_every_model_loaded_are_under_way_and_do_not_wait(models: dic
 def test_a_step_that_fails_counts_out_those_who_left_in_it_too(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         leaving.close()  # type: ignore[attr-defined]
-        monkeypatch.setattr("serve.llama.LlamaModel.decode", fail_again)
+        monkeypatch.setattr("llama.model.LlamaModel.decode", fail_again)
 
     def fail_again(*_: object) -> None:
         raise EngineError("llama_decode returned -3")
@@ -279,7 +280,7 @@ def test_a_step_that_fails_counts_out_those_who_left_in_it_too(engine: Engine, m
     leaving, staying = (engine.stream("endless", ask(text), FOR_EVER) for text in ("one", "two"))
     next(leaving)
     next(staying)
-    monkeypatch.setattr("serve.llama.LlamaModel.decode", fail)
+    monkeypatch.setattr("llama.model.LlamaModel.decode", fail)
     with pytest.raises(EngineError):
         list(staying)
     wait_until(lambda: not engine.busy)

@@ -3,8 +3,9 @@ from typing import Any
 
 import pytest
 
-from serve.errors import RequestError
-from serve.limits import Sampling, check_request
+from llama.errors import RequestError
+from llama.types import Sampling
+from serve.limits import check_request
 from serve.settings import Settings
 
 SETTINGS = Settings(max_tokens=100, max_chars=50, max_messages=3, temperature_max=1.5)

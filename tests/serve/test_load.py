@@ -21,7 +21,7 @@ def test_many_clients_get_what_each_gets_alone_or_are_told_that_the_queue_is_ful
     models.mkdir()
     for seed, name in enumerate(("one", "two", "three")):
         quantize(write_random(tmp_path / "F32.gguf", seed, width=256), models / f"{name}.gguf", "Q8_0")
-    limits = {"models": models, "loaded": 2, "rate": 0, "queue": 8, "aside": 1}
+    limits = {"models": models, "max_loaded_models": 2, "rate": 0, "queue": 8, "prompt_cache_mb": 1}
     with started_server(tmp_path / "log.txt", until="/readyz", **limits) as (url, server):
         report = asyncio.run(load(url, psutil.Process(server.pid), QUESTIONS, 150, clients=24, seconds=15))
     assert report.failures == []

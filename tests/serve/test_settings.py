@@ -5,7 +5,7 @@ import sys
 import pytest
 from servers import ROOT, run_server
 
-from serve.errors import UserError
+from common.errors import UserError
 from serve.settings import Settings, describe
 
 

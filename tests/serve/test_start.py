@@ -12,11 +12,11 @@ import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, answers, environment, free_port, wait_until
 
-from serve.app import add_api, build_app
 from serve.engine import Engine
-from serve.metrics import Metrics
-from serve.models import Model
-from serve.server import Server
+from serve.http.app import add_api, build_app
+from serve.http.metrics import Metrics
+from serve.http.server import Server
+from serve.models.registry import Model
 from serve.settings import Settings
 
 

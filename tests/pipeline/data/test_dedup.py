@@ -1,7 +1,7 @@
 import random
 
+from pipeline.core.formats import Messages
 from pipeline.data.dedup import digest, drop_duplicates, normalize
-from pipeline.data.formats import Messages
 
 
 def pair(question: str, answer: str) -> Messages:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
+from pipeline.core.data_settings import DataSettings
 from pipeline.data.prepared import TO_PREPARE, require_prepared
-from pipeline.data.settings import DataSettings
-from pipeline.errors import UserError
-from pipeline.prepare import prepare
+from pipeline.stages.prepare import prepare
 
 REPO = Path(__file__).parents[3]
 SETTINGS = DataSettings("mine", "files", ["raw/*.jsonl"], validation=4, test=4, questions="questions.jsonl")
@@ -43,7 +43,7 @@ def test_what_is_asked_for_is_accepted(prepared: Path) -> None:
 def test_other_settings_are_refused_by_name_and_with_the_command(prepared: Path) -> None:
     assert refused(replace(SETTINGS, name="other", max_rows=7)) == (
         "data/prepared is not what the configuration asks for: data.max_rows is 7 and was None, data.name is 'other' "
-        "and was 'mine'; run `dvc repro prepare`, or `python -m pipeline.prepare` with the same overrides"
+        "and was 'mine'; run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
     )
     assert "data.source is 'hub' and was 'files'" in refused(replace(SETTINGS, source="hub", path="a/b"))
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from common.errors import UserError
 from pipeline.data.questions import drop_asked, load_questions
-from pipeline.errors import UserError
 
 VALID: dict[str, Any] = {"prompt": "2 + 2?", "answer": "4", "kind": "number", "group": "held_out", "task": "sum"}
 

@@ -5,12 +5,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dataset_hub import COMMIT
 
-from pipeline.data.settings import DataSettings
+from common.errors import UserError
+from pipeline.core.data_settings import DataSettings
 from pipeline.data.sources import find_files, load
-from pipeline.errors import UserError
-
-from .conftest import COMMIT
 
 ROWS = [{"question": "Où?", "answer": "Là."}, {"question": "Who, then?", "answer": 'He said "I".\nTwice.'}]
 

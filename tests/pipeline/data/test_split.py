@@ -2,10 +2,10 @@ import random
 
 import pytest
 
+from common.errors import UserError
+from pipeline.core.formats import Messages
 from pipeline.data.dedup import drop_duplicates
-from pipeline.data.formats import Messages
 from pipeline.data.split import SPLITS, split
-from pipeline.errors import UserError
 
 
 def pair(question: str, answer: str, system: str = "Be brief.") -> Messages:

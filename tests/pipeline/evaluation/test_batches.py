@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.errors import UserError
+from common.errors import UserError
 from pipeline.evaluation.batches import in_batches, padded, sorted_batches
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -4,10 +4,14 @@ from typing import Any
 
 import pytest
 
-from pipeline.evaluation.figures import SPEED_TOKENS, file_figures, shown_answers
+from pipeline.core.records import ManifestFile
+from pipeline.evaluation.figures import file_figures, shown_answers
 from pipeline.evaluation.inputs import Material
+from pipeline.report.record import SPEED_TOKENS
 
-FILE = {"of": "tuned", "bytes": 1000, "kl": 1e-4, "top_1": 0.99}
+FILE = ManifestFile(
+    file="tiny-F16.gguf", type="F16", of="tuned", bytes=1000, sha256="ab" * 32, kl=1e-4, top_1=0.99, perplexity=2.0
+)
 
 
 def measured(*tokens: int) -> dict[str, Any]:
@@ -33,17 +37,17 @@ def measured(*tokens: int) -> dict[str, Any]:
 )
 def test_a_handful_of_tokens_tells_no_speed(tokens: tuple[int, ...], speed: float | None) -> None:
     given = Material(None, [[([1, 2], [0, 1])]] * 2, [], None, frozenset())  # type: ignore[arg-type]
-    assert file_figures(FILE, measured(*tokens), given)["tokens_per_second"] == speed
+    assert file_figures(FILE, measured(*tokens), given).tokens_per_second == speed
 
 
 def test_an_answer_has_its_own_speed_only_if_it_is_long() -> None:
     short, long = shown_answers(measured(12, 2 * SPEED_TOKENS))
-    assert (short["tokens_per_second"], long["tokens_per_second"]) == (None, 100.0)
-    assert short["seconds"] == 0.21
+    assert (short.tokens_per_second, long.tokens_per_second) == (None, 100.0)
+    assert short.seconds == 0.21
 
 
 def test_what_rests_on_one_conversation_has_a_value_and_no_bounds() -> None:
     given = Material(None, [[([1, 2], [0, 1])]], [], None, frozenset())  # type: ignore[arg-type]
     figures = file_figures(FILE, measured(12) | {"nats": [2.0]}, given)
-    assert (figures["loss"], figures["loss_low"], figures["loss_high"]) == (2.0, None, None)
-    assert (figures["perplexity"], figures["perplexity_low"]) == (7.3891, None)
+    assert (figures.loss, figures.loss_low, figures.loss_high) == (2.0, None, None)
+    assert (figures.perplexity, figures.perplexity_low) == (7.3891, None)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.config import Config
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.config import Config
 from pipeline.evaluation.harness import check_installed, task_scores
 
 STARTER = Path(__file__).parents[3] / "starter/models/starter-s"

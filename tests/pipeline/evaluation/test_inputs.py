@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import AutoTokenizer
 
-from pipeline.compose import compose
-from pipeline.config import EvaluateSettings, load
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import EvaluateSettings, load
 from pipeline.evaluation.inputs import TEST, Material, read_conversations
 
 REPO = Path(__file__).parents[3]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pipeline.evaluation import loss
 from pipeline.evaluation.answers import answer_all, answer_timed
 from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
-from pipeline.training.chat import encode
+from pipeline.models.chat import encode
 
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"

@@ -11,12 +11,13 @@ from architectures import made
 from peft import PeftModel
 from transformers import AutoTokenizer
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
 from pipeline.gguf.merge import merge
 from pipeline.gguf.positions import round_ramp
 from pipeline.gguf.reference import trained_model, write_logits
-from pipeline.training.engines import load_base, with_adapter
+from pipeline.models.loading import load_base
+from pipeline.training.engines.trl import with_adapter
 
 REPO = Path(__file__).parents[3]
 ROWS = [[0, 3, 983, 4, 433, 39, 74, 318], list(range(100))]

@@ -12,9 +12,10 @@ import pytest
 from gguf import GGUFReader
 from transformers import AutoTokenizer
 
-from pipeline.errors import UserError
+from common.errors import UserError
+from llama.model import load, metadata
+from llama.tokenizer import WORDS
 from pipeline.gguf.convert import convert, last_error
-from pipeline.gguf.converter import SPLIT_PATTERNS
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
     merges_by_id,
@@ -26,8 +27,7 @@ from pipeline.gguf.tokenizer_json import (
     unknown_steps,
 )  # fmt: skip
 from pipeline.gguf.verify import read_original, verify
-from serve.llama import load, metadata
-from serve.tokenizer import WORDS
+from pipeline.models.families import pre_tokenizers
 
 TEXTS = {
     "plain": "The capital of France is Paris.",
@@ -114,7 +114,7 @@ def test_the_file_carries_the_tokenizers_kind_and_the_chat_template(ggufs: dict[
 
 
 def test_the_starter_splits_by_a_pattern_that_llama_cpp_knows(starter: Path) -> None:
-    assert SPLIT_PATTERNS[split_pattern(read_tokenizer(starter)) or ""] == "qwen2"
+    assert pre_tokenizers()[split_pattern(read_tokenizer(starter)) or ""] == "qwen2"
 
 
 @pytest.mark.parametrize(

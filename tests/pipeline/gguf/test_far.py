@@ -21,10 +21,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from pipeline.errors import UserError
-from pipeline.gguf.context import CHUNK
+from common.errors import UserError
+from llama.context import CHUNK
 from pipeline.gguf.convert import convert
-from pipeline.gguf.far import BEHIND, LONGEST, SCALED, far_tokens, require_far_likeness
+from pipeline.gguf.far import BEHIND, LONGEST, SCALED, check_far_divergence, far_tokens
 from pipeline.gguf.positions import end_at_window, round_ramp
 from pipeline.gguf.verify import opened, read_original, verify
 
@@ -70,7 +70,7 @@ class Tiny:
         rows = torch.randint(0, 2048, (8, 128), generator=torch.Generator().manual_seed(1)).tolist()
         length = length or far_tokens(self.config, self.context)
         if length:
-            require_far_likeness(file or self.file, length, model, rows, "cpu")
+            check_far_divergence(file or self.file, length, model, rows, "cpu")
 
 
 @pytest.fixture(scope="module")

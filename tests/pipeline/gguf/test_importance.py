@@ -9,16 +9,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from pipeline.errors import UserError
-from pipeline.files import sha256
+from common.errors import UserError
+from common.files import sha256
+from llama.context import CHUNK
 from pipeline.gguf import importance as module
-from pipeline.gguf.context import CHUNK
 from pipeline.gguf.importance import importance
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.reference import trained_model, write_logits
 from pipeline.gguf.verify import compare
-from pipeline.training.chat import encode
-from pipeline.training.engines import load_base
+from pipeline.models.chat import encode
+from pipeline.models.loading import load_base
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.config import Config, ModelSettings
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.config import Config, ModelSettings
 from pipeline.gguf import merge as module
 from pipeline.gguf.merge import NotPlain, base_folder, link, merge, plan_deltas, weight_files, write_shards
-from pipeline.training import vocabulary
-from pipeline.training.engines import load_base
+from pipeline.models import vocabulary
+from pipeline.models.loading import load_base
 
 
 @pytest.fixture

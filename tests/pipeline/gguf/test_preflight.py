@@ -16,15 +16,15 @@ import psutil
 import pytest
 from transformers import Gemma3TextConfig, LlamaConfig, Phi3Config, Qwen2Config, Qwen3MoeConfig, SmolLM3Config
 
-from pipeline.config import Config, ModelSettings
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.config import Config, ModelSettings
 from pipeline.gguf import preflight as module
 from pipeline.gguf.preflight import marker, preflight
 from pipeline.gguf.trial import HEADS, WIDTH, shrunk
 
 TRAINING = """
 import json, sys
-from pipeline.config import ModelSettings
+from pipeline.core.config import ModelSettings
 from pipeline.gguf.preflight import preflight
 
 with preflight(ModelSettings(**json.loads(sys.argv[1])), True) as require_exportable:

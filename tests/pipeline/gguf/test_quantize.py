@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from gguf import GGMLQuantizationType, GGUFReader
 
-from pipeline.config import QUANTIZATIONS
-from pipeline.errors import UserError
+from common.errors import UserError
+from llama.model import metadata
+from pipeline.core.config import QUANTIZATIONS
+from pipeline.evaluation.gguf_scores import answer_alone
 from pipeline.gguf.quantize import quantize
-from pipeline.gguf.score import answer_alone
-from serve.llama import metadata
 
 
 def test_each_type_is_smaller_than_the_one_before_and_loads(ggufs: dict[str, Path]) -> None:

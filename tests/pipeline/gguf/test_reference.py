@@ -8,9 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from pipeline.errors import UserError
+from common.errors import UserError
 from pipeline.gguf.reference import trained_model, write_logits
-from pipeline.training.engines import load_base
+from pipeline.models.loading import load_base
 
 ROWS = [[0, 3, 50, 60, 70], [0, 9], list(range(100)), [0, 1, 2], [7, 8, 9, 10, 11, 12]]
 

@@ -12,9 +12,9 @@ import torch
 from faults import Change, with_field, with_tensor
 from transformers import AutoTokenizer
 
-from pipeline.config import Config
-from pipeline.errors import UserError
-from pipeline.gguf.context import CHUNK
+from common.errors import UserError
+from llama.context import CHUNK
+from pipeline.core.config import Config
 from pipeline.gguf.convert import convert
 from pipeline.gguf.merge import merge
 from pipeline.gguf.quantize import quantize
@@ -22,15 +22,15 @@ from pipeline.gguf.reference import trained_model, write_logits
 from pipeline.gguf.texts import AWKWARD
 from pipeline.gguf.verify import (
     CHECKS,
-    Likeness,
+    Divergence,
     Original,
+    check_divergence,
     compare,
     opened,
     read_original,
-    require_likeness,
     verify,
 )
-from pipeline.training.chat import encode
+from pipeline.models.chat import encode
 
 CHAT = [
     {"role": "system", "content": "Be brief."},
@@ -176,7 +176,7 @@ def test_the_merged_file_says_what_the_trained_model_says(
     tuned_file: Path, rows: list[list[int]], trained: np.ndarray
 ) -> None:
     likeness = compare(tuned_file, rows, trained)
-    require_likeness(tuned_file, likeness)
+    check_divergence(tuned_file, likeness)
     assert 0 < likeness.kl < 1e-3
 
 
@@ -199,7 +199,7 @@ def test_figures_are_those_of_the_logits(ggufs: dict[str, Path], rows: list[list
 
 
 def test_an_adapter_left_out_is_found(ggufs: dict[str, Path], rows: list[list[int]], trained: np.ndarray) -> None:
-    found = refusal(lambda: require_likeness(ggufs["F16"], compare(ggufs["F16"], rows, trained)))
+    found = refusal(lambda: check_divergence(ggufs["F16"], compare(ggufs["F16"], rows, trained)))
     assert "logits: " in found
     assert "nats a token from the trained model (at most 0.005)" in found
 
@@ -213,7 +213,7 @@ def test_a_wrong_scale_is_found(
     settings = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(settings | {"lora_alpha": factor * settings["lora_alpha"]}))
     file = merged_file(tuned_config(), adapter, tmp_path)
-    assert "logits: " in refusal(lambda: require_likeness(file, compare(file, rows, trained)))
+    assert "logits: " in refusal(lambda: check_divergence(file, compare(file, rows, trained)))
 
 
 def test_a_corrupted_tensor_is_found(
@@ -223,7 +223,7 @@ def test_a_corrupted_tensor_is_found(
         return np.random.default_rng(0).permutation(data)
 
     file = with_tensor(tuned_file, tmp_path / "faulty.gguf", "blk.1.attn_v.weight", shuffled)
-    assert "faulty.gguf" in refusal(lambda: require_likeness(file, compare(file, rows, trained)))
+    assert "faulty.gguf" in refusal(lambda: check_divergence(file, compare(file, rows, trained)))
 
 
 def test_logits_that_are_no_numbers_are_found(
@@ -236,13 +236,13 @@ def test_logits_that_are_no_numbers_are_found(
     assert "logits: some are no finite numbers" in refusal(lambda: compare(file, rows, trained))
     diverged = compare(file, rows, trained, within=False)  # of a model that computes what no 16 bits hold
     assert all(map(math.isnan, (diverged.kl, diverged.top_1, diverged.perplexity)))
-    require_likeness(file, diverged)
+    check_divergence(file, diverged)
 
 
 @pytest.mark.parametrize(("kl", "top_1"), [(0.0051, 1.0), (0.0, 0.94)])
 def test_both_limits_hold(kl: float, top_1: float) -> None:
-    require_likeness(Path("file.gguf"), Likeness(0.005, 0.95, 1.0))
-    refusal(lambda: require_likeness(Path("file.gguf"), Likeness(kl, top_1, 1.0)))
+    check_divergence(Path("file.gguf"), Divergence(0.005, 0.95, 1.0))
+    refusal(lambda: check_divergence(Path("file.gguf"), Divergence(kl, top_1, 1.0)))
 
 
 def test_quantizing_hardly_is_recorded_and_no_fault(

@@ -8,8 +8,8 @@ import torch
 from tiny_wheel import TEMPLATE, write_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.errors import UserError
-from pipeline.files import sha256
+from common.errors import UserError
+from common.files import sha256
 from pipeline.models.dequantize import write_folder
 
 

@@ -10,21 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import recorded_run
 import torch
 from tiny_wheel import write_model, write_wheel
 
-from pipeline.compose import compose
-from pipeline.config import ModelSettings, load
-from pipeline.errors import UserError
-from pipeline.evaluation.licences import terms_of_base
-from pipeline.evaluation.loading import on_hub, ways_to_load
-from pipeline.export import revision_of
+from common.errors import UserError
+from common.package_index import cache_root
+from pipeline.core.composition import compose
+from pipeline.core.config import ModelSettings, load
+from pipeline.core.records import Lineage
 from pipeline.gguf.merge import base_folder
 from pipeline.models import packaged
-from pipeline.package_index import cache_root
-from pipeline.training.chat import load_tokenizer
-from pipeline.training.engines import base_digest, load_base, read_config
-from pipeline.training.part import name_base
+from pipeline.models.chat import load_tokenizer
+from pipeline.models.loading import base_digest, load_base, read_config
+from pipeline.publishing.licences import terms_of_base
+from pipeline.publishing.usage import on_hub, ways_to_load
+from pipeline.stages.export import revision_of
+from pipeline.training.worker import name_base
 
 REPO = Path(__file__).parents[3]
 PATH = "pypi:tiny-model==1.0"
@@ -156,7 +158,8 @@ def test_an_adapter_names_the_package_and_no_folder(tmp_path: Path) -> None:
 
 
 def test_readers_are_told_how_to_have_the_base() -> None:
-    lineage = {"base": {"path": PATH, "revision": "0" * 64, "merge_path": None}}
+    base = recorded_run.lineage()["base"] | {"path": PATH, "revision": "0" * 64}
+    lineage = Lineage.parse(recorded_run.lineage() | {"base": base}, "sample")
     (way,) = ways_to_load("owner/tuned", ["adapter"], [], lineage)
     assert "AutoModelForCausalLM.from_pretrained(FOLDER)" in way
     assert f"`python -m pipeline.models.packaged {PATH} {'0' * 64}`" in way

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from mounts import may_mount
 
-from pipeline.compose import compose
-from pipeline.config import load
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.training.checkpoints import (
     COMPLETE,
     OFF,
@@ -39,7 +39,7 @@ CONFIG = load(compose(REPO / "conf"))
 CLAIM = """
 import sys, time
 from pathlib import Path
-from pipeline.errors import UserError
+from common.errors import UserError
 from pipeline.training.checkpoints import claimed
 try:
     with claimed(Path(sys.argv[1]), {"mine": sys.argv[2]}):

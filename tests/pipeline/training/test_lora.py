@@ -19,14 +19,16 @@ from transformers import (
     Qwen2Config,
 )
 
-from pipeline.compose import compose
-from pipeline.config import load
-from pipeline.errors import UserError
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import load
+from pipeline.models.heads import CHUNK
+from pipeline.models.loading import load_base
+from pipeline.training.activation_offload import ActivationOffloading
 from pipeline.training.attention import CUDNN, FLASH, register
-from pipeline.training.engines import load_base, load_trl
+from pipeline.training.engines import engine
 from pipeline.training.lora import Frozen8, SharedInput, forget, fuse, groups, quantized
-from pipeline.training.loss import CHUNK, learn_from_supervised, linear_cross_entropy
-from pipeline.training.offload import InMainMemory
+from pipeline.training.loss import learn_from_supervised, linear_cross_entropy
 from pipeline.training.plan import choose
 from pipeline.training.trainer import compile_layers
 from pipeline.training.updates import IGNORED, Conversations, Layout
@@ -162,7 +164,7 @@ def test_recomputed_activations_learn_the_same() -> None:
 
 
 def test_what_is_saved_waits_in_main_memory_but_for_weights() -> None:
-    class Noting(InMainMemory):
+    class Noting(ActivationOffloading):
         def put_away(self, tensor: torch.Tensor) -> Any:
             saved = super().put_away(tensor)
             if saved is not tensor:
@@ -302,7 +304,7 @@ def test_a_model_that_keeps_its_own_loss_keeps_packed_conversations_apart_too(tm
     shape = {key: value for key, value in SHAPE.items() if key != "head_dim"}
     AutoModelForCausalLM.from_config(GraniteConfig(**shape, logits_scaling=4.0)).save_pretrained(tmp_path)
     config = load(compose(REPO / "conf", ["model=llama-3.2-1b", f"model.path={tmp_path}"]))
-    model = load_trl(choose(config.train, config.model, None, 64), config.model, config.train, "cpu")
+    model = engine("trl").load(choose(config.train, config.model, None, 64), config.model, config.train, "cpu")
     padded, gradients = learn(model, Layout(8, False, 64), own_loss=True)
     packed, packed_gradients = learn(model, Layout(8, True, 64), own_loss=True)
     assert not hasattr(model.get_base_model(), "learns_from_supervised")
@@ -357,7 +359,7 @@ def test_a_model_that_caps_its_attention_scores_is_refused(tmp_path: Path) -> No
     AutoModelForCausalLM.from_config(Gemma2Config(**SHAPE, sliding_window=16)).save_pretrained(tmp_path)
     config = load(compose(REPO / "conf", ["model=gemma-3-1b", f"model.path={tmp_path}"]))
     with pytest.raises(UserError, match=r"caps its attention scores, which no train\.attention does"):
-        load_trl(choose(config.train, config.model, None, 64), config.model, config.train, "cpu")
+        engine("trl").load(choose(config.train, config.model, None, 64), config.model, config.train, "cpu")
 
 
 def test_packed_attention_is_not_taken_for_a_kernel_of_the_hub() -> None:

@@ -19,6 +19,7 @@ TINY: dict[str, Any] = {
     "num_local_experts": 4, "num_experts": 4, "n_routed_experts": 4, "moe_intermediate_size": 32,
     "n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 96, "d_model": 64, "n_layers": 2, "n_heads": 4,
     "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    "chunk_size": 16, "mamba_chunk_size": 16,  # state spaces take its square in memory, by themselves 17 GB
 }  # fmt: skip
 LARGE = 30_000_000  # parameters, of what does not become tiny by these
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
-from pipeline.errors import UserError
-from pipeline.training import plan
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
+from pipeline.models.loading import has_own_attention, head_size
+from pipeline.training import engines, plan
 from pipeline.training.attention import CUDNN, FLASH
-from pipeline.training.engines import has_own_attention, head_size
-from pipeline.training.plan import Card, choose, choose_compile, refuse_ignored
+from pipeline.training.engines import engine
+from pipeline.training.plan import Card, choose, choose_compile
 
 REPO = Path(__file__).parents[3]
 H200 = Card("NVIDIA H200", 140 * 2**30, (9, 0))
@@ -33,7 +34,8 @@ def asked(config: Config, **settings: Any) -> Any:
 
 def installed(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     """Only these of the optional packages."""
-    monkeypatch.setattr(plan, "is_installed", packages.__contains__)
+    for module in (plan, engines):
+        monkeypatch.setattr(module, "is_installed", packages.__contains__)
 
 
 def test_a_cpu_takes_trl_and_padded_rows(config: Config) -> None:
@@ -116,8 +118,8 @@ def test_a_base_in_4_bit_takes_unsloth_where_it_is_installed(config: Config, mon
 def test_what_unsloth_would_ignore_is_refused(config: Config, settings: dict[str, Any]) -> None:
     (key,) = settings
     with pytest.raises(UserError, match=rf"^train\.{key}=[\w.]+ is for train\.engine=trl; Unsloth would ignore or"):
-        refuse_ignored(asked(config, **settings))
-    refuse_ignored(config.train)
+        engine("unsloth").refuse(asked(config, **settings))
+    engine("unsloth").refuse(config.train)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +128,8 @@ def test_what_unsloth_would_ignore_is_refused(config: Config, settings: dict[str
 def test_what_unsloth_would_make_of_an_adapter_otherwise_is_refused(config: Config, settings: dict[str, Any]) -> None:
     (key,) = settings
     with pytest.raises(UserError, match=rf"^train\.lora\.{key}=.* is for train\.engine=trl; Unsloth would ignore or"):
-        refuse_ignored(asked(config, lora=replace(config.train.lora, **settings)))
-    refuse_ignored(asked(config, lora=replace(config.train.lora, rslora=True, target_modules=["q_proj"])))
+        engine("unsloth").refuse(asked(config, lora=replace(config.train.lora, **settings)))
+    engine("unsloth").refuse(asked(config, lora=replace(config.train.lora, rslora=True, target_modules=["q_proj"])))
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import torch
 from architectures import FAMILIES, STARTER, changed, made
 from transformers import AutoTokenizer, DeepseekV3Config
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
-from pipeline.errors import UserError
-from pipeline.training.chat import load_tokenizer
-from pipeline.training.engines import without_weights
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
+from pipeline.models.chat import load_tokenizer
+from pipeline.models.loading import without_weights
 from pipeline.training.requirements import check
 
 REPO = Path(__file__).parents[3]

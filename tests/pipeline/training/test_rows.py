@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from pipeline.compose import compose
-from pipeline.config import Config, load
-from pipeline.errors import UserError
-from pipeline.training.chat import load_tokenizer
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
+from pipeline.models.chat import load_tokenizer
 from pipeline.training.rows import supervised
 from pipeline.training.updates import IGNORED
 

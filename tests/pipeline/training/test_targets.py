@@ -9,10 +9,10 @@ import torch
 from architectures import FAMILIES
 from transformers import AutoModelForCausalLM
 
-from pipeline.compose import compose
-from pipeline.config import TrainSettings, load
-from pipeline.errors import UserError
-from pipeline.training.engines import with_adapter
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import TrainSettings, load
+from pipeline.training.engines.trl import with_adapter
 from pipeline.training.lora import is_adapted_linear
 from pipeline.training.targets import coverage, shortened, spelt_out, target_names, targets
 

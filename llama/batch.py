@@ -1,0 +1,198 @@
+"""Several answers at once from one model: continuous batching over one context of llama.cpp.
+
+Each step decodes one token of every answer under way (Yu et al. 2022, Orca) and a piece of one prompt that is still to
+be read, so that a long one holds nobody up (Agrawal et al. 2023, Sarathi).
+
+Each answer has a slot of the KV cache (llama.cpp's sequence), in which its conversation lies as it would alone: so it
+is computed in the same order, and comes out the same, but for types that are INEXACT (model.py). A conversation stays
+there when the answer is done; read anew, it would add up otherwise, since an answer's tokens are computed one by one.
+When another one needs the slot it is copied into the prompt cache, and the longest unused is forgotten when memory is
+short. A later turn reads only what is new, and so does whoever begins as a known conversation does, with the
+same system prompt for instance.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llama.model import BATCH, Entry, LlamaModel, State
+from llama.turn import Turn
+
+CHUNK = 128  # tokens of a prompt in a step while answers wait for their next token
+# Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
+FEWEST = 2
+
+
+@dataclass
+class Slot:
+    """A part of the KV cache, and the conversation in it."""
+
+    id: int
+    tokens: list[int] = field(default_factory=list)  # by position
+    turn: Turn | None = None  # the answer under way
+    used: float = 0.0  # monotonic clock
+
+
+@dataclass
+class CachedPrompt:
+    """A conversation's part of the KV cache, copied out of it."""
+
+    tokens: list[int]
+    state: State
+
+
+class Batch:
+    """A model with the answers that it is giving."""
+
+    def __init__(self, model: LlamaModel, prompt_cache_bytes: int = 0) -> None:
+        """With up to `prompt_cache_bytes` of conversations beside those in the cache."""
+        self.model = model
+        self._prompt_cache_bytes = prompt_cache_bytes
+        self._slots = [Slot(i) for i in range(model.slots)]
+        self._prompt_cache: list[CachedPrompt] = []  # the longest unused first
+
+    @property
+    def active(self) -> list[Slot]:
+        """Those with an answer under way; they lie side by side, since llama.cpp computes only neighbours at once."""
+        return [slot for slot in self._slots if slot.turn]
+
+    def begin(self, turn: Turn) -> bool:
+        """Take a turn in; False if it must wait until another one ends."""
+        if all(slot.turn for slot in self._slots):
+            return False
+        source, shared = self._known(turn.prompt)
+        slot = self._free(source)
+        if source is not slot or shared < len(slot.tokens):
+            self._replace(slot, source, shared)
+        turn.begin(self.model, shared)
+        slot.turn = turn
+        return True
+
+    def step(self) -> None:
+        """Hand every answer under way its next token, and read on in one prompt; free what has ended."""
+        for slot in reversed(self.active):
+            if slot.turn and slot.turn.cancelled.is_set():
+                self._release(slot)
+        turns = [(slot, slot.turn) for slot in self.active if slot.turn]
+        answering = [(slot, turn, [turn.token]) for slot, turn in turns if turn.token is not None]
+        reading = [(slot, turn) for slot, turn in turns if turn.token is None]
+        self._decode(answering)
+        if reading:  # whoever has the least left, so that a short question is not held up by a long one
+            slot, turn = min(reading, key=lambda read: (len(read[1].prompt) - len(read[0].tokens), read[1].began))
+            piece = next_piece(turn.prompt[len(slot.tokens) :], CHUNK if answering else BATCH)
+            self._decode([(slot, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
+        for slot in reversed(self.active):  # the last first: into the place of another the last one moves
+            if slot.turn and slot.turn.finished:
+                self._release(slot)
+
+    def _decode(self, parts: Sequence[tuple[Slot, Turn, Sequence[int]]]) -> None:
+        """Add tokens to slots; whoever's prompt ends with them, or has ended, is handed the next token."""
+        entries: list[Entry] = []
+        drawn: list[tuple[int, Turn]] = []  # after which entry, for whom
+        for slot, turn, tokens in parts:
+            start = len(slot.tokens)
+            slot.tokens.extend(tokens)
+            ends = len(slot.tokens) >= len(turn.prompt)
+            last = len(tokens) - 1
+            entries.extend(Entry(t, start + i, slot.id, ends and i == last) for i, t in enumerate(tokens))
+            if ends:
+                drawn.append((len(entries) - 1, turn))
+        if entries:
+            self.model.decode(entries)
+        for index, turn in drawn:
+            turn.take(self.model.draw(turn.sampler, index), self.model)
+
+    def run(self, turn: Turn) -> None:
+        """Give one answer, where no other is under way."""
+        self.begin(turn)
+        while not turn.finished:
+            self.step()
+
+    def close(self) -> list[Turn]:
+        """Free the model; return the turns that were under way."""
+        turns = [slot.turn for slot in self._slots if slot.turn]
+        for turn in turns:
+            turn.sampler.close()
+        self.model.close()
+        return turns
+
+    def _known(self, prompt: Sequence[int]) -> tuple[Slot | CachedPrompt | None, int]:
+        """Return what holds most of the prompt's beginning, and how many tokens of it.
+
+        A piece at least is left to decode, since the first token of the answer is drawn after it.
+        """
+        idle = [slot for slot in self._slots if not slot.turn]  # first, since nothing has to be copied there
+        known: list[Slot | CachedPrompt] = [*idle, *self.active, *self._prompt_cache]
+        shared, source = max(((shared_length(k.tokens, prompt[:-FEWEST]), k) for k in known), key=lambda pair: pair[0])
+        if not shared or (shared < len(source.tokens) and not self.model.can_cut):
+            return None, 0
+        return source, shared
+
+    def _free(self, source: Slot | CachedPrompt | None) -> Slot:
+        """Return a slot without an answer beside those with one.
+
+        The source itself, an empty one or the longest unused.
+        """
+        taken = [slot.id for slot in self.active]
+        beside = (taken[0] - 1, taken[-1] + 1) if taken else range(len(self._slots))
+        free = [slot for slot in self._slots if slot.id in beside]
+        return min(free, key=lambda slot: (slot is not source, bool(slot.tokens), slot.used))
+
+    def _replace(self, slot: Slot, source: Slot | CachedPrompt | None, shared: int) -> None:
+        """Let a slot begin with the first `shared` tokens of what is known; what it held goes into the prompt cache."""
+        if isinstance(source, CachedPrompt):
+            self._prompt_cache.remove(source)  # lest it be forgotten to make room
+        self._cache(slot)
+        if isinstance(source, CachedPrompt):
+            self.model.restore(slot.id, source.state)
+            if shared < len(source.tokens):  # a conversation of its own
+                self._keep(source)
+        elif source is not None and source is not slot:
+            self.model.restore(slot.id, self.model.save(source.id))
+        self.model.forget(slot.id, shared)
+        slot.tokens = list(source.tokens[:shared]) if source else []
+
+    def _cache(self, slot: Slot) -> None:
+        """Copy a conversation out of the cache."""
+        if slot.tokens and self._prompt_cache_bytes:
+            self._keep(CachedPrompt(slot.tokens, self.model.save(slot.id)))
+
+    def _keep(self, prompt_cache_bytes: CachedPrompt) -> None:
+        """Remember a conversation as the one used last, as far as there is memory; with it, none that it begins as."""
+        self._prompt_cache = [
+            kept for kept in self._prompt_cache if kept.tokens != prompt_cache_bytes.tokens[: len(kept.tokens)]
+        ]
+        self._prompt_cache.append(prompt_cache_bytes)
+        while sum(len(kept.state) for kept in self._prompt_cache) > self._prompt_cache_bytes:
+            del self._prompt_cache[0]
+
+    def _release(self, slot: Slot) -> None:
+        """End an answer. Should it leave a gap between others, the last one moves there."""
+        if slot.turn:
+            slot.turn.sampler.close()
+        slot.turn, slot.used = None, time.monotonic()
+        active = self.active
+        if active and active[0].id < slot.id < active[-1].id:
+            last = active[-1]
+            self._cache(slot)
+            self.model.restore(slot.id, self.model.save(last.id))
+            slot.tokens, slot.turn = last.tokens, last.turn
+            self.model.forget(last.id)
+            last.tokens, last.turn = [], None
+
+
+def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
+    """Return what of the rest of a prompt goes next: all that takes half as much again as there is room for.
+
+    Else as much as there is room for, but so that FEWEST tokens at least are left over.
+    """
+    size = len(rest) if len(rest) <= min(room + room // 2, BATCH) else min(room, len(rest) - FEWEST)
+    return rest[:size]
+
+
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two conversations begin with together."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    return next(i for i in range(length) if one[i] != other[i])

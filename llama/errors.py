@@ -1,0 +1,9 @@
+"""The ways in which an answer fails."""
+
+
+class RequestError(Exception):
+    """One request cannot be answered; the server goes on. The text is for the person who asked."""
+
+
+class EngineError(Exception):
+    """An answer failed, and nobody who asked is to blame. The text is for the log: it has no word of a conversation."""

@@ -1,0 +1,297 @@
+"""One GGUF model in llama.cpp: load, decode, draw tokens. Not for two threads at once.
+
+It goes below llama-cpp-python's `Llama`, which keeps one conversation's state and hides the steps between tokens.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import llama_cpp
+import numpy as np
+
+from common.errors import UserError
+from llama.errors import EngineError
+from llama.prompts import Prompts
+from llama.threads import Threads
+from llama.types import Prompt, Sampling
+
+BATCH = 256  # tokens decoded at a time at most
+TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 0
+PENALTY_WINDOW = 256  # tokens back that frequency and presence are counted over
+RANDOM_SEED = llama_cpp.LLAMA_DEFAULT_SEED  # llama.cpp's word for "draw a seed"
+# What a GGUF's general.file_type stands for, as "15" for Q4_K_M.
+FILE_TYPES = {
+    str(number): name.removeprefix("LLAMA_FTYPE_").removeprefix("ALL_").removeprefix("MOSTLY_")
+    for name, number in vars(llama_cpp).items()
+    if name.startswith("LLAMA_FTYPE_") and name != "LLAMA_FTYPE_GUESSED"
+}
+
+# Types with kernels that add up otherwise from four tokens on: an answer in company is not quite the one alone anyway.
+INEXACT = ("Q4_K_S", "Q4_K_M")
+
+MAPPED_BYTES = 128 << 10  # glibc's own value at first, which setting it keeps
+
+_MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR
+_errors: list[str] = []  # what llama.cpp has complained of since it was last asked to load something
+
+
+@llama_cpp.llama_log_callback
+def _keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    """Take llama.cpp's log: its hundred lines on each load stay out of ours, its errors explain a failed one."""
+    if level == _ERROR:
+        _errors.append(text.decode(errors="replace").strip())
+
+
+def _load_cpu_variant(folder: Path) -> None:
+    """Load the best of the CPU variants that this machine can run, where llama.cpp was built in several.
+
+    They stand beside the library; llama.cpp itself would look beside Python and in the working folder.
+    """
+    llama_cpp.llama_cpp._lib.ggml_backend_load_all_from_path(os.fsencode(folder))
+
+
+llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+_load_cpu_variant(llama_cpp.llama_cpp._base_path)
+llama_cpp.llama_backend_init()
+
+
+def _map_large_blocks() -> None:
+    """Keep glibc from taking large blocks, such as conversations put aside and models, out of its heap.
+
+    It does so once it has freed some. Being of all sizes they leave holes: 25 MB in minutes under load, and growing.
+    """
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, MAPPED_BYTES)
+
+
+_map_large_blocks()
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return what a file says of its model. Raises UserError for one that is no GGUF or ends before its last tensor.
+
+    Reads the header, not the weights.
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = load(path, params)
+    try:
+        return loaded_metadata(model)
+    finally:
+        llama_cpp.llama_model_free(model)
+
+
+def quantization(metadata: Mapping[str, str]) -> str | None:
+    """Return what the weights are quantized to, such as Q4_K_M, by a file's metadata; None where it does not say."""
+    return FILE_TYPES.get(metadata.get("general.file_type", ""))
+
+
+def loaded_metadata(model: "llama_cpp.llama_model_p") -> dict[str, str]:
+    """Return what a loaded file says of its model; long values are cut."""
+    buffer, said = ctypes.create_string_buffer(1024), {}
+    for i in range(llama_cpp.llama_model_meta_count(model)):
+        llama_cpp.llama_model_meta_key_by_index(model, i, buffer, len(buffer))
+        key = buffer.value.decode(errors="replace")
+        llama_cpp.llama_model_meta_val_str_by_index(model, i, buffer, len(buffer))
+        said[key] = buffer.value.decode(errors="replace")
+    return said
+
+
+def last_error() -> str:
+    """Return what llama.cpp complained of first since this was last asked, less its function's name."""
+    reason = _errors[0].partition(": ")[2] if _errors else "llama.cpp gives no reason"
+    _errors.clear()
+    return reason
+
+
+def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_model_p":
+    """Load a file. Raises UserError with llama.cpp's reason."""
+    _errors.clear()
+    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    if model is None:
+        size = path.stat().st_size if path.exists() else 0
+        raise UserError(f"{path} ({size} bytes) is no whole GGUF model: {last_error()}; export it again or remove it")
+    return model
+
+
+def _model_params() -> llama_cpp.llama_model_params:
+    params = llama_cpp.llama_model_default_params()
+    # Weights rearranged for the processor would stay in memory a second time, as the file has them.
+    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+    return params
+
+
+State = ctypes.Array[ctypes.c_uint8]
+
+
+class Entry(NamedTuple):
+    """A token to decode."""
+
+    token: int
+    position: int
+    slot: int
+    drawn_from: bool  # whether a token is to be drawn after it
+
+
+class LlamaModel:
+    """A model's weights and one context over them, whose KV cache has a slot for each of several conversations."""
+
+    def __init__(self, path: Path, context: int, threads: int, slots: int = 1, today: datetime | None = None) -> None:
+        """Load the model.
+
+        Args:
+            path: a GGUF file.
+            context: tokens of one conversation, answer included; as many as the model was trained for at most.
+            threads: that compute at most; fewer while others want the CPUs (threads.py).
+            slots: conversations of that length in the KV cache.
+            today: what chat templates take for it; None is the day that it is.
+
+        Raises UserError for a file that cannot be loaded or has no chat template.
+        """
+        with ExitStack() as stack:
+            self._model = load(path, _model_params())
+            stack.callback(llama_cpp.llama_model_free, self._model)
+            self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+            self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
+            self.slots = slots
+            self._prompts = Prompts(self._model, path, self.context, today)
+            self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
+            if self._context is None:
+                raise UserError(
+                    f"no memory for {slots} x {self.context} tokens with {path}: lower SERVE_SLOTS or SERVE_CONTEXT"
+                )
+            stack.callback(llama_cpp.llama_free, self._context)
+            self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
+            stack.callback(llama_cpp.llama_batch_free, self._batch)
+            self._memory = llama_cpp.llama_get_memory(self._context)
+            self._threads = Threads(threads)
+            self._resources = stack.pop_all()
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether a conversation can lose its end: not where one state stands for all of it."""
+        return not (llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model))
+
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that there are."""
+        return llama_cpp.llama_vocab_n_tokens(self._vocab)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the context and the weights; a second call does nothing."""
+        self._resources.close()
+
+    def prompt(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
+        """Return a conversation, or a text to go on with, as token ids (see Prompts.read). Raises RequestError."""
+        return self._prompts.read(messages, drop_oldest)
+
+    def decode(self, entries: Sequence[Entry]) -> None:
+        """Put up to BATCH tokens through the model, each after those that its slot of the KV cache holds."""
+        threads = self._threads.now()
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
+        batch = self._batch
+        batch.n_tokens = len(entries)
+        for i, entry in enumerate(entries):
+            batch.token[i], batch.pos[i], batch.logits[i] = entry.token, entry.position, entry.drawn_from
+            batch.n_seq_id[i], batch.seq_id[i][0] = 1, entry.slot
+        status = llama_cpp.llama_decode(self._context, batch)
+        if status != 0:
+            raise EngineError(f"llama_decode returned {status}: {last_error()}")
+
+    def draw(self, sampler: "Sampler", index: int) -> int:
+        """Return the token that follows entry `index` of the batch decoded last."""
+        if sampler.chain is None:
+            return int(self.logits(index).argmax())
+        return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
+
+    def logits(self, index: int) -> np.ndarray:
+        """Return the logits of all tokens that may follow entry `index` of the batch decoded last.
+
+        Until the next one is decoded.
+        """
+        logits = llama_cpp.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(logits, (self.vocabulary,))
+
+    def is_end(self, token: int) -> bool:
+        """Return whether the model ends its turn with this token."""
+        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+
+    def forget(self, slot: int, start: int = 0) -> None:
+        """Drop what a slot of the KV cache holds from position `start` on."""
+        llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1)
+
+    def save(self, slot: int) -> State:
+        """Return a copy of what a slot holds."""
+        state = (ctypes.c_uint8 * llama_cpp.llama_state_seq_get_size(self._context, slot))()
+        llama_cpp.llama_state_seq_get_data(self._context, state, len(state), slot)
+        return state
+
+    def restore(self, slot: int, state: State) -> None:
+        """Let a slot hold what was copied, in the place of what it holds."""
+        self.forget(slot)  # by itself llama.cpp keeps what is there when nothing was copied
+        if not llama_cpp.llama_state_seq_set_data(self._context, state, len(state), slot):
+            raise EngineError("llama.cpp takes no state that it gave")
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's text, which may be a part of a character; empty for special tokens."""
+        buffer = ctypes.create_string_buffer(256)
+        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        return buffer.raw[:length] if length > 0 else b""
+
+    def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = self.slots * self.context
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_threads = params.n_threads_batch = threads
+        params.n_seq_max = self.slots
+        # Flash attention, a tenth faster in prompts, adds up in another order when an answer is alone.
+        if quantization(loaded_metadata(self._model)) not in INEXACT:
+            params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.swa_full = True  # else an earlier part of a conversation could not be gone back to
+        return params
+
+
+class Sampler:
+    """llama.cpp's chain of samplers for one answer; None where the likeliest token is all that is asked for."""
+
+    def __init__(self, sampling: Sampling, vocabulary: int) -> None:
+        """For a model with so many tokens."""
+        self.chain = None
+        penalties = sampling.frequency_penalty, sampling.presence_penalty
+        if sampling.temperature == 0 and not any(penalties):
+            return  # a chain copies the vocabulary first
+        self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        for sampler in self._samplers(sampling, penalties, vocabulary):
+            llama_cpp.llama_sampler_chain_add(self.chain, sampler)
+
+    def _samplers(
+        self, sampling: Sampling, penalties: tuple[float, float], vocabulary: int
+    ) -> Iterator["llama_cpp.llama_sampler_p"]:
+        if any(penalties):
+            yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, 1.0, *penalties)
+        if sampling.temperature == 0:
+            yield llama_cpp.llama_sampler_init_greedy()
+            return
+        yield llama_cpp.llama_sampler_init_top_k(TOP_K)
+        yield llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1)
+        yield llama_cpp.llama_sampler_init_min_p(MIN_P, 1)
+        yield llama_cpp.llama_sampler_init_temp(sampling.temperature)
+        yield llama_cpp.llama_sampler_init_dist(RANDOM_SEED if sampling.seed is None else sampling.seed)
+
+    def close(self) -> None:
+        """Free it; a second call does nothing."""
+        if self.chain is not None:
+            llama_cpp.llama_sampler_free(self.chain)
+            self.chain = None

@@ -1,0 +1,195 @@
+"""The llama.cpp sources that belong to the installed llama-cpp-python: its converter, and the wheel built from them.
+
+    python -m llama.source           prints the folder of the converter
+    python -m llama.source --wheel   builds the wheel where it is not cached, and prints its path
+
+Both come from one sdist, checked by hash, so that converter, quantizer and server are one version. They are kept under
+`${XDG_CACHE_HOME:-~/.cache}/tunesmith`; with them there, nothing here touches the network. Only the standard library is
+imported: `scripts/setup.py` runs this before anything is installed.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import atomic_path
+from common.package_index import cache_root, download, exclusive, last_error, pip, require_sha256
+
+VERSION = "0.3.36"
+SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+
+# What the converter reads, of 200 MB of sources: its modules, and the vocabularies and chat templates it looks up.
+CONVERTER_PARTS = (
+    "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE",
+)  # fmt: skip
+
+# The plain AVX2 build: with -march=native a virtual machine with AMX crashed on every quantized model.
+CMAKE_FLAGS = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
+
+# All libraries in the package, once each: by default each comes six times, under three names in two places.
+LAYOUT_FLAGS = (
+    "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"
+)
+
+# What is left out of the sources: file, pattern, what stands there instead.
+PATCHES = (
+    # llama.cpp's `common` library is not part of the wheel, yet takes 8 of 10 minutes; the sdist forces it on.
+    ("CMakeLists.txt", r"set\(LLAMA_BUILD_COMMON ON ", "set(LLAMA_BUILD_COMMON OFF "),
+    # Where the CPU variants are built, the one with AMX is preferred, and crashed as -march=native did.
+    ("vendor/llama.cpp/ggml/src/CMakeLists.txt", r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
+)
+
+
+def llama_cpp_tree() -> Path:
+    """Return the folder that holds the converters, `conversion/`, `gguf-py/` and `models/`; fetched on first use.
+
+    Raises:
+        UserError: no package index answers, its file is not the expected one, or the disk refuses.
+    """
+    tree = cache_folder() / "llama.cpp"
+    if not _is_complete(tree):
+        with exclusive(cache_folder()):
+            if not _is_complete(tree):  # another process may have been first
+                with _unpacked_sdist() as source:
+                    _keep_converter(source)
+    return tree
+
+
+def llama_cpp_wheel(constraints: Path | None = None) -> Path:
+    """Return a wheel of llama-cpp-python for this machine; compiled on first use, in 2 minutes on 2 cores.
+
+    Args:
+        constraints: a pip constraints file that fixes the versions of the build's own tools.
+
+    Raises:
+        UserError: as `llama_cpp_tree`, or the compiler fails.
+    """
+    if cached := cached_wheel():
+        return cached
+    with exclusive(cache_folder()):
+        if cached := cached_wheel():  # another process may have been first
+            return cached
+        with _unpacked_sdist() as source:
+            _keep_converter(source)
+            _patch(source)
+            built = _build(source, constraints)
+            with atomic_path(_wheel_folder() / built.name) as temporary:
+                shutil.move(built, temporary)
+            return _wheel_folder() / built.name
+
+
+def cached_tree() -> Path | None:
+    """Return the folder of the converter, where an earlier call has fetched it."""
+    tree = cache_folder() / "llama.cpp"
+    return tree if _is_complete(tree) else None
+
+
+def cached_wheel() -> Path | None:
+    """Return the wheel that an earlier call has built with the same flags on the same kind of machine."""
+    return next(iter(sorted(_wheel_folder().glob("*.whl"))), None)
+
+
+def cache_folder() -> Path:
+    """Return where this version's files are kept."""
+    return cache_root() / f"llama_cpp_python-{VERSION}"
+
+
+def cmake_flags() -> str:
+    """Return the flags of the build; `CMAKE_ARGS` adds to them and wins over them (`-DGGML_CUDA=ON`, say)."""
+    return f"{CMAKE_FLAGS} {os.environ.get('CMAKE_ARGS', '')}".strip()
+
+
+def _wheel_folder() -> Path:
+    """Return the wheel's folder; its name stands for all that the compiled libraries depend on, Python not among it."""
+    kind = "\n".join([LAYOUT_FLAGS, cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
+    return cache_folder() / "wheels" / hashlib.sha256(kind.encode()).hexdigest()[:12]
+
+
+@contextmanager
+def _unpacked_sdist() -> Iterator[Path]:
+    """Yield the sdist's folder, fetched and checked; it is gone when the block ends."""
+    with tempfile.TemporaryDirectory(prefix="work-", dir=cache_folder(), ignore_cleanup_errors=True) as work:
+        archive = _download(Path(work) / "sdist")
+        require_sha256(archive, SDIST_SHA256)
+        try:
+            with tarfile.open(archive) as tar:
+                tar.extractall(Path(work) / "source")  # noqa: S202, its hash is the one expected
+        except OSError as error:
+            raise UserError(f"cannot unpack {archive.name} in {work}: {error.strerror or error}; make room") from error
+        yield Path(work) / "source" / f"llama_cpp_python-{VERSION}"
+
+
+def _download(into: Path) -> Path:
+    return download(f"llama-cpp-python=={VERSION}", into, "--no-binary", "llama-cpp-python")
+
+
+def _keep_converter(source: Path) -> None:
+    """Move the converter's part of the sources to its final place; a folder there is complete."""
+    tree = cache_folder() / "llama.cpp"
+    if _is_complete(tree):
+        return
+    with atomic_path(tree) as temporary:
+        temporary.mkdir()
+        for part in CONVERTER_PARTS:
+            original = source / "vendor" / "llama.cpp" / part
+            copy = shutil.copytree if original.is_dir() else shutil.copy2
+            copy(original, temporary / part)
+        for expectation in temporary.glob("models/*.gguf.*"):  # of llama.cpp's own tests
+            expectation.unlink()
+        (temporary / "sdist.sha256").write_text(SDIST_SHA256 + "\n")
+
+
+def _is_complete(tree: Path) -> bool:
+    marker = tree / "sdist.sha256"
+    whole = marker.is_file() and marker.read_text().strip() == SDIST_SHA256
+    return whole and all((tree / part).exists() for part in CONVERTER_PARTS)  # an earlier release kept fewer
+
+
+def _patch(source: Path) -> None:
+    for name, pattern, replacement in PATCHES:
+        text, count = re.subn(pattern, replacement, (source / name).read_text())
+        if not count:
+            raise UserError(f"{name} of llama-cpp-python {VERSION} has nothing like {pattern!r}; mend {__file__}")
+        (source / name).write_text(text)
+
+
+def _build(source: Path, constraints: Path | None) -> Path:
+    flags = f"{LAYOUT_FLAGS} {cmake_flags()}"
+    environment = {"CMAKE_ARGS": flags, "CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)}
+    if constraints:  # pip before 25.3 reads the first for the tools of a build, later ones the second
+        environment |= dict.fromkeys(("PIP_CONSTRAINT", "PIP_BUILD_CONSTRAINT"), str(constraints.resolve()))
+    wheels = source.parent / "wheel"
+    done = pip(["wheel", "--no-deps", "--wheel-dir", str(wheels), str(source)], environment)
+    built = list(wheels.glob("*.whl"))
+    if done.returncode or not built:
+        log = cache_folder() / "build.log"
+        log.write_text(done.stdout)
+        raise UserError(f"llama-cpp-python {VERSION} does not compile ({last_error(done)}); the whole output is {log}")
+    return built[0]
+
+
+def _main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m llama.source", description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", action="store_true", help="build the wheel and print its path")
+    parser.add_argument("--constraints", type=Path, help="pip constraints file for the build's own tools")
+    arguments = parser.parse_args()
+    try:
+        print(llama_cpp_wheel(arguments.constraints) if arguments.wheel else llama_cpp_tree())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

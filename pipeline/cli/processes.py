@@ -1,0 +1,42 @@
+"""Other programs that a verb becomes, or waits for."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+
+def become(module: str, *arguments: str) -> NoReturn:
+    """Go on as `python -m module`: signals, names and the exit status are that program's own."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
+
+
+def wait_for(module: str, *arguments: str) -> int:
+    """Run `python -m module` to its end, and return its status.
+
+    Ctrl-C reaches it by itself, and what it does then is waited for; SIGTERM is handed on. `python`, in what it runs,
+    is this one.
+    """
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        process.send_signal(number)
+
+    taken = {signal.SIGTERM: hand_on, signal.SIGINT: lambda *_: None}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=with_own_python())
+    before = {number: signal.signal(number, handler) for number, handler in taken.items()}
+    try:
+        status = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 128 - status if status < 0 else status
+
+
+def with_own_python() -> dict[str, str]:
+    """Return the environment with this interpreter's folder at the front of PATH."""
+    folder = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])}

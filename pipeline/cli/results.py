@@ -1,0 +1,89 @@
+"""The verbs that go on from what was evaluated."""
+
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import require_one_of, verb
+
+
+@verb("summary")
+def summary() -> None:
+    """Print figures and verdict of the last evaluation."""
+    from pipeline.commands import summary
+
+    summary.run()
+
+
+@verb(
+    "compare                                  # the newest run of each fingerprint in MLflow",
+    "compare small HEAD~1 workspace           # MLflow runs, DVC experiments, git revisions, the files here",
+    "compare compare.max_answer_seconds=2     # within another budget than conf/compare has",
+)
+def compare(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RUN|KEY=VALUE", help="A run; or a setting, as in conf/.", show_default=False),
+    ] = None,
+) -> None:
+    """Put evaluated runs side by side, and say which file to serve.
+
+    Writes reports/compare.json, .md, .html and .svg.
+    """
+    from pipeline.commands import compare
+
+    compare.run(arguments or ())
+
+
+@verb(
+    "promote                          # the file that conf/compare's rule takes",
+    "promote --quantization Q4_K_M    # that one",
+    "promote --force                  # all the same; a tag says what spoke against it",
+    "promote --rollback               # back to the champion before; once more, and forth again",
+)
+def promote(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings, as in conf/.", show_default=False),
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option("--quantization", metavar="TYPE", help="The GGUF to promote; else conf/compare's rule decides."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Promote even if it did not pass, or the champion is better.")
+    ] = False,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the champion before.")] = False,
+) -> None:
+    """Make the evaluated model the champion, if it is better."""
+    require_one_of(force=force, rollback=rollback)
+    from pipeline.commands import promote
+
+    promote.run(overrides or (), quantization, force, rollback)
+
+
+@verb(
+    "publish OWNER/NAME                       # GGUF files and adapter, in a private repository",
+    "publish OWNER/NAME --gguf --public       # the GGUF files alone, for everybody",
+    "publish OWNER/NAME --adapter --merged    # for PEFT and for Transformers",
+)
+def publish(
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Made where there is none.")],
+    gguf: Annotated[bool, typer.Option("--gguf", help="The GGUF files of models/gguf, but for the base's.")] = False,
+    adapter: Annotated[bool, typer.Option("--adapter", help="For PEFT; gguf and adapter are what is usual.")] = False,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Base and adapter as one 16-bit model, for Transformers.")
+    ] = False,
+    private: Annotated[bool, typer.Option("--private", help="For those with access alone: the default.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="For everybody.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Although it did not pass; README.md says so.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Into a repository that holds something else, beside that.")
+    ] = False,
+) -> None:
+    """Put the model on the Hugging Face Hub, with a card."""
+    require_one_of(private=private, public=public)
+    from pipeline.commands import publish
+
+    chosen = {"gguf": gguf, "adapter": adapter, "merged": merged}
+    publish.run(repository, [part for part, is_chosen in chosen.items() if is_chosen], public, failed, force)

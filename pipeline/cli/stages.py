@@ -1,0 +1,114 @@
+"""The verbs of the pipeline: all of it, a stage at a time, and what its trainings keep and are told."""
+
+from collections.abc import Sequence
+from typing import Annotated, NamedTuple
+
+import typer
+
+from pipeline.cli.app import verb
+from pipeline.cli.processes import become, wait_for
+
+
+class Stage(NamedTuple):
+    """A stage as a verb: what it does, in a line, and an example beside the usual ones."""
+
+    purpose: str
+    example: str
+
+
+# pipeline/stages/<name>.py, in the order in which DVC runs them.
+STAGES = {
+    "prepare": Stage("Make chats in three splits of instruction data.", "data=local data.max_rows=1000"),
+    "train": Stage("Fine-tune the model on the prepared chats.", "-m train.lr=1e-4,2e-4  # a sweep"),
+    "export": Stage("Make GGUF files of what was trained, and check them.", "export.quantizations=[Q4_K_M]"),
+    "evaluate": Stage("Measure base, tuned model and GGUF files.", "evaluate.max_questions=20"),
+    "report": Stage("Judge what was measured, and show it.", "evaluate.gate.max_task_drop=0.2"),
+}
+OVERRIDES = """
+    Runs in the workspace, without DVC: `dvc commit` keeps what comes out, the next `dvc repro` else puts back what was
+    recorded. Arguments are Hydra's, and go to it unchanged: overrides, -m for a sweep, --config-dir and the like.
+"""
+
+Arguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", hidden=True)]
+
+
+@verb("repro", "repro evaluate", "repro --force train", passes_on=True)
+def repro(arguments: Arguments = None) -> None:
+    """Run the stages whose inputs changed, then print the results.
+
+    Arguments are those of `dvc repro`.
+    """
+    if status := wait_for("dvc", "repro", *(arguments or ())):
+        raise typer.Exit(status)
+    if makes_results(arguments or ()):
+        from pipeline.commands import summary
+
+        summary.run()
+
+
+def makes_results(arguments: Sequence[str]) -> bool:
+    """Tell whether `dvc repro` with these arguments ends with results that are new."""
+    stages = [argument for argument in arguments if argument in ("compose", *STAGES)]
+    return "--dry" not in arguments and (not stages or list(STAGES)[-1] in stages)
+
+
+@verb("compose")
+def compose() -> None:
+    """Write params.yaml from conf/, and link what it names.
+
+    It takes no overrides: `tunesmith adopt` makes them last, `dvc exp run -S` tries them.
+    """
+    become("pipeline.stages.compose")
+
+
+def add_stage(name: str, stage: Stage) -> None:
+    """Make a stage a verb."""
+
+    def run_stage(arguments: Arguments = None) -> None:
+        become(f"pipeline.stages.{name}", *(arguments or ()))
+
+    run_stage.__doc__ = f"{stage.purpose}\n{OVERRIDES}"
+    more = f"{name} --cfg job    # all settings", f"{name} --hydra-help"
+    verb(name, f"{name} {stage.example}", *more, passes_on=True, name=name)(run_stage)
+
+
+for name, stage in STAGES.items():
+    add_stage(name, stage)
+
+
+@verb(
+    "adopt                                    # what is adopted",
+    "adopt model=llama-3.2-1b data=finetome   # from now on, `dvc repro` uses these",
+    "adopt --drop train.lr                    # no longer this one",
+    "adopt --reset                            # nothing any more",
+)
+def adopt(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="As for `dvc exp run -S`.", show_default=False)
+    ] = None,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option("--drop", metavar="KEY", help="What is adopted no longer; may be repeated."),
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="Adopt nothing any more but what is given here.")] = False,
+) -> None:
+    """Make overrides last; without arguments, list them."""
+    from pipeline.commands import adopt
+
+    adopt.run(overrides or (), drop or (), reset)
+
+
+@verb(
+    "checkpoints                  # the list",
+    "checkpoints --prune 7d       # those of trainings that nobody ran for seven days; also 12h, 30m",
+    "checkpoints --prune 3f2a     # those of one training, by the beginning of its name",
+)
+def checkpoints(
+    prune: Annotated[
+        str | None, typer.Option("--prune", metavar="AGE|NAME", help="Unused for so long; or one training's name.")
+    ] = None,
+) -> None:
+    """List the checkpoints of trainings; remove some."""
+    from pipeline.commands import checkpoints
+
+    checkpoints.run(prune)

@@ -1,0 +1,159 @@
+"""Evaluated runs side by side, and which file of theirs to serve.
+
+    tunesmith compare                                      # the newest run of each fingerprint in MLflow
+    tunesmith compare small workspace                      # MLflow runs, DVC experiments, git revisions, here
+    tunesmith compare compare.max_answer_seconds=2         # within other budgets than conf/compare has
+
+Writes reports/compare.json, reports/compare.md, reports/compare.html and reports/compare.svg.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from common.errors import UserError
+from pipeline.comparison import report
+from pipeline.comparison.record import ComparedPrompt, ComparedRun, Comparison
+from pipeline.comparison.rule import Candidate, chosen_quality, excluded, front, recommend
+from pipeline.comparison.runs import EvaluatedRun, find_runs
+from pipeline.core.composition import CONF, compose
+from pipeline.core.config import CompareSettings, load
+from pipeline.core.mappings import flatten
+from pipeline.report.metrics import HEADLINES, of
+from pipeline.report.record import Evaluation
+from pipeline.report.verdict import summed_up
+
+REPORTS = Path("reports")
+LEARNT_FROM = ("data", "train")  # the groups of settings by whose differences runs of one model are told apart
+
+
+def run(arguments: Sequence[str] = ()) -> None:
+    """Compare the runs that are named, write the comparison and print it.
+
+    Args:
+        arguments: runs, and settings as `key=value`.
+
+    Raises:
+        UserError: a setting that conf/ does not know, or nothing to compare.
+    """
+    overrides = [argument for argument in arguments if "=" in argument]
+    config = load(compose(CONF, overrides))
+    runs = find_runs(config.tracking, [argument for argument in arguments if argument not in overrides])
+    comparison = compared(runs, config.compare)
+    report.write(REPORTS, comparison)
+    report.show(Console(), comparison)
+    print(f"report: {REPORTS / 'compare.html'}")
+
+
+def compared(runs: list[EvaluatedRun], settings: CompareSettings) -> Comparison:
+    """Return the comparison as reports/compare.json has it.
+
+    Raises:
+        UserError: no run has a tuned GGUF file.
+    """
+    files = [file for run in runs for file in run.files]
+    if not files:
+        raise UserError("none of the runs has a tuned GGUF file that was evaluated; run `dvc repro` first")
+    quality, choice = chosen_quality(files, settings), recommend(files, settings)
+    best = front(files, quality)
+    return {
+        "rule": {
+            "quality": quality,
+            "max_answer_seconds": settings.max_answer_seconds,
+            "max_gguf_mb": settings.max_gguf_mb,
+        },
+        "recommended": str(choice.file) if choice.file else None,
+        "nearest": str(choice.nearest) if choice.nearest else None,
+        "reason": choice.reason,
+        "notes": notes(runs, settings, quality, choice.file),
+        "runs": [described(run, own) for run, own in zip(runs, differing_settings(runs), strict=True)],
+        "files": [
+            {
+                "run": file.run,
+                "type": file.type,
+                "figures": {one.name: getattr(file.figures, one.name) for one in of("file")},
+                "front": file in best,
+                "excluded": excluded(file, settings),
+            }
+            for file in files
+        ],
+        "answers": answers(runs, settings),
+    }
+
+
+def described(run: EvaluatedRun, settings: dict[str, object]) -> ComparedRun:
+    """Return what is compared of a run beside its files, and its `settings` that differ from others'."""
+    evaluation, training = run.evaluation, run.evaluation.training
+    return {
+        "name": run.name,
+        "reference": run.reference,
+        "model": evaluation.model,
+        "fingerprint": evaluation.fingerprint,
+        "base": evaluation.base.model_dump(),
+        "mlflow_run": evaluation.mlflow_run,
+        "rows": evaluation.rows,
+        "tokens": evaluation.tokens,
+        "questions": evaluation.questions,
+        "training": {one.name: getattr(training, one.name) for one in of("training")} if training else {},
+        "figures": {key: getattr(evaluation.tuned_model, key) for key in HEADLINES},
+        "gain": {"loss": evaluation.gain.loss, "low": evaluation.gain.low, "high": evaluation.gain.high},
+        "passed": evaluation.verdict.passed,
+        "verdict": summed_up(evaluation.verdict),
+        "settings": settings,
+    }
+
+
+def differing_settings(runs: list[EvaluatedRun]) -> list[dict[str, object]]:
+    """Return of each run those settings of data and training that are not the same in all."""
+    flat = [flatten({group: run.evaluation.settings.get(group) for group in LEARNT_FROM}) for run in runs]
+    keys = [key for key in sorted(set().union(*flat)) if len({str(one.get(key)) for one in flat}) > 1]
+    return [{key: one.get(key) for key in keys} for one in flat]
+
+
+def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, chosen: Candidate | None) -> list[str]:
+    """Return what a reader must know before trusting the comparison.
+
+    What was not measured alike, a verdict of no pass.
+    """
+    evaluations = [run.evaluation for run in runs]
+    said = []
+    if len({run.test_rows for run in runs}) > 1:
+        said.append("The runs were evaluated on different test rows: their losses and accuracies are not comparable.")
+    elif len({evaluation.tokens for evaluation in evaluations}) > 1:
+        said.append("The runs split the same rows into different tokens: losses are per token, and not comparable.")
+    if len({str((evaluation.prompts, _answer_limit(evaluation))) for evaluation in evaluations}) > 1:
+        said.append("The runs were asked different prompts, or for longer answers: seconds are not comparable.")
+    if quality != settings.quality:
+        said.append("Ranked by loss: not every run has questions with known answers.")
+    for run in runs:
+        verdict = run.evaluation.verdict
+        if chosen and run.name == chosen.run and not verdict.passed:
+            said.append(f"The evaluation of {run.name} says {summed_up(verdict)}; `make promote` refuses it.")
+    return said
+
+
+def answers(runs: list[EvaluatedRun], settings: CompareSettings) -> list[ComparedPrompt]:
+    """Return each prompt that all runs were asked, with the answer of that file of each run which the rule takes."""
+    files = [recommend(own, settings) for run in runs if (own := run.files)]
+    chosen = {file.run: file for choice in files if (file := choice.file or choice.nearest)}
+    said = {}
+    for run in runs:
+        if run.name in chosen:
+            kind = chosen[run.name].type
+            said[run.name] = dict(zip(run.evaluation.prompts, run.evaluation.answers[kind], strict=True))
+    shared = [prompt for prompt in runs[0].evaluation.prompts if all(prompt in own for own in said.values())]
+    return [
+        {
+            "prompt": prompt,
+            "answers": [
+                {"file": str(chosen[name]), "reply": own[prompt].reply, "seconds": own[prompt].seconds}
+                for name, own in said.items()
+            ],
+        }
+        for prompt in shared
+    ]
+
+
+def _answer_limit(evaluation: Evaluation) -> object:
+    return evaluation.settings.get("evaluate", {}).get("max_new_tokens")

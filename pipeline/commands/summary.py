@@ -1,0 +1,42 @@
+"""What `make repro` closes with: the verdict, the figures that matter, and where the rest stands.
+
+tunesmith summary
+"""
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.core.paths import EVALUATION
+from pipeline.report.metrics import metric
+from pipeline.report.record import Evaluation
+from pipeline.report.verdict import verdict_lines
+
+FILE = ("bytes", "perplexity", "answer_seconds", "tokens_per_second")
+
+
+def run() -> None:
+    """Print reports/evaluation.json as two tables and its verdict.
+
+    Raises:
+        UserError: nothing has been evaluated here, or by another version.
+    """
+    evaluation = Evaluation.read(EVALUATION)
+    base, tuned = evaluation.base_model, evaluation.tuned_model
+    models = Table("", "base", "tuned", title="on the test split")
+    for key in ("loss", "perplexity"):
+        models.add_row(key, _shown(key, getattr(base, key)), _shown(key, getattr(tuned, key)))
+    for group, share in tuned.accuracy_by_group.items():
+        shares = (_shown("accuracy", one) for one in (base.accuracy_by_group.get(group), share))
+        models.add_row(f"accuracy, {group.replace('_', ' ')}", *shares)
+    heads = (metric(name).head for name in FILE)
+    files = Table("GGUF", *heads, title="models/gguf")
+    for kind, figures in evaluation.gguf.items():
+        files.add_row(kind, *(_shown(name, getattr(figures, name)) for name in FILE))
+    console = Console()
+    console.print(models, files)
+    console.print("\n".join(verdict_lines(evaluation.verdict)), markup=False, highlight=False)
+    console.print("report: reports/evaluation.html    runs: `make mlflow`    chat: `make serve`", highlight=False)
+
+
+def _shown(name: str, value: float | None) -> str:
+    return "-" if value is None else metric(name).text(value)

@@ -1,0 +1,77 @@
+"""What a comparison comes to: reports/compare.json."""
+
+from typing import TypedDict
+
+
+class Rule(TypedDict):
+    """conf/compare's budgets, and the quality that the files were ranked by."""
+
+    quality: str
+    max_answer_seconds: float | None
+    max_gguf_mb: float | None
+
+
+class ComparedGain(TypedDict):
+    """By how many nats a token a model is better than its base."""
+
+    loss: float | None
+    low: float | None
+    high: float | None
+
+
+class ComparedRun(TypedDict):
+    """A run beside its files."""
+
+    name: str
+    reference: str
+    model: str
+    fingerprint: str
+    base: dict[str, str | None]
+    mlflow_run: str | None
+    rows: int
+    tokens: int
+    questions: int
+    training: dict[str, float | None]  # by metric; empty where nothing was reported
+    figures: dict[str, float | None]  # the tuned model's headlines, by metric
+    gain: ComparedGain
+    passed: bool
+    verdict: str
+    settings: dict[str, object]  # those that differ, by dotted key
+
+
+class ComparedFile(TypedDict):
+    """A file that the rule chose from."""
+
+    run: str
+    type: str
+    figures: dict[str, float | None]  # by metric
+    front: bool
+    excluded: list[str]
+
+
+class ComparedAnswer(TypedDict):
+    """Of one file."""
+
+    file: str
+    reply: str
+    seconds: float | None
+
+
+class ComparedPrompt(TypedDict):
+    """A prompt that all runs were asked."""
+
+    prompt: str
+    answers: list[ComparedAnswer]
+
+
+class Comparison(TypedDict):
+    """All of it."""
+
+    rule: Rule
+    recommended: str | None
+    nearest: str | None
+    reason: str
+    notes: list[str]
+    runs: list[ComparedRun]
+    files: list[ComparedFile]
+    answers: list[ComparedPrompt]

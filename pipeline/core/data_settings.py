@@ -1,0 +1,60 @@
+"""What `prepare` can be told, and the ranges that it accepts."""
+
+from dataclasses import dataclass, field
+
+from common.errors import UserError
+from pipeline.core.formats import FORMATS
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """The `data` group of the configuration.
+
+    `files` are paths and globs, relative to the repository or absolute; `path`, `subset`, `split` and `revision` name a
+    hub dataset. Of the two, `source` says which is read. `validation` and `test` are shares below 1, or row counts from
+    1 up.
+    """
+
+    name: str
+    source: str  # "files" or "hub"
+    files: list[str] = field(default_factory=list)
+    path: str | None = None
+    subset: str | None = None
+    split: str = "train"
+    revision: str | None = None  # branch, tag or commit; null is the default branch
+    format: str = "auto"  # by the rows' keys, or a name in FORMATS
+    max_rows: int | None = None
+    validation: float = 0.05
+    test: float = 0.05
+    seed: int = 0
+    questions: str | None = None  # a JSONL file of questions with known answers, relative to the repository
+    answer_after: str | None = None  # where that file has chats: what the answer follows in the assistant's text
+
+
+def validate(settings: DataSettings) -> None:
+    """Raise a `UserError` that names the first key out of range and what it may be."""
+    formats = ("auto", *FORMATS)
+    _require(settings.source in ("files", "hub"), "source", settings.source, "files or hub")
+    _require(settings.format in formats, "format", settings.format, "one of " + ", ".join(formats))
+    if settings.source == "files":
+        _require(bool(settings.files), "files", settings.files, "a list of at least one path or glob")
+    else:
+        _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
+        _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
+    _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
+    _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
+    for key, size in (("validation", settings.validation), ("test", settings.test)):
+        _require(_is_size(size), key, size, "a share above 0 and below 1, or a whole number of rows from 1 up")
+    shares = sum(size for size in (settings.validation, settings.test) if size < 1)
+    if shares >= 1:
+        raise UserError(f"data.validation and data.test take {shares:g} of the rows together; leave a share for train")
+
+
+def _is_size(size: float) -> bool:
+    return 0 < size < 1 or (size >= 1 and float(size).is_integer())
+
+
+def _require(accepted: bool, key: str, value: object, allowed: str) -> None:
+    if not accepted:
+        raise UserError(f"data.{key} is {value!r}; it may be {allowed}")

@@ -1,0 +1,310 @@
+"""The shapes that instruction data comes in, and how a row of each becomes chat messages.
+
+FORMATS, at the end, has a row for each: settings, detection, errors and the table in docs/models.md go by it. It stands
+here since every check of a configuration names them, and so imports nothing that takes time.
+
+An assistant's turn may have its reasoning in a field of its own, which then opens its content in `<think>` tags; and
+`weight: 0` or `train: false`, by which it is shown and not learnt.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NotRequired, TypedDict
+
+
+class Message(TypedDict):
+    """A turn of a conversation, or the only one of a plain text."""
+
+    role: str  # system, user, assistant, tool; text for a plain text
+    content: str
+    weight: NotRequired[int]  # 0 where it is not learnt
+
+
+Messages = list[Message]
+Columns = Mapping[str, Any]  # a row by names in lower case
+
+
+@dataclass(frozen=True)
+class Format:
+    """A shape of rows."""
+
+    name: str  # that `data.format` takes
+    keys: str  # what a row has, in a few words
+    fits: Callable[[Columns], bool]  # whether a row has this shape; the first format that says so is the row's
+    read: Callable[[Columns], Messages]  # its messages; raises UnusableRowError
+    is_chat: bool = True  # whether these are turns, and not a text that is learnt whole
+
+
+TURN_COLUMNS = ("messages", "conversations", "conversation")
+CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
+ANSWER_COLUMNS = ("output", "response")
+TEXT_COLUMN = "text"
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+PAIR_COLUMNS = (
+    ("question", "answer"),
+    ("question", "response"),
+    ("prompt", "response"),
+    ("prompt", "completion"),
+    ("prompt", "answer"),
+    ("prompt", "output"),
+    ("query", "response"),
+    ("query", "answer"),
+    ("problem", "solution"),
+    ("input", "output"),
+)
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "function_call": "assistant",  # ShareGPT's name for a call that the assistant wrote as text
+    "tool": "tool",
+    "function_response": "tool",
+    "observation": "tool",
+    "ipython": "tool",
+}
+MAY_FOLLOW = {
+    "start": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("tool", "assistant"),  # several calls, several results
+    "system": (),  # only ever first, which is checked apart
+}
+
+NOT_AN_OBJECT = "not an object"
+CELLS_DO_NOT_MATCH = "more cells than the header"
+MISSING_FIELD = "missing field"
+NOT_TEXT = "content is not text"
+NOT_UNICODE = "text is not valid Unicode"
+EMPTY_MESSAGE = "empty message"
+UNKNOWN_ROLE = "unknown role"
+TOOL_CALLS = "tool calls outside the text"
+WEIGHT_BETWEEN = "weight is neither 0 nor 1"
+NOTHING_LEARNT = "no assistant turn that is learnt"
+NO_ASSISTANT_TURN = "no assistant turn"
+ROLES_DO_NOT_ALTERNATE = "roles do not alternate"
+
+
+class UnusableRowError(Exception):
+    """A row that cannot be trained on; its only argument is one of the reasons above."""
+
+
+def detect(rows: Sequence[Any]) -> str | None:
+    """Return the name of the format that most of `rows` have, or None where no row has a known one."""
+    counts = Counter(shape for row in rows if isinstance(row, dict) if (shape := _shape(_columns(row))))
+    return max(FORMATS, key=lambda name: counts[name]) if counts else None
+
+
+def describe() -> str:
+    """Return all formats with what they are known by, in one line."""
+    return ", ".join(f"{known.name} ({known.keys})" for known in FORMATS.values())
+
+
+def convert(row: Any, name: str) -> Messages:
+    """Return the messages of one row in the format `name`.
+
+    An empty system message is left out; texts are otherwise kept as they are.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    if not isinstance(row, dict):
+        raise UnusableRowError(NOT_AN_OBJECT)
+    if None in row:  # where csv.DictReader puts the cells that no column has a name for
+        raise UnusableRowError(CELLS_DO_NOT_MATCH)
+    columns, shape = _columns(row), FORMATS[name]
+    messages = shape.read(columns)
+    messages = _with_system(columns, messages) if shape.is_chat else messages
+    _check_texts(messages)
+    if shape.is_chat:
+        _check_turns(messages)
+    return messages
+
+
+def keys_of(rows: Sequence[Any]) -> list[str]:
+    """Return the keys that `rows` use, in order of appearance."""
+    return list(dict.fromkeys(str(key) for row in rows if isinstance(row, dict) for key in row if key is not None))
+
+
+def _columns(row: dict[Any, Any]) -> Columns:
+    """Return a row with its keys as the tables above write them: CSV headers come capitalised and padded."""
+    return {str(key).strip().lower(): value for key, value in row.items()}
+
+
+def _shape(columns: Columns) -> str | None:
+    return next((known.name for known in FORMATS.values() if known.fits(columns)), None)
+
+
+def _turn_keys(columns: Columns) -> set[str]:
+    """Return the keys of the first turn; none where a row has no turns."""
+    turns = _turns(columns)
+    return set(turns[0]) if turns and isinstance(turns[0], dict) else set()
+
+
+def _turns(columns: Columns) -> list[Any] | None:
+    """Return the list of turns, also where a CSV cell holds it as JSON."""
+    value = columns.get(_first(columns, TURN_COLUMNS) or "")
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, list) else None
+
+
+def _first(columns: Columns, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in columns), None)
+
+
+def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
+    turns = _turns(columns)
+    if turns is None:
+        raise UnusableRowError(MISSING_FIELD)
+    messages: Messages = []
+    for turn in turns:
+        if not isinstance(turn, dict):
+            raise UnusableRowError(NOT_AN_OBJECT)
+        if turn.get("tool_calls") or turn.get("function_call"):
+            raise UnusableRowError(TOOL_CALLS)
+        if role_key not in turn or text_key not in turn:
+            raise UnusableRowError(MISSING_FIELD)
+        role = ROLES.get(str(turn[role_key]).strip().lower())
+        if role is None:
+            raise UnusableRowError(UNKNOWN_ROLE)
+        message: Message = {"role": role, "content": _content(turn, text_key, role)}
+        if not _is_learnt(turn) and role == "assistant":
+            message["weight"] = 0
+        messages.append(message)
+    return messages
+
+
+def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
+    """Return what a turn says, an assistant's reasoning before it in tags."""
+    content = _text(turn[text_key])
+    reasoning = next((text for key in REASONING_KEYS if (text := _text(turn.get(key)))), "")
+    if role != "assistant" or not reasoning.strip() or not content.strip() or content.lstrip().startswith("<think>"):
+        return content
+    return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
+
+
+def _is_learnt(turn: dict[str, Any]) -> bool:
+    """Return whether a turn is learnt where it is the assistant's."""
+    weight, train = turn.get("weight"), turn.get("train")
+    if weight not in (None, 0, 1) or train not in (None, 0, 1):  # in Python, False is 0
+        raise UnusableRowError(WEIGHT_BETWEEN)
+    return 0 not in (weight, train)
+
+
+def _from_text(columns: Columns) -> Messages:
+    if TEXT_COLUMN not in columns:
+        raise UnusableRowError(MISSING_FIELD)
+    return [{"role": "text", "content": _text(columns[TEXT_COLUMN])}]
+
+
+def _pair(columns: Columns) -> tuple[str | None, str | None]:
+    """Return the first of PAIR_COLUMNS that a row has both columns of."""
+    return next((pair for pair in PAIR_COLUMNS if columns.keys() >= set(pair)), (None, None))
+
+
+def _from_pair(columns: Columns, question: str | None, answer: str | None, context: Sequence[str]) -> Messages:
+    """Ask and answer; the first `context` column found follows the question after a blank line."""
+    if question is None or answer is None or question not in columns or answer not in columns:
+        raise UnusableRowError(MISSING_FIELD)
+    asked = _text(columns[question])
+    more = _text(columns.get(_first(columns, context) or ""))
+    user = f"{asked}\n\n{more}" if asked.strip() and more.strip() else asked
+    return [{"role": "user", "content": user}, {"role": "assistant", "content": _text(columns[answer])}]
+
+
+def _with_system(columns: Columns, messages: Messages) -> Messages:
+    """Put a `system` column first where the turns have no system message, and leave empty ones out."""
+    if not any(message["role"] == "system" for message in messages):
+        messages = [{"role": "system", "content": _text(columns.get("system"))}, *messages]
+    return [message for message in messages if message["role"] != "system" or message["content"].strip()]
+
+
+def _text(value: Any) -> str:
+    """Return a cell as text: nothing for null and NaN, the digits of a number."""
+    if isinstance(value, str):
+        return value
+    if value is None or value != value:  # only NaN differs from itself
+        return ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise UnusableRowError(NOT_TEXT)
+
+
+def _check_turns(messages: Messages) -> None:
+    """Check for an optional system message, then user and assistant in turn; tools may stand in a user's place."""
+    roles = [message["role"] for message in messages]
+    if "assistant" not in roles:
+        raise UnusableRowError(NO_ASSISTANT_TURN)
+    if not any(message.get("weight", 1) for message in messages if message["role"] == "assistant"):
+        raise UnusableRowError(NOTHING_LEARNT)
+    if roles[0] == "system":
+        roles = roles[1:]
+    if any(after not in MAY_FOLLOW[before] for before, after in pairwise(["start", *roles])):
+        raise UnusableRowError(ROLES_DO_NOT_ALTERNATE)
+
+
+def _check_texts(messages: Messages) -> None:
+    for message in messages:
+        if not message["content"].strip():
+            raise UnusableRowError(EMPTY_MESSAGE)
+        if not is_unicode(message["content"]):
+            raise UnusableRowError(NOT_UNICODE)
+
+
+def is_unicode(text: str) -> bool:
+    """Return False for half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+# In the order in which a row is held against them, and of two with as many rows the first is taken.
+FORMATS = {
+    known.name: known
+    for known in (
+        Format(
+            "messages",
+            "messages: [{role, content}]",
+            fits=lambda columns: {"role", "from"} & _turn_keys(columns) == {"role"},
+            read=lambda columns: _from_turns(columns, "role", "content"),
+        ),
+        Format(
+            "sharegpt",
+            "conversations: [{from, value}]",
+            fits=lambda columns: "from" in _turn_keys(columns),
+            read=lambda columns: _from_turns(columns, "from", "value"),
+        ),
+        Format(
+            "alpaca",
+            "instruction, input, output",
+            fits=lambda columns: "instruction" in columns and _first(columns, ANSWER_COLUMNS) is not None,
+            read=lambda columns: _from_pair(columns, "instruction", _first(columns, ANSWER_COLUMNS), CONTEXT_COLUMNS),
+        ),
+        Format(
+            "pairs",
+            "question/answer, prompt/response, prompt/completion, ...",
+            fits=lambda columns: _pair(columns) != (None, None),
+            read=lambda columns: _from_pair(columns, *_pair(columns), ("context",)),
+        ),
+        Format(
+            "text",
+            "text alone, or data.format=text",
+            fits=lambda columns: list(columns) == [TEXT_COLUMN],  # beside others it may be what a label is for
+            read=_from_text,
+            is_chat=False,
+        ),
+    )
+}

@@ -1,0 +1,171 @@
+"""The files and folders that the configuration names, as links under inputs/, where DVC's stages watch them.
+
+dvc.yaml cannot hold what conf/ composes to: DVC reads it before `compose` runs. So `compose` links what is named,
+wherever it stands, to names that dvc.yaml can hold, and DVC, which looks behind a link, sees every change there. A name
+that is not used is a file that says so, since DVC wants each to be there. The links go with params.yaml into git. They
+are no output in dvc.yaml: one that leads nowhere would keep DVC from running `compose`, which puts it right.
+"""
+
+import os
+from glob import glob, has_magic
+from itertools import takewhile
+from pathlib import Path
+
+from common.errors import UserError
+from pipeline.core.config import Config
+
+INPUTS = Path("inputs")
+UNUSED = "The configuration names nothing here.\n"
+FOLDERS = 3  # that the patterns of data.files may reach into; dvc.yaml lists as many
+WRITTEN = Path("data/prepared")  # by the stage that reads the data
+
+Targets = Path | list[Path] | None  # a link, a folder of links, or unused
+
+
+def link_inputs(links: dict[str, Targets]) -> None:
+    """Make inputs/ what the configuration names, as `named` gives it."""
+    INPUTS.mkdir(exist_ok=True)
+    for name, targets in links.items():
+        place(INPUTS / name, targets)
+
+
+def named(config: Config) -> dict[str, Targets]:
+    """Return what the configuration names, by its name under inputs/.
+
+    Raises:
+        UserError: something that it names is not here, or cannot be watched.
+    """
+    data, model = config.data, config.model
+    names = data.files if data.source == "files" else []
+    watched = dict(enumerate(folders([name for name in names if has_magic(name)]), start=1))
+    return {
+        "model": folder("model.path", model.path),
+        "merge_model": folder("model.merge_path", model.merge_path),
+        "chat_template": file("model.chat_template", model.chat_template),
+        "data_files": [there for name in names if not has_magic(name) and (there := file("data.files", name))],
+        **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
+        "questions": file("data.questions", data.questions),
+        "tasks": [
+            there for task in config.evaluate.tasks if is_task_file(task) and (there := file("evaluate.tasks", task))
+        ],
+    }
+
+
+def is_task_file(task: str) -> bool:
+    """Return whether a task of the harness is a file, and no name that it knows."""
+    return task.endswith((".yaml", ".yml"))
+
+
+def file(key: str, name: str | None) -> Path | None:
+    """Return the file that a key names.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if name is not None and not Path(name).is_file():
+        raise absent(key, name, "file")
+    return None if name is None else Path(name)
+
+
+def folder(key: str, name: str | None) -> Path | None:
+    """Return the folder that a key names; None for what the hub has.
+
+    Raises:
+        UserError: it is not here, and no name of the hub's.
+    """
+    if name is None or (not Path(name).is_dir() and not name.startswith(("/", "."))):
+        return None
+    if not Path(name).is_dir():
+        raise absent(key, name, "folder")
+    return Path(name)
+
+
+def folders(patterns: list[str]) -> list[Path]:
+    """Return the folders that patterns reach into.
+
+    Where they begin, and what is linked on their way, since DVC stops there.
+
+    Raises:
+        UserError: one is not here or holds what prepare writes, or they are more than dvc.yaml lists.
+    """
+    found: set[Path] = set()
+    for pattern in patterns:
+        first = beginning(pattern)
+        names = glob(pattern, recursive=True)  # noqa: PTH207 -- as prepare does it
+        passed = {parent for name in names for parent in Path(name).parents if first in parent.parents}
+        found |= {first, *(path for path in passed if path.is_symlink())}
+    apart = sorted(path for path in found if not any(walk_reaches(other, path) for other in found))
+    for path in apart:
+        if path.absolute() in WRITTEN.absolute().parents:
+            raise UserError(
+                f"data.files has a pattern that begins in {path}, below which prepare writes; begin further down"
+            )
+    if len(apart) > FOLDERS:
+        listed = ", ".join(map(str, apart))
+        raise UserError(
+            f"data.files reaches into {len(apart)} folders ({listed}), and DVC watches {FOLDERS}; name files"
+        )
+    return apart
+
+
+def beginning(pattern: str) -> Path:
+    """Return the folder that a pattern begins in.
+
+    Raises:
+        UserError: it is not here.
+    """
+    fixed = list(takewhile(lambda part: not has_magic(part), Path(pattern).parts))
+    begun = Path(os.path.normpath(Path(*fixed)))
+    if not begun.is_dir():
+        raise absent("data.files", str(begun), "folder")
+    return begun
+
+
+def walk_reaches(folder: Path, path: Path) -> bool:
+    """Return whether DVC comes to `path` on its walk of `folder`, which it does not leave by a link."""
+    top = folder.absolute()
+    between = [step for step in (path.absolute(), *path.absolute().parents) if top in step.parents]
+    return bool(between) and not any(step.is_symlink() for step in between)
+
+
+def absent(key: str, name: str, kind: str) -> UserError:
+    """Return the error of a path that is not here."""
+    hint = ""
+    if name.startswith(".."):
+        hint = "; a path out of the repository has to be absolute for experiments that run in a copy (--temp, --queue)"
+    return UserError(f"{key} names {name}, which is no {kind} here{hint}")
+
+
+def place(path: Path, targets: Targets) -> None:
+    """Put a link, a folder of links or a note at `path`, in the place of what was put there before.
+
+    Raises:
+        UserError: something else is there.
+    """
+    clear(path)
+    if isinstance(targets, list):  # a folder also where it is empty: git takes none in the place of a file
+        path.mkdir()
+        for number, target in enumerate(targets):
+            place(path / f"{number}-{target.name}", target)
+        if not targets:
+            place(path / "unused", None)
+    elif targets is None:
+        path.write_text(UNUSED, encoding="utf-8")
+    else:  # what is relative to the repository stays so, for copies and clones
+        path.symlink_to(targets if targets.is_absolute() else os.path.relpath(targets, path.parent))
+
+
+def clear(path: Path) -> None:
+    """Remove a link, a note or a folder of links.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    if path.is_dir() and not path.is_symlink():
+        for entry in path.iterdir():
+            if not entry.is_symlink() and entry.name != "unused":
+                raise UserError(f"{entry} is no link that compose made; move it away")
+            entry.unlink()
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,19 @@
+"""Where stages read and write, relative to the workspace or to a job's own folder."""
+
+import os
+from pathlib import Path
+
+ADAPTER = Path("models/adapter")
+GGUF = Path("models/gguf")
+MANIFEST = "manifest.json"
+REPORTS = Path("reports")
+PREPARE_REPORT, TRAIN_REPORT = REPORTS / "prepare.json", REPORTS / "train.json"
+LOSS_CURVE = REPORTS / "loss.csv"
+MEASUREMENTS, EVALUATION, METRICS = (REPORTS / f"{name}.json" for name in ("measurements", "evaluation", "metrics"))
+CARD = Path("models/card.json")  # the chat looks for it beside its GGUF files, and in the folder above
+README = Path("models/README.md")
+
+
+def root() -> Path:
+    """Return the repository: DVC names it, also when it runs a stage in a temporary copy; else the working folder."""
+    return Path(os.environ.get("DVC_ROOT", "."))

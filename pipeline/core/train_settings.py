@@ -1,0 +1,67 @@
+"""What the settings of a training must be to one another, before anything is read."""
+
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.core.config import Config, ExportSettings, TrainSettings
+
+FALLING = ("linear", "cosine", "warmup_stable_decay")  # schedules that end at a minimum
+
+
+def validate(config: "Config") -> None:
+    """Check a training's schedule and adapter.
+
+    Raises:
+        UserError: a setting that another one leaves without effect, or that it cannot go with; the message names both.
+    """
+    validate_schedule(config.train)
+    validate_method(config.train)
+    validate_export(config.train, config.export)
+
+
+def validate_schedule(train: "TrainSettings") -> None:
+    """Check that the schedule has use for what is set of it."""
+    if train.min_lr_ratio and train.scheduler not in FALLING:
+        raise UserError(
+            f"train.min_lr_ratio is {train.min_lr_ratio}, and train.scheduler={train.scheduler} does not fall to a "
+            f"minimum; set it to 0, or take {', '.join(FALLING)}"
+        )
+    decays = train.scheduler == "warmup_stable_decay"
+    if decays and train.decay_ratio is None:
+        raise UserError(
+            "train.scheduler=warmup_stable_decay needs train.decay_ratio, the share of all steps in which the rate "
+            "falls, such as 0.1"
+        )
+    if train.decay_ratio is not None and not decays:
+        raise UserError(
+            f"train.decay_ratio is {train.decay_ratio}, and train.scheduler={train.scheduler} has no such part; set it "
+            "to null, or take warmup_stable_decay"
+        )
+    if train.decay_ratio is not None and train.warmup_ratio + train.decay_ratio > 1:
+        raise UserError(
+            f"train.warmup_ratio {train.warmup_ratio} and train.decay_ratio {train.decay_ratio} are more than 1 "
+            "together, which is all steps; lower one of them"
+        )
+
+
+def validate_method(train: "TrainSettings") -> None:
+    """Check that there is an adapter where one is described."""
+    asked = {"rslora": train.lora.rslora, "dora": train.lora.dora, "modules_to_save": train.lora.modules_to_save}
+    for key, value in asked.items():
+        if value and train.method == "full":
+            said = str(value).lower()
+            raise UserError(f"train.lora.{key} is {said}, and train.method=full has no adapter; take lora, or unset it")
+
+
+def validate_export(train: "TrainSettings", export: "ExportSettings") -> None:
+    """Check that the adapter can be had alone where that is asked for: llama.cpp takes low-rank products alone."""
+    unfit = {
+        "train.method=full": train.method == "full",
+        "train.lora.dora=true": train.lora.dora,
+        "train.lora.modules_to_save": bool(train.lora.modules_to_save),
+    }
+    if export.adapter and any(unfit.values()):
+        reason = next(key for key, holds in unfit.items() if holds)
+        raise UserError(f"export.adapter is true, and {reason} leaves no adapter that llama.cpp takes; set it to false")

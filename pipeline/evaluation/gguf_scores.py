@@ -1,0 +1,150 @@
+"""Loss of a GGUF on given tokens, and what it answers and how fast, by the llama.cpp that serves."""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import cast
+
+import llama_cpp
+import numpy as np
+
+from common.errors import UserError
+from llama.batch import Batch
+from llama.context import Context
+from llama.cpus import usable_cpus
+from llama.errors import RequestError
+from llama.model import LlamaModel, load
+from llama.turn import Piece, Turn
+from llama.types import Message, Sampling
+from pipeline.core.progress import shown
+from pipeline.evaluation.answers import Answer, Messages, Reply
+from pipeline.evaluation.loss import Row
+from pipeline.models.chat import TODAY
+
+CONTEXT = 4096  # tokens of a prompt and its answer
+WARM_UP = "Hello"
+SLOTS = 8  # questions at once: more of them share a pass over the weights, and each takes its part of the KV cache
+
+
+def row_nats(path: Path, rows: Sequence[Row]) -> list[float]:
+    """Return negative log-likelihood, in nats, of each row's marked tokens together.
+
+    Args:
+        path: the GGUF.
+        rows: token ids and, for each, 1 where it counts; the first token of a row never does.
+
+    Raises:
+        UserError: the file cannot be loaded.
+    """
+    longest = max(len(ids) for ids, _ in rows)
+    with Context(path, longest) as context:
+        return [float(losses(context, ids, mask).sum()) for ids, mask in shown(rows, "loss on the test split")]
+
+
+def answer_together(path: Path, chats: Sequence[Messages], max_tokens: int, context: int) -> list[Reply]:
+    """Return greedy replies to conversations, STREAMS at once, in order.
+
+    Args:
+        path: the GGUF.
+        chats: conversations that end with a question.
+        max_tokens: of a reply.
+        context: tokens that the longest conversation takes with its reply.
+
+    Raises:
+        UserError: the file cannot be loaded, or a conversation is not for it.
+    """
+    with _engine(path, context, SLOTS) as batch:
+        asked = [_turn(batch, path, chat, max_tokens) for chat in chats]
+        waiting = deque(turn for turn, _ in asked)
+        while waiting or batch.active:
+            while waiting and batch.begin(waiting[0]):
+                waiting.popleft()
+            batch.step()
+    return [_reply(pieces) for _, pieces in asked]
+
+
+def answer_alone(path: Path, prompts: Sequence[str], max_tokens: int) -> list[Answer]:
+    """Return greedy answers to prompts, one at a time, and their seconds: what one user of the chat server waits.
+
+    Raises:
+        UserError: the file cannot be loaded, or a prompt leaves no room for an answer.
+    """
+    answers: list[Answer] = []
+    with _engine(path, CONTEXT, 1) as batch:
+        batch.run(_turn(batch, path, [{"role": "user", "content": WARM_UP}], 1)[0])  # the first one reads the file
+        for prompt in shown(prompts, "answering the prompts"):
+            turn, pieces = _turn(batch, path, [{"role": "user", "content": prompt}], max_tokens)
+            batch.run(turn)
+            last = pieces[-1]
+            times: Answer = {
+                **_reply(pieces),
+                "first_token_seconds": last.seconds - last.generating,
+                "seconds": last.seconds,
+                "tokens_per_second": last.tokens_per_second,
+            }
+            answers.append(times)
+    return answers
+
+
+def end_tokens(path: Path) -> frozenset[int]:
+    """Return the token ids that end a GGUF's answers.
+
+    Those that it names, and those that llama.cpp knows by their text.
+
+    Raises:
+        UserError: the file cannot be loaded.
+    """
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = load(path, params)
+    vocabulary = llama_cpp.llama_model_get_vocab(model)
+    tokens = range(llama_cpp.llama_vocab_n_tokens(vocabulary))
+    ends = frozenset(token for token in tokens if llama_cpp.llama_vocab_is_eog(vocabulary, token))
+    llama_cpp.llama_model_free(model)
+    return ends
+
+
+def losses(context: Context, ids: Sequence[int], mask: Sequence[int]) -> np.ndarray:
+    """Return negative log-likelihood of each marked token, float64 [marked tokens]; the first token never counts."""
+    wanted = [position for position in range(len(ids) - 1) if mask[position + 1]]
+    parts = [
+        _negative_log_likelihood(logits, [ids[position + 1] for position in positions])
+        for positions, logits in context.logits(ids, wanted)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+@contextmanager
+def _engine(path: Path, context: int, slots: int) -> Iterator[Batch]:
+    """Yield what serves the file, freed at the end."""
+    with closing(Batch(LlamaModel(path, context, usable_cpus(), slots, TODAY))) as batch:
+        yield batch
+
+
+def _turn(batch: Batch, path: Path, chat: Messages, max_tokens: int) -> tuple[Turn, list[Piece]]:
+    """Return a question ready to be taken in, and where the pieces of its answer will be."""
+    pieces: list[Piece] = []
+    sampling = Sampling(max_tokens=max_tokens, temperature=0.0, seed=None)
+    turn = Turn(path.name, cast(list[Message], chat), sampling, lambda piece: pieces.append(cast(Piece, piece)))
+    try:
+        turn.prepare(batch.model, drop_oldest=False)
+    except RequestError as error:
+        asked = " ".join(chat[-1]["content"].split())
+        raise UserError(f"{path.name} cannot be asked {asked[:60]!r}: {error}") from error
+    return turn, pieces
+
+
+def _reply(pieces: list[Piece]) -> Reply:
+    return {"reply": "".join(piece.text for piece in pieces).strip(), "tokens": pieces[-1].tokens}
+
+
+def _negative_log_likelihood(logits: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+    """Return it from logits [n, vocabulary] and n token ids.
+
+    Float64, since a float32 sum over 128k terms loses digits.
+    """
+    wide = logits.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a diverged model's are infinite, and then there is no likelihood
+        wide -= wide.max(axis=1, keepdims=True)
+    return np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(targets)), targets]

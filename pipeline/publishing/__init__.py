@@ -1,0 +1,1 @@
+"""What of a model leaves: its card, its licences, the Hub."""

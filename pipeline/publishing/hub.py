@@ -1,0 +1,113 @@
+"""A model's repository on the Hub: what is there, and the one commit that puts a model there."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+
+from common.errors import UserError
+
+MANIFEST, README = "manifest.json", "README.md"
+NEW = {".gitattributes", README}  # what a repository has that somebody has just made
+
+
+@dataclass(frozen=True)
+class RepositoryFile:
+    """A file here, and what the repository's manifest says of it."""
+
+    source: Path
+    entry: dict[str, Any]  # "file" is its path there
+
+    @property
+    def path(self) -> str:
+        """Where it stands in the repository."""
+        path: str = self.entry["file"]
+        return path
+
+
+def open_repository(repository: str, private: bool) -> ModelInfo:
+    """Return the repository as it is, made where there is none.
+
+    Raises:
+        UserError: it is for others to see than was asked for.
+    """
+    api = HfApi()
+    try:
+        found = api.model_info(repository)
+    except RepositoryNotFoundError:
+        api.create_repo(repository, private=private, exist_ok=True)
+        found = api.model_info(repository)
+    if found.private != private:
+        is_now, wanted = ("private", "leave --public out") if found.private else ("public", "add --public")
+        raise UserError(f"{repository} is {is_now}; {wanted}, or change that in its settings on the Hub")
+    return found
+
+
+def earlier_files(found: ModelInfo, force: bool) -> set[str]:
+    """Return what was published there before, by its manifest.
+
+    Raises:
+        UserError: there is something, and it is not from here.
+    """
+    there = {sibling.rfilename for sibling in found.siblings or []}
+    ours: set[str] = set()
+    if MANIFEST in there:
+        text = Path(HfApi().hf_hub_download(found.id, MANIFEST, revision=found.sha)).read_text(encoding="utf-8")
+        with suppress(ValueError, KeyError, TypeError):  # somebody else's manifest.json
+            ours = {file["file"] for file in json.loads(text)["files"]}
+    others = sorted(there - NEW - ours - {MANIFEST})
+    if others and not ours and not force:
+        raise UserError(f"{found.id} holds something else ({', '.join(others[:3])}); name another, or add --force")
+    return ours & there
+
+
+def send(
+    found: ModelInfo, files: list[RepositoryFile], texts: dict[str, str], earlier: set[str], title: str
+) -> CommitInfo:
+    """Return one commit that puts files and texts in the place of earlier ones; what is large is sent before it.
+
+    Raises:
+        UserError: a file has changed on its way.
+    """
+    api = HfApi()
+    additions = [CommitOperationAdd(file.path, file.source) for file in files]
+    api.preupload_lfs_files(found.id, additions, free_memory=False)
+    for file, addition in zip(files, additions, strict=True):
+        if addition.upload_info.sha256.hex() != file.entry["sha256"]:
+            raise UserError(f"{file.source} changed while it was sent; nothing is published")
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *additions,
+        *(CommitOperationAdd(path, text.encode()) for path, text in texts.items()),
+        *(CommitOperationDelete(path) for path in sorted(earlier - {file.path for file in files})),
+    ]
+    return api.create_commit(found.id, operations, commit_message=title, parent_commit=found.sha)
+
+
+@contextmanager
+def told(repository: str) -> Iterator[None]:
+    """Make one line of what the Hub, the network or the upload's threads raise."""
+    try:
+        yield
+    except (HfHubHTTPError, httpx.HTTPError, OSError, RuntimeError, ValueError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, HfHubHTTPError) else error
+        reason = _one_line(cause)
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+        if status in (401, 403, 404):
+            raise UserError(f"the Hub refuses {repository} ({reason}); may HF_TOKEN write there?") from error
+        if status in (409, 412):
+            raise UserError(f"{repository} was changed while this was sent ({reason}); run again") from error
+        again = "the same command goes on where it stopped"
+        raise UserError(f"{repository} did not get it all and is as it was ({reason}); {again}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, HfHubHTTPError):  # whose own text has many lines
+        text = ": ".join(filter(None, [f"HTTP {error.response.status_code}", error.server_message]))
+    return " ".join(text.split())[:200] or type(error).__name__

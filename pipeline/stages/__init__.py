@@ -1,0 +1,1 @@
+"""The stages, a file each, and what they run in."""

@@ -1,0 +1,150 @@
+"""Base, tuned model and each GGUF file are measured on what none was trained on: loss, answers, seconds.
+
+Writes reports/measurements.json. What was measured is kept beside the checkpoints until what it depends on changes.
+"""
+
+from pipeline.workers.process import prepare_process
+
+if __name__ == "__main__":  # before libraries are loaded
+    prepare_process()
+
+import functools
+import gc
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from common.files import sha256
+from pipeline.core.code import code_digest
+from pipeline.core.config import Config
+from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS
+from pipeline.core.records import Lineage, Manifest, ManifestFile
+from pipeline.data.prepared import require_prepared
+from pipeline.evaluation.figures import file_figures, gain, lengths, model_figures, shown_answers
+from pipeline.evaluation.gguf_scores import end_tokens
+from pipeline.evaluation.harness import PACKAGE as HARNESS
+from pipeline.evaluation.harness import check_installed
+from pipeline.evaluation.inputs import QUESTIONS, TEST, Material, read_material
+from pipeline.evaluation.measure import Cached, Measured, measure_file, measure_model
+from pipeline.evaluation.measurement_cache import MeasurementCache
+from pipeline.models.lineage import read_lineage
+from pipeline.models.loading import ADAPTER_CONFIG, choose_device, context_holds, load_base, merge_adapter, read_config
+from pipeline.report.record import SCHEMA, Measurements
+from pipeline.stages.run import stage
+from pipeline.tracking.run import training_folder
+
+CODE = (  # that measures
+    *("llama", "pipeline/data/grading.py", "pipeline/evaluation", "pipeline/models"),
+    "pipeline/stages/evaluate.py",
+)
+LIBRARIES = ("peft", "torch", "transformers")  # the manifest has llama.cpp's version
+
+
+def run(config: Config, out: Path) -> None:
+    """Measure models/adapter and models/gguf against the base, into `out`/reports."""
+    require_prepared(config.data)
+    lineage, manifest = read_lineage(ADAPTER, config.model), Manifest.read(GGUF / MANIFEST)
+    check_installed(config.evaluate.tasks)
+    context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
+    material = read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models))
+    folder = training_folder(config, lineage.fingerprint)
+    cached = MeasurementCache(folder, dependencies(config, manifest)).get
+    models = measure_models(config, material, cached)
+    files = {key: measure_file(key, GGUF / file.file, material, cached) for key, file in manifest.models.items()}
+    measurements(config, lineage, manifest, material, models, files).write(out / MEASUREMENTS)
+
+
+def measure_models(config: Config, material: Material, cached: Cached) -> dict[str, Measured]:
+    """Return what is found of base and tuned model in Transformers, one after the other in memory."""
+    measured = {}
+    for name in ("base", "tuned"):
+        model = functools.cache(functools.partial(load_model, config, tuned=name == "tuned"))
+        measured[name] = measure_model(name, model, material, cached)
+        del model
+        gc.collect()
+    return measured
+
+
+def load_model(config: Config, tuned: bool) -> PreTrainedModel:
+    """Return the 16-bit base, or the tuned model: the adapter merged onto it, or a full fine-tune as it is.
+
+    Raises:
+        UserError: the weights cannot be loaded, or adapter and base do not fit.
+    """
+    device = choose_device(config.runtime.device)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if tuned and not (ADAPTER / ADAPTER_CONFIG).is_file():
+        return load_base(str(ADAPTER), None, device, dtype).eval()
+    base = load_base(*config.model.merge_base, device, dtype)
+    return (merge_adapter(base, ADAPTER) if tuned else base).eval()
+
+
+def measurements(
+    config: Config,
+    lineage: Lineage,
+    manifest: Manifest,
+    material: Material,
+    models: dict[str, Measured],
+    files: dict[str, Measured],
+) -> Measurements:
+    """Return all that was found, as reports/measurements.json has it."""
+    settings = {group: asdict(getattr(config, group)) for group in ("export", "evaluate", "train", "data")}
+    del settings["evaluate"]["gate"]  # which judges, and measures nothing
+    return Measurements(
+        schema_version=SCHEMA,
+        model=config.model.name,
+        fingerprint=lineage.fingerprint,
+        base=manifest.base,
+        mlflow_run=lineage.mlflow_run,
+        rows=len(material.conversations),
+        tokens=sum(material.scored),
+        questions=len(material.questions),
+        base_model=model_figures(models["base"], material),
+        tuned_model=model_figures(models["tuned"], material),
+        gain=gain(models["base"], models["tuned"], material),
+        gguf={key: file_figures(manifest.models[key], measured, material) for key, measured in files.items()},
+        prompts=tuple(config.evaluate.prompts),
+        answers={name: shown_answers(measured) for name, measured in (models | files).items()},
+        lengths=lengths(models, material.rows),
+        settings=settings,
+    )
+
+
+def answer_ends(models: Mapping[str, ManifestFile]) -> frozenset[int]:
+    """Return the token ids that end an answer of the exported models, whose vocabulary is that of the adapter.
+
+    Raises:
+        UserError: the first of them cannot be loaded.
+    """
+    first = next(iter(models.values()), None)
+    return end_tokens(GGUF / first.file) if first else frozenset()
+
+
+def dependencies(config: Config, manifest: Manifest) -> dict[str, object]:
+    """Return all that changes a measurement; the gate does not, nor how much is measured at once."""
+    settings = {key: v for key, v in asdict(config.evaluate).items() if key not in ("gate", "batch_size")}
+    task_files = [path for path in map(Path, config.evaluate.tasks) if path.is_file()]
+    return {
+        "base": config.model.merge_base,
+        "code": code_digest(*CODE),
+        "device": choose_device(config.runtime.device),
+        "libraries": libraries(config.evaluate.tasks),
+        "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files)],
+        "manifest": manifest.tree(),
+        "settings": {**settings, "loss_on": config.train.loss_on},
+    }
+
+
+def libraries(tasks: list[str]) -> dict[str, str]:
+    """Return the versions of what measures; the harness's only where it is asked."""
+    return {name: version(name) for name in (*LIBRARIES, *((HARNESS,) if tasks else ()))}
+
+
+main = stage(run)
+
+if __name__ == "__main__":
+    main()

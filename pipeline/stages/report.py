@@ -1,0 +1,100 @@
+"""What was measured is judged and shown: the verdict, pages, plots, the model's card and its README.
+
+Reads reports/measurements.json and what earlier stages reported; loads no model, and takes seconds. A verdict of fail
+is a result like any other, and no error.
+"""
+
+from pipeline.workers.process import prepare_process
+
+if __name__ == "__main__":  # before libraries are loaded
+    prepare_process()
+
+from dataclasses import asdict
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import write_json, write_text
+from pipeline.core.config import Config, GateSettings
+from pipeline.core.paths import (
+    ADAPTER,
+    CARD,
+    EVALUATION,
+    GGUF,
+    LOSS_CURVE,
+    MANIFEST,
+    MEASUREMENTS,
+    METRICS,
+    PREPARE_REPORT,
+    README,
+    REPORTS,
+    TRAIN_REPORT,
+)
+from pipeline.core.records import Lineage, Manifest, PrepareReport, TrainReport
+from pipeline.models.lineage import read_lineage
+from pipeline.publishing.card import model_card, model_readme
+from pipeline.report.curve import read_curve
+from pipeline.report.files import write
+from pipeline.report.numbers import numbers
+from pipeline.report.record import Evaluation, Measurements
+from pipeline.report.verdict import judge, verdict_lines
+from pipeline.stages.run import stage
+from pipeline.tracking.run import tracked, training_folder
+
+
+def run(config: Config, out: Path) -> None:
+    """Judge and show the measurements, into `out`/reports and `out`/models."""
+    lineage, manifest = read_lineage(ADAPTER, config.model), Manifest.read(GGUF / MANIFEST)
+    measured = Measurements.read(MEASUREMENTS)
+    require_one_training(measured, manifest, lineage)
+    folder = training_folder(config, lineage.fingerprint)
+    with tracked(config, folder, config.model.name, lineage.mlflow_run) as tracking:
+        evaluation = judged(measured, config.evaluate.gate, tracking.id or lineage.mlflow_run)
+        tracking.params(config, ("evaluate",))
+        tracking.metrics(numbers(evaluation))
+        for path in write_reports(out, evaluation, manifest, lineage):
+            tracking.artifact(path)
+    print("\n".join(verdict_lines(evaluation.verdict)), flush=True)
+
+
+def require_one_training(measured: Measurements, manifest: Manifest, lineage: Lineage) -> None:
+    """Refuse what does not belong together.
+
+    Raises:
+        UserError: adapter, files and measurements are not all of one training.
+    """
+    if not measured.fingerprint == manifest.fingerprint == lineage.fingerprint:
+        raise UserError(f"{ADAPTER}, {GGUF} and {MEASUREMENTS} are not of one training; run `dvc repro`")
+
+
+def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -> Evaluation:
+    """Return the measurements with their verdict, and with what earlier stages reported."""
+    known = {name: getattr(measured, name) for name in measured.model_fields_set}
+    settings = {**measured.settings, "evaluate": {**measured.settings["evaluate"], "gate": asdict(gate)}}
+    return Evaluation(
+        **known
+        | {
+            "mlflow_run": mlflow_run,
+            "settings": settings,
+            "verdict": judge(measured, gate),
+            "training": TrainReport.read(TRAIN_REPORT) if TRAIN_REPORT.is_file() else None,
+            "curve": read_curve(LOSS_CURVE),
+            "prepared": PrepareReport.read(PREPARE_REPORT) if PREPARE_REPORT.is_file() else None,
+        }
+    )
+
+
+def write_reports(out: Path, evaluation: Evaluation, manifest: Manifest, lineage: Lineage) -> list[Path]:
+    """Write the reports and what goes with the model; return those that MLflow keeps."""
+    evaluation.write(out / EVALUATION)
+    write_json(out / METRICS, numbers(evaluation))
+    shown = write(evaluation, out / REPORTS)
+    write_json(out / CARD, model_card(evaluation, manifest, lineage))
+    write_text(out / README, model_readme(evaluation, manifest, lineage))
+    pages = [path for path in shown if path.stem == EVALUATION.stem]
+    return [out / EVALUATION, out / METRICS, *pages, out / CARD, out / README]
+
+
+main = stage(run)
+
+if __name__ == "__main__":
+    main()

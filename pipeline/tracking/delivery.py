@@ -1,0 +1,258 @@
+"""A thread that tells MLflow what a journal holds, whenever it listens: no stage waits for a server or fails for it."""
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, TypeVar
+
+from pipeline.core.config import TrackingSettings
+from pipeline.core.paths import root
+from pipeline.tracking.journal import Entry, Journal
+
+if TYPE_CHECKING:  # two seconds of import
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+T = TypeVar("T")
+PAUSE = 30.0  # seconds before MLflow is tried again
+FAREWELL = 20.0  # seconds that the end of a stage waits for MLflow
+NO_ANSWER = "no answer yet"
+THREAD = "mlflow delivery"
+IDENTITY = "journal"  # the tag by which a run is known again whose id was never written down
+MAX_METRICS, MAX_OTHERS = 1000, 100  # MLflow's limits for one batch: metrics; params and tags
+REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # however often it is asked
+UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for what is no id at all
+
+
+class Delivery:
+    """Delivers a journal from `start` to `close`, in the background.
+
+    An entry may be delivered twice, after a kill: MLflow leaves out a metric of the same value, step and time.
+    """
+
+    def __init__(self, journal: Journal, settings: TrackingSettings, run_id: str | None = None) -> None:
+        """Deliver a journal; `run_id` is the run to go on with where the journal has none."""
+        self.journal = journal
+        self.run_id = run_id
+        self.experiment = settings.experiment
+        self.uri = tracking_uri(settings)
+        # Beside the database; MLflow's default is the working folder, which DVC may throw away.
+        self.artifacts = (root().resolve() / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
+        self.trouble = NO_ANSWER  # why MLflow has not taken everything
+        self.away = False  # and it has been said
+        self.news, self.tried, self.closing = threading.Event(), threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self._work, name=THREAD, daemon=True)
+
+    def start(self) -> None:
+        """Start to deliver what earlier processes left, and then what comes."""
+        with suppress(Exception):  # what is wrong with MLflow is found and said by the thread
+            import mlflow  # noqa: F401 -- not in the thread, beside the imports of a stage: Python may break such a tie
+        self.news.set()
+        self.thread.start()
+
+    def close(self, patience: float | None) -> None:
+        """Try a last time, for `patience` seconds at most, and say so if something is left."""
+        size = self.journal.size
+        self.closing.set()
+        self.news.set()
+        self.thread.join(patience)
+        if self.journal.sent < size:
+            left = f"MLflow has not taken all of this stage ({self.trouble}); {self.journal.path} keeps it"
+            warn(f"{left} for the next stage of these settings, or for `tunesmith deliver`")
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            self.news.wait()
+            self.news.clear()
+            last = self.closing.is_set()
+            taken = self._deliver()
+            self.tried.set()
+            if taken or not self.closing.is_set():  # else `close` says it
+                self._tell(taken)
+            if not taken:
+                self.closing.wait(PAUSE)
+                self.news.set()
+
+    def _deliver(self) -> bool:
+        """Return whether MLflow has taken everything that was in the journal."""
+        try:
+            with self.journal.delivering():
+                run = self._run()
+                known = dict(run.data.params)
+                pending = self.journal.entries(self.journal.sent)
+                for kind, group in groupby(pending, key=lambda pair: pair[0].kind):
+                    entries, ends = zip(*group, strict=True)
+                    if kind != "run":  # that one has been made
+                        self._send(run.info.run_id, kind, list(entries), known)
+                    self.journal.sent = ends[-1]
+        except Exception as error:
+            self.trouble = brief(error)
+            return False
+        self.trouble = NO_ANSWER
+        return True
+
+    def _tell(self, taken: bool) -> None:
+        """Say once that MLflow is away, and once that it is back."""
+        if taken and self.away:
+            warn(f"MLflow is back and has taken what {self.journal.path} kept for it")
+        elif not taken and not self.away:
+            kept = f"metrics are kept in {self.journal.path} and delivered later"
+            warn(f"MLflow is out of reach ({self.trouble}); {kept}")
+        self.away = not taken
+
+    @cached_property
+    def client(self) -> "MlflowClient":
+        """MLflow's client; one that could not be made is tried again."""
+        return connect(self.uri)
+
+    def _run(self) -> "Run":
+        """Return the journal's run; where this MLflow does not know it, another one, which is told everything."""
+        known = self.journal.run_id or self.run_id
+        run = known and find_run(self.client, known)
+        if not run:
+            run = self._new_run()
+            self.journal.sent = 0
+        if run.info.run_id != self.journal.run_id:
+            self.journal.run_id = run.info.run_id
+        return run
+
+    def _new_run(self) -> "Run":
+        """Return a run as the journal's first entry wants it, or that which an earlier attempt has made after all."""
+        first = next(entry for entry, _ in self.journal.entries() if entry.kind == "run")
+        experiment = find_experiment(self.client, self.experiment, self.artifacts)
+        same = self.client.search_runs([experiment], f"tags.{IDENTITY} = '{first.value[IDENTITY]}'", max_results=1)
+        return same[0] if same else self.client.create_run(experiment, start_time=first.time, tags=first.value)
+
+    def _send(self, run_id: str, kind: str, entries: list[Entry], known: dict[str, str]) -> None:
+        """Tell MLflow entries of one kind; of those that it refuses, each is said and left out."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            getattr(self, f"_send_{kind}")(run_id, entries, known)
+        except MlflowException as error:
+            if error.error_code not in REFUSED:
+                raise
+            if len(entries) == 1:
+                warn(f"MLflow refuses {kind} {str(entries[0].value)[:100]} ({brief(error)})")
+                return
+            for entry in entries:
+                self._send(run_id, kind, [entry], known)
+
+    def _send_status(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+        last = entries[-1]
+        if last.value["status"] == "RUNNING":
+            self.client.update_run(run_id, status="RUNNING")
+        else:
+            self.client.set_terminated(run_id, last.value["status"], end_time=last.time)
+
+    def _send_metrics(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(key, float(value), entry.time, entry.step or 0)
+            for entry in entries
+            for key, value in entry.value.items()
+        ]
+        for some in batches(metrics, MAX_METRICS):
+            self.client.log_batch(run_id, metrics=some)
+
+    def _send_params(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+        """Make a value that differs from an earlier one a tag, since params cannot change."""
+        from mlflow.entities import Param
+
+        fresh: dict[str, str] = {}
+        changed: dict[str, str] = {}
+        for key, value in (pair for entry in entries for pair in entry.value.items()):
+            first = fresh.get(key, known.get(key))
+            if first is None:
+                fresh[key] = value
+            elif first != value:
+                changed[f"changed.{key}"] = value
+        for some in batches([Param(key, value) for key, value in fresh.items()], MAX_OTHERS):
+            self.client.log_batch(run_id, params=some)
+        known |= fresh
+        self._send_texts(run_id, changed)
+
+    def _send_tags(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+        self._send_texts(run_id, {key: value for entry in entries for key, value in entry.value.items()})
+
+    def _send_texts(self, run_id: str, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        for some in batches([RunTag(key, value) for key, value in tags.items()], MAX_OTHERS):
+            self.client.log_batch(run_id, tags=some)
+
+    def _send_artifact(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+        """Leave out a file that cannot be stored while MLflow answers: metrics do not wait for the store of files."""
+        for path in dict.fromkeys(self.journal.kept(entry.value) for entry in entries):
+            try:
+                self.client.log_artifact(run_id, str(path))
+            except Exception as error:
+                self.client.get_run(run_id)  # raises where MLflow is away
+                warn(f"MLflow does not keep {path} ({brief(error)})")
+
+
+def tracking_uri(settings: TrackingSettings) -> str:
+    """Return where runs go: the setting, the environment, or mlflow.db in the repository."""
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root().resolve() / 'mlflow.db'}"
+
+
+def connect(uri: str) -> "MlflowClient":
+    """Return MLflow's client, with less patience than the minutes a call that it has by itself."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    logging.getLogger("urllib3.connectionpool").addFilter(_of_no_delivery)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table that it makes
+    from mlflow import MlflowClient  # two seconds of import, so only where something is recorded
+
+    return MlflowClient(uri)
+
+
+def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
+    """Return the run, unless this MLflow does not have it (a clone, another database) or it was deleted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code in UNKNOWN:
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def find_experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
+    """Return the experiment's id; it is made if there is none of that name."""
+    existing = client.get_experiment_by_name(name)
+    if existing is not None:
+        return existing.experiment_id
+    return client.create_experiment(name, artifact_location=artifacts)
+
+
+def batches(items: list[T], size: int) -> Iterator[list[T]]:
+    """Yield `items`, at most `size` at a time."""
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
+
+
+def brief(error: Exception) -> str:
+    """Return an error in one short line."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def warn(text: str) -> None:
+    """Say something about MLflow in one line, each time: Python shows a repeated warning once, and with its source."""
+    warnings.warn_explicit(text, UserWarning, "mlflow", 0)
+
+
+def _of_no_delivery(record: logging.LogRecord) -> bool:
+    """Leave out what urllib3 says of each failed attempt."""
+    return record.threadName != THREAD

@@ -1,0 +1,156 @@
+"""MLflow for commands that cannot do without it: what is wrong with it ends in one line. And its registry of models.
+
+The registered model has the experiment's name. Its versions are what was promoted, each one GGUF file, and the alias
+`champion` is on the one that is served. A version's tag `previous` says where a rollback goes.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from common.errors import UserError
+from pipeline.core.config import TrackingSettings
+from pipeline.core.paths import root
+from pipeline.tracking.delivery import brief, find_experiment, tracking_uri
+
+if TYPE_CHECKING:  # two seconds of import
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+    from mlflow.entities.model_registry import ModelVersion
+
+P = ParamSpec("P")
+T = TypeVar("T")
+CHAMPION = "champion"  # the alias, as in SERVE_MODELS=models:/tunesmith@champion
+PREVIOUS = "previous"  # the tag of a version: the champion before it
+SQLITE = "sqlite:///"
+# MLflow's default of 7 would mean four minutes of silence while its server is away.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+TALKATIVE = ("urllib3.connectionpool", "mlflow.store.db.utils")  # tracebacks of what our one line says
+
+
+@contextmanager
+def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
+    """Yield MLflow's client, of the database in the repository or of the server that the settings name.
+
+    Raises:
+        UserError: there is no database yet, MLflow is out of reach, or it or its store of files refuses something.
+    """
+    uri = tracking_uri(settings)
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
+        raise UserError(f"MLflow has no {uri.removeprefix(SQLITE)} yet; run `make repro` first, or set tracking.uri")
+    for name, value in PATIENCE.items():
+        os.environ.setdefault(name, value)
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    import mlflow  # two seconds
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    mlflow.set_tracking_uri(uri)  # where its registry looks for a version's files, whatever its client was told
+    try:
+        yield mlflow.MlflowClient(uri)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise UserError(f"MLflow fails ({brief(error)}); see to it, then run again") from error
+
+
+def champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    """Return the version of the registered model `name` that has the alias; None where there is none."""
+    model = _found(client.get_registered_model, name)
+    if model is None or CHAMPION not in model.aliases:
+        return None
+    return client.get_model_version(name, str(model.aliases[CHAMPION]))
+
+
+def previous(client: "MlflowClient", version: "ModelVersion") -> "ModelVersion | None":
+    """Return the version that a rollback from `version` goes to; None where there is none, or none any more."""
+    number = version.tags.get(PREVIOUS)
+    return _found(client.get_model_version, version.name, number) if number else None
+
+
+def set_champion(client: "MlflowClient", version: "ModelVersion") -> None:
+    """Move the alias to a version: the one step by which a champion becomes another."""
+    client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+
+def register(
+    client: "MlflowClient",
+    settings: TrackingSettings,
+    title: str,
+    files: list[Path],
+    tags: dict[str, str],
+    run_id: str | None,
+) -> "ModelVersion":
+    """Return a new version that has all of `files`, and no alias yet; of one that fails on its way nothing is left.
+
+    Files are kept as a LoggedModel: the registry refuses plain artifacts of a run.
+
+    Args:
+        client: MLflow's.
+        settings: its experiment names the registered model.
+        title: of the LoggedModel.
+        files: local paths; the first is the one that counts.
+        tags: of the version.
+        run_id: of the run that made it, if this MLflow has it.
+    """
+    beside = (root().resolve() / "mlartifacts").as_uri() if tracking_uri(settings).startswith("sqlite:") else None
+    experiment = find_experiment(client, settings.experiment, beside)
+    title = "".join("-" if character in "/:.%\"'" else character for character in title)  # MLflow refuses these
+    model = client.create_logged_model(experiment, name=title, source_run_id=run_id)
+    version = None
+    try:
+        for file in files:
+            client.log_model_artifact(model.model_id, str(file))
+        client.finalize_logged_model(model.model_id, "READY")
+        if _found(client.get_registered_model, settings.experiment) is None:
+            client.create_registered_model(settings.experiment)
+        version = client.create_model_version(
+            settings.experiment, f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id
+        )
+        require_file(version, files[0].name, files[0].stat().st_size)
+    except BaseException:
+        _discard(client, model, version)
+        raise
+    return version
+
+
+def require_file(version: "ModelVersion", name: str, size: int) -> None:
+    """See to it that a version has its file of `size` bytes.
+
+    Raises:
+        UserError: the file is not there, or has another size.
+    """
+    import mlflow.artifacts
+
+    listed = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}")
+    found = {file.path: file.file_size for file in listed}
+    if name not in found or found[name] not in (None, size):  # not every store says it
+        has = "does not have it" if name not in found else f"has {found[name]:,} bytes of it"
+        raise UserError(f"version {version.version} of {version.name} is to have {name}, but MLflow {has}")
+
+
+def _found(ask: Callable[P, T], *what: P.args, **how: P.kwargs) -> T | None:
+    """Return what MLflow answers, or None if it has no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask(*what, **how)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _discard(client: "MlflowClient", model: "LoggedModel", version: "ModelVersion | None") -> None:
+    """Take back as much of a registration as MLflow lets us; what failed first is what is to be said."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    with suppress(Exception):
+        if version is not None:
+            client.delete_model_version(version.name, version.version)
+    with suppress(Exception):
+        get_artifact_repository(model.artifact_location, tracking_uri=client.tracking_uri).delete_artifacts()
+    with suppress(Exception):
+        client.delete_logged_model(model.model_id)

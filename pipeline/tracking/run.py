@@ -1,0 +1,169 @@
+"""MLflow, kept at arm's length: what a stage records goes into a journal on disk, and MLflow gets it when it can."""
+
+import os
+import re
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+from common.errors import Interrupted, UserError
+from pipeline.core.config import Config, TrackingSettings
+from pipeline.core.mappings import flatten
+from pipeline.core.paths import root
+from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
+from pipeline.tracking.journal import Journal, Value
+from pipeline.workers.ranks import rank
+
+__all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
+
+LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
+PARENT_TAG = "mlflow.parentRunId"
+PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
+SWEEPS = Path("multirun")  # as conf/config.yaml has it
+INTERRUPTIONS = "interruptions"
+HURRY = 3.0  # seconds that a stage waits for MLflow which was asked to stop: it may be killed soon
+
+
+class Run:
+    """One part of a run: what it records goes on from what the journal holds of the parts before."""
+
+    def __init__(self, delivery: Delivery | None = None, name: str = "") -> None:
+        """Record by a delivery; without one, nothing."""
+        self.delivery = delivery
+        self.name = name
+        self.begun = False
+        self.before: str | None = None  # the status in which the part of this name before ended; RUNNING: it was killed
+        self.interruptions = ""
+        self.steps: dict[str, int] = {}  # the highest of each metric
+        for entry, _ in delivery.journal.entries() if delivery else ():
+            if entry.kind == "run":
+                self.begun = True
+            elif entry.kind == "metrics" and entry.step is not None:
+                self.steps |= {key: max(entry.step, self.steps.get(key, -1)) for key in entry.value}
+            elif entry.kind == "tags":
+                self.interruptions = entry.value.get(INTERRUPTIONS, self.interruptions)
+            elif entry.kind == "status" and entry.value["name"] == name:
+                self.before = entry.value["status"]
+
+    @property
+    def id(self) -> str | None:
+        """The run's id once MLflow has given one; the first try is waited for, so that a short stage has it too."""
+        if self.delivery is None:
+            return None
+        self.delivery.tried.wait(FAREWELL)
+        return self.delivery.journal.run_id
+
+    def begin(self, tags: dict[str, str]) -> None:
+        """Open the run, or open it again; `tags` are what it is made with."""
+        if not self.begun:
+            self._record("run", {IDENTITY: uuid.uuid4().hex, "mlflow.runName": self.name, **tags})
+        elif PARENT_TAG in tags:  # a sweep that was started again has a new parent
+            self.tags({PARENT_TAG: tags[PARENT_TAG]})
+        self._record("status", {"name": self.name, "status": "RUNNING"})
+
+    def params(self, config: Config, groups: tuple[str, ...] = LOGGED_GROUPS) -> None:
+        """Record settings; a value that differs from an earlier stage's becomes a tag, since params cannot change."""
+        values = flatten({group: asdict(getattr(config, group)) for group in groups})
+        self._record("params", {_key(key): str(value)[:500] for key, value in values.items()})
+
+    def metrics(self, figures: Mapping[str, object], step: int | None = None) -> None:
+        """Record numbers; nested ones get dotted names, and what is no number is left out.
+
+        Without a step they are figures of the whole run. What was recorded at `step` or later is left out: a resumed
+        training repeats the steps since its last checkpoint.
+        """
+        numbers = {_key(key): value for key, value in flatten(figures).items() if isinstance(value, int | float)}
+        if step is not None:
+            numbers = {key: value for key, value in numbers.items() if step > self.steps.get(key, -1)}
+            self.steps |= dict.fromkeys(numbers, step)
+        if numbers:
+            self._record("metrics", numbers, step)
+
+    def tags(self, tags: Mapping[str, object]) -> None:
+        """Record texts about the run."""
+        self._record("tags", {_key(key): str(value) for key, value in tags.items()})
+
+    def mark(self, text: str) -> None:
+        """Add an interruption to those that the run's tag names, over all parts."""
+        self.interruptions = f"{self.interruptions}; {text}" if self.interruptions else text
+        self.tags({INTERRUPTIONS: self.interruptions})
+
+    def artifact(self, path: Path) -> None:
+        """Keep a copy of a file beside the run."""
+        if self.delivery is None:
+            return
+        try:
+            name = self.delivery.journal.keep(path)
+        except OSError as error:
+            warn(f"{path} is not kept beside MLflow's run ({brief(error)})")
+        else:
+            self._record("artifact", name)
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED, and give MLflow a moment to take what is left."""
+        self._record("status", {"name": self.name, "status": status})
+        if self.delivery is not None:
+            self.delivery.close(HURRY if status == "KILLED" else FAREWELL)
+
+    def _record(self, kind: str, value: Value, step: int | None = None) -> None:
+        if self.delivery is not None:
+            self.delivery.journal.append(kind, value, step)
+            self.delivery.news.set()
+
+
+@contextmanager
+def tracked(config: Config, folder: Path, name: str, run_id: str | None = None) -> Iterator[Run]:
+    """Yield the run whose journal is in `folder`, else `run_id`, else a new one; ended when the block ends.
+
+    Of processes that train together, the first records.
+
+    Raises:
+        UserError: the journal cannot be written.
+    """
+    run = open_run(config.tracking, folder, name, run_id) if config.tracking.enabled and rank() == 0 else Run()
+    try:
+        yield run
+    except BaseException as error:
+        asked_to = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+        with suppress(UserError):  # a full disk has its line already
+            if isinstance(error, Interrupted):
+                run.mark(str(error).partition(";")[0])
+            run.end("KILLED" if asked_to else "FAILED")
+        raise
+    run.end("FINISHED")
+
+
+def open_run(settings: TrackingSettings, folder: Path, name: str, run_id: str | None = None) -> Run:
+    """Go on with the run of a journal, or with `run_id` where it has none and MLflow knows that, or start a run."""
+    delivery = Delivery(Journal(folder), settings, run_id)
+    run = Run(delivery, name)
+    parent = os.environ.get(PARENT)
+    run.begin({**commit_tags(), **({PARENT_TAG: parent} if parent else {})})
+    delivery.start()
+    return run
+
+
+def training_folder(config: Config, fingerprint: str) -> Path:
+    """Return where a training's checkpoints and its journal are: outside of any workspace that DVC may throw away."""
+    return (root() / config.runtime.checkpoint_root / fingerprint).resolve()
+
+
+def commit_tags() -> dict[str, str]:
+    """Return the git commit that runs, and whether files differ from it."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {"git_commit": commit, "git_dirty": str(bool(_git("status", "--porcelain", "-uno"))).lower()}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+def _key(name: str) -> str:
+    """Return a name as MLflow allows it; groups of questions have any."""
+    return re.sub(r"[^\w.\- :]", "_", name)[:200]
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()

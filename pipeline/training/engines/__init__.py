@@ -1,0 +1,105 @@
+"""The engines that can train a model: a file each, whose name is what `train.engine` takes.
+
+A file has a class with what its engine can do, and one of it as ENGINE. All that is asked of an engine stands in
+`Engine`; no other module asks which one it is.
+"""
+
+import importlib.util
+from abc import ABC, abstractmethod
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from common.errors import UserError
+from pipeline.core.config import ENGINES, ModelSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from pipeline.training.lora import Model
+    from pipeline.training.plan import Card, Plan
+
+DEFAULT = "trl"  # that `auto` takes where none is better; needs nothing but what all need, and refuses no setting
+
+
+class Engine(ABC):
+    """What loads a model to be trained, and what it can do with it."""
+
+    package: str | None = None  # in Python, of one that not everybody has
+    libraries: tuple[str, ...] = ()  # packages whose versions a checkpoint names beside those that all have
+    attention: str | None = None  # what its own is called in reports; None for one that is chosen by the card
+    compiles = True  # whether its layers may be compiled
+    fp8 = True  # whether a frozen base may be in FP8
+    offloads = True  # whether activations may wait in main memory
+    recomputes = False  # whether it is told when it loads that activations are recomputed, and does that its own way
+    shards = True  # whether GPUs may share the weights; else each has all of them
+
+    @property
+    def name(self) -> str:
+        """That of its file."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def best_for(self, model: ModelSettings, card: "Card | None") -> str | None:
+        """Return why `auto` takes it for a base on a card, or on a CPU (None); None where it does not."""
+        return None
+
+    def refuse(self, train: TrainSettings) -> None:  # noqa: B027 -- most refuse nothing
+        """Refuse what it would leave out without a word, or do otherwise.
+
+        Raises:
+            UserError: one of these is asked for.
+        """
+
+    @abstractmethod
+    def load(self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str) -> "Model":
+        """Return the base, ready to train on `device`: with its adapter, or whole under `train.method: full`.
+
+        Raises:
+            UserError: the weights cannot be loaded, or are of no use to it.
+        """
+
+
+def engine(name: str) -> Engine:
+    """Return an engine by its name."""
+    found: Engine = import_module(f"{__name__}.{name}").ENGINE
+    return found
+
+
+def is_installed(package: str) -> bool:
+    """Return whether an optional package, by its name in Python, is there."""
+    return importlib.util.find_spec(package) is not None
+
+
+def choose_engine(wanted: str, model: ModelSettings, card: "Card | None") -> tuple[Engine, str]:
+    """Return the engine that is asked for or, for `auto`, the best, and why.
+
+    Raises:
+        UserError: one is asked for that is not installed.
+    """
+    if wanted != "auto":
+        return require_package(engine(wanted)), "asked for"
+    suited = {other: why for other in map(engine, ENGINES) if (why := other.best_for(model, card))}
+    for other, why in suited.items():
+        if has_package(other):
+            return other, why
+    if suited:
+        why = f"{', '.join(other.name for other in suited)} is not installed"
+    elif card is None:
+        why = "there is no GPU"
+    else:
+        why = f"the fastest where memory is not scarce ({card.memory / 2**30:.0f} GiB)"
+    return engine(DEFAULT), why
+
+
+def has_package(asked: Engine) -> bool:
+    """Return whether what an engine needs is there."""
+    return asked.package is None or is_installed(asked.package)
+
+
+def require_package(asked: Engine) -> Engine:
+    """Return an engine whose package is there.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not has_package(asked):
+        install = f"pip install -e .[{asked.package}], or take {DEFAULT}"
+        raise UserError(f"train.engine is {asked.name}, which is not installed; {install}")
+    return asked

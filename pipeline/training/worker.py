@@ -1,0 +1,179 @@
+"""What one process does in a training, which alone is all of it: from the prepared data to adapter and reports.
+
+Of several, the first does what is to be done once.
+"""
+
+import csv
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from transformers import PreTrainedTokenizerBase
+
+from common.errors import UserError
+from common.files import atomic_path, write_json
+from pipeline.core.config import Config
+from pipeline.data.report import split_report
+from pipeline.models.chat import load_tokenizer, unknown_switches
+from pipeline.models.loading import (  # fmt: skip
+    ADAPTER_CONFIG,
+    base_digest,
+    choose_device,
+    has_own_attention,
+    head_size,
+    without_weights,
+)
+from pipeline.models.packaged import is_packaged
+from pipeline.models.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
+from pipeline.tracking.run import Run, tracked, training_folder
+from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
+from pipeline.training.collectives import process_group
+from pipeline.training.engines import Engine
+from pipeline.training.interruption import Interruption
+from pipeline.training.plan import choose, this_card
+from pipeline.training.report import print_report, resource_report
+from pipeline.training.requirements import check
+from pipeline.training.rows import PREPARED
+from pipeline.training.session import Session
+from pipeline.training.targets import coverage, spelt_out
+from pipeline.training.trainer import Trainer
+from pipeline.workers.ranks import rank
+
+logger = logging.getLogger(__name__)
+
+PREPARE_REPORT = Path("reports/prepare.json")
+
+
+def run_worker(config: Config, may_begin: Callable[[], None], adapter: Path, report: Path, curve: Path) -> float:
+    """Meet the other processes, train and write the three; return the validation loss.
+
+    `may_begin` is called before weights are loaded, and raises where that is of no use.
+    """
+    device = choose_device(config.runtime.device)
+    with process_group(device):
+        return train(config, may_begin, device, adapter, report, curve)
+
+
+def train(
+    config: Config, may_begin: Callable[[], None], device: str, adapter: Path, report: Path, curve: Path
+) -> float:
+    """Train on `device` and write adapter, report and loss curve; return the validation loss."""
+    model, tokenizer = without_weights(config.model), load_tokenizer(config.model)
+    plan = choose(
+        config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
+    )
+    data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
+    settled = spelt_out(config.train, model)
+    plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
+    check(config, model, tokenizer)
+    may_begin()
+    name, settings = fingerprint(config.model, settled, data, base, plan.engine)
+    folder = training_folder(config, name)
+    again = folder.is_dir()
+    title = f"{config.model.name} on {config.data.name}"
+    with (
+        Interruption(config.runtime.seconds_allowed) as interruption,
+        claimed(folder, settings),
+        tracked(config, folder, title) as run,
+    ):
+        run.params(config)
+        run.tags({"fingerprint": name, "data_digest": data})
+        session = Session(config, tokenizer, plan, device, folder)
+        checkpoint = session.checkpoint()
+        interruption.step = step_of(checkpoint) if checkpoint else 0
+        announce(checkpoint, again, folder, settings, session.engine, run)
+        trainer = session.train(checkpoint, run, interruption)
+        figures = {"fingerprint": name, "engine": plan.engine, "attention": plan.attention, **resource_report(trainer)}
+        if rank() == 0:
+            write_json(report, figures)
+            write_curve(curve, trainer.state.log_history)
+        save_adapter(trainer, {"fingerprint": name, "mlflow_run": run.id, "base": settings["model"]}, adapter)
+        run.metrics({"train": figures})
+        for path in (PREPARE_REPORT, report, curve):
+            run.artifact(path)
+    print_report(figures)
+    return figures["validation_loss"]
+
+
+def left_as_it_is(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return a line on what the chat template takes and is not told."""
+    switches = ", ".join(unknown_switches(tokenizer))
+    return [f"chat template without its {switches}: what turns thinking off there is not known"] if switches else []
+
+
+def announce(
+    checkpoint: Path | None, again: bool, folder: Path, settings: dict[str, Any], engine: Engine, run: Run
+) -> None:
+    """Say what training goes on from, or why it starts afresh."""
+    if run.before == "RUNNING":
+        run.mark(f"killed, resumed at step {step_of(checkpoint) if checkpoint else 0}")
+    if checkpoint is None and again:
+        logger.info("starting again: these settings have no whole checkpoint to go on from")
+    elif checkpoint is None and (changed := differences(folder, settings)):
+        logger.info("\n  ".join(["starting afresh; changed since the training that ran last:", *changed]))
+    if checkpoint is None:
+        return
+    logger.info(f"resuming from {checkpoint}")
+    for change in upgraded(checkpoint, library_versions(engine)):
+        logger.warning(f"{checkpoint.name} was made with another {change}; what follows may differ in its digits")
+
+
+def data_digest(report: Path) -> str:
+    """Return the digest of what is learnt from: the prepared splits as they are, which their report must agree with.
+
+    Raises:
+        UserError: the report or a split is missing, or they do not belong together.
+    """
+    if not report.is_file():
+        raise UserError(f"{report} is missing; run `dvc repro prepare` first")
+    splits = json.loads(report.read_text(encoding="utf-8"))["splits"]
+    for name in ("train", "validation"):
+        path = PREPARED / f"{name}.parquet"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+        if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != splits[name]["sha256"]:
+            raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
+    return "+".join(splits[name]["sha256"][:16] for name in ("train", "validation"))
+
+
+def write_curve(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write training and validation loss by step, as `dvc plots` reads them."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "split", "loss"])
+        for entry in history:
+            for key, split in (("loss", "train"), ("eval_loss", "validation")):
+                if key in entry:
+                    writer.writerow([entry["step"], split, f"{entry[key]:.5f}"])
+
+
+def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
+    """Write adapter, tokenizer and where they come from, in PEFT's layout.
+
+    All processes take part, the first one writes.
+
+    Raises:
+        UserError: the disk refuses them.
+    """
+    if rank():
+        trainer.save_model()
+        return
+    with atomic_path(path) as temporary:
+        trainer.save_model(str(temporary))
+        (temporary / "training_args.bin").unlink(missing_ok=True)
+        base = lineage["base"]
+        name_base(temporary / ADAPTER_CONFIG, base["path"])
+        copy_vocabulary(model_folder(base["path"], base["revision"], VOCABULARIES), temporary)
+        write_json(temporary / "lineage.json", lineage)
+
+
+def name_base(adapter_config: Path, path: str) -> None:
+    """Have PEFT's file name the base as the configuration does, which for a package is no folder of this machine."""
+    if not is_packaged(path) or not adapter_config.is_file():
+        return
+    written = json.loads(adapter_config.read_text(encoding="utf-8"))
+    write_json(adapter_config, {**written, "base_model_name_or_path": path})

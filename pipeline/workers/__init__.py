@@ -1,0 +1,1 @@
+"""Processes: who started them, which of several they are, what they leave behind."""

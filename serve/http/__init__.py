@@ -1,0 +1,1 @@
+"""The server on its port: OpenAI's API, limits, figures."""

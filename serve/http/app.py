@@ -1,0 +1,78 @@
+"""The web application on FastAPI: the gate, the probes, OpenAI's API, and the page at /.
+
+It answers more with each step of the start: /healthz at once, the API as soon as there is an engine, the page at last,
+since Gradio takes seconds to import. What programs ask is in api.py, the page in page/.
+"""
+
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from serve.engine import Engine
+from serve.feedback import FeedbackStore
+from serve.http.api import build_api, build_health, build_probes
+from serve.http.error_responses import error_body
+from serve.http.metrics import Metrics
+from serve.http.middleware import API, LimitsMiddleware
+from serve.settings import Settings
+
+RETRY = {"Retry-After": "2"}  # seconds, as the page below has it
+STARTING = "The server is starting: try again in a few seconds."
+STARTING_PAGE = f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="refresh" content="2">
+<title>Tunesmith</title>
+<p style="font-family: system-ui, sans-serif; margin: 40vh auto; text-align: center">{STARTING}</p>
+"""
+
+
+def build_app(settings: Settings) -> FastAPI:
+    """Return the application as it is at first: it says that it is alive, and that the rest is to come."""
+    app = FastAPI(openapi_url=None)
+    app.add_middleware(LimitsMiddleware, settings=settings)
+    app.include_router(build_health())
+    app.router.default = _starting  # for what has no route yet
+    return app
+
+
+def add_api(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+    """Let programs ask, from now on."""
+    app.include_router(build_probes(engine, metrics))
+    app.mount("/v1", build_api(engine, settings))
+
+
+def add_page(
+    app: FastAPI, engine: Engine, settings: Settings, feedback: FeedbackStore | None = None
+) -> AbstractAsyncContextManager:
+    """Show the page at /, to which all goes that has no route before it.
+
+    Returns what must be entered in the application's event loop for as long as the page is shown.
+    """
+    from serve.page import mount_page  # seconds: Gradio
+
+    page = FastAPI(openapi_url=None)
+
+    @page.post("/gradio_api/upload")
+    @page.post("/gradio_api/process_recording")
+    async def refuse_upload() -> None:
+        raise HTTPException(403, "This server takes no files.")
+
+    mount_page(page, engine, settings, feedback)
+    app.mount("/", page)
+    return page.router.lifespan_context(page)
+
+
+async def _starting(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await WebSocketClose()(scope, receive, send)
+        return
+    answer: Response = HTMLResponse(STARTING_PAGE, 503, RETRY)
+    if scope["path"] == "/readyz" or scope["path"].startswith(API):
+        answer = JSONResponse(error_body(503, STARTING), 503, RETRY)
+    await answer(scope, receive, send)

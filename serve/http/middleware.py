@@ -1,0 +1,132 @@
+"""The limits that hold for every way in before a request's content counts: its rate, its key, the size of its body."""
+
+import hmac
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+
+from fastapi import Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.http.error_responses import describe, error_body
+from serve.settings import Settings
+
+CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
+API = "/v1/"
+# What the rate holds for, beside the API: what makes work through the page, and what may guess its password.
+LIMITED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/login")
+
+
+class LimitsMiddleware:
+    """Holds every request to the limits that come before its content: rate, key, and size of the body."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._rate = Rate(settings.rate)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or answer it here."""
+        if scope["type"] == "http":
+            try:
+                self._check(Request(scope))
+            except HTTPException as error:
+                await _refusal(scope["path"], error)(scope, receive, send)
+                return
+            receive = self._counted(receive)
+        await self._app(scope, receive, send)
+
+    def _check(self, request: Request) -> None:
+        """Raise HTTPException for a request that is not let in."""
+        path = request.scope["path"]  # not from the URL, which a Host header can bend
+        if path.startswith(API) or (request.method == "POST" and path.startswith(LIMITED_POSTS)):
+            self._check_rate(self._address(request))
+        if path.startswith(API):
+            self._check_key(request.headers.get("authorization", ""))
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._settings.max_body:
+            raise self._too_large()
+
+    def _check_rate(self, address: str) -> None:
+        if seconds := self._rate.take(client(address)):
+            text = f"At most {self._settings.rate} requests a minute are answered: try again in {seconds} s."
+            raise HTTPException(429, text, {"Retry-After": str(seconds)})
+
+    def _check_key(self, authorization: str) -> None:
+        key, given = self._settings.api_key, authorization.partition(" ")[2].strip()
+        if not key and self._settings.login:
+            raise HTTPException(401, "The API is closed: the server asks for a login and has no SERVE_API_KEY.")
+        if key and not hmac.compare_digest(given.encode(), key.encode()):
+            raise HTTPException(401, "The key is missing or wrong: send it as `Authorization: Bearer KEY`.")
+
+    def _address(self, request: Request) -> str:
+        """Return the client's; behind proxies, what the first of ours was called from.
+
+        What stands before it is hearsay.
+        """
+        proxies = self._settings.proxy
+        passed = [part.strip() for part in ",".join(request.headers.getlist("x-forwarded-for")).split(",")]
+        if proxies and len(passed) >= proxies:
+            return passed[-proxies][:64]
+        return request.client.host if request.client else ""
+
+    def _counted(self, receive: Receive) -> Receive:
+        """Count the body as it comes: a client need not say its length beforehand, or may lie."""
+        size = 0
+
+        async def counted() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            if size > self._settings.max_body:
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _too_large(self) -> HTTPException:
+        return HTTPException(413, f"A request's body can have {self._settings.max_body} bytes at most.")
+
+
+def client(address: str) -> str:
+    """Return whom an address stands for: with IPv6 a /64, since whoever has one address there has all of them."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:  # what a proxy calls it
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    if parsed.ipv4_mapped:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed.packed, 64), strict=False))
+
+
+class Rate:
+    """A bucket of tokens for each client: a minute's requests at once, and one more for each one's time since."""
+
+    def __init__(self, per_minute: int) -> None:
+        """With 0, there is no limit."""
+        self._per_minute = per_minute
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and when they were counted
+
+    def take(self, client: str) -> int:
+        """Count a request; 0 if it may be answered, else the seconds until one may."""
+        if not self._per_minute:
+            return 0
+        now = time.monotonic()
+        tokens, counted = self._buckets.pop(client, (self._per_minute, now))
+        tokens = min(self._per_minute, tokens + (now - counted) * self._per_minute / 60)
+        allowed = tokens >= 1
+        self._buckets[client] = (tokens - allowed, now)
+        if len(self._buckets) > CLIENTS:
+            self._buckets.popitem(last=False)
+        return 0 if allowed else math.ceil((1 - tokens) * 60 / self._per_minute)
+
+
+def _refusal(path: str, error: HTTPException) -> JSONResponse:
+    """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
+    status, message, headers = describe(error)
+    return JSONResponse(error_body(status, message) if path.startswith(API) else {"error": message}, status, headers)

@@ -1,0 +1,100 @@
+"""The web server: it listens from the beginning, starts the rest beside that, and stops when the last answer is out."""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from serve.engine import Engine
+
+FLUSH_SECONDS = 1  # for the last words to reach their readers
+POLL_SECONDS = 0.05
+
+
+class Server(uvicorn.Server):
+    """Runs an application, and in a thread the start of what it needs.
+
+    A first SIGTERM or Ctrl-C turns new requests away and lets answers under way end; a second one cuts them off. The
+    log has warnings alone, and so no word of a conversation.
+    """
+
+    def __init__(self, app: ASGIApp, start: "Callable[[Server], None]", drain: float) -> None:
+        """Make a server for an application on ASGI, with `drain` seconds for answers to end.
+
+        `start` brings up what the application needs: it sets `engine` and enters what belongs to the event loop.
+        """
+        # It warns of each word for a client that has just left, which a busy machine takes a moment to notice.
+        logging.getLogger("asyncio").setLevel(logging.ERROR)
+        # A client's address is for the gate to find out (SERVE_PROXY): uvicorn would believe anyone on this machine.
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=FLUSH_SECONDS,
+        )
+        super().__init__(config)
+        self.engine: Engine | None = None
+        self.failure: BaseException | None = None  # why the start came to nothing
+        self._start, self._drain_seconds = start, drain
+        self._entered = AsyncExitStack()
+        self._entering = asyncio.Lock()  # lest one be entered while all are left
+        self._left = False  # whether all have been
+        self._loop: asyncio.AbstractEventLoop
+
+    def enter(self, context: AbstractAsyncContextManager) -> None:
+        """Enter it in the event loop until the server stops. For `start`, which runs in another thread.
+
+        Does nothing when the server has stopped meanwhile: nobody would leave it then.
+        """
+        if not self._left:  # the loop may be closed by now
+            asyncio.run_coroutine_threadsafe(self._enter(context), self._loop).result()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and begin to start the rest."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._bring_up, name="start", daemon=True).start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let the answers end, then the connections."""
+        await self._drain()
+        # Each open page holds a connection for as long as it is open, and is cut off without a word in the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
+        async with self._entering:
+            self._left = True
+            await self._entered.aclose()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; when asked for the second time, at once."""
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
+    async def _enter(self, context: AbstractAsyncContextManager) -> None:
+        async with self._entering:
+            if not self._left:
+                await self._entered.enter_async_context(context)
+
+    def _bring_up(self) -> None:
+        try:
+            self._start(self)
+        except BaseException as error:
+            if not self.should_exit:  # else the stop has broken it off
+                self.failure, self.should_exit = error, True
+
+    async def _drain(self) -> None:
+        """Wait for the answers that were taken in, up to the bound; what is left then is cut off, and told so."""
+        if self.engine is None:
+            return
+        self.engine.drain()
+        deadline = asyncio.get_running_loop().time() + self._drain_seconds
+        while self.engine.busy and not self.force_exit and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
+        await asyncio.to_thread(self.engine.close, FLUSH_SECONDS)

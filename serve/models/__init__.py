@@ -1,0 +1,1 @@
+"""The models that are served: where they come from, what is known of them."""

@@ -1,0 +1,198 @@
+"""Where models come from: each source that SERVE_MODELS lists, as GGUF files on this machine.
+
+    models/gguf                           a folder, searched with those below it
+    hf://owner/name@revision              a repository of the Hub, at a commit or a tag: its *.gguf
+    hf://owner/name@revision/*Q8_0.gguf   one file of it, or those of a pattern
+    models:/name@alias, models:/name/3    a version in MLflow's registry: its *.gguf
+
+What has to be fetched lies in a cache afterwards, where a file has its name only once it is whole. Models are named so
+that a name is short and stays what it is: by the path below the folder, `name/file` for the Hub, `name@alias/file` and
+`name/3/file` for MLflow.
+"""
+
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from common.errors import UserError
+
+HUB, REGISTRY = "hf://", "models:/"
+HUB_REFERENCE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(/(?P<pattern>.+))?")
+REGISTRY_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+LOCAL_REGISTRY = Path("mlflow.db")  # where the pipeline keeps it, unless MLFLOW_TRACKING_URI says otherwise
+# MLflow's default of 7 would mean four minutes of silence while its server is away; 3 take 15 seconds.
+REGISTRY_RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A GGUF file, and what its model is called."""
+
+    name: str
+    path: Path
+    revision: str | None = None  # the Hub's commit, MLflow's version
+
+
+def find_files(sources: str) -> Iterator[ModelFile]:
+    """Yield the GGUF files of sources separated by commas, fetched where they are not here yet.
+
+    Raises UserError for a source that is written wrongly, cannot be had or has no such file.
+    """
+    for source in filter(None, map(str.strip, sources.split(","))):
+        if source.startswith(HUB):
+            yield from _of_hub(source)
+        elif source.startswith(REGISTRY):
+            yield from _of_registry(source)
+        elif "://" in source:
+            raise UserError(f"SERVE_MODELS: {source} is no folder, hf://owner/name@revision or models:/name@alias")
+        else:
+            yield from _of_folder(Path(source))
+
+
+def _of_folder(folder: Path) -> Iterator[ModelFile]:
+    """Yield those below it, by name. Files and folders with a dot in front are passed over.
+
+    They are still being written.
+    """
+    below = sorted(path.relative_to(folder) for path in folder.rglob("*.gguf") if path.is_file())
+    paths = [path for path in below if not any(part.startswith(".") for part in path.parts)]
+    if not paths:
+        raise UserError(f"no *.gguf file in {folder}: run `make repro` to make one, or set SERVE_MODELS to a folder")
+    for path in paths:
+        yield ModelFile(path.with_suffix("").as_posix(), folder / path)
+
+
+def _of_hub(source: str) -> Iterator[ModelFile]:
+    """Yield those of a repository of the Hub, in HF_HOME's cache."""
+    reference = HUB_REFERENCE.fullmatch(source)
+    if not reference or reference["revision"] == "main":
+        raise UserError(
+            f"SERVE_MODELS: {source} must be hf://owner/name@revision, with a commit or a tag as the revision:"
+            " a model that changes under its name could not be told from the one before"
+        )
+    repository, revision = reference["repository"], reference["revision"]
+    pattern = reference["pattern"] or "*.gguf"
+    snapshot = _fetch_snapshot(source, repository, revision, pattern)
+    below = sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf"))
+    paths = [path for path in below if fnmatch(path, pattern)]
+    if not paths:
+        raise UserError(f"{source}: the repository has no GGUF file named {pattern} at this revision")
+    for path in paths:
+        yield ModelFile(f"{repository.partition('/')[2]}/{path.removesuffix('.gguf')}", snapshot / path, snapshot.name)
+
+
+def _fetch_snapshot(source: str, repository: str, revision: str, pattern: str) -> Path:
+    """Return the folder with the files of a commit, named as the commit is."""
+    import httpx
+    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():  # a log would have a line for each per cent
+        disable_progress_bars()
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=pattern))
+    except errors.GatedRepoError:
+        reason = "its owner asks you to accept terms first: do so on its page, and set HF_TOKEN to a token of yours"
+    except errors.RepositoryNotFoundError:
+        reason = "the Hub has no such repository, or it is private and HF_TOKEN does not open it"
+    except errors.RevisionNotFoundError:
+        reason = "the repository has no such revision"
+    except (errors.LocalEntryNotFoundError, httpx.ConnectError, httpx.TimeoutException):
+        reason = "the Hub is out of reach and the cache below HF_HOME does not have all of it: try again later"
+    except (OSError, httpx.HTTPError, ValueError, RuntimeError) as error:
+        reason = _reason(error, "HF_HOME")
+    raise UserError(f"{source}: {reason}")
+
+
+def _of_registry(source: str) -> Iterator[ModelFile]:
+    """Yield those of a model version in MLflow's registry: where they lie if that is here, else in a cache."""
+    reference = REGISTRY_REFERENCE.fullmatch(source)
+    if not reference:
+        raise UserError(f"SERVE_MODELS: {source} must be models:/name@alias or models:/name/version")
+    try:
+        version, files = _model_version(reference)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"{source}: {error.name} is not installed: `pip install mlflow`, or leave it out") from None
+    except Exception as error:  # each of its stores brings errors of its own
+        raise UserError(f"{source}: {_reason(error, 'XDG_CACHE_HOME')}") from None
+    if not files:
+        raise UserError(f"{source}: version {version} has no *.gguf among its artifacts")
+    for path, file in files:
+        yield ModelFile(f"{source.removeprefix(REGISTRY)}/{path.removesuffix('.gguf')}", file, version)
+
+
+def _model_version(reference: re.Match[str]) -> tuple[str, list[tuple[str, Path]]]:
+    """Return the version that is meant, and its GGUF files by their paths there."""
+    import mlflow
+
+    os.environ.setdefault(*REGISTRY_RETRIES)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        if not LOCAL_REGISTRY.exists():
+            raise UserError(f"{reference[0]}: no {LOCAL_REGISTRY} is here: set MLFLOW_TRACKING_URI to the registry")
+        mlflow.set_tracking_uri(f"sqlite:///{LOCAL_REGISTRY.resolve()}")
+    client = mlflow.MlflowClient()
+    name, number = reference["name"], reference["version"]
+    version = str(number or client.get_model_version_by_alias(name, reference["alias"]).version)
+    location = client.get_model_version_download_uri(name, version)
+    files = [(info.path, _artifact(f"models:/{name}/{version}", info, location)) for info in _listed(name, version)]
+    return version, sorted(files)
+
+
+def _listed(name: str, version: str, folder: str = "") -> Iterator[Any]:
+    """Yield MLflow's descriptions of a version's GGUF files."""
+    import mlflow.artifacts
+
+    for info in mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{name}/{version}/{folder}".rstrip("/")):
+        if info.is_dir:
+            yield from _listed(name, version, info.path)
+        elif info.path.endswith(".gguf"):
+            yield info
+
+
+def _artifact(model: str, info: Any, location: str) -> Path:
+    """Return a file of a model version on this machine.
+
+    Versions do not change, so what has been fetched once is right.
+    """
+    import mlflow.artifacts
+
+    url = urlparse(location)
+    if url.scheme in ("", "file"):
+        return Path(unquote(url.path)) / info.path
+    path = _cache(location) / info.path
+    if path.exists() and info.file_size in (None, path.stat().st_size):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+        fetched = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{model}/{info.path}", dst_path=folder))
+        if info.file_size not in (None, fetched.stat().st_size):  # not every store says it
+            raise UserError(f"{model}: {info.path} was cut off on its way: start again")
+        fetched.replace(path)
+    return path
+
+
+def _cache(location: str) -> Path:
+    """Return where the artifacts of one place are kept.
+
+    By its address, since another registry may have the same names.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    registry = f"{os.environ.get('MLFLOW_TRACKING_URI')} {location}"
+    return Path(root, "tunesmith", "models", hashlib.sha256(registry.encode()).hexdigest()[:16])
+
+
+def _reason(error: Exception, cache: str) -> str:
+    """Return one line; for a file that cannot be written, with the variable that moves the cache."""
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot write {error.filename} ({error.strerror}): set {cache} to a folder that can be written"
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,68 @@
+"""The answers lately given, remembered for feedback."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from typing import Any
+
+from llama.errors import RequestError
+from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, Record, now
+from serve.models.registry import Model
+
+REMEMBERED = 32 << 20  # characters of conversations and answers that can be judged
+
+
+class Answers:
+    """The answers lately given, by id, for whoever judges them: the browser sends the id back, and no text.
+
+    So nobody can put words into a model's mouth, and an id cannot be guessed. The longest unused are forgotten.
+    """
+
+    def __init__(self, store: FeedbackStore, models: dict[str, Model], room: int = REMEMBERED) -> None:
+        """Keep answers; what is said of them goes to the store; `room` is in characters."""
+        self._store, self._models, self._room = store, models, room
+        self._records: OrderedDict[str, Record] = OrderedDict()
+        self._characters = 0
+        self._lock = threading.Lock()
+
+    def remember(self, record: Record) -> None:
+        """Take an answer in, or what was said of it."""
+        with self._lock:
+            self._characters += _characters(record) - _characters(self._records.pop(record.id, None))
+            self._records[record.id] = record
+            while self._characters > self._room:
+                _, forgotten = self._records.popitem(last=False)
+                self._characters -= _characters(forgotten)
+
+    def get(self, answer_id: str) -> Record | None:
+        """Return the record as it was last judged."""
+        return self._records.get(answer_id)
+
+    def judge(self, answer_id: str, **said: Any) -> Record:
+        """Keep what is said of an answer; it is on the disk when this returns. Raises RequestError."""
+        record = self.get(answer_id)
+        if record is None:
+            raise RequestError(
+                "The server does not know this answer, or not yet all of it: wait for its end, or ask again."
+            )
+        record = replace(self._with_versions(record), time=now(), **said)
+        self._store.add(record)
+        self.remember(record)
+        return record
+
+    def _with_versions(self, record: Record) -> Record:
+        """Return the record with the models' revisions, for which a file may have to be read whole."""
+        if isinstance(record, AnswerRecord):
+            return replace(record, answer=self._with_version(record.answer))
+        return replace(record, left=self._with_version(record.left), right=self._with_version(record.right))
+
+    def _with_version(self, answer: Answer) -> Answer:
+        model = self._models[answer.model.name]
+        return replace(answer, model=ModelVersion(model.name, model.revision, model.quantization))
+
+
+def _characters(record: Record | None) -> int:
+    if record is None:
+        return 0
+    answers = [record.answer] if isinstance(record, AnswerRecord) else [record.left, record.right]
+    return sum(len(message["content"]) for message in record.messages) + sum(len(answer.text) for answer in answers)

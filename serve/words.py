@@ -1,6 +1,0 @@
-"""Counts as one says them."""
-
-
-def counted(count: int, noun: str) -> str:
-    """A count with what it is of: 1 conversation, 1,200 conversations. For nouns whose plural ends in s alone."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

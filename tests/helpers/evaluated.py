@@ -1,0 +1,115 @@
+"""What an evaluation writes, in small: two prompts, and figures that a test chooses."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+PROMPTS = ["What is 5 + 6?", "Write a haiku | about <b>programming</b>."]
+CHECKED = ("of", "bytes", "kl", "top_1", "perplexity")  # of a file, in the manifest
+SECONDS = {"F16": 0.5, "Q8_0": 0.25, "Q4_K_M": 0.125}
+
+
+def evaluation(
+    model: str,
+    files: Mapping[str, Mapping[str, Any]],
+    *,
+    accuracy: float | None = 0.9,
+    loss: float = 0.1,
+    failed: str | None = None,
+    missing: int = 0,
+    test: str = "7" * 64,
+    **more: Any,
+) -> dict[str, Any]:
+    """reports/evaluation.json of a model whose GGUF files have these figures beside the usual ones.
+
+    Args:
+        failed: the name of a check that it does not pass.
+        missing: how many more test conversations it would take to tell.
+        test: the digest of the test rows.
+        more: keys that replace those of the evaluation.
+    """
+    asked = {} if accuracy is None else {"accuracy": accuracy}
+    tuned = {"loss": loss, "perplexity": 1.1052, "samples_per_second": 80.5, **asked}
+    checks = [{"name": "gain", "what": "the loss fell by 1.6 nats", "figure": 1.6, "limit": 0.0, "passed": True}]
+    if failed:
+        checks.append({"name": failed, "what": "perplexity rose by 9%", "figure": 0.09, "limit": 0.05, "passed": False})
+    if missing:
+        few = {"name": "test conversations", "what": "too few of them: raise data.test", "missing": missing}
+        checks.append({**few, "figure": 50 - missing, "limit": 50, "passed": None})
+    return {
+        "schema_version": 2,
+        "model": model,
+        "fingerprint": hashlib.sha256(model.encode()).hexdigest()[:16],
+        "base": {"path": f"starter/models/{model}", "revision": None},
+        "mlflow_run": None,
+        "rows": 300,
+        "tokens": 12345,
+        "questions": 0 if accuracy is None else 573,
+        "verdict": {"passed": failed is None and not missing, "checks": checks},
+        "base_model": tuned | {"loss": 1.7},
+        "tuned_model": tuned,
+        "gain": {"loss": 1.6, "low": 1.5, "high": 1.7},
+        "gguf": {kind: _gguf(kind, tuned, own) for kind, own in files.items()},
+        "prompts": PROMPTS,
+        "answers": {kind: [_answer(kind, prompt) for prompt in PROMPTS] for kind in ("base", "tuned", *files)},
+        "lengths": {"reference": [3, 4], "base": [9, 8], "tuned": [3, 5]},
+        "training": {
+            "seconds": 57.25,
+            "peak_memory_gib": 2.408,
+            "peak_memory_training_gib": 1.205,
+            "peak_memory_share": 0.06087,
+            "peak_memory_training_share": 0.03046,
+        },
+        "curve": [],
+        "prepared": _prepared(test),
+        "settings": {"data": {"name": "starter"}, "train": {"lr": 5e-3}, "evaluate": {"max_new_tokens": 64}},
+        **more,
+    }
+
+
+def _gguf(kind: str, tuned: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    figures = {key: value for key, value in tuned.items() if key != "samples_per_second"}
+    usual = {"of": "tuned", "bytes": 1_000_000, "kl": 1e-4, "top_1": 0.99, "tokens_per_second": 812.5}
+    return {**figures, **usual, "first_token_seconds": 0.0123, "answer_seconds": SECONDS.get(kind, 1.0), **own}
+
+
+def _prepared(test: str) -> dict[str, Any]:
+    return {
+        "data": "starter",
+        "revision": None,
+        "files": [],
+        "not_read": {},
+        "duplicates": 0,
+        "seed": 42,
+        "splits": {name: {"rows": 9, "sha256": test} for name in ("train", "validation", "test")},
+        "questions": {"given": 573, "in_training": 0, "kept": 573, "groups": {"held_out": 573}},
+        "characters": {},
+    }
+
+
+def _answer(kind: str, prompt: str) -> dict[str, Any]:
+    reply = f"{kind} says\n11 | `code` to {prompt}"
+    return {"reply": reply, "tokens": 5, "first_token_seconds": 0.01, "seconds": 0.3456, "tokens_per_second": 14.5}
+
+
+def write_model(folder: Path, evaluated: dict[str, Any], content: bytes = b"GGUF") -> None:
+    """The files of an evaluated model below `folder`, its GGUF files as long as their figures say, of this content."""
+    files = []
+    for kind, figures in evaluated["gguf"].items():
+        path = folder / "models/gguf" / f"{evaluated['model']}-{kind}.gguf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((content + kind.encode()).ljust(figures["bytes"], b"."))
+        own = {"file": path.name, "type": kind, **{key: figures[key] for key in CHECKED}}
+        files.append({**own, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
+    manifest = {key: evaluated[key] for key in ("base", "fingerprint")}
+    manifest |= {"adapter": "cd" * 32, "llama_cpp_python": "0.3.36", "method": "lora", "files": files}
+    _write(folder / "models/gguf/manifest.json", manifest)
+    _write(folder / "models/card.json", {"base": {"name": evaluated["base"]["path"]}})
+    _write(folder / "reports/evaluation.json", evaluated)
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")

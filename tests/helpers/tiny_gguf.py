@@ -1,0 +1,173 @@
+"""Makes GGUF models of a few hundred kilobytes for tests: Llama's architecture, a vocabulary of bytes, Llama 3's marks.
+
+`write_random` has random weights, so that its answers depend on every token of the prompt. `write_scripted` recites a
+text: its layers add nothing to the embedding, which is one-hot, and the output matrix maps each token to the one that
+follows it. `python tests/helpers/tiny_gguf.py FOLDER` writes one of each to try the server with.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+SPECIAL = ["<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+ACCENTS = "é€😀"  # two, three and four bytes; all nine differ
+FAREWELL = "So long, and thanks for all the notes."
+BOS, EOT, NEWLINE = 256, 260, 10
+CHAT_TEMPLATE = (
+    "{{- bos_token }}"
+    "{%- for message in messages %}"
+    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{%- if message['role'] == 'assistant' %}"
+    "{% generation %}{{- message['content'] + '<|eot_id|>' }}{% endgeneration %}"
+    "{%- else %}{{- message['content'] + '<|eot_id|>' }}{%- endif %}"
+    "{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"
+)
+
+
+def byte_to_char() -> list[str]:
+    """GPT-2's printable stand-in for each of the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+def write_random(
+    path: Path, seed: int = 0, template: str | None = CHAT_TEMPLATE, width: int = 64, context: int = 512
+) -> Path:
+    """A model with random weights, trained for `context` tokens as it says."""
+    layers = 2
+    rng = np.random.default_rng(seed)
+    vocabulary = 256 + len(SPECIAL)
+    tensors = {
+        name: rng.normal(0, 3.2 * width**-0.5, shape).astype(np.float32)
+        for name, shape in _shapes(vocabulary, width, layers).items()
+    }
+    return _write(path, tensors, [], context, width, layers, template)
+
+
+def write_scripted(path: Path, script: Sequence[bytes], loop: bool = False, context: int = 512) -> Path:
+    """A model that answers anything with the script's tokens, each different, once or for ever.
+
+    Single bytes are tokens already; longer ones are added to the vocabulary.
+    """
+    words = [token for token in script if len(token) > 1]
+    chain = [NEWLINE] + [
+        256 + len(SPECIAL) + words.index(token) if len(token) > 1 else token[0] for token in script
+    ]  # the prompt ends with a newline
+    vocabulary = 256 + len(SPECIAL) + len(words)
+    width = -(-vocabulary // 32) * 32
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in _shapes(vocabulary, width, 1).items()}
+    tensors["token_embd.weight"][:, :vocabulary] = np.eye(vocabulary)
+    for token, following in zip(chain, [*chain[1:], chain[1] if loop else EOT], strict=True):
+        tensors["output.weight"][following, token] = 1
+    return _write(path, tensors, words, context, width, 1)
+
+
+def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "llama", /, **says: str | bool) -> Path:
+    """A byte-level vocabulary without a model; `says` has keys of `tunesmith.tokenizer`."""
+    writer = gguf.GGUFWriter(path, architecture)
+    _add_vocabulary(writer, words)
+    return _only_keys(writer, says, path)
+
+
+def write_pieces(path: Path, pieces: Sequence[str], special: Sequence[str], **says: str | bool) -> Path:
+    """A vocabulary of SentencePiece's kind without a model: <unk>, <s>, </s>, bytes, special tokens, pieces."""
+    kinds = gguf.TokenType
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *special, *pieces]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * (259 + len(special)) + [-float(rank) for rank in range(len(pieces))])
+    writer.add_token_types(
+        [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL]
+        + [kinds.BYTE] * 256
+        + [kinds.CONTROL] * len(special)
+        + [kinds.NORMAL] * len(pieces)
+    )
+    writer.add_bos_token_id(1)
+    writer.add_add_space_prefix(False)
+    return _only_keys(writer, says, path)
+
+
+def _only_keys(writer: gguf.GGUFWriter, says: dict[str, str | bool], path: Path) -> Path:
+    for key, said in says.items():
+        add = writer.add_bool if isinstance(said, bool) else writer.add_string
+        add(f"tunesmith.tokenizer.{key}", said)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def _shapes(vocabulary: int, width: int, layers: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "token_embd.weight": (vocabulary, width),
+        "output.weight": (vocabulary, width),
+    }
+    for layer in range(layers):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"):
+            shapes[f"blk.{layer}.{name}.weight"] = (width, width)
+    return shapes
+
+
+def _write(
+    path: Path,
+    tensors: dict[str, np.ndarray],
+    words: Sequence[bytes],
+    context: int,
+    width: int,
+    layers: int,
+    template: str | None = CHAT_TEMPLATE,
+) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(width)
+    writer.add_block_count(layers)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    _add_vocabulary(writer, words)
+    if template is not None:
+        writer.add_chat_template(template)
+    norms = [f"blk.{layer}.{name}.weight" for layer in range(layers) for name in ("attn_norm", "ffn_norm")]
+    for name in [*norms, "output_norm.weight"]:
+        writer.add_tensor(name, np.ones(width, np.float32))
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, words: Sequence[bytes]) -> None:
+    chars = byte_to_char()
+    text = chars + SPECIAL + ["".join(chars[byte] for byte in word) for word in words]
+    normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("qwen2")
+    writer.add_token_list(text)
+    writer.add_token_types([normal] * 256 + [control] * len(SPECIAL) + [normal] * len(words))
+    writer.add_token_merges([f"{chars[ord('q')]} {chars[ord('q')]}"])  # llama.cpp wants one at least; "qq" is no token
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOT)
+    writer.add_add_bos_token(True)  # as Llama 3 says, whose template writes one too
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    prose = (
+        "Certainly, here comes a short tune about learning small things well: first we listen, then play every note"
+        " slowly until our fingers remember, and finally let the melody sing."
+    )
+    write_scripted(folder / "reciter.gguf", [f" {word}".encode() for word in prose.split()])
+    write_random(folder / "random.gguf")

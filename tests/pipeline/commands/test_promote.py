@@ -1,0 +1,405 @@
+"""Promotion into a real MLflow registry, on sqlite and behind a server, and what the chat's sources then find there."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from evaluated import evaluation, write_model
+from mlflow import MlflowClient
+from mounts import may_mount
+
+from common.files import sha256
+from pipeline import cli
+from pipeline.tracking import registry
+from serve.models.sources import find_files
+
+REPO = Path(__file__).parents[3]
+CHAMPION = "models:/tunesmith@champion"
+FILES = {
+    "Q8_0": {"accuracy": 0.8, "loss": 0.2, "bytes": 2000},
+    "Q4_K_M": {"accuracy": 0.79, "loss": 0.21, "bytes": 1000},
+    "base-Q8_0": {"of": "base", "accuracy": 0.99, "bytes": 500},
+}
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A new MLflow database with the experiment; making one takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path.read_bytes()
+
+
+@pytest.fixture
+def place(tmp_path: Path, empty_database: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder with conf/, an MLflow database of its own, and prepared questions."""
+    (tmp_path / "conf").symlink_to(REPO / "conf")
+    (tmp_path / "mlflow.db").write_bytes(empty_database)
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    (tmp_path / "data/prepared/questions.jsonl").write_text('{"prompt": "What is 5 + 6?"}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # put back afterwards, whatever MLflow makes of it
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    yield tmp_path
+    mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The command: what it prints, or the line that it ends with."""
+
+    def command(*arguments: str, refused: bool = False) -> str:
+        capsys.readouterr()
+        status = cli.run(["promote", *arguments])
+        printed = capsys.readouterr()
+        if not refused:
+            assert status == 0, printed.err
+            return printed.out
+        assert status == 1
+        return printed.err.splitlines()[-1]  # above it stands what MLflow's migrations say
+
+    return command
+
+
+def client() -> MlflowClient:
+    return MlflowClient(f"sqlite:///{Path.cwd()}/mlflow.db")
+
+
+def served() -> dict[str, bytes]:
+    """What the chat serves as the champion: contents by name."""
+    return {file.name: file.path.read_bytes() for file in find_files(CHAMPION)}
+
+
+def version() -> str:
+    return str(client().get_model_version_by_alias("tunesmith", "champion").version)
+
+
+def write(place: Path, content: bytes = b"one", files: dict[str, Any] | None = None, **more: Any) -> None:
+    write_model(place, evaluation("starter-s", files or FILES, **more), content)
+
+
+def better(accuracy: float = 0.9, loss: float = 0.1) -> dict[str, Any]:
+    return {"Q8_0": {"accuracy": accuracy, "loss": loss, "bytes": 2000}}
+
+
+def test_the_first_that_passes_is_the_champion_and_is_served_with_its_card(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place)
+    assert "starter-s-Q8_0.gguf is the champion: version 1 of tunesmith" in run()
+    content = (place / "models/gguf/starter-s-Q8_0.gguf").read_bytes()
+    assert served() == {"tunesmith@champion/starter-s-Q8_0": content}
+    (file,) = find_files(CHAMPION)
+    assert (file.path.parent / "card.json").read_bytes() == (place / "models/card.json").read_bytes()
+
+
+def test_a_version_has_its_lineage_as_tags(place: Path, run: Callable[..., str]) -> None:
+    run_id = client().create_run(client().create_experiment("tunesmith")).info.run_id
+    write(place, mlflow_run=run_id)
+    (place / "dvc.lock").write_text("schema: '2.0'\n")
+    git = ["git", "-c", "user.name=test", "-c", "user.email=test@localhost"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "one"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    run("--quantization", "Q4_K_M")
+    found = client().get_model_version_by_alias("tunesmith", "champion")
+    assert found.run_id == run_id
+    assert found.tags == {
+        "git_commit": commit,
+        "git_dirty": "false",
+        "model": "starter-s",
+        "base": "starter/models/starter-s",
+        "fingerprint": evaluation("starter-s", {})["fingerprint"],
+        "data_digest": f"{'7' * 16}+{'7' * 16}",
+        "dvc_lock": sha256(place / "dvc.lock"),
+        "mlflow_run": run_id,
+        "quantization": "Q4_K_M",
+        "file": "starter-s-Q4_K_M.gguf",
+        "bytes": "1000",
+        "sha256": sha256(place / "models/gguf/starter-s-Q4_K_M.gguf"),
+        "passed": "true",
+        "test_rows": f"{'7' * 64} 300",
+        "test_tokens": "12345",
+        "questions": f"{sha256(place / 'data/prepared/questions.jsonl')} 573",
+        "loss": "0.21",
+        "perplexity": "1.1052",
+        "accuracy": "0.79",
+        "answer_seconds": "0.125",
+        "tokens_per_second": "812.5",
+    }
+
+
+def test_a_failed_check_refuses_and_names_itself_and_force_keeps_it_in_a_tag(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place, failed="quantization Q4_K_M")
+    reason = "the check quantization Q4_K_M failed: perplexity rose by 9%"
+    assert run(refused=True) == (
+        f"promote: starter-s-Q8_0.gguf is not promoted: {reason} (--force promotes it all the same)"
+    )
+    with pytest.raises(Exception, match="not found"):
+        version()
+    assert f"forced, although {reason}" in run("--force")
+    assert client().get_model_version("tunesmith", "1").tags["forced"] == reason
+    assert client().get_model_version("tunesmith", "1").tags["passed"] == "false"
+
+
+def test_too_few_conversations_refuse_as_a_failure_does_and_force_keeps_that_in_a_tag(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place, missing=44)
+    reason = "too little was measured to tell: too few of them: raise data.test"
+    assert run(refused=True) == (
+        f"promote: starter-s-Q8_0.gguf is not promoted: {reason} (--force promotes it all the same)"
+    )
+    assert f"forced, although {reason}" in run("--force")
+    tags = client().get_model_version("tunesmith", "1").tags
+    assert (tags["forced"], tags["passed"]) == (reason, "false")
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "why"),
+    [
+        (better(0.7, 0.01), {}, "it is not better than the champion, version 1: accuracy 0.7 against 0.8, loss 0.01"),
+        (better(0.8, 0.2), {}, "it is not better than the champion, version 1: accuracy 0.8 against 0.8, loss 0.2"),
+        (better(0.8, 0.1), {"tokens": 9}, "it is not better than the champion, version 1: accuracy 0.8 against 0.8"),
+        (better(0.9, 0.3), {"questions": 9}, "it is not better than the champion, version 1: loss 0.3 against 0.2"),
+        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "it cannot be compared with the champion, version 1"),
+    ],
+)
+def test_one_that_is_not_better_is_refused(
+    place: Path, run: Callable[..., str], files: dict[str, Any], more: dict[str, Any], why: str
+) -> None:
+    write(place)
+    run()
+    write(place, b"two", files, **more)
+    assert why in run(refused=True)
+    assert version() == "1"
+    assert why in run("--force")
+    assert version() == "2"
+    assert why in client().get_model_version("tunesmith", "2").tags["forced"]
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "arguments"),
+    [
+        (better(0.9, 0.3), {}, []),
+        (better(0.8, 0.1), {}, []),  # as right, and surer of it
+        (better(0.7, 0.1), {}, ["compare.quality=loss"]),
+        (better(0.7, 0.1), {"questions": 9}, []),  # other questions, the same rows
+        (better(0.9, 0.3), {"test": "8" * 64}, []),  # other rows, the same questions
+    ],
+)
+def test_a_better_one_takes_over(
+    place: Path, run: Callable[..., str], files: dict[str, Any], more: dict[str, Any], arguments: list[str]
+) -> None:
+    write(place)
+    run()
+    write(place, b"two", files, **more)
+    run(*arguments)
+    assert version() == "2"
+    assert client().get_model_version("tunesmith", "2").tags["previous"] == "1"
+    assert next(iter(served().values())).startswith(b"two")
+
+
+def test_the_same_file_twice_is_no_error_and_no_second_version(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run()
+    assert "is the champion already: version 1" in run()
+    assert len(client().search_model_versions("name='tunesmith'")) == 1
+
+
+def test_a_rollback_returns_and_so_does_the_next(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run()
+    write(place, b"two", better())
+    run()
+    assert "is version 1 again, starter-s-Q8_0.gguf" in run("--rollback")
+    assert next(iter(served().values())).startswith(b"one")
+    assert "it is version 2, which was rolled back" in run(refused=True)
+    assert "is version 2 again" in run("--rollback")
+    assert "is version 1 again" in run("--rollback")
+    write(place, b"three", better())
+    run()
+    assert version() == "3"
+    assert "is version 1 again" in run("--rollback")
+
+
+def test_a_rollback_goes_to_no_version_that_lost_its_file(place: Path, run: Callable[..., str]) -> None:
+    assert "tunesmith has no champion in MLflow's registry" in run("--rollback", refused=True)
+    write(place)
+    run()
+    assert "the champion, version 1 of tunesmith, has none before it: it is the first" in run(
+        "--rollback", refused=True
+    )
+    (file,) = find_files(CHAMPION)
+    write(place, b"two", better())
+    run()
+    file.path.write_bytes(b"cut")
+    assert "has 3 bytes of it" in run("--rollback", refused=True)
+    client().delete_model_version("tunesmith", "1")
+    assert "has none before it: version 1 is gone" in run("--rollback", refused=True)
+    assert version() == "2"
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (lambda gguf: (gguf / "starter-s-Q8_0.gguf").write_bytes(b"x" * 2000), "its SHA-256 is not the manifest's"),
+        (lambda gguf: (gguf / "starter-s-Q8_0.gguf").unlink(), "starter-s-Q8_0.gguf is missing; `dvc checkout`"),
+        (
+            lambda gguf: (gguf / "manifest.json").unlink(),
+            "models/gguf/manifest.json is missing; run `dvc repro export` first",
+        ),
+        (lambda gguf: edit(gguf, fingerprint="other"), "are of different trainings; run `dvc repro`"),
+        (lambda gguf: edit(gguf, files=[]), "is not of the Q8_0 file that models/gguf/manifest.json lists"),
+        (lambda gguf: exported_again(gguf), "is not of the Q8_0 file that models/gguf/manifest.json lists"),
+    ],
+)
+def test_a_file_that_was_not_evaluated_is_never_promoted(
+    place: Path, run: Callable[..., str], fault: Callable[[Path], Any], why: str
+) -> None:
+    write(place)
+    fault(place / "models/gguf")
+    assert why in run("--force", refused=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"schema_version": 1}, "reports/evaluation.json was made by another version of Tunesmith (schema 1, this one"),
+        ({"verdict": None}, "reports/evaluation.json does not hold what it should: verdict: "),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_never_promoted(
+    place: Path, run: Callable[..., str], change: dict[str, Any], why: str
+) -> None:
+    write(place)
+    path = place / "reports/evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert why in run("--force", refused=True)
+
+
+def exported_again(gguf: Path) -> None:
+    """As long as before, with other settings, and not evaluated."""
+    files = json.loads((gguf / "manifest.json").read_text())["files"]
+    edit(gguf, files=[file | {"kl": 0.5} for file in files])
+
+
+def edit(gguf: Path, **changes: Any) -> None:
+    manifest = json.loads((gguf / "manifest.json").read_text())
+    (gguf / "manifest.json").write_text(json.dumps(manifest | changes))
+
+
+def test_the_file_is_the_one_that_the_rule_of_compare_takes(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    assert "Change conf/compare, or choose by --quantization (Q8_0, Q4_K_M)" in run(
+        "compare.max_answer_seconds=0.01", refused=True
+    )
+    assert "has no tuned file of type F16; it has Q8_0, Q4_K_M" in run("--quantization", "F16", refused=True)
+    assert "starter-s-Q4_K_M.gguf is the champion" in run("compare.max_answer_seconds=0.2")
+
+
+def test_what_fails_before_the_alias_leaves_no_version_and_no_files(
+    place: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place)
+    run()
+    kept = sorted(place.glob("mlartifacts/**/*.gguf"))
+    write(place, b"two", better())
+
+    class Cutting(MlflowClient):
+        def create_model_version(self, *arguments: Any, **named: Any) -> Any:
+            made = super().create_model_version(*arguments, **named)
+            for path in set(place.glob("mlartifacts/**/*.gguf")) - set(kept):
+                path.write_bytes(b"cut")  # as a store that lost the end of it
+            return made
+
+    monkeypatch.setattr(mlflow, "MlflowClient", Cutting)
+    assert "is to have starter-s-Q8_0.gguf, but MLflow has 3 bytes of it" in run(refused=True)
+    assert version() == "1"
+    assert [found.version for found in client().search_model_versions("name='tunesmith'")] == [1]
+    assert sorted(place.glob("mlartifacts/**/*.gguf")) == kept
+
+
+def test_a_place_for_files_that_refuses_them_is_said(place: Path, run: Callable[..., str]) -> None:
+    (place / "mlartifacts").write_text("a file in its place")
+    write(place)
+    said = run(refused=True)
+    assert said.startswith("promote: MLflow fails (")
+    assert "mlartifacts" in said
+    assert registry.champion(client(), "tunesmith") is None
+
+
+def test_an_mlflow_that_is_away_is_said(place: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    assert run("tracking.uri=http://127.0.0.1:9", refused=True).startswith(
+        "promote: MLflow fails (API request to http://127.0.0.1:9"
+    )
+
+
+@pytest.mark.skipif(not may_mount(), reason="may not mount")
+def test_a_full_disk_is_said_and_nothing_is_left_on_it(place: Path, run: Callable[..., str]) -> None:
+    write(place, files={"Q8_0": {"bytes": 300_000}})
+    (place / "mlartifacts").mkdir()
+    command = f"{sys.executable} -m pipeline promote; echo status $?; find mlartifacts -type f"
+    script = f"mount -t tmpfs -o size=128k none mlartifacts && {command}"
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    ended = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "status 1\n"
+    assert ended.stderr == "promote: MLflow fails ([Errno 28] No space left on device); see to it, then run again\n"
+    assert registry.champion(client(), "tunesmith") is None
+
+
+@pytest.fixture
+def server(place: Path) -> Iterator[str]:
+    """The address of an `mlflow server` on this folder's database, which keeps the files itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    stores = ["--backend-store-uri", "sqlite:///mlflow.db", "--artifacts-destination", "files-of-server"]
+    command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        while process.poll() is None and not healthy(f"http://127.0.0.1:{port}/health"):
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def healthy(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as response:  # noqa: S310
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def test_a_server_takes_the_champion_and_hands_it_out(
+    place: Path, run: Callable[..., str], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    write(place)
+    run()
+    write(place, b"two", better())
+    run()
+    assert list(served().values()) == [(place / "models/gguf/starter-s-Q8_0.gguf").read_bytes()]
+    run("--rollback")
+    assert next(iter(served().values())).startswith(b"one")

@@ -1,0 +1,47 @@
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from pipeline.core.data_settings import DataSettings, validate
+
+
+def settings(**changes: Any) -> DataSettings:
+    return DataSettings(**({"name": "local", "source": "files", "files": ["data/raw/**/*"]} | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"source": "hub", "path": "owner/chats", "files": []},
+        {"format": "sharegpt", "max_rows": 3, "validation": 1, "test": 500.0, "seed": 7},
+    ],
+)
+def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
+    validate(settings(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "disk"}, "data.source is 'disk'; it may be files or hub"),
+        ({"files": []}, "data.files is []; it may be a list of at least one path or glob"),
+        ({"source": "hub"}, "data.path is None; it may be the hub's name of a dataset"),
+        ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
+        ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, pairs"),
+        ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
+        ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
+        ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
+        ({"validation": 0}, "data.validation is 0; it may be a share above 0 and below 1, or"),
+        ({"validation": -0.1}, "data.validation is -0.1; it may be"),
+        ({"test": 1.5}, "data.test is 1.5; it may be"),
+        ({"test": float("nan")}, "data.test is nan; it may be"),
+        ({"test": float("inf")}, "data.test is inf; it may be"),
+        ({"validation": 0.5, "test": 0.5}, "data.validation and data.test take 1 of the rows together"),
+    ],
+)
+def test_a_setting_out_of_range_is_named_with_what_it_may_be(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(settings(**changes))
+    assert str(caught.value).startswith(message)

@@ -1,0 +1,137 @@
+"""What a configuration names, as links under inputs/: which, to where, and what is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from pipeline.core.composition import compose
+from pipeline.core.config import Config, load
+from pipeline.core.inputs import link_inputs, named
+
+REPO = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all kinds of inputs; the working folder, `repository`, is beside it."""
+    for name in ("chats.jsonl", "questions.jsonl", "template.jinja", "task.yaml", "set/a.jsonl", "other/b.jsonl"):
+        (tmp_path / "outside" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "outside" / name).write_text(name)
+    (tmp_path / "repository/data/raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "repository")
+    return tmp_path / "outside"
+
+
+def config(*overrides: str) -> Config:
+    return load(compose(REPO / "conf", ["data.questions=null", *overrides]))
+
+
+def linked(*overrides: str) -> dict[str, Any]:
+    """What inputs/ has that is in use, by name: where a link leads, or what a folder of links has."""
+    link_inputs(named(config(*overrides)))
+    found = {path.relative_to("inputs"): path for path in sorted(Path("inputs").rglob("*")) if path.is_symlink()}
+    return {str(name): str(path.readlink()) for name, path in found.items()}
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(UserError) as raised:
+        named(config(*overrides))
+    return str(raised.value)
+
+
+def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
+    found = linked(
+        f"model.path={outside}/set",
+        "model.merge_path=../outside/other",
+        f"model.chat_template={outside}/template.jinja",
+        f"data.files=[{outside}/chats.jsonl,data/raw/**/*,../outside/set/*.jsonl]",
+        "data.questions=../outside/questions.jsonl",
+        f"evaluate.tasks=[arc_easy,{outside}/task.yaml]",
+    )
+    assert found == {
+        "chat_template": f"{outside}/template.jinja",
+        "data_files/0-chats.jsonl": f"{outside}/chats.jsonl",
+        "data_folder_1": "../../outside/set",
+        "data_folder_2": "../data/raw",
+        "merge_model": "../../outside/other",
+        "model": f"{outside}/set",
+        "questions": "../../outside/questions.jsonl",
+        "tasks/0-task.yaml": f"{outside}/task.yaml",
+    }
+    assert (Path("inputs") / "questions").read_text() == "questions.jsonl"
+    assert Path("inputs/data_folder_3").read_text() == "The configuration names nothing here.\n"
+
+
+def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
+    linked(f"data.files=[{outside}/chats.jsonl]", f"model.path={outside}/set", f"evaluate.tasks=[{outside}/task.yaml]")
+    assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
+    assert sorted(path.name for path in Path("inputs").iterdir()) == [
+        "chat_template", "data_files", "data_folder_1", "data_folder_2", "data_folder_3", "merge_model", "model",
+        "questions", "tasks",
+    ]  # fmt: skip
+    assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
+
+
+def test_dvc_yaml_lists_each_name_and_no_other(outside: Path) -> None:
+    listed = set(re.findall(r"- inputs/(\w+)", (REPO / "dvc.yaml").read_text()))
+    assert listed == set(named(config("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null")))
+
+
+def test_the_links_in_git_are_those_of_params_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("starter", "pipeline"):
+        (tmp_path / name).symlink_to(REPO / name)
+    monkeypatch.chdir(tmp_path)
+    assert linked("data.questions=starter/questions.jsonl") == {
+        str(path.relative_to(REPO / "inputs")): str(path.readlink())
+        for path in sorted((REPO / "inputs").rglob("*"))
+        if path.is_symlink()
+    }
+
+
+def test_linked_folders_below_a_watched_one_are_watched_too_and_inner_ones_once(outside: Path) -> None:
+    Path("data/raw/mine").symlink_to(outside / "set")
+    Path("data/raw/own").mkdir()
+    found = linked("data.files=[data/raw/**/*.jsonl,data/raw/own/*.jsonl]")
+    assert {name: target for name, target in found.items() if "folder" in name} == {
+        "data_folder_1": "../data/raw",
+        "data_folder_2": "../data/raw/mine",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("data.files=[nowhere.jsonl]", "data.files names nowhere.jsonl, which is no file here"),
+        ("data.files=[nowhere/*]", "data.files names nowhere, which is no folder here"),
+        ("data.questions=/nowhere", "data.questions names /nowhere, which is no file here"),
+        ("model.path=./nowhere", "model.path names ./nowhere, which is no folder here"),
+        (
+            "model.chat_template=../nowhere",
+            "model.chat_template names ../nowhere, which is no file here; a path out of",
+        ),
+        ("evaluate.tasks=[mine.yaml]", "evaluate.tasks names mine.yaml, which is no file here"),
+        ("data.files=[data/**/*.jsonl]", "data.files has a pattern that begins in data, below which prepare writes"),
+    ],
+)
+def test_what_is_not_there_or_cannot_be_watched_is_refused(outside: Path, override: str, said: str) -> None:
+    settings = [override] if override.startswith("data.files") else ["data=alpaca", override]
+    assert refused(*settings).startswith(said)
+
+
+def test_more_folders_than_dvc_yaml_lists_are_refused(outside: Path) -> None:
+    names = [f"{outside}/{number}" for number in range(4)]
+    for name in names:
+        Path(name).mkdir()
+    said = refused(f"data.files=[{','.join(f'{name}/*.jsonl' for name in names)}]")
+    assert said == f"data.files reaches into 4 folders ({', '.join(names)}), and DVC watches 3; name files"
+
+
+def test_a_file_of_the_users_among_the_links_is_not_removed(outside: Path) -> None:
+    linked(f"data.files=[{outside}/chats.jsonl]")
+    Path("inputs/data_files/mine.jsonl").write_text("mine")
+    with pytest.raises(UserError, match=r"^inputs/data_files/mine\.jsonl is no link that compose made; move it away$"):
+        linked(f"data.files=[{outside}/chats.jsonl]")
+    assert Path("inputs/data_files/mine.jsonl").read_text() == "mine"

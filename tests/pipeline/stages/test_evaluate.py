@@ -1,0 +1,329 @@
+"""Base against tuned and every GGUF on a few rows, what is refused, and which measurements are taken again."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from pipeline.core import code
+from pipeline.core.config import Config
+from pipeline.core.paths import GGUF, MANIFEST
+from pipeline.core.records import Manifest
+from pipeline.report.record import Measurements
+from pipeline.stages import evaluate
+
+REPO = Path(__file__).parents[3]
+Settings = Callable[..., Config]
+
+
+@pytest.fixture
+def project(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the exported project to break."""
+    for name in ("models", "data"):
+        shutil.copytree(exported / name, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(config: Config, out: Path) -> Measurements:
+    """What the stage writes, read as the next one reads it."""
+    evaluate.run(config, out)
+    assert [path.name for path in (out / "reports").iterdir()] == ["measurements.json"]
+    return Measurements.read(out / "reports/measurements.json")
+
+
+@pytest.fixture(scope="module")
+def found(measured: Path) -> Measurements:
+    """What was measured of the shared project."""
+    return Measurements.read(measured / "reports/measurements.json")
+
+
+def refused(config: Config, out: Path) -> str:
+    """The one line that an evaluation ends with; no report is left."""
+    with pytest.raises(UserError) as raised:
+        evaluate.run(config, out)
+    assert "\n" not in str(raised.value)
+    assert not (out / "reports").exists()
+    return str(raised.value)
+
+
+def test_the_gain_is_of_the_same_conversations(found: Measurements) -> None:
+    base, tuned, gain = found.base_model.loss, found.tuned_model.loss, found.gain
+    assert None not in (base, tuned, gain.loss, gain.low, gain.high)
+    assert gain.loss == pytest.approx(base - tuned, abs=2e-5)
+    assert gain.low < gain.loss < gain.high
+
+
+def test_the_tuned_model_is_the_one_in_the_files(found: Measurements) -> None:
+    base, tuned, files = found.base_model.loss, found.tuned_model.loss, found.gguf
+    assert abs(base - tuned) > 0.01
+    assert files["F16"].loss == pytest.approx(tuned, abs=0.02)
+    assert files["Q8_0"].loss == pytest.approx(tuned, abs=0.05)
+    assert files["base-Q8_0"].loss == pytest.approx(base, abs=0.05)
+
+
+def test_what_the_manifest_says_of_a_file_stands_with_its_figures(found: Measurements, measured: Path) -> None:
+    manifest = Manifest.read(measured / GGUF / MANIFEST)
+    assert list(manifest.models) == list(found.gguf) == ["F16", "Q8_0", "base-Q8_0"]
+    for key, file in manifest.models.items():
+        figures = found.gguf[key]
+        assert figures.bytes == (measured / GGUF / file.file).stat().st_size
+        assert (figures.of, figures.kl, figures.top_1) == (file.of, file.kl, file.top_1)
+        assert figures.tokens_per_second is None  # of 6 tokens
+        assert 0 < figures.first_token_seconds < figures.answer_seconds
+
+
+def test_every_model_answers_every_prompt(found: Measurements) -> None:
+    assert list(found.answers) == ["base", "tuned", "F16", "Q8_0", "base-Q8_0"]
+    for answers in found.answers.values():
+        assert len(answers) == len(found.prompts) == 1
+        assert 0 < answers[0].tokens <= 6
+        assert answers[0].tokens_per_second is None
+    assert found.answers["tuned"][0].reply != found.answers["base"][0].reply
+
+
+def test_lengths_are_of_the_test_answers_and_of_all_replies(found: Measurements) -> None:
+    assert (found.rows, found.questions) == (6, 5)
+    assert len(found.lengths["reference"]) >= 6
+    assert sum(found.lengths["reference"]) == found.tokens
+    for name, model in (("base", found.base_model), ("tuned", found.tuned_model)):
+        assert len(found.lengths[name]) == 5 + 1
+        assert model.texts is not None
+        assert model.texts.mean_tokens == pytest.approx(sum(found.lengths[name]) / 6, abs=1e-4)
+
+
+def test_the_gate_is_no_part_of_what_was_measured(found: Measurements) -> None:
+    assert set(found.settings) == {"export", "evaluate", "train", "data"}
+    assert "max_rows" in found.settings["evaluate"]
+    assert "gate" not in found.settings["evaluate"]
+
+
+def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Settings) -> None:
+    (project / "data/prepared/questions.jsonl").write_bytes(b"")
+    found = run(tuned_config("evaluate.max_rows=2", "evaluate.prompts=[]"), project)
+    assert found.tuned_model.accuracy is None
+    assert "accuracy" not in found.tuned_model.model_fields_set
+    assert found.gguf["F16"].tokens_per_second is None
+    assert found.gguf["F16"].answer_seconds is None
+    assert found.answers["Q8_0"] == ()
+
+
+def test_the_shares_of_the_held_out_group_are_the_headline(project: Path, tuned_config: Settings) -> None:
+    questions = [
+        {"prompt": "?", "answer": "never said", "kind": "text", "group": group, "task": "t"}
+        for group in ("unasked", "held_out")
+    ]
+    text = "".join(json.dumps(question) + "\n" for question in questions)
+    (project / "data/prepared/questions.jsonl").write_text(text)
+    tuned = run(tuned_config("evaluate.max_rows=2", "evaluate.prompts=[]"), project).tuned_model
+    assert tuned.accuracy == tuned.accuracy_by_group["held_out"]
+    assert list(tuned.accuracy_by_group) == ["unasked", "held_out"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "said"),
+    [
+        ("models/adapter/lineage.json", "models/adapter/lineage.json is missing; run `dvc repro train` first"),
+        ("data/prepared/test.parquet", "data/prepared/test.parquet is missing; run `dvc repro prepare` first"),
+        ("models/gguf/manifest.json", "models/gguf/manifest.json is missing; run `dvc repro export` first"),
+    ],
+)
+def test_what_an_earlier_stage_has_not_written_is_named_with_the_stage(
+    project: Path, tuned_config: Settings, missing: str, said: str
+) -> None:
+    (project / missing).unlink()
+    assert refused(tuned_config("evaluate.max_questions=1", "evaluate.prompts=[]"), project) == said
+
+
+def test_a_manifest_without_checks_is_refused(project: Path, tuned_config: Settings) -> None:
+    path = project / "models/gguf/manifest.json"
+    manifest = json.loads(path.read_text())
+    for file in manifest["files"]:
+        del file["kl"]
+    path.write_text(json.dumps(manifest))
+    said = refused(tuned_config(), project)
+    assert said == (
+        "models/gguf/manifest.json does not hold what it should: files.0: starter-s-F16.gguf has no checks; "
+        "make it again: `dvc repro -sf export`"
+    )
+
+
+def test_rows_with_nothing_to_score_are_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("evaluate.max_length=8"), project)
+    assert said == "no test row has an assistant token within evaluate.max_length 8; raise it"
+
+
+def test_a_cut_gguf_is_refused(project: Path, tuned_config: Settings) -> None:
+    path = project / "models/gguf/starter-s-Q8_0.gguf"
+    path.write_bytes(path.read_bytes()[:1_500_000])
+    said = refused(tuned_config("evaluate.max_questions=1", "evaluate.prompts=[]"), project)
+    assert said.startswith("models/gguf/starter-s-Q8_0.gguf (1500000 bytes) is no whole GGUF model: ")
+
+
+def test_evaluating_on_other_data_is_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("data.max_rows=30"), project)
+    assert said.startswith(
+        "data/prepared is not what the configuration asks for: data.max_rows is 30 and was None; run "
+    )
+
+
+def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("model=starter-m", f"model.path={REPO}/starter/models/starter-m"), project)
+    assert said.startswith("models/adapter was tuned from ")
+
+
+PARTS = [
+    f"{model}-{what}"
+    for model in ("base", "tuned", "F16", "Q8_0", "base-Q8_0")
+    for what in ("loss", "questions", "prompts")
+]
+FEW = ("evaluate.max_questions=1", "evaluate.max_rows=2")
+
+
+def measured_parts(output: str, how: str = "measuring (.+)") -> list[str]:
+    return re.findall(rf"^{how}$", output, re.MULTILINE)
+
+
+def kept(output: str) -> list[str]:
+    return measured_parts(output, r"(.+): measured before \(.+\)")
+
+
+def caches(project: Path) -> list[str]:
+    return [path.name for path in (project / ".checkpoints").glob("*/evaluation-*")]
+
+
+def test_an_evaluation_that_was_killed_goes_on_with_what_it_has_measured(
+    project: Path,
+    tuned_settings: list[str],
+    tuned_config: Settings,
+    found: Measurements,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    command = [sys.executable, "-m", "pipeline.stages.evaluate", *tuned_settings, f"hydra.run.dir={project}"]
+    environment = os.environ | {"PYTHONPATH": str(REPO), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        for line in process.stdout:
+            said += line
+            if line == "measuring tuned-prompts\n":
+                process.kill()
+                break
+        process.wait()
+    assert measured_parts(said) == PARTS[:6]
+    assert not (project / "reports").exists()
+    again = run(tuned_config(), project)
+    said = capsys.readouterr().out
+    assert kept(said) == PARTS[:5]
+    assert measured_parts(said) == PARTS[5:]
+    assert again.base_model.loss == found.base_model.loss
+    assert again.gguf["Q8_0"].loss == found.gguf["Q8_0"].loss
+
+
+def test_a_second_evaluation_measures_nothing_until_its_folder_is_gone(
+    project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
+) -> None:
+    first = run(tuned_config(*FEW), project)
+    written = (project / "reports/measurements.json").read_bytes()
+    assert measured_parts(capsys.readouterr().out) == PARTS
+    assert run(tuned_config(*FEW), project) == first
+    said = capsys.readouterr().out
+    assert kept(said) == PARTS
+    assert measured_parts(said) == []
+    assert (project / "reports/measurements.json").read_bytes() == written
+    (folder,) = {str(Path(path).parent) for path in re.findall(r"measured before \((.+)\)", said)}
+    shutil.rmtree(folder)
+    run(tuned_config(*FEW), project)
+    assert measured_parts(capsys.readouterr().out) == PARTS
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"),
+    [
+        (("evaluate.batch_size=2", "evaluate.gate.min_gain=1"), True),
+        (("evaluate.max_rows=3",), False),
+        (("evaluate.prompts=[Hello]",), False),
+    ],
+)
+def test_measurements_of_other_settings_are_not_taken(
+    project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture, change: tuple[str, ...], goes_on: bool
+) -> None:
+    broken = project / "models/gguf/starter-s-base-Q8_0.gguf"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:1_500_000])
+    refused(tuned_config(*FEW), project)
+    broken.write_bytes(whole)
+    before = caches(project)
+    capsys.readouterr()
+    run(tuned_config(*FEW, *change), project)
+    assert measured_parts(capsys.readouterr().out) == (PARTS[12:] if goes_on else PARTS)
+    assert len(caches(project)) == 1  # the old one is gone
+    assert (caches(project) == before) is goes_on
+
+
+def retuned(project: Path) -> None:
+    adapter = project / "models/adapter/adapter_config.json"
+    adapter.write_text(adapter.read_text().replace('"lora_alpha": 8', '"lora_alpha": 4'))
+
+
+def exported_again(project: Path) -> None:
+    path = project / GGUF / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["files"][0]["kl"] = 0.5
+    path.write_text(json.dumps(manifest))
+
+
+def asked_otherwise(project: Path) -> None:
+    path = project / "data/prepared/questions.jsonl"
+    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
+
+
+@pytest.mark.parametrize("change", [retuned, exported_again, asked_otherwise])
+def test_measurements_of_another_model_or_of_other_questions_are_not_taken(
+    project: Path, tuned_config: Settings, change: Callable[[Path], None]
+) -> None:
+    config = tuned_config()
+    before = evaluate.dependencies(config, Manifest.read(GGUF / MANIFEST))
+    assert evaluate.dependencies(config, Manifest.read(GGUF / MANIFEST)) == before
+    change(project)
+    assert evaluate.dependencies(config, Manifest.read(GGUF / MANIFEST)) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "changes"),
+    [
+        ("llama/batch.py", True),
+        ("pipeline/data/grading.py", True),
+        ("pipeline/evaluation/loss.py", True),
+        ("pipeline/models/loading.py", True),
+        ("pipeline/stages/evaluate.py", True),
+        ("pipeline/report/page.css", False),
+        ("pipeline/stages/report.py", False),
+        ("pipeline/tracking/progress_bar.py", False),
+    ],
+)
+def test_measurements_by_other_code_are_not_taken(
+    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch, file: str, changes: bool
+) -> None:
+    for place in ("llama", "pipeline"):
+        shutil.copytree(REPO / place, project / "code" / place, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "ROOT", project / "code")
+    config, manifest = tuned_config(), Manifest.read(GGUF / MANIFEST)
+    before = evaluate.dependencies(config, manifest)
+    with (project / "code" / file).open("a") as text:
+        text.write("\n")
+    assert (evaluate.dependencies(config, manifest) != before) is changes
+
+
+def test_scores_of_another_version_of_the_harness_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"peft": "1", "torch": "2", "transformers": "5", "lm_eval": "0.4.9"}
+    monkeypatch.setattr(evaluate, "version", versions.__getitem__)
+    assert evaluate.libraries(["arc_easy"]) == versions
+    assert "lm_eval" not in evaluate.libraries([])  # it need not be installed then

@@ -1,0 +1,124 @@
+"""How a stage ends: its line on stderr and its exit status."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.adopted import Adopted, write
+
+REPO = Path(__file__).parents[3]
+STAGE = """
+from common.errors import Interrupted, UserError
+from pipeline.stages.run import stage
+
+def run(config, out):
+    print("job", config.train.seed, flush=True)
+    raise {error}
+
+stage(run)()
+"""
+
+
+BEGIN = "from pipeline.workers.process import prepare_process; prepare_process(); print('begun')"
+
+
+def ended(
+    folder: Path, error: str, *arguments: str, conf: Path = REPO / "conf", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    script = folder / "tried.py"
+    script.write_text(STAGE.format(error=error))
+    command = [
+        sys.executable,
+        str(script),
+        "--config-path",
+        str(conf),
+        *arguments,
+        f"hydra.run.dir={folder}",
+        "tracking=none",
+    ]
+    settings = os.environ | {"PYTHONPATH": str(REPO)} | environment
+    return subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        ("UserError('data is missing; fetch it')", 1, "tried: data is missing; fetch it"),
+        ("Interrupted('SIGTERM: resumable at step 7')", 75, "tried: SIGTERM: resumable at step 7"),
+        ("KeyboardInterrupt", 128 + signal.SIGINT, "tried: interrupted"),
+    ],
+)
+def test_what_users_should_know_is_one_line(tmp_path: Path, error: str, status: int, said: str) -> None:
+    done = ended(tmp_path, error)
+    assert (done.returncode, done.stderr.splitlines()) == (status, [said])
+
+
+def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
+    done = ended(tmp_path, "ValueError('a defect')", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1] == "ValueError: a defect"
+
+
+def test_a_job_that_fails_does_not_end_a_sweep_and_a_request_to_stop_does(tmp_path: Path) -> None:
+    sweep = ("-m", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    failed = ended(tmp_path, "UserError('data is missing')", *sweep)
+    assert [line for line in failed.stdout.splitlines() if line.startswith("job")] == ["job 1", "job 2"]
+    assert failed.returncode == 1
+    stopped = ended(tmp_path, "Interrupted('SIGTERM: resumable at step 7')", *sweep)
+    assert [line for line in stopped.stdout.splitlines() if line.startswith("job")] == ["job 1"]
+    assert stopped.returncode == 75
+
+
+def test_a_direct_run_writes_where_it_is_started_and_leaves_no_folders_of_hydras(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.stages.prepare", "data.files=[chats.jsonl]", "data.questions=null"]
+    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "chats.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["chats.jsonl", "data", "reports"]
+    assert (tmp_path / "data/prepared/train.parquet").is_file()
+
+
+@pytest.fixture
+def adopted(tmp_path: Path) -> Path:
+    """A copy of conf/ in which a model is adopted."""
+    shutil.copytree(REPO / "conf", tmp_path / "conf")
+    write(tmp_path / "conf", Adopted({"model": "llama-3.2-3b"}, {}))
+    return tmp_path / "conf"
+
+
+def meetings(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return [line for line in done.stdout.splitlines() if "adopted" in line]
+
+
+def test_a_direct_run_says_what_its_experiment_overrides(tmp_path: Path, adopted: Path) -> None:
+    done = ended(tmp_path, "UserError('no data')", "experiment=r5", conf=adopted)
+    assert meetings(done) == ["experiment=r5 overrides adopted model=llama-3.2-3b"]
+    assert meetings(ended(tmp_path, "UserError('no data')", conf=adopted)) == []
+
+
+def test_a_sweep_says_it_once_for_each_experiment(tmp_path: Path, adopted: Path) -> None:
+    sweep = ("-m", "experiment=r2-3b,r5", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    done = ended(tmp_path, "UserError('no data')", *sweep, conf=adopted)
+    assert [line for line in done.stdout.splitlines() if line.startswith("job ")] == ["job 1", "job 2"] * 2
+    assert meetings(done) == [
+        "experiment=r2-3b leaves adopted model=llama-3.2-3b",
+        "experiment=r5 overrides adopted model=llama-3.2-3b",
+    ]
+    assert sorted(path.name for path in (tmp_path / "sweep/0").iterdir()) == [".hydra"]
+
+
+def test_a_stage_whose_dvc_is_gone_does_not_begin(tmp_path: Path) -> None:
+    # Its parent is in another session, as init and supervisors are.
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN],
+        cwd=REPO, env=os.environ | {"DVC_STAGE": "train"}, start_new_session=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "the DVC that started this stage is gone\n")

@@ -1,0 +1,90 @@
+"""Whatever a program sends, it gets an answer or an error that says what is wrong."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from servers import whole_app
+
+from serve.engine import Engine
+from serve.models.registry import Model
+from serve.settings import Settings
+
+PATHS = st.sampled_from(["/v1/chat/completions", "/v1/completions"])
+TEXT = st.text(st.characters(exclude_categories=()), max_size=20)  # lone surrogates too
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+JSON = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
+ROLE = st.sampled_from(["user", "assistant", "developer"]) | TEXT
+MESSAGE = st.fixed_dictionaries({"role": ROLE, "content": TEXT})
+VALID = st.fixed_dictionaries(
+    {
+        "model": st.sampled_from(["random", "other"]),
+        "messages": st.lists(MESSAGE, max_size=2).map(lambda turns: [*turns, {"role": "user", "content": "hi"}]),
+        "prompt": TEXT,
+        "max_tokens": st.integers(1, 8),
+    },
+    optional={
+        "temperature": st.floats(0, 2),
+        "top_p": st.floats(0, 1),
+        "seed": st.integers(0, 2**32 - 2),
+        "stop": st.text(min_size=1, max_size=3) | st.lists(st.text(min_size=1, max_size=3), max_size=4),
+        "frequency_penalty": st.floats(-2, 2),
+        "presence_penalty": st.floats(-2, 2),
+        "stream": st.booleans(),
+        "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
+    },
+)
+FIELDS = ["model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"]
+FIELDS += ["frequency_penalty", "stream", "stream_options", "n", "tools", "logit_bias", "response_format", "user"]
+WRONG = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=1)
+NEAR = st.builds(lambda valid, wrong: valid | wrong, VALID, WRONG)
+BOUNDED = settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(scope="module")
+def client(models: dict[str, Model], settings: Settings) -> Iterator[TestClient]:
+    limits = Settings(models=settings.models, model="random", max_tokens=8, max_loaded_models=2, rate=0)
+    with Engine(models, limits) as engine:
+        yield TestClient(whole_app(engine, limits), raise_server_exceptions=False)
+
+
+def check(answer: Any) -> None:
+    assert answer.status_code in (200, 400, 404), answer.text
+    if answer.status_code != 200:
+        assert answer.json()["error"]["message"]
+    elif answer.headers["content-type"].startswith("text/event-stream"):
+        assert answer.text.endswith("data: [DONE]\n\n")
+    else:
+        assert answer.json()["choices"]
+
+
+@BOUNDED
+@given(PATHS, NEAR)
+def test_near_valid_bodies(client: TestClient, path: str, body: Any) -> None:
+    check(client.post(path, content=encoded(body), headers={"Content-Type": "application/json"}))
+
+
+@BOUNDED
+@given(PATHS, JSON)
+def test_any_json(client: TestClient, path: str, body: Any) -> None:
+    check(client.post(path, content=encoded(body), headers={"Content-Type": "application/json"}))
+
+
+@BOUNDED
+@given(PATHS, st.binary(max_size=100), st.sampled_from(["application/json", "text/plain", "x"]))
+def test_any_bytes(client: TestClient, path: str, body: bytes, kind: str) -> None:
+    check(client.post(path, content=body, headers={"Content-Type": kind}))
+
+
+def encoded(body: Any) -> bytes:
+    """As JSON with NaN and lone surrogates, which Python reads too."""
+    return json.dumps(body).encode()

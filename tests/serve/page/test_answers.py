@@ -1,0 +1,112 @@
+"""What the page remembers of answers, and what it shows where there is one model or no feedback."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from llama.errors import RequestError
+from serve.engine import Engine
+from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, read_records
+from serve.models.registry import Model
+from serve.page import build_page
+from serve.page.answers import draw_both
+from serve.page.chat import EXAMPLES, examples
+from serve.page.remembered import Answers
+from serve.settings import Settings
+
+
+def record(text: str) -> AnswerRecord:
+    return AnswerRecord(
+        messages=[{"role": "user", "content": "?"}], sampling={}, answer=Answer(text, ModelVersion("random"))
+    )
+
+
+def test_what_is_kept_names_the_file_that_answered(tmp_path: Path, models: dict[str, Model]) -> None:
+    with FeedbackStore(tmp_path) as store:
+        answers, said = Answers(store, models), record("yes")
+        answers.remember(said)
+        answers.judge(said.id, verdict="good")
+        answers.judge(said.id, comment="indeed")
+    (kept,) = read_records(tmp_path).records
+    assert isinstance(kept, AnswerRecord)
+    assert (kept.id, kept.verdict, kept.comment) == (said.id, "good", "indeed")
+    assert kept.answer.model == ModelVersion("random", models["random"].revision, models["random"].quantization)
+
+
+def test_the_longest_unused_answers_are_forgotten(tmp_path: Path, models: dict[str, Model]) -> None:
+    with FeedbackStore(tmp_path) as store:
+        answers = Answers(store, models, room=100)
+        first, second, third = record("x" * 40), record("y" * 40), record("z" * 40)
+        answers.remember(first)
+        for length in range(40):  # what is remembered again counts once
+            answers.remember(record_of(second, "y" * length))
+        assert answers.get(first.id)
+        answers.remember(third)
+        assert answers.get(first.id) is None
+        assert answers.get(second.id)
+        assert answers.get(third.id)
+        with pytest.raises(RequestError, match="does not know this answer, or not yet all of it"):
+            answers.judge(first.id, verdict="good")
+    assert not list(tmp_path.iterdir())
+
+
+def record_of(before: AnswerRecord, text: str) -> AnswerRecord:
+    return AnswerRecord(id=before.id, messages=before.messages, sampling={}, answer=Answer(text, before.answer.model))
+
+
+def test_two_answers_come_as_they_are_drawn_and_one_that_is_refused_ends_alone() -> None:
+    turn = asyncio.Event()
+
+    async def slow() -> AsyncIterator[str]:
+        yield "a"
+        await turn.wait()
+        yield "b"
+
+    async def refused() -> AsyncIterator[str]:
+        yield "c"
+        turn.set()
+        raise RequestError("too many wait")
+
+    async def drawn() -> list[tuple[int, str]]:
+        async with aclosing(draw_both([slow(), refused()])) as states:  # type: ignore[type-var]
+            return [(place, str(state)) async for place, state in states]
+
+    assert asyncio.run(drawn()) == [(0, "a"), (1, "c"), (1, "too many wait"), (0, "b")]
+
+
+def test_whoever_leaves_ends_both_answers() -> None:
+    ended = []
+
+    async def endless(name: str) -> AsyncIterator[str]:
+        try:
+            while True:
+                yield name
+                await asyncio.sleep(0)
+        finally:
+            ended.append(name)
+
+    async def leave() -> None:
+        async with aclosing(draw_both([endless("a"), endless("b")])) as states:  # type: ignore[type-var]
+            await anext(states)
+        await asyncio.sleep(0)
+
+    asyncio.run(leave())
+    assert sorted(ended) == ["a", "b"]
+
+
+def test_one_model_has_no_match_and_no_feedback_no_thumbs(models: dict[str, Model], settings: Settings) -> None:
+    with Engine({"random": models["random"]}, settings) as engine:
+        page = build_page(engine, settings).get_config_file()
+    texts = [str(component["props"].get("value")) for component in page["components"]]
+    assert any("a comparison takes two" in text for text in texts)
+    events = {event for dependency in page["dependencies"] for _, event in dependency["targets"]}
+    assert "retry" in events
+    assert "like" not in events
+
+
+def test_examples_are_the_first_short_prompts() -> None:
+    assert examples(["long " * 20, "a", "b", "c", "d", "e"]) == ["a", "b", "c", "d"]
+    assert examples(["long " * 20]) == list(EXAMPLES)
