@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_setup import write_wheel
+from empty_wheels import write_wheel
 
 ROOT = Path(__file__).parents[1]
 TESTS = """

@@ -5,11 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from empty_wheels import write_wheel
 
 ROOT = Path(__file__).parents[1]
 CUDA = ("nvidia-cudnn-cu13; platform_system == 'Linux'", "triton; platform_system == 'Linux'")
@@ -90,18 +90,6 @@ def compiled(project: Project) -> Project:
     done = subprocess.run(command, cwd=ROOT, env=project.environment, capture_output=True, text=True, check=True)
     write_wheel(Path(done.stdout.strip()), "llama_cpp_python", "0.3.36")
     return project
-
-
-def write_wheel(folder: Path, name: str, version: str, needs: tuple[str, ...] = ()) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    info = f"{name}-{version}.dist-info"
-    requires = "".join(f"Requires-Dist: {need}\n" for need in needs)
-    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
-        wheel.writestr(
-            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        wheel.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
 
 
 def refused(done: subprocess.CompletedProcess[str], pattern: str) -> None:
