@@ -29,11 +29,11 @@ from benchmarks.train import execute, facts, lacking, read, reason
 from common.files import atomic_path, write_json, write_text
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
+from pipeline.core.paths import ADAPTER, PREPARED
 from pipeline.models.packaged import located
-from pipeline.stages.prepare import PREPARED, prepare
+from pipeline.stages.prepare import prepare
 
 REPOSITORY = Path(__file__).parents[1]
-ADAPTER = Path("models/adapter")
 RAW = Path("data/raw/gsm8k")
 BASE = "base"
 

@@ -15,13 +15,12 @@ import torch
 from common.files import write_json
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
+from pipeline.core.paths import PREPARED, QUESTIONS
 from pipeline.data.grading import as_chat, is_right, read_questions
 from pipeline.evaluation.answers import answer_all
-from pipeline.evaluation.inputs import QUESTIONS
 from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
 from pipeline.models.chat import encode, load_tokenizer
 from pipeline.models.loading import choose_device, load_base, merge_adapter
-from pipeline.stages.prepare import PREPARED
 
 REPOSITORY = Path(__file__).parents[1]
 SPLITS = ("validation", "test")

@@ -8,7 +8,6 @@ Writes reports/compare.json, reports/compare.md, reports/compare.html and report
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
@@ -20,11 +19,11 @@ from pipeline.comparison.runs import EvaluatedRun, find_runs
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, load
 from pipeline.core.mappings import flatten
+from pipeline.core.paths import REPORTS
 from pipeline.report.metrics import HEADLINES, of
 from pipeline.report.record import Evaluation
 from pipeline.report.verdict import summed_up
 
-REPORTS = Path("reports")
 LEARNT_FROM = ("data", "train")  # the groups of settings by whose differences runs of one model are told apart
 
 

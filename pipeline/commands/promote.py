@@ -19,7 +19,7 @@ from pipeline.comparison.rule import Candidate, recommend
 from pipeline.comparison.runs import WORKSPACE, EvaluatedRun
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, TrackingSettings, load
-from pipeline.core.paths import EVALUATION
+from pipeline.core.paths import CARD, EVALUATION, GGUF, MANIFEST, QUESTIONS, README
 from pipeline.core.records import Manifest
 from pipeline.report.record import Evaluation
 from pipeline.report.verdict import failed, untold
@@ -36,13 +36,8 @@ from pipeline.tracking.registry import (
 )
 from pipeline.tracking.run import commit_tags
 
-GGUF = Path("models/gguf")
-MANIFEST = GGUF / "manifest.json"
-QUESTIONS = Path("data/prepared/questions.jsonl")
-BESIDE = (Path("models/card.json"), Path("models/README.md"))  # what the chat and a reader know the model by
+BESIDE = (CARD, README)  # what the chat and a reader know the model by
 LOCK = Path("dvc.lock")
-CHECKED = ("bytes", "kl", "top_1")  # of a file, in the manifest and in the evaluation of the same export
-LEARNT_FROM = ("train", "validation")  # the splits that the data's digest is of, as in training's
 WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second")
 
 
@@ -74,7 +69,7 @@ def promote(tracking: TrackingSettings, rule: CompareSettings, quantization: str
         UserError: it did not pass, or the champion is as good (neither with `force`); evaluation and files do not
             belong together; MLflow fails. The champion is then who it was.
     """
-    evaluation, manifest = Evaluation.read(EVALUATION), Manifest.read(MANIFEST)
+    evaluation, manifest = Evaluation.read(EVALUATION), Manifest.read(GGUF / MANIFEST)
     run = EvaluatedRun(evaluation.model, WORKSPACE, evaluation)
     file = chosen(run.files, rule, quantization)
     path, digest = verified(file, evaluation, manifest)
@@ -164,10 +159,10 @@ def verified(file: Candidate, evaluation: Evaluation, manifest: Manifest) -> tup
     """
     mend = "run `dvc repro`"
     if manifest.fingerprint != evaluation.fingerprint:
-        raise UserError(f"{MANIFEST} and {EVALUATION} are of different trainings; {mend}")
+        raise UserError(f"{GGUF / MANIFEST} and {EVALUATION} are of different trainings; {mend}")
     entry, measured = manifest.models.get(file.type), evaluation.gguf[file.type]
-    if entry is None or any(getattr(entry, key) != getattr(measured, key) for key in CHECKED):
-        raise UserError(f"{EVALUATION} is not of the {file.type} file that {MANIFEST} lists; {mend}")
+    if entry is None or not measured.is_of(entry):
+        raise UserError(f"{EVALUATION} is not of the {file.type} file that {GGUF / MANIFEST} lists; {mend}")
     path, wanted = GGUF / entry.file, entry.sha256
     if not path.is_file():
         raise UserError(f"{path} is missing; `dvc checkout`, or {mend}")
@@ -188,7 +183,7 @@ def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict
         "model": evaluation.model,
         "base": base.path + (f"@{base.revision}" if base.revision else ""),
         "fingerprint": evaluation.fingerprint,
-        "data_digest": prepared and "+".join(prepared.splits[name].sha256[:16] for name in LEARNT_FROM),
+        "data_digest": prepared and prepared.learnt_digest,
         "dvc_lock": sha256(LOCK) if LOCK.is_file() else None,
         "mlflow_run": evaluation.mlflow_run,
         "quantization": file.type,

@@ -23,11 +23,10 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 from common.errors import UserError
 from common.files import atomic_path, sha256
 from common.words import counted
-from pipeline.core.paths import ADAPTER, EVALUATION, GGUF
+from pipeline.core.paths import ADAPTER, EVALUATION, GGUF, LINEAGE, MANIFEST
 from pipeline.core.records import Lineage, Manifest
-from pipeline.models.lineage import LINEAGE
 from pipeline.publishing.card import model_readme, published_files, usual_parts
-from pipeline.publishing.hub import MANIFEST, README, RepositoryFile, earlier_files, open_repository, send, told
+from pipeline.publishing.hub import README, RepositoryFile, earlier_files, open_repository, send, told
 from pipeline.publishing.usage import path_in_repo
 from pipeline.report.record import Evaluation, Verdict
 from pipeline.report.verdict import summed_up
@@ -122,7 +121,7 @@ def read_recorded() -> Recorded:
         )
     for file in published_files(manifest, ("gguf",)):
         evaluated = evaluation.gguf.get(file.key)
-        if evaluated is None or any(getattr(evaluated, key) != getattr(file, key) for key in ("bytes", "kl", "top_1")):
+        if evaluated is None or not evaluated.is_of(file):
             raise UserError(f"{EVALUATION} does not know {GGUF / file.file}; run `dvc repro evaluate`")
     return Recorded(evaluation, manifest, lineage)
 
@@ -181,7 +180,7 @@ def merged_files(lineage: Lineage) -> Iterator[list[RepositoryFile]]:
 
     with tempfile.TemporaryDirectory(prefix="tunesmith-merged-") as temporary:
         with atomic_path(Path(temporary) / "merged") as folder:
-            merge(lineage.base.settings, ADAPTER, folder, torch.bfloat16)
+            merge(lineage.base, ADAPTER, folder, torch.bfloat16)
         yield [described(path, path.name, "merged") for path in contents(Path(temporary) / "merged")]
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.config import Config
+from pipeline.core.paths import PREPARED
 
 INPUTS = Path("inputs")
 UNUSED = "The configuration names nothing here.\n"
 FOLDERS = 3  # that the patterns of data.files may reach into; dvc.yaml lists as many
-WRITTEN = Path("data/prepared")  # by the stage that reads the data
 
 Targets = Path | list[Path] | None  # a link, a folder of links, or unused
 
@@ -96,7 +96,7 @@ def folders(patterns: list[str]) -> list[Path]:
         found |= {first, *(path for path in passed if path.is_symlink())}
     apart = sorted(path for path in found if not any(walk_reaches(other, path) for other in found))
     for path in apart:
-        if path.absolute() in WRITTEN.absolute().parents:
+        if path.absolute() in PREPARED.absolute().parents:
             raise UserError(
                 f"data.files has a pattern that begins in {path}, below which prepare writes; begin further down"
             )

@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+PREPARED = Path("data/prepared")
+TRAIN, TEST = PREPARED / "train.parquet", PREPARED / "test.parquet"
+QUESTIONS = PREPARED / "questions.jsonl"
 ADAPTER = Path("models/adapter")
+LINEAGE = "lineage.json"
 GGUF = Path("models/gguf")
 MANIFEST = "manifest.json"
 REPORTS = Path("reports")

@@ -5,6 +5,7 @@ version made it. A key that no field has, or a field that is missing, is refused
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -93,27 +94,13 @@ class Location(Record):
     revision: str | None = None
 
 
-class TunedBase(Record):
-    """The base of a training, as ModelSettings had it."""
+@dataclass(frozen=True, kw_only=True)
+class TunedBase(ModelSettings):
+    """The base of a training: its settings, and the digest of its files."""
 
-    name: str
-    path: str
-    revision: str | None
-    merge_path: str | None
-    merge_revision: str | None
-    chat_template: str | None
-    load_in_4bit: bool
-    digest: str | None = None  # of its files
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    @property
-    def settings(self) -> ModelSettings:
-        """The same as settings."""
-        return ModelSettings(**self.model_dump(exclude={"digest"}))
-
-    @property
-    def merge_base(self) -> tuple[str, str | None]:
-        """Path and revision of the 16-bit base."""
-        return self.settings.merge_base
+    digest: str | None = None
 
 
 class Lineage(Record):
@@ -171,6 +158,9 @@ class Manifest(Record):
         return {file.key: file for file in self.files if file.of != "adapter"}
 
 
+LEARNT_FROM = ("train", "validation")  # of the splits
+
+
 class SplitReport(Record):
     """A split of the data: its rows, and a digest of them in their order."""
 
@@ -211,6 +201,11 @@ class PrepareReport(Record):
     splits: dict[str, SplitReport]
     questions: QuestionReport
     characters: dict[str, dict[str, int]]  # messages by role and length
+
+    @property
+    def learnt_digest(self) -> str:
+        """The digest of what is learnt from: the splits that training and validation read."""
+        return "+".join(self.splits[name].sha256[:16] for name in LEARNT_FROM)
 
 
 class TrainReport(Record):

@@ -9,9 +9,9 @@ from common.errors import UserError
 from common.files import sha256
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.mappings import changed_keys
+from pipeline.core.paths import PREPARED
 from pipeline.data.sources import find_files
 
-PREPARED = Path("data/prepared")
 MADE_FROM = "made_from.json"
 TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
 

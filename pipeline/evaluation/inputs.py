@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from pipeline.core.config import EvaluateSettings
+from pipeline.core.paths import QUESTIONS, TEST
 from pipeline.data.grading import Question, as_chat, read_questions
 from pipeline.evaluation.answers import Messages
 from pipeline.evaluation.loss import scored_tokens
@@ -19,9 +20,6 @@ from pipeline.models.chat import Row, encode, prompt_ids, refused_by_template
 from pipeline.models.turns import RefusedError
 
 logger = logging.getLogger(__name__)
-
-TEST = Path("data/prepared/test.parquet")
-QUESTIONS = Path("data/prepared/questions.jsonl")
 
 
 @dataclass(frozen=True)

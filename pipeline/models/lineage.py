@@ -4,9 +4,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.config import ModelSettings
+from pipeline.core.paths import LINEAGE
 from pipeline.core.records import Lineage
-
-LINEAGE = "lineage.json"
 
 
 def read_lineage(adapter: Path, model: ModelSettings) -> Lineage:

@@ -12,8 +12,9 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from common.errors import UserError
+from pipeline.core.paths import MANIFEST
 
-MANIFEST, README = "manifest.json", "README.md"
+README = "README.md"
 NEW = {".gitattributes", README}  # what a repository has that somebody has just made
 
 

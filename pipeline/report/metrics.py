@@ -83,6 +83,7 @@ METRICS = (
     Metric("peak_memory_share", "peak reserved memory, of the card", "", _percent(3), ("training",), "lower"),
     Metric("peak_memory_training_share", "training memory, of the card", "", _percent(3), ("training",), "lower"),
 )
+BY_NAME = {metric.name: metric for metric in reversed(METRICS)}  # of two of one name, the first
 HEADLINES = tuple(metric.name for metric in METRICS if metric.headline)
 
 
@@ -97,4 +98,4 @@ def metric(name: str) -> Metric:
     Raises:
         KeyError: there is none.
     """
-    return next(metric for metric in METRICS if metric.name == name)
+    return BY_NAME[name]

@@ -3,12 +3,11 @@
 The second is reports/evaluation.json, which all that is shown is made of. Each has SCHEMA's number.
 """
 
-from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.core.records import Location, PrepareReport, Record, TrainReport
+from pipeline.core.records import Location, ManifestFile, PrepareReport, Record, TrainReport
 
 SCHEMA = 2  # 1 had no number
 # Tokens after the first below which no speed is told. On two busy cores, 90% of a 135M model's runs of so many tokens
@@ -57,6 +56,10 @@ class FileFigures(ModelFigures):
     tokens_per_second: float | None
     first_token_seconds: float | None
     answer_seconds: float | None
+
+    def is_of(self, file: ManifestFile) -> bool:
+        """Return whether they are of the export that a file stands in the manifest of."""
+        return (self.bytes, self.kl, self.top_1) == (file.bytes, file.kl, file.top_1)
 
 
 class Gain(Record):
@@ -124,11 +127,6 @@ class Measurements(Record):
     answers: dict[str, tuple[ShownAnswer, ...]]  # by model, one for each prompt
     lengths: dict[str, tuple[int, ...]]  # tokens of replies, by model
     settings: dict[str, dict[str, Any]]  # by group of the configuration
-
-    @property
-    def figures(self) -> Iterator[tuple[str, ModelFigures]]:
-        """Of each model, by its name."""
-        yield from {"base": self.base_model, "tuned": self.tuned_model, **self.gguf}.items()
 
     @property
     def tuned_files(self) -> dict[str, FileFigures]:

@@ -21,14 +21,14 @@ from transformers import PreTrainedModel
 from common.files import sha256
 from pipeline.core.code import code_digest
 from pipeline.core.config import Config
-from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS
+from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS, QUESTIONS, TEST
 from pipeline.core.records import Lineage, Manifest, ManifestFile
 from pipeline.data.prepared import require_prepared
 from pipeline.evaluation.figures import file_figures, gain, lengths, model_figures, shown_answers
 from pipeline.evaluation.gguf_scores import end_tokens
 from pipeline.evaluation.harness import PACKAGE as HARNESS
 from pipeline.evaluation.harness import check_installed
-from pipeline.evaluation.inputs import QUESTIONS, TEST, Material, read_material
+from pipeline.evaluation.inputs import Material, read_material
 from pipeline.evaluation.measure import Cached, Measured, measure_file, measure_model
 from pipeline.evaluation.measurement_cache import MeasurementCache
 from pipeline.models.lineage import read_lineage

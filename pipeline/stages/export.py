@@ -23,7 +23,7 @@ from common.errors import UserError
 from common.files import atomic_path, sha256
 from llama.source import VERSION
 from pipeline.core.config import Config, ExportSettings, ModelSettings
-from pipeline.core.paths import ADAPTER, GGUF, MANIFEST
+from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, TEST, TRAIN
 from pipeline.core.records import Lineage, Location, Manifest, ManifestFile
 from pipeline.data.prepared import require_prepared
 from pipeline.gguf.adapter import make_adapter
@@ -38,7 +38,6 @@ from pipeline.models.turns import RefusedError
 from pipeline.stages.run import stage
 from pipeline.tracking.run import tracked, training_folder
 
-TEST, TRAIN = Path("data/prepared/test.parquet"), Path("data/prepared/train.parquet")
 FIGURES = {"kl": ".2g", "top_1": ".1%", "perplexity": ".3f"}
 WEIGHING_ROWS = 64  # training conversations of the importance matrix: 4 minutes for a 1B model on two cores
 

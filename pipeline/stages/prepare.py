@@ -5,6 +5,7 @@ were made from, which later stages compare with their own configuration, and rep
 the same bytes.
 """
 
+from pipeline.core.paths import PREPARE_REPORT, PREPARED, QUESTIONS
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -28,15 +29,14 @@ from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages, UnusableRowError, convert, describe, detect, keys_of
 from pipeline.core.progress import shown
+from pipeline.core.records import PrepareReport
 from pipeline.data.dedup import drop_duplicates
-from pipeline.data.prepared import MADE_FROM, PREPARED, made_from
+from pipeline.data.prepared import MADE_FROM, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.sources import Source, find_files, load
 from pipeline.data.split import split
 from pipeline.stages.run import stage
-
-REPORT = Path("reports/prepare.json")
 
 SAMPLE = 100  # rows that the format is told from
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
@@ -83,7 +83,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "characters": length_histogram(distinct.values()),
     }
     write(out / PREPARED, splits, kept, origin)
-    write_json(out / REPORT, report)
+    PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
     print_table(report, time.monotonic() - started)
     return report
 
@@ -154,7 +154,7 @@ def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Quest
                     group = conversations[start : start + ROW_GROUP]
                     writer.write_table(pa.table({"messages": group}, schema=schema))
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
-        (temporary / "questions.jsonl").write_text("".join(lines), encoding="utf-8")
+        (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
         write_json(temporary / MADE_FROM, origin)
 
 

@@ -16,13 +16,13 @@ from common.errors import UserError
 from common.files import sha256
 from common.words import counted
 from pipeline.core.code import code_digest
+from pipeline.core.paths import PREPARED
 from pipeline.models.chat import encode, is_text, refused_by_template
 from pipeline.models.turns import Message, RefusedError
 from pipeline.training.updates import IGNORED
 
 logger = logging.getLogger(__name__)
 
-PREPARED = Path("data/prepared")
 CODE = (  # that rows depend on
     "pipeline/training/rows.py", "pipeline/models/chat.py", "pipeline/models/families.py", "pipeline/models/turns.py",
 )  # fmt: skip

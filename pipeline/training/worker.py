@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.files import atomic_path, write_json
 from pipeline.core.config import Config
+from pipeline.core.paths import LINEAGE, PREPARE_REPORT, PREPARED
+from pipeline.core.records import LEARNT_FROM, Lineage, PrepareReport, TrainReport
 from pipeline.data.report import split_report
 from pipeline.models.chat import load_tokenizer, unknown_switches
 from pipeline.models.loading import (  # fmt: skip
@@ -37,7 +39,6 @@ from pipeline.training.interruption import Interruption
 from pipeline.training.plan import choose, this_card
 from pipeline.training.report import print_report, resource_report
 from pipeline.training.requirements import check
-from pipeline.training.rows import PREPARED
 from pipeline.training.session import Session
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
@@ -45,10 +46,8 @@ from pipeline.workers.ranks import rank
 
 logger = logging.getLogger(__name__)
 
-PREPARE_REPORT = Path("reports/prepare.json")
 
-
-def run_worker(config: Config, may_begin: Callable[[], None], adapter: Path, report: Path, curve: Path) -> float:
+def run_worker(config: Config, may_begin: Callable[[], None], adapter: Path, report: Path, curve: Path) -> float | None:
     """Meet the other processes, train and write the three; return the validation loss.
 
     `may_begin` is called before weights are loaded, and raises where that is of no use.
@@ -60,7 +59,7 @@ def run_worker(config: Config, may_begin: Callable[[], None], adapter: Path, rep
 
 def train(
     config: Config, may_begin: Callable[[], None], device: str, adapter: Path, report: Path, curve: Path
-) -> float:
+) -> float | None:
     """Train on `device` and write adapter, report and loss curve; return the validation loss."""
     model, tokenizer = without_weights(config.model), load_tokenizer(config.model)
     plan = choose(
@@ -87,16 +86,18 @@ def train(
         interruption.step = step_of(checkpoint) if checkpoint else 0
         announce(checkpoint, again, folder, settings, session.engine, run)
         trainer = session.train(checkpoint, run, interruption)
-        figures = {"fingerprint": name, "engine": plan.engine, "attention": plan.attention, **resource_report(trainer)}
+        figures = TrainReport(
+            fingerprint=name, engine=plan.engine, attention=plan.attention, **resource_report(trainer)
+        )
         if rank() == 0:
-            write_json(report, figures)
+            figures.write(report)
             write_curve(curve, trainer.state.log_history)
-        save_adapter(trainer, {"fingerprint": name, "mlflow_run": run.id, "base": settings["model"]}, adapter)
-        run.metrics({"train": figures})
+        save_adapter(trainer, Lineage(fingerprint=name, mlflow_run=run.id, base=settings["model"]), adapter)
+        run.metrics({"train": figures.tree()})
         for path in (PREPARE_REPORT, report, curve):
             run.artifact(path)
-    print_report(figures)
-    return figures["validation_loss"]
+    print_report(figures.tree())
+    return figures.validation_loss
 
 
 def left_as_it_is(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -128,16 +129,14 @@ def data_digest(report: Path) -> str:
     Raises:
         UserError: the report or a split is missing, or they do not belong together.
     """
-    if not report.is_file():
-        raise UserError(f"{report} is missing; run `dvc repro prepare` first")
-    splits = json.loads(report.read_text(encoding="utf-8"))["splits"]
-    for name in ("train", "validation"):
+    prepared = PrepareReport.read(report)
+    for name in LEARNT_FROM:
         path = PREPARED / f"{name}.parquet"
         if not path.is_file():
             raise UserError(f"{path} is missing; run `dvc repro prepare` first")
-        if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != splits[name]["sha256"]:
+        if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != prepared.splits[name].sha256:
             raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
-    return "+".join(splits[name]["sha256"][:16] for name in ("train", "validation"))
+    return prepared.learnt_digest
 
 
 def write_curve(path: Path, history: list[dict[str, Any]]) -> None:
@@ -151,7 +150,7 @@ def write_curve(path: Path, history: list[dict[str, Any]]) -> None:
                     writer.writerow([entry["step"], split, f"{entry[key]:.5f}"])
 
 
-def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
+def save_adapter(trainer: Trainer, lineage: Lineage, path: Path) -> None:
     """Write adapter, tokenizer and where they come from, in PEFT's layout.
 
     All processes take part, the first one writes.
@@ -165,10 +164,10 @@ def save_adapter(trainer: Trainer, lineage: dict[str, Any], path: Path) -> None:
     with atomic_path(path) as temporary:
         trainer.save_model(str(temporary))
         (temporary / "training_args.bin").unlink(missing_ok=True)
-        base = lineage["base"]
-        name_base(temporary / ADAPTER_CONFIG, base["path"])
-        copy_vocabulary(model_folder(base["path"], base["revision"], VOCABULARIES), temporary)
-        write_json(temporary / "lineage.json", lineage)
+        base = lineage.base
+        name_base(temporary / ADAPTER_CONFIG, base.path)
+        copy_vocabulary(model_folder(base.path, base.revision, VOCABULARIES), temporary)
+        lineage.write(temporary / LINEAGE)
 
 
 def name_base(adapter_config: Path, path: str) -> None:

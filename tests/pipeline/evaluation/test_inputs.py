@@ -11,7 +11,8 @@ from transformers import AutoTokenizer
 from common.errors import UserError
 from pipeline.core.composition import compose
 from pipeline.core.config import EvaluateSettings, load
-from pipeline.evaluation.inputs import TEST, Material, read_conversations
+from pipeline.core.paths import TEST
+from pipeline.evaluation.inputs import Material, read_conversations
 
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
