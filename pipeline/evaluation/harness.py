@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import UserError
+from common.imports import let_sklearn_in
 from pipeline.core.config import EvaluateSettings
 
 PACKAGE = "lm_eval"
@@ -36,6 +37,7 @@ def task_scores(
     Raises:
         UserError: a task is unknown, its data is not to be had, or it has no such metric.
     """
+    let_sklearn_in()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

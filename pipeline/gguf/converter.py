@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
+from common.imports import importing, leave_out_sklearn
 from llama.byte_pairs import PATTERNS
 from llama.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
 from pipeline.gguf.ends import told_ends
@@ -60,12 +61,12 @@ class Converter(Protocol):
 def _run_script(tree: str, script: str, *arguments: str) -> None:
     """Run a converter in this process, as we want it."""
     os.environ.pop("NO_LOCAL_GGUF", None)
-    # Transformers imports it where it is there, for what no converter does: 1.6 s and 130 MB.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    leave_out_sklearn()
     sys.path.insert(0, tree)
     sys.path.insert(1, str(Path(tree) / "gguf-py"))
-    from conversion.base import ModelBase, TextModel
-    from conversion.phi import Phi3MiniModel
+    with importing():
+        from conversion.base import ModelBase, TextModel
+        from conversion.phi import Phi3MiniModel
 
     _know_split_patterns(TextModel)
     _leave_out_tokens_beyond(TextModel)
