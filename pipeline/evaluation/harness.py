@@ -63,10 +63,10 @@ def task_scores(
     within = {
         task for group, tasks in found["group_subtasks"].items() if scores.get(group) is not None for task in tasks
     }
-    wanted = {task: score for task, score in scores.items() if score is not None and task not in within}
-    if not wanted:
+    outermost = {task: score for task, score in scores.items() if score is not None and task not in within}
+    if not outermost:
         raise UserError(f"evaluate.tasks {', '.join(settings.tasks)} have no metric of which more is better")
-    return wanted
+    return outermost
 
 
 def _score(found: dict[str, Any], task: str) -> float | None:

@@ -83,25 +83,25 @@ def _know_split_patterns(text_model: type[Converter]) -> None:
 
     def by_hash_or_pattern(self: Converter, tokenizer: object) -> str:
         made = read_tokenizer(self.dir_model)
-        pattern, known = split_pattern(made), pre_tokenizers()
+        pattern, names = split_pattern(made), pre_tokenizers()
         if name := name_of(pattern):
-            return known[name]
+            return names[name]
         # The hash of Llama 3's without BOS, as SmolLM3 has it, is that of one that takes no word whole without merges.
         if pattern == DIGITS_BY_THREES and made["model"].get("ignore_merges"):
-            return known[pattern]
+            return names[pattern]
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
-            if pattern not in known:
+            if pattern not in names:
                 raise
-            return known[pattern]
+            return names[pattern]
 
     text_model.get_vocab_base_pre = by_hash_or_pattern
 
 
 def name_of(pattern: str | None) -> str | None:
     """Return what the chat server calls a split pattern that it knows and llama.cpp does not."""
-    return next((name for name, known in PATTERNS.items() if known == pattern), None)
+    return next((name for name, candidate in PATTERNS.items() if candidate == pattern), None)
 
 
 def _leave_out_tokens_beyond(text_model: type[Converter]) -> None:
@@ -141,10 +141,10 @@ def _say_what_is_left_to_do(text_model: type[Converter]) -> None:
     def and_say(self: Converter, vocab_only: bool) -> None:
         prepare(self, vocab_only)
         writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
-        said = {key: value.value for written in writer.kv_data for key, value in written.items()}
-        if "tokenizer.ggml.model" not in said:  # an adapter has none
+        metadata = {key: value.value for written in writer.kv_data for key, value in written.items()}
+        if "tokenizer.ggml.model" not in metadata:  # an adapter has none
             return
-        if "tokenizer.ggml.add_bos_token" not in said:  # llama.cpp would go by the tokenizer's kind
+        if "tokenizer.ggml.add_bos_token" not in metadata:  # llama.cpp would go by the tokenizer's kind
             writer.add_add_bos_token(adds_bos(tokenizer))
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
@@ -155,7 +155,7 @@ def _say_what_is_left_to_do(text_model: type[Converter]) -> None:
         ):
             if stripping:
                 writer.add_string(key, json.dumps(stripping))
-        for key, end in told_ends(self.dir_model, self.hparams, said).items():
+        for key, end in told_ends(self.dir_model, self.hparams, metadata).items():
             writer.add_uint32(key, end)
         if (name := name_of(split_pattern(tokenizer))) and merges_by_id(tokenizer):
             writer.add_string(WORDS, name)

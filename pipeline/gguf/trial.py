@@ -80,8 +80,8 @@ def tried(model: ModelSettings, folder: Path) -> dict[str, str]:
     try:
         export(model, tokenizer, folder)
     except UserError as error:
-        said = str(error).replace(str(folder / model.name), model.path).removesuffix("; none of this export is kept")
-        return {"refused": said}
+        reason = str(error).replace(str(folder / model.name), model.path).removesuffix("; none of this export is kept")
+        return {"refused": reason}
     return {"passed": model.name}
 
 

@@ -79,7 +79,7 @@ def model_readme(
     """
     parts = parts or usual_parts(manifest)
     files = published_files(manifest, parts)
-    known = tables(evaluation)
+    all_tables = tables(evaluation)
     caution = CAUTIONS[outcome(evaluation.verdict)]
     return "\n".join(
         [
@@ -87,10 +87,10 @@ def model_readme(
             f"# {evaluation.model}\n",
             f"{caution}{_origin(lineage, manifest.method)}, on {_data_source(evaluation)}.\n",
             _measured_on(evaluation),
-            *(section(known[name]) for name in ("models", "harness") if name in known),
-            section(_checks(known["checks"])),
+            *(section(all_tables[name]) for name in ("models", "harness") if name in all_tables),
+            section(_checks(all_tables["checks"])),
             *([section(_files(evaluation, files))] if files else []),
-            *(section(known[name]) for name in ("data", "files") if name in known),
+            *(section(all_tables[name]) for name in ("data", "files") if name in all_tables),
             section(_training(evaluation, manifest.method)),
             "## Licences\n",
             _licences(lineage, evaluation.settings["data"]),
@@ -162,9 +162,9 @@ def _linked(path: str, revision: str | None) -> str:
 
 
 def _measured_on(evaluation: Evaluation) -> str:
-    asked = f" and {counted(evaluation.questions, 'question')} with known answers" if evaluation.questions else ""
+    questions = f" and {counted(evaluation.questions, 'question')} with known answers" if evaluation.questions else ""
     scored = f"{counted(evaluation.rows, 'conversation')} ({counted(evaluation.tokens, 'token')} of the assistant)"
-    return f"Measured on {scored}{asked} that it was not trained on.\n"
+    return f"Measured on {scored}{questions} that it was not trained on.\n"
 
 
 def _checks(table: Table) -> Table:
@@ -205,9 +205,9 @@ def _data_source(evaluation: Evaluation) -> str:
 def _training(evaluation: Evaluation, method: str) -> Table:
     settings, figures = evaluation.settings["train"], Figures(evaluation)
     lora = {} if method == "full" else settings["lora"]
-    asked = {**{f"LoRA {key}": value for key, value in lora.items()}, **{key: settings[key] for key in SETTINGS}}
+    setup = {**{f"LoRA {key}": value for key, value in lora.items()}, **{key: settings[key] for key in SETTINGS}}
     rows: list[list[Cell]] = [["method", method]]
-    rows += [[words(key), ", ".join(value) if isinstance(value, list) else str(value)] for key, value in asked.items()]
+    rows += [[words(key), ", ".join(value) if isinstance(value, list) else str(value)] for key, value in setup.items()]
     measured = ((key, figures("training", key)) for key in MEASURED)
     rows += [[words(key), figure] for key, figure in measured if figure.value is not None]
     return Table("Training", ["", ""], rows)

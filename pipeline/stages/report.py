@@ -68,10 +68,10 @@ def require_one_training(measured: Measurements, manifest: Manifest, lineage: Li
 
 def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -> Evaluation:
     """Return the measurements with their verdict, and with what earlier stages reported."""
-    known = {name: getattr(measured, name) for name in measured.model_fields_set}
+    measured_fields = {name: getattr(measured, name) for name in measured.model_fields_set}
     settings = {**measured.settings, "evaluate": {**measured.settings["evaluate"], "gate": asdict(gate)}}
     return Evaluation(
-        **known
+        **measured_fields
         | {
             "mlflow_run": mlflow_run,
             "settings": settings,
