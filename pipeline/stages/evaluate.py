@@ -32,7 +32,15 @@ from pipeline.evaluation.inputs import Material, read_material
 from pipeline.evaluation.measure import Cached, Measured, measure_file, measure_model
 from pipeline.evaluation.measurement_cache import MeasurementCache
 from pipeline.models.lineage import read_lineage
-from pipeline.models.loading import ADAPTER_CONFIG, choose_device, context_holds, load_base, merge_adapter, read_config
+from pipeline.models.loading import (
+    ADAPTER_CONFIG,
+    choose_device,
+    context_holds,
+    device_name,
+    load_base,
+    merge_adapter,
+    read_config,
+)
 from pipeline.report.record import SCHEMA, Measurements
 from pipeline.stages.run import stage
 from pipeline.tracking.run import training_folder
@@ -41,7 +49,8 @@ CODE = (  # that measures
     *("llama", "pipeline/data/grading.py", "pipeline/evaluation", "pipeline/models"),
     "pipeline/stages/evaluate.py",
 )
-LIBRARIES = ("peft", "torch", "transformers")  # the manifest has llama.cpp's version
+# What computes a figure, as it is installed: the manifest has llama.cpp's version of when the files were made.
+LIBRARIES = ("llama-cpp-python", "numpy", "peft", "tokenizers", "torch", "transformers")
 
 
 def run(config: Config, out: Path) -> None:
@@ -131,7 +140,7 @@ def dependencies(config: Config, manifest: Manifest) -> dict[str, object]:
     return {
         "base": config.model.merge_base,
         "code": code_digest(*CODE),
-        "device": choose_device(config.runtime.device),
+        "device": device_name(choose_device(config.runtime.device)),
         "libraries": libraries(config.evaluate.tasks),
         "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files)],
         "manifest": manifest.tree(),
