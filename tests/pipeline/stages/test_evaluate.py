@@ -349,6 +349,25 @@ def test_figures_of_another_gpu_are_not_taken(
     assert evaluate.dependencies(tuned_config(), manifest)["device"] == "cpu"
 
 
+def test_scores_of_a_task_whose_include_has_changed_are_not_taken(
+    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "version", lambda name: "1")  # the harness need not be installed
+    (project / "mine.yaml").write_text("include: base.yaml")
+    (project / "base.yaml").write_text("doc_to_text: '{{begin}}'\nprocess_docs: !function utils.keep")
+    (project / "utils.py").write_text("keep = list\n")
+    config, manifest = tuned_config("evaluate.tasks=[mine.yaml]"), Manifest.read(GGUF / MANIFEST)
+    states = [evaluate.dependencies(config, manifest)["files"]]
+    for changed in ("mine.yaml", "base.yaml", "utils.py"):
+        with (project / changed).open("a") as text:
+            text.write("\n")
+        states.append(evaluate.dependencies(config, manifest)["files"])
+    assert len({tuple(state) for state in states}) == 4
+    (project / "base.yaml").unlink()
+    with pytest.raises(UserError, match=r"^mine\.yaml names include: base\.yaml, which is no file here$"):
+        evaluate.dependencies(config, manifest)
+
+
 def test_scores_of_another_version_of_the_harness_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "version", lambda name: f"that of {name}")
     assert evaluate.libraries(["arc_easy"])["lm_eval"] == "that of lm_eval"
