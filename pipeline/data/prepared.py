@@ -27,6 +27,21 @@ def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
     return {"settings": asdict(settings), "files": files}
 
 
+def read_made_from(path: Path) -> dict[str, Any]:
+    """Return what was written of `made_from`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        if all(isinstance(made[part], dict) for part in ("settings", "files")):
+            return made
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is damaged; {TO_PREPARE}")
+
+
 def require_prepared(settings: DataSettings) -> None:
     """Refuse prepared data that is not what `settings` ask for.
 
@@ -38,7 +53,7 @@ def require_prepared(settings: DataSettings) -> None:
     path = PREPARED / MADE_FROM
     if not path.is_file():
         raise UserError(f"{path} is missing; first {TO_PREPARE}")
-    made, asked = json.loads(path.read_text(encoding="utf-8")), made_from(settings, Path())
+    made, asked = read_made_from(path), made_from(settings, Path())
     differ = [
         f"data.{key} is {asked['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
         for key in changed_keys(made["settings"], asked["settings"])
