@@ -1,5 +1,6 @@
 """`tunesmith`: help, the ways in which a verb ends, what goes on to other programs, completion, what docs say of it."""
 
+import ast
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from pipeline.cli import processes
 from pipeline.cli.stages import STAGES, makes_results
 
 REPO = Path(__file__).parents[3]
+PACKAGES = ("common", "llama", "pipeline", "serve")
 SLOW_TO_IMPORT = {"torch", "transformers", "mlflow", "dvc", "hydra", "omegaconf", "gradio", "rich", "huggingface_hub"}
 PASSING_ON = {"repro", "mlflow", *STAGES}
 SAID_BY = [REPO / "README.md", REPO / "Makefile", *(REPO / "docs").glob("*.md"), *(REPO / "conf").rglob("*.yaml")]
@@ -314,3 +316,27 @@ def test_bash_completes_verbs_and_options(tmp_path: Path) -> None:
 
 def test_the_project_installs_the_command() -> None:
     assert re.search(r'^tunesmith = "pipeline.__main__:main"$', (REPO / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """All texts of our programs but their docstrings, with where they stand."""
+    for path in (path for package in PACKAGES for path in (REPO / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                yield f"{path.relative_to(REPO)}:{node.lineno}", node.value
+
+
+def test_messages_name_the_verb_where_there_is_one() -> None:
+    other = re.compile(
+        rf"\bmake ({'|'.join(verb for verb in VERBS if ' ' not in verb)})\b|python -m pipeline\.(?!models)"
+    )
+    assert [(place, text) for place, text in messages() if other.search(text)] == []
+
+
+def test_verbs_that_messages_name_are_there() -> None:
+    naming = [(place, text) for place, text in messages() if "`tunesmith " in text]
+    assert len(naming) > 10
+    for place, text in naming:
+        require_known(text, place)
