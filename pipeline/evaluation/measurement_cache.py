@@ -23,7 +23,7 @@ class Kept(TypedDict):
     """A measurement's file. Its digest tells a whole one from one that a disk has damaged."""
 
     sha256: str
-    measured: Any
+    measured: object
 
 
 class MeasurementCache:

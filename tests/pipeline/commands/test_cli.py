@@ -171,7 +171,10 @@ def test_a_command_line_that_cannot_be_read_ends_in_one_line_with_a_hint(
     ("arguments", "line"),
     [
         (["summary"], "summary: reports/evaluation.json is missing; run `dvc repro report` first"),
-        (["adopt", "train.nope=1"], "adopt: conf/ does not compose: Could not override 'train.nope'"),
+        (
+            ["adopt", "train.nope=1"],
+            "adopt: conf/ does not compose: train.nope is not a key of the configuration; train has ",
+        ),
         (["promote", "--force", "--rollback"], "promote: --force and --rollback exclude each other; give one of them"),
         (["publish", "a/b", "--private", "--public"], "publish: --private and --public exclude each other"),
         (["feedback", "summary", "--folder", "nowhere"], "feedback summary: no feedback-*.jsonl in nowhere"),
@@ -316,6 +319,14 @@ def test_bash_completes_verbs_and_options(tmp_path: Path) -> None:
 
 def test_the_project_installs_the_command() -> None:
     assert re.search(r'^tunesmith = "pipeline.__main__:main"$', (REPO / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("given", ["train.max_stepz=5", "model=nope", "+foo=1", "train.lr=[1"])
+def test_repro_takes_no_settings_and_says_where_they_go(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["repro", given]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"repro: {given} is a setting, and the arguments here are stages: `tunesmith adopt ")
+    assert said.count("\n") == 1
 
 
 def messages() -> Iterator[tuple[str, str]]:
