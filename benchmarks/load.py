@@ -39,6 +39,7 @@ from common.files import write_json, write_text
 from llama.cpus import usable_cpus
 from llama.model import INEXACT, LlamaModel
 from serve.models.registry import Model, find_models
+from serve.settings import variable
 
 REPOSITORY = Path(__file__).parents[1]
 CHATS = REPOSITORY / "starter/chats.jsonl"
@@ -320,15 +321,20 @@ def judge(report: Report, models: Mapping[str, Model]) -> None:
                 report.failures.append(f"{name}: {other.text!r} instead of {alone.texts[-1:]}, where nothing ties")
 
 
+def settings(models: str, port: int) -> dict[str, str]:
+    """Return the server's environment variables."""
+    chosen = {"models": models, "port": port, "max_loaded_models": 8, "rate": 0, "prompt_cache_mb": 32}
+    return {variable(name): str(value) for name, value in chosen.items()}
+
+
 @contextmanager
 def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
     """Yield the server's URL and process; models stay loaded, and memory for conversations is soon used up."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = {"PORT": str(port), "MODELS": models, "LOADED": "8", "RATE": "0", "ASIDE": "32"}
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    variables |= {f"SERVE_{name}": value for name, value in settings.items()}
+    others = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
+    variables = others | settings(models, port)
     with log.open("w") as output:
         server = psutil.Popen([sys.executable, "-m", "serve"], env=variables, stdout=output, stderr=output)
     try:

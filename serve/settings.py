@@ -4,6 +4,8 @@ The fields of `Settings` are the one source: names, types, defaults, ranges and 
 """
 
 import dataclasses
+import difflib
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ from typing import Annotated, Any, Self, get_args, get_type_hints
 
 from common.errors import UserError
 from llama.cpus import usable_cpus
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,11 @@ class About:
 
 
 RENAMED = {"SERVE_LOADED": "SERVE_MAX_LOADED_MODELS", "SERVE_ASIDE": "SERVE_PROMPT_CACHE_MB"}  # since 0.1
+# What Kubernetes sets in each container for each Service, after its name: that named serve has a SERVE_PORT, too.
+SERVICE_HOST = "SERVICE_HOST"
+SERVICE_LINK = re.compile(
+    rf"({SERVICE_HOST}|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*|PORT=(tcp|udp|sctp)://.*"
+)
 
 
 @dataclass(frozen=True)
@@ -79,16 +88,18 @@ class Settings:
     def from_env(cls, environment: Mapping[str, str]) -> Self:
         """Read the settings; an unset or empty variable means the default.
 
-        Raises UserError with the variable, its value and what it may be.
+        Raises UserError with the variable, its value and what it may be; for one that is no setting, the nearest.
         """
-        for old, new in RENAMED.items():
-            if environment.get(old, "").strip():
-                raise UserError(f"{old} is called {new} now; set that instead")
-        given = {}
-        for name, hint in get_type_hints(cls, include_extras=True).items():
-            if text := environment.get(variable(name), "").strip():
-                given[name] = _parse(variable(name), text, *get_args(hint))
-        return cls(**given)
+        given = _given(environment)
+        fields = {
+            variable(name): (name, get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()
+        }
+        _refuse_unknown(given, list(fields))
+        parsed = {}
+        for key, text in given.items():
+            name, (kind, about) = fields[key]
+            parsed[name] = _parse(key, text, kind, about)
+        return cls(**parsed)
 
 
 def variable(name: str) -> str:
@@ -105,6 +116,33 @@ def describe() -> str:
         default = f" ({setting.default})" if setting.default not in ("", dataclasses.MISSING) else ""
         lines.append(f"  {variable(setting.name):<22} {about.text}{default}")
     return "\n".join(lines)
+
+
+def _given(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what somebody has set: the variables that begin as ours and are not empty, without a cluster's own."""
+    ours = {name: text.strip() for name, text in environment.items() if name.startswith("SERVE_") and text.strip()}
+    links = _service_links(ours)
+    if links:
+        logger.warning("warning: no settings, but what Kubernetes says of a Service: %s", ", ".join(links))
+    return {name: text for name, text in ours.items() if name not in links}
+
+
+def _service_links(ours: Mapping[str, str]) -> list[str]:
+    """Return the variables that a cluster has set: each Service has its address among them."""
+    services = tuple(name.removesuffix(SERVICE_HOST) for name in ours if name.endswith(f"_{SERVICE_HOST}"))
+    rests = ((name, name.removeprefix(service), text) for service in services for name, text in ours.items())
+    return sorted({name for name, rest, text in rests if rest != name and SERVICE_LINK.fullmatch(f"{rest}={text}")})
+
+
+def _refuse_unknown(given: Mapping[str, str], known: list[str]) -> None:
+    """Raise UserError for the first variable that is none of those known, with what it may have been meant to be."""
+    for name in sorted(given.keys() - set(known)):
+        if name in RENAMED:
+            raise UserError(f"{name} is called {RENAMED[name]} now; set that instead")
+        nearest = difflib.get_close_matches(name.upper(), known, 1, cutoff=0)[0]
+        raise UserError(
+            f"{name} is no setting; the nearest is {nearest}, and --help lists all: set that, or unset {name}"
+        )
 
 
 def _parse(name: str, text: str, kind: type, about: About) -> Any:

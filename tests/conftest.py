@@ -4,12 +4,10 @@ import gc
 import os
 
 from common.imports import end_of_imports
-
-gc.disable()  # until the last test's module is imported: looking through all of them took half of the tests' time
-
 from common.logs import configure_logs
 from pipeline.workers.process import set_environment
 
+gc.disable()  # until the last test is imported: looking through all that they import takes half of the tests' time
 set_environment()  # before PyTorch or llama.cpp is loaded
 configure_logs()  # what modules say is captured with the rest of standard output
 for name in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):

@@ -1,12 +1,12 @@
 """What dvc.yaml says that a stage is made of is what it imports, and no more."""
 
-import ast
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
+from imports import ANY, UnresolvedError, named_modules
 
 from pipeline.core.config import EvaluateSettings
 
@@ -35,28 +35,26 @@ NOT_FOLLOWED = {
 }
 
 
-def module_file(name: str) -> Path | None:
-    """The file of a dotted name, relative to the repository."""
+# Runs what is not ours: llama.cpp's converter, whose version the manifest has.
+RUNS_OTHERS = {"pipeline/gguf/converter.py": ("runpy.run_path(str(Path(tree) / script), run_name='__main__')",)}
+
+
+def module_files(name: str) -> list[Path]:
+    """The files of a dotted name, relative to the repository: a module's, or those of all below a package."""
     path = Path(*name.split("."))
-    for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-        if (ROOT / candidate).is_file():
-            return candidate
-    return None
+    if path.name == ANY:
+        return sorted(file.relative_to(ROOT) for file in (ROOT / path.parent).rglob("*.py"))
+    return [found for found in (path.with_suffix(".py"), path / "__init__.py") if (ROOT / found).is_file()][:1]
 
 
 def imports(path: Path) -> Iterator[Path]:
     """The project's files that a file imports anywhere in it, or names as a module that it runs."""
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        names: list[str] = []
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("pipeline."):
-            names = [node.value]
-        for name in names:
-            if name.split(".")[0] in PACKAGES and (found := module_file(name)):
-                yield found
+    is_package = path.name == "__init__.py"
+    module = ".".join(path.parent.parts if is_package else path.with_suffix("").parts)
+    source = (ROOT / path).read_text(encoding="utf-8")
+    for name in named_modules(source, module, PACKAGES, is_package, RUNS_OTHERS.get(str(path), ())):
+        if name.split(".")[0] in PACKAGES:
+            yield from module_files(name)
 
 
 def under(path: Path, places: tuple[str, ...]) -> bool:
@@ -90,6 +88,51 @@ def test_every_file_that_a_stage_imports_is_under_one_of_its_deps(stage: str) ->
 def test_every_dep_of_code_is_imported(stage: str) -> None:
     found = reached(stage)
     assert [dep for dep in code_deps(stage) if not any(under(path, (dep,)) for path in found)] == []
+
+
+def named(source: str, is_package: bool = False) -> set[str]:
+    return set(named_modules(source, "pipeline.training.engines", PACKAGES, is_package))
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import_module(f'{__name__}.{name}')", {"pipeline.training.engines.*"}),
+        ("import_module(f'{__package__}.{name}')", {"pipeline.training.*"}),
+        ("importlib.import_module('pipeline.data.split')", {"pipeline.data.split"}),
+        ("import_module('pipeline.data.s' + rest)", {"pipeline.data.*", "pipeline.data.s"}),
+        ("import_module(f'cudnn.sdpa.{module}')", {"cudnn.sdpa.*"}),
+        ("from . import trl", {"pipeline.training", "pipeline.training.trl"}),
+        ("ENGINES = {'data': 'pipeline.data.split', 'page': 'serve.page'}", {"pipeline.data.split", "serve.page"}),
+    ],
+)  # fmt: skip
+def test_modules_loaded_by_name_are_found(source: str, names: set[str]) -> None:
+    assert named(source) == names
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import_module(name)",
+        "import_module(f'{name}.engines')",
+        "importlib.import_module(ENGINES[name])",
+        "import_module('.trl', package)",
+        "__import__(name)",
+        "runpy.run_path(path)",
+        "map(import_module, names)",
+    ],
+)
+def test_a_module_loaded_by_a_name_that_cannot_be_told_is_refused(call: str) -> None:
+    with pytest.raises(UnresolvedError, match=r"^line 2: "):
+        named(f"import importlib, runpy\n{call}")
+    with pytest.raises(UnresolvedError, match="under another name"):
+        named("from importlib import import_module as load")
+
+
+def test_the_engines_of_training_are_among_what_train_is_made_of() -> None:
+    engines = {path.relative_to(ROOT) for path in (ROOT / "pipeline/training/engines").glob("[a-z]*.py")}
+    assert len(engines) > 1
+    assert engines <= reached("train")
 
 
 def test_exceptions_name_what_is_there() -> None:

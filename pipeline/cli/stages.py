@@ -1,10 +1,13 @@
 """The verbs of the pipeline: all of it, a stage at a time, and what its trainings keep and are told."""
 
+import re
+import shlex
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import typer
 
+from common.errors import UserError
 from pipeline.cli.app import verb
 from pipeline.cli.processes import become, wait_for
 
@@ -38,12 +41,22 @@ def repro(arguments: Arguments = None) -> None:
 
     Arguments are those of `dvc repro`.
     """
+    refuse_overrides(arguments or ())
     if status := wait_for("dvc", "repro", *(arguments or ())):
         raise typer.Exit(status)
     if makes_results(arguments or ()):
         from pipeline.commands import summary
 
         summary.run()
+
+
+def refuse_overrides(arguments: Sequence[str]) -> None:
+    """Refuse what DVC would take for a stage's name."""
+    for argument in arguments:
+        if re.match(r"[+~]{0,2}\w[\w./@:-]*=", argument):
+            quoted = shlex.quote(argument)
+            ways = f"`tunesmith adopt {quoted}` makes it last, `dvc exp run -S {quoted}` tries it"
+            raise UserError(f"{argument} is a setting, and the arguments here are stages: {ways}")
 
 
 def makes_results(arguments: Sequence[str]) -> bool:

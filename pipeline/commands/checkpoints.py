@@ -7,7 +7,6 @@
 A training that runs is left alone, and so is what MLflow has still to be told.
 """
 
-import json
 import re
 import shutil
 import time
@@ -19,9 +18,8 @@ from rich.table import Table
 from common.errors import UserError
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import load
-from pipeline.core.mappings import flatten
 from pipeline.core.paths import root
-from pipeline.training.checkpoints import ASIDE, SETTINGS, checkpoints, damage, in_use, locked, step_of
+from pipeline.training.checkpoints import ASIDE, SETTINGS, checkpoints, damage, in_use, locked, read_settings, step_of
 
 UNITS = {"d": 86400, "h": 3600, "m": 60}
 
@@ -80,7 +78,7 @@ def show(place: Path) -> None:
     if not kept:
         print(f"no checkpoints in {place}")
         return
-    settings = {folder: read_settings(folder) for folder in kept}
+    settings = {folder: named_settings(folder) for folder in kept}
     differing = differing_keys(list(settings.values()))
     table = Table("name", "age", "steps", "MB", "state", "settings", title=str(place))
     for folder in kept:
@@ -92,14 +90,10 @@ def show(place: Path) -> None:
     Console().print(table)
 
 
-def read_settings(folder: Path) -> dict[str, object]:
+def named_settings(folder: Path) -> dict[str, object]:
     """Return the settings of a training; none where their file is damaged, which keeps nobody from pruning it."""
-    try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
-    flat = flatten(settings) if isinstance(settings, dict) else {}
-    return flat if "model.name" in flat else {}
+    settings = read_settings(folder)
+    return settings if "model.name" in settings else {}
 
 
 def differing_keys(settings: list[dict[str, object]]) -> list[str]:

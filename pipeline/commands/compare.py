@@ -128,7 +128,7 @@ def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, cho
     for run in runs:
         verdict = run.evaluation.verdict
         if chosen and run.name == chosen.run and not verdict.passed:
-            lines.append(f"The evaluation of {run.name} says {summed_up(verdict)}; `make promote` refuses it.")
+            lines.append(f"The evaluation of {run.name} says {summed_up(verdict)}; `tunesmith promote` refuses it.")
     return lines
 
 

@@ -91,7 +91,8 @@ def promote(tracking: TrackingSettings, rule: CompareSettings, quantization: str
     print(f"{path.name} is the champion: version {version.version} of {version.name}")
     if against:
         print(f"forced, although {tags['forced']}")
-    print(f"serve it: SERVE_MODELS=models:/{version.name}@{CHAMPION} make serve    back: make promote ARGS=--rollback")
+    served = f"SERVE_MODELS=models:/{version.name}@{CHAMPION} tunesmith serve"
+    print(f"serve it: {served}    back: tunesmith promote --rollback")
 
 
 def rollback(tracking: TrackingSettings) -> None:
@@ -103,7 +104,9 @@ def rollback(tracking: TrackingSettings) -> None:
     with mlflow_client(tracking) as client:
         now = champion(client, tracking.experiment)
         if now is None:
-            raise UserError(f"{tracking.experiment} has no champion in MLflow's registry; `make promote` makes one")
+            raise UserError(
+                f"{tracking.experiment} has no champion in MLflow's registry; `tunesmith promote` makes one"
+            )
         then = previous(client, now)
         if then is None:
             gone = f"version {now.tags[PREVIOUS]} is gone" if PREVIOUS in now.tags else "it is the first"

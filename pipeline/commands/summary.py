@@ -1,4 +1,4 @@
-"""What `make repro` closes with: the verdict, the figures that matter, and where the rest stands.
+"""What `tunesmith repro` closes with: the verdict, the figures that matter, and where the rest stands.
 
 tunesmith summary
 """
@@ -35,7 +35,9 @@ def run() -> None:
     console = Console()
     console.print(models, files)
     console.print("\n".join(verdict_lines(evaluation.verdict)), markup=False, highlight=False)
-    console.print("report: reports/evaluation.html    runs: `make mlflow`    chat: `make serve`", highlight=False)
+    console.print(
+        "report: reports/evaluation.html    runs: `tunesmith mlflow`    chat: `tunesmith serve`", highlight=False
+    )
 
 
 def _shown(name: str, value: float | None) -> str:

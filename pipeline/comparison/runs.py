@@ -118,7 +118,7 @@ def _newest(tracking: TrackingSettings) -> list[tuple[str, Evaluation]]:
             runs.setdefault(run.data.tags.get("fingerprint", run.info.run_id), run)
         found = _readable(partial(_of_run, client, run) for run in reversed(runs.values()))
     if not found:
-        raise UserError(f"MLflow has no evaluated run in {tracking.experiment}; run `make repro` first")
+        raise UserError(f"MLflow has no evaluated run in {tracking.experiment}; run `tunesmith repro` first")
     return found
 
 

@@ -279,6 +279,25 @@ def parse_duration(text: str) -> float:
     return 3600.0 * hours + 60 * minutes + seconds
 
 
+def unknown_key(dotted: str) -> str | None:
+    """Return what is to be said of a key that the configuration lacks; None of one that it has, or that is Hydra's."""
+    kind: type = Config
+    path, keys = "", dotted.split(".")
+    for key in keys if keys[0] != "hydra" else ():
+        if not hasattr(kind, "__dataclass_fields__"):
+            return f"{dotted} is not a key of the configuration; {path} has no keys"
+        hints = typing.get_type_hints(kind)
+        if key not in hints:
+            return _no_key(kind, path, key)
+        kind, path = hints[key], f"{path}.{key}" if path else key
+    return None
+
+
+def _no_key(kind: type, path: str, key: str) -> str:
+    known = ", ".join(known.name for known in fields(kind))
+    return f"{path}.{key}".strip(".") + f" is not a key of the configuration; {path or 'it'} has {known}"
+
+
 def _build(kind: type, values: Any, path: str) -> Any:
     """Return an instance of the dataclass `kind` from a mapping, its keys checked one by one."""
     if not isinstance(values, dict):
@@ -287,7 +306,7 @@ def _build(kind: type, values: Any, path: str) -> Any:
     prefix = f"{path}." if path else ""
     for key in values:
         if key not in specs:
-            raise UserError(f"{prefix}{key} is not a key of the configuration; {path or 'it'} has {', '.join(specs)}")
+            raise UserError(_no_key(kind, path, key))
     for key in specs:
         if key not in values:
             raise UserError(f"{prefix}{key} is missing; set it in conf/{path.split('.')[0] or key}/")

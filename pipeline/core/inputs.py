@@ -14,6 +14,7 @@ from pathlib import Path
 from common.errors import UserError
 from pipeline.core.config import Config
 from pipeline.core.paths import PREPARED
+from pipeline.core.task_files import is_task_file, task_files
 
 INPUTS = Path("inputs")
 UNUSED = "The configuration names nothing here.\n"
@@ -45,15 +46,19 @@ def named(config: Config) -> dict[str, Targets]:
         "data_files": [there for name in names if not has_magic(name) and (there := file("data.files", name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
         "questions": file("data.questions", data.questions),
-        "tasks": [
-            there for task in config.evaluate.tasks if is_task_file(task) and (there := file("evaluate.tasks", task))
-        ],
+        "tasks": files_of_tasks(config.evaluate.tasks),
     }
 
 
-def is_task_file(task: str) -> bool:
-    """Return whether a task of the harness is a file, and no name that it knows."""
-    return task.endswith((".yaml", ".yml"))
+def files_of_tasks(tasks: list[str]) -> list[Path]:
+    """Return what the harness's tasks are made of.
+
+    Raises:
+        UserError: some of it is not here.
+    """
+    for task in filter(is_task_file, tasks):
+        file("evaluate.tasks", task)
+    return task_files(tasks)
 
 
 def file(key: str, name: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from common.errors import UserError
 from common.files import sha256
@@ -16,7 +16,14 @@ MADE_FROM = "made_from.json"
 TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
 
 
-def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
+class MadeFrom(TypedDict):
+    """The settings of `data`, and the digest of each file that they name."""
+
+    settings: dict[str, object]
+    files: dict[str, str]
+
+
+def made_from(settings: DataSettings, root: Path) -> MadeFrom:
     """Return the settings, and the digests of the files below `root` that they name.
 
     A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
@@ -25,6 +32,21 @@ def made_from(settings: DataSettings, root: Path) -> dict[str, Any]:
     names += [settings.questions] if settings.questions else []
     files = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return {"settings": asdict(settings), "files": files}
+
+
+def read_made_from(path: Path) -> MadeFrom:
+    """Return what was written of `made_from`.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        made: MadeFrom = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(made["settings"], dict) and isinstance(made["files"], dict):
+            return made
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is damaged; {TO_PREPARE}")
 
 
 def require_prepared(settings: DataSettings) -> None:
@@ -38,7 +60,7 @@ def require_prepared(settings: DataSettings) -> None:
     path = PREPARED / MADE_FROM
     if not path.is_file():
         raise UserError(f"{path} is missing; first {TO_PREPARE}")
-    made, requested = json.loads(path.read_text(encoding="utf-8")), made_from(settings, Path())
+    made, requested = read_made_from(path), made_from(settings, Path())
     differ = [
         f"data.{key} is {requested['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
         for key in changed_keys(made["settings"], requested["settings"])

@@ -28,6 +28,11 @@ def choose_device(device: str) -> str:
     return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
+def device_name(device: str) -> str:
+    """Return `cpu`, or the card's name."""
+    return torch.cuda.get_device_name() if device == "cuda" else device
+
+
 def base_digest(model: ModelSettings) -> str:
     """Return what tells one state of the base from another.
 

@@ -23,6 +23,7 @@ from pipeline.core.code import code_digest
 from pipeline.core.config import Config
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS, QUESTIONS, TEST
 from pipeline.core.records import Lineage, Manifest, ManifestFile
+from pipeline.core.task_files import task_files
 from pipeline.data.prepared import require_prepared
 from pipeline.evaluation.figures import file_figures, gain, lengths, model_figures, shown_answers
 from pipeline.evaluation.gguf_scores import end_tokens
@@ -32,7 +33,15 @@ from pipeline.evaluation.inputs import Material, read_material
 from pipeline.evaluation.measure import Cached, Measured, measure_file, measure_model
 from pipeline.evaluation.measurement_cache import MeasurementCache
 from pipeline.models.lineage import read_lineage
-from pipeline.models.loading import ADAPTER_CONFIG, choose_device, context_holds, load_base, merge_adapter, read_config
+from pipeline.models.loading import (
+    ADAPTER_CONFIG,
+    choose_device,
+    context_holds,
+    device_name,
+    load_base,
+    merge_adapter,
+    read_config,
+)
 from pipeline.report.record import SCHEMA, Measurements
 from pipeline.stages.run import stage
 from pipeline.tracking.run import training_folder
@@ -41,7 +50,8 @@ CODE = (  # that measures
     *("llama", "pipeline/data/grading.py", "pipeline/evaluation", "pipeline/models"),
     "pipeline/stages/evaluate.py",
 )
-LIBRARIES = ("peft", "torch", "transformers")  # the manifest has llama.cpp's version
+# What computes a figure, as it is installed: the manifest has llama.cpp's version of when the files were made.
+LIBRARIES = ("llama-cpp-python", "numpy", "peft", "tokenizers", "torch", "transformers")
 
 
 def run(config: Config, out: Path) -> None:
@@ -127,13 +137,12 @@ def answer_ends(models: Mapping[str, ManifestFile]) -> frozenset[int]:
 def dependencies(config: Config, manifest: Manifest) -> dict[str, object]:
     """Return all that changes a measurement; the gate does not, nor how much is measured at once."""
     settings = {key: v for key, v in asdict(config.evaluate).items() if key not in ("gate", "batch_size")}
-    task_files = [path for path in map(Path, config.evaluate.tasks) if path.is_file()]
     return {
         "base": config.model.merge_base,
         "code": code_digest(*CODE),
-        "device": choose_device(config.runtime.device),
+        "device": device_name(choose_device(config.runtime.device)),
         "libraries": libraries(config.evaluate.tasks),
-        "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files)],
+        "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files(config.evaluate.tasks))],
         "manifest": manifest.tree(),
         "settings": {**settings, "loss_on": config.train.loss_on},
     }

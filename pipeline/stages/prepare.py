@@ -31,7 +31,7 @@ from pipeline.core.formats import Messages, UnusableRowError, convert, describe,
 from pipeline.core.progress import shown
 from pipeline.core.records import PrepareReport
 from pipeline.data.dedup import drop_duplicates
-from pipeline.data.prepared import MADE_FROM, made_from
+from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.sources import Source, find_files, load
@@ -143,7 +143,7 @@ def complete_weights(conversations: list[Messages]) -> None:
             message.setdefault("weight", 1)
 
 
-def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Question], origin: dict[str, Any]) -> None:
+def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Question], origin: MadeFrom) -> None:
     """Write splits, questions and what they were made from into `folder`, which changes all at once."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()

@@ -5,21 +5,28 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hydra
+import yaml
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import Interrupted, UserError
 from common.imports import end_of_imports
 from common.logs import configure_logs
-from pipeline.core.composition import DEFAULTS
+from pipeline.core.composition import DEFAULTS, reason
 from pipeline.core.config import Config, load
 from pipeline.workers.last_words import TRY_AGAIN, reported
 from pipeline.workers.ranks import rank
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
 
 
 def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
@@ -27,15 +34,17 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
 
     `out` is where outputs go: the workspace under DVC, the job's own folder in a sweep. Inputs are always relative to
     the working folder. A `UserError` ends in its one line and status 1; in a sweep it only ends its job. `Interrupted`
-    ends in its line and status 75, a sweep too. Of several processes that train together the first one prints.
+    ends in its line and status 75, a sweep too. What Hydra cannot use ends in one line, too. Of several processes that
+    train together the first one prints.
     """
+    name, begun, said = Path(run.__code__.co_filename).stem, list[HydraConf](), list[UserError]()
 
     @functools.wraps(run)  # Hydra names the job, and finds conf/, by the file that the stage stands in
     def task(composed: DictConfig) -> object:
         end_of_imports()
         logging.captureWarnings(True)
         job = HydraConfig.get()
-        name = Path(run.__code__.co_filename).stem
+        begun.append(job)
         configure_logs(rank())
         if rank():
             silence()
@@ -53,10 +62,42 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
             sys.exit(128 + signal.SIGINT)
         except UserError as error:
             if job.mode == RunMode.MULTIRUN:
+                print(f"{name}: {' '.join(job.overrides.task)}: {error}", file=sys.stderr)
+                said.append(error)
                 raise
             sys.exit(f"{name}: {error}{recovery_hint(name)}")
 
-    return hydra.main(config_path="../../conf", config_name="config", **DEFAULTS)(task)
+    under_hydra = hydra.main(config_path="../../conf", config_name="config", **DEFAULTS)(task)
+
+    @functools.wraps(run)
+    def main() -> None:
+        try:
+            with whole_errors():
+                under_hydra()
+        except (HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"{name}: {reason(error)}" if rank() == 0 else 1)
+        except (yaml.YAMLError, ValueError) as error:
+            if begun:  # a defect
+                raise
+            sys.exit(f"{name}: {reason(error)}")
+        except UserError as error:
+            sys.exit(1 if error in said else f"{name}: {error}")
+
+    return main
+
+
+@contextmanager
+def whole_errors() -> Iterator[None]:
+    """Let Hydra pass errors on, which it else prints itself, in several lines."""
+    before = os.environ.get(FULL_ERROR)
+    os.environ[FULL_ERROR] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(FULL_ERROR, None)
+        else:
+            os.environ[FULL_ERROR] = before
 
 
 def silence() -> None:

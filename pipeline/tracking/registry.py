@@ -40,7 +40,9 @@ def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
     """
     uri = tracking_uri(settings)
     if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
-        raise UserError(f"MLflow has no {uri.removeprefix(SQLITE)} yet; run `make repro` first, or set tracking.uri")
+        raise UserError(
+            f"MLflow has no {uri.removeprefix(SQLITE)} yet; run `tunesmith repro` first, or set tracking.uri"
+        )
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     for name in TALKATIVE:

@@ -127,11 +127,19 @@ def differences(folder: Path, settings: dict[str, Any]) -> list[str]:
     if not others:
         return []
     last = max(others, key=lambda path: path.stat().st_mtime_ns)
-    try:
-        old, new = flatten(json.loads(last.read_text(encoding="utf-8"))), flatten(settings)
-    except ValueError:  # damaged, and only told from
+    old, new = read_settings(last.parent), flatten(settings)
+    if not old:  # damaged, and only told from
         return []
     return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed_keys(old, new)]
+
+
+def read_settings(folder: Path) -> dict[str, object]:
+    """Return the settings of a training by dotted keys; none where their file is damaged."""
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return flatten(settings) if isinstance(settings, dict) else {}
 
 
 @contextmanager
@@ -265,5 +273,6 @@ def library_versions(engine: Engine) -> dict[str, str]:
 
 def upgraded(checkpoint: Path, libraries: dict[str, str]) -> list[str]:
     """Return the libraries that a checkpoint was not made with: `name old -> new`."""
-    before = read_mark(checkpoint).get("libraries", {})
+    told = read_mark(checkpoint).get("libraries")
+    before = told if isinstance(told, dict) else {}
     return [f"{name} {before.get(name)} -> {now}" for name, now in libraries.items() if before.get(name) != now]

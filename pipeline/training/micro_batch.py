@@ -10,6 +10,7 @@ import torch
 from common.errors import UserError
 from common.files import write_json
 from common.words import counted
+from pipeline.models.loading import device_name
 from pipeline.training.trainer import Trainer
 
 RECORD = "micro_batch.json"
@@ -48,11 +49,6 @@ def recorded(folder: Path, device: str, requested: str) -> BatchSize | None:
 def record(folder: Path, size: BatchSize) -> None:
     """Keep a batch size for the next session of the training."""
     write_json(folder / RECORD, asdict(size))
-
-
-def device_name(device: str) -> str:
-    """Return `cpu`, or the card's name."""
-    return torch.cuda.get_device_name() if device == "cuda" else device
 
 
 def halved(rows: int) -> int:

@@ -13,6 +13,7 @@ from trl import SFTConfig
 from common.errors import UserError
 from common.words import counted
 from pipeline.core.config import OPTIMIZERS, Config, TrainSettings
+from pipeline.models.loading import device_name
 from pipeline.tracking.progress_bar import ShowProgress
 from pipeline.tracking.run import Run
 from pipeline.training import micro_batch
@@ -145,7 +146,7 @@ class Session:
             rows, checkpointing, why = micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most)
         share = operations(trainer, trainer.tokens_to_train()) / world()
         compiled, why_compiled = choose_compile(settings, self.plan, this_card(self.device), share)
-        size = micro_batch.BatchSize(micro_batch.device_name(self.device), requested, rows, checkpointing, compiled)
+        size = micro_batch.BatchSize(device_name(self.device), requested, rows, checkpointing, compiled)
         logger.info(f"  {size}: {why}; {why_compiled}")
         return size
 

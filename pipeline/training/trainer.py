@@ -189,7 +189,7 @@ class Trainer(SFTTrainer):
         if wrong is not None:
             folder = best.parent.name
             raise UserError(
-                f"{best}, with the best weights, {wrong}; `make checkpoints PRUNE={folder}`, then train anew"
+                f"{best}, with the best weights, {wrong}; `tunesmith checkpoints --prune {folder}`, then train anew"
             )
         self._load_from_checkpoint(str(best))
 

@@ -72,7 +72,7 @@ def find_models(sources: str | Path) -> dict[str, Model]:
             )
         models[file.name] = _model(file)
     if not models:
-        raise UserError(f"{sources} has adapters alone, which are no models: export one with `make repro`")
+        raise UserError(f"{sources} has adapters alone, which are no models: export one with `tunesmith repro`")
     return models
 
 

@@ -65,7 +65,9 @@ def _of_folder(folder: Path) -> Iterator[ModelFile]:
     below = sorted(path.relative_to(folder) for path in folder.rglob("*.gguf") if path.is_file())
     paths = [path for path in below if not any(part.startswith(".") for part in path.parts)]
     if not paths:
-        raise UserError(f"no *.gguf file in {folder}: run `make repro` to make one, or set SERVE_MODELS to a folder")
+        raise UserError(
+            f"no *.gguf file in {folder}: run `tunesmith repro` to make one, or set SERVE_MODELS to a folder"
+        )
     for path in paths:
         yield ModelFile(path.with_suffix("").as_posix(), folder / path)
 

@@ -10,8 +10,9 @@ import pytest
 from servers import started_server
 from tiny_gguf import write_random
 
-from benchmarks.load import Report, Sample, Wrong, ask, check, load
+from benchmarks.load import Report, Sample, Wrong, ask, check, load, settings
 from pipeline.gguf.quantize import quantize
+from serve.settings import Settings
 
 QUESTIONS = [f"What is {number} times {number + 1}?" for number in range(12)]
 
@@ -26,6 +27,12 @@ def test_many_clients_get_what_each_gets_alone_or_are_told_that_the_queue_is_ful
         report = asyncio.run(load(url, psutil.Process(server.pid), QUESTIONS, 150, clients=24, seconds=15))
     assert report.failures == []
     assert all(report.outcomes[kind] for kind in ("stream", "whole", "hang up", "full")), report.outcomes
+
+
+def test_the_server_under_load_takes_its_settings() -> None:
+    taken = Settings.from_env(settings("models/gguf", 8080))
+    assert (taken.models, taken.port, taken.max_loaded_models, taken.rate) == ("models/gguf", 8080, 8, 0)
+    assert taken.prompt_cache_mb == 32
 
 
 def test_growth_is_what_came_after_the_warm_up() -> None:

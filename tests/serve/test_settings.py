@@ -6,7 +6,7 @@ import pytest
 from servers import ROOT, run_server
 
 from common.errors import UserError
-from serve.settings import Settings, describe
+from serve.settings import Settings, describe, variable
 
 
 def test_defaults_hold_without_variables_and_for_empty_ones() -> None:
@@ -40,6 +40,65 @@ def test_the_command_line_ends_in_one_line_for_a_bad_value() -> None:
     ended = run_server(port="http")
     assert ended.returncode == 1
     assert ended.stderr == "error: SERVE_PORT=http: must be a whole number from 1 to 65535\n"
+
+
+def test_a_misspelt_variable_ends_the_start_in_one_line_with_the_nearest() -> None:
+    ended = run_server(modle="tiny")
+    assert ended.returncode == 1
+    nearest = "the nearest is SERVE_MODEL, and --help lists all: set that, or unset SERVE_MODLE"
+    assert ended.stderr == f"error: SERVE_MODLE is no setting; {nearest}\n"
+
+
+def test_a_variable_that_is_near_to_none_is_refused_too_but_not_an_empty_one() -> None:
+    with pytest.raises(UserError, match=r"^SERVE_ is no setting; the nearest is SERVE_\w+, and "):
+        Settings.from_env({"SERVE_": "1"})
+    assert Settings.from_env({"SERVE_COLOUR": " ", "SERVER_NAME": "web", "OBSERVE_ALL": "1"}) == Settings()
+
+
+def test_a_variable_of_before_is_told_by_its_name_of_today() -> None:
+    with pytest.raises(UserError, match=r"^SERVE_LOADED is called SERVE_MAX_LOADED_MODELS now; set that instead$"):
+        Settings.from_env({"SERVE_LOADED": "2"})
+
+
+def service_links(service: str) -> dict[str, str]:
+    """What Kubernetes sets for a Service with one port, named http."""
+    return {
+        f"{service}_SERVICE_HOST": "10.0.0.11",
+        f"{service}_SERVICE_PORT": "7860",
+        f"{service}_SERVICE_PORT_HTTP": "7860",
+        f"{service}_PORT": "tcp://10.0.0.11:7860",
+        f"{service}_PORT_7860_TCP": "tcp://10.0.0.11:7860",
+        f"{service}_PORT_7860_TCP_PROTO": "tcp",
+        f"{service}_PORT_7860_TCP_PORT": "7860",
+        f"{service}_PORT_7860_TCP_ADDR": "10.0.0.11",
+    }
+
+
+@pytest.mark.parametrize("service", ["SERVE", "SERVE_BLUE", "SERVE_MODELS"])
+def test_what_a_cluster_says_of_a_service_is_no_setting_and_said(
+    service: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    links = service_links(service)
+    assert Settings.from_env({**links, "SERVE_SLOTS": "2"}) == Settings(slots=2)
+    [said] = caplog.messages
+    assert said == f"warning: no settings, but what Kubernetes says of a Service: {', '.join(sorted(links))}"
+
+
+def test_a_port_of_ones_own_holds_beside_a_service() -> None:
+    assert Settings.from_env(service_links("SERVE") | {"SERVE_PORT": "8080"}).port == 8080
+
+
+@pytest.mark.parametrize("alone", ["SERVE_PORT", "SERVE_PORT_7860_TCP", "SERVE_SERVICE_PORT"])
+def test_what_looks_like_a_cluster_s_is_refused_where_there_is_no_service(alone: str) -> None:
+    with pytest.raises(UserError, match=f"^{alone}"):
+        Settings.from_env({alone: service_links("SERVE")[alone]})
+
+
+def test_what_images_and_compose_set_are_settings() -> None:
+    places = ("Dockerfile.serve", "compose.yaml")
+    told = {name for place in places for name in re.findall(r"\bSERVE_\w+", (ROOT / place).read_text("utf-8"))}
+    assert told
+    assert told <= {variable(name) for name in Settings.__dataclass_fields__}
 
 
 def test_help_lists_every_variable() -> None:

@@ -1,5 +1,6 @@
 """`tunesmith`: help, the ways in which a verb ends, what goes on to other programs, completion, what docs say of it."""
 
+import ast
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from pipeline.cli import processes
 from pipeline.cli.stages import STAGES, makes_results
 
 REPO = Path(__file__).parents[3]
+PACKAGES = ("common", "llama", "pipeline", "serve")
 SLOW_TO_IMPORT = {"torch", "transformers", "mlflow", "dvc", "hydra", "omegaconf", "gradio", "rich", "huggingface_hub"}
 PASSING_ON = {"repro", "mlflow", *STAGES}
 SAID_BY = [REPO / "README.md", REPO / "Makefile", *(REPO / "docs").glob("*.md"), *(REPO / "conf").rglob("*.yaml")]
@@ -169,7 +171,10 @@ def test_a_command_line_that_cannot_be_read_ends_in_one_line_with_a_hint(
     ("arguments", "line"),
     [
         (["summary"], "summary: reports/evaluation.json is missing; run `dvc repro report` first"),
-        (["adopt", "train.nope=1"], "adopt: conf/ does not compose: Could not override 'train.nope'"),
+        (
+            ["adopt", "train.nope=1"],
+            "adopt: conf/ does not compose: train.nope is not a key of the configuration; train has ",
+        ),
         (["promote", "--force", "--rollback"], "promote: --force and --rollback exclude each other; give one of them"),
         (["publish", "a/b", "--private", "--public"], "publish: --private and --public exclude each other"),
         (["feedback", "summary", "--folder", "nowhere"], "feedback summary: no feedback-*.jsonl in nowhere"),
@@ -314,3 +319,35 @@ def test_bash_completes_verbs_and_options(tmp_path: Path) -> None:
 
 def test_the_project_installs_the_command() -> None:
     assert re.search(r'^tunesmith = "pipeline.__main__:main"$', (REPO / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("given", ["train.max_stepz=5", "model=nope", "+foo=1", "train.lr=[1"])
+def test_repro_takes_no_settings_and_says_where_they_go(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["repro", given]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"repro: {given} is a setting, and the arguments here are stages: `tunesmith adopt ")
+    assert said.count("\n") == 1
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """All texts of our programs but their docstrings, with where they stand."""
+    for path in (path for package in PACKAGES for path in (REPO / package).rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                yield f"{path.relative_to(REPO)}:{node.lineno}", node.value
+
+
+def test_messages_name_the_verb_where_there_is_one() -> None:
+    other = re.compile(
+        rf"\bmake ({'|'.join(verb for verb in VERBS if ' ' not in verb)})\b|python -m pipeline\.(?!models)"
+    )
+    assert [(place, text) for place, text in messages() if other.search(text)] == []
+
+
+def test_verbs_that_messages_name_are_there() -> None:
+    naming = [(place, text) for place, text in messages() if "`tunesmith " in text]
+    assert len(naming) > 10
+    for place, text in naming:
+        require_known(text, place)

@@ -129,11 +129,11 @@ def test_without_questions_in_every_run_loss_decides_and_it_is_said() -> None:
         ({"prompts": ["What is 5 + 6?", "Who?"]}, "different prompts"),
         (
             {"failed": "quantization Q4_K_M"},
-            r"The evaluation of starter-m says fail \(quantization Q4_K_M\); `make promote` refuses it\.",
+            r"The evaluation of starter-m says fail \(quantization Q4_K_M\); `tunesmith promote` refuses it\.",
         ),
         (
             {"missing": 44},
-            r"starter-m says too few to tell: 44 more test conversations; `make promote` refuses it\.",
+            r"starter-m says too few to tell: 44 more test conversations; `tunesmith promote` refuses it\.",
         ),
     ],
 )
@@ -169,7 +169,7 @@ def test_what_is_no_number_is_never_recommended_and_stops_nothing(tmp_path: Path
     assert comparison["files"][0]["excluded"] == ["answers not timed, above 1 s"]
     alone = compared(runs(broken), settings("loss"))
     assert alone["reason"].startswith("starter-x Q8_0: no finite loss, the only file; answers not timed")
-    assert alone["notes"] == ["The evaluation of starter-x says fail (finite); `make promote` refuses it."]
+    assert alone["notes"] == ["The evaluation of starter-x says fail (finite); `tunesmith promote` refuses it."]
     report.write(tmp_path, alone)
 
 
@@ -351,7 +351,7 @@ def test_the_command_writes_all_and_ends_well_also_where_nothing_fits(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], r"compare: MLflow has no \S+/mlflow.db yet; run `make repro` first, or set tracking.uri"),
+        ([], r"compare: MLflow has no \S+/mlflow.db yet; run `tunesmith repro` first, or set tracking.uri"),
         (["workspace"], "compare: reports/evaluation.json is missing; run `dvc repro report` first"),
         (["compare.max_gguf_mb=0"], "compare: compare.max_gguf_mb is 0.0; it may be above 0"),
     ],

@@ -65,6 +65,16 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
     assert Path("inputs/data_folder_3").read_text() == "The configuration names nothing here.\n"
 
 
+def test_what_a_task_includes_is_watched_too(outside: Path) -> None:
+    (outside / "task.yaml").write_text("include: set/base.yaml")
+    (outside / "set/base.yaml").write_text("task: mine")
+    found = linked("data=alpaca", f"evaluate.tasks=[{outside}/task.yaml]")
+    assert found["tasks/0-task.yaml"] == f"{outside}/task.yaml"
+    assert found["tasks/1-base.yaml"] == f"{outside}/set/base.yaml"
+    (outside / "set/base.yaml").unlink()
+    assert "names include: " in refused("data=alpaca", f"evaluate.tasks=[{outside}/task.yaml]")
+
+
 def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     linked(f"data.files=[{outside}/chats.jsonl]", f"model.path={outside}/set", f"evaluate.tasks=[{outside}/task.yaml]")
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
@@ -112,6 +122,7 @@ def test_linked_folders_below_a_watched_one_are_watched_too_and_inner_ones_once(
             "model.chat_template=../nowhere",
             "model.chat_template names ../nowhere, which is no file here; a path out of",
         ),
+        ("evaluate.tasks=[../mine.yaml]", "evaluate.tasks names ../mine.yaml, which is no file here; a path out of"),
         ("evaluate.tasks=[mine.yaml]", "evaluate.tasks names mine.yaml, which is no file here"),
         ("data.files=[data/**/*.jsonl]", "data.files has a pattern that begins in data, below which prepare writes"),
     ],

@@ -75,6 +75,12 @@ def test_without_prepared_data_the_stage_to_run_is_named(tmp_path: Path, monkeyp
     assert refused(SETTINGS) == f"data/prepared/made_from.json is missing; first {TO_PREPARE}"
 
 
+@pytest.mark.parametrize("text", ["{half", "", "[]", "null", '{"settings": {}}', '{"settings": [], "files": {}}'])
+def test_a_damaged_note_of_what_was_prepared_ends_in_one_line(prepared: Path, text: str) -> None:
+    (prepared / "data/prepared/made_from.json").write_text(text)
+    assert refused(SETTINGS) == f"data/prepared/made_from.json is damaged; {TO_PREPARE}"
+
+
 def test_it_is_the_same_on_every_machine(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     elsewhere = shutil.copytree(prepared, tmp_path_factory.mktemp("elsewhere") / "deeper")
     prepare(SETTINGS, elsewhere, elsewhere)

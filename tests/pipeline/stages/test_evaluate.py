@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.errors import UserError
 from pipeline.core import code
@@ -322,8 +324,51 @@ def test_measurements_by_other_code_are_not_taken(
     assert (evaluate.dependencies(config, manifest) != before) is changes
 
 
+def test_figures_of_another_version_of_a_library_are_not_taken(
+    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, manifest = tuned_config(), Manifest.read(GGUF / MANIFEST)
+    before = evaluate.dependencies(config, manifest)
+    for upgraded in ("llama-cpp-python", "torch", "transformers", "tokenizers"):
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluate, "version", lambda name: "9.9" if name == upgraded else version(name))  # noqa: B023
+            assert evaluate.dependencies(config, manifest) != before, upgraded
+    assert evaluate.dependencies(config, manifest) == before
+
+
+def test_figures_of_another_gpu_are_not_taken(
+    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, manifest = tuned_config("runtime.device=auto"), Manifest.read(GGUF / MANIFEST)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    devices = []
+    for name in ("small", "large"):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)  # noqa: B023
+        devices.append(evaluate.dependencies(config, manifest)["device"])
+    assert devices == ["small", "large"]
+    assert evaluate.dependencies(tuned_config(), manifest)["device"] == "cpu"
+
+
+def test_scores_of_a_task_whose_include_has_changed_are_not_taken(
+    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "version", lambda name: "1")  # the harness need not be installed
+    (project / "mine.yaml").write_text("include: base.yaml")
+    (project / "base.yaml").write_text("doc_to_text: '{{begin}}'\nprocess_docs: !function utils.keep")
+    (project / "utils.py").write_text("keep = list\n")
+    config, manifest = tuned_config("evaluate.tasks=[mine.yaml]"), Manifest.read(GGUF / MANIFEST)
+    states = [evaluate.dependencies(config, manifest)["files"]]
+    for changed in ("mine.yaml", "base.yaml", "utils.py"):
+        with (project / changed).open("a") as text:
+            text.write("\n")
+        states.append(evaluate.dependencies(config, manifest)["files"])
+    assert len({tuple(state) for state in states}) == 4
+    (project / "base.yaml").unlink()
+    with pytest.raises(UserError, match=r"^mine\.yaml names include: base\.yaml, which is no file here$"):
+        evaluate.dependencies(config, manifest)
+
+
 def test_scores_of_another_version_of_the_harness_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {"peft": "1", "torch": "2", "transformers": "5", "lm_eval": "0.4.9"}
-    monkeypatch.setattr(evaluate, "version", versions.__getitem__)
-    assert evaluate.libraries(["arc_easy"]) == versions
+    monkeypatch.setattr(evaluate, "version", lambda name: f"that of {name}")
+    assert evaluate.libraries(["arc_easy"])["lm_eval"] == "that of lm_eval"
     assert "lm_eval" not in evaluate.libraries([])  # it need not be installed then

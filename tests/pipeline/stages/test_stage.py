@@ -1,6 +1,7 @@
 """How a stage ends: its line on stderr and its exit status."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -58,8 +59,45 @@ def test_what_users_should_know_is_one_line(tmp_path: Path, error: str, status: 
     assert (done.returncode, done.stderr.splitlines()) == (status, [said])
 
 
+REFUSED = [
+    ("train.max_stepz=5", r"train\.max_stepz is not a key of the configuration; train has .*\bmax_steps\b.*"),
+    ("foo=1", r"foo is not a key of the configuration; it has model, data, .*"),
+    ("+foo=1", r"foo is not a key of the configuration; it has model, data, .*"),
+    ("train.lr.x=1", r"train\.lr\.x is not a key of the configuration; train\.lr has no keys"),
+    ("train.max_steps=abc", r"train\.max_steps is 'abc'; it must be a whole number"),
+    ("train.lr=${nowhere}", r"the configuration does not resolve: Interpolation key 'nowhere' not found.*"),
+    ("model=nope", r"In 'config': Could not find 'model/nope'; there is .*, starter-m, starter-s"),
+    ("recipe=null", r"Config group override must be a string or a list\. Got NoneType"),
+    ("train.lr=[1", r"train\.lr=\[1 cannot be read as KEY=VALUE: no viable alternative at input '\[1'"),
+    ("hydra.foo=1", r"Could not override 'hydra\.foo'.*"),
+]
+
+
+@pytest.mark.parametrize(("override", "said"), REFUSED, ids=[override for override, _ in REFUSED])
+def test_what_hydra_cannot_use_is_one_line_also_in_a_sweep(tmp_path: Path, override: str, said: str) -> None:
+    alone = ended(tmp_path, "SystemExit(0)", override)
+    sweep = ended(tmp_path, "SystemExit(0)", "-m", override, f"hydra.sweep.dir={tmp_path}/sweep")
+    for done in (alone, sweep):
+        lines = [line for line in done.stderr.splitlines() if line.startswith("tried: ")]
+        assert done.returncode == 1
+        assert [bool(re.fullmatch(f"tried: (.+: )?{said}", line)) for line in lines] == [True], done.stderr
+        assert "Traceback" not in done.stderr
+        assert "HYDRA_FULL_ERROR" not in done.stderr
+
+
+def test_each_job_of_a_sweep_that_fails_says_why(tmp_path: Path) -> None:
+    sweep = ("-m", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    done = ended(tmp_path, "UserError(f'no data for {config.train.seed}')", *sweep)
+    said = [line for line in done.stderr.splitlines() if line.startswith("tried: ")]
+    assert said == [
+        "tried: train.seed=1 tracking=none: no data for 1",
+        "tried: train.seed=2 tracking=none: no data for 2",
+    ]
+    assert "Traceback" not in done.stderr
+
+
 def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
-    done = ended(tmp_path, "ValueError('a defect')", HYDRA_FULL_ERROR="1")
+    done = ended(tmp_path, "ValueError('a defect')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert done.stderr.splitlines()[-1] == "ValueError: a defect"

@@ -289,8 +289,12 @@ def test_what_was_set_aside_makes_room_for_the_next_save(tmp_path: Path) -> None
 def test_what_others_put_into_the_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-100.bak").mkdir()
     assert newest_complete(tmp_path) is None
+
+
+@pytest.mark.parametrize("content", [b"{half", b"", b"[]", b"[1]", b'"text"', b"null", b"7", b"{}", b"\xff", b"\0\0"])
+def test_from_damaged_settings_of_another_training_nothing_is_told(tmp_path: Path, content: bytes) -> None:
     with claimed(tmp_path / "other", {"train": {"lr": 1}}):
-        (tmp_path / "other/settings.json").write_text("{half")
+        (tmp_path / "other/settings.json").write_bytes(content)
     assert differences(tmp_path / "new", {"train": {"lr": 2}}) == []
 
 
@@ -333,6 +337,9 @@ def test_a_library_upgrade_is_named(tmp_path: Path) -> None:
     path = checkpoint(tmp_path, 5)
     assert upgraded(path, {"torch": "1"}) == []
     assert upgraded(path, {"torch": "2", "trl": "3"}) == ["torch 1 -> 2", "trl None -> 3"]
+    mark = path / "complete.json"
+    mark.write_text(json.dumps({**json.loads(mark.read_text()), "libraries": ["torch"]}))
+    assert upgraded(path, {"torch": "1"}) == ["torch None -> 1"]
 
 
 def test_a_claimed_folder_names_the_settings_it_stands_for(tmp_path: Path) -> None:

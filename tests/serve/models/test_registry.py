@@ -86,9 +86,8 @@ def test_the_server_ends_in_one_line_for_a_gguf_cut_short(tmp_path: Path) -> Non
 def test_the_server_without_a_model_says_how_to_get_one(tmp_path: Path) -> None:
     ended = run_server(models=tmp_path / "missing", port=free_port())
     assert ended.returncode == 1
-    assert ended.stderr == (
-        f"error: no *.gguf file in {tmp_path}/missing: run `make repro` to make one, or set SERVE_MODELS to a folder\n"
-    )
+    way_out = "run `tunesmith repro` to make one, or set SERVE_MODELS to a folder"
+    assert ended.stderr == f"error: no *.gguf file in {tmp_path}/missing: {way_out}\n"
 
 
 def test_a_model_to_begin_with_that_is_not_there_is_refused(folder: Path) -> None:
