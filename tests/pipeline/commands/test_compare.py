@@ -14,6 +14,7 @@ from typing import Any
 import mlflow
 import pytest
 from evaluated import evaluation
+from evaluated import settings as settings_of
 from records import record
 from rich.console import Console
 
@@ -39,7 +40,7 @@ SMALL = evaluation(
         "Q4_K_M": {"accuracy": 0.80, "loss": 0.21, "bytes": 1_400_000, "answer_seconds": 0.025},
     },
     accuracy=0.8125,
-    settings={"data": {"name": "starter"}, "train": {"lr": 1e-3}, "evaluate": {"max_new_tokens": 64}},
+    settings=settings_of(lr=1e-3),
 )
 LARGE = evaluation(
     "starter-m",
