@@ -151,7 +151,7 @@ class ManifestFile(Record):
     """An exported file; an adapter alone has no figures, and of others null is no finite number."""
 
     file: str  # its name
-    type: str
+    type: Annotated[str, Field(pattern=r"^\w+$")]
     of: Of
     bytes: Count
     sha256: str

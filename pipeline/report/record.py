@@ -199,7 +199,7 @@ class Measurements(Record):
     base_model: ModelFigures
     tuned_model: ModelFigures
     gain: Gain
-    gguf: dict[str, FileFigures]
+    gguf: dict[Annotated[str, Field(pattern=r"^(base-)?\w+$")], FileFigures]  # by ManifestFile.key
     prompts: tuple[str, ...]
     answers: dict[str, tuple[ShownAnswer, ...]]  # by model, one for each prompt
     lengths: dict[str, tuple[Count, ...]]  # tokens of replies, by LENGTHS
