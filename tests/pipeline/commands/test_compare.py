@@ -306,6 +306,10 @@ def test_a_run_whose_record_cannot_be_read_is_left_out_and_said(
             assert line.startswith(f"left out: {start}")
     with pytest.raises(UserError, match=f"^{re.escape(lines[1])}"):
         find_runs(TRACKING, [lost[1]])
+    contradicts = log(LARGE | {"answers": {}}, "contradicts", "contradicts")
+    assert [run.reference for run in find_runs(TRACKING, ["contradicts", "small"])] == [small]
+    start = f"left out: evaluation.json of run {contradicts} (contradicts) does not hold what it should: answers: "
+    assert capsys.readouterr().err.startswith(start)
     with pytest.raises(UserError, match=f"^{re.escape(lines[1])}.*; nor can 1 other run be read$"):
         find_runs(TRACKING, lost[1:3])
     assert capsys.readouterr().err == ""  # the errors say it
