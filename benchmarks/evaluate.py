@@ -97,13 +97,13 @@ def compare_answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Return both ways' speed in answering each conversation's first question, and how many replies are the same."""
-    asked = [chat[: next(i for i, message in enumerate(chat) if message["role"] == "assistant")] for chat in chats]
-    sample = spread([sum(len(message["content"]) for message in chat) for chat in asked], arguments.one_by_one_rows)
+    prompts = [chat[: next(i for i, message in enumerate(chat) if message["role"] == "assistant")] for chat in chats]
+    sample = spread([sum(len(message["content"]) for message in chat) for chat in prompts], arguments.one_by_one_rows)
 
     def replies(chats: list[Messages], size: int) -> list[Reply]:
         return answer_all(model, tokenizer, chats, arguments.new_tokens, size)
 
-    figures, together, alone = timed(asked, sample, arguments.batch_size, replies)
+    figures, together, alone = timed(prompts, sample, arguments.batch_size, replies)
     same = [together[index] == other for index, other in zip(sample, alone, strict=True)]
     return figures | {"tokens": sum(reply["tokens"] for reply in together), "same_replies": sum(same) / len(same)}
 

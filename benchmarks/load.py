@@ -72,12 +72,12 @@ class Case:
 
     def request(self, answers: Sequence[str], stream: bool = False) -> dict[str, Any]:
         """Return the body of the request that follows so many answers."""
-        said = [{"role": "system", "content": self.system}] if self.system else []
+        messages = [{"role": "system", "content": self.system}] if self.system else []
         for question, answer in zip(self.turns, answers, strict=False):
-            said += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        said.append({"role": "user", "content": self.turns[len(answers)]})
+            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+        messages.append({"role": "user", "content": self.turns[len(answers)]})
         drawn = {"temperature": self.temperature, "seed": SEED, "max_tokens": self.max_tokens}
-        return {"model": self.model, "messages": said, "stream": stream, **drawn}
+        return {"model": self.model, "messages": messages, "stream": stream, **drawn}
 
 
 @dataclass(frozen=True)
@@ -162,12 +162,12 @@ def cases(models: Sequence[str], questions: Sequence[str], long: int) -> list[Ca
     return found
 
 
-async def alone(client: httpx.AsyncClient, asked: Sequence[Case]) -> dict[Case, list[str]]:
+async def alone(client: httpx.AsyncClient, conversations: Sequence[Case]) -> dict[Case, list[str]]:
     """Return each conversation's answers, given while nobody else asks."""
-    answers: dict[Case, list[str]] = {case: [] for case in asked}
-    for case, said in answers.items():
+    answers: dict[Case, list[str]] = {case: [] for case in conversations}
+    for case, replies in answers.items():
         for _ in case.turns:
-            said.append(await whole(client, case.request(said)))
+            replies.append(await whole(client, case.request(replies)))
     return answers
 
 
@@ -196,9 +196,9 @@ async def visit(
     client: httpx.AsyncClient, answers: dict[Case, list[str]], until: float, draw: random.Random, report: Report
 ) -> None:
     """Be one client: a conversation after the other until the time is over."""
-    known = list(answers)
+    conversations = list(answers)
     while time.monotonic() < until:
-        case = draw.choice(known)
+        case = draw.choice(conversations)
         for number, expected in enumerate(answers[case]):
             (kind,) = draw.choices(list(KINDS), list(KINDS.values()))
             body = case.request(answers[case][:number], kind != "whole")
@@ -299,8 +299,8 @@ async def load(
     limits, timeout = httpx.Limits(max_connections=None), httpx.Timeout(ANSWER_SECONDS)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=timeout) as client:
         names = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
-        asked = cases([name for name in names if name.endswith(MODELS)] or names, questions, long)
-        answers = await alone(client, asked)
+        conversations = cases([name for name in names if name.endswith(MODELS)] or names, questions, long)
+        answers = await alone(client, conversations)
         report = await together(client, server, answers, clients, seconds)
         report.failures += [f"after all have left: {line}" for line in await leftovers(client)]
         return report
@@ -311,8 +311,8 @@ def judge(report: Report, models: Mapping[str, Model]) -> None:
     for name in dict.fromkeys(other.body["model"] for other in report.others):
         others = [other for other in report.others if other.body["model"] == name]
         with LlamaModel(models[name].path, models[name].context, usable_cpus(), STREAMS) as model:
-            asked = {str(other.body["messages"]): other.body for other in others}
-            answers = {key: noise.alone(model, body["messages"], body["max_tokens"]) for key, body in asked.items()}
+            bodies = {str(other.body["messages"]): other.body for other in others}
+            answers = {key: noise.alone(model, body["messages"], body["max_tokens"]) for key, body in bodies.items()}
             least = report.noise[name] = max(noise.measure(model, [one] * STREAMS) for one in answers.values())
         for other in others:
             alone = answers[str(other.body["messages"])]
@@ -326,9 +326,9 @@ def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    given = {"PORT": str(port), "MODELS": models, "LOADED": "8", "RATE": "0", "ASIDE": "32"}
+    settings = {"PORT": str(port), "MODELS": models, "LOADED": "8", "RATE": "0", "ASIDE": "32"}
     variables = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    variables |= {f"SERVE_{name}": value for name, value in given.items()}
+    variables |= {f"SERVE_{name}": value for name, value in settings.items()}
     with log.open("w") as output:
         server = psutil.Popen([sys.executable, "-m", "serve"], env=variables, stdout=output, stderr=output)
     try:
@@ -388,8 +388,8 @@ def table(report: Report, clients: int, minutes: float) -> str:
 def starter_questions(number: int) -> list[str]:
     """Return some that the starter was taught to answer, each once."""
     chats = (json.loads(line)["messages"] for line in CHATS.read_text(encoding="utf-8").splitlines())
-    asked = dict.fromkeys(message["content"] for chat in chats for message in chat if message["role"] == "user")
-    return random.Random(SEED).sample(list(asked), number)
+    questions = dict.fromkeys(message["content"] for chat in chats for message in chat if message["role"] == "user")
+    return random.Random(SEED).sample(list(questions), number)
 
 
 def main() -> int:
@@ -399,16 +399,16 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=64, help="that ask at once (64)")
     parser.add_argument("--minutes", type=float, default=10, help="that they ask (10)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report (benchmarks/results)")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served(given.models, Path(folder, "log.txt")) as (url, server):
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, served(arguments.models, Path(folder, "log.txt")) as (url, server):
         questions = starter_questions(QUESTIONS)
-        report = asyncio.run(load(url, server, questions, LONG, given.clients, 60 * given.minutes))
-    judge(report, find_models(given.models))
-    print(text := table(report, given.clients, given.minutes))
+        report = asyncio.run(load(url, server, questions, LONG, arguments.clients, 60 * arguments.minutes))
+    judge(report, find_models(arguments.models))
+    print(text := table(report, arguments.clients, arguments.minutes))
     for failure in report.failures[:SHOWN]:
         print(failure)
-    write_text(given.out / "serve-load.md", text)
-    write_json(given.out / "serve-load.json", figures(report, given.clients, given.minutes))
+    write_text(arguments.out / "serve-load.md", text)
+    write_json(arguments.out / "serve-load.json", figures(report, arguments.clients, arguments.minutes))
     return 1 if report.failures or report.growth >= MOST_GROWTH else 0
 
 

@@ -39,8 +39,8 @@ class Alone:
         for index, text in enumerate(self.texts):
             if not answer.startswith(text) and (whole or not text.startswith(answer)):
                 return index
-        said = self.texts[-1] if self.texts else ""
-        return len(self.texts) if len(answer) > len(said) else None
+        full_text = self.texts[-1] if self.texts else ""
+        return len(self.texts) if len(answer) > len(full_text) else None
 
     def ties(self, answer: str, noise: float, whole: bool = True) -> bool:
         """Return whether another answer is this one, up to a token whose two best logits lie closer than the noise."""
@@ -51,18 +51,18 @@ class Alone:
 def alone(model: LlamaModel, messages: Sequence[Message], most: int) -> Alone:
     """Return an answer of up to `most` tokens, in stream 0 of the KV cache."""
     prompt = model.prompt(messages)
-    known, at, text = Alone(prompt, [], [], []), len(prompt), b""
+    answer, at, text = Alone(prompt, [], [], []), len(prompt), b""
     entry = read(model, 0, prompt, BATCH)
     while True:
-        known.logits.append(model.logits(entry).copy())
-        token = int(known.logits[-1].argmax())
+        answer.logits.append(model.logits(entry).copy())
+        token = int(answer.logits[-1].argmax())
         if model.is_end(token):
-            return known
+            return answer
         text += model.piece(token)
-        known.tokens.append(token)
-        known.texts.append(text.decode(errors="ignore"))
-        if len(known.tokens) == most:
-            return known
+        answer.tokens.append(token)
+        answer.texts.append(text.decode(errors="ignore"))
+        if len(answer.tokens) == most:
+            return answer
         model.decode([Entry(token, at, 0, True)])
         at, entry = at + 1, 0
 

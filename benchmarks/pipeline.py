@@ -151,7 +151,7 @@ def _median(measure: Callable[[], float]) -> float:
 
 def _batch(rows: list[tuple[list[int], list[int]]], pad: int) -> dict[str, torch.Tensor]:
     ids, attention = padded([ids for ids, _ in rows], pad, "cpu")
-    labels = [[i if said else IGNORED for i, said in zip(*row, strict=True)] for row in rows]
+    labels = [[i if is_learnt else IGNORED for i, is_learnt in zip(*row, strict=True)] for row in rows]
     return {"input_ids": ids, "attention_mask": attention, "labels": padded(labels, IGNORED, "cpu")[0]}
 
 

@@ -147,14 +147,14 @@ def measure(bench: Bench, name: str, deadline: float) -> None:
         return
     print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
     folder = bench.folder / "runs" / name
-    wanted = folder / ADAPTER if name != BASE else None
+    adapter = folder / ADAPTER if name != BASE else None
     status: int | None = 0
-    if wanted and not wanted.is_dir():
+    if adapter and not adapter.is_dir():
         status = execute(training(bench, name, folder), bench.rows, folder / "train.log", deadline)
     log = folder / ("score.log" if status == 0 else "train.log")
     if status == 0:
-        told = [str(wanted or "-"), str(folder / "score.json"), *bench.settings]
-        status = execute(["benchmarks.quality_score", *told], bench.rows, log, deadline)
+        arguments = [str(adapter or "-"), str(folder / "score.json"), *bench.settings]
+        status = execute(["benchmarks.quality_score", *arguments], bench.rows, log, deadline)
     if status is None:
         print(f"{name} was cut off; the same command goes on with it", flush=True)
         return

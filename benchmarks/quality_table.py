@@ -103,9 +103,9 @@ def row(report: dict[str, Any], name: str, what: str) -> str:
     runs = {key: run for key, run in report["runs"].items() if key.rpartition("-")[0] == name or key == name}
     scored = [run for run in runs.values() if "accuracy" in run]
     if not scored:
-        told = next((f"failed: {run['failed']}" for run in runs.values() if "failed" in run), None)
+        failure = next((f"failed: {run['failed']}" for run in runs.values() if "failed" in run), None)
         lacking = report["engines"].get(name, {}).get("not_run") or "not yet"
-        return f"| {name} | {what} | {(told or f'not run: {lacking}').replace('|', '/')} | | |"
+        return f"| {name} | {what} | {(failure or f'not run: {lacking}').replace('|', '/')} | | |"
     cells = [of_seeds([run[figure] for run in scored], ".1%" if figure == "accuracy" else ".4f") for figure in FIGURES]
     return f"| {' | '.join([name, what, *cells])} |"
 

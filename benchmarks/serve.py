@@ -169,11 +169,11 @@ def main() -> None:
     deadline = time.monotonic() + arguments.seconds
     folder = arguments.folder.absolute()
     model = make_model(arguments.model, folder)
-    asked = {scenario: make_model("starter", folder) if scenario == "load" else model for scenario in arguments.only}
+    models = {scenario: make_model("starter", folder) if scenario == "load" else model for scenario in arguments.only}
     bench = Bench(folder, model.stem, facts(model), sizes(arguments))
     broken = make_peers(folder, {peer for scenario in arguments.only for peer in SCENARIOS[scenario]})
     write_json(bench.runs / "setup.json", bench.setup | {"sizes": vars(bench.sizes)})
-    write_inputs(bench, asked)
+    write_inputs(bench, models)
     run_missing(bench, [run for scenario in arguments.only for run in bench.all_runs(scenario)], broken, deadline)
     report = collect(bench)
     results = arguments.results or (bench.runs if arguments.quick else REPOSITORY / "benchmarks/results")
@@ -241,13 +241,13 @@ def run_missing(bench: Bench, runs: list[Run], broken: dict[str, str], deadline:
         deadline: of the monotonic clock. A run is begun if the longest of its scenario so far would still fit.
     """
     for index, run in enumerate(runs):
-        known = [result for other in bench.all_runs(run.scenario) if (result := bench.result(other))]
+        results = [result for other in bench.all_runs(run.scenario) if (result := bench.result(other))]
         if bench.result(run) is not None or failed_before(bench, run):
             continue
         if bench.setup["code"] != code():
             print("the code has changed since this command began; the same command begins anew")
             return
-        if deadline - time.monotonic() < max((result["wall_seconds"] for result in known), default=0):
+        if deadline - time.monotonic() < max((result["wall_seconds"] for result in results), default=0):
             print(f"not begun, for lack of time: {len(runs) - index} runs; the same command goes on from here")
             return
         print(f"{time.strftime('%H:%M:%S')} {run.scenario}, {run.peer} ({index + 1} of {len(runs)})", flush=True)
@@ -264,20 +264,20 @@ def failed_before(bench: Bench, run: Run) -> bool:
 
 def measure(bench: Bench, run: Run) -> dict[str, Any]:
     """Return one run's figures, or why it failed."""
-    log, told = bench.file(run, "log"), bench.file(run, "measured")
-    told.unlink(missing_ok=True)
+    log, output = bench.file(run, "log"), bench.file(run, "measured")
+    output.unlink(missing_ok=True)
     limit = RUN_SECONDS + (60 * bench.sizes.minutes if run.scenario == "load" else 0)
     start, before = time.monotonic(), busy_elsewhere()
-    module = ["benchmarks.serve_peers", run.peer, run.scenario, str(bench.inputs(run.scenario)), str(told)]
+    module = ["benchmarks.serve_peers", run.peer, run.scenario, str(bench.inputs(run.scenario)), str(output)]
     status = execute(module, bench.runs, log, start + limit)
     taken = time.monotonic() - start
     others = (busy_elsewhere() - before) / taken / (os.cpu_count() or 1)
-    figures = read(told)
+    figures = read(output)
     if status is None:
         figures = {"failed": f"not done after {limit:.0f} s"}
     elif status != 0 or figures is None:
         figures = {"failed": f"status {status}: {reason(log)}"}
-    told.unlink(missing_ok=True)
+    output.unlink(missing_ok=True)
     return {
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "wall_seconds": round(taken, 1),
@@ -295,12 +295,12 @@ def busy_elsewhere() -> float:
 def collect(bench: Bench) -> dict[str, Any]:
     """Return all that was measured so far, with what it says about the goals."""
     scenarios: dict[str, Any] = {}
-    told: dict[str, str] = {}
+    kernels: dict[str, str] = {}
     others: list[float] = []
     for scenario, peers in SCENARIOS.items():
         results = {run: result for run in bench.all_runs(scenario) if (result := bench.result(run))}
         others += [result["others_share"] for result in results.values() if "others_share" in result]
-        told |= {run.peer: result["kernels"] for run, result in results.items() if result.get("kernels")}
+        kernels |= {run.peer: result["kernels"] for run, result in results.items() if result.get("kernels")}
         scenarios[scenario] = {
             peer: merged([result for run, result in results.items() if run.peer == peer]) for peer in peers
         }
@@ -312,7 +312,7 @@ def collect(bench: Bench) -> dict[str, Any]:
         "setup": bench.setup,
         "sizes": vars(bench.sizes),
         "others_share": {"median": median(others), "most": max(others)} if others else None,
-        "kernels": told,
+        "kernels": kernels,
         "peers": PEERS,
         "scenarios": scenarios,
         "verdicts": {
@@ -325,15 +325,15 @@ def collect(bench: Bench) -> dict[str, Any]:
 # what is asked
 
 
-def write_inputs(bench: Bench, asked: dict[str, Path]) -> None:
+def write_inputs(bench: Bench, models: dict[str, Path]) -> None:
     """Write the questions of each scenario, the same for all peers and rounds.
 
     Args:
         bench: where they go.
-        asked: the model that each scenario asks.
+        models: the model that each scenario asks.
     """
     words = sorted(set(re.findall(r"\b[a-z]{3,}\b", CHATS.read_text(encoding="utf-8"))))
-    for scenario, model in asked.items():
+    for scenario, model in models.items():
         count, draw = token_counter(model), random.Random(f"{SEED} {scenario}")
 
         def text(tokens: int, count: Callable[[str], int] = count, draw: random.Random = draw) -> str:
@@ -394,8 +394,8 @@ def text_of(tokens: int, count: Callable[[str], int], words: list[str], draw: ra
 def chats(number: int) -> list[list[dict[str, str]]]:
     """Return distinct conversations of the starter's, each up to its last question."""
     lines = CHATS.read_text(encoding="utf-8").splitlines()
-    asked = dict.fromkeys(json.dumps(json.loads(line)["messages"][:-1]) for line in lines)
-    return [json.loads(chat) for chat in random.Random(SEED).sample(list(asked), number)]
+    conversations = dict.fromkeys(json.dumps(json.loads(line)["messages"][:-1]) for line in lines)
+    return [json.loads(chat) for chat in random.Random(SEED).sample(list(conversations), number)]
 
 
 def token_counter(model: Path) -> Callable[[str], int]:
@@ -459,14 +459,14 @@ def write_random(path: Path) -> None:
 
 def add_vocabulary(writer: gguf.GGUFWriter) -> list[str]:
     """Copy Llama 3's from llama.cpp's sources; return its tokens."""
-    known = gguf.GGUFReader(source.llama_cpp_tree() / "models/ggml-vocab-llama-bpe.gguf").fields
-    tokens = known["tokenizer.ggml.tokens"].contents()
+    fields = gguf.GGUFReader(source.llama_cpp_tree() / "models/ggml-vocab-llama-bpe.gguf").fields
+    tokens = fields["tokenizer.ggml.tokens"].contents()
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("llama-bpe")
     writer.add_token_list(tokens)
-    writer.add_token_types(known["tokenizer.ggml.token_type"].contents())
-    writer.add_token_merges(known["tokenizer.ggml.merges"].contents())
+    writer.add_token_types(fields["tokenizer.ggml.token_type"].contents())
+    writer.add_token_merges(fields["tokenizer.ggml.merges"].contents())
     writer.add_bos_token_id(tokens.index("<|begin_of_text|>"))
     writer.add_eos_token_id(tokens.index("<|eot_id|>"))
     return tokens
@@ -540,8 +540,8 @@ def build_llama_cpp(folder: Path) -> None:
     """
     flags = f"{source.cmake_flags()} {LEAN_FLAGS}"
     tree, build = folder / "llama.cpp-src", folder / "llama.cpp-build"
-    stamp, wanted = build / "made-by", f"{source.VERSION} {flags}"
-    if stamp.is_file() and stamp.read_text() == wanted and (folder / LLAMA_SERVER).is_file():
+    stamp, recipe = build / "made-by", f"{source.VERSION} {flags}"
+    if stamp.is_file() and stamp.read_text() == recipe and (folder / LLAMA_SERVER).is_file():
         return
     print("building llama-bench and llama-server", flush=True)
     shutil.rmtree(build, ignore_errors=True)
@@ -556,7 +556,7 @@ def build_llama_cpp(folder: Path) -> None:
     call(["cmake", "-S", str(tree / source.VERSION), "-B", str(build), *flags.split()], build / "log")
     compiler = ["cmake", "--build", str(build), "--parallel", str(usable_cpus()), "--target", *PROGRAMS]
     call(compiler, build / "log")
-    stamp.write_text(wanted)
+    stamp.write_text(recipe)
 
 
 def install_xllamacpp(folder: Path) -> None:

@@ -162,13 +162,13 @@ def one_user(served: Served, inputs: dict[str, Any]) -> Figures:
 def later_turns(served: Served, inputs: dict[str, Any]) -> Figures:
     """Return conversations one by one, then those of four users, who take turns with one another."""
     alone = [converse(served.chat, [user], inputs) for user in inputs["alone"]]
-    asked = {
+    conversations = {
         "alone": [[answer for (answer,) in turns] for turns in zip(*alone, strict=True)],
         "four in turn": converse(served.chat, inputs["in turn"], inputs),
     }
     return {
         f"{name}, turn {turn}: first token, s": figure([answer.first for answer in answers], answers)
-        for name, turns in asked.items()
+        for name, turns in conversations.items()
         for turn, answers in enumerate(turns, 1)
     }
 
@@ -287,12 +287,12 @@ def growth(memory: Sequence[tuple[float, int]], seconds: float) -> float | None:
 
 def figure(samples: Iterable[float | None], answers: Sequence[Answer] = ()) -> dict[str, Any]:
     """Return a figure's samples, less those that are unknown, and the least prompt and cache of `answers`."""
-    told = {
-        name: min(known)
+    least = {
+        name: min(numbers)
         for name in ("prompt", "cached")
-        if (known := [number for answer in answers if (number := getattr(answer, name)) is not None])
+        if (numbers := [number for answer in answers if (number := getattr(answer, name)) is not None])
     }
-    return {"samples": [sample for sample in samples if sample is not None], **told}
+    return {"samples": [sample for sample in samples if sample is not None], **least}
 
 
 ASKED: dict[str, Callable[[Served, dict[str, Any]], Figures]] = {
@@ -358,8 +358,8 @@ def plain(inputs: dict[str, Any], all_threads: bool = False) -> Iterator[Served]
 
     def events(messages: Sequence[Message], most: int) -> Iterator[Event]:
         with lock:
-            asked: Any = list(messages)
-            stream: Any = model.create_chat_completion(asked, stream=True, temperature=0, max_tokens=most)
+            chat: Any = list(messages)
+            stream: Any = model.create_chat_completion(chat, stream=True, temperature=0, max_tokens=most)
             for chunk in stream:
                 yield Event(chunk["choices"][0]["delta"].get("content") or "")
 
@@ -381,12 +381,12 @@ def llama_server(inputs: dict[str, Any]) -> Iterator[Served]:
 def xllamacpp(inputs: dict[str, Any]) -> Iterator[Served]:
     """Yield llama.cpp's server as xllamacpp has it."""
     port = free_port()
-    given = {name: inputs[name] for name in ("model", "slots", "threads")}
-    given |= {"port": port, "context": inputs["slots"] * CONTEXT}
+    settings = {name: inputs[name] for name in ("model", "slots", "threads")}
+    settings |= {"port": port, "context": inputs["slots"] * CONTEXT}
     python = str(Path(inputs["folder"]) / XLLAMACPP_PYTHON)
-    asked = [python, "-c", "import xllamacpp; print(xllamacpp.get_system_info())"]
-    kernels = subprocess.run(asked, capture_output=True, text=True, check=True).stdout
-    with server([python, "-c", XLLAMACPP_SERVER, json.dumps(given)], port, instructions(kernels)) as served:
+    command = [python, "-c", "import xllamacpp; print(xllamacpp.get_system_info())"]
+    kernels = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    with server([python, "-c", XLLAMACPP_SERVER, json.dumps(settings)], port, instructions(kernels)) as served:
         yield served
 
 
@@ -429,11 +429,11 @@ def http_chat(base: str, model: str = "") -> Chat:
     """Yield chats with the server of OpenAI's chat completions at `base`, a URL without its /v1."""
 
     def events(messages: Sequence[Message], most: int) -> Iterator[Event]:
-        asked = {"messages": list(messages), "max_tokens": most, "temperature": 0, "stream": True}
-        asked |= {"model": model, "stream_options": {"include_usage": True}}
+        body = {"messages": list(messages), "max_tokens": most, "temperature": 0, "stream": True}
+        body |= {"model": model, "stream_options": {"include_usage": True}}
         connection = http.client.HTTPConnection(urlsplit(base).netloc, timeout=TIMEOUT)
         try:
-            connection.request("POST", "/v1/chat/completions", json.dumps(asked), {"Content-Type": "application/json"})
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
             response = connection.getresponse()
             if response.status in (429, 503):
                 raise Refused
@@ -471,9 +471,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def instructions(told: str) -> str:
+def instructions(system_info: str) -> str:
     """Return the names of what llama.cpp's line about the system says it was built with."""
-    pairs = (part.rpartition(":")[2].partition("=") for part in told.split("|"))
+    pairs = (part.rpartition(":")[2].partition("=") for part in system_info.split("|"))
     return " ".join(name.strip() for name, _, on in pairs if on.strip() == "1")
 
 

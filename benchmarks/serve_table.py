@@ -72,8 +72,8 @@ def merged(rounds: list[dict[str, Any]]) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for run in rounds:
         for name, figure in run["figures"].items():
-            known = figures.setdefault(name, {**figure, "samples": []})
-            known["samples"] = [*known["samples"], *figure["samples"]]
+            pooled = figures.setdefault(name, {**figure, "samples": []})
+            pooled["samples"] = [*pooled["samples"], *figure["samples"]]
     return {"figures": figures} if figures else {}
 
 
@@ -132,9 +132,9 @@ def conditions(report: dict[str, Any]) -> list[str]:
     The same instruction sets, and a machine that was left alone.
     """
     built: dict[str, list[str]] = {}
-    for peer, told in report["kernels"].items():
-        built.setdefault(told, []).append(peer)
-    lines = [f"Built for {told}: {', '.join(names)}." for told, names in built.items()]
+    for peer, kernels in report["kernels"].items():
+        built.setdefault(kernels, []).append(peer)
+    lines = [f"Built for {kernels}: {', '.join(names)}." for kernels, names in built.items()]
     if others := report["others_share"]:
         median_share, most = others["median"], others["most"]
         lines.append(f"Other processes took {median_share:.0%} of the CPUs in the median run, {most:.0%} in the worst.")
@@ -159,8 +159,8 @@ def row(scenario: str, figure: str, runs: dict[str, Any], peers: list[str]) -> s
 def label(figure: str, runs: dict[str, Any]) -> str:
     """Return a figure's name with the length of its prompt, where that is known."""
     lengths = [run.get("figures", {}).get(figure, {}).get("prompt") for run in runs.values()]
-    known = Counter(length for length in lengths if length)
-    return f"{figure} ({known.most_common(1)[0][0]} tokens of prompt)" if known else figure
+    counts = Counter(length for length in lengths if length)
+    return f"{figure} ({counts.most_common(1)[0][0]} tokens of prompt)" if counts else figure
 
 
 def cell(run: dict[str, Any] | None, figure: str) -> str:

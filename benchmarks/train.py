@@ -173,11 +173,11 @@ def facts() -> dict[str, Any]:
     And how many cards there are.
     """
     query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
-    cards = told.splitlines()
+    output = subprocess.run(query, capture_output=True, text=True, check=False).stdout if shutil.which(query[0]) else ""
+    cards = output.splitlines()
     card, _, driver = (cards or [""])[0].partition(", ")
-    told_by = {"card": card or None, "cards": len(cards), "driver": driver or None}
-    return {**told_by, "packages": installed(PACKAGES)}
+    hardware = {"card": card or None, "cards": len(cards), "driver": driver or None}
+    return {**hardware, "packages": installed(PACKAGES)}
 
 
 def code() -> str:
@@ -292,18 +292,18 @@ def stage_command(bench: Bench, run: Ours, folder: Path) -> list[str]:
 
 def stage_figures(folder: Path) -> dict[str, Any] | None:
     """Return the train stage's report as the figures that the table has."""
-    told = read(folder / "reports/train.json")
-    if told is None:
+    report = read(folder / "reports/train.json")
+    if report is None:
         return None
-    steady = told.get("steady_tokens_per_second")
+    steady = report.get("steady_tokens_per_second")
     return {
-        "tokens_per_second": steady or told["tokens_per_second"],
-        "outside_share": told.get("outside_share"),
-        "peak_memory_gib": told.get("peak_memory_gib"),
-        "startup_seconds": told.get("startup_seconds"),
-        "loss": told.get("train_loss"),
+        "tokens_per_second": steady or report["tokens_per_second"],
+        "outside_share": report.get("outside_share"),
+        "peak_memory_gib": report.get("peak_memory_gib"),
+        "startup_seconds": report.get("startup_seconds"),
+        "loss": report.get("train_loss"),
         "note": "" if steady else "over the whole training, with compilation and evaluation",
-        "report": told,
+        "report": report,
     }
 
 

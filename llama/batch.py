@@ -122,8 +122,8 @@ class Batch:
         A piece at least is left to decode, since the first token of the answer is drawn after it.
         """
         idle = [slot for slot in self._slots if not slot.turn]  # first, since nothing has to be copied there
-        known: list[Slot | CachedPrompt] = [*idle, *self.active, *self._prompt_cache]
-        shared, source = max(((shared_length(k.tokens, prompt[:-FEWEST]), k) for k in known), key=lambda pair: pair[0])
+        caches: list[Slot | CachedPrompt] = [*idle, *self.active, *self._prompt_cache]
+        shared, source = max(((shared_length(k.tokens, prompt[:-FEWEST]), k) for k in caches), key=lambda pair: pair[0])
         if not shared or (shared < len(source.tokens) and not self.model.can_cut):
             return None, 0
         return source, shared

@@ -12,7 +12,7 @@ import numpy as np
 
 from common.errors import UserError
 from llama.cpus import usable_cpus
-from llama.model import last_error, load
+from llama.model import Weights, last_error, loaded
 
 CHUNK = 128  # tokens decoded at once; 128 rows of logits over a vocabulary of 128k take 64 MiB
 
@@ -20,11 +20,11 @@ CHUNK = 128  # tokens decoded at once; 128 rows of logits over a vocabulary of 1
 class Context:
     """A model and one sequence of tokens in it; for use in a `with` block, which frees both."""
 
-    def __init__(self, path: Path, length: int, *, adapter: Path | None = None, watch: Any = None) -> None:
+    def __init__(self, source: Path | Weights, length: int, *, adapter: Path | None = None, watch: Any = None) -> None:
         """Load the model.
 
         Args:
-            path: the GGUF.
+            source: the GGUF, or its weights, which must outlive this.
             length: tokens of the longest sequence.
             adapter: a GGUF of a LoRA that is laid on the model.
             watch: a `llama_cpp.ggml_backend_sched_eval_callback` that sees every tensor computed.
@@ -33,14 +33,14 @@ class Context:
             UserError: a file cannot be loaded, or there is no memory for so many tokens.
         """
         with ExitStack() as stack:
-            self.model = load(path, llama_cpp.llama_model_default_params())
-            stack.callback(llama_cpp.llama_model_free, self.model)
+            weights = stack.enter_context(loaded(source, mapped=True))
+            self.path, self.model = weights.path, weights.model
             self._watch = watch  # llama.cpp keeps a bare pointer to it
             self._context = llama_cpp.llama_init_from_model(self.model, _params(length, watch))
             if self._context is None:
                 raise UserError(
-                    f"no memory to score {length} tokens at once with {path.name}; end what else runs on this machine,"
-                    " or lower evaluate.max_length"
+                    f"no memory to score {length} tokens at once with {self.path.name}; end what else runs on this"
+                    " machine, or lower evaluate.max_length"
                 )
             stack.callback(llama_cpp.llama_free, self._context)
             if adapter:
@@ -48,7 +48,7 @@ class Context:
             self._batch: Any = llama_cpp.llama_batch_init(CHUNK, 0, 1)
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._resources = stack.pop_all()
-        self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+        self.vocabulary = llama_cpp.llama_vocab_n_tokens(weights.vocabulary)
 
     def __enter__(self) -> Self:
         return self
@@ -60,26 +60,26 @@ class Context:
         """Free context and model; a second call does nothing."""
         self._resources.close()
 
-    def logits(self, ids: Sequence[int], wanted: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Decode a sequence from its start to the last wanted position.
+    def logits(self, ids: Sequence[int], positions: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Decode a sequence from its start to the last position that is asked for.
 
         Args:
             ids: the sequence.
-            wanted: positions in it, ascending; a position's logits are of the token after it.
+            positions: in it, ascending; a position's logits are of the token after it.
 
         Yields:
             Positions, at most CHUNK of them, and their logits, float32 [positions, vocabulary]; these are llama.cpp's
             own memory, which the next chunk overwrites.
         """
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        chosen = set(wanted)
+        chosen = set(positions)
         for start in range(0, max(chosen, default=-1) + 1, CHUNK):
             chunk = range(start, min(start + CHUNK, max(chosen) + 1))
-            positions = [position for position in chunk if position in chosen]
+            scored = [position for position in chunk if position in chosen]
             self._decode(ids, chunk, chosen)
-            if positions:
+            if scored:
                 logits = llama_cpp.llama_get_logits(self._context)
-                yield positions, np.ctypeslib.as_array(logits, shape=(len(positions), self.vocabulary))
+                yield scored, np.ctypeslib.as_array(logits, shape=(len(scored), self.vocabulary))
 
     def _lay_on(self, adapter: Path) -> None:
         loaded = llama_cpp.llama_adapter_lora_init(self.model, os.fsencode(adapter))  # is freed with the model
@@ -88,13 +88,13 @@ class Context:
         one = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded)
         llama_cpp.llama_set_adapters_lora(self._context, one, 1, (ctypes.c_float * 1)(1.0))
 
-    def _decode(self, ids: Sequence[int], chunk: range, wanted: set[int]) -> None:
+    def _decode(self, ids: Sequence[int], chunk: range, scored: set[int]) -> None:
         batch = self._batch
         batch.n_tokens = len(chunk)
         for slot, position in enumerate(chunk):
             batch.token[slot], batch.pos[slot] = ids[position], position
             batch.n_seq_id[slot], batch.seq_id[slot][0] = 1, 0
-            batch.logits[slot] = position in wanted
+            batch.logits[slot] = position in scored
         status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
             raise RuntimeError(f"llama_decode returned {status}")

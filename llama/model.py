@@ -6,7 +6,7 @@ It goes below llama-cpp-python's `Llama`, which keeps one conversation's state a
 import ctypes
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -94,13 +94,13 @@ def quantization(metadata: Mapping[str, str]) -> str | None:
 
 def loaded_metadata(model: "llama_cpp.llama_model_p") -> dict[str, str]:
     """Return what a loaded file says of its model; long values are cut."""
-    buffer, said = ctypes.create_string_buffer(1024), {}
+    buffer, pairs = ctypes.create_string_buffer(1024), {}
     for i in range(llama_cpp.llama_model_meta_count(model)):
         llama_cpp.llama_model_meta_key_by_index(model, i, buffer, len(buffer))
         key = buffer.value.decode(errors="replace")
         llama_cpp.llama_model_meta_val_str_by_index(model, i, buffer, len(buffer))
-        said[key] = buffer.value.decode(errors="replace")
-    return said
+        pairs[key] = buffer.value.decode(errors="replace")
+    return pairs
 
 
 def last_error() -> str:
@@ -120,11 +120,38 @@ def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_m
     return model
 
 
-def _model_params() -> llama_cpp.llama_model_params:
-    params = llama_cpp.llama_model_default_params()
-    # Weights rearranged for the processor would stay in memory a second time, as the file has them.
-    params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
-    return params
+class Weights:
+    """A GGUF's weights in memory, which any number of contexts compute with; a `with` block frees them."""
+
+    def __init__(self, path: Path, *, mapped: bool = False, check_tensors: bool = False) -> None:
+        """Load them.
+
+        Args:
+            path: a GGUF file.
+            mapped: leave them in the file, which takes no memory of its own; those that are rearranged for the
+                processor are in memory a second time then, as the file has them.
+            check_tensors: see that all are numbers.
+
+        Raises UserError for a file that cannot be loaded.
+        """
+        params = llama_cpp.llama_model_default_params()
+        params.check_tensors = check_tensors
+        if not mapped:
+            params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+        self.path = path
+        self.model = load(path, params)
+        self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        llama_cpp.llama_model_free(self.model)
+
+
+def loaded(source: Path | Weights, *, mapped: bool = False) -> AbstractContextManager[Weights]:
+    """Return a block that has weights: a file's, which it frees, or such as are there already. Raises UserError."""
+    return nullcontext(source) if isinstance(source, Weights) else Weights(source, mapped=mapped)
 
 
 State = ctypes.Array[ctypes.c_uint8]
@@ -142,11 +169,13 @@ class Entry(NamedTuple):
 class LlamaModel:
     """A model's weights and one context over them, whose KV cache has a slot for each of several conversations."""
 
-    def __init__(self, path: Path, context: int, threads: int, slots: int = 1, today: datetime | None = None) -> None:
+    def __init__(
+        self, source: Path | Weights, context: int, threads: int, slots: int = 1, today: datetime | None = None
+    ) -> None:
         """Load the model.
 
         Args:
-            path: a GGUF file.
+            source: a GGUF file, or its weights, which must outlive this.
             context: tokens of one conversation, answer included; as many as the model was trained for at most.
             threads: that compute at most; fewer while others want the CPUs (threads.py).
             slots: conversations of that length in the KV cache.
@@ -155,17 +184,15 @@ class LlamaModel:
         Raises UserError for a file that cannot be loaded or has no chat template.
         """
         with ExitStack() as stack:
-            self._model = load(path, _model_params())
-            stack.callback(llama_cpp.llama_model_free, self._model)
-            self._vocab = llama_cpp.llama_model_get_vocab(self._model)
+            weights = stack.enter_context(loaded(source))
+            self.path, self._model, self._vocab = weights.path, weights.model, weights.vocabulary
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.slots = slots
-            self._prompts = Prompts(self._model, path, self.context, today)
+            self._prompts = Prompts(self._model, self.path, self.context, today)
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
-                raise UserError(
-                    f"no memory for {slots} x {self.context} tokens with {path}: lower SERVE_SLOTS or SERVE_CONTEXT"
-                )
+                tokens = f"{slots} x {self.context} tokens"
+                raise UserError(f"no memory for {tokens} with {self.path}: lower SERVE_SLOTS or SERVE_CONTEXT")
             stack.callback(llama_cpp.llama_free, self._context)
             self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
             stack.callback(llama_cpp.llama_batch_free, self._batch)

@@ -59,18 +59,18 @@ class Waits:
     def __init__(self, tasks: Path = Path("/proc/self/task"), clock: Callable[[], float] = time.monotonic) -> None:
         """Watch the threads that the kernel lists in `tasks`."""
         self._tasks, self._clock = tasks, clock
-        self._looked, self._known = clock(), schedules(tasks)
+        self._looked, self._last_schedules = clock(), schedules(tasks)
         self._seconds = 0.0
 
     def __call__(self) -> float:
         """Return seconds of all of them together, up to now."""
         now, times = self._clock(), schedules(self._tasks)
         for task, (ran, waited) in times.items():
-            ran_before, waited_before = self._known.get(task, (0.0, 0.0))
-            wanted = ran - ran_before + waited - waited_before
-            if wanted > COMPUTING * (now - self._looked):
+            ran_before, waited_before = self._last_schedules.get(task, (0.0, 0.0))
+            runnable = ran - ran_before + waited - waited_before
+            if runnable > COMPUTING * (now - self._looked):
                 self._seconds += waited - waited_before
-        self._looked, self._known = now, times
+        self._looked, self._last_schedules = now, times
         return self._seconds
 
 

@@ -2,6 +2,7 @@
 
 import sys
 
+from common.imports import end_of_imports
 from common.logs import configure_logs
 from pipeline.workers.process import prepare_process
 
@@ -12,6 +13,7 @@ def main() -> None:
     configure_logs()
     from pipeline.cli import run
 
+    end_of_imports()
     sys.exit(run(sys.argv[1:]))
 
 

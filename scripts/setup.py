@@ -166,8 +166,8 @@ def brings_cuda(requirements: list[str]) -> bool:
 def install_llama_cpp(venv: Venv) -> None:
     """Install the wheel that is built from the sdist; its converter, which export needs, is kept on the way."""
     version = llama_source().VERSION
-    known = llama_source().cached_wheel()
-    step(3, f"llama-cpp-python {version}, {'compiled before' if known else 'compiled here, for some minutes'}")
+    cached = llama_source().cached_wheel()
+    step(3, f"llama-cpp-python {version}, {'compiled before' if cached else 'compiled here, for some minutes'}")
     if venv.version_of("llama-cpp-python") == version:
         return
     arguments = ["-m", "llama.source", "--wheel", "--constraints", str(CONSTRAINTS)]

@@ -63,8 +63,8 @@ def bring_forward(venv: setup.Venv) -> dict[str, str]:
     Returns:
         What cannot be installed, and pip's reason.
     """
-    wanted = [[*(["--pre"] if early else []), "--upgrade", name] for name, early in NEXT.items()]
-    failed = {request[-1]: reason for request in wanted if (reason := install(venv, request))}
+    requests = [[*(["--pre"] if early else []), "--upgrade", name] for name, early in NEXT.items()]
+    failed = {request[-1]: reason for request in requests if (reason := install(venv, request))}
     brought = set(NEXT)
     for _ in range(ROUNDS):
         unmet = [match for line in check(venv) if (match := UNMET.match(line)) and match["by"].lower() in brought]

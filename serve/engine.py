@@ -144,10 +144,10 @@ class Engine:
         answering = sum(len(batch.active) for batch in list(self._loaded.values()))
         return Load(answering, max(self._open - answering, 0))
 
-    def _default(self, wanted: str) -> str:
-        if wanted and wanted not in self.models:
-            raise UserError(f"SERVE_MODEL={wanted}: there is no such model; there is {', '.join(self.models)}")
-        return wanted or min(self.models, key=lambda name: self.models[name].size)
+    def _default(self, configured_name: str) -> str:
+        if configured_name and configured_name not in self.models:
+            raise UserError(f"SERVE_MODEL={configured_name}: there is no such model; there is {', '.join(self.models)}")
+        return configured_name or min(self.models, key=lambda name: self.models[name].size)
 
     def _submit(
         self,

@@ -11,14 +11,14 @@ from serve.settings import Settings
 MAX_STOPS, MAX_STOP = 4, 100  # texts that end an answer, and the characters of each
 
 
-def check_request(model: str, prompt: Prompt, sampling: Sampling, known: Collection[str], settings: Settings) -> None:
+def check_request(model: str, prompt: Prompt, sampling: Sampling, models: Collection[str], settings: Settings) -> None:
     """Raise RequestError, naming the figure and the limit, for a request out of bounds.
 
     Values are checked by type too: through an API anything may arrive here.
     """
     messages: Sequence[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    if not isinstance(model, str) or model not in known:
-        raise RequestError(f"There is no model named {str(model)[:100]!r}; there is {', '.join(known)}.")
+    if not isinstance(model, str) or model not in models:
+        raise RequestError(f"There is no model named {str(model)[:100]!r}; there is {', '.join(models)}.")
     _check_number("max tokens", sampling.max_tokens, 1, settings.max_tokens, whole=True)
     _check_number("temperature", sampling.temperature, 0, settings.temperature_max)
     if sampling.seed is not None:

@@ -65,8 +65,8 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else NAME
-        said = " ".join(error.format_message().split()).rstrip(".")
-        print(f"{path.removeprefix(f'{NAME} ')}: {said} (see `{path} --help`)", file=sys.stderr)
+        message = " ".join(error.format_message().split()).rstrip(".")
+        print(f"{path.removeprefix(f'{NAME} ')}: {message} (see `{path} --help`)", file=sys.stderr)
         return USAGE
 
 
@@ -78,6 +78,6 @@ def end(line: str, status: int) -> NoReturn:
 
 def require_one_of(**flags: bool) -> None:
     """Refuse flags that exclude one another."""
-    given = [f"--{name}" for name, is_given in flags.items() if is_given]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
+    options = [f"--{name}" for name, is_given in flags.items() if is_given]
+    if len(options) > 1:
+        raise UserError(f"{' and '.join(options)} exclude each other; give one of them")

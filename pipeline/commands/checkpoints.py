@@ -85,10 +85,10 @@ def show(place: Path) -> None:
     table = Table("name", "age", "steps", "MB", "state", "settings", title=str(place))
     for folder in kept:
         own = settings[folder]
-        told = [f"{key}={own[key]}" for key in differing if key in own]
-        said = " ".join([f"model={own['model.name']}", *told]) if own else f"{SETTINGS} is damaged"
+        differences = [f"{key}={own[key]}" for key in differing if key in own]
+        summary = " ".join([f"model={own['model.name']}", *differences]) if own else f"{SETTINGS} is damaged"
         steps = ", ".join(str(step_of(path)) for path in checkpoints(folder))
-        table.add_row(folder.name, ago(last_used(folder)), steps, f"{size(folder) / 1e6:,.1f}", state(folder), said)
+        table.add_row(folder.name, ago(last_used(folder)), steps, f"{size(folder) / 1e6:,.1f}", state(folder), summary)
     Console().print(table)
 
 

@@ -116,38 +116,38 @@ def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, cho
     What was not measured alike, a verdict of no pass.
     """
     evaluations = [run.evaluation for run in runs]
-    said = []
+    lines = []
     if len({run.test_rows for run in runs}) > 1:
-        said.append("The runs were evaluated on different test rows: their losses and accuracies are not comparable.")
+        lines.append("The runs were evaluated on different test rows: their losses and accuracies are not comparable.")
     elif len({evaluation.tokens for evaluation in evaluations}) > 1:
-        said.append("The runs split the same rows into different tokens: losses are per token, and not comparable.")
+        lines.append("The runs split the same rows into different tokens: losses are per token, and not comparable.")
     if len({str((evaluation.prompts, _answer_limit(evaluation))) for evaluation in evaluations}) > 1:
-        said.append("The runs were asked different prompts, or for longer answers: seconds are not comparable.")
+        lines.append("The runs were asked different prompts, or for longer answers: seconds are not comparable.")
     if quality != settings.quality:
-        said.append("Ranked by loss: not every run has questions with known answers.")
+        lines.append("Ranked by loss: not every run has questions with known answers.")
     for run in runs:
         verdict = run.evaluation.verdict
         if chosen and run.name == chosen.run and not verdict.passed:
-            said.append(f"The evaluation of {run.name} says {summed_up(verdict)}; `make promote` refuses it.")
-    return said
+            lines.append(f"The evaluation of {run.name} says {summed_up(verdict)}; `make promote` refuses it.")
+    return lines
 
 
 def answers(runs: list[EvaluatedRun], settings: CompareSettings) -> list[ComparedPrompt]:
     """Return each prompt that all runs were asked, with the answer of that file of each run which the rule takes."""
     files = [recommend(own, settings) for run in runs if (own := run.files)]
     chosen = {file.run: file for choice in files if (file := choice.file or choice.nearest)}
-    said = {}
+    run_answers = {}
     for run in runs:
         if run.name in chosen:
             kind = chosen[run.name].type
-            said[run.name] = dict(zip(run.evaluation.prompts, run.evaluation.answers[kind], strict=True))
-    shared = [prompt for prompt in runs[0].evaluation.prompts if all(prompt in own for own in said.values())]
+            run_answers[run.name] = dict(zip(run.evaluation.prompts, run.evaluation.answers[kind], strict=True))
+    shared = [prompt for prompt in runs[0].evaluation.prompts if all(prompt in own for own in run_answers.values())]
     return [
         {
             "prompt": prompt,
             "answers": [
                 {"file": str(chosen[name]), "reply": own[prompt].reply, "seconds": own[prompt].seconds}
-                for name, own in said.items()
+                for name, own in run_answers.items()
             ],
         }
         for prompt in shared

@@ -84,8 +84,8 @@ def examine(check: Callable[[], Finding]) -> Finding:
     except UserError as error:
         return problem(str(error), "")
     except Exception as error:
-        said = " ".join(str(error).split())
-        return problem(f"this cannot be checked ({type(error).__name__}: {said})", "see the other problems first")
+        message = " ".join(str(error).split())
+        return problem(f"this cannot be checked ({type(error).__name__}: {message})", "see the other problems first")
 
 
 # the environment
@@ -175,8 +175,8 @@ def repository() -> Finding:
         return problem("git is missing", "apt-get install git")
     if absent := [name for name in NEEDED if not Path(name).is_file()]:
         return problem(f"no {', '.join(absent)} in {Path.cwd()}", "go to the folder that has dvc.yaml")
-    asked = ["git", "rev-parse", "--is-inside-work-tree"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    command = ["git", "rev-parse", "--is-inside-work-tree"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no git repository"])[0]
         return problem(reason.removeprefix("fatal: "), "DVC works in a git repository; git init, or mend that")
@@ -231,7 +231,7 @@ def gpu() -> Finding:
     """Look at the GPUs as PyTorch sees them."""
     import torch
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as cuda_warnings:
         warnings.simplefilter("always")
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     build = f"PyTorch {torch.__version__}"
@@ -243,15 +243,15 @@ def gpu() -> Finding:
         return ok(f"none ({build}); a CPU trains the starter, and small models")
     if torch.version.cuda is None:
         return note(f"{NVIDIA} is there, and {build} is a build for CPUs", "TUNESMITH_TORCH=cuda make clean setup")
-    reason = f" ({' '.join(str(said[0].message).split())})" if said else ""
+    reason = f" ({' '.join(str(cuda_warnings[0].message).split())})" if cuda_warnings else ""
     return note(f"{NVIDIA} is there, and {build} does not see it{reason}", "nvidia-smi says what the driver is")
 
 
 def driver_version() -> str:
     """Return the version of NVIDIA's driver, as far as nvidia-smi tells it."""
-    asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return (done.stdout.split() or ["unknown"])[0]

@@ -181,12 +181,12 @@ def verified(file: Candidate, evaluation: Evaluation, manifest: Manifest) -> tup
     entry, measured = manifest.models.get(file.type), evaluation.gguf[file.type]
     if entry is None or not measured.is_of(entry):
         raise UserError(f"{EVALUATION} is not of the {file.type} file that {GGUF / MANIFEST} lists; {mend}")
-    path, wanted = GGUF / entry.file, entry.sha256
+    path, digest = GGUF / entry.file, entry.sha256
     if not path.is_file():
         raise UserError(f"{path} is missing; `dvc checkout`, or {mend}")
-    if sha256(path) != wanted:
+    if sha256(path) != digest:
         raise UserError(f"{path} is not the file that was checked: its SHA-256 is not the manifest's; {mend}")
-    return path, wanted
+    return path, digest
 
 
 def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict[str, str]:
@@ -196,7 +196,7 @@ def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict
     """
     evaluation = run.evaluation
     base, prepared = evaluation.base, evaluation.prepared
-    known = {
+    tags = {
         **commit_tags(),
         "model": evaluation.model,
         "base": base.path + (f"@{base.revision}" if base.revision else ""),
@@ -214,7 +214,7 @@ def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict
         "questions": questions_asked(evaluation),
         **{key: getattr(file.figures, key) for key in WORTH},
     }
-    return {key: str(value) for key, value in known.items() if value is not None}
+    return {key: str(value) for key, value in tags.items() if value is not None}
 
 
 def questions_asked(evaluation: Evaluation) -> str | None:

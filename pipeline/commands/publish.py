@@ -66,7 +66,7 @@ def run(
         raise KeyboardInterrupt("the same command goes on with it") from None
 
 
-def publish(repository: str, asked: Sequence[str], public: bool, failed: bool, force: bool) -> None:
+def publish(repository: str, requested_parts: Sequence[str], public: bool, failed: bool, force: bool) -> None:
     """Check everything that is here, then the repository, then send.
 
     Raises:
@@ -75,7 +75,7 @@ def publish(repository: str, asked: Sequence[str], public: bool, failed: bool, f
     check_access(repository)
     recorded = read_recorded()
     check_verdict(recorded.evaluation.verdict, failed)
-    parts = [part for part in PARTS if part in asked] or usual_parts(recorded.manifest)
+    parts = [part for part in PARTS if part in requested_parts] or usual_parts(recorded.manifest)
     files = checked_files(recorded.manifest, parts)
     with told(repository):
         found = open_repository(repository, not public)

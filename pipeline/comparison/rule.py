@@ -48,8 +48,8 @@ class Recommendation:
 
 def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str:
     """Return `accuracy` or `loss`: what files are ranked by."""
-    asked = all(file.figures.accuracy is not None for file in files)
-    return "accuracy" if settings.quality == "accuracy" and asked else "loss"
+    has_accuracy = all(file.figures.accuracy is not None for file in files)
+    return "accuracy" if settings.quality == "accuracy" and has_accuracy else "loss"
 
 
 def excluded(file: Candidate, settings: CompareSettings) -> list[str]:
@@ -90,10 +90,10 @@ def front(files: Sequence[Candidate], quality: str) -> list[Candidate]:
 
 def worth(file: Candidate, quality: str) -> str:
     """Return a file's quality in words."""
-    known = getattr(file.figures, quality)
-    if known is None:
+    value = getattr(file.figures, quality)
+    if value is None:
         return f"no finite {quality}"
-    return f"accuracy {known:.2%}" if quality == "accuracy" else f"loss {known:.5f} nats a token"
+    return f"accuracy {value:.2%}" if quality == "accuracy" else f"loss {value:.5f} nats a token"
 
 
 def _point(file: Candidate, quality: str) -> tuple[float, float]:

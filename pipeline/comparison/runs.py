@@ -44,7 +44,7 @@ class EvaluatedRun:
         return f"{prepared.splits['test'].sha256} {self.evaluation.rows}" if prepared else None
 
 
-def find_runs(tracking: TrackingSettings, wanted: list[str]) -> list[EvaluatedRun]:
+def find_runs(tracking: TrackingSettings, names: list[str]) -> list[EvaluatedRun]:
     """Return the runs of these names; without any, the newest evaluated one of each fingerprint in MLflow.
 
     A name is `workspace`, an MLflow run's id or name (the newest of it), a DVC experiment or a git revision. A run
@@ -53,9 +53,7 @@ def find_runs(tracking: TrackingSettings, wanted: list[str]) -> list[EvaluatedRu
     Raises:
         UserError: there is no such run, or none that can be read; MLflow is out of reach.
     """
-    found = (
-        _readable(partial(_named, tracking, name) for name in dict.fromkeys(wanted)) if wanted else _newest(tracking)
-    )
+    found = _readable(partial(_named, tracking, name) for name in dict.fromkeys(names)) if names else _newest(tracking)
     models = Counter(evaluation.model for _, evaluation in found)
     return [
         EvaluatedRun(_name(reference, evaluation, models), reference, evaluation) for reference, evaluation in found

@@ -60,21 +60,21 @@ def _files(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
     for index, file in enumerate(comparison["files"]):
         name = f"{file['run']} {file['type']}"
-        said = "recommended" if name == comparison["recommended"] else "; ".join(file["excluded"])
+        ruling = "recommended" if name == comparison["recommended"] else "; ".join(file["excluded"])
         figures = [_of_file(comparison, index, one.name) for one in of("file")]
-        rows.append([name, *figures, "yes" if file["front"] else "", said])
+        rows.append([name, *figures, "yes" if file["front"] else "", ruling])
     note = "Front: no other file is at least as good and as fast, and better in one of the two. Rule: what excluded it."
     return Table("GGUF files", ["file", *(one.head for one in of("file")), "front", "rule"], rows, note)
 
 
 def _answers(comparison: Comparison) -> Table:
     rows: list[list[Cell]] = []
-    for index, asked in enumerate(comparison["answers"]):
-        said = [
+    for index, entry in enumerate(comparison["answers"]):
+        replies = [
             (answer["reply"], _figure(answer["seconds"], "answers", index, "answers", place, "seconds"))
-            for place, answer in enumerate(asked["answers"])
+            for place, answer in enumerate(entry["answers"])
         ]
-        rows.append([asked["prompt"], *(part for pair in said for part in pair)])
+        rows.append([entry["prompt"], *(part for pair in replies for part in pair)])
     files = [answer["file"] for answer in comparison["answers"][0]["answers"]] if rows else []
     note = "Of each run the file that the rule takes, or the nearest to the budgets; on the engine that serves."
     return Table("Answers", ["prompt", *(head for file in files for head in (file, "s"))], rows, note)

@@ -124,9 +124,9 @@ def meeting(conf: Path, experiment: str | None) -> str:
         return ""
     over = met(conf, adopted, experiment)
     stay = [key for key in adopted.all if key not in over]
-    said = [
+    clauses = [
         f"{what} adopted {', '.join(f'{key}={adopted.all[key]}' for key in keys)}"
         for what, keys in (("overrides", over), ("leaves", stay))
         if keys
     ]
-    return f"experiment={experiment} {'; it '.join(said)}"
+    return f"experiment={experiment} {'; it '.join(clauses)}"

@@ -283,16 +283,16 @@ def _build(kind: type, values: Any, path: str) -> Any:
     """Return an instance of the dataclass `kind` from a mapping, its keys checked one by one."""
     if not isinstance(values, dict):
         raise UserError(f"{path or 'the configuration'} is {values!r}; it must be a mapping of keys to values")
-    known = {f.name: f for f in fields(kind)}
+    specs = {f.name: f for f in fields(kind)}
     prefix = f"{path}." if path else ""
     for key in values:
-        if key not in known:
-            raise UserError(f"{prefix}{key} is not a key of the configuration; {path or 'it'} has {', '.join(known)}")
-    for key in known:
+        if key not in specs:
+            raise UserError(f"{prefix}{key} is not a key of the configuration; {path or 'it'} has {', '.join(specs)}")
+    for key in specs:
         if key not in values:
             raise UserError(f"{prefix}{key} is missing; set it in conf/{path.split('.')[0] or key}/")
     hints = typing.get_type_hints(kind)
-    return kind(**{key: _value(hints[key], known[key].metadata, values[key], prefix + key) for key in values})
+    return kind(**{key: _value(hints[key], specs[key].metadata, values[key], prefix + key) for key in values})
 
 
 def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:

@@ -104,7 +104,7 @@ def detect(rows: Sequence[Any]) -> str | None:
 
 def describe() -> str:
     """Return all formats with what they are known by, in one line."""
-    return ", ".join(f"{known.name} ({known.keys})" for known in FORMATS.values())
+    return ", ".join(f"{form.name} ({form.keys})" for form in FORMATS.values())
 
 
 def convert(row: Any, name: str) -> Messages:
@@ -139,7 +139,7 @@ def _columns(row: dict[Any, Any]) -> Columns:
 
 
 def _shape(columns: Columns) -> str | None:
-    return next((known.name for known in FORMATS.values() if known.fits(columns)), None)
+    return next((form.name for form in FORMATS.values() if form.fits(columns)), None)
 
 
 def _turn_keys(columns: Columns) -> set[str]:
@@ -217,9 +217,9 @@ def _from_pair(columns: Columns, question: str | None, answer: str | None, conte
     """Ask and answer; the first `context` column found follows the question after a blank line."""
     if question is None or answer is None or question not in columns or answer not in columns:
         raise UnusableRowError(MISSING_FIELD)
-    asked = _text(columns[question])
+    text = _text(columns[question])
     more = _text(columns.get(_first(columns, context) or ""))
-    user = f"{asked}\n\n{more}" if asked.strip() and more.strip() else asked
+    user = f"{text}\n\n{more}" if text.strip() and more.strip() else text
     return [{"role": "user", "content": user}, {"role": "assistant", "content": _text(columns[answer])}]
 
 
@@ -273,8 +273,8 @@ def is_unicode(text: str) -> bool:
 
 # In the order in which a row is held against them, and of two with as many rows the first is taken.
 FORMATS = {
-    known.name: known
-    for known in (
+    form.name: form
+    for form in (
         Format(
             "messages",
             "messages: [{role, content}]",

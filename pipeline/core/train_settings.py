@@ -48,11 +48,11 @@ def validate_schedule(train: "TrainSettings") -> None:
 
 def validate_method(train: "TrainSettings") -> None:
     """Check that there is an adapter where one is described."""
-    asked = {"rslora": train.lora.rslora, "dora": train.lora.dora, "modules_to_save": train.lora.modules_to_save}
-    for key, value in asked.items():
+    adapter_keys = {"rslora": train.lora.rslora, "dora": train.lora.dora, "modules_to_save": train.lora.modules_to_save}
+    for key, value in adapter_keys.items():
         if value and train.method == "full":
-            said = str(value).lower()
-            raise UserError(f"train.lora.{key} is {said}, and train.method=full has no adapter; take lora, or unset it")
+            text = str(value).lower()
+            raise UserError(f"train.lora.{key} is {text}, and train.method=full has no adapter; take lora, or unset it")
 
 
 def validate_export(train: "TrainSettings", export: "ExportSettings") -> None:

@@ -48,19 +48,19 @@ def as_chat(question: Question) -> list[dict[str, str]]:
 
 def is_right(question: Question, reply: str) -> bool:
     """Return whether a reply to a question is right, by the rule of its kind (above)."""
-    answer, said = question["answer"], reply.strip()
+    answer, text = question["answer"], reply.strip()
     match question["kind"]:
         case "exact":
-            return said == answer.strip()
+            return text == answer.strip()
         case "number":
-            numbers = NUMBER.findall(THOUSANDS.sub("", said))
+            numbers = NUMBER.findall(THOUSANDS.sub("", text))
             return bool(numbers) and float(numbers[-1]) == float(answer.replace(",", ""))
         case "regex":
-            return _matches_end(re.compile(answer), said)
+            return _matches_end(re.compile(answer), text)
         case "choice" if question.get("options"):
-            return _chosen(question["options"], said) == chosen(question["options"], answer)
+            return _chosen(question["options"], text) == chosen(question["options"], answer)
         case _:
-            return ends_with(said, answer)
+            return ends_with(text, answer)
 
 
 def chosen(options: list[str], answer: str) -> int | None:
@@ -73,8 +73,8 @@ def chosen(options: list[str], answer: str) -> int | None:
 
 def ends_with(reply: str, text: str) -> bool:
     """Return whether a reply's last words are those of a text that has any."""
-    wanted = words(text)
-    return bool(wanted) and words(reply)[-len(wanted) :] == wanted
+    ending = words(text)
+    return bool(ending) and words(reply)[-len(ending) :] == ending
 
 
 def accuracies(questions: Sequence[Question], right: Sequence[bool]) -> dict[str, dict[str, float]]:

@@ -38,12 +38,12 @@ def require_prepared(settings: DataSettings) -> None:
     path = PREPARED / MADE_FROM
     if not path.is_file():
         raise UserError(f"{path} is missing; first {TO_PREPARE}")
-    made, asked = json.loads(path.read_text(encoding="utf-8")), made_from(settings, Path())
+    made, requested = json.loads(path.read_text(encoding="utf-8")), made_from(settings, Path())
     differ = [
-        f"data.{key} is {asked['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
-        for key in changed_keys(made["settings"], asked["settings"])
+        f"data.{key} is {requested['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
+        for key in changed_keys(made["settings"], requested["settings"])
     ]
-    if not differ and asked["files"]:
-        differ = [f"{name} has changed, come or gone" for name in changed_keys(made["files"], asked["files"])]
+    if not differ and requested["files"]:
+        differ = [f"{name} has changed, come or gone" for name in changed_keys(made["files"], requested["files"])]
     if differ:
         raise UserError(f"{PREPARED} is not what the configuration asks for: {', '.join(differ[:3])}; {TO_PREPARE}")

@@ -52,10 +52,10 @@ def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[
     Raises:
         UserError: all of them are.
     """
-    asked = {
+    training_prompts = {
         normalize(message["content"]) for messages in training for message in messages if message["role"] == "user"
     }
-    kept = [question for question in questions if normalize(question["prompt"]) not in asked]
+    kept = [question for question in questions if normalize(question["prompt"]) not in training_prompts]
     if questions and not kept:
         raise UserError(
             f"each of the {counted(len(questions), 'question')} in data.questions stands in the training split; "
@@ -73,17 +73,17 @@ def _from_chat(row: Any, where: str, mark: str, task: str) -> Any:
     if shape is None or "kind" in row:  # a question as it is, or something that the check names
         return row
     try:
-        *before, asked, said = convert(row, shape)
+        *before, question, reply = convert(row, shape)
     except UnusableRowError as error:
         raise UserError(f"{where}: {error.args[0]}") from error
     system = next((message["content"] for message in before if message["role"] == "system"), None)
     if len(before) > (system is not None):
         raise UserError(f"{where}: a chat of several turns; a question with its answer is wanted")
-    _, marked, answer = said["content"].rpartition(mark)
+    _, marked, answer = reply["content"].rpartition(mark)
     if not marked:
         raise UserError(f"{where}: the answer has no {mark!r}, which data.answer_after says that it has")
     return {
-        "prompt": asked["content"],
+        "prompt": question["content"],
         "answer": answer.strip(),
         "kind": "number" if _is_number(answer) else "text",
         "group": "held_out",

@@ -38,12 +38,12 @@ def length_histogram(conversations: Iterable[Messages]) -> dict[str, dict[str, i
     return {role: {label: counts[role, place] for place, label in enumerate(labels)} for role in roles}
 
 
-def question_report(given: list[Question], kept: list[Question]) -> dict[str, Any]:
+def question_report(questions: list[Question], kept: list[Question]) -> dict[str, Any]:
     """Return how many questions were given, stood in the training split and were kept, and the kept ones by group."""
     groups = Counter(question["group"] for question in kept)
     return {
-        "given": len(given),
-        "in_training": len(given) - len(kept),
+        "given": len(questions),
+        "in_training": len(questions) - len(kept),
         "kept": len(kept),
         "groups": dict(sorted(groups.items())),
     }

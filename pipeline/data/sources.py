@@ -60,8 +60,8 @@ def find_files(settings: DataSettings, root: Path) -> tuple[list[str], list[str]
         # Path.glob neither follows linked folders nor leaves hidden files out.
         names.update(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
     files = sorted(Path(name).as_posix() for name in names if (root / name).is_file())
-    known = [name for name in files if Path(name).suffix.lower() in READERS]
-    return known, [name for name in files if name not in set(known)]
+    readable = [name for name in files if Path(name).suffix.lower() in READERS]
+    return readable, [name for name in files if name not in set(readable)]
 
 
 def _file_source(path: Path, name: str) -> Source:

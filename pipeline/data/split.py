@@ -24,15 +24,15 @@ def split(
     Raises:
         UserError: a split would be empty.
     """
-    wanted = {name: _rows(size, len(conversations)) for name, size in (("validation", validation), ("test", test))}
-    if len(conversations) - sum(wanted.values()) < 1:
-        raise _too_few(len(conversations), wanted)
+    sizes = {name: _rows(size, len(conversations)) for name, size in (("validation", validation), ("test", test))}
+    if len(conversations) - sum(sizes.values()) < 1:
+        raise _too_few(len(conversations), sizes)
     groups = _groups_by_prompt(conversations, seed)
-    tests, rest = _take(groups, wanted["test"])
-    validations, trains = _take(rest[::-1], wanted["validation"])
+    tests, rest = _take(groups, sizes["test"])
+    validations, trains = _take(rest[::-1], sizes["validation"])
     chosen = {"train": trains, "validation": validations, "test": tests}
     if not all(chosen.values()):
-        raise _too_few(len(conversations), wanted, prompts=len(groups))
+        raise _too_few(len(conversations), sizes, prompts=len(groups))
     return {
         name: {key: conversations[key] for key in sorted(chain(*members), key=lambda key: _seeded(seed, key))}
         for name, members in chosen.items()
@@ -68,9 +68,9 @@ def _seeded(seed: int, key: str) -> bytes:
     return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 
-def _too_few(rows: int, wanted: dict[str, int], prompts: int | None = None) -> UserError:
+def _too_few(rows: int, sizes: dict[str, int], prompts: int | None = None) -> UserError:
     distinct = "" if prompts is None else f" with {counted(prompts, 'different prompt')}"
     return UserError(
-        f"too few rows to split: {rows} distinct{distinct}, of which data.validation takes {wanted['validation']} and "
-        f"data.test {wanted['test']}, and each split needs at least 1; add data or lower the two"
+        f"too few rows to split: {rows} distinct{distinct}, of which data.validation takes {sizes['validation']} and "
+        f"data.test {sizes['test']}, and each split needs at least 1; add data or lower the two"
     )

@@ -106,11 +106,11 @@ class _Clock(BaseStreamer):
     """When the first token was there; it comes after the prompt, and on the CPU."""
 
     def __init__(self) -> None:
-        self._given, self.first = 0, 0.0
+        self._puts, self.first = 0, 0.0
 
     def put(self, value: Any) -> None:
-        self._given += 1
-        if self._given == 2:
+        self._puts += 1
+        if self._puts == 2:
             self.first = time.perf_counter()
 
     def end(self) -> None:

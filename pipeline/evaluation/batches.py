@@ -42,10 +42,10 @@ def in_batches(
     Raises:
         UserError: the memory does not hold a single item.
     """
-    told = False
+    logged = False
 
     def computed(batch: list[int]) -> list[Result]:
-        nonlocal told
+        nonlocal logged
         try:
             return compute([items[index] for index in batch])
         except torch.OutOfMemoryError:
@@ -55,9 +55,9 @@ def in_batches(
                     "else runs there, lower evaluate.max_length, or set runtime.device=cpu"
                 ) from None
         # Out of the handler, which holds on to the memory of the failed try.
-        if not told:
+        if not logged:
             logger.info(f"{label}: the GPU's memory does not hold {len(batch)} at once; trying half as many")
-            told = True
+            logged = True
         torch.cuda.empty_cache()
         half = len(batch) // 2
         return computed(batch[:half]) + computed(batch[half:])

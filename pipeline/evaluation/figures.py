@@ -20,18 +20,18 @@ HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
 
 
-def model_figures(measured: Measured, given: Material) -> ModelFigures:
+def model_figures(measured: Measured, material: Material) -> ModelFigures:
     """Return loss, accuracy and what the replies are like, of one model."""
-    return ModelFigures(**_figures(measured, given))
+    return ModelFigures(**_figures(measured, material))
 
 
-def _figures(measured: Measured, given: Material) -> dict[str, Any]:
-    loss = bootstrap(_numbers(measured["nats"]), given.scored)
+def _figures(measured: Measured, material: Material) -> dict[str, Any]:
+    loss = bootstrap(_numbers(measured["nats"]), material.scored)
     figures: dict[str, Any] = {**_named("loss", loss, LOSS), **_named("perplexity", _perplexity(loss), PERPLEXITY)}
     if "samples_per_second" in measured:
         figures["samples_per_second"] = _rounded(measured["samples_per_second"], SPEED)
-    if given.questions:
-        figures |= _accuracy(measured["replies"], given.questions)
+    if material.questions:
+        figures |= _accuracy(measured["replies"], material.questions)
     texts = text_figures([*measured["replies"], *measured["answers"]])
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "tasks" in measured:
@@ -39,23 +39,23 @@ def _figures(measured: Measured, given: Material) -> dict[str, Any]:
     return figures
 
 
-def file_figures(file: ManifestFile, measured: Measured, given: Material) -> FileFigures:
+def file_figures(file: ManifestFile, measured: Measured, material: Material) -> FileFigures:
     """Return the same of a GGUF, with what the manifest says of it and how fast it answers."""
     answers = measured["answers"]
-    said = sum(max(answer["tokens"] - 1, 0) for answer in answers)
-    saying = sum(answer["seconds"] - answer["first_token_seconds"] for answer in answers)
+    tokens = sum(max(answer["tokens"] - 1, 0) for answer in answers)
+    seconds = sum(answer["seconds"] - answer["first_token_seconds"] for answer in answers)
     return FileFigures(
-        **_figures(measured, given),
+        **_figures(measured, material),
         **file.model_dump(include={"of", "bytes", "kl", "top_1"}),
-        tokens_per_second=_speed(said, saying),  # over all answers together
+        tokens_per_second=_speed(tokens, seconds),  # over all answers together
         first_token_seconds=_mean([answer["first_token_seconds"] for answer in answers]),
         answer_seconds=_mean([answer["seconds"] for answer in answers]),
     )
 
 
-def gain(base: Measured, tuned: Measured, given: Material) -> Gain:
+def gain(base: Measured, tuned: Measured, material: Material) -> Gain:
     """Return by how many nats a token tuned is below base, on the same conversations."""
-    fall = bootstrap(_numbers(base["nats"]) - _numbers(tuned["nats"]), given.scored)
+    fall = bootstrap(_numbers(base["nats"]) - _numbers(tuned["nats"]), material.scored)
     return Gain(loss=_rounded(fall.value, LOSS), low=_rounded(fall.low, LOSS), high=_rounded(fall.high, LOSS))
 
 
@@ -78,7 +78,7 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
     turns = [list(turn) for _, mask in rows for marked, turn in groupby(mask) if marked]
     replies = {name: [*one["replies"], *one["answers"]] for name, one in measured.items()}
     return {"reference": tuple(len(turn) for turn in turns)} | {
-        name: tuple(reply["tokens"] for reply in said) for name, said in replies.items()
+        name: tuple(reply["tokens"] for reply in own) for name, own in replies.items()
     }
 
 

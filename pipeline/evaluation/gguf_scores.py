@@ -14,7 +14,7 @@ from llama.batch import Batch
 from llama.context import Context
 from llama.cpus import usable_cpus
 from llama.errors import RequestError
-from llama.model import LlamaModel, load
+from llama.model import LlamaModel, Weights, load
 from llama.turn import Piece, Turn
 from llama.types import Message, Sampling
 from pipeline.core.progress import shown
@@ -27,26 +27,26 @@ WARM_UP = "Hello"
 SLOTS = 8  # questions at once: more of them share a pass over the weights, and each takes its part of the KV cache
 
 
-def row_nats(path: Path, rows: Sequence[Row]) -> list[float]:
+def row_nats(source: Path | Weights, rows: Sequence[Row]) -> list[float]:
     """Return negative log-likelihood, in nats, of each row's marked tokens together.
 
     Args:
-        path: the GGUF.
+        source: the GGUF, or its weights.
         rows: token ids and, for each, 1 where it counts; the first token of a row never does.
 
     Raises:
         UserError: the file cannot be loaded.
     """
     longest = max(len(ids) for ids, _ in rows)
-    with Context(path, longest) as context:
+    with Context(source, longest) as context:
         return [float(losses(context, ids, mask).sum()) for ids, mask in shown(rows, "loss on the test split")]
 
 
-def answer_together(path: Path, chats: Sequence[Messages], max_tokens: int, context: int) -> list[Reply]:
+def answer_together(source: Path | Weights, chats: Sequence[Messages], max_tokens: int, context: int) -> list[Reply]:
     """Return greedy replies to conversations, STREAMS at once, in order.
 
     Args:
-        path: the GGUF.
+        source: the GGUF, or its weights.
         chats: conversations that end with a question.
         max_tokens: of a reply.
         context: tokens that the longest conversation takes with its reply.
@@ -54,8 +54,8 @@ def answer_together(path: Path, chats: Sequence[Messages], max_tokens: int, cont
     Raises:
         UserError: the file cannot be loaded, or a conversation is not for it.
     """
-    with _engine(path, context, SLOTS) as batch:
-        asked = [_turn(batch, path, chat, max_tokens) for chat in chats]
+    with _engine(source, context, SLOTS) as batch:
+        asked = [_turn(batch, chat, max_tokens) for chat in chats]
         waiting = deque(turn for turn, _ in asked)
         while waiting or batch.active:
             while waiting and batch.begin(waiting[0]):
@@ -64,17 +64,19 @@ def answer_together(path: Path, chats: Sequence[Messages], max_tokens: int, cont
     return [_reply(pieces) for _, pieces in asked]
 
 
-def answer_alone(path: Path, prompts: Sequence[str], max_tokens: int) -> list[Answer]:
+def answer_alone(source: Path | Weights, prompts: Sequence[str], max_tokens: int) -> list[Answer]:
     """Return greedy answers to prompts, one at a time, and their seconds: what one user of the chat server waits.
+
+    Of a GGUF, or of its weights.
 
     Raises:
         UserError: the file cannot be loaded, or a prompt leaves no room for an answer.
     """
     answers: list[Answer] = []
-    with _engine(path, CONTEXT, 1) as batch:
-        batch.run(_turn(batch, path, [{"role": "user", "content": WARM_UP}], 1)[0])  # the first one reads the file
+    with _engine(source, CONTEXT, 1) as batch:
+        batch.run(_turn(batch, [{"role": "user", "content": WARM_UP}], 1)[0])  # the first one reads the file
         for prompt in shown(prompts, "answering the prompts"):
-            turn, pieces = _turn(batch, path, [{"role": "user", "content": prompt}], max_tokens)
+            turn, pieces = _turn(batch, [{"role": "user", "content": prompt}], max_tokens)
             batch.run(turn)
             last = pieces[-1]
             times: Answer = {
@@ -107,31 +109,32 @@ def end_tokens(path: Path) -> frozenset[int]:
 
 def losses(context: Context, ids: Sequence[int], mask: Sequence[int]) -> np.ndarray:
     """Return negative log-likelihood of each marked token, float64 [marked tokens]; the first token never counts."""
-    wanted = [position for position in range(len(ids) - 1) if mask[position + 1]]
+    marked = [position for position in range(len(ids) - 1) if mask[position + 1]]
     parts = [
         _negative_log_likelihood(logits, [ids[position + 1] for position in positions])
-        for positions, logits in context.logits(ids, wanted)
+        for positions, logits in context.logits(ids, marked)
     ]
     return np.concatenate(parts) if parts else np.empty(0)
 
 
 @contextmanager
-def _engine(path: Path, context: int, slots: int) -> Iterator[Batch]:
+def _engine(source: Path | Weights, context: int, slots: int) -> Iterator[Batch]:
     """Yield what serves the file, freed at the end."""
-    with closing(Batch(LlamaModel(path, context, usable_cpus(), slots, TODAY))) as batch:
+    with closing(Batch(LlamaModel(source, context, usable_cpus(), slots, TODAY))) as batch:
         yield batch
 
 
-def _turn(batch: Batch, path: Path, chat: Messages, max_tokens: int) -> tuple[Turn, list[Piece]]:
+def _turn(batch: Batch, chat: Messages, max_tokens: int) -> tuple[Turn, list[Piece]]:
     """Return a question ready to be taken in, and where the pieces of its answer will be."""
     pieces: list[Piece] = []
     sampling = Sampling(max_tokens=max_tokens, temperature=0.0, seed=None)
-    turn = Turn(path.name, cast(list[Message], chat), sampling, lambda piece: pieces.append(cast(Piece, piece)))
+    name = batch.model.path.name
+    turn = Turn(name, cast(list[Message], chat), sampling, lambda piece: pieces.append(cast(Piece, piece)))
     try:
         turn.prepare(batch.model, drop_oldest=False)
     except RequestError as error:
         asked = " ".join(chat[-1]["content"].split())
-        raise UserError(f"{path.name} cannot be asked {asked[:60]!r}: {error}") from error
+        raise UserError(f"{name} cannot be asked {asked[:60]!r}: {error}") from error
     return turn, pieces
 
 

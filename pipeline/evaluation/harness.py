@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import UserError
+from common.imports import let_sklearn_in
 from pipeline.core.config import EvaluateSettings
 
 PACKAGE = "lm_eval"
@@ -36,6 +37,7 @@ def task_scores(
     Raises:
         UserError: a task is unknown, its data is not to be had, or it has no such metric.
     """
+    let_sklearn_in()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
@@ -61,10 +63,10 @@ def task_scores(
     within = {
         task for group, tasks in found["group_subtasks"].items() if scores.get(group) is not None for task in tasks
     }
-    wanted = {task: score for task, score in scores.items() if score is not None and task not in within}
-    if not wanted:
+    outermost = {task: score for task, score in scores.items() if score is not None and task not in within}
+    if not outermost:
         raise UserError(f"evaluate.tasks {', '.join(settings.tasks)} have no metric of which more is better")
-    return wanted
+    return outermost
 
 
 def _score(found: dict[str, Any], task: str) -> float | None:

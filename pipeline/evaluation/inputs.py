@@ -59,8 +59,8 @@ class Material:
     @cached_property
     def longest_chat(self) -> int:
         """Tokens of the longest question with its answer."""
-        asked = max((len(prompt_ids(self.tokenizer, chat)) for chat in self.chats), default=0)
-        return asked + self.settings.max_new_tokens
+        prompt_tokens = max((len(prompt_ids(self.tokenizer, chat)) for chat in self.chats), default=0)
+        return prompt_tokens + self.settings.max_new_tokens
 
 
 def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str, ends: frozenset[int]) -> Material:

@@ -63,7 +63,7 @@ def batch_nats(model: PreTrainedModel, batch: Sequence[Row], pad: int, own_head:
     rows, positions = counted[:, 1:].nonzero(as_tuple=True)
     targets = ids[rows, positions + 1]
     pieces = zip(_logits(model, ids, rows, positions, own_head), targets.split(CHUNK), strict=True)
-    losses = torch.cat([cross_entropy(logits.float(), said, reduction="none") for logits, said in pieces])
+    losses = torch.cat([cross_entropy(logits.float(), targets, reduction="none") for logits, targets in pieces])
     nats = torch.zeros(len(batch), dtype=torch.float64, device=model.device)
     return nats.index_add_(0, rows, losses.double()).tolist()
 

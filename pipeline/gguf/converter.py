@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
+from common.imports import importing, leave_out_sklearn
 from llama.byte_pairs import PATTERNS
 from llama.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
 from pipeline.gguf.ends import told_ends
@@ -60,12 +61,12 @@ class Converter(Protocol):
 def _run_script(tree: str, script: str, *arguments: str) -> None:
     """Run a converter in this process, as we want it."""
     os.environ.pop("NO_LOCAL_GGUF", None)
-    # Transformers imports it where it is there, for what no converter does: 1.6 s and 130 MB.
-    sys.modules["sklearn"] = None  # type: ignore[assignment]
+    leave_out_sklearn()
     sys.path.insert(0, tree)
     sys.path.insert(1, str(Path(tree) / "gguf-py"))
-    from conversion.base import ModelBase, TextModel
-    from conversion.phi import Phi3MiniModel
+    with importing():
+        from conversion.base import ModelBase, TextModel
+        from conversion.phi import Phi3MiniModel
 
     _know_split_patterns(TextModel)
     _leave_out_tokens_beyond(TextModel)
@@ -82,25 +83,25 @@ def _know_split_patterns(text_model: type[Converter]) -> None:
 
     def by_hash_or_pattern(self: Converter, tokenizer: object) -> str:
         made = read_tokenizer(self.dir_model)
-        pattern, known = split_pattern(made), pre_tokenizers()
+        pattern, names = split_pattern(made), pre_tokenizers()
         if name := name_of(pattern):
-            return known[name]
+            return names[name]
         # The hash of Llama 3's without BOS, as SmolLM3 has it, is that of one that takes no word whole without merges.
         if pattern == DIGITS_BY_THREES and made["model"].get("ignore_merges"):
-            return known[pattern]
+            return names[pattern]
         try:
             return by_hash(self, tokenizer)
         except NotImplementedError:
-            if pattern not in known:
+            if pattern not in names:
                 raise
-            return known[pattern]
+            return names[pattern]
 
     text_model.get_vocab_base_pre = by_hash_or_pattern
 
 
 def name_of(pattern: str | None) -> str | None:
     """Return what the chat server calls a split pattern that it knows and llama.cpp does not."""
-    return next((name for name, known in PATTERNS.items() if known == pattern), None)
+    return next((name for name, candidate in PATTERNS.items() if candidate == pattern), None)
 
 
 def _leave_out_tokens_beyond(text_model: type[Converter]) -> None:
@@ -140,10 +141,10 @@ def _say_what_is_left_to_do(text_model: type[Converter]) -> None:
     def and_say(self: Converter, vocab_only: bool) -> None:
         prepare(self, vocab_only)
         writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
-        said = {key: value.value for written in writer.kv_data for key, value in written.items()}
-        if "tokenizer.ggml.model" not in said:  # an adapter has none
+        metadata = {key: value.value for written in writer.kv_data for key, value in written.items()}
+        if "tokenizer.ggml.model" not in metadata:  # an adapter has none
             return
-        if "tokenizer.ggml.add_bos_token" not in said:  # llama.cpp would go by the tokenizer's kind
+        if "tokenizer.ggml.add_bos_token" not in metadata:  # llama.cpp would go by the tokenizer's kind
             writer.add_add_bos_token(adds_bos(tokenizer))
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
@@ -154,7 +155,7 @@ def _say_what_is_left_to_do(text_model: type[Converter]) -> None:
         ):
             if stripping:
                 writer.add_string(key, json.dumps(stripping))
-        for key, end in told_ends(self.dir_model, self.hparams, said).items():
+        for key, end in told_ends(self.dir_model, self.hparams, metadata).items():
             writer.add_uint32(key, end)
         if (name := name_of(split_pattern(tokenizer))) and merges_by_id(tokenizer):
             writer.add_string(WORDS, name)

@@ -16,22 +16,22 @@ KNOWN = {
 KEYS = ("tokenizer.ggml.eom_token_id", "tokenizer.ggml.eot_token_id")
 
 
-def told_ends(model: Path, config: Mapping[str, object], said: Mapping[str, Any]) -> dict[str, int]:
+def told_ends(model: Path, config: Mapping[str, object], metadata: Mapping[str, Any]) -> dict[str, int]:
     """Return the keys that a file must have besides, so that each of the model's ends is one in llama.cpp.
 
     Args:
         model: its folder, whose generation_config.json says what ends an answer.
         config: its configuration, which says it where there is no such file.
-        said: the file's keys so far.
+        metadata: the file's keys so far.
 
     Raises:
         ValueError: there are more such ends than keys.
     """
-    tokens = [token.decode() if isinstance(token, bytes) else token for token in said["tokenizer.ggml.tokens"]]
-    told = {said.get(key) for key in ("tokenizer.ggml.eos_token_id", *KEYS)}
-    ends = [end for end in end_ids(model, config) if end < len(tokens) and end not in told]
+    tokens = [token.decode() if isinstance(token, bytes) else token for token in metadata["tokenizer.ggml.tokens"]]
+    declared = {metadata.get(key) for key in ("tokenizer.ggml.eos_token_id", *KEYS)}
+    ends = [end for end in end_ids(model, config) if end < len(tokens) and end not in declared]
     unknown = [end for end in ends if tokens[end] not in KNOWN]
-    free = [key for key in KEYS if key not in said]
+    free = [key for key in KEYS if key not in metadata]
     if len(unknown) > len(free):
         texts = ", ".join(repr(tokens[end]) for end in unknown)
         raise ValueError(

@@ -30,10 +30,11 @@ from pipeline.gguf.verify import (
     Messages,
     Original,
     check_divergence,
+    check_file,
     compare,
+    opened,
     read_original,
     sampled,
-    verify,
 )
 
 logger = logging.getLogger(__name__)
@@ -76,12 +77,12 @@ def make_export_set(export_set: ExportSet, source: Path, context: ExportContext)
     Raises:
         UserError: llama.cpp or the disk refuses, or a file fails a check.
     """
-    wanted = list(dict.fromkeys(export_set.types))
+    types = list(dict.fromkeys(export_set.types))
     first = unquantized(export_set, context)
-    paths = {kind: context.folder / f"{export_set.name}-{kind}.gguf" for kind in wanted}
+    paths = {kind: context.folder / f"{export_set.name}-{kind}.gguf" for kind in types}
     kept = {kind: path for kind, path in paths.items() if kind in KEPT} or {KEPT[0]: first}
     paths |= kept
-    exact = [*reversed(kept), *(["BF16"] if "BF16" in wanted else [])]
+    exact = [*reversed(kept), *(["BF16"] if "BF16" in types else [])]
     trained, figures = trained_logits(export_set, context), {}
     with ThreadPoolExecutor(1) as converter:  # a process of its own: texts are read meanwhile
         made = converter.submit(convert, source, paths[exact[0]], exact[0])
@@ -92,14 +93,15 @@ def make_export_set(export_set: ExportSet, source: Path, context: ExportContext)
             convert(source, paths[kind], kind)
         figures[kind] = check_exact(export_set, paths[kind], kind, original, context, trained)
     shutil.rmtree(source)
-    quantized = [kind for kind in wanted if kind not in OUT_TYPES]
+    quantized = [kind for kind in types if kind not in OUT_TYPES]
     matrix = importance(first, context.weighing) if context.weighing and quantized else None
     few = sampled(original)
     for kind in quantized:
         quantize(first, paths[kind], kind, matrix)
-        verify(paths[kind], few)
-        figures[kind] = compare(paths[kind], context.rows, trained[0], within=trained[1])
-    return [described(paths[kind], kind, export_set.of, figures[kind]) for kind in wanted]
+        with opened(paths[kind]) as file:
+            check_file(file, few)
+            figures[kind] = compare(file.weights, context.rows, trained[0], within=trained[1])
+    return [described(paths[kind], kind, export_set.of, figures[kind]) for kind in types]
 
 
 def check_exact(
@@ -130,20 +132,20 @@ def check_exact(
             f"{path.name} is held against its model with yarn's ramp rounded to whole dimensions, as in llama.cpp"
         )
     longest = end_at_window(path, original.config)
-    verify(path, original)
-    divergence = compare(path, context.rows, logits, keep=first, within=within)
-    check_divergence(path, divergence, EXACT if kind in KEPT else ROUNDED)
-    if first and within and (length := far_tokens(original.config, longest)):
-        check_far_divergence(
-            path, length, trained_model(*export_set.weights, context.device), context.rows, context.device
-        )
+    with opened(path) as file:
+        check_file(file, original)
+        divergence = compare(file.weights, context.rows, logits, keep=first, within=within)
+        check_divergence(path, divergence, EXACT if kind in KEPT else ROUNDED)
+        if first and within and (length := far_tokens(original.config, longest)):
+            model = trained_model(*export_set.weights, context.device)
+            check_far_divergence(file.weights, length, model, context.rows, context.device)
     return divergence
 
 
 def unquantized(export_set: ExportSet, context: ExportContext) -> Path:
     """Return the file that the quantized ones are made of: the first such that is wanted, else one that goes again."""
-    wanted = [kind for kind in export_set.types if kind in KEPT]
-    return (context.folder if wanted else context.work) / f"{export_set.name}-{(wanted or KEPT)[0]}.gguf"
+    kept = [kind for kind in export_set.types if kind in KEPT]
+    return (context.folder if kept else context.work) / f"{export_set.name}-{(kept or KEPT)[0]}.gguf"
 
 
 def trained_logits(export_set: ExportSet, context: ExportContext) -> tuple[np.memmap, bool]:

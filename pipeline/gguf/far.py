@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import chain, cycle, islice
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedConfig
 
 from llama.context import CHUNK
+from llama.model import Weights
 from pipeline.gguf.positions import rope, window
 from pipeline.gguf.reference import last_logits
 from pipeline.gguf.verify import EXACT, check_divergence, compare
@@ -20,12 +20,12 @@ LONGEST = 4096 + BEHIND  # with a longer window, what the file says of it must d
 
 
 def check_far_divergence(
-    path: Path, length: int, model: torch.nn.Module, rows: Sequence[Sequence[int]], device: str
+    weights: Weights, length: int, model: torch.nn.Module, rows: Sequence[Sequence[int]], device: str
 ) -> None:
     """Refuse an unquantized file that parts from the trained model far into a text.
 
     Args:
-        path: the GGUF.
+        weights: the GGUF's.
         length: of the text in tokens, of `far_tokens`.
         model: the trained model, which computes on `device`.
         rows: token ids of conversations, which are put end to end.
@@ -35,8 +35,8 @@ def check_far_divergence(
         UserError: it does part.
     """
     row = list(islice(cycle(chain.from_iterable(rows)), length))
-    likeness = compare(path, [row], last_logits(model, row, CHUNK, device))
-    check_divergence(path, likeness, EXACT, f"logits behind {length - CHUNK} tokens")
+    likeness = compare(weights, [row], last_logits(model, row, CHUNK, device))
+    check_divergence(weights.path, likeness, EXACT, f"logits behind {length - CHUNK} tokens")
 
 
 def far_tokens(config: PreTrainedConfig, context: int) -> int:

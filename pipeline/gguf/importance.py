@@ -88,10 +88,10 @@ class _Sums:
         if LIBRARY.ggml_op_name(tensor.op) != b"MUL_MAT":
             return not ask
         weight, inputs = tensor.src[0].contents, tensor.src[1].contents
-        wanted = weight.name.startswith(b"blk.") and inputs.type == FLOAT32
-        if not ask and wanted:
+        is_collected = weight.name.startswith(b"blk.") and inputs.type == FLOAT32
+        if not ask and is_collected:
             self._add(weight.name.decode(), inputs)
-        return wanted or not ask
+        return is_collected or not ask
 
     def _add(self, name: str, inputs: Tensor) -> None:
         width, rows = inputs.ne[0], inputs.ne[1] * inputs.ne[2] * inputs.ne[3]

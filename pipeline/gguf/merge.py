@@ -87,8 +87,8 @@ def merge(model: ModelSettings, adapter: Path, folder: Path, dtype: torch.dtype 
 def link(weights: Path, tokenizer: Path, folder: Path) -> None:
     """Make `folder` a model of the files of `weights`, by symbolic links, with another folder's tokenizer."""
     folder.mkdir(parents=True)
-    wanted = [*weights.glob("*.safetensors"), *weights.glob("*.bin"), *weights.glob("*.index.json")]
-    for path in [*wanted, *(weights / name for name in CONFIGS)]:
+    weight_paths = [*weights.glob("*.safetensors"), *weights.glob("*.bin"), *weights.glob("*.index.json")]
+    for path in [*weight_paths, *(weights / name for name in CONFIGS)]:
         if path.is_file():
             (folder / path.name).symlink_to(path.resolve())
     _save_tokenizer(tokenizer, weights, folder)

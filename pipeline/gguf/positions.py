@@ -67,10 +67,10 @@ def rope_difference(
     if not _near(found, factor):
         return f"it divides positions by {found:g}, the original by {factor:g} ({kind})"
     if kind == "yarn":
-        wanted = f"yarn from {parameters['original_max_position_embeddings']} tokens on"
-        said = [metadata.get(f"{prefix}.scaling.{key}", "none") for key in ("type", "original_context_length")]
-        if f"{said[0]} from {said[1]} tokens on" != wanted:
-            return f"it scales by {said[0]} from {said[1]} tokens on, the original by {wanted}"
+        expected = f"yarn from {parameters['original_max_position_embeddings']} tokens on"
+        scaling = [metadata.get(f"{prefix}.scaling.{key}", "none") for key in ("type", "original_context_length")]
+        if f"{scaling[0]} from {scaling[1]} tokens on" != expected:
+            return f"it scales by {scaling[0]} from {scaling[1]} tokens on, the original by {expected}"
     return _factors_difference(path, kind, config) if kind in KNOWN else None
 
 
@@ -81,14 +81,14 @@ def context_difference(model: "llama_cpp.llama_model_p", config: PreTrainedConfi
         model: the GGUF, loaded by llama.cpp.
         config: of the model's text part.
     """
-    context, wanted = llama_cpp.llama_model_n_ctx_train(model), getattr(config, "max_position_embeddings", None)
+    context, maximum = llama_cpp.llama_model_n_ctx_train(model), getattr(config, "max_position_embeddings", None)
     found, size = llama_cpp.llama_model_n_swa(model), window(config)
     if size and not found and context == size:  # see `end_at_window`
         return None
     if (found if found < context else 0) != (size or 0):
         return f"its layers look back {found or 'any number of'} tokens, the original's {size or 'any number of them'}"
-    if wanted and context != wanted:
-        return f"it holds {context} tokens, the original's max_position_embeddings is {wanted}"
+    if maximum and context != maximum:
+        return f"it holds {context} tokens, the original's max_position_embeddings is {maximum}"
     return None
 
 
@@ -179,9 +179,9 @@ def read_vector(path: Path, name: str) -> np.ndarray | None:
 
 def _factors_difference(path: Path, kind: str, config: PreTrainedConfig) -> str | None:
     """Return which factors, by which frequencies may each be divided, are not the configuration's, if any are."""
-    wanted = _factors(kind, config)
+    expected = _factors(kind, config)
     for name in FACTORS:
-        found, factors = read_vector(path, name), wanted.get(name)
+        found, factors = read_vector(path, name), expected.get(name)
         if found is None and factors is None:
             continue
         if found is None:

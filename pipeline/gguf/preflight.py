@@ -37,17 +37,17 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "PIP_RETRIES": "0", "PIP_DEFAULT_TIME
 
 
 @contextmanager
-def preflight(model: ModelSettings, wanted: bool) -> Iterator[Callable[[], None]]:
+def preflight(model: ModelSettings, enabled: bool) -> Iterator[Callable[[], None]]:
     """Begin to try a model's export, in the first of the processes that train together.
 
     Args:
         model: the base.
-        wanted: whether to; if not, nothing is done.
+        enabled: whether to; if not, nothing is done.
 
     Yields:
         What waits for the outcome, and raises a `UserError` where an export would be refused.
     """
-    mark = marker(model) if wanted and rank() == 0 else None
+    mark = marker(model) if enabled and rank() == 0 else None
     if mark is None or mark.is_file():
         yield lambda: None
         return
@@ -94,22 +94,22 @@ def require_exportable(model: ModelSettings, trial: subprocess.Popen[bytes], mar
 
 def marker(model: ModelSettings) -> Path | None:
     """Return the file that says that a model has passed; None where the model cannot be found, which training says."""
-    told = [VERSION, version("transformers"), code_digest(*CODE)]
+    key_parts = [VERSION, version("transformers"), code_digest(*CODE)]
     try:
         if model.chat_template:
-            told.append(sha256(Path(model.chat_template)))
+            key_parts.append(sha256(Path(model.chat_template)))
         for base in ((model.path, model.revision), model.merge_base):
-            told += _described(*located(*base))
+            key_parts += _described(*located(*base))
     except (OSError, ValueError, UserError):
         return None
-    return cache_root() / "exportable" / f"{hashlib.sha256(' '.join(told).encode()).hexdigest()[:16]}.json"
+    return cache_root() / "exportable" / f"{hashlib.sha256(' '.join(key_parts).encode()).hexdigest()[:16]}.json"
 
 
-def outcome_of(said: str) -> dict[str, str]:
+def outcome_of(output: str) -> dict[str, str]:
     """Return what came of a trial by all that it said; `unknown`, with its last line, where it ended before that."""
-    lines = said.splitlines() or ["it ended without a word"]
-    told = next((line for line in lines if line.startswith(OUTCOME)), None)
-    return {"unknown": lines[-1].strip()} if told is None else json.loads(told.removeprefix(OUTCOME))
+    lines = output.splitlines() or ["it ended without a word"]
+    outcome = next((line for line in lines if line.startswith(OUTCOME)), None)
+    return {"unknown": lines[-1].strip()} if outcome is None else json.loads(outcome.removeprefix(OUTCOME))
 
 
 def _described(path: str, revision: str | None) -> list[str]:

@@ -6,6 +6,13 @@ PROCESS is the id of the training that has begun it (preflight.py): it ends with
 """
 
 import gc
+
+from common.imports import leave_out_sklearn
+
+if __name__ == "__main__":  # before libraries are loaded
+    gc.disable()  # all that is made stays until the end, and a vocabulary is hundreds of thousands of objects
+    leave_out_sklearn()
+
 import json
 import os
 import shutil
@@ -45,11 +52,11 @@ SPREAD = 2.0  # of queries' and keys' weights, so that some tokens are looked at
 
 def main(model: ModelSettings, training: int) -> None:
     """Try a model in a folder that goes again, and say what came of it."""
-    gc.disable()  # all that is made stays until the end, and a vocabulary is hundreds of thousands of objects
     end_with(training)
     with tempfile.TemporaryDirectory(prefix="tunesmith-preflight-") as folder:
         outcome = tried(model, Path(folder))
     print(f"\n{OUTCOME}{json.dumps(outcome)}", flush=True)
+    gc.freeze()  # Python's end would look through all of it
 
 
 def end_with(training: int) -> None:
@@ -73,8 +80,8 @@ def tried(model: ModelSettings, folder: Path) -> dict[str, str]:
     try:
         export(model, tokenizer, folder)
     except UserError as error:
-        said = str(error).replace(str(folder / model.name), model.path).removesuffix("; none of this export is kept")
-        return {"refused": said}
+        reason = str(error).replace(str(folder / model.name), model.path).removesuffix("; none of this export is kept")
+        return {"refused": reason}
     return {"passed": model.name}
 
 

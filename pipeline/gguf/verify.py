@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrained
 from common.errors import UserError
 from llama.context import CHUNK, Context
 from llama.errors import RequestError
-from llama.model import load, loaded_metadata
+from llama.model import Weights, loaded_metadata
 from llama.prompts import Prompts
 from llama.tokenizer import Tokenizer
 from llama.types import Message
@@ -80,11 +80,9 @@ class Original:
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """A GGUF loaded by llama.cpp: its handles, and what it says of itself."""
+    """A GGUF loaded by llama.cpp, and what it says of itself."""
 
-    path: Path
-    model: llama_cpp.llama_model_p
-    vocabulary: llama_cpp.llama_vocab_p
+    weights: Weights
     tokenizer: Tokenizer
     metadata: dict[str, str]
 
@@ -136,13 +134,22 @@ def verify(path: Path, original: Original) -> None:
         UserError: it cannot be loaded, or something differs from the original; the message names file and check.
     """
     with opened(path) as file:
-        for name, check in CHECKS.items():
-            if difference := check(file, original):
-                raise UserError(refusal(path, name, difference))
+        check_file(file, original)
+
+
+def check_file(file: ExportedFile, original: Original) -> None:
+    """Check all but the logits of a GGUF that is loaded.
+
+    Raises:
+        UserError: something differs from the original; the message names file and check.
+    """
+    for name, check in CHECKS.items():
+        if difference := check(file, original):
+            raise UserError(refusal(file.weights.path, name, difference))
 
 
 def compare(
-    path: Path,
+    source: Path | Weights,
     rows: Sequence[Sequence[int]],
     logits: np.ndarray,
     *,
@@ -153,7 +160,7 @@ def compare(
     """Return how near a GGUF's logits are to others.
 
     Args:
-        path: the GGUF.
+        source: the GGUF, or its weights.
         rows: token ids, at least two a row; of a longer one than CHUNK, the last CHUNK positions are compared.
         logits: the others', float32 [positions, vocabulary]: tokens less one a row.
         keep: write this file's into `logits`, in their place.
@@ -165,14 +172,14 @@ def compare(
         UserError: the file or the adapter cannot be loaded, or its logits are no numbers.
     """
     totals, done = np.zeros(3), 0
-    with Context(path, max(CHUNK, *map(len, rows)), adapter=adapter) as context:
+    with Context(source, max(CHUNK, *map(len, rows)), adapter=adapter) as context:
         for ids in rows:
             for positions, mine in context.logits(ids, range(max(0, len(ids) - 1 - CHUNK), len(ids) - 1)):
                 others = logits[done : done + len(positions)]
                 if not np.isfinite(mine).all():
                     if not within:
                         return Divergence(math.nan, math.nan, math.nan)
-                    raise UserError(refusal(adapter or path, "logits", "some are no finite numbers"))
+                    raise UserError(refusal(adapter or context.path, "logits", "some are no finite numbers"))
                 for at in range(0, len(positions), SLICE):
                     targets = [ids[position + 1] for position in positions[at : at + SLICE]]
                     totals += _differences(others[at : at + SLICE], mine[at : at + SLICE], targets)
@@ -212,35 +219,31 @@ def opened(path: Path) -> Iterator[ExportedFile]:
     Raises:
         UserError: llama.cpp does not load it.
     """
-    params = llama_cpp.llama_model_default_params()
-    params.check_tensors = True
     try:
-        model = load(path, params)
+        weights = Weights(path, mapped=True, check_tensors=True)
     except UserError as error:
         raise UserError(refusal(path, "loading", str(error))) from error
-    try:
-        yield ExportedFile(
-            path, model, llama_cpp.llama_model_get_vocab(model), Tokenizer(model), loaded_metadata(model)
-        )
-    finally:
-        llama_cpp.llama_model_free(model)
+    with weights:
+        yield ExportedFile(weights, Tokenizer(weights.model), loaded_metadata(weights.model))
 
 
 def _architecture(file: ExportedFile, original: Original) -> str | None:
     found, kind = file.metadata["general.architecture"], original.config.model_type
-    wanted = architecture(kind)
-    if wanted is None:
-        print(f"{file.path.name} is {found} in llama.cpp, which nothing here says of {kind}: its name was not checked")
-    elif found != wanted:
+    expected = architecture(kind)
+    if expected is None:
+        name = file.weights.path.name
+        print(f"{name} is {found} in llama.cpp, which nothing here says of {kind}: its name was not checked")
+    elif found != expected:
         return f"it is {found}, the original is {kind}"
     latent = f"{found}.attention.kv_lora_rank" in file.metadata  # whose keys llama.cpp has as one head's
     for key, attribute in SIZES.items():
-        said = file.metadata.get(f"{found}.{key}")
-        if not said or said.startswith("[") or (latent and key == "attention.head_count_kv"):  # a value for each layer
+        value = file.metadata.get(f"{found}.{key}")
+        by_layer = value is not None and value.startswith("[")
+        if not value or by_layer or (latent and key == "attention.head_count_kv"):
             continue
         there = getattr(original.config, attribute, None)
-        if isinstance(there, int | float) and not _near(float(said), there):
-            return f"{key} is {said}, the original's {attribute} is {there}"
+        if isinstance(there, int | float) and not _near(float(value), there):
+            return f"{key} is {value}, the original's {attribute} is {there}"
     return None
 
 
@@ -255,11 +258,11 @@ def _plain(name: str) -> str:
 
 
 def _rope(file: ExportedFile, original: Original) -> str | None:
-    return rope_difference(file.path, file.model, file.metadata, original.config)
+    return rope_difference(file.weights.path, file.weights.model, file.metadata, original.config)
 
 
 def _context(file: ExportedFile, original: Original) -> str | None:
-    return context_difference(file.model, original.config)
+    return context_difference(file.weights.model, original.config)
 
 
 def _near(one: float, other: float) -> bool:
@@ -267,13 +270,13 @@ def _near(one: float, other: float) -> bool:
 
 
 def _tokens(file: ExportedFile, original: Original) -> str | None:
-    count = llama_cpp.llama_vocab_n_tokens(file.vocabulary)
+    count = llama_cpp.llama_vocab_n_tokens(file.weights.vocabulary)
     if count != original.config.vocab_size:
         return f"{count} tokens, the original has {original.config.vocab_size}"
     for token, index in sorted(original.tokenizer.get_vocab().items(), key=lambda pair: pair[1]):
         if index >= count:  # the tokenizer has more than the model
             break
-        text = llama_cpp.llama_vocab_get_text(file.vocabulary, index).decode(errors="replace")
+        text = llama_cpp.llama_vocab_get_text(file.weights.vocabulary, index).decode(errors="replace")
         # The converter writes added tokens as they read, not as they are stored.
         if text not in (token, token.replace("▁", " ")) and text != original.tokenizer.decode([index]):
             return f"token {index} is {text!r}, the original's is {token!r}"
@@ -286,22 +289,22 @@ def _special_tokens(file: ExportedFile, original: Original) -> str | None:
         ("eos", llama_cpp.llama_vocab_eos),
         ("pad", llama_cpp.llama_vocab_pad),
     ):
-        wanted, found = getattr(original.tokenizer, f"{name}_token_id"), find(file.vocabulary)
-        if wanted is not None and wanted != found:
-            return f"{name} is token {found}, the original's is {wanted}"
+        expected, found = getattr(original.tokenizer, f"{name}_token_id"), find(file.weights.vocabulary)
+        if expected is not None and expected != found:
+            return f"{name} is token {found}, the original's is {expected}"
     return None
 
 
 def _ends(file: ExportedFile, original: Original) -> str | None:
-    deaf = sorted(end for end in original.ends if not llama_cpp.llama_vocab_is_eog(file.vocabulary, end))
+    deaf = sorted(end for end in original.ends if not llama_cpp.llama_vocab_is_eog(file.weights.vocabulary, end))
     return f"an answer would not end at token {deaf[0]}" if deaf else None
 
 
 def _template(file: ExportedFile, original: Original) -> str | None:
-    found = llama_cpp.llama_model_chat_template(file.model, None)
-    wanted = original.tokenizer.chat_template
+    found = llama_cpp.llama_model_chat_template(file.weights.model, None)
+    expected = original.tokenizer.chat_template
     # A last newline is none of Jinja's: it drops it.
-    same = (found.decode() if found else "").rstrip("\n") == (wanted or "").rstrip("\n")
+    same = (found.decode() if found else "").rstrip("\n") == (expected or "").rstrip("\n")
     return None if same else "it is not the one that training used"
 
 
@@ -333,9 +336,9 @@ def _not_read_together(file: ExportedFile, original: Original) -> Iterator[tuple
 
 
 def _conversations(file: ExportedFile, original: Original) -> str | None:
-    context = llama_cpp.llama_model_n_ctx_train(file.model)
+    context = llama_cpp.llama_model_n_ctx_train(file.weights.model)
     try:
-        prompts = Prompts(file.model, file.path, context, TODAY)
+        prompts = Prompts(file.weights.model, file.weights.path, context, TODAY)
         for number, (chat, ids) in enumerate(original.chats, 1):
             if len(ids) < context and prompts.read(cast(list[Message], chat)) != ids:
                 return f"the chat reads conversation {number} as other token ids than training did"
@@ -366,16 +369,16 @@ def _read_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[tuple[st
         tokenizer: the original's.
         count: tokens of the model; a tokenizer may have more, such as one for images.
     """
-    known = sorted(index for index in tokenizer.get_vocab().values() if index < count)
-    alone = {f"token {index}": str(tokenizer.decode([index])) for index in known}
+    ids = sorted(index for index in tokenizer.get_vocab().values() if index < count)
+    alone = {f"token {index}": str(tokenizer.decode([index])) for index in ids}
     # Gemma's tokens for several spaces are found by Transformers where a text has their very signs, which none has.
     signs = [token for token in tokenizer.get_added_vocab() if set(token) == {"▁"}]
     awkward = {name: text for name, text in AWKWARD.items() if not any(sign in text for sign in signs)}
     greedy = [token for token in tokenizer.added_tokens_decoder.values() if _takes_more(token)]
     around = {f"around {token.content}": f"a \n{token.content}\n b{token.content}c" for token in greedy}
     texts = {**awkward, **around, **alone}
-    ids = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
-    return [(name, text, row) for (name, text), row in zip(texts.items(), ids, strict=True)]
+    rows = tokenizer(list(texts.values()), add_special_tokens=False)["input_ids"]
+    return [(name, text, row) for (name, text), row in zip(texts.items(), rows, strict=True)]
 
 
 def _takes_more(token: AddedToken) -> bool:

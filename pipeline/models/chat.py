@@ -149,9 +149,9 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: 
     Raises:
         RefusedError: the template does not take it.
     """
-    told: dict[str, Any] = {"strftime_now": TODAY.strftime, **switches}
+    variables: dict[str, Any] = {"strftime_now": TODAY.strftime, **switches}
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **told))
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **variables))
     except REFUSALS as error:
         raise RefusedError(_reason(error)) from error
 
@@ -165,8 +165,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> l
     try:
         text = render(tokenizer, messages, True)
     except RefusedError as refused:
-        asked = " ".join(messages[-1]["content"].split())[:60]
-        raise UserError(f"the chat template does not take the conversation that ends {asked!r}: {refused}") from refused
+        words = " ".join(messages[-1]["content"].split())[:60]
+        raise UserError(f"the chat template does not take the conversation that ends {words!r}: {refused}") from refused
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -270,13 +270,13 @@ def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switch
     return Said(texts[0], tuple(spans[0]))
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, said: Said) -> Row:
+def _tokens(tokenizer: PreTrainedTokenizerBase, rendered: Said) -> Row:
     """Return a rendered conversation as token ids; those that share a character with what is learnt are."""
-    encoded = tokenizer(said.text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
     # A token of spaces may stand nowhere, from and up to its end; so a stretch is marked by where others begin and end.
     starts, ends = zip(*encoded["offset_mapping"], strict=True)
     mask = [0] * len(starts)
-    for start, end in said.spans:
+    for start, end in rendered.spans:
         first, last = bisect_right(ends, start), bisect_left(starts, end)
         mask[first:last] = [1] * (last - first)
     return list(encoded["input_ids"]), mask

@@ -50,7 +50,7 @@ SPLITS = {
 SPECIAL = (3, 4)  # llama.cpp's control and user-defined tokens
 ROLES = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # of tokens: llama.cpp's names, Transformers'
 
-Said = dict[str, Any]  # the file's keys and values
+Metadata = dict[str, Any]  # the file's keys and values
 
 
 def write_folder(file: Path, folder: Path) -> None:
@@ -60,33 +60,33 @@ def write_folder(file: Path, folder: Path) -> None:
         UserError: the file is of another architecture, or has something of it that is not known here.
     """
     reader = gguf.GGUFReader(file)
-    said = {name: field.contents() for name, field in reader.fields.items()}
+    metadata = {name: field.contents() for name, field in reader.fields.items()}
     try:
-        shape = config(said, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
-        ids = special_ids(said)
+        shape = config(metadata, tied=all(tensor.name != "output.weight" for tensor in reader.tensors))
+        ids = special_ids(metadata)
         folder.mkdir()
         write_json(folder / "config.json", {**shape, **ids})
         write_json(folder / "generation_config.json", ids)
-        write_json(folder / "tokenizer.json", tokenizer(said))
-        write_json(folder / "tokenizer_config.json", tokenizer_config(said))
-        write_text(folder / "chat_template.jinja", said["tokenizer.chat_template"])
+        write_json(folder / "tokenizer.json", tokenizer(metadata))
+        write_json(folder / "tokenizer_config.json", tokenizer_config(metadata))
+        write_text(folder / "chat_template.jinja", metadata["tokenizer.chat_template"])
     except KeyError as error:
         raise UserError(f"the package's GGUF lacks {error.args[0]}, without which it is no whole chat model") from error
     tensors = {weight_name(tensor.name): weight(tensor, shape) for tensor in reader.tensors}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def config(said: Said, tied: bool) -> dict[str, Any]:
+def config(metadata: Metadata, tied: bool) -> dict[str, Any]:
     """Return what Transformers' config.json says of the architecture.
 
     Raises:
         UserError: the file says more or less of it than is known here.
     """
-    if said["general.architecture"] != "llama":
+    if metadata["general.architecture"] != "llama":
         raise UserError(
-            f"the package's GGUF is of the architecture {said['general.architecture']}; only llama is known"
+            f"the package's GGUF is of the architecture {metadata['general.architecture']}; only llama is known"
         )
-    own = {key.removeprefix(ARCHITECTURE): value for key, value in said.items() if key.startswith(ARCHITECTURE)}
+    own = {key.removeprefix(ARCHITECTURE): value for key, value in metadata.items() if key.startswith(ARCHITECTURE)}
     if odd := own.keys() ^ {*SETTINGS, EPSILON, ROPE_BASE}:
         raise UserError(
             f"the package's GGUF has or lacks {ARCHITECTURE}{min(odd)}, against what is known here of llama"
@@ -105,29 +105,27 @@ def config(said: Said, tied: bool) -> dict[str, Any]:
     }
 
 
-def special_ids(said: Said) -> dict[str, int]:
+def special_ids(metadata: Metadata) -> dict[str, int]:
     """Return the ids that generation begins, ends and pads with, by Transformers' names."""
     return {
-        f"{role}_token_id": said[f"tokenizer.ggml.{role_there}_token_id"]
-        for role_there, role in ROLES.items()
-        if role != "unk"
+        f"{role}_token_id": metadata[f"tokenizer.ggml.{key}_token_id"] for key, role in ROLES.items() if role != "unk"
     }
 
 
-def tokenizer(said: Said) -> dict[str, object]:
+def tokenizer(metadata: Metadata) -> dict[str, object]:
     """Return a byte-pair tokenizer as the tokenizers library writes it.
 
     Raises:
         UserError: it is of another kind, or splits text in a way that is not known here.
     """
-    kind, split = said["tokenizer.ggml.model"], said.get("tokenizer.ggml.pre")
+    kind, split = metadata["tokenizer.ggml.model"], metadata.get("tokenizer.ggml.pre")
     if kind != "gpt2" or split not in SPLITS:
         raise UserError(
             f"the package's GGUF has a {kind} tokenizer with the split {split}; gpt2 is known with {', '.join(SPLITS)}"
         )
-    if said.get("tokenizer.ggml.add_bos_token"):
+    if metadata.get("tokenizer.ggml.add_bos_token"):
         raise UserError("the package's GGUF begins every text with a token, which is not known here")
-    tokens, types = said["tokenizer.ggml.tokens"], said["tokenizer.ggml.token_type"]
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     return {
         "version": "1.0",
@@ -139,21 +137,19 @@ def tokenizer(said: Said) -> dict[str, object]:
             "fuse_unk": False,
             "byte_fallback": False,
             "vocab": {token: i for i, token in enumerate(tokens)},
-            "merges": [pair.split(" ") for pair in said["tokenizer.ggml.merges"]],
+            "merges": [pair.split(" ") for pair in metadata["tokenizer.ggml.merges"]],
         },
     }
 
 
-def tokenizer_config(said: Said) -> dict[str, object]:
+def tokenizer_config(metadata: Metadata) -> dict[str, object]:
     """Return which tokens have a role, and how much text the model takes."""
-    tokens = said["tokenizer.ggml.tokens"]
+    tokens = metadata["tokenizer.ggml.tokens"]
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{
-            f"{role}_token": tokens[said[f"tokenizer.ggml.{role_there}_token_id"]] for role_there, role in ROLES.items()
-        },
+        **{f"{role}_token": tokens[metadata[f"tokenizer.ggml.{key}_token_id"]] for key, role in ROLES.items()},
         "clean_up_tokenization_spaces": False,
-        "model_max_length": said[f"{ARCHITECTURE}context_length"],
+        "model_max_length": metadata[f"{ARCHITECTURE}context_length"],
     }
 
 

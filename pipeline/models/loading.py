@@ -17,15 +17,15 @@ from pipeline.models.packaged import located
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
 
 
-def choose_device(wanted: str) -> str:
+def choose_device(device: str) -> str:
     """Return `cuda` or `cpu`.
 
     Raises:
         UserError: a GPU is asked for and there is none.
     """
-    if wanted == "cuda" and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device is cuda but PyTorch sees no GPU; take runtime.device=auto or check the driver")
-    return "cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def base_digest(model: ModelSettings) -> str:
@@ -44,8 +44,8 @@ def base_digest(model: ModelSettings) -> str:
         commit = ""
     else:
         commit = str(read_config(model)._commit_hash)
-    told = "".join([commit, *(f"{path.name} {sha256(path)}" for path in files)])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    state = "".join([commit, *(f"{path.name} {sha256(path)}" for path in files)])
+    return hashlib.sha256(state.encode()).hexdigest()[:16]
 
 
 def head_size(model: ModelSettings) -> int:

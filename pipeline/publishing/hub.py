@@ -45,8 +45,8 @@ def open_repository(repository: str, private: bool) -> ModelInfo:
         api.create_repo(repository, private=private, exist_ok=True)
         found = api.model_info(repository)
     if found.private != private:
-        is_now, wanted = ("private", "leave --public out") if found.private else ("public", "add --public")
-        raise UserError(f"{repository} is {is_now}; {wanted}, or change that in its settings on the Hub")
+        is_now, remedy = ("private", "leave --public out") if found.private else ("public", "add --public")
+        raise UserError(f"{repository} is {is_now}; {remedy}, or change that in its settings on the Hub")
     return found
 
 

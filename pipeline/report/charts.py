@@ -68,20 +68,20 @@ def histograms(lengths: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
         floor = place * PANEL
         y = Axis(0, max(shares), floor, floor - PANEL + 26)
         ends = zip(map(x, edges), map(x, edges[1:]), map(y, shares), strict=False)  # the last edge starts no bin
-        said = f"median {median(lengths[name]):,.0f}, longest {max(lengths[name]):,}"
+        caption = f"median {median(lengths[name]):,.0f}, longest {max(lengths[name]):,}"
         bars = [(left, top, right - left) for left, right, top in ends if top < floor]
-        panels.append({"name": name, "said": said, "floor": floor, "bars": bars})
+        panels.append({"name": name, "caption": caption, "floor": floor, "bars": bars})
     return {"width": WIDTH, "height": len(panels) * PANEL + BOTTOM, "x": x, "panels": panels}
 
 
 def binned(lengths: Mapping[str, Sequence[int]]) -> tuple[list[int], dict[str, list[float]]]:
     """Return the edges of bins of whole tokens, and for each that has lengths at all, the share of them in each bin."""
-    known = {name: values for name, values in lengths.items() if values}
-    longest = max((max(values) for values in known.values()), default=0)
+    nonempty = {name: values for name, values in lengths.items() if values}
+    longest = max((max(values) for values in nonempty.values()), default=0)
     width = math.ceil((longest + 1) / BINS)
     edges = list(range(0, longest + width + 1, width))
     shares = {}
-    for name, values in known.items():
+    for name, values in nonempty.items():
         counts = [0] * (len(edges) - 1)
         for value in values:
             counts[value // width] += 1

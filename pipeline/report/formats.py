@@ -51,8 +51,8 @@ class Figure:
     @property
     def bounds(self) -> "tuple[Figure, Figure] | None":
         """The interval, if it is known."""
-        known = self.interval is not None and all(bound.value is not None for bound in self.interval)
-        return self.interval if known else None
+        has_bounds = self.interval is not None and all(bound.value is not None for bound in self.interval)
+        return self.interval if has_bounds else None
 
     @property
     def unsure(self) -> str:

@@ -93,11 +93,11 @@ def _chat(evaluation: Evaluation, figures: Figures, index: int) -> dict[str, Any
     replies = {name: answers[index].reply for name, answers in evaluation.answers.items()}
     others = {"base": "tuned", "tuned": "base"}
     others |= {name: evaluation.gguf[name].of for name in replies if name not in others}
-    said = {
+    entries = {
         name: {
             "pieces": differences(reply, replies[others[name]]),
             **{metric.name: figures("answers", name, index, metric.name) for metric in of("answer")},
         }
         for name, reply in replies.items()
     }
-    return {"prompt": evaluation.prompts[index], "answers": said}
+    return {"prompt": evaluation.prompts[index], "answers": entries}

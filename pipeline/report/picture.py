@@ -26,8 +26,8 @@ def draw(path: Path, evaluation: Evaluation) -> None:
     axis = figure.subplots()
     for offset, (name, colour) in enumerate((("base", "#94a3b8"), ("tuned", "#0f766e"))):
         bars = ((index + 0.4 * offset, values[name][key]) for index, key in enumerate(names))
-        known = [(place, value) for place, value in bars if value is not None]
-        axis.barh([place for place, _ in known], [value for _, value in known], height=0.4, label=name, color=colour)
+        pairs = [(place, value) for place, value in bars if value is not None]
+        axis.barh([place for place, _ in pairs], [value for _, value in pairs], height=0.4, label=name, color=colour)
     axis.set_yticks([index + 0.2 for index in range(len(names))], names, fontsize=8)
     axis.set_xlabel("accuracy" if tasks else "perplexity")
     axis.invert_yaxis()

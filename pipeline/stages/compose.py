@@ -38,8 +38,8 @@ def main() -> None:
         composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
         config = load(composed)
         links = named(config)
-        if said := meeting(CONF, config.experiment):
-            print(said)
+        if notice := meeting(CONF, config.experiment):
+            print(notice)
         if not os.environ.get("DVC_EXP_NAME"):
             if PARAMS.is_file():
                 print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))

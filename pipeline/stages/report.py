@@ -78,7 +78,7 @@ def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -
     Raises:
         UserError: what they reported is of other data, or of another training.
     """
-    known = {name: getattr(measured, name) for name in measured.model_fields_set}
+    measured_fields = {name: getattr(measured, name) for name in measured.model_fields_set}
     settings = {**measured.settings, "evaluate": {**measured.settings["evaluate"], "gate": asdict(gate)}}
     added = {
         "mlflow_run": mlflow_run,
@@ -89,7 +89,7 @@ def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -
         "prepared": PrepareReport.read(PREPARE_REPORT) if PREPARE_REPORT.is_file() else None,
     }
     try:
-        return Evaluation(**known | added)
+        return Evaluation(**measured_fields | added)
     except ValidationError as error:
         raise UserError(
             f"what is in {REPORTS} does not belong together: {first_fault(error)}; run `dvc repro`"

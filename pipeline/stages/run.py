@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from common.errors import Interrupted, UserError
+from common.imports import end_of_imports
 from common.logs import configure_logs
 from pipeline.core.composition import DEFAULTS
 from pipeline.core.config import Config, load
@@ -31,6 +32,7 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
 
     @functools.wraps(run)  # Hydra names the job, and finds conf/, by the file that the stage stands in
     def task(composed: DictConfig) -> object:
+        end_of_imports()
         logging.captureWarnings(True)
         job = HydraConfig.get()
         name = Path(run.__code__.co_filename).stem

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before libraries are loaded
 
 from pathlib import Path
 
+from common.imports import importing
 from pipeline.core.config import Config
 from pipeline.core.paths import ADAPTER, LOSS_CURVE, TRAIN_REPORT
 from pipeline.core.records import TrainReport
@@ -32,7 +33,8 @@ def run(config: Config, out: Path) -> float | None:
         return TrainReport.read(out / TRAIN_REPORT).validation_loss
     with preflight(config.model, config.train.check_export) as require_exportable:
         # What trains takes seconds to import, and none of it is needed to start the processes that do.
-        from pipeline.training.worker import run_worker
+        with importing():
+            from pipeline.training.worker import run_worker
 
         return run_worker(config, require_exportable, out / ADAPTER, out / TRAIN_REPORT, out / LOSS_CURVE)
 

@@ -84,12 +84,12 @@ class Delivery:
         try:
             with self.journal.delivering():
                 run = self._run()
-                known = dict(run.data.params)
+                params = dict(run.data.params)
                 pending = self.journal.entries(self.journal.sent)
                 for kind, group in groupby(pending, key=lambda pair: pair[0].kind):
                     entries, ends = zip(*group, strict=True)
                     if kind != "run":  # that one has been made
-                        self._send(run.info.run_id, kind, list(entries), known)
+                        self._send(run.info.run_id, kind, list(entries), params)
                     self.journal.sent = ends[-1]
         except Exception as error:
             self.trouble = brief(error)
@@ -113,8 +113,8 @@ class Delivery:
 
     def _run(self) -> "Run":
         """Return the journal's run; where this MLflow does not know it, another one, which is told everything."""
-        known = self.journal.run_id or self.run_id
-        run = known and find_run(self.client, known)
+        run_id = self.journal.run_id or self.run_id
+        run = run_id and find_run(self.client, run_id)
         if not run:
             run = self._new_run()
             self.journal.sent = 0
@@ -129,12 +129,12 @@ class Delivery:
         same = self.client.search_runs([experiment], f"tags.{IDENTITY} = '{first.value[IDENTITY]}'", max_results=1)
         return same[0] if same else self.client.create_run(experiment, start_time=first.time, tags=first.value)
 
-    def _send(self, run_id: str, kind: str, entries: list[Entry], known: dict[str, str]) -> None:
+    def _send(self, run_id: str, kind: str, entries: list[Entry], params: dict[str, str]) -> None:
         """Tell MLflow entries of one kind; of those that it refuses, each is said and left out."""
         from mlflow.exceptions import MlflowException
 
         try:
-            getattr(self, f"_send_{kind}")(run_id, entries, known)
+            getattr(self, f"_send_{kind}")(run_id, entries, params)
         except MlflowException as error:
             if error.error_code not in REFUSED:
                 raise
@@ -142,16 +142,16 @@ class Delivery:
                 warn(f"MLflow refuses {kind} {str(entries[0].value)[:100]} ({brief(error)})")
                 return
             for entry in entries:
-                self._send(run_id, kind, [entry], known)
+                self._send(run_id, kind, [entry], params)
 
-    def _send_status(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+    def _send_status(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
         last = entries[-1]
         if last.value["status"] == "RUNNING":
             self.client.update_run(run_id, status="RUNNING")
         else:
             self.client.set_terminated(run_id, last.value["status"], end_time=last.time)
 
-    def _send_metrics(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+    def _send_metrics(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
         from mlflow.entities import Metric
 
         metrics = [
@@ -162,24 +162,24 @@ class Delivery:
         for some in batches(metrics, MAX_METRICS):
             self.client.log_batch(run_id, metrics=some)
 
-    def _send_params(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+    def _send_params(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
         """Make a value that differs from an earlier one a tag, since params cannot change."""
         from mlflow.entities import Param
 
         fresh: dict[str, str] = {}
         changed: dict[str, str] = {}
         for key, value in (pair for entry in entries for pair in entry.value.items()):
-            first = fresh.get(key, known.get(key))
+            first = fresh.get(key, params.get(key))
             if first is None:
                 fresh[key] = value
             elif first != value:
                 changed[f"changed.{key}"] = value
         for some in batches([Param(key, value) for key, value in fresh.items()], MAX_OTHERS):
             self.client.log_batch(run_id, params=some)
-        known |= fresh
+        params |= fresh
         self._send_texts(run_id, changed)
 
-    def _send_tags(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+    def _send_tags(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
         self._send_texts(run_id, {key: value for entry in entries for key, value in entry.value.items()})
 
     def _send_texts(self, run_id: str, tags: dict[str, str]) -> None:
@@ -188,7 +188,7 @@ class Delivery:
         for some in batches([RunTag(key, value) for key, value in tags.items()], MAX_OTHERS):
             self.client.log_batch(run_id, tags=some)
 
-    def _send_artifact(self, run_id: str, entries: list[Entry], known: dict[str, str]) -> None:
+    def _send_artifact(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
         """Leave out a file that cannot be stored while MLflow answers: metrics do not wait for the store of files."""
         for path in dict.fromkeys(self.journal.kept(entry.value) for entry in entries):
             try:

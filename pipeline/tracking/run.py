@@ -127,11 +127,11 @@ def tracked(config: Config, folder: Path, name: str, run_id: str | None = None) 
     try:
         yield run
     except BaseException as error:
-        asked_to = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+        was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         with suppress(UserError):  # a full disk has its line already
             if isinstance(error, Interrupted):
                 run.mark(str(error).partition(";")[0])
-            run.end("KILLED" if asked_to else "FAILED")
+            run.end("KILLED" if was_stopped else "FAILED")
         raise
     run.end("FINISHED")
 

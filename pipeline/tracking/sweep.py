@@ -94,10 +94,10 @@ def say_meetings(config: DictConfig) -> None:
         if override.key_or_group == "experiment" and isinstance(choice := override.value(), ChoiceSweep):
             names = [str(name) for name in choice.list]
     try:
-        said = [meeting(Path(sources["main"]), name) for name in names]
+        notices = [meeting(Path(sources["main"]), name) for name in names]
     except UserError as error:
         sys.exit(f"{config.hydra.job.name}: {error}")
-    print(*filter(None, said), sep="\n", end="\n" * any(said), flush=True)
+    print(*filter(None, notices), sep="\n", end="\n" * any(notices), flush=True)
 
 
 def check_data(config: DictConfig, settings: DataSettings) -> None:

@@ -167,8 +167,8 @@ def written_whole(
             raise
         earlier = newest_step(checkpoint.parent)
         kept = "no earlier one is there" if earlier is None else f"that of step {earlier} is whole"
-        said = f"cannot save {checkpoint}: {reason}; {kept}; make room or grant access there, then run again"
-        raise UserError(said) from error
+        message = f"cannot save {checkpoint}: {reason}; {kept}; make room or grant access there, then run again"
+        raise UserError(message) from error
     wait()
 
 

@@ -47,9 +47,9 @@ def any_rank(flag: bool) -> bool:
     """Return whether it is so in any process; all have come so far then."""
     if world() == 1:
         return flag
-    told = torch.tensor([int(flag)])
-    dist.all_reduce(told, dist.ReduceOp.MAX, group=_line())
-    return bool(told.item())
+    shared_flag = torch.tensor([int(flag)])
+    dist.all_reduce(shared_flag, dist.ReduceOp.MAX, group=_line())
+    return bool(shared_flag.item())
 
 
 def barrier() -> None:

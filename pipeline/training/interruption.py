@@ -41,10 +41,10 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            wanted = [*REQUESTS, ORPHANED]
+            signals = [*REQUESTS, ORPHANED]
             if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
-                wanted.append(signal.SIGHUP)
-            self._before = {number: signal.signal(number, self._take) for number in wanted}
+                signals.append(signal.SIGHUP)
+            self._before = {number: signal.signal(number, self._take) for number in signals}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -33,14 +33,14 @@ class BatchSize:
         return f"{counted(self.rows, 'row')} at once, activations {kept}, layers {compiled}compiled"
 
 
-def recorded(folder: Path, device: str, asked: str) -> BatchSize | None:
+def recorded(folder: Path, device: str, requested: str) -> BatchSize | None:
     """Return how a training in `folder` went on, on such a device with the same settings."""
     path = folder / RECORD
     if not path.is_file():
         return None
     try:
         size = BatchSize(**json.loads(path.read_text(encoding="utf-8")))
-        return size if (size.device, size.asked) == (device_name(device), asked) else None
+        return size if (size.device, size.asked) == (device_name(device), requested) else None
     except (ValueError, TypeError):  # damaged: as if it were not there
         return None
 

@@ -33,8 +33,8 @@ class Card:
     @property
     def peak(self) -> float | None:
         """Dense matrix products in bf16, operations a second, by its data sheet."""
-        known = (peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", self.name))
-        return next((1e12 * peak for peak in known), None)
+        peaks = (peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", self.name))
+        return next((1e12 * peak for peak in peaks), None)
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def require_installed(optimizer: str) -> None:
     package = OPTIMIZERS[optimizer]
     if package and not is_installed(package):
         install = "-e .[gpu]" if package == "bitsandbytes" else package
-        said = f"train.optimizer={optimizer} needs {package}"
-        raise UserError(f"{said}; pip install {install}, or take adamw_torch_fused")
+        need = f"train.optimizer={optimizer} needs {package}"
+        raise UserError(f"{need}; pip install {install}, or take adamw_torch_fused")
 
 
 def this_card(device: str) -> Card | None:
@@ -164,30 +164,30 @@ def choose_attention(train: TrainSettings, card: Card | None, head_size: int) ->
     Raises:
         UserError: the card, the base or what is installed does not allow the one asked for.
     """
-    wanted, large = train.attention, train.update_size >= LARGE_UPDATE
-    if wanted == "sdpa":
+    attention, large = train.attention, train.update_size >= LARGE_UPDATE
+    if attention == "sdpa":
         return "sdpa", "asked for"
     if card is None or card.capability < (8, 0):
-        if wanted != "auto":
+        if attention != "auto":
             raise UserError(
-                f"train.attention={wanted} needs a GPU of compute capability 8.0 or more; take auto or sdpa"
+                f"train.attention={attention} needs a GPU of compute capability 8.0 or more; take auto or sdpa"
             )
         return "sdpa", "there is no GPU" if card is None else "the card is older than FlashAttention"
-    if wanted == "cudnn" and not is_installed("cudnn"):
+    if attention == "cudnn" and not is_installed("cudnn"):
         raise UserError("train.attention=cudnn needs nvidia-cudnn-frontend; pip install -e .[gpu], or take flash")
-    largest = {"cudnn": CUDNN_HEAD, "flash": FLASH_HEAD}.get(wanted)
+    largest = {"cudnn": CUDNN_HEAD, "flash": FLASH_HEAD}.get(attention)
     if largest and head_size > largest:
         raise UserError(
-            f"train.attention={wanted} is for heads of at most {largest}, this model's have {head_size}; take auto"
+            f"train.attention={attention} is for heads of at most {largest}, this model's have {head_size}; take auto"
         )
-    if wanted == "cudnn":
+    if attention == "cudnn":
         return CUDNN, "asked for"
     fits = card.capability >= (9, 0) and head_size <= CUDNN_HEAD and is_installed("cudnn")
-    if wanted == "auto" and large and fits:
+    if attention == "auto" and large and fits:
         return CUDNN, "the fastest for large updates on Hopper and newer"
     if head_size > FLASH_HEAD:
         return "sdpa", f"heads of {head_size} are too large for FlashAttention"
-    return FLASH, "asked for" if wanted == "flash" else "conversations of any length without padding"
+    return FLASH, "asked for" if attention == "flash" else "conversations of any length without padding"
 
 
 def why_packing(train: TrainSettings, packs: bool) -> str:

@@ -69,11 +69,11 @@ def embeddings_stay_whole(config: Config, model: PreTrainedModel) -> None:
     """Refuse an adapter on embedding or head where these are one matrix, or llama.cpp is to take it alone."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
     adapted = [last_part(name) for name, module in targets(model, config.train.lora).items() if module in ends]
-    said = f"train.lora.target_modules names {', '.join(adapted)}"
+    cause = f"train.lora.target_modules names {', '.join(adapted)}"
     if adapted and tied(model):
         raise UserError(
-            f"{said}, and this model's embedding and head are one matrix, which two adapters would part; "
+            f"{cause}, and this model's embedding and head are one matrix, which two adapters would part; "
             f"set train.lora.modules_to_save=[{adapted[0]}], which trains it whole"
         )
     if adapted and config.export.adapter:
-        raise UserError(f"export.adapter is true, and {said}, which llama.cpp takes in no adapter; set it to false")
+        raise UserError(f"export.adapter is true, and {cause}, which llama.cpp takes in no adapter; set it to false")

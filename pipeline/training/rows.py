@@ -113,9 +113,9 @@ def cache_name(split: Path, tokenizer: PreTrainedTokenizerBase, max_length: int,
 
     Left to itself, `datasets` pickles the tokenizer: 4 s a split for the 262,144 tokens of Gemma.
     """
-    told = [version("transformers"), *sha256(split), code_digest(*CODE), tokenizer.backend_tokenizer.to_str()]
-    told.append(json.dumps([tokenizer.get_chat_template(), tokenizer.init_kwargs, max_length, loss_on], default=str))
-    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:16]
+    parts = [version("transformers"), *sha256(split), code_digest(*CODE), tokenizer.backend_tokenizer.to_str()]
+    parts.append(json.dumps([tokenizer.get_chat_template(), tokenizer.init_kwargs, max_length, loss_on], default=str))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
 def labelled(
@@ -132,7 +132,7 @@ def labelled(
         yield {"input_ids": [], "labels": [], "cut": False, "learns": False, "refused": str(refused)}
         return
     for ids, mask in encoded:
-        labels = [i if said else IGNORED for i, said in zip(ids[:max_length], mask, strict=False)]
+        labels = [i if is_learnt else IGNORED for i, is_learnt in zip(ids[:max_length], mask, strict=False)]
         yield {
             "input_ids": ids[:max_length],
             "labels": labels,

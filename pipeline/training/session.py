@@ -123,10 +123,10 @@ class Session:
     def find_batch_size(self, trainer: Trainer) -> micro_batch.BatchSize:
         """Return how much goes through the model at once: as before, as set, or as the card allows; say why."""
         settings = self.config.train
-        asked = f"{settings.batch_size} {settings.gradient_checkpointing} {settings.compile} {self.plan.attention}"
-        asked += f" {'packed' if self.plan.packing else 'padded'}"
-        asked += f" {world()} processes" if world() > 1 else ""  # which have use for fewer rows each
-        size = micro_batch.recorded(self.folder, self.device, asked)
+        requested = f"{settings.batch_size} {settings.gradient_checkpointing} {settings.compile} {self.plan.attention}"
+        requested += f" {'packed' if self.plan.packing else 'padded'}"
+        requested += f" {world()} processes" if world() > 1 else ""  # which have use for fewer rows each
+        size = micro_batch.recorded(self.folder, self.device, requested)
         if size is not None:
             logger.info(f"  {size}: as before")
             return size
@@ -145,7 +145,7 @@ class Session:
             rows, checkpointing, why = micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most)
         share = operations(trainer, trainer.tokens_to_train()) / world()
         compiled, why_compiled = choose_compile(settings, self.plan, this_card(self.device), share)
-        size = micro_batch.BatchSize(micro_batch.device_name(self.device), asked, rows, checkpointing, compiled)
+        size = micro_batch.BatchSize(micro_batch.device_name(self.device), requested, rows, checkpointing, compiled)
         logger.info(f"  {size}: {why}; {why_compiled}")
         return size
 

@@ -156,9 +156,9 @@ def tied(model: PreTrainedModel) -> bool:
 
 def shortened(model: PreTrainedModel, modules: Iterable[str]) -> list[str]:
     """Return full names cut to their last parts where all modules of that name are among them."""
-    wanted = dict.fromkeys(modules)
-    others = {last_part(name) for name, _ in model.named_modules() if name not in wanted}
-    return list(dict.fromkeys(name if last_part(name) in others else last_part(name) for name in wanted))
+    full_names = dict.fromkeys(modules)
+    others = {last_part(name) for name, _ in model.named_modules() if name not in full_names}
+    return list(dict.fromkeys(name if last_part(name) in others else last_part(name) for name in full_names))
 
 
 def short_names(modules: Iterable[str]) -> list[str]:

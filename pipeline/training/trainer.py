@@ -133,11 +133,11 @@ class Trainer(SFTTrainer):
         learnt, model = self.conversations["train"], self.trained_model
         learnt.layout = replace(learnt.layout, rows=len(learnt))
         longest = sorted(range(len(learnt)), key=learnt.lengths.__getitem__, reverse=True)
-        wanted: list[int] = []
+        indices: list[int] = []
         tokens = 0
         while tokens < rows * self.row_tokens:
-            wanted.append(longest[len(wanted) % len(longest)])
-            tokens += learnt.lengths[wanted[-1]] if learnt.layout.packed else self.row_tokens
+            indices.append(longest[len(indices) % len(longest)])
+            tokens += learnt.lengths[indices[-1]] if learnt.layout.packed else self.row_tokens
         if checkpointing:
             model.gradient_checkpointing_enable(self.args.gradient_checkpointing_kwargs)
         elif self.args.gradient_checkpointing is False:
@@ -146,7 +146,7 @@ class Trainer(SFTTrainer):
         torch.cuda.reset_peak_memory_stats()
         try:
             with torch.random.fork_rng(), self.accelerator.autocast():
-                loss = self.compute_loss(model, learnt[MicroBatch(wanted, tokens, tokens)])
+                loss = self.compute_loss(model, learnt[MicroBatch(indices, tokens, tokens)])
             loss.backward()
         finally:
             forget(model)
@@ -171,10 +171,10 @@ class Trainer(SFTTrainer):
     @property
     def validation_loss(self) -> float | None:
         """That of the best step, or the last one."""
-        wanted = [entry for entry in self.state.log_history if "eval_loss" in entry]
+        evaluations = [entry for entry in self.state.log_history if "eval_loss" in entry]
         if self.best_step is not None:
-            wanted = [entry for entry in wanted if entry["step"] == self.best_step]
-        return round(wanted[-1]["eval_loss"], 5) if wanted else None
+            evaluations = [entry for entry in evaluations if entry["step"] == self.best_step]
+        return round(evaluations[-1]["eval_loss"], 5) if evaluations else None
 
     def take_best(self) -> None:
         """Take the weights of the best step, if those are not the present ones.
@@ -347,8 +347,8 @@ class Trainer(SFTTrainer):
         self.check_update()
         grad_norm = super()._get_grad_norm(model, grad_norm)
         figures = torch.stack([self._tr_loss.float(), grad_norm.float()])
-        told = figures.to("cpu", non_blocking=True)
-        self.unchecked = Unchecked(self.state.global_step + 1, told, torch.cuda.Event() if figures.is_cuda else None)
+        on_host = figures.to("cpu", non_blocking=True)
+        self.unchecked = Unchecked(self.state.global_step + 1, on_host, torch.cuda.Event() if figures.is_cuda else None)
         optimizer: Any = getattr(self.optimizer, "optimizer", self.optimizer)  # Accelerate's wrapper around it
         if self.unchecked.arrived is None or self.sharded or not getattr(optimizer, "_step_supports_amp_scaling", None):
             self.check_update()

@@ -153,10 +153,10 @@ class Conversations(Dataset[Inputs]):
         inputs = self.one_row(ids, labels) if self.layout.packed else self.padded(ids, labels)
         targets = inputs["labels"][:, 1:].flatten()
         # Positions are found here, since to look for them on a GPU waits for all that it has been given to do.
-        wanted = (targets != IGNORED).nonzero()[:, 0]
-        rows = wanted // (inputs["labels"].shape[1] - 1)
+        supervised = (targets != IGNORED).nonzero()[:, 0]
+        rows = supervised // (inputs["labels"].shape[1] - 1)
         inputs |= {"num_items_in_batch": batch.supervised, "tokens": batch.tokens}
-        inputs |= {"positions": wanted + rows, "targets": targets[wanted]}
+        inputs |= {"positions": supervised + rows, "targets": targets[supervised]}
         return inputs
 
     def padded(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> Inputs:

@@ -31,8 +31,8 @@ class LastWords(TypedDict):
 
 def last_words(folder: Path) -> list[LastWords]:
     """Return what workers said when they ended, the earliest first."""
-    said: list[LastWords] = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    return sorted(said, key=lambda words: words["at"])
+    messages: list[LastWords] = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
+    return sorted(messages, key=lambda words: words["at"])
 
 
 @contextmanager

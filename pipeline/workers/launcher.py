@@ -105,10 +105,10 @@ class Requests:
         return sum(number in (signal.SIGTERM, signal.SIGINT) for number in self.taken) > 1
 
     def __enter__(self) -> "Requests":
-        wanted = [signal.SIGTERM, signal.SIGINT, ORPHANED]
+        signals = [signal.SIGTERM, signal.SIGINT, ORPHANED]
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # which nohup sets
-            wanted.append(signal.SIGHUP)
-        self._before = {number: signal.signal(number, self._take) for number in wanted}
+            signals.append(signal.SIGHUP)
+        self._before = {number: signal.signal(number, self._take) for number in signals}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,11 +167,11 @@ def supervise(workers: list[subprocess.Popen[bytes]], requests: Requests, folder
         Which had ended without last words when the first failure was seen, and with what status: what ends later does
         so because of it.
     """
-    told, over = 0, float("inf")
+    forwarded, over = 0, float("inf")
     lost: dict[int, int] = {}
     while any(worker.poll() is None for worker in workers) and time.monotonic() < over and not requests.final:
-        if told < len(requests.taken):
-            told = len(requests.taken)
+        if forwarded < len(requests.taken):
+            forwarded = len(requests.taken)
             with atomic_path(folder / ASKED) as temporary:  # a worker may look at any time
                 temporary.write_text(named(requests.taken[0]), encoding="utf-8")
             for worker in workers:
@@ -191,11 +191,11 @@ def raise_last_words(folder: Path) -> None:
         Interrupted: it was asked to stop.
         UserError: something was wrong.
     """
-    for said in last_words(folder):
-        if said["kind"] == "Interrupted":
-            raise Interrupted(said["text"])
-        if said["kind"] == "UserError":
-            raise UserError(said["text"])
+    for words in last_words(folder):
+        if words["kind"] == "Interrupted":
+            raise Interrupted(words["text"])
+        if words["kind"] == "UserError":
+            raise UserError(words["text"])
 
 
 def explain(lost: dict[int, int], processes: int, folder: Path) -> NoReturn:
@@ -207,5 +207,5 @@ def explain(lost: dict[int, int], processes: int, folder: Path) -> NoReturn:
     for index, status in lost.items():
         how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         raise UserError(f"process {index} of {processes} {how}; the same command goes on from the newest checkpoint")
-    print(next((said["text"] for said in last_words(folder)), ""), end="", file=sys.stderr)
+    print(next((words["text"] for words in last_words(folder)), ""), end="", file=sys.stderr)
     sys.exit(1)

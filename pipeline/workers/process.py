@@ -1,16 +1,23 @@
 """What a process of the pipeline is told before libraries are loaded."""
 
+import gc
 import os
 import sys
 
+from common.imports import leave_out_sklearn
 from common.telemetry import send_nothing
 from pipeline.workers.parent import tie_to_parent
 
 
 def prepare_process() -> None:
-    """Set what libraries read when they are loaded, and tie a stage to who has started it: as early as can be."""
+    """Set what libraries read when they are loaded, and tie a stage to who has started it: as early as can be.
+
+    Garbage is collected from `common.imports.end_of_imports` on.
+    """
     set_environment()
     tie_to_parent()
+    leave_out_sklearn()
+    gc.disable()
 
 
 def set_environment() -> None:

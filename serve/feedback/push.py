@@ -160,9 +160,9 @@ def _prepare_hub_client() -> None:
 
     def limit(request: httpx.Request) -> None:
         """Set a timeout on each request: some calls of the client pass one of None, which goes before its own."""
-        given = request.extensions.get("timeout", {})
+        timeouts = request.extensions.get("timeout", {})
         phases = ("connect", "read", "write", "pool")
-        request.extensions["timeout"] = {phase: given.get(phase) or HUB_SECONDS for phase in phases}
+        request.extensions["timeout"] = {phase: timeouts.get(phase) or HUB_SECONDS for phase in phases}
 
     hooks = get_session().event_hooks  # they heed HF_HUB_OFFLINE
     hooks = hooks | {"request": [*hooks["request"], limit]}

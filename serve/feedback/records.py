@@ -133,13 +133,13 @@ def check(record: Record) -> None:
 
 def check_judgement(record: Record) -> None:
     """Raise RequestError for a verdict or a vote that there is not."""
-    given: str | None
+    judgement: str | None
     if isinstance(record, AnswerRecord):
-        name, given, allowed = "verdict", record.verdict, get_args(Verdict)
+        name, judgement, allowed = "verdict", record.verdict, get_args(Verdict)
     else:
-        name, given, allowed = "vote", record.vote, get_args(Vote)
-    if given is not None and given not in allowed:
-        raise RequestError(f"A {name} is {', '.join(allowed)} or none, not {str(given)[:100]!r}.")
+        name, judgement, allowed = "vote", record.vote, get_args(Vote)
+    if judgement is not None and judgement not in allowed:
+        raise RequestError(f"A {name} is {', '.join(allowed)} or none, not {str(judgement)[:100]!r}.")
 
 
 class UnknownSchema(Exception):

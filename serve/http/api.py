@@ -99,10 +99,10 @@ class CompletionRequest(_Fields):
         for name, value in (self.model_extra or {}).items():
             if name in UNSUPPORTED and value is not None and value not in UNSUPPORTED[name]:
                 raise HTTPException(400, f"{name} is not supported: leave it out.")
-        wanted = {name: getattr(self, name) for name in Sampling.__dataclass_fields__}
-        wanted["max_tokens"] = max_tokens if self.max_tokens is None else self.max_tokens
-        wanted["stop"] = tuple(self.stop or ())
-        return Sampling(**{name: value for name, value in wanted.items() if value is not None})
+        parameters = {name: getattr(self, name) for name in Sampling.__dataclass_fields__}
+        parameters["max_tokens"] = max_tokens if self.max_tokens is None else self.max_tokens
+        parameters["stop"] = tuple(self.stop or ())
+        return Sampling(**{name: value for name, value in parameters.items() if value is not None})
 
 
 class ChatMessage(_Fields):
@@ -182,8 +182,8 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
 
     def check_model(name: str) -> None:
         if name not in engine.models:
-            known = ", ".join(engine.models)
-            raise HTTPException(404, f"There is no model named {name[:100]!r}; there is {known}.")
+            names = ", ".join(engine.models)
+            raise HTTPException(404, f"There is no model named {name[:100]!r}; there is {names}.")
 
     @api.get("/models")
     async def list_models() -> dict[str, Any]:
@@ -229,8 +229,8 @@ class Writer:
 
     def whole(self, text: str, last: Piece) -> dict[str, Any]:
         """Return the whole answer at once."""
-        said = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        return self._body("chat.completion", said, last.finish) | {"usage": usage(last)}
+        payload = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        return self._body("chat.completion", payload, last.finish) | {"usage": usage(last)}
 
     def begin(self) -> dict[str, Any]:
         """Return what a chat's stream begins with."""
@@ -238,15 +238,15 @@ class Writer:
 
     def chunk(self, piece: Piece) -> dict[str, Any]:
         """Return the next bit of it."""
-        said = {"delta": {"content": piece.text} if piece.text else {}} if self.chat else {"text": piece.text}
-        return self._body("chat.completion.chunk", said, piece.finish)
+        payload = {"delta": {"content": piece.text} if piece.text else {}} if self.chat else {"text": piece.text}
+        return self._body("chat.completion.chunk", payload, piece.finish)
 
     def figures(self, last: Piece) -> dict[str, Any]:
         """Return what a stream ends with where usage was asked for."""
         return self._body("chat.completion.chunk", {}, None) | {"choices": [], "usage": usage(last)}
 
-    def _body(self, kind: str, said: Mapping[str, Any], finish: str | None) -> dict[str, Any]:
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish}
+    def _body(self, kind: str, payload: Mapping[str, Any], finish: str | None) -> dict[str, Any]:
+        choice = {"index": 0, **payload, "logprobs": None, "finish_reason": finish}
         return {**self._head, "object": kind if self.chat else "text_completion", "choices": [choice]}
 
 
@@ -275,8 +275,8 @@ async def _respond(request: Request, body: CompletionRequest, pieces: AsyncItera
 
 
 async def _whole(pieces: AsyncIterator[Piece], writer: Writer) -> Response:
-    said = [piece async for piece in pieces]
-    return JSONResponse(writer.whole("".join(piece.text for piece in said), said[-1]))
+    all_pieces = [piece async for piece in pieces]
+    return JSONResponse(writer.whole("".join(piece.text for piece in all_pieces), all_pieces[-1]))
 
 
 async def _events(piece: Piece, pieces: AsyncIterator[Piece], writer: Writer, with_usage: bool) -> AsyncIterator[str]:

@@ -56,26 +56,26 @@ class Metrics:
         waiting = Gauge("tunesmith_waiting", "Requests that wait for their turn", registry=self._registry)
         waiting.set_function(lambda: engine.load().waiting)
 
-    def observe(self, turn: Turn, said: Piece | Exception | None) -> None:
+    def observe(self, turn: Turn, event: Piece | Exception | None) -> None:
         """Count an answer's first or last piece, or what it ended with instead (see Engine)."""
         model = turn.model if isinstance(turn.model, str) and turn.model in self._models else "unknown"
-        if isinstance(said, Piece) and not said.finish:
-            self._first_token.labels(model).observe(said.seconds)
+        if isinstance(event, Piece) and not event.finish:
+            self._first_token.labels(model).observe(event.seconds)
             return
-        self._requests.labels(model, _outcome(said)).inc()
+        self._requests.labels(model, _outcome(event)).inc()
         self._prompt.labels(model).inc(len(turn.prompt) if turn.began else 0)
         self._cached.labels(model).inc(turn.cached)
         self._generated.labels(model).inc(turn.tokens)
-        if isinstance(said, Piece) and said.tokens > 1:
-            self._token.labels(model).observe(said.generating / (said.tokens - 1))
+        if isinstance(event, Piece) and event.tokens > 1:
+            self._token.labels(model).observe(event.generating / (event.tokens - 1))
 
     def text(self) -> bytes:
         """Return all figures in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
-def _outcome(said: Piece | Exception | None) -> str:
-    match said:
+def _outcome(event: Piece | Exception | None) -> str:
+    match event:
         case Piece(finish=finish):
             return str(finish)
         case Busy():

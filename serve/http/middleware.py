@@ -56,10 +56,10 @@ class LimitsMiddleware:
             raise HTTPException(429, text, {"Retry-After": str(seconds)})
 
     def _check_key(self, authorization: str) -> None:
-        key, given = self._settings.api_key, authorization.partition(" ")[2].strip()
+        key, token = self._settings.api_key, authorization.partition(" ")[2].strip()
         if not key and self._settings.login:
             raise HTTPException(401, "The API is closed: the server asks for a login and has no SERVE_API_KEY.")
-        if key and not hmac.compare_digest(given.encode(), key.encode()):
+        if key and not hmac.compare_digest(token.encode(), key.encode()):
             raise HTTPException(401, "The key is missing or wrong: send it as `Authorization: Bearer KEY`.")
 
     def _address(self, request: Request) -> str:

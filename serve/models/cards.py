@@ -83,7 +83,7 @@ def _facts(model: Model, file: CardFile) -> dict[str, str]:
     metadata = llama.metadata(model.path)
     base = str(file.base) if file.base else metadata.get("general.base_model.0.name", "")
     data = str(file.data) if file.data else metadata.get("general.dataset.0.name", "")
-    known = {
+    facts = {
         "Name": metadata.get("general.name", ""),
         "Base": base,
         "Data": data,
@@ -94,7 +94,7 @@ def _facts(model: Model, file: CardFile) -> dict[str, str]:
         "Context": f"{model.context:,} tokens",
         "Licence": metadata.get("general.license", ""),
     }
-    return {name: text for name, text in known.items() if text}
+    return {name: text for name, text in facts.items() if text}
 
 
 def _card_file(path: Path) -> CardFile:

@@ -103,25 +103,25 @@ class Chat:
 
         Without an answer, the chat becomes `refused` and the message's box gets `returned`: nothing is lost.
         """
-        messages, how, asked = conversation(system, before, text), sampling(*drawing), [*before, question(text)]
+        messages, how, turns = conversation(system, before, text), sampling(*drawing), [*before, question(text)]
         answer_id, unchanged = new_id(), [gr.skip()] * len(self._why_widgets)
-        said: Answer | None = None
+        last: Answer | None = None
         if isinstance(text, str) and not text.strip():
             return
-        yield [gr.update(value="", **BUSY), self._chat(asked), *(judging.close() if self._why else [])]
+        yield [gr.update(value="", **BUSY), self._chat(turns), *(judging.close() if self._why else [])]
         try:
             async with aclosing(draw(self._engine, model, messages, how)) as drawn:  # type: ignore[type-var]
                 async for answer, piece in drawn:
-                    said = Answer(answer, ModelVersion(model), timings(piece))
-                    yield [gr.skip(), [*asked, reply(answer, piece, answer_id)], *unchanged]
+                    last = Answer(answer, ModelVersion(model), timings(piece))
+                    yield [gr.skip(), [*turns, reply(answer, piece, answer_id)], *unchanged]
         except Exception as error:  # the engine logs its own; here the page must come to rest
             gr.Warning(str(error) if isinstance(error, RequestError) else FAILED, title="No answer")
-            if not said:
+            if not last:
                 yield [gr.update(**returned, **IDLE), refused, *unchanged]
                 return
         finally:  # it can be judged when it has ended, by a stop too, and not before: a verdict is on all of it
-            if self._answers and said:
-                self._answers.remember(AnswerRecord(id=answer_id, messages=messages, sampling=asdict(how), answer=said))
+            if self._answers and last:
+                self._answers.remember(AnswerRecord(id=answer_id, messages=messages, sampling=asdict(how), answer=last))
         yield [gr.update(**IDLE), gr.skip(), *unchanged]
 
     def _undo(self, history: list[dict]) -> list[Any]:
@@ -134,10 +134,10 @@ class Chat:
         verdict: Verdict | None = "good" if thumb.liked is True else "bad" if thumb.liked is False else None
         try:
             record = self._answers.judge(answer_id(history[int(thumb.index)]), verdict=verdict, reasons=())  # type: ignore[arg-type]
-            said = judging.ask(record, verdict) if verdict else judging.confirm("Taken back.")
+            updates = judging.ask(record, verdict) if verdict else judging.confirm("Taken back.")
         except RequestError as error:
-            said = judging.refuse(error)
-        return [gr.update(feedback_value=self._thumbs(history)), *said]
+            updates = judging.refuse(error)
+        return [gr.update(feedback_value=self._thumbs(history)), *updates]
 
     def _chat(self, history: list[dict]) -> Any:
         return gr.update(value=history, feedback_value=self._thumbs(history))
@@ -166,12 +166,12 @@ def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, contro
     ) -> AsyncIterator[tuple[dict, list[dict]]]:
         """Answer a message with a model, within the server's limits."""
         how = sampling(temperature, max_tokens, top_p, frequency_penalty, presence_penalty, seed)
-        asked = [*history, question(message)]
+        turns = [*history, question(message)]
         try:
-            async with aclosing(draw(engine, model, conversation(system, asked), how)) as drawn:  # type: ignore[type-var]
+            async with aclosing(draw(engine, model, conversation(system, turns), how)) as drawn:  # type: ignore[type-var]
                 async for text, piece in drawn:
                     answer = reply(text, piece)
-                    yield answer, [*asked, answer]
+                    yield answer, [*turns, answer]
         except RequestError as error:
             raise gr.Error(str(error), title="No answer", print_exception=False) from None
 
@@ -188,8 +188,8 @@ def examples(prompts: Sequence[str]) -> list[str]:
 
 def without_last(history: Sequence[dict]) -> tuple[str, list[dict]]:
     """Return the last question, and the conversation before it."""
-    asked = [place for place, turn in enumerate(history) if turn["role"] == "user"]
-    return (text_of(history[asked[-1]]["content"]), list(history[: asked[-1]])) if asked else ("", [])
+    indices = [place for place, turn in enumerate(history) if turn["role"] == "user"]
+    return (text_of(history[indices[-1]]["content"]), list(history[: indices[-1]])) if indices else ("", [])
 
 
 def question(text: str) -> dict:

@@ -76,8 +76,8 @@ class Compare:
         """Let the widgets act."""
         message, why = self._message, self._why.widgets if self._why else []
         shown = [*self._heads, *self._texts, message, self._vote_row, *self._votes.values(), self._compared, *why]
-        asked = message.submit(self._ask, [message, self._blind, *self._models, *controls], shown, **ANSWERING)
-        message.stop(lambda: gr.update(**IDLE), None, message, cancels=[asked], queue=False, **HIDDEN)
+        submission = message.submit(self._ask, [message, self._blind, *self._models, *controls], shown, **ANSWERING)
+        message.stop(lambda: gr.update(**IDLE), None, message, cancels=[submission], queue=False, **HIDDEN)
         for vote, button in self._votes.items():
             voted = [*self._heads, *self._votes.values(), *why]
             button.click(self._voting(vote), [self._compared], voted, queue=False, **HIDDEN)
@@ -148,9 +148,9 @@ class Compare:
             assert self._answers  # noqa: S101
             assert self._why  # noqa: S101
             try:
-                known = self._answers.get(record_id)
+                earlier = self._answers.get(record_id)
                 # Whoever votes otherwise than before has seen the names by then.
-                blind = isinstance(known, ComparisonRecord) and known.blind and known.vote in (None, vote)
+                blind = isinstance(earlier, ComparisonRecord) and earlier.blind and earlier.vote in (None, vote)
                 record = self._answers.judge(record_id, vote=vote, blind=blind, reasons=())
             except RequestError as error:
                 return self._states(self._why.widgets, judging.refuse(error))
@@ -169,9 +169,9 @@ class Compare:
         return dict(zip(widgets, states, strict=True))
 
 
-def head(name: str, said: str = "") -> str:
+def head(name: str, caption: str = "") -> str:
     """Return what stands over an answer: whose it is, and its figures."""
-    return f"<h3>{html.escape(name)}</h3><p>{html.escape(said)}</p>"
+    return f"<h3>{html.escape(name)}</h3><p>{html.escape(caption)}</p>"
 
 
 def revealed(answer: Answer) -> str:

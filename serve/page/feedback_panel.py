@@ -19,7 +19,7 @@ class Why:
     """The panel's widgets; which answer it is about stands in `answer_id`."""
 
     panel: gr.Group
-    said: gr.HTML
+    message: gr.HTML
     reasons: gr.CheckboxGroup
     comment: gr.Textbox
     send: gr.Button
@@ -28,13 +28,13 @@ class Why:
     @property
     def widgets(self) -> list[Any]:
         """What `ask`, `confirm` and `close` fill, in their order."""
-        return [self.panel, self.said, self.reasons, self.comment, self.send, self.answer_id]
+        return [self.panel, self.message, self.reasons, self.comment, self.send, self.answer_id]
 
 
 def show_why(answers: Answers) -> Why:
     """Return the panel, closed until something was judged."""
     with gr.Group(visible=False, elem_classes="why") as panel:
-        said = gr.HTML(elem_classes="said", padding=False)
+        message = gr.HTML(elem_classes="said", padding=False)
         reasons = gr.CheckboxGroup([], label="Why? Tick what fits.", container=False)
         with gr.Row(elem_classes="comment"):
             comment = gr.Textbox(
@@ -49,7 +49,7 @@ def show_why(answers: Answers) -> Why:
                 min_width=160,
             )
             send = gr.Button("Send", size="sm", scale=0, min_width=88)
-    why = Why(panel, said, reasons, comment, send, gr.State(""))
+    why = Why(panel, message, reasons, comment, send, gr.State(""))
 
     def explain(answer_id: str, ticked: list[str], text: str) -> list[Any]:
         try:

@@ -38,14 +38,14 @@ class Answers:
         """Return the record as it was last judged."""
         return self._records.get(answer_id)
 
-    def judge(self, answer_id: str, **said: Any) -> Record:
+    def judge(self, answer_id: str, **judgement: Any) -> Record:
         """Keep what is said of an answer; it is on the disk when this returns. Raises RequestError."""
         record = self.get(answer_id)
         if record is None:
             raise RequestError(
                 "The server does not know this answer, or not yet all of it: wait for its end, or ask again."
             )
-        record = replace(self._with_versions(record), time=now(), **said)
+        record = replace(self._with_versions(record), time=now(), **judgement)
         self._store.add(record)
         self.remember(record)
         return record

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from common.errors import UserError
 from llama.errors import RequestError
-from llama.model import LlamaModel
+from llama.model import LlamaModel, Weights
 from llama.types import Sampling
 from pipeline.gguf.far import check_far_divergence, far_tokens
 from pipeline.gguf.positions import round_ramp
@@ -76,9 +76,10 @@ def test_far_from_the_start_a_lost_scaling_or_window_is_refused(made: Made) -> N
         pytest.skip("it has neither")
     length = far_tokens(AutoConfig.from_pretrained(made.base).get_text_config(), CONTEXT)
     ids = made.original.apply_chat_template(FAR)["input_ids"]
-    check_far_divergence(made.gguf("F16"), length, tuned(made), [ids], "cpu")
-    with pytest.raises(UserError, match="is not the model that it was made of; logits behind"):
-        check_far_divergence(made.gguf("F16"), length, tuned(made, **made.family.lost), [ids], "cpu")
+    with Weights(made.gguf("F16")) as weights:
+        check_far_divergence(weights, length, tuned(made), [ids], "cpu")
+        with pytest.raises(UserError, match="is not the model that it was made of; logits behind"):
+            check_far_divergence(weights, length, tuned(made, **made.family.lost), [ids], "cpu")
 
 
 @pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_K_M"])

@@ -67,14 +67,14 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def choose_engine(wanted: str, model: ModelSettings, card: "Card | None") -> tuple[Engine, str]:
+def choose_engine(name: str, model: ModelSettings, card: "Card | None") -> tuple[Engine, str]:
     """Return the engine that is asked for or, for `auto`, the best, and why.
 
     Raises:
         UserError: one is asked for that is not installed.
     """
-    if wanted != "auto":
-        return require_package(engine(wanted)), "asked for"
+    if name != "auto":
+        return require_package(engine(name)), "asked for"
     suited = {other: why for other in map(engine, ENGINES) if (why := other.best_for(model, card))}
     for other, why in suited.items():
         if has_package(other):
@@ -88,18 +88,18 @@ def choose_engine(wanted: str, model: ModelSettings, card: "Card | None") -> tup
     return engine(DEFAULT), why
 
 
-def has_package(asked: Engine) -> bool:
+def has_package(candidate: Engine) -> bool:
     """Return whether what an engine needs is there."""
-    return asked.package is None or is_installed(asked.package)
+    return candidate.package is None or is_installed(candidate.package)
 
 
-def require_package(asked: Engine) -> Engine:
+def require_package(candidate: Engine) -> Engine:
     """Return an engine whose package is there.
 
     Raises:
         UserError: it is not.
     """
-    if not has_package(asked):
-        install = f"pip install -e .[{asked.package}], or take {DEFAULT}"
-        raise UserError(f"train.engine is {asked.name}, which is not installed; {install}")
-    return asked
+    if not has_package(candidate):
+        install = f"pip install -e .[{candidate.package}], or take {DEFAULT}"
+        raise UserError(f"train.engine is {candidate.name}, which is not installed; {install}")
+    return candidate

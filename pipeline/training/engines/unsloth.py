@@ -45,7 +45,7 @@ class Unsloth(Engine):
             UserError: one of these is asked for.
         """
         lora = train.lora
-        asked = {
+        unsupported = {
             "packing": train.packing is True,
             "attention": train.attention != "auto",
             "compile": train.compile is True,
@@ -54,8 +54,8 @@ class Unsloth(Engine):
             "lora.modules_to_save": bool(lora.modules_to_save),
             "lora.target_modules": bool({"lm_head", "embed_tokens"} & set(lora.target_modules)),
         }
-        for key, is_asked in asked.items():
-            if is_asked:
+        for key, is_set in unsupported.items():
+            if is_set:
                 value = str(attrgetter(key)(train)).lower()
                 raise UserError(
                     f"train.{key}={value} is for train.engine={DEFAULT}; Unsloth would ignore or change it."

@@ -23,6 +23,7 @@ from transformers import (
 
 from common.errors import UserError
 from llama.context import CHUNK
+from llama.model import Weights
 from pipeline.gguf.convert import convert
 from pipeline.gguf.far import BEHIND, LONGEST, SCALED, check_far_divergence, far_tokens
 from pipeline.gguf.positions import end_at_window, round_ramp
@@ -70,7 +71,8 @@ class Tiny:
         rows = torch.randint(0, 2048, (8, 128), generator=torch.Generator().manual_seed(1)).tolist()
         length = length or far_tokens(self.config, self.context)
         if length:
-            check_far_divergence(file or self.file, length, model, rows, "cpu")
+            with Weights(file or self.file) as weights:
+                check_far_divergence(weights, length, model, rows, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -202,8 +204,8 @@ def test_a_file_ends_where_llama_cpp_would_need_a_window(
     tiny = made("mistral")
     assert tiny.context == 512
     with opened(tiny.file) as file:
-        assert llama_cpp.llama_model_n_ctx_train(file.model) == 512
-        assert llama_cpp.llama_model_n_swa(file.model) == 0
+        assert llama_cpp.llama_model_n_ctx_train(file.weights.model) == 512
+        assert llama_cpp.llama_model_n_swa(file.weights.model) == 0
     tiny.check_far(length=512)
     assert "; logits behind " in refusal(lambda: tiny.check_far(length=1024))
 
