@@ -105,7 +105,7 @@ def described(run: EvaluatedRun, settings: dict[str, object]) -> ComparedRun:
 
 def differing_settings(runs: list[EvaluatedRun]) -> list[dict[str, object]]:
     """Return of each run those settings of data and training that are not the same in all."""
-    flat = [flatten({group: run.evaluation.settings.get(group) for group in LEARNT_FROM}) for run in runs]
+    flat = [flatten({group: run.evaluation.settings[group] for group in LEARNT_FROM}) for run in runs]
     keys = [key for key in sorted(set().union(*flat)) if len({str(one.get(key)) for one in flat}) > 1]
     return [{key: one.get(key) for key in keys} for one in flat]
 
@@ -155,4 +155,4 @@ def answers(runs: list[EvaluatedRun], settings: CompareSettings) -> list[Compare
 
 
 def _answer_limit(evaluation: Evaluation) -> object:
-    return evaluation.settings.get("evaluate", {}).get("max_new_tokens")
+    return evaluation.settings["evaluate"].get("max_new_tokens")

@@ -9,9 +9,10 @@ Better is a higher accuracy, where both were asked the same questions and compar
 accuracy, or without any, a lower loss on the same tokens of the same test rows.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError
 from common.files import sha256
@@ -35,6 +36,9 @@ from pipeline.tracking.registry import (
     set_champion,
 )
 from pipeline.tracking.run import commit_tags
+
+if TYPE_CHECKING:  # seconds to import
+    from mlflow.entities.model_registry import ModelVersion
 
 BESIDE = (CARD, README)  # what the chat and a reader know the model by
 LOCK = Path("dvc.lock")
@@ -112,12 +116,26 @@ def rollback(tracking: TrackingSettings) -> None:
             gone = f"version {now.tags[PREVIOUS]} is gone" if PREVIOUS in now.tags else "it is the first"
             raise UserError(f"the champion, version {now.version} of {now.name}, has none before it: {gone}")
         if "file" in then.tags:  # a version that somebody else registered has none of our tags
-            require_file(then, then.tags["file"], int(then.tags["bytes"]))
+            require_file(then, then.tags["file"], size_of(then))
         # The way back first: whatever fails, the alias is on a whole version, and moves in one step.
         client.set_model_version_tag(then.name, str(then.version), PREVIOUS, str(now.version))
         set_champion(client, then)
     file = f", {then.tags['file']}" if "file" in then.tags else ""
     print(f"the champion of {then.name} is version {then.version} again{file}")
+
+
+def size_of(version: "ModelVersion") -> int:
+    """Return how large the file of a version is, as its tags say.
+
+    Raises:
+        UserError: they do not.
+    """
+    size = str(version.tags.get("bytes"))
+    if not size.isdecimal():
+        raise UserError(
+            f"version {version.version} of {version.name} has no number in its tag `bytes`; set it in MLflow"
+        )
+    return int(size)
 
 
 def objections(client: Any, run: EvaluatedRun, tags: Mapping[str, str], before: Any, quality: str) -> list[str]:
@@ -231,5 +249,13 @@ def not_better(new: Mapping[str, str], old: Mapping[str, str], quality: str, who
 
 
 def _shared(new: Mapping[str, str], old: Mapping[str, str], condition: str, figure: str) -> bool:
-    """Return whether both have a figure, measured under the same condition."""
-    return condition in new and new[condition] == old.get(condition) and figure in new and figure in old
+    """Return whether both have a figure, measured under the same condition; anybody can change a tag in MLflow."""
+    alike = condition in new and new[condition] == old.get(condition)
+    return alike and all(_is_number(tags.get(figure, "")) for tags in (new, old))
+
+
+def _is_number(tag: str) -> bool:
+    try:
+        return math.isfinite(float(tag))
+    except ValueError:
+        return False

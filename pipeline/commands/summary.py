@@ -4,6 +4,7 @@ tunesmith summary
 """
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pipeline.core.paths import EVALUATION
@@ -27,11 +28,11 @@ def run() -> None:
         models.add_row(key, _shown(key, getattr(base, key)), _shown(key, getattr(tuned, key)))
     for group, share in tuned.accuracy_by_group.items():
         shares = (_shown("accuracy", one) for one in (base.accuracy_by_group.get(group), share))
-        models.add_row(f"accuracy, {group.replace('_', ' ')}", *shares)
+        models.add_row(f"accuracy, {escape(group.replace('_', ' '))}", *shares)
     heads = (metric(name).head for name in FILE)
     files = Table("GGUF", *heads, title="models/gguf")
     for kind, figures in evaluation.gguf.items():
-        files.add_row(kind, *(_shown(name, getattr(figures, name)) for name in FILE))
+        files.add_row(escape(kind), *(_shown(name, getattr(figures, name)) for name in FILE))
     console = Console()
     console.print(models, files)
     console.print("\n".join(verdict_lines(evaluation.verdict)), markup=False, highlight=False)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
 from pipeline.comparison.record import ComparedFile, Comparison
 from pipeline.report.metrics import metric
+from pipeline.report.picture import NO_FORMULAS
 
 COLOURS = ("#0f766e", "#d9622b", "#4f6bd6", "#a3308f", "#8a6d00", "#64748b")  # of runs, in turn
 REPEATABLE = {"svg.hashsalt": "compare", "svg.fonttype": "none"}  # letters as text
@@ -18,7 +19,7 @@ def pareto(comparison: Comparison) -> str:
     """Return the plot as SVG; up and to the left is better. Files without a figure of the two are left out."""
     quality = metric(comparison["rule"]["quality"])
     places = [(file, place) for file in comparison["files"] if (place := _place(file, quality.name))]
-    with rc_context(REPEATABLE):  # type: ignore[arg-type]  # which lists every name that there is
+    with rc_context(REPEATABLE | NO_FORMULAS):  # type: ignore[arg-type]  # which lists every name that there is
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axis = figure.subplots()
         if places:

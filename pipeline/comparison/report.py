@@ -71,7 +71,7 @@ def show(console: Console, comparison: Comparison) -> None:
 
 
 def _print(console: Console, title: str, rows: Sequence[Sequence[Cell]]) -> None:
-    shown = Shown(*map(str, rows[0]), title=title)
+    shown = Shown(*(escape(str(part)) for part in rows[0]), title=title)
     for row in rows[1:]:
         shown.add_row(*(escape(str(part)) for part in row))
     console.print(shown)

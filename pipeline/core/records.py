@@ -1,19 +1,27 @@
 """What stages leave for one another as JSON: frozen classes, each with one reader.
 
 Of a class with a `schema_version` a reader takes records with that number alone, and says of any other that another
-version made it. A key that no field has, or a field that is missing, is refused with its name.
+version made it. A key that no field has, or a field that is missing, is refused with its name; so are parts that
+contradict each other: a validator each for what those presume who read a record.
 """
 
 import json
+import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from common.errors import UserError
 from common.files import write_json
 from pipeline.core.config import ModelSettings
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]  # as far as a database counts
+Share = Annotated[float, Field(ge=0, le=1)]
+Amount = Annotated[float, Field(ge=0)]  # of seconds, tokens, bytes
+Perplexity = Annotated[float, Field(gt=0)]
 
 
 class UnreadableError(UserError):
@@ -21,9 +29,9 @@ class UnreadableError(UserError):
 
 
 class Record(BaseModel):
-    """A part of a record; equal if all fields are."""
+    """A part of a record; equal if all fields are. A number is finite, null what has none."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     made_by: ClassVar[str] = "the stage"  # that writes it
 
@@ -45,11 +53,8 @@ class Record(BaseModel):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"])) or "the whole"
-            what = fault["msg"].removeprefix("Value error, ")
             raise UnreadableError(
-                f"{place} does not hold what it should: {where}: {what[0].lower()}{what[1:]}; make it again: "
+                f"{place} does not hold what it should: {first_fault(error)}; make it again: "
                 f"`dvc repro -sf {cls.made_by}`"
             ) from error
 
@@ -61,8 +66,8 @@ class Record(BaseModel):
             UnreadableError: it is another version's, or damaged.
         """
         try:
-            content = json.loads(text)
-        except ValueError as error:
+            content = _parse_json(text)
+        except (ValueError, RecursionError) as error:  # the second where brackets stand in thousands
             raise UnreadableError(f"{place} is no JSON; make it again: `dvc repro -sf {cls.made_by}`") from error
         return cls.parse(content, place)
 
@@ -85,6 +90,32 @@ class Record(BaseModel):
     def tree(self) -> dict[str, Any]:
         """Return it as plain mappings and lists, without the fields that were not given."""
         return self.model_dump(mode="json", exclude_unset=True)
+
+
+def _parse_json(text: str) -> object:
+    """Return what JSON says.
+
+    Raises:
+        ValueError: it is none, or holds what JSON has not: a number that is not finite, half a character.
+    """
+    content = json.loads(text, parse_float=_finite, parse_constant=_finite)
+    json.dumps(content, ensure_ascii=False).encode()  # refuses half of a surrogate pair
+    return content
+
+
+def _finite(number: str) -> float:
+    if not math.isfinite(value := float(number)):
+        raise ValueError(f"{number} is not finite")
+    return value
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the first thing that is wrong with a record, and where, in one line."""
+    fault = error.errors()[0]
+    place, what = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+    if not place and fault["type"] != "value_error":  # whose messages begin with a place of their own
+        place = "the whole"
+    return " ".join(f"{place}: {what[0].lower()}{what[1:]}".removeprefix(": ").split())
 
 
 class Location(Record):
@@ -120,13 +151,19 @@ class ManifestFile(Record):
     """An exported file; an adapter alone has no figures, and of others null is no finite number."""
 
     file: str  # its name
-    type: str
+    type: Annotated[str, Field(pattern=r"^\w+$")]
     of: Of
-    bytes: int
+    bytes: Count
     sha256: str
     kl: float | None = None  # nats
-    top_1: float | None = None  # a share
-    perplexity: float | None = None
+    top_1: Share | None = None
+    perplexity: Perplexity | None = None
+
+    @model_validator(mode="after")
+    def _is_in_the_manifests_folder(self) -> Self:
+        if Path(self.file).name != self.file:
+            raise ValueError(f"{self.file!r} is no name of a file beside the manifest")
+        return self
 
     @model_validator(mode="after")
     def _was_checked(self) -> Self:
@@ -149,8 +186,15 @@ class Manifest(Record):
     fingerprint: str
     adapter: str  # digest of the folder that the files were made of
     llama_cpp_python: str
-    method: str  # of training
+    method: Annotated[str, Field(pattern="^(lora|qlora|full)$")]  # of training
     files: tuple[ManifestFile, ...]
+
+    @model_validator(mode="after")
+    def _lists_each_file_once(self) -> Self:
+        for names in (Counter(file.file for file in self.files), Counter(f"{f.of} {f.type}" for f in self.files)):
+            if twice := [name for name, count in names.items() if count > 1]:
+                raise ValueError(f"files: {twice[0]} is listed twice")
+        return self
 
     @property
     def models(self) -> dict[str, ManifestFile]:
@@ -164,7 +208,7 @@ LEARNT_FROM = ("train", "validation")  # of the splits
 class SplitReport(Record):
     """A split of the data: its rows, and a digest of them in their order."""
 
-    rows: int
+    rows: Count
     sha256: str
 
 
@@ -173,18 +217,38 @@ class SourceReport(Record):
 
     file: str
     format: str
-    rows: int
-    usable: int
-    dropped: dict[str, int]
+    rows: Count
+    usable: Count
+    dropped: dict[str, Count]
+
+    @model_validator(mode="after")
+    def _each_row_is_usable_or_dropped(self) -> Self:
+        if self.rows != self.usable + (dropped := sum(self.dropped.values())):
+            raise ValueError(f"{self.usable:,} usable rows and {dropped:,} dropped ones are not {self.rows:,}")
+        return self
 
 
 class QuestionReport(Record):
     """What became of the questions."""
 
-    given: int
-    in_training: int
-    kept: int
-    groups: dict[str, int]
+    given: Count
+    in_training: Count
+    kept: Count
+    groups: dict[str, Count]  # of the kept ones
+
+    @model_validator(mode="after")
+    def _each_is_kept_or_in_training(self) -> Self:
+        if self.given != self.kept + self.in_training:
+            raise ValueError(
+                f"{self.kept:,} kept and {self.in_training:,} in training are not the {self.given:,} given"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_are_of_those_kept(self) -> Self:
+        if self.kept != (grouped := sum(self.groups.values())):
+            raise ValueError(f"the groups have {grouped:,}, and {self.kept:,} are kept")
+        return self
 
 
 class PrepareReport(Record):
@@ -196,11 +260,30 @@ class PrepareReport(Record):
     revision: str | None
     files: tuple[SourceReport, ...]
     not_read: dict[str, str]  # reasons, by name
-    duplicates: int
+    duplicates: Count
     seed: int
     splits: dict[str, SplitReport]
     questions: QuestionReport
-    characters: dict[str, dict[str, int]]  # messages by role and length
+    characters: dict[str, dict[str, Count]]  # messages by role and length
+
+    @model_validator(mode="after")
+    def _has_every_split(self) -> Self:
+        if set(self.splits) != {*LEARNT_FROM, "test"}:
+            raise ValueError(f"splits: they are {', '.join(self.splits) or 'none'}, not train, validation and test")
+        return self
+
+    @model_validator(mode="after")
+    def _splits_have_each_usable_row_once(self) -> Self:
+        distinct = sum(file.usable for file in self.files) - self.duplicates
+        if distinct != (split := sum(part.rows for part in self.splits.values())):
+            raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
+        return self
+
+    @model_validator(mode="after")
+    def _roles_are_counted_by_the_same_lengths(self) -> Self:
+        if len({tuple(lengths) for lengths in self.characters.values()}) > 1:
+            raise ValueError("characters: counted by different lengths from role to role")
+        return self
 
     @property
     def learnt_digest(self) -> str:
@@ -216,26 +299,26 @@ class TrainReport(Record):
     fingerprint: str | None = None
     engine: str | None = None
     attention: str | None = None
-    steps: int | None = None
+    steps: Count | None = None
     epochs: float | None = None
-    best_step: int | None = None
-    sessions: int | None = None
-    seconds: float | None = None
+    best_step: Count | None = None
+    sessions: Count | None = None
+    seconds: Amount | None = None
     samples_per_second: float | None = None
     tokens_per_second: float | None = None
-    tokens: int | None = None
+    tokens: Count | None = None
     steady_tokens_per_second: float | None = None
     outside_share: float | None = None
     startup_seconds: float | None = None
-    micro_batch: int | None = None
-    effective_batch: int | None = None
-    processes: int | None = None
+    micro_batch: Count | None = None
+    effective_batch: Count | None = None
+    processes: Count | None = None
     peak_memory_gib: float | None = None
     peak_memory_training_gib: float | None = None
     peak_memory_share: float | None = None
     peak_memory_training_share: float | None = None
     arithmetic_share: float | None = None
-    trainable_parameters: int | None = None
+    trainable_parameters: Count | None = None
     trainable_share: float | None = None
     train_loss: float | None = None
     validation_loss: float | None = None

@@ -13,7 +13,7 @@ from pipeline.publishing.usage import on_hub, path_in_repo, shown, ways_to_load
 from pipeline.report.formats import Figures
 from pipeline.report.markdown import section
 from pipeline.report.metrics import HEADLINES, megabytes, metric
-from pipeline.report.record import Evaluation, ModelFigures
+from pipeline.report.record import CARD_SETTINGS, Evaluation, ModelFigures
 from pipeline.report.tables import RESULTS, Cell, Table, tables, words
 from pipeline.report.verdict import outcome
 
@@ -35,7 +35,6 @@ CAUTIONS = {
     "fail": "**This model failed its evaluation.** ",
     "too few to tell": "**This model was evaluated on too little to tell.** ",
 }
-SETTINGS = ("lr", "scheduler", "warmup_ratio", "weight_decay", "optimizer", "effective_batch", "max_length", "seed")
 MEASURED = ("engine", "steps", "epochs", "tokens", "seconds", "peak_memory_gib", "train_loss", "validation_loss")
 
 
@@ -205,9 +204,13 @@ def _data_source(evaluation: Evaluation) -> str:
 def _training(evaluation: Evaluation, method: str) -> Table:
     settings, figures = evaluation.settings["train"], Figures(evaluation)
     lora = {} if method == "full" else settings["lora"]
-    setup = {**{f"LoRA {key}": value for key, value in lora.items()}, **{key: settings[key] for key in SETTINGS}}
+    others = {key: settings[key] for key in CARD_SETTINGS["train"] if key != "lora"}
+    setup = {**{f"LoRA {key}": value for key, value in lora.items()}, **others}
     rows: list[list[Cell]] = [["method", method]]
-    rows += [[words(key), ", ".join(value) if isinstance(value, list) else str(value)] for key, value in setup.items()]
+    rows += [
+        [words(key), ", ".join(map(str, value)) if isinstance(value, list) else str(value)]
+        for key, value in setup.items()
+    ]
     measured = ((key, figures("training", key)) for key in MEASURED)
     rows += [[words(key), figure] for key, figure in measured if figure.value is not None]
     return Table("Training", ["", ""], rows)

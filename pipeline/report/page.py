@@ -1,5 +1,6 @@
 """The report as one self-contained page: no script, nothing fetched, every text escaped."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from pipeline.report.verdict import outcome, shortage
 LOOK = Path(__file__).parent  # page.css and parts.html.jinja, which other pages share
 
 
+@cache
 def templates(*folders: Path) -> jinja2.Environment:
     """Return the templates of these folders and those of LOOK, for pages that show anybody's words."""
     environment = jinja2.Environment(

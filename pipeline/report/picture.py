@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
 from common.files import atomic_path
 from pipeline.report.record import Evaluation
 
+NO_FORMULAS = {"text.parse_math": False}  # a name with dollars is none
 
+
+@rc_context(NO_FORMULAS)  # type: ignore[arg-type]  # which lists every name that there is
 def draw(path: Path, evaluation: Evaluation) -> None:
     """Draw accuracy by task where there are questions, else perplexity."""
     models = {"base": evaluation.base_model, "tuned": evaluation.tuned_model}

@@ -6,9 +6,7 @@ from io import StringIO
 
 from pipeline.report.charts import binned
 from pipeline.report.metrics import of
-from pipeline.report.record import FileFigures
-
-LENGTHS = ("reference", "base", "tuned")
+from pipeline.report.record import LENGTHS, FileFigures
 
 
 def lengths_csv(lengths: Mapping[str, Sequence[int]]) -> str:

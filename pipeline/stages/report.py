@@ -12,6 +12,8 @@ if __name__ == "__main__":  # before libraries are loaded
 from dataclasses import asdict
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from common.errors import UserError
 from common.files import write_json, write_text
 from pipeline.core.config import Config, GateSettings
@@ -29,7 +31,7 @@ from pipeline.core.paths import (
     REPORTS,
     TRAIN_REPORT,
 )
-from pipeline.core.records import Lineage, Manifest, PrepareReport, TrainReport
+from pipeline.core.records import Lineage, Manifest, PrepareReport, TrainReport, first_fault
 from pipeline.models.lineage import read_lineage
 from pipeline.publishing.card import model_card, model_readme
 from pipeline.report.curve import read_curve
@@ -60,27 +62,38 @@ def require_one_training(measured: Measurements, manifest: Manifest, lineage: Li
     """Refuse what does not belong together.
 
     Raises:
-        UserError: adapter, files and measurements are not all of one training.
+        UserError: adapter, files and measurements are not all of one training, or other files were measured.
     """
     if not measured.fingerprint == manifest.fingerprint == lineage.fingerprint:
         raise UserError(f"{ADAPTER}, {GGUF} and {MEASUREMENTS} are not of one training; run `dvc repro`")
+    for key in {**manifest.models, **measured.gguf}:
+        file, figures = manifest.models.get(key), measured.gguf.get(key)
+        if file is None or figures is None or not figures.is_of(file):
+            raise UserError(f"{MEASUREMENTS} is not of the {key} file that {GGUF} has; run `dvc repro evaluate`")
 
 
 def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -> Evaluation:
-    """Return the measurements with their verdict, and with what earlier stages reported."""
+    """Return the measurements with their verdict, and with what earlier stages reported.
+
+    Raises:
+        UserError: what they reported is of other data, or of another training.
+    """
     measured_fields = {name: getattr(measured, name) for name in measured.model_fields_set}
     settings = {**measured.settings, "evaluate": {**measured.settings["evaluate"], "gate": asdict(gate)}}
-    return Evaluation(
-        **measured_fields
-        | {
-            "mlflow_run": mlflow_run,
-            "settings": settings,
-            "verdict": judge(measured, gate),
-            "training": TrainReport.read(TRAIN_REPORT) if TRAIN_REPORT.is_file() else None,
-            "curve": read_curve(LOSS_CURVE),
-            "prepared": PrepareReport.read(PREPARE_REPORT) if PREPARE_REPORT.is_file() else None,
-        }
-    )
+    added = {
+        "mlflow_run": mlflow_run,
+        "settings": settings,
+        "verdict": judge(measured, gate),
+        "training": TrainReport.read(TRAIN_REPORT) if TRAIN_REPORT.is_file() else None,
+        "curve": read_curve(LOSS_CURVE),
+        "prepared": PrepareReport.read(PREPARE_REPORT) if PREPARE_REPORT.is_file() else None,
+    }
+    try:
+        return Evaluation(**measured_fields | added)
+    except ValidationError as error:
+        raise UserError(
+            f"what is in {REPORTS} does not belong together: {first_fault(error)}; run `dvc repro`"
+        ) from error
 
 
 def write_reports(out: Path, evaluation: Evaluation, manifest: Manifest, lineage: Lineage) -> list[Path]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from recorded_run import SETTINGS, TRAIN
+
 PROMPTS = ["What is 5 + 6?", "Write a haiku | about <b>programming</b>."]
 CHECKED = ("of", "bytes", "kl", "top_1", "perplexity")  # of a file, in the manifest
 SECONDS = {"F16": 0.5, "Q8_0": 0.25, "Q4_K_M": 0.125}
@@ -19,6 +21,7 @@ def evaluation(
     loss: float = 0.1,
     failed: str | None = None,
     missing: int = 0,
+    questions: int = 573,
     test: str = "7" * 64,
     **more: Any,
 ) -> dict[str, Any]:
@@ -30,7 +33,8 @@ def evaluation(
         test: the digest of the test rows.
         more: keys that replace those of the evaluation.
     """
-    asked = {} if accuracy is None else {"accuracy": accuracy}
+    asked = {} if accuracy is None else _accuracy(accuracy)
+    questions = 0 if accuracy is None else questions
     tuned = {"loss": loss, "perplexity": 1.1052, "samples_per_second": 80.5, **asked}
     checks = [{"name": "gain", "what": "the loss fell by 1.6 nats", "figure": 1.6, "limit": 0.0, "passed": True}]
     if failed:
@@ -46,7 +50,7 @@ def evaluation(
         "mlflow_run": None,
         "rows": 300,
         "tokens": 12345,
-        "questions": 0 if accuracy is None else 573,
+        "questions": questions,
         "verdict": {"passed": failed is None and not missing, "checks": checks},
         "base_model": tuned | {"loss": 1.7},
         "tuned_model": tuned,
@@ -54,7 +58,7 @@ def evaluation(
         "gguf": {kind: _gguf(kind, tuned, own) for kind, own in files.items()},
         "prompts": PROMPTS,
         "answers": {kind: [_answer(kind, prompt) for prompt in PROMPTS] for kind in ("base", "tuned", *files)},
-        "lengths": {"reference": [3, 4], "base": [9, 8], "tuned": [3, 5]},
+        "lengths": {"reference": [3, 4] * 150, **dict.fromkeys(("base", "tuned"), [9] * (questions + len(PROMPTS)))},
         "training": {
             "seconds": 57.25,
             "peak_memory_gib": 2.408,
@@ -64,9 +68,19 @@ def evaluation(
         },
         "curve": [],
         "prepared": _prepared(test),
-        "settings": {"data": {"name": "starter"}, "train": {"lr": 5e-3}, "evaluate": {"max_new_tokens": 64}},
+        "settings": settings(),
         **more,
     }
+
+
+def settings(lr: float = 5e-3) -> dict[str, Any]:
+    """Of a training on the starter data."""
+    data = {"name": "starter", "source": "files", "path": None, "seed": 42}
+    return SETTINGS | {"data": data, "train": TRAIN | {"lr": lr}}
+
+
+def _accuracy(share: float) -> dict[str, Any]:
+    return {"accuracy": share, "accuracy_by_group": {"held_out": share}, "accuracy_by_task": {"held_out/sum": share}}
 
 
 def _gguf(kind: str, tuned: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,11 +93,11 @@ def _prepared(test: str) -> dict[str, Any]:
     return {
         "data": "starter",
         "revision": None,
-        "files": [],
+        "files": [{"file": "chats.jsonl", "format": "messages", "rows": 910, "usable": 900, "dropped": {"empty": 10}}],
         "not_read": {},
         "duplicates": 0,
         "seed": 42,
-        "splits": {name: {"rows": 9, "sha256": test} for name in ("train", "validation", "test")},
+        "splits": {name: {"rows": 300, "sha256": test} for name in ("train", "validation", "test")},
         "questions": {"given": 573, "in_training": 0, "kept": 573, "groups": {"held_out": 573}},
         "characters": {},
     }
@@ -101,7 +115,7 @@ def write_model(folder: Path, evaluated: dict[str, Any], content: bytes = b"GGUF
         path = folder / "models/gguf" / f"{evaluated['model']}-{kind}.gguf"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((content + kind.encode()).ljust(figures["bytes"], b"."))
-        own = {"file": path.name, "type": kind, **{key: figures[key] for key in CHECKED}}
+        own = {"file": path.name, "type": kind.removeprefix("base-"), **{key: figures[key] for key in CHECKED}}
         files.append({**own, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     manifest = {key: evaluated[key] for key in ("base", "fingerprint")}
     manifest |= {"adapter": "cd" * 32, "llama_cpp_python": "0.3.36", "method": "lora", "files": files}

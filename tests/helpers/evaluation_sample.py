@@ -5,6 +5,8 @@ import math
 from statistics import fmean
 from typing import Any
 
+from recorded_run import TRAIN
+
 TASKS = {
     "held_out/sum": (0.0, 1.0),
     "held_out/fibonacci": (0.0, 0.8182),
@@ -41,6 +43,24 @@ REPLIES = {
 def sample() -> dict[str, Any]:
     """A fresh one, to change at will."""
     return copy.deepcopy(EVALUATION)
+
+
+def models(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures of all that was measured."""
+    return [evaluation["base_model"], evaluation["tuned_model"], *evaluation["gguf"].values()]
+
+
+def ask(evaluation: dict[str, Any], questions: int = 0, prompts: int = 0) -> None:
+    """Leaves so many of them, with the answers; no figure is of what was not asked."""
+    evaluation |= {"questions": questions, "prompts": evaluation["prompts"][:prompts]}
+    for answers in evaluation["answers"].values():
+        del answers[prompts:]
+    for name in ("base", "tuned"):
+        del evaluation["lengths"][name][questions + prompts :]
+    if not questions:
+        for model in models(evaluation):
+            for key in [key for key in model if key.startswith("accuracy")]:
+                del model[key]
 
 
 def _model(nats: float, base: bool, samples_per_second: float | None = None) -> dict[str, Any]:
@@ -155,8 +175,8 @@ EVALUATION: dict[str, Any] = {
     "answers": ANSWERS,
     "lengths": {
         "reference": [4 + (7 * index) % 31 for index in range(300)],
-        "base": [11 + index % 3 for index in range(573)],
-        "tuned": [5 + (11 * index) % 29 for index in range(573)],
+        "base": [11 + index % 3 for index in range(577)],
+        "tuned": [5 + (11 * index) % 29 for index in range(577)],
     },
     "training": {
         "fingerprint": "826cceee20290b65",
@@ -227,7 +247,7 @@ EVALUATION: dict[str, Any] = {
     "settings": {
         "export": {"quantizations": ["F16", "Q8_0", "Q4_K_M"], "base": ["Q8_0"], "adapter": False, "verify_rows": 16},
         "evaluate": {"max_new_tokens": 64, "max_rows": 500, "gate": {"min_gain": 0.0, "max_task_drop": 0.1}},
-        "train": {"method": "lora", "lora": {"r": 32, "alpha": 32}, "lr": 0.005, "patience": None},
-        "data": {"name": "starter", "files": ["starter/chats.jsonl"], "seed": 42},
+        "train": TRAIN | {"lora": {"r": 32, "alpha": 32}, "lr": 0.005, "patience": None},
+        "data": {"name": "starter", "source": "files", "files": ["starter/chats.jsonl"], "path": None, "seed": 42},
     },
 }

@@ -14,6 +14,7 @@ from typing import Any
 import mlflow
 import pytest
 from evaluated import evaluation
+from evaluated import settings as settings_of
 from records import record
 from rich.console import Console
 
@@ -39,7 +40,7 @@ SMALL = evaluation(
         "Q4_K_M": {"accuracy": 0.80, "loss": 0.21, "bytes": 1_400_000, "answer_seconds": 0.025},
     },
     accuracy=0.8125,
-    settings={"data": {"name": "starter"}, "train": {"lr": 1e-3}, "evaluate": {"max_new_tokens": 64}},
+    settings=settings_of(lr=1e-3),
 )
 LARGE = evaluation(
     "starter-m",
@@ -305,6 +306,10 @@ def test_a_run_whose_record_cannot_be_read_is_left_out_and_said(
             assert line.startswith(f"left out: {start}")
     with pytest.raises(UserError, match=f"^{re.escape(lines[1])}"):
         find_runs(TRACKING, [lost[1]])
+    contradicts = log(LARGE | {"answers": {}}, "contradicts", "contradicts")
+    assert [run.reference for run in find_runs(TRACKING, ["contradicts", "small"])] == [small]
+    start = f"left out: evaluation.json of run {contradicts} (contradicts) does not hold what it should: answers: "
+    assert capsys.readouterr().err.startswith(start)
     with pytest.raises(UserError, match=f"^{re.escape(lines[1])}.*; nor can 1 other run be read$"):
         find_runs(TRACKING, lost[1:3])
     assert capsys.readouterr().err == ""  # the errors say it

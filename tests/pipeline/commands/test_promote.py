@@ -252,6 +252,21 @@ def test_a_rollback_goes_to_no_version_that_lost_its_file(place: Path, run: Call
     assert version() == "2"
 
 
+def test_tags_that_somebody_changed_are_no_figures_and_end_in_one_line(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run()
+    for tag in ("accuracy", "loss"):
+        client().set_model_version_tag("tunesmith", "1", tag, "good")
+    write(place, b"two", better())
+    assert "it cannot be compared with the champion, version 1" in run(refused=True)
+    run("--force")
+    client().set_model_version_tag("tunesmith", "1", "bytes", "many")
+    assert "version 1 of tunesmith has no number in its tag `bytes`" in run("--rollback", refused=True)
+    client().delete_model_version_tag("tunesmith", "1", "bytes")
+    assert "version 1 of tunesmith has no number in its tag `bytes`" in run("--rollback", refused=True)
+    assert version() == "2"
+
+
 @pytest.mark.parametrize(
     ("fault", "why"),
     [
@@ -279,6 +294,7 @@ def test_a_file_that_was_not_evaluated_is_never_promoted(
     [
         ({"schema_version": 1}, "reports/evaluation.json was made by another version of Tunesmith (schema 1, this one"),
         ({"verdict": None}, "reports/evaluation.json does not hold what it should: verdict: "),
+        ({"answers": {}}, "reports/evaluation.json does not hold what it should: answers: of nobody, not of base, "),
     ],
 )
 def test_a_record_that_cannot_be_read_is_never_promoted(

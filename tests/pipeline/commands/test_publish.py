@@ -295,7 +295,10 @@ def test_a_model_of_too_few_conversations_is_published_only_if_that_is_wanted(
         ),
         (
             "reports/evaluation.json",
-            {"gguf": {"F16": recorded_run.gguf("tuned", 3000, 0.5, 0.9) | {"kl": 0.2}}},
+            {
+                "gguf": recorded_run.evaluation()["gguf"]
+                | {"F16": recorded_run.gguf("tuned", 3000, 0.5, 0.9) | {"kl": 0.2}}
+            },
             "reports/evaluation.json does not know models/gguf/tiny-F16.gguf; run `dvc repro evaluate`",
         ),
         (

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from evaluation_sample import sample
+from evaluation_sample import ask, sample
 
 from common.errors import UserError
 from pipeline.commands import summary
@@ -39,7 +39,7 @@ def test_figures_and_verdict_are_shown(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_without_questions_there_is_no_accuracy(evaluation: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = sample()
-    tree["tuned_model"]["accuracy_by_group"] = {}
+    ask(tree, prompts=4)
     tree["gguf"]["Q8_0"]["tokens_per_second"] = None
     evaluation.write_text(json.dumps(tree))
     summary.run()

@@ -110,6 +110,39 @@ def test_a_file_of_a_model_has_checks_and_one_of_an_adapter_none() -> None:
     assert "files.1: tiny-Q8_0.gguf has no checks; make it again: `dvc repro -sf export`" in refused(manifest, Manifest)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda t: t["files"].append(t["files"][0]), "files: tiny-F16.gguf is listed twice"),
+        (lambda t: t["files"][1].update(type="F16"), "files: tuned F16 is listed twice"),
+        (lambda t: t["files"][0].update(file="../x.gguf"), "files.0: '../x.gguf' is no name of a file beside the"),
+        (lambda t: t["files"][0].update(type="Q8_0\nQ4_0"), "files.0.type: string should match pattern"),
+        (lambda t: t["files"][0].update(bytes=-3000), "files.0.bytes: input should be greater than or equal to 0"),
+        (lambda t: t["files"][0].update(perplexity=0), "files.0.perplexity: input should be greater than 0"),
+        (lambda t: t["files"][0].update(top_1=1.1), "files.0.top_1: input should be less than or equal to 1"),
+        (lambda t: t.update(method="magic"), "method: string should match pattern"),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(spoil: Callable[[dict[str, Any]], object], said: str) -> None:
+    manifest = recorded_run.manifest()
+    spoil(manifest)
+    assert f" does not hold what it should: {said}" in refused(manifest, Manifest)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_no_json_wherever_it_stands(number: str) -> None:
+    tree = sample()
+    tree["settings"]["train"]["lr"] = "LR"
+    with pytest.raises(UnreadableError, match="is no JSON; make it again"):
+        Evaluation.parse_text(json.dumps(tree).replace('"LR"', number), PLACE)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"model": "\\ud800"}'])
+def test_brackets_without_end_and_half_a_character_are_no_json(text: str) -> None:
+    with pytest.raises(UnreadableError, match="is no JSON; make it again"):
+        Evaluation.parse_text(text, PLACE)
+
+
 def test_a_record_is_not_changed() -> None:
     record = Evaluation.parse(sample(), PLACE)
     with pytest.raises(ValueError, match="frozen"):

@@ -95,7 +95,7 @@ def test_a_model_that_failed_says_so_first_and_names_what_failed() -> None:
 
 
 def test_a_model_of_too_few_conversations_says_so_first() -> None:
-    text = readme(evaluation=recorded_run.evaluation(passed=None) | {"rows": 1, "questions": 1}).text
+    text = readme(evaluation=recorded_run.evaluation(passed=None, rows=1, questions=1)).text
     assert text.index("**This model was evaluated on too little to tell.**") < text.index("## ")
     assert "Measured on 1 conversation (1,234 tokens of the assistant) and 1 question with known answers" in text
     assert "| quantization Q8\\_0 | too few |" in text
@@ -144,8 +144,10 @@ def test_data_of_ones_own_and_a_run_without_reports_leave_out_what_nobody_knows(
 
 
 def test_figures_that_came_out_as_no_number_are_dashes() -> None:
-    diverged = dict.fromkeys(recorded_run.figures(1, 1)) | {"accuracy_by_group": {}, "accuracy_by_task": {}}
-    card = readme(evaluation={"tuned_model": diverged, "gain": dict.fromkeys(("loss", "low", "high"))})
+    recorded = recorded_run.evaluation(questions=0)
+    nothing = {key: None for key in recorded["tuned_model"] if key.startswith(("loss", "perplexity"))}
+    diverged = recorded["tuned_model"] | nothing
+    card = readme(evaluation=recorded | {"tuned_model": diverged, "gain": dict.fromkeys(recorded["gain"])})
     assert re.search(rf"\| perplexity \| 7\.1600 .* \| {NOTHING} \|\n", card.text)
     assert card.data.eval_results is None
 

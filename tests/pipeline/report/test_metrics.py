@@ -28,8 +28,8 @@ ADDED = {
         '    Metric("bits", "bits", "a byte", "{:.3f}".format, ("model", "file"), "lower", headline=True),\n',
     ),
     "pipeline/report/record.py": (
-        "    samples_per_second: float | None = None\n",
-        "    samples_per_second: float | None = None\n    bits: float | None = None\n",
+        "    samples_per_second: Amount | None = None\n",
+        "    samples_per_second: Amount | None = None\n    bits: float | None = None\n",
     ),
 }
 # Shows a run of two files, whose models have each one figure more, in every way that there is.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_sample import sample
+from evaluation_sample import ask, models, sample
 from mlflow import MlflowClient
 from records import record
 
@@ -123,15 +123,9 @@ def spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def without(*path: str) -> Callable[[dict[str, Any]], None]:
-    """Takes a part of each model's figures away."""
-
-    def remove(evaluation: dict[str, Any]) -> None:
-        for model in (evaluation["base_model"], evaluation["tuned_model"], *evaluation["gguf"].values()):
-            for key in [key for key in model if key.startswith(path)]:
-                del model[key]
-
-    return remove
+def without_texts(evaluation: dict[str, Any]) -> None:
+    for model in models(evaluation):
+        del model["texts"]
 
 
 def test_page_and_markdown_show_the_same_tables() -> None:
@@ -232,7 +226,8 @@ def test_nothing_comes_from_elsewhere_and_nothing_runs() -> None:
     evaluation = sample()
     evaluation["prompts"][0] = evaluation["model"] = evaluation["answers"]["Q4_K_M"][1]["reply"] = EVIL
     evaluation["verdict"]["checks"][0]["what"] = evaluation["prepared"]["files"][0]["file"] = EVIL
-    evaluation["tuned_model"]["accuracy_by_task"][EVIL] = 0.5
+    for model in models(evaluation):
+        model["accuracy_by_task"][EVIL] = 0.5
     text = page(record(evaluation))
     shown = Page(text)
     tags = {tag for tag, _ in shown.tags}
@@ -258,17 +253,18 @@ def test_markdown_keeps_a_reply_in_its_cell_and_makes_nothing_of_it() -> None:
 @pytest.mark.parametrize(
     "part",
     [
-        without("accuracy"),
-        without("texts"),
-        without("tasks", "texts", "accuracy"),
+        ask,
+        lambda evaluation: ask(evaluation, prompts=4),
+        lambda evaluation: ask(evaluation, questions=573),
+        without_texts,
+        lambda evaluation: (ask(evaluation), without_texts(evaluation)),
         lambda evaluation: evaluation.update(training=None, curve=[]),
-        lambda evaluation: evaluation.update(prepared=None, mlflow_run=None, questions=0),
-        lambda evaluation: evaluation["prepared"].update(files=[], characters={}, not_read={}),
-        lambda evaluation: evaluation.update(gguf={}, answers={"base": [], "tuned": []}, prompts=[]),
-        lambda evaluation: evaluation.update(lengths={"reference": [3], "base": [], "tuned": []}),
+        lambda evaluation: evaluation.update(prepared=None, mlflow_run=None),
+        lambda evaluation: evaluation["prepared"].update(characters={}, not_read={}),
+        lambda evaluation: (ask(evaluation), evaluation.update(gguf={}, answers={"base": [], "tuned": []})),
+        lambda evaluation: (ask(evaluation), evaluation["lengths"].update(reference=[3])),
         lambda evaluation: evaluation.update(curve=[{"step": 1, "loss": 2.5, "validation_loss": None}]),
         lambda evaluation: evaluation.update(curve=[{"step": n, "loss": 2.5, "validation_loss": None} for n in (1, 2)]),
-        lambda evaluation: evaluation["verdict"].update(checks=[]),
     ],
 )
 def test_what_is_not_there_is_left_out(part: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
@@ -283,8 +279,8 @@ def test_what_is_not_there_is_left_out(part: Callable[[dict[str, Any]], None], t
 
 def test_without_questions_there_is_no_accuracy() -> None:
     evaluation = sample()
-    without("accuracy")(evaluation)
-    evaluation["verdict"]["checks"] = []
+    ask(evaluation, prompts=4)
+    del evaluation["verdict"]["checks"][3:]  # of tasks
     assert "accuracy" not in markdown(record(evaluation)).casefold()
     assert "accuracy" not in " ".join(Page(page(record(evaluation))).texts).partition("</style>")[2].casefold()
 
@@ -326,7 +322,8 @@ def test_too_few_to_tell_is_neither_pass_nor_fail_and_says_how_many_more(tmp_pat
 
 def test_one_of_each_is_counted_as_one_and_has_no_interval() -> None:
     evaluation = sample()
-    evaluation |= {"rows": 1, "tokens": 1, "questions": 1}
+    ask(evaluation, questions=1, prompts=4)
+    evaluation |= {"rows": 1, "tokens": 1}
     for bound in ("low", "high"):
         evaluation["gain"][bound] = None
         evaluation["tuned_model"] |= {f"{name}_{bound}": None for name in ("loss", "perplexity", "accuracy")}
@@ -396,6 +393,6 @@ def test_dvc_plots_draws_the_series(tmp_path: Path) -> None:
 def test_the_picture_is_a_png(tmp_path: Path, questions: bool) -> None:
     evaluation = sample()
     if not questions:
-        without("accuracy")(evaluation)
+        ask(evaluation, prompts=4)
     write(record(evaluation), tmp_path)
     assert (tmp_path / "evaluation.png").read_bytes().startswith(b"\x89PNG\r\n")

@@ -4,6 +4,7 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
+from recorded_run import SETTINGS
 
 from pipeline.core.config import GateSettings
 from pipeline.report.record import Measurements, Verdict
@@ -11,12 +12,14 @@ from pipeline.report.verdict import judge, outcome, summed_up, verdict_lines
 
 ENOUGH = {"min_rows": 50, "min_questions": 40}
 GATE = GateSettings(min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, **ENOUGH)
-MODEL = {"loss": 1.0, "perplexity": 2.0, "accuracy_by_task": {"held_out/sum": 0.5}, "tasks": {"arc_easy": 0.4}}
+ASKED = {"accuracy": 0.5, "accuracy_by_group": {"held_out": 0.5}, "accuracy_by_task": {"held_out/sum": 0.5}}
+MODEL = {"loss": 1.0, "perplexity": 2.0, **ASKED, "tasks": {"arc_easy": 0.4}}
 FILE = {
     "of": "tuned",
     "bytes": 1000,
     "loss": 1.0,
     "perplexity": 2.0,
+    **ASKED,
     "kl": 1e-4,
     "top_1": 0.99,
     "tokens_per_second": 10.0,
@@ -41,9 +44,9 @@ GOOD: dict[str, Any] = {
         "F16": FILE,
     },
     "prompts": [],
-    "answers": {},
-    "lengths": {},
-    "settings": {},
+    "answers": {name: [] for name in ("base", "tuned", "base-Q8_0", "Q4_K_M", "F16")},
+    "lengths": {"reference": [5] * 50, "base": [5] * 40, "tuned": [5] * 40},
+    "settings": SETTINGS,
 }
 
 
@@ -56,7 +59,18 @@ def judged(change: dict[str, Any] | None = None, gate: GateSettings = GATE) -> V
         for folder in folders:
             within = within[folder]
         within[name] = value
+    ask(evaluation)
     return judge(Measurements.parse(evaluation, "the sample"), gate)
+
+
+def ask(evaluation: dict[str, Any]) -> None:
+    """Give each question its replies, and take away what is told of them where there is none."""
+    for name in ("base", "tuned"):
+        evaluation["lengths"][name] = [5] * evaluation["questions"]
+    if not evaluation["questions"]:
+        for model in (evaluation["base_model"], evaluation["tuned_model"], *evaluation["gguf"].values()):
+            for key in ASKED:
+                del model[key]
 
 
 def failed(change: dict[str, Any], gate: GateSettings = GATE) -> list[str]:
@@ -123,7 +137,7 @@ def test_thresholds_are_the_settings() -> None:
 
 def test_without_an_unquantized_file_the_model_itself_is_the_measure() -> None:
     evaluation = deepcopy(GOOD)
-    del evaluation["gguf"]["F16"]
+    del evaluation["gguf"]["F16"], evaluation["answers"]["F16"]
     evaluation["tuned_model"]["perplexity"] = 1.9
     verdict = judge(Measurements.parse(evaluation, "the sample"), GATE)
     check = next(check for check in verdict.checks if check.name == "quantization Q4_K_M")

@@ -153,6 +153,43 @@ def test_what_does_not_belong_together_is_refused(
     assert not (project / "reports/evaluation.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("path", "change", "said"),
+    [
+        (
+            "models/gguf/manifest.json",
+            lambda tree: tree["files"].append(tree["files"][0] | {"file": "more.gguf", "type": "Q4_0"}),
+            "reports/measurements.json is not of the Q4_0 file that models/gguf has; run `dvc repro evaluate`",
+        ),
+        (
+            "models/gguf/manifest.json",
+            lambda tree: tree["files"].pop(),
+            "reports/measurements.json is not of the base-Q8_0 file that models/gguf has; run `dvc repro evaluate`",
+        ),
+        (
+            "models/gguf/manifest.json",
+            lambda tree: tree["files"][0].update(bytes=7),
+            "reports/measurements.json is not of the F16 file that models/gguf has; run `dvc repro evaluate`",
+        ),
+        (
+            "reports/train.json",
+            lambda tree: tree.update(fingerprint="0" * 16),
+            "what is in reports does not belong together: training.fingerprint: 0000000000000000, and all else is of",
+        ),
+    ],
+)
+def test_what_others_wrote_of_it_must_be_of_the_same(
+    project: Path, tuned_config: Settings, path: str, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    (project / "reports/train.json").write_text("{}")  # nothing was trained here
+    tree = json.loads((project / path).read_text())
+    change(tree)
+    (project / path).write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=f"^{re.escape(said)}"):
+        report.run(tuned_config(), project)
+    assert not (project / "reports/evaluation.json").exists()
+
+
 def test_a_diverged_training_ends_in_a_verdict_that_says_so(
     project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
 ) -> None:
