@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self, get_args, get_type_hints
 
@@ -90,13 +90,13 @@ class Settings:
 
         Raises UserError with the variable, its value and what it may be; for one that is no setting, the nearest.
         """
-        given = _given(environment)
+        texts = _set_variables(environment)
         fields = {
             variable(name): (name, get_args(hint)) for name, hint in get_type_hints(cls, include_extras=True).items()
         }
-        _refuse_unknown(given, list(fields))
+        _refuse_unknown(texts, list(fields))
         parsed = {}
-        for key, text in given.items():
+        for key, text in texts.items():
             name, (kind, about) = fields[key]
             parsed[name] = _parse(key, text, kind, about)
         return cls(**parsed)
@@ -118,7 +118,7 @@ def describe() -> str:
     return "\n".join(lines)
 
 
-def _given(environment: Mapping[str, str]) -> dict[str, str]:
+def _set_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return what somebody has set: the variables that begin as ours and are not empty, without a cluster's own."""
     ours = {name: text.strip() for name, text in environment.items() if name.startswith("SERVE_") and text.strip()}
     links = _service_links(ours)
@@ -134,12 +134,12 @@ def _service_links(ours: Mapping[str, str]) -> list[str]:
     return sorted({name for name, rest, text in rests if rest != name and SERVICE_LINK.fullmatch(f"{rest}={text}")})
 
 
-def _refuse_unknown(given: Mapping[str, str], known: list[str]) -> None:
-    """Raise UserError for the first variable that is none of those known, with what it may have been meant to be."""
-    for name in sorted(given.keys() - set(known)):
+def _refuse_unknown(variables: Iterable[str], settings: list[str]) -> None:
+    """Raise UserError for the first variable that is no setting, with what it may have been meant to be."""
+    for name in sorted(set(variables) - set(settings)):
         if name in RENAMED:
             raise UserError(f"{name} is called {RENAMED[name]} now; set that instead")
-        nearest = difflib.get_close_matches(name.upper(), known, 1, cutoff=0)[0]
+        nearest = difflib.get_close_matches(name.upper(), settings, 1, cutoff=0)[0]
         raise UserError(
             f"{name} is no setting; the nearest is {nearest}, and --help lists all: set that, or unset {name}"
         )

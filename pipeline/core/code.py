@@ -18,8 +18,8 @@ def code_digest(*places: str) -> str:
         16 hexadecimal digits, other ones for any change.
     """
     modules = sorted({module for place in places for module in _modules(ROOT / place)})
-    told = "".join(f"{module.relative_to(ROOT)} {sha256(module)}\n" for module in modules)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    digests = "".join(f"{module.relative_to(ROOT)} {sha256(module)}\n" for module in modules)
+    return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 def _modules(place: Path) -> list[Path]:

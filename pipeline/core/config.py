@@ -294,8 +294,8 @@ def unknown_key(dotted: str) -> str | None:
 
 
 def _no_key(kind: type, path: str, key: str) -> str:
-    known = ", ".join(known.name for known in fields(kind))
-    return f"{path}.{key}".strip(".") + f" is not a key of the configuration; {path or 'it'} has {known}"
+    keys = ", ".join(field.name for field in fields(kind))
+    return f"{path}.{key}".strip(".") + f" is not a key of the configuration; {path or 'it'} has {keys}"
 
 
 def _build(kind: type, values: Any, path: str) -> Any:

@@ -42,12 +42,12 @@ class Record(BaseModel):
         Raises:
             UnreadableError: it is another version's, or damaged.
         """
-        known = cls.model_fields.get("schema_version")
+        schema = cls.model_fields.get("schema_version")
         found = content.get("schema_version") if isinstance(content, dict) else None
-        if known is not None and isinstance(content, dict) and found != known.default:
-            schema = "unnumbered" if found is None else repr(found)
+        if schema is not None and isinstance(content, dict) and found != schema.default:
+            theirs = "unnumbered" if found is None else repr(found)
             raise UnreadableError(
-                f"{place} was made by another version of Tunesmith (schema {schema}, this one reads {known.default}); "
+                f"{place} was made by another version of Tunesmith (schema {theirs}, this one reads {schema.default}); "
                 f"make it again: `dvc repro -sf {cls.made_by}`"
             )
         try:

@@ -67,8 +67,8 @@ def _checks(evaluation: Evaluation, figures: Figures) -> Table:
     rows: list[list[Cell]] = []
     for index, check in enumerate(evaluation.verdict.checks):
         place = ("verdict", "checks", index)
-        said = [check.name, RESULTS[check.passed], check.what]
-        rows.append([*said, figures(*place, "figure"), figures(*place, "limit")])
+        row: list[Cell] = [check.name, RESULTS[check.passed], check.what]
+        rows.append([*row, figures(*place, "figure"), figures(*place, "limit")])
     return Table("Checks", ["check", "result", "what", "figure", "limit"], rows)
 
 
@@ -101,8 +101,8 @@ def _ggufs(evaluation: Evaluation, figures: Figures) -> Table:
 def _training(evaluation: Evaluation, figures: Figures) -> Table:
     if not evaluation.training:
         return Table("Training", [], [])
-    known = [metric for metric in of("training") if figures.get("training", metric.name) is not None]
-    rows: list[list[Cell]] = [[metric.head, figures("training", metric.name)] for metric in known]
+    shown = [metric for metric in of("training") if figures.get("training", metric.name) is not None]
+    rows: list[list[Cell]] = [[metric.head, figures("training", metric.name)] for metric in shown]
     rows += [[f"GGUF file {name}, MB", figures("gguf", name, "bytes")] for name in evaluation.tuned_files]
     return Table("Training", ["", evaluation.model], rows)
 
@@ -139,8 +139,8 @@ def _seconds(evaluation: Evaluation, figures: Figures) -> Table:
 def _mean_seconds(figures: Figures, name: str, answers: Sequence[ShownAnswer]) -> Cell:
     if figures.get("gguf", name):
         return figures("gguf", name, "answer_seconds")
-    known = [answer.seconds for answer in answers if answer.seconds is not None]
-    return seconds(fmean(known)) if known else NOTHING
+    measured = [answer.seconds for answer in answers if answer.seconds is not None]
+    return seconds(fmean(measured)) if measured else NOTHING
 
 
 def _texts(evaluation: Evaluation, figures: Figures) -> Table:
@@ -160,8 +160,8 @@ def _answers(evaluation: Evaluation, figures: Figures) -> Table:
     rows: list[list[Cell]] = []
     for index, prompt in enumerate(evaluation.prompts):
         for name, answers in evaluation.answers.items():
-            said = [figures("answers", name, index, metric.name) for metric in of("answer")]
-            rows.append([prompt, name, answers[index].reply, *said])
+            cells = [figures("answers", name, index, metric.name) for metric in of("answer")]
+            rows.append([prompt, name, answers[index].reply, *cells])
     return Table("Answers", ["prompt", "model", "reply", *(metric.head for metric in of("answer"))], rows)
 
 

@@ -37,7 +37,9 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
     ends in its line and status 75, a sweep too. What Hydra cannot use ends in one line, too. Of several processes that
     train together the first one prints.
     """
-    name, begun, said = Path(run.__code__.co_filename).stem, list[HydraConf](), list[UserError]()
+    name = Path(run.__code__.co_filename).stem
+    begun: list[HydraConf] = []  # jobs
+    printed: list[UserError] = []  # of a sweep
 
     @functools.wraps(run)  # Hydra names the job, and finds conf/, by the file that the stage stands in
     def task(composed: DictConfig) -> object:
@@ -63,7 +65,7 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
         except UserError as error:
             if job.mode == RunMode.MULTIRUN:
                 print(f"{name}: {' '.join(job.overrides.task)}: {error}", file=sys.stderr)
-                said.append(error)
+                printed.append(error)
                 raise
             sys.exit(f"{name}: {error}{recovery_hint(name)}")
 
@@ -81,7 +83,7 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
                 raise
             sys.exit(f"{name}: {reason(error)}")
         except UserError as error:
-            sys.exit(1 if error in said else f"{name}: {error}")
+            sys.exit(1 if error in printed else f"{name}: {error}")
 
     return main
 

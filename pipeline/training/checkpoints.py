@@ -273,6 +273,6 @@ def library_versions(engine: Engine) -> dict[str, str]:
 
 def upgraded(checkpoint: Path, libraries: dict[str, str]) -> list[str]:
     """Return the libraries that a checkpoint was not made with: `name old -> new`."""
-    told = read_mark(checkpoint).get("libraries")
-    before = told if isinstance(told, dict) else {}
+    recorded = read_mark(checkpoint).get("libraries")
+    before = recorded if isinstance(recorded, dict) else {}
     return [f"{name} {before.get(name)} -> {now}" for name, now in libraries.items() if before.get(name) != now]
