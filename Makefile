@@ -44,9 +44,9 @@ serve: setup  ## open the chat on http://localhost:7860
 mlflow: setup  ## open the tracked runs on http://localhost:5000
 	@$(RUN) $(BIN)/tunesmith mlflow
 
-# So many files of tests at a time; each takes up to 4 GB of memory.
-JOBS ?= 2
-test: setup  ## run all tests, two files at a time; others, by make test JOBS=4 PYTEST_ARGS="-k serve"
+# So many files of tests at a time, for two cores: some tests wait for what they have started. Each takes up to 4 GB.
+JOBS ?= 3
+test: setup  ## run all tests, three files at a time; others, by make test JOBS=4 PYTEST_ARGS="-k serve"
 	@$(RUN) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-families: setup  ## tiny models of real families through all stages, as every type; `make test` makes three types of each
@@ -107,14 +107,16 @@ images: wheels  ## build the container images tunesmith-serve and tunesmith-trai
 	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .
 	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) .
 
-# The CPU wheel of torch that the train image's test build takes from its context: where it cannot be had, the build
-# asks PyTorch's own index. Python 3.11 is what its base image has.
+# What the train image's build takes from its context: llama.cpp as it is compiled here, where the image is of the same
+# kind, and for its test build the CPU wheel of torch, without which it asks PyTorch's own index. Python 3.11 is what its
+# base image has.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 CPU_WHEEL := --quiet --no-deps --only-binary=:all: --python-version 3.11 --dest wheels torch==$(TORCH)+cpu
 wheels: setup
+	@$(BIN)/python -m llama.source --share >/dev/null
 	@$(if $(GPU),,ls wheels/torch-$(TORCH)+cpu-* >/dev/null 2>&1 || $(BIN)/pip download $(CPU_WHEEL) 2>/dev/null \
 	  || echo "no CPU wheel of torch $(TORCH) from pip's index: the image build asks PyTorch's")
 
 clean:  ## remove what can be made again; data/raw, checkpoints, tracked runs and models stay
-	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist site *.egg-info wheels/*.whl
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache build dist site *.egg-info wheels/*.whl wheels/llama_cpp_*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

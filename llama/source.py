@@ -2,6 +2,7 @@
 
     python -m llama.source           prints the folder of the converter
     python -m llama.source --wheel   builds the wheel where it is not cached, and prints its path
+    python -m llama.source --share   puts the wheel into wheels/, where an image's build finds it and compiles nothing
 
 Both come from one sdist, checked by hash, so that converter, quantizer and server are one version. They are kept under
 `${XDG_CACHE_HOME:-~/.cache}/tunesmith`; with them there, nothing here touches the network. Only the standard library is
@@ -27,6 +28,8 @@ from common.package_index import cache_root, download, exclusive, last_error, pi
 
 VERSION = "0.3.36"
 SDIST_SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
+
+SHARED = Path(__file__).parents[1] / "wheels"  # beside the project, where an image's build takes it along
 
 # What the converter reads, of 200 MB of sources: its modules, and the vocabularies and chat templates it looks up.
 CONVERTER_PARTS = (
@@ -95,8 +98,23 @@ def cached_tree() -> Path | None:
 
 
 def cached_wheel() -> Path | None:
-    """Return the wheel that an earlier call has built with the same flags on the same kind of machine."""
-    return next(iter(sorted(_wheel_folder().glob("*.whl"))), None)
+    """Return the wheel that was built before with the same flags on the same kind of machine, or shared by one."""
+    folders = (_wheel_folder(), _shared_folder())
+    return next((wheel for folder in folders for wheel in sorted(folder.glob("*.whl"))), None)
+
+
+def share_wheel() -> Path:
+    """Put the wheel beside the project, and return its path there; built where it was not.
+
+    Raises:
+        UserError: as `llama_cpp_wheel`.
+    """
+    wheel = llama_cpp_wheel()
+    shared = _shared_folder() / wheel.name
+    if not shared.is_file():
+        with atomic_path(shared) as temporary:
+            shutil.copyfile(wheel, temporary)
+    return shared
 
 
 def cache_folder() -> Path:
@@ -110,9 +128,17 @@ def cmake_flags() -> str:
 
 
 def _wheel_folder() -> Path:
-    """Return the wheel's folder; its name stands for all that the compiled libraries depend on, Python not among it."""
+    return cache_folder() / "wheels" / _kind()
+
+
+def _shared_folder() -> Path:
+    return SHARED / cache_folder().name / _kind()
+
+
+def _kind() -> str:
+    """Return a name that stands for all that the compiled libraries depend on, Python not among it."""
     kind = "\n".join([LAYOUT_FLAGS, cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
-    return cache_folder() / "wheels" / hashlib.sha256(kind.encode()).hexdigest()[:12]
+    return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 
 @contextmanager
@@ -181,10 +207,14 @@ def _build(source: Path, constraints: Path | None) -> Path:
 def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m llama.source", description=__doc__.splitlines()[0])
     parser.add_argument("--wheel", action="store_true", help="build the wheel and print its path")
+    parser.add_argument("--share", action="store_true", help="put the wheel into wheels/ and print its path there")
     parser.add_argument("--constraints", type=Path, help="pip constraints file for the build's own tools")
     arguments = parser.parse_args()
     try:
-        print(llama_cpp_wheel(arguments.constraints) if arguments.wheel else llama_cpp_tree())
+        if arguments.share:
+            print(share_wheel())
+        else:
+            print(llama_cpp_wheel(arguments.constraints) if arguments.wheel else llama_cpp_tree())
     except UserError as error:
         print(error, file=sys.stderr)
         return 1

@@ -56,6 +56,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     index = Index(archive)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    monkeypatch.setattr(source, "SHARED", tmp_path / "wheels")
     monkeypatch.setattr(source, "SDIST_SHA256", sha256(archive))
     monkeypatch.setattr(source, "_download", index.download)
     return index
@@ -198,6 +199,19 @@ def test_other_flags_make_another_wheel(compiler: list[str], monkeypatch: pytest
     assert source.cached_wheel() is None
     assert source.llama_cpp_wheel() != plain
     assert len(compiler) == 2
+
+
+def test_a_shared_wheel_is_taken_by_another_machine_of_its_kind_alone(
+    compiler: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shared = source.share_wheel()
+    assert shared == source.share_wheel()
+    assert shared.is_relative_to(tmp_path / "wheels")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    assert source.llama_cpp_wheel() == source.cached_wheel() == shared
+    assert len(compiler) == 1
+    monkeypatch.setattr(source.platform, "libc_ver", lambda: ("glibc", "2.17"))
+    assert source.cached_wheel() is None
 
 
 @pytest.mark.parametrize("name", [name for name, *_ in source.PATCHES])
