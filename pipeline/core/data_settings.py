@@ -4,6 +4,35 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 from pipeline.core.formats import FORMATS
+from pipeline.core.limits import any_of, limited, one_of
+
+MODES = ("off", "count", "drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanSettings:
+    """The `data.clean` group: which conversations are left out for what they are like (pipeline/data/cleaning.py)."""
+
+    refusals: str = one_of(*MODES)
+    repetition: str = one_of(*MODES)
+    max_repetition: float = limited(above=0, below=1)
+    cut_off: str = one_of(*MODES)
+    leftovers: str = one_of(*MODES)
+    min_answer_words: int | None = limited(least=1)
+    max_words: int | None = limited(least=1)
+    mask: list[str] = any_of("email", "iban", "card", "phone", "ip")
+
+
+NO_CLEANING = CleanSettings(
+    refusals="off",
+    repetition="off",
+    max_repetition=0.5,
+    cut_off="off",
+    leftovers="off",
+    min_answer_words=None,
+    max_words=None,
+    mask=[],
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +58,7 @@ class DataSettings:
     seed: int = 0
     questions: str | None = None  # a JSONL file of questions with known answers, relative to the repository
     answer_after: str | None = None  # where that file has chats: what the answer follows in the assistant's text
+    clean: CleanSettings = field(default_factory=lambda: NO_CLEANING)
 
 
 def validate(settings: DataSettings) -> None:
