@@ -14,7 +14,7 @@ from pipeline.core.formats import Messages
 
 RUN = 4  # words in a row that count as repetition (rep-4 of Welleck et al. 2020)
 LONG_ENOUGH = 50  # words of an answer; the runs of a shorter one say little
-UNFINISHED = 30  # words; shorter answers may be names, numbers or titles
+UNFINISHED = 25  # words; shorter answers may be names, numbers or titles
 EXAMPLES = 3  # a rule, in the report
 EXCERPT = 200  # characters of an example
 

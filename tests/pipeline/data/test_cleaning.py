@@ -9,7 +9,7 @@ from pipeline.core.formats import Messages
 from pipeline.data.cleaning import RULES, Cleaning, is_card, is_iban, repetition
 
 ALL = replace(NO_CLEANING, refusals="drop", repetition="drop", cut_off="drop", leftovers="drop")
-LONG = "It may be said at first that there is much to say of it, and that one who says it has to begin with all that is "
+LONG = "It may be said at first that there is much to say of it, and that one who says so has to begin with what is "
 
 
 def chat(answer: str, question: str = "What is 5 + 6?") -> Messages:
