@@ -53,6 +53,8 @@ def run(config: Config, out: Path) -> None:
         evaluation = judged(measured, config.evaluate.gate, tracking.id or lineage.mlflow_run)
         tracking.params(config, ("evaluate",))
         tracking.metrics(numbers(evaluation))
+        if evaluation.prepared:
+            tracking.splits(evaluation.prepared, ["test"])
         for path in write_reports(out, evaluation, manifest, lineage):
             tracking.artifact(path)
     print("\n".join(verdict_lines(evaluation.verdict)), flush=True)

@@ -1,5 +1,6 @@
 """A thread that tells MLflow what a journal holds, whenever it listens: no stage waits for a server or fails for it."""
 
+import json
 import logging
 import os
 import threading
@@ -11,7 +12,7 @@ from itertools import groupby, islice
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.core.config import TrackingSettings
-from pipeline.core.paths import root
+from pipeline.core.paths import PREPARED, root
 from pipeline.tracking.journal import Entry, Journal
 
 if TYPE_CHECKING:  # two seconds of import
@@ -25,6 +26,7 @@ NO_ANSWER = "no answer yet"
 THREAD = "mlflow delivery"
 IDENTITY = "journal"  # the tag by which a run is known again whose id was never written down
 MAX_METRICS, MAX_OTHERS = 1000, 100  # MLflow's limits for one batch: metrics; params and tags
+MAX_DIGEST, MAX_FILES = 36, 10_000  # characters of a data set's digest, and of its source
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # however often it is asked
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for what is no id at all
 
@@ -187,6 +189,26 @@ class Delivery:
 
         for some in batches([RunTag(key, value) for key, value in tags.items()], MAX_OTHERS):
             self.client.log_batch(run_id, tags=some)
+
+    def _send_split(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
+        """Name each split by its data and its digest, by which MLflow finds all runs that have read it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        splits = {entry.value["split"]: entry.value for entry in entries}
+        inputs = [
+            DatasetInput(
+                Dataset(
+                    name=f"{split['data']}/{name}",
+                    digest=split["sha256"][:MAX_DIGEST],
+                    source_type="local",
+                    source=json.dumps({"uri": str(PREPARED / f"{name}.parquet"), "files": split["files"][:MAX_FILES]}),
+                    profile=json.dumps({"num_rows": int(split["rows"])}),
+                ),
+                [InputTag("mlflow.data.context", name)],
+            )
+            for name, split in splits.items()
+        ]
+        self.client.log_inputs(run_id, inputs)
 
     def _send_artifact(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
         """Leave out a file that cannot be stored while MLflow answers: metrics do not wait for the store of files."""

@@ -30,7 +30,7 @@ Value = Mapping[str, str] | Mapping[str, float] | str  # of an artifact, its nam
 class Entry:
     """One line of the journal."""
 
-    kind: str  # run, status, metrics, params, tags or artifact
+    kind: str  # run, status, metrics, params, tags, split or artifact
     value: Any  # of Value; the kind says which
     time: int  # milliseconds since 1970, of the recording and not of the delivery
     step: int | None = None  # of metrics; None for figures of the whole run

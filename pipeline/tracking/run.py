@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +13,7 @@ from common.errors import Interrupted, UserError
 from pipeline.core.config import Config, TrackingSettings
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import root
+from pipeline.core.records import PrepareReport
 from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
 from pipeline.tracking.journal import Journal, Value
 from pipeline.workers.ranks import rank
@@ -90,6 +91,16 @@ class Run:
         """Add an interruption to those that the run's tag names, over all parts."""
         self.interruptions = f"{self.interruptions}; {text}" if self.interruptions else text
         self.tags({INTERRUPTIONS: self.interruptions})
+
+    def splits(self, prepared: PrepareReport, names: Iterable[str]) -> None:
+        """Record splits of the prepared data that this part has read, as MLflow's data sets."""
+        for name in names:
+            split = prepared.splits[name]
+            files = ", ".join(file.file for file in prepared.files)
+            self._record(
+                "split",
+                {"split": name, "data": prepared.data, "sha256": split.sha256, "rows": str(split.rows), "files": files},
+            )
 
     def artifact(self, path: Path) -> None:
         """Keep a copy of a file beside the run."""

@@ -81,6 +81,7 @@ def train(
     ):
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
+        run.splits(PrepareReport.read(PREPARE_REPORT), LEARNT_FROM)
         session = Session(config, tokenizer, plan, device, folder)
         checkpoint = session.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0

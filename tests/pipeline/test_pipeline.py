@@ -324,6 +324,15 @@ def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
     assert found.data.metrics["gguf.Q8_0.bytes"] == metrics["gguf"]["Q8_0"]["bytes"]
     assert found.data.tags["fingerprint"] == lineage["fingerprint"]
     assert found.data.tags["data_digest"]
+    prepared = json.loads((workspace / "reports/prepare.json").read_text())
+    inputs = {one.tags[0].value: one.dataset for one in found.inputs.dataset_inputs}
+    assert {name: data.digest for name, data in inputs.items()} == {
+        name: split["sha256"][:36] for name, split in prepared["splits"].items()
+    }
+    assert {name: data.name for name, data in inputs.items()} == {
+        name: f"starter/{name}" for name in prepared["splits"]
+    }
+    assert json.loads(inputs["test"].profile) == {"num_rows": prepared["splits"]["test"]["rows"]}
     names = {item.path for item in client.list_artifacts(lineage["mlflow_run"])}
     reports = {f"evaluation.{kind}" for kind in ("json", "md", "html", "png")} | {"card.json", "README.md"}
     assert names >= {"metrics.json", "train.json", "prepare.json", "manifest.json", *reports}

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluated import evaluation
 from mlflow import MlflowClient
 
 from common.errors import Interrupted, UserError
 from pipeline.commands import deliver
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
+from pipeline.core.records import LEARNT_FROM, PrepareReport
 from pipeline.tracking import delivery
 from pipeline.tracking import run as tracking
 from pipeline.tracking.journal import JOURNAL, Journal
@@ -32,6 +34,7 @@ from pipeline.tracking.run import PARENT, Run, open_run, tracked, tracking_uri, 
 REPO = Path(__file__).parents[3]
 CONFIG = load(compose(REPO / "conf"))
 NOWHERE = "http://127.0.0.1:9"  # where nothing listens
+PREPARED = {"train": 800, "validation": 60, "test": 40}  # rows
 SECONDS = 60  # that anything is waited for
 TRAIN = """
 import itertools, sys
@@ -212,6 +215,23 @@ def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient,
     assert {item.path for item in client.list_artifacts(first)} == {"train.json", "metrics.json"}
     assert Path(recorded.info.artifact_uri.removeprefix("file://")).is_relative_to(folder / "mlartifacts")
     assert (tmp_path / "abc/mlflow_run").read_text() == first
+
+
+def test_the_splits_that_were_read_are_the_runs_data_sets(client: MlflowClient, tmp_path: Path) -> None:
+    splits = {name: {"rows": rows, "sha256": name[0] * 64} for name, rows in PREPARED.items()}
+    prepared = PrepareReport.model_validate(evaluation("starter-s", {})["prepared"] | {"splits": splits})
+    for _ in range(2):  # a training that goes on records them again
+        with tracked(config("data"), tmp_path / "abc", "starter-s") as run:
+            run.splits(prepared, LEARNT_FROM)
+    with tracked(config("data"), tmp_path / "abc", "starter-s") as run:
+        run.splits(prepared, ["test"])
+    (recorded,) = runs(client, "data")
+    read = {one.tags[0].value: one.dataset for one in recorded.inputs.dataset_inputs}
+    assert len(recorded.inputs.dataset_inputs) == len(read) == 3
+    for name, split in prepared.splits.items():
+        assert (read[name].name, read[name].digest) == (f"starter/{name}", split.sha256[:36])
+        assert json.loads(read[name].profile) == {"num_rows": split.rows}
+        assert json.loads(read[name].source)["uri"] == f"data/prepared/{name}.parquet"
 
 
 def test_the_commit_is_a_tag(folder: Path, client: MlflowClient, tmp_path: Path, monkeypatch: Any) -> None:
