@@ -53,6 +53,8 @@ class DataSettings:
     revision: str | None = None  # branch, tag or commit; null is the default branch
     format: str = "auto"  # by the rows' keys, or a name in FORMATS
     max_rows: int | None = None
+    max_dropped: float = 0.05  # share of all rows that may be unusable
+    max_bad_lines: int = 100  # lines that cannot be read, of all files together
     validation: float = 0.05
     test: float = 0.05
     seed: int = 0
@@ -72,6 +74,8 @@ def validate(settings: DataSettings) -> None:
         _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
         _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
+    _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
     for key, size in (("validation", settings.validation), ("test", settings.test)):

@@ -74,6 +74,7 @@ class Rule:
     """A reason to leave a conversation out."""
 
     name: str  # in the report
+    reason: str  # in data/rejected.jsonl
     setting: str  # of `data.clean`: off, count or drop; or a bound, which is off as null and else drops
     finds: Callable[[Messages, CleanSettings], str | None]  # the text that is the reason; None where there is none
 
@@ -103,15 +104,15 @@ class Cleaning:
         self.masked: Counter[str] = Counter()
 
     def reason(self, messages: Messages) -> str | None:
-        """Return the name of the first rule that leaves a conversation out; None where it stays."""
-        dropped_by = None
+        """Return why a conversation is left out, by the first rule that does so; None where it stays."""
+        reason = None
         for rule, found in self._rules:
             if (text := rule.finds(messages, self._settings)) is None:
                 continue
             found.add(text)
-            if found.mode == "drop" and dropped_by is None:
-                dropped_by = rule.name
-        return dropped_by
+            if found.mode == "drop" and reason is None:
+                reason = rule.reason
+        return reason
 
     def mask(self, messages: Messages) -> Messages:
         """Return a conversation with the personal data that `data.clean.mask` names masked, as `<EMAIL>`."""
@@ -204,10 +205,11 @@ def mode_of(rule: Rule, settings: CleanSettings) -> str:
 
 
 RULES = (
-    Rule("short", "min_answer_words", short_answer),
-    Rule("long", "max_words", long_conversation),
-    Rule("repetition", "repetition", circling_answer),
-    Rule("refusal", "refusals", refusal),
-    Rule("cut_off", "cut_off", unfinished_answer),
-    Rule("leftovers", "leftovers", leftover),
+    Rule("short", "answer too short", "min_answer_words", short_answer),
+    Rule("long", "conversation too long", "max_words", long_conversation),
+    Rule("repetition", "answer goes round in circles", "repetition", circling_answer),
+    Rule("refusal", "answer is a refusal", "refusals", refusal),
+    Rule("cut_off", "answer stops within a sentence", "cut_off", unfinished_answer),
+    Rule("leftovers", "marks of a chat template", "leftovers", leftover),
 )
+REASONS = frozenset(rule.reason for rule in RULES)

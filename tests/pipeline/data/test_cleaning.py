@@ -33,7 +33,7 @@ def reason(answer: str, question: str = "What is 5 + 6?", settings: CleanSetting
     ],
 )
 def test_a_refusal_is_known_by_how_it_begins(answer: str) -> None:
-    assert reason(answer) == "refusal"
+    assert reason(answer) == "answer is a refusal"
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_an_answer_that_speaks_of_it_is_none(answer: str) -> None:
 
 
 def test_an_answer_that_goes_round_in_circles_goes() -> None:
-    assert reason("and so it goes on and on " * 20 + ".") == "repetition"
+    assert reason("and so it goes on and on " * 20 + ".") == "answer goes round in circles"
     assert repetition("and so it goes on " * 5) == 0  # too short to say
 
 
 def test_an_answer_that_stops_within_a_sentence_goes() -> None:
-    assert reason(LONG + "at hand, which is") == "cut_off"
-    assert reason(LONG + "at hand,") == "cut_off"
+    assert reason(LONG + "at hand, which is") == "answer stops within a sentence"
+    assert reason(LONG + "at hand,") == "answer stops within a sentence"
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_short_answer_without_a_full_stop_stays() -> None:
     "text", ["<|im_end|>", "a </s> b", "[INST] x", "<<SYS>>", "### Response:\nyes", "<start_of_turn>user"]
 )
 def test_marks_of_templates_are_found_in_anybodys_turn(text: str) -> None:
-    assert reason(text) == "leftovers"
-    assert reason("Eleven.", text) == "leftovers"
+    assert reason(text) == "marks of a chat template"
+    assert reason("Eleven.", text) == "marks of a chat template"
     assert reason("In HTML <s> strikes.", settings=replace(ALL, leftovers="off")) is None
 
 
@@ -87,9 +87,9 @@ def test_only_what_is_learnt_counts() -> None:
 
 
 def test_bounds_in_words() -> None:
-    assert reason("It is 11.", settings=replace(ALL, min_answer_words=4)) == "short"
+    assert reason("It is 11.", settings=replace(ALL, min_answer_words=4)) == "answer too short"
     assert reason("It is just 11.", settings=replace(ALL, min_answer_words=4)) is None
-    assert reason("It is just 11.", settings=replace(ALL, max_words=8)) == "long"
+    assert reason("It is just 11.", settings=replace(ALL, max_words=8)) == "conversation too long"
     assert reason("It is just 11.", settings=replace(ALL, max_words=9)) is None
 
 
@@ -104,7 +104,7 @@ def test_a_rule_that_counts_drops_nothing_and_shows_some() -> None:
 
 def test_a_row_is_counted_by_each_rule_and_dropped_by_the_first() -> None:
     cleaning = Cleaning(replace(ALL, refusals="count"))
-    assert cleaning.reason(chat("I'm sorry, but I can't. <|im_end|>")) == "leftovers"
+    assert cleaning.reason(chat("I'm sorry, but I can't. <|im_end|>")) == "marks of a chat template"
     assert [rule["rows"] for rule in cleaning.report().values()] == [0, 1, 0, 1]
 
 
