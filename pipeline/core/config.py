@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.data_settings import validate as validate_data
+from pipeline.core.limits import any_of, filled, limited, one_of
 from pipeline.core.train_settings import validate as validate_training
 
 SCHEDULERS = ("linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt", "warmup_stable_decay")
@@ -41,28 +42,6 @@ QUANTIZATIONS = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
 )  # fmt: skip
-
-
-def limited(
-    *, least: float | None = None, above: float | None = None, most: float | None = None, below: float | None = None
-) -> Any:
-    """Return a number within bounds; `above` and `below` exclude theirs, the others do not."""
-    return field(metadata={"least": least, "above": above, "most": most, "below": below})
-
-
-def one_of(*values: str) -> Any:
-    """Return a text, or a list of at least one text, out of these."""
-    return field(metadata={"values": values, "filled": True})
-
-
-def any_of(*values: str) -> Any:
-    """Return a list of texts out of these; it may be empty."""
-    return field(metadata={"values": values})
-
-
-def filled() -> Any:
-    """Return a list with at least one entry."""
-    return field(metadata={"filled": True})
 
 
 @dataclass(frozen=True, kw_only=True)

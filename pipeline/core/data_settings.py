@@ -4,6 +4,35 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 from pipeline.core.formats import FORMATS
+from pipeline.core.limits import any_of, limited, one_of
+
+MODES = ("off", "count", "drop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanSettings:
+    """The `data.clean` group: which conversations are left out for what they are like (pipeline/data/cleaning.py)."""
+
+    refusals: str = one_of(*MODES)
+    repetition: str = one_of(*MODES)
+    max_repetition: float = limited(above=0, below=1)
+    cut_off: str = one_of(*MODES)
+    leftovers: str = one_of(*MODES)
+    min_answer_words: int | None = limited(least=1)
+    max_words: int | None = limited(least=1)
+    mask: list[str] = any_of("email", "iban", "card", "phone", "ip")
+
+
+NO_CLEANING = CleanSettings(
+    refusals="off",
+    repetition="off",
+    max_repetition=0.5,
+    cut_off="off",
+    leftovers="off",
+    min_answer_words=None,
+    max_words=None,
+    mask=[],
+)
 
 
 @dataclass(frozen=True)
@@ -24,11 +53,14 @@ class DataSettings:
     revision: str | None = None  # branch, tag or commit; null is the default branch
     format: str = "auto"  # by the rows' keys, or a name in FORMATS
     max_rows: int | None = None
+    max_dropped: float = 0.05  # share of all rows that may be unusable
+    max_bad_lines: int = 100  # lines that cannot be read, of all files together
     validation: float = 0.05
     test: float = 0.05
     seed: int = 0
     questions: str | None = None  # a JSONL file of questions with known answers, relative to the repository
     answer_after: str | None = None  # where that file has chats: what the answer follows in the assistant's text
+    clean: CleanSettings = field(default_factory=lambda: NO_CLEANING)
 
 
 def validate(settings: DataSettings) -> None:
@@ -42,6 +74,8 @@ def validate(settings: DataSettings) -> None:
         _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
         _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
+    _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
     for key, size in (("validation", settings.validation), ("test", settings.test)):

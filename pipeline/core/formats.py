@@ -3,12 +3,12 @@
 FORMATS, at the end, has a row for each: settings, detection, errors and the table in docs/models.md go by it. It stands
 here since every check of a configuration names them, and so imports nothing that takes time.
 
-An assistant's turn may have its reasoning in a field of its own, which then opens its content in `<think>` tags; and
-`weight: 0` or `train: false`, by which it is shown and not learnt.
+Each row is told by itself, by what is filled in it. An assistant's turn may have its reasoning in a field of its own,
+which then opens its content in `<think>` tags; and `weight: 0` or `train: false`, by which it is shown and not learnt.
+A content may be a list of parts, if all of them are text.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -38,10 +38,14 @@ class Format:
     is_chat: bool = True  # whether these are turns, and not a text that is learnt whole
 
 
+NOT_TEXT_KEYS = ("image", "image_url", "images", "audio", "input_audio", "video", "file")  # of a part
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
 ANSWER_COLUMNS = ("output", "response")
 TEXT_COLUMN = "text"
+SYSTEM_COLUMNS = ("system", "system_prompt")
+HISTORY_COLUMN = "history"  # earlier turns: pairs of question and answer
+TEXT_PARTS = ("text", "input_text", "output_text")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 PAIR_COLUMNS = (
     ("question", "answer"),
@@ -57,6 +61,7 @@ PAIR_COLUMNS = (
 )
 ROLES = {
     "system": "system",
+    "developer": "system",
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -78,6 +83,9 @@ MAY_FOLLOW = {
     "system": (),  # only ever first, which is checked apart
 }
 
+NO_KNOWN_FORMAT = "no known format"
+NOT_TO_BE_LEARNT = "not to be learnt"
+HISTORY_NO_PAIRS = "history is no list of pairs"
 NOT_AN_OBJECT = "not an object"
 CELLS_DO_NOT_MATCH = "more cells than the header"
 MISSING_FIELD = "missing field"
@@ -96,10 +104,12 @@ class UnusableRowError(Exception):
     """A row that cannot be trained on; its only argument is one of the reasons above."""
 
 
-def detect(rows: Sequence[Any]) -> str | None:
-    """Return the name of the format that most of `rows` have, or None where no row has a known one."""
-    counts = Counter(shape for row in rows if isinstance(row, dict) if (shape := _shape(_columns(row))))
-    return max(FORMATS, key=lambda name: counts[name]) if counts else None
+def detect(row: Any) -> str | None:
+    """Return the name of the format of a row, by what is filled in it or else by its keys; None where none is known."""
+    if not isinstance(row, dict):
+        return None
+    columns = _columns(row)
+    return _shape(_filled(columns)) or _shape(columns)
 
 
 def describe() -> str:
@@ -119,7 +129,10 @@ def convert(row: Any, name: str) -> Messages:
         raise UnusableRowError(NOT_AN_OBJECT)
     if None in row:  # where csv.DictReader puts the cells that no column has a name for
         raise UnusableRowError(CELLS_DO_NOT_MATCH)
-    columns, shape = _columns(row), FORMATS[name]
+    shape = FORMATS[name]
+    columns = _read_by(shape, _columns(row))
+    if not _is_learnt(columns):
+        raise UnusableRowError(NOT_TO_BE_LEARNT)
     messages = shape.read(columns)
     messages = _with_system(columns, messages) if shape.is_chat else messages
     _check_texts(messages)
@@ -138,6 +151,23 @@ def _columns(row: dict[Any, Any]) -> Columns:
     return {str(key).strip().lower(): value for key, value in row.items()}
 
 
+def _filled(columns: Columns) -> Columns:
+    """Return the columns that say something: not null, NaN, or empty."""
+    return {key: value for key, value in columns.items() if _says_something(value)}
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, str):
+        return bool(value.strip())
+    return value is not None and value == value and value != [] and value != {}  # only NaN differs from itself
+
+
+def _read_by(shape: Format, columns: Columns) -> Columns:
+    """Return what a format reads of a row: what is filled in it, if that is enough."""
+    filled = _filled(columns)
+    return filled if shape.fits(filled) else columns
+
+
 def _shape(columns: Columns) -> str | None:
     return next((form.name for form in FORMATS.values() if form.fits(columns)), None)
 
@@ -150,7 +180,11 @@ def _turn_keys(columns: Columns) -> set[str]:
 
 def _turns(columns: Columns) -> list[Any] | None:
     """Return the list of turns, also where a CSV cell holds it as JSON."""
-    value = columns.get(_first(columns, TURN_COLUMNS) or "")
+    return _as_list(columns.get(_first(columns, TURN_COLUMNS) or ""))
+
+
+def _as_list(value: Any) -> list[Any] | None:
+    """Return a list, also one that is written as JSON; None for anything else."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -167,6 +201,20 @@ def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
     turns = _turns(columns)
     if turns is None:
         raise UnusableRowError(MISSING_FIELD)
+    return [*_history(columns), *_messages(turns, role_key, text_key)]
+
+
+def messages_of(turns: Sequence[Any]) -> Messages:
+    """Return turns as messages, by the keys of the first one.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    shared = bool(turns) and isinstance(turns[0], dict) and "from" in turns[0]
+    return _messages(turns, *(("from", "value") if shared else ("role", "content")))
+
+
+def _messages(turns: Sequence[Any], role_key: str, text_key: str) -> Messages:
     messages: Messages = []
     for turn in turns:
         if not isinstance(turn, dict):
@@ -187,15 +235,54 @@ def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
 
 def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
     """Return what a turn says, an assistant's reasoning before it in tags."""
-    content = _text(turn[text_key])
+    content = _joined(turn[text_key])
     reasoning = next((text for key in REASONING_KEYS if (text := _text(turn.get(key)))), "")
     if role != "assistant" or not reasoning.strip() or not content.strip() or content.lstrip().startswith("<think>"):
         return content
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
 
 
-def _is_learnt(turn: dict[str, Any]) -> bool:
-    """Return whether a turn is learnt where it is the assistant's."""
+def _joined(content: Any) -> str:
+    """Return a content as text, which may come as a list of parts."""
+    if not isinstance(content, list):
+        return _text(content)
+    return "".join(part if isinstance(part, str) else _part(part) for part in content)
+
+
+def _part(part: Any) -> str:
+    if (
+        not isinstance(part, dict)
+        or part.get("type", "text") not in TEXT_PARTS
+        or not isinstance(part.get("text"), str)
+    ):
+        raise UnusableRowError(NOT_TEXT)
+    if any(_says_something(value) for key, value in part.items() if key in NOT_TEXT_KEYS):
+        raise UnusableRowError(NOT_TEXT)
+    return str(part["text"])
+
+
+def _history(columns: Columns) -> Messages:
+    """Return the turns of a `history` column: pairs, or turns."""
+    value = columns.get(HISTORY_COLUMN)
+    if not _says_something(value):
+        return []
+    earlier = _as_list(value)
+    if earlier is None:
+        raise UnusableRowError(HISTORY_NO_PAIRS)
+    return [message for item in earlier for message in _earlier(item)]
+
+
+def _earlier(item: Any) -> Messages:
+    if isinstance(item, dict):
+        pair = _pair(_columns(item))
+        return messages_of([item]) if pair == (None, None) else _from_pair(_columns(item), *pair, ())
+    if not isinstance(item, list | tuple) or len(item) != 2:
+        raise UnusableRowError(HISTORY_NO_PAIRS)
+    return [{"role": "user", "content": _text(item[0])}, {"role": "assistant", "content": _text(item[1])}]
+
+
+def _is_learnt(turn: Columns) -> bool:
+    """Return whether a row is learnt, or a turn where it is the assistant's."""
     weight, train = turn.get("weight"), turn.get("train")
     if weight not in (None, 0, 1) or train not in (None, 0, 1):  # in Python, False is 0
         raise UnusableRowError(WEIGHT_BETWEEN)
@@ -217,16 +304,40 @@ def _from_pair(columns: Columns, question: str | None, answer: str | None, conte
     """Ask and answer; the first `context` column found follows the question after a blank line."""
     if question is None or answer is None or question not in columns or answer not in columns:
         raise UnusableRowError(MISSING_FIELD)
-    text = _text(columns[question])
+    before, asked = _prompt(columns[question])
     more = _text(columns.get(_first(columns, context) or ""))
-    user = f"{text}\n\n{more}" if text.strip() and more.strip() else text
-    return [{"role": "user", "content": user}, {"role": "assistant", "content": _text(columns[answer])}]
+    if asked and more.strip() and asked[-1]["content"].strip():
+        asked[-1]["content"] += f"\n\n{more}"
+    return [*before, *_history(columns), *asked, *answer_of(columns[answer])]
+
+
+def _prompt(value: Any) -> tuple[Messages, Messages]:
+    """Return what stands before the conversation, a system message, and the turns that are not learnt of a prompt."""
+    if not isinstance(value, list | dict):
+        return [], [{"role": "user", "content": _text(value)}]
+    messages = messages_of(value if isinstance(value, list) else [value])
+    for message in messages:
+        if message["role"] == "assistant":  # who gives a prompt and an answer wants the answer learnt
+            message["weight"] = 0
+    system = [message for message in messages if message["role"] == "system"]
+    return system, [message for message in messages if message["role"] != "system"]
+
+
+def answer_of(value: Any) -> Messages:
+    """Return an answer as messages: a text, a message, or a list of messages.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    if isinstance(value, list | dict):
+        return messages_of(value if isinstance(value, list) else [value])
+    return [{"role": "assistant", "content": _text(value)}]
 
 
 def _with_system(columns: Columns, messages: Messages) -> Messages:
-    """Put a `system` column first where the turns have no system message, and leave empty ones out."""
+    """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
     if not any(message["role"] == "system" for message in messages):
-        messages = [{"role": "system", "content": _text(columns.get("system"))}, *messages]
+        messages = [{"role": "system", "content": _text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))}, *messages]
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 PREPARED = Path("data/prepared")
 TRAIN, TEST = PREPARED / "train.parquet", PREPARED / "test.parquet"
 QUESTIONS = PREPARED / "questions.jsonl"
+REJECTED = Path("data/rejected.jsonl")
 ADAPTER = Path("models/adapter")
 LINEAGE = "lineage.json"
 GGUF = Path("models/gguf")

@@ -251,6 +251,14 @@ class QuestionReport(Record):
         return self
 
 
+class RuleReport(Record):
+    """What a rule of `data.clean` has found, and the beginnings of some texts."""
+
+    mode: Literal["count", "drop"]
+    rows: Count
+    examples: tuple[str, ...]
+
+
 class PrepareReport(Record):
     """What prepare has read and written: reports/prepare.json."""
 
@@ -260,6 +268,8 @@ class PrepareReport(Record):
     revision: str | None
     files: tuple[SourceReport, ...]
     not_read: dict[str, str]  # reasons, by name
+    cleaning: dict[str, RuleReport] = {}  # by rule
+    masked: dict[str, Count] = {}  # places of personal data, by kind
     duplicates: Count
     seed: int
     splits: dict[str, SplitReport]

@@ -69,7 +69,7 @@ def _from_chat(row: Any, where: str, mark: str, task: str) -> Any:
 
     A number is asked for as such, anything else as a text.
     """
-    shape = detect([row])
+    shape = detect(row)
     if shape is None or "kind" in row:  # a question as it is, or something that the check names
         return row
     try:

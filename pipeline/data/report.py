@@ -13,6 +13,7 @@ from rich.table import Table
 from pipeline.core.formats import Messages
 from pipeline.data.questions import Question
 
+VERBS = {"count": "kept; data/clean=strict leaves them out", "drop": "left out"}
 LENGTH_BOUNDS = (32, 128, 512, 2048, 8192)  # characters
 
 
@@ -61,6 +62,11 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     console.print(table)
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report["splits"].items())
     questions = report["questions"]
+    for name, rule in report["cleaning"].items():
+        if rule["rows"]:
+            console.print(f"{name}: {rule['rows']:,} ({VERBS[rule['mode']]})", highlight=False)
+    for name, places in report["masked"].items():
+        console.print(f"masked: {places:,} of {name}", highlight=False)
     console.print(f"exact duplicates dropped: {report['duplicates']:,}", highlight=False)
     console.print(f"splits: {splits}", highlight=False)
     console.print(

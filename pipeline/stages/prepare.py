@@ -1,11 +1,11 @@
 """Instruction data, from a repository's files or the hub, as de-duplicated chats in three splits.
 
 Reads what `data` names, writes data/prepared/{train,validation,test}.parquet, data/prepared/questions.jsonl, what they
-were made from, which later stages compare with their own configuration, and reports/prepare.json. The same input gives
-the same bytes.
+were made from, which later stages compare with their own configuration, data/rejected.jsonl, which has every row that
+cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import PREPARE_REPORT, PREPARED, QUESTIONS
+from pipeline.core.paths import PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -14,31 +14,29 @@ if __name__ == "__main__":  # before libraries are loaded
 
 import json
 import time
-from collections import Counter
-from collections.abc import Iterable
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from common.errors import UserError
 from common.files import atomic_path, write_json
 from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
-from pipeline.core.formats import Messages, UnusableRowError, convert, describe, detect, keys_of
-from pipeline.core.progress import shown
+from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
+from pipeline.data.cleaning import Cleaning
 from pipeline.data.dedup import drop_duplicates
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
+from pipeline.data.rejects import Rejects
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
-from pipeline.data.sources import Source, find_files, load
+from pipeline.data.rows import Conversation, SourceCounts, check_usable, read
+from pipeline.data.sources import Source, find_files, load, why_ignored
 from pipeline.data.split import split
 from pipeline.stages.run import stage
 
-SAMPLE = 100  # rows that the format is told from
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
 MESSAGE = [("role", pa.string()), ("content", pa.string())]
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
@@ -63,7 +61,9 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
     sources = load(settings, root)
-    conversations, files = read(sources, settings)
+    cleaning = Cleaning(settings.clean)
+    read_rows, counts = read_all(sources, settings, cleaning, out)
+    conversations = [row.messages for row in read_rows]
     complete_weights(conversations)
     distinct = drop_duplicates(conversations)
     splits = {
@@ -74,8 +74,10 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     report = {
         "data": settings.name,
         "revision": sources[0].revision,
-        "files": files,
-        "not_read": not_read(settings, root, sources[len(files) :]),
+        "files": [count.report() for count in counts if count.rows],
+        "not_read": not_read(settings, root, counts, sources[len(counts) :]),
+        "cleaning": cleaning.report(),
+        "masked": dict(cleaning.masked),
         "duplicates": len(conversations) - len(distinct),
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
@@ -88,51 +90,26 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     return report
 
 
-def read(sources: list[Source], settings: DataSettings) -> tuple[list[Messages], list[dict[str, Any]]]:
-    """Return the usable conversations of the first `max_rows` rows, and a report for each source read."""
-    conversations: list[Messages] = []
-    files: list[dict[str, Any]] = []
-    left = settings.max_rows
-    for source in sources:
-        if left == 0:
-            break
-        usable, report = read_source(source, settings.format, left)
-        conversations += usable
-        files.append(report)
-        left = None if left is None else left - report["rows"]
-    return conversations, files
-
-
-def read_source(source: Source, wanted_format: str, max_rows: int | None) -> tuple[list[Messages], dict[str, Any]]:
-    """Return the usable conversations of the first `max_rows` rows of a source, and its counts.
+def read_all(
+    sources: list[Source], settings: DataSettings, cleaning: Cleaning, out: Path
+) -> tuple[list[Conversation], list[SourceCounts]]:
+    """Return the conversations and what became of each source; write all rejects to data/rejected.jsonl.
 
     Raises:
-        UserError: no row can be used.
+        UserError: there are more rejects than the settings allow, or no row is left; they are written all the same.
     """
-    rows = islice(source.rows, max_rows)
-    sample = list(islice(rows, SAMPLE))
-    name = detect(sample) if wanted_format == "auto" else wanted_format
-    if name is None:
-        raise _none_usable(source, sample, "no known format")
-    usable: list[Messages] = []
-    dropped: Counter[str] = Counter()
-    for row in _with_progress(chain(sample, rows), source, max_rows):
-        try:
-            usable.append(convert(row, name))
-        except UnusableRowError as error:
-            dropped[error.args[0]] += 1
-    counts = dict(sorted(dropped.items()))
-    if not usable:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-        raise _none_usable(source, sample, f"read as {name}: {reasons}")
-    total = len(usable) + dropped.total()
-    return usable, {"file": source.name, "format": name, "rows": total, "usable": len(usable), "dropped": counts}
+    with atomic_path(out / REJECTED) as temporary, temporary.open("w", encoding="utf-8") as file:
+        rejects = Rejects(file)
+        conversations, counts = read(sources, settings, rejects, cleaning)
+    check_usable(counts, settings, rejects)
+    return conversations, counts
 
 
-def not_read(settings: DataSettings, root: Path, unreached: list[Source]) -> dict[str, str]:
+def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts], unreached: list[Source]) -> dict[str, str]:
     """Return the matching files that no row was taken from, and why."""
     ignored = find_files(settings, root)[1] if settings.source == "files" else []
-    reasons = dict.fromkeys(ignored, "unknown suffix")
+    reasons = {name: why_ignored(name) for name in ignored}
+    reasons |= {count.file: "empty" for count in counts if not count.rows}
     return reasons | {source.name: f"data.max_rows {settings.max_rows} reached" for source in unreached}
 
 
@@ -156,16 +133,6 @@ def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Quest
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
         write_json(temporary / MADE_FROM, origin)
-
-
-def _with_progress(rows: Iterable[Any], source: Source, max_rows: int | None) -> Iterable[Any]:
-    total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
-    return shown(rows, f"reading {source.name}", total)
-
-
-def _none_usable(source: Source, sample: list[Any], reason: str) -> UserError:
-    keys = ", ".join(keys_of(sample)) or "none, since its rows are no objects"
-    return UserError(f"{source.name} has no usable row ({reason}); keys found: {keys}; formats known: {describe()}")
 
 
 main = stage(run)

@@ -55,7 +55,7 @@ CONVERTED = [
 
 @pytest.mark.parametrize(("name", "row", "expected"), CONVERTED)
 def test_a_row_is_detected_and_becomes_messages(name: str, row: dict[str, Any], expected: Messages | None) -> None:
-    found = detect([row])
+    found = detect(row)
     assert found == name
     converted = convert(row, found)
     assert converted == expected or (expected is None and converted[-1]["role"] == "assistant")
@@ -102,6 +102,9 @@ UNUSABLE = [
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("system", "S"), ("assistant", "Yo"))),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("tool", "1"), ("assistant", "Yo"))),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("system", "S"), ("assistant", "Yo"))),
+    (formats.HISTORY_NO_PAIRS, "pairs", {"prompt": "Hi", "response": "Yo", "history": "a text"}),
+    (formats.HISTORY_NO_PAIRS, "pairs", {"prompt": "Hi", "response": "Yo", "history": [["a", "b", "c"]]}),
+    (formats.NOT_AN_OBJECT, "pairs", {"prompt": ["Hi"], "completion": "Yo"}),
 ]
 
 
@@ -112,20 +115,87 @@ def test_an_unusable_row_has_its_reason(reason: str, name: str, row: Any) -> Non
     assert caught.value.args == (reason,)
 
 
-def test_the_format_is_that_of_most_rows() -> None:
-    pair = {"question": "Who?", "answer": "Ann"}
-    assert detect([{"question": "Who?"}, "text", None, pair, pair, {"messages": chat("Hi", "Hello")}]) == "pairs"
-
-
 def test_rows_of_no_known_shape_have_no_format() -> None:
-    assert detect([{"text": "once upon a time", "label": 1}, ["a"], {"messages": []}]) is None
-    assert detect([]) is None
+    rows: list[Any] = [{"text": "once upon a time", "label": 1}, ["a"], {"messages": []}, "text", None, {}]
+    assert [detect(row) for row in rows] == [None] * 6
 
 
 def test_plain_text_is_detected_where_it_stands_alone_and_taken_where_it_is_asked_for() -> None:
-    assert detect([{"text": "Once upon a time."}]) == "text"
+    assert detect({"text": "Once upon a time."}) == "text"
     labelled = {"text": " Once upon a time.\n", "label": 1}
     assert convert(labelled, "text") == [{"role": "text", "content": " Once upon a time.\n"}]
+
+
+@pytest.mark.parametrize("nothing", [None, "", " ", NAN, [], {}])
+def test_of_several_pairs_the_one_that_is_filled_is_read(nothing: Any) -> None:
+    row = {"question": nothing, "answer": nothing, "prompt": "Who?", "response": "Ann", "messages": nothing}
+    assert detect(row) == "pairs"
+    assert convert(row, "pairs") == chat("Who?", "Ann")
+    told = {"messages": chat("Hi", "Yo"), "question": nothing, "answer": nothing, "instruction": nothing}
+    assert detect(told) == "messages"
+    alpaca = {"instruction": "Greet.", "output": nothing, "response": "Hello", "question": nothing}
+    assert convert(alpaca, str(detect(alpaca))) == chat("Greet.", "Hello")
+
+
+@pytest.mark.parametrize("key", ["system", "system_prompt", "System_Prompt"])
+def test_a_system_prompt_beside_the_turns_comes_first(key: str) -> None:
+    row = {"id": "flan.1", key: "Be brief.", "question": "Who?", "response": "Ann"}
+    assert convert(row, "pairs") == chat("Who?", "Ann", system="Be brief.")
+    both = {key: "B", "messages": chat("Hi", "Hello", system="A")}
+    assert convert(both, "messages") == chat("Hi", "Hello", system="A")
+
+
+EARLIER = [
+    [["One?", "1"], ["Two?", "2"]],
+    [("One?", "1"), ("Two?", "2")],
+    '[["One?", "1"], ["Two?", "2"]]',
+    [{"question": "One?", "answer": "1"}, {"prompt": "Two?", "response": "2"}],
+    chat("One?", "1", "Two?", "2"),
+    sharegpt(("human", "One?"), ("gpt", "1"), ("human", "Two?"), ("gpt", "2"))["conversations"],
+]
+
+
+@pytest.mark.parametrize("history", EARLIER)
+def test_a_history_is_the_earlier_turns(history: Any) -> None:
+    row = {"instruction": "Three?", "input": "", "output": "3", "system": "S", "history": history}
+    assert convert(row, "alpaca") == chat("One?", "1", "Two?", "2", "Three?", "3", system="S")
+    assert convert({"prompt": "Three?", "response": "3", "history": history}, "pairs")[-2:] == chat("Three?", "3")
+    assert convert({"prompt": "Three?", "response": "3", "history": []}, "pairs") == chat("Three?", "3")
+
+
+def test_parts_of_a_content_are_joined_if_all_are_text() -> None:
+    parts = [{"type": "text", "text": "Who "}, {"type": "text", "text": "ran?", "image_url": None}]
+    row = messages(("user", parts), ("assistant", [{"type": "output_text", "text": "Ann"}]))
+    assert convert(row, "messages") == chat("Who ran?", "Ann")
+    for other in ({"type": "image_url", "image_url": {"url": "x"}}, {"type": "text"}, {"text": "x", "image": "y"}, 7):
+        with pytest.raises(UnusableRowError, match="content is not text"):
+            convert(messages(("user", [*parts, other]), ("assistant", "Ann")), "messages")
+
+
+def test_a_prompt_and_its_completion_may_be_messages() -> None:
+    whole = chat("Hi", "Hello", "Who?", system="S")
+    expected = chat("Hi", "Hello", "Who?", "Ann", system="S")
+    expected[2]["weight"] = 0  # part of the prompt
+    for completion in ("Ann", [{"role": "assistant", "content": "Ann"}], {"role": "assistant", "content": "Ann"}):
+        assert convert({"prompt": whole, "completion": completion}, "pairs") == expected
+    turns = [{"from": "human", "value": "Who?"}], [{"from": "gpt", "value": "Ann"}]
+    assert convert(dict(zip(("prompt", "completion"), turns, strict=True)), "pairs") == chat("Who?", "Ann")
+    assert convert({"prompt": "Who?", "completion": chat("", "Ann")[1:]}, "pairs") == chat("Who?", "Ann")
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}])
+def test_a_row_that_is_not_to_be_learnt_says_so(mark: dict[str, Any]) -> None:
+    for row in ({"messages": chat("Hi", "Yo")}, {"question": "Who?", "answer": "Ann"}, {"text": "Once."}):
+        name = str(detect(row))
+        assert convert({**row, "weight": 1, "train": True}, name) == convert(row, name)
+        with pytest.raises(UnusableRowError, match="not to be learnt"):
+            convert({**row, **mark}, name)
+
+
+def test_a_developer_speaks_as_the_system() -> None:
+    assert convert(messages(("developer", "S"), ("user", "Hi"), ("assistant", "Yo")), "messages") == chat(
+        "Hi", "Yo", system="S"
+    )
 
 
 def test_reasoning_in_a_field_of_its_own_opens_the_content_in_tags() -> None:

@@ -25,7 +25,7 @@ try:
     (source,) = load(DataSettings("hub", "hub", **json.loads(sys.argv[1])), Path())
 except UserError as error:
     sys.exit(f"UserError: {error}")
-print(json.dumps({"name": source.name, "revision": source.revision, "rows": list(source.rows)}))
+print(json.dumps({"name": source.name, "revision": source.revision, "rows": [row.value for row in source.rows]}))
 """
 
 

@@ -9,14 +9,15 @@ from dataset_hub import COMMIT
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
-from pipeline.data.sources import find_files, load
+from pipeline.data.readers import Row
+from pipeline.data.sources import find_files, load, why_ignored
 
 ROWS = [{"question": "Où?", "answer": "Là."}, {"question": "Who, then?", "answer": 'He said "I".\nTwice.'}]
 
 
 def rows_of(root: Path, *files: str) -> list[list[Any]]:
     settings = DataSettings("local", "files", list(files) or ["raw/**/*"])
-    return [list(source.rows) for source in load(settings, root)]
+    return [[row.value for row in source.rows if isinstance(row, Row)] for source in load(settings, root)]
 
 
 def put(path: Path, content: str | bytes) -> None:
@@ -75,70 +76,25 @@ def test_a_csv_cell_may_be_longer_than_the_csv_modules_default(tmp_path: Path) -
     assert len(rows_of(tmp_path)[0][0]["a"]) == 200_000
 
 
-HALF = b'{"question": "Where?", "answer": "There."}\n{"question": "Whe'
-BAD_FILES = {
-    "a.jsonl": [
-        (b"", "raw/a.jsonl is empty"),
-        (b" \n\n", "raw/a.jsonl is empty"),
-        (HALF, "raw/a.jsonl, line 2: not valid JSON"),
-        (b'{"a": ' + b"[" * 100_000, "raw/a.jsonl, line 1: not valid JSON"),
-        (b'{"a": ' + b"1" * 5_000 + b"}", "raw/a.jsonl, line 1: not valid JSON"),
-        ('{"a": "b"}\n{"a": "é"}\n'.encode("latin-1"), "raw/a.jsonl, line 2, byte 18: not UTF-8"),
-        ('{"a": 1}\n'.encode("utf-16"), "raw/a.jsonl, line 1, byte 0: not UTF-8"),
-    ],
-    "a.json": [
-        (b"", "raw/a.json is empty"),
-        (b"[]", "raw/a.json is empty"),
-        (b'[\n{"a": 1},\n{"a":', "raw/a.json, line 3: not valid JSON"),
-        (HALF, "raw/a.json, line 2: not valid JSON"),
-        (b'{"data": [], "version": 1}', "raw/a.json holds an object with the keys data, version"),
-        (b"7", "raw/a.json holds int"),
-        ('[{"a":\n"é"}]'.encode("latin-1"), "raw/a.json, line 2, byte 8: not UTF-8"),
-    ],
-    "a.csv": [
-        (b"", "raw/a.csv is empty"),
-        (b"question,answer\n", "raw/a.csv is empty"),
-        (b'question,answer\na,b\nc,"half', "raw/a.csv, line 3: not valid CSV"),
-        ("question,answer\né,b\n".encode("latin-1"), "raw/a.csv, line 2, byte 16: not UTF-8"),
-    ],
-    "a.parquet": [
-        (b"", "raw/a.parquet is empty"),
-        (b"PAR1 and then nothing", "raw/a.parquet is not a whole Parquet file"),
-    ],
-}
+def test_the_metadata_of_a_clone_and_of_save_to_disk_is_no_data(tmp_path: Path) -> None:
+    names = ["README.md", "dataset_dict.json", "train/dataset_info.json", "train/state.json"]
+    for name in [*names, "train/data-0.jsonl"]:
+        put(tmp_path / "raw" / name, json.dumps(ROWS[0]))
+    readable, ignored = find_files(DataSettings("local", "files", ["raw/**/*"]), tmp_path)
+    assert readable == ["raw/train/data-0.jsonl"]
+    assert ignored == [f"raw/{name}" for name in names]
+    assert {why_ignored(name) for name in ignored} == {"a dataset's metadata"}
+    assert why_ignored("raw/notes.md") == "unknown suffix"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [(name, content, message) for name, cases in BAD_FILES.items() for content, message in cases],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_bad_file_is_named_in_one_line_with_the_place(
-    tmp_path: Path, name: str, content: bytes, message: str
-) -> None:
-    put(tmp_path / "raw" / name, content)
-    with pytest.raises(UserError) as caught:
-        rows_of(tmp_path)
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_parquet_file_cut_short_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "raw/a.parquet"
-    path.parent.mkdir()
-    pq.write_table(pa.Table.from_pylist(ROWS), path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"^raw/a\.parquet is not a whole Parquet file"):
-        rows_of(tmp_path)
-
-
-def test_a_parquet_file_with_texts_in_another_encoding_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "raw/a.parquet"
-    path.parent.mkdir()
-    column = pa.array(["é".encode("latin-1")], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"question": column}), path)
-    with pytest.raises(UserError, match=r"^raw/a\.parquet: a text in it is not UTF-8"):
-        rows_of(tmp_path)
+def test_a_file_that_changes_while_it_is_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "raw/a.jsonl"
+    put(path, '{"a": 1}\n' * 3)
+    rows = iter(load(DataSettings("local", "files", ["raw/*"]), tmp_path)[0].rows)
+    next(rows)
+    put(path, '{"a": 1}\n' * 4)
+    with pytest.raises(UserError, match=r"^raw/a\.jsonl was changed while it was read"):
+        list(rows)
 
 
 def test_no_matching_file_says_where_data_belongs_and_what_was_ignored(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from mounts import may_mount
 import pipeline
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import NO_CLEANING, DataSettings
 from pipeline.core.formats import FORMATS, Columns, Format, Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.report import split_report
@@ -62,6 +63,22 @@ def command(root: Path, out: Path) -> list[str]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
+
+
+def test_what_the_rules_find_is_left_out_with_its_place_and_counts_as_no_fault(tmp_path: Path) -> None:
+    refused = [{"question": f"How {n}?", "answer": "I'm sorry, but I can't help with that."} for n in range(20)]
+    put_rows(tmp_path, "a.jsonl", [*pairs(30), *refused, {"question": "Who?", "answer": "jo@example.org"}])
+    clean = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
+    report = prepare(local(validation=5, test=5, clean=clean), tmp_path, tmp_path)
+    assert report["files"][0]["dropped"] == {"answer is a refusal": 20}
+    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]] * 3}
+    assert report["cleaning"]["leftovers"]["rows"] == 0
+    assert report["masked"] == {"email": 1}
+    rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["row"]) for row in rejected] == list(enumerate(refused, start=31))
+    kept = [messages for split in splits_in(tmp_path / "data/prepared").values() for messages in split]
+    assert len(kept) == 31
+    assert [messages[1]["content"] for messages in kept if messages[0]["content"] == "Who?"] == ["<EMAIL>"]
 
 
 def test_files_of_several_formats_become_three_splits_and_a_report(tmp_path: Path) -> None:
@@ -174,31 +191,115 @@ def test_a_forced_format_is_not_guessed(tmp_path: Path) -> None:
     assert splits_in(tmp_path / "data/prepared")["train"][0][1]["content"] == "said"
 
 
+def rejected(root: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (root / "data/rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
 @pytest.mark.parametrize(
     ("rows", "wanted", "message"),
     [
         (
             [{"title": "a"}, {"body": "b"}],
             "auto",
-            r"\(no known format\); keys found: title, body; formats known: messages",
+            r": 2 no known format\. The first: data/raw/b\.jsonl:1 no known format; data/raw/b\.jsonl:2 no .* "
+            r"All are in data/rejected\.jsonl; keys found .*: title, body; formats known: messages",
         ),
-        ([1, [2]], "auto", r"\(no known format\); keys found: none, since its rows are no objects;"),
-        (
-            [{"question": "", "answer": "a"}] * 3,
-            "auto",
-            r"\(read as pairs: 3 empty message\); keys found: question, ans",
-        ),
-        (pairs(2), "alpaca", r"\(read as alpaca: 2 missing field\); keys found: question, answer;"),
+        ([1, [2]], "auto", r": 2 not an object\..*; keys found in .*: none, since the rows are no objects;"),
+        ([{"question": "", "answer": "a"}] * 2, "auto", r": 2 empty message\. The first"),
+        (pairs(2), "alpaca", r": 2 missing field\. The first"),
     ],
 )
-def test_a_file_without_a_usable_row_is_named_with_its_keys(
+def test_a_set_without_a_usable_row_is_named_with_its_rejects(
     tmp_path: Path, rows: list[Any], wanted: str, message: str
 ) -> None:
     put_rows(tmp_path, "b.jsonl", rows)
-    with pytest.raises(UserError, match=rf"^data/raw/b\.jsonl has no usable row {message}"):
+    with pytest.raises(
+        UserError, match=rf"^2 of 2 rows \(100\.0%\) cannot be used \(data\.max_dropped is 0\.05\){message}"
+    ):
         prepare(local(format=wanted), tmp_path, tmp_path)
+    assert [reject["row"] for reject in rejected(tmp_path)] == rows
     assert not (tmp_path / "data/prepared").exists()
     assert not (tmp_path / "reports").exists()
+
+
+def test_all_rejects_of_all_files_are_written_in_one_run_and_the_first_are_named(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(12), {"question": "", "answer": "a"}, {"title": "a"}] * 5)
+    put_rows(tmp_path, "b.jsonl", [7, *pairs(10, 100), {"messages": [{"role": "user", "content": "Hi"}]}])
+    with pytest.raises(UserError) as caught:
+        prepare(local(), tmp_path, tmp_path)
+    message = str(caught.value)
+    assert message.startswith(
+        "12 of 82 rows (14.6%) cannot be used (data.max_dropped is 0.05): 5 empty message, 5 no known format, "
+        "1 not an object, 1 no assistant turn. The first: data/raw/a.jsonl:13 empty message; data/raw/a.jsonl:14 "
+    )
+    assert "\n" not in message
+    assert message.count("data/raw/") == 10
+    places = [(reject["source"], reject["line"], reject["reason"]) for reject in rejected(tmp_path)]
+    assert len(places) == 12
+    assert places[0] == ("data/raw/a.jsonl", 13, "empty message")
+    assert places[-1] == ("data/raw/b.jsonl", 12, "no assistant turn")
+    assert rejected(tmp_path)[-2] == {"source": "data/raw/b.jsonl", "line": 1, "reason": "not an object", "row": 7}
+    report = prepare(local(max_dropped=0.15), tmp_path, tmp_path)
+    assert sum(sum(file["dropped"].values()) for file in report["files"]) == len(rejected(tmp_path)) == 12
+
+
+def test_unreadable_lines_are_counted_and_do_not_end_the_file(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", pairs(100))
+    with (tmp_path / "data/raw/a.jsonl").open("ab") as file:
+        file.write(b'{"question": "cut\n{"question": "\xff", "answer": "b"}\n')
+        file.write(json.dumps(pairs(1, 500)[0]).encode() + b"\n" + b"\0\0\n")
+    report = prepare(local(), tmp_path, tmp_path)
+    assert report["files"][0]["usable"] == 101
+    assert report["files"][0]["dropped"] == {"not UTF-8": 1, "not valid JSON": 2}
+    assert [reject["line"] for reject in rejected(tmp_path)] == [101, 102, 104]
+    with pytest.raises(
+        UserError, match=r"^3 lines cannot be read \(data\.max_bad_lines is 2\): 2 not valid JSON, 1 not UTF"
+    ):
+        prepare(local(max_bad_lines=2), tmp_path, tmp_path)
+
+
+def test_rows_that_the_data_itself_sets_apart_are_rejects_that_do_not_count(tmp_path: Path) -> None:
+    rows = [{**row, "weight": number % 2} for number, row in enumerate(pairs(20))]
+    put_rows(tmp_path, "a.jsonl", rows)
+    report = prepare(local(max_dropped=0, validation=1, test=1), tmp_path, tmp_path)
+    assert report["files"][0]["usable"] == 10
+    assert report["files"][0]["dropped"] == {"not to be learnt": 10}
+    assert [reject["row"] for reject in rejected(tmp_path)] == rows[::2]
+    put_rows(tmp_path, "a.jsonl", rows[::2])
+    with pytest.raises(UserError, match=r"^no row is left .*: 10 not to be learnt"):
+        prepare(local(), tmp_path, tmp_path)
+
+
+def test_a_run_without_rejects_leaves_an_empty_file_of_them(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", ["text"])
+    with pytest.raises(UserError):
+        prepare(local(), tmp_path, tmp_path)
+    put_rows(tmp_path, "a.jsonl", pairs(20))
+    prepare(local(), tmp_path, tmp_path)
+    assert rejected(tmp_path) == []
+
+
+def test_an_empty_file_is_not_read_and_said(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", pairs(20))
+    for name, content in (("b.jsonl", b""), ("c.json", b"[]"), ("d.csv", b"question,answer\n"), ("e.parquet", b"")):
+        (tmp_path / "data/raw" / name).write_bytes(content)
+    report = prepare(local(), tmp_path, tmp_path)
+    assert report["not_read"] == {f"data/raw/{name}": "empty" for name in ("b.jsonl", "c.json", "d.csv", "e.parquet")}
+    assert len(report["files"]) == 1
+    (tmp_path / "data/raw/a.jsonl").write_bytes(b"\n")
+    with pytest.raises(UserError, match=r"^data/raw/a\.jsonl, .* hold no row; put rows there"):
+        prepare(local(), tmp_path, tmp_path)
+
+
+def test_formats_are_told_row_by_row(tmp_path: Path) -> None:
+    chats = [
+        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": f"Yo {n}"}]} for n in range(5)
+    ]
+    asked = [{"question": None, "answer": None, "prompt": f"Ask {n}", "response": "said"} for n in range(5)]
+    put_rows(tmp_path, "a.jsonl", [*pairs(120), *chats, *asked])
+    report = prepare(local(), tmp_path, tmp_path)
+    assert report["files"][0]["format"] == "sharegpt, pairs"
+    assert report["files"][0]["usable"] == 130
 
 
 def test_a_format_is_added_by_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,7 +309,7 @@ def test_a_format_is_added_by_one_row(tmp_path: Path, monkeypatch: pytest.Monkey
 
     put_rows(tmp_path, "a.jsonl", [{"Card": f"Front {n} // Back {n}"} for n in range(20)])
     put_rows(tmp_path, "b.jsonl", pairs(20))
-    with pytest.raises(UserError, match=r"a\.jsonl has no usable row"):
+    with pytest.raises(UserError, match=r"20 no known format"):
         prepare(local(), tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"^data\.format is 'cards'; it may be one of auto, messages"):
         prepare(local(format="cards"), tmp_path, tmp_path)
@@ -221,7 +322,7 @@ def test_a_format_is_added_by_one_row(tmp_path: Path, monkeypatch: pytest.Monkey
     assert prepare(local(format="cards", files=["data/raw/a.jsonl"]), tmp_path, tmp_path)["files"][0]["usable"] == 20
     put_rows(tmp_path, "a.jsonl", [{"cart": "Front"}])
     with pytest.raises(UserError, match=r"formats known: messages .*, cards \(card: front // back\)$"):
-        prepare(local(), tmp_path, tmp_path)
+        prepare(local(max_dropped=0), tmp_path, tmp_path)
 
 
 def test_questions_that_stand_in_training_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -240,8 +341,8 @@ def test_an_error_leaves_the_last_result_as_it_was(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs(60))
     prepare(local(), tmp_path, tmp_path)
     before = sha256(tmp_path / "data/prepared"), sha256(tmp_path / "reports")
-    put_rows(tmp_path, "b.jsonl", [])
-    with pytest.raises(UserError, match=r"^data/raw/b\.jsonl is empty"):
+    put_rows(tmp_path, "b.jsonl", [7] * 60)
+    with pytest.raises(UserError, match=r"^60 of 120 rows"):
         prepare(local(), tmp_path, tmp_path)
     assert (sha256(tmp_path / "data/prepared"), sha256(tmp_path / "reports")) == before
 
@@ -250,7 +351,7 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     put_rows(tmp_path, "a.jsonl", [*pairs(1200), {"question": "Why?"}, *pairs(2)])
     prepare(local(), tmp_path, tmp_path)
     printed = capsys.readouterr()
-    for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 missing field", "dropped: 2", "train 1,080", "test 60"):
+    for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
     assert printed.err == ""
 

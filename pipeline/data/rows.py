@@ -1,0 +1,147 @@
+"""Rows of the sources as conversations; what cannot be one is a reject with its place and reason."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, NamedTuple
+
+from common.errors import UserError
+from pipeline.core.data_settings import DataSettings
+from pipeline.core.formats import (
+    FORMATS,
+    NO_KNOWN_FORMAT,
+    NOT_AN_OBJECT,
+    Messages,
+    UnusableRowError,
+    convert,
+    describe,
+    detect,
+    keys_of,
+)
+from pipeline.core.paths import REJECTED
+from pipeline.core.progress import shown
+from pipeline.data.cleaning import Cleaning
+from pipeline.data.readers import BadLine, Row
+from pipeline.data.rejects import Reject, Rejects, kind
+from pipeline.data.sources import Source
+
+
+class Conversation(NamedTuple):
+    """What a row became, the source it came from, and the split that a file names for it."""
+
+    messages: Messages
+    source: str
+    split: str | None
+
+
+@dataclass
+class SourceCounts:
+    """What became of a source's rows."""
+
+    file: str
+    usable: int = 0
+    formats: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    unknown: list[Any] = field(default_factory=list)  # some rows of no known format
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return self.usable + self.dropped.total()
+
+    def report(self) -> dict[str, Any]:
+        """Return it as reports/prepare.json has it."""
+        names = [name for name in FORMATS if self.formats[name]]
+        return {
+            "file": self.file,
+            "format": ", ".join(names) or "none",
+            "rows": self.rows,
+            "usable": self.usable,
+            "dropped": dict(sorted(self.dropped.items())),
+        }
+
+
+def read(
+    sources: list[Source], settings: DataSettings, rejects: Rejects, cleaning: Cleaning
+) -> tuple[list[Conversation], list[SourceCounts]]:
+    """Return the conversations of the first `max_rows` rows, and what became of each source that was reached."""
+    conversations: list[Conversation] = []
+    counts: list[SourceCounts] = []
+    left = settings.max_rows
+    for source in sources:
+        if left == 0:
+            break
+        counts.append(SourceCounts(source.name))
+        conversations += read_source(source, settings, left, counts[-1], rejects, cleaning)
+        left = None if left is None else left - counts[-1].rows
+    return conversations, counts
+
+
+def read_source(
+    source: Source,
+    settings: DataSettings,
+    max_rows: int | None,
+    counts: SourceCounts,
+    rejects: Rejects,
+    cleaning: Cleaning,
+) -> Iterator[Conversation]:
+    """Yield the conversations of the first `max_rows` rows of a source, counting what becomes of each row."""
+    total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
+    for row in shown(islice(source.rows, max_rows), f"reading {source.name}", total):
+        if isinstance(row, BadLine):
+            counts.dropped[kind(row.reason)] += 1
+            rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
+            continue
+        try:
+            messages = _cleaned(_convert(row, settings, counts), cleaning)
+        except UnusableRowError as error:
+            counts.dropped[error.args[0]] += 1
+            rejects.add(Reject(source.name, row.line, error.args[0], row.value))
+        else:
+            counts.usable += 1
+            yield Conversation(messages, source.name, row.split)
+
+
+def _convert(row: Row, settings: DataSettings, counts: SourceCounts) -> Messages:
+    name = detect(row.value) if settings.format == "auto" else settings.format
+    if name is None:
+        if len(counts.unknown) < 100:
+            counts.unknown.append(row.value)
+        raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(row.value, dict) else NOT_AN_OBJECT)
+    counts.formats[name] += 1
+    return convert(row.value, name)
+
+
+def _cleaned(messages: Messages, cleaning: Cleaning) -> Messages:
+    messages = cleaning.mask(messages)
+    if reason := cleaning.reason(messages):
+        raise UnusableRowError(reason)
+    return messages
+
+
+def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Rejects) -> None:
+    """Refuse more rejects than the settings allow, and a set that has no usable row.
+
+    Raises:
+        UserError: it names what was found and what may be done.
+    """
+    rows = sum(count.rows for count in counts)
+    if rows == 0:
+        raise UserError(f"{', '.join(count.file for count in counts[:3])} hold no row; put rows there")
+    try:
+        rejects.check(rows, settings)
+    except UserError as error:
+        raise UserError(f"{error}{_what_is_known(counts)}") from error
+    if not any(count.usable for count in counts):
+        dropped = sum((count.dropped for count in counts), Counter())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+        raise UserError(f"no row is left to learn from: {reasons}; all are in {REJECTED}")
+
+
+def _what_is_known(counts: list[SourceCounts]) -> str:
+    unknown = [row for count in counts for row in count.unknown]
+    if not unknown:
+        return ""
+    keys = ", ".join(keys_of(unknown)) or "none, since the rows are no objects"
+    return f"; keys found in rows of no known format: {keys}; formats known: {describe()}"

@@ -1,0 +1,139 @@
+"""What conversations are left out for, and what is masked in them."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.core.data_settings import NO_CLEANING, CleanSettings
+from pipeline.core.formats import Messages
+from pipeline.data.cleaning import RULES, Cleaning, is_card, is_iban, repetition
+
+ALL = replace(NO_CLEANING, refusals="drop", repetition="drop", cut_off="drop", leftovers="drop")
+LONG = "It may be said at first that there is much to say of it, and that one who says so has to begin with what is "
+
+
+def chat(answer: str, question: str = "What is 5 + 6?") -> Messages:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def reason(answer: str, question: str = "What is 5 + 6?", settings: CleanSettings = ALL) -> str | None:
+    return Cleaning(settings).reason(chat(answer, question))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I\u2019m sorry, I cannot share this.",
+        "Sorry, I am unable to do so.",
+        "As an AI language model, I have no opinions.",
+        "I cannot provide medical advice.",
+        "Unfortunately, I can't assist with that.",
+        "We are afraid that we cannot say.",
+    ],
+)
+def test_a_refusal_is_known_by_how_it_begins(answer: str) -> None:
+    assert reason(answer) == "answer is a refusal"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Sorry to hear that! Let us see what can be done.",
+        "You can't help it: that is how it works.",
+        "A polite refusal is: I'm sorry, but I can't come.",
+        "As a language teacher I would begin with verbs.",
+        "I can help you with that.",
+    ],
+)
+def test_an_answer_that_speaks_of_it_is_none(answer: str) -> None:
+    assert reason(answer) is None
+
+
+def test_an_answer_that_goes_round_in_circles_goes() -> None:
+    assert reason("and so it goes on and on " * 20 + ".") == "answer goes round in circles"
+    assert repetition("and so it goes on " * 5) == 0  # too short to say
+
+
+def test_an_answer_that_stops_within_a_sentence_goes() -> None:
+    assert reason(LONG + "at hand, which is") == "answer stops within a sentence"
+    assert reason(LONG + "at hand,") == "answer stops within a sentence"
+
+
+@pytest.mark.parametrize(
+    "end", ["plain.", "said \u201cso\u201d", "\n#### 42", "\n```\nx = y\n```", "\n- apples\n- pears", "done \U0001f600"]
+)
+def test_an_answer_with_an_end_stays(end: str) -> None:
+    assert reason(LONG + end) is None
+
+
+def test_a_short_answer_without_a_full_stop_stays() -> None:
+    assert reason("Eleven") is None
+
+
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "a </s> b", "[INST] x", "<<SYS>>", "### Response:\nyes", "<start_of_turn>user"]
+)
+def test_marks_of_templates_are_found_in_anybodys_turn(text: str) -> None:
+    assert reason(text) == "marks of a chat template"
+    assert reason("Eleven.", text) == "marks of a chat template"
+    assert reason("In HTML <s> strikes.", settings=replace(ALL, leftovers="off")) is None
+
+
+def test_only_what_is_learnt_counts() -> None:
+    refused: Messages = chat("I'm sorry, but I can't help with that.")
+    shown: Messages = [refused[0], {**refused[1], "weight": 0}, refused[0], {"role": "assistant", "content": "Eleven."}]
+    assert Cleaning(ALL).reason(shown) is None
+
+
+def test_bounds_in_words() -> None:
+    assert reason("It is 11.", settings=replace(ALL, min_answer_words=4)) == "answer too short"
+    assert reason("It is just 11.", settings=replace(ALL, min_answer_words=4)) is None
+    assert reason("It is just 11.", settings=replace(ALL, max_words=8)) == "conversation too long"
+    assert reason("It is just 11.", settings=replace(ALL, max_words=9)) is None
+
+
+def test_a_rule_that_counts_drops_nothing_and_shows_some() -> None:
+    cleaning = Cleaning(replace(ALL, refusals="count"))
+    for number in range(5):
+        assert cleaning.reason(chat(f"I'm sorry, but I can't say {number}.")) is None
+    found = cleaning.report()["refusal"]
+    assert (found["mode"], found["rows"], len(found["examples"])) == ("count", 5, 3)
+    assert found["examples"][0] == "I'm sorry, but I can't say 0."
+
+
+def test_a_row_is_counted_by_each_rule_and_dropped_by_the_first() -> None:
+    cleaning = Cleaning(replace(ALL, refusals="count"))
+    assert cleaning.reason(chat("I'm sorry, but I can't. <|im_end|>")) == "marks of a chat template"
+    assert [rule["rows"] for rule in cleaning.report().values()] == [0, 1, 0, 1]
+
+
+def test_no_rule_is_left_without_a_setting() -> None:
+    assert all(hasattr(NO_CLEANING, rule.setting) for rule in RULES)
+    assert Cleaning(NO_CLEANING).report() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("write to jo.b+x@mail.example.org.", "write to <EMAIL>."),
+        ("call +49 (0)30 1234 5678 or (555) 123-4567", "call <PHONE> or <PHONE>"),
+        ("pay from DE89 3704 0044 0532 0130 00 now", "pay from <IBAN> now"),
+        ("card 4111 1111 1111 1111, please", "card <CARD>, please"),
+        ("host 192.168.0.17:80", "host <IP>:80"),
+        ("numbers 1234567890123456 and 3.14.15 and 2024-11-29", "numbers 1234567890123456 and 3.14.15 and 2024-11-29"),
+        ("5 + 6 = 11, 555-1234, a@b, v1.2.3.4.5", "5 + 6 = 11, 555-1234, a@b, v1.2.3.4.5"),
+    ],
+)
+def test_personal_data_is_masked_and_other_numbers_stay(text: str, masked: str) -> None:
+    cleaning = Cleaning(replace(NO_CLEANING, mask=["email", "iban", "card", "phone", "ip"]))
+    assert cleaning.mask(chat("Done.", text))[0]["content"] == masked
+    assert cleaning.masked.total() == masked.count("<")
+    assert Cleaning(NO_CLEANING).mask(chat("Done.", text))[0]["content"] == text
+
+
+def test_checksums() -> None:
+    assert is_card("4111111111111111")
+    assert not is_card("4111111111111112")
+    assert is_iban("GB82 WEST 1234 5698 7654 32")
+    assert not is_iban("GB82 WEST 1234 5698 7654 33")
