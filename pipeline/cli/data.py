@@ -1,6 +1,7 @@
 """The verbs about data."""
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,6 +24,7 @@ app.add_typer(data, name="data")
 @verb(
     "data look                                 # five conversations of train, and the split in figures",
     "data look --row 12 --row 40               # these",
+    "data look --html look.html --rows 50      # a page",
     "data look model=llama-3.2-1b train.max_length=512 --split validation",
     to=data,
 )
@@ -36,6 +38,9 @@ def look(
     row: Annotated[
         list[int] | None, typer.Option("--row", metavar="N", min=1, help="This one, from 1; may be repeated.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="As a page, instead of in the terminal.")
+    ] = None,
 ) -> None:
     """Show rows as the model will read them, and what max_length cuts.
 
@@ -43,4 +48,4 @@ def look(
     """
     from pipeline.commands import look
 
-    look.run(overrides or (), split.value, rows, seed, row or ())
+    look.run(overrides or (), split.value, rows, seed, row or (), html)

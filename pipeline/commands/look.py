@@ -2,7 +2,7 @@
 
 tunesmith data look                                five conversations of train, and its summary
 tunesmith data look model=qwen3-0.6b --row 12      one, by another model's template
-tunesmith data look --split test --html look.html  as a page
+tunesmith data look --html look.html               the same, as a page
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from common.errors import UserError
+from common.files import write_text
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import Config, load
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.paths import PREPARED
 from pipeline.data.prepared import require_prepared
 from pipeline.look import terminal
+from pipeline.look.page import page
 from pipeline.look.rows import Reading, read_conversation
 from pipeline.look.summary import measure, summarize
 from pipeline.look.words import summary_lines
@@ -26,7 +28,9 @@ from pipeline.models.chat import load_tokenizer
 from pipeline.models.turns import Message
 
 
-def run(overrides: Sequence[str], split: str, rows: int, seed: int, chosen: Sequence[int] = ()) -> None:
+def run(
+    overrides: Sequence[str], split: str, rows: int, seed: int, chosen: Sequence[int] = (), html: Path | None = None
+) -> None:
     """Show conversations of a prepared split, then what the split comes to.
 
     Args:
@@ -35,9 +39,10 @@ def run(overrides: Sequence[str], split: str, rows: int, seed: int, chosen: Sequ
         rows: how many conversations, drawn by `seed`.
         seed: of the draw.
         chosen: numbers of conversations from 1, instead of a draw.
+        html: a page to write, instead of showing the conversations in the terminal.
 
     Raises:
-        UserError: the split is missing, has no such row, or the model's tokenizer cannot be had.
+        UserError: the split is missing, has no such row, the tokenizer cannot be had, or the page not be written.
     """
     config = load(compose(CONF, list(overrides)))
     path = PREPARED / f"{split}.parquet"
@@ -51,9 +56,17 @@ def run(overrides: Sequence[str], split: str, rows: int, seed: int, chosen: Sequ
     if differs := _difference(config.data):
         console.print(f"note: {differs}\n", soft_wrap=True)
     conversations = [read_conversation(reading, *pair) for pair in zip(numbers, chats, strict=True)]
-    terminal.show(console, conversations, table.num_rows, reading)
-    summary = summarize(split, config.model.name, reading, measure(path, reading))
-    console.print("\n" + "\n".join(summary_lines(summary)), soft_wrap=True)
+    if not html:
+        terminal.show(console, conversations, table.num_rows, reading)
+        console.print()
+    figures = measure(path, reading)
+    summary = summarize(split, config.model.name, reading, figures)
+    console.print("\n".join(summary_lines(summary)), soft_wrap=True)
+    if html:
+        write_text(
+            html, page(summary, [one["longest"] for one in figures if not one["refused"]], conversations, reading)
+        )
+        console.print(f"page: {html}", soft_wrap=True)
 
 
 def _numbers(path: Path, total: int, rows: int, seed: int, chosen: Sequence[int]) -> list[int]:

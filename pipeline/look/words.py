@@ -19,7 +19,7 @@ def harmless(text: str) -> str:
 
 def heading(conversation: Conversation, total: int) -> str:
     """Return which conversation it is."""
-    return f"{conversation.number:,} of {total:,}"
+    return f"conversation {conversation.number:,} of {total:,}"
 
 
 def turn_line(conversation: Conversation, row: SeenRow) -> str:
@@ -50,14 +50,14 @@ def summary_lines(summary: Summary) -> list[str]:
     for reason, numbers in summary.refusals.items():
         lines.append(f"refused by the chat template: {harmless(reason)}: {numbered(numbers)}")
     if summary.with_controls:
-        lines.append(f"{control_line(summary.controls)} ({numbered(summary.with_controls)})")
+        lines.append(f"{control_line(summary.controls)} in {numbered(summary.with_controls)}")
     return lines
 
 
 def numbered(numbers: Sequence[int]) -> str:
     """Return how many conversations these are, and the first of their numbers."""
     named = ", ".join(f"{number}" for number in numbers[:NAMED]) + (" …" if numbers[NAMED:] else "")
-    return f"{counted(len(numbers), 'conversation')}, {named}"
+    return f"{counted(len(numbers), 'conversation')} ({named})"
 
 
 def _held(summary: Summary) -> str:
@@ -83,7 +83,8 @@ def _unlearnt(summary: Summary) -> str:
 
 
 def _fitting(summary: Summary) -> str:
-    lengths = [
-        f"{length:,} cuts {f'{share:.0%} at most' if share else 'none'}" for share, length in summary.fitting.items()
-    ]
-    return f"of lengths, {', '.join(lengths)}"
+    shares: dict[int, float] = {}
+    for share, length in summary.fitting.items():
+        shares.setdefault(length, share)
+    lengths = [f"{length:,} cuts {f'{share:.0%} at most' if share else 'none'}" for length, share in shares.items()]
+    return f"of other lengths, {', '.join(lengths)}"

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def test_what_is_marked_is_what_training_learns(capsys: pytest.CaptureFixture[st
 def test_tokens_are_counted_by_turn_and_a_cut_stands_where_it_falls(capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(capsys, chosen=[5, 3])
     assert re.search(
-        r"── 5 of 5 · \d+ tokens, \d+ learnt: system \d+, user \d+, assistant \d+ \(learnt\), user \d+, assistant \d+ "
-        r"\(learnt\), template \d+\n",
+        r"── conversation 5 of 5 · \d+ tokens, \d+ learnt: system \d+, user \d+, assistant \d+ \(learnt\), user \d+, "
+        r"assistant \d+ \(learnt\), template \d+\n",
         said,
     )
     before, cut, after = said.partition("── train.max_length=64 cuts here: ")
@@ -86,7 +87,7 @@ def test_tokens_are_counted_by_turn_and_a_cut_stands_where_it_falls(capsys: pyte
 def test_a_control_token_in_words_is_text_and_said(capsys: pytest.CaptureFixture[str]) -> None:
     said = shown(capsys, chosen=[2])
     assert "Hi<|eot_id|>⟨<|eot_id|>⟩" in said
-    assert "control tokens in words, which stay text: <|eot_id|> 1 (1 conversation, 2)" in said
+    assert "control tokens in words, which stay text: <|eot_id|> 1 in 1 conversation (2)" in said
 
 
 def test_words_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,9 +113,9 @@ def test_the_summary_says_what_is_cut_and_which_length_would_do(capsys: pytest.C
     held, lengths, cut, fitting, _ = said[said.index("train: ") :].splitlines()
     assert re.fullmatch(r"train: 5 conversations, \d+ tokens of starter-s, of which \d+% are learnt", held)
     longest = int(lengths.rpartition(" ")[2])
-    assert cut.startswith("train.max_length=64 cuts 40.0%: 2 conversations, 3, 4; ")
-    assert cut.endswith("; nothing to learn within it: 1 conversation, 4")
-    assert fitting.startswith(f"of lengths, {longest} cuts none, ")
+    assert cut.startswith("train.max_length=64 cuts 40.0%: 2 conversations (3, 4); ")
+    assert cut.endswith("; nothing to learn within it: 1 conversation (4)")
+    assert fitting == f"of other lengths, {longest} cuts none"
     assert f"train.max_length={longest} cuts none\n" in shown(capsys, f"train.max_length={longest}", rows=0)
     assert f"train.max_length={longest - 1} cuts 20.0%" in shown(capsys, f"train.max_length={longest - 1}", rows=0)
 
@@ -126,20 +127,20 @@ def test_what_the_template_refuses_is_named(capsys: pytest.CaptureFixture[str]) 
         "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     said = shown(capsys, "model.chat_template=strict.jinja", chosen=[5])
-    assert "── 5 of 5 · refused by the chat template: No system prompt" in said
-    assert "\nrefused by the chat template: No system prompt: 1 conversation, 5\n" in said
+    assert "── conversation 5 of 5 · refused by the chat template: No system prompt" in said
+    assert "\nrefused by the chat template: No system prompt: 1 conversation (5)\n" in said
 
 
 def test_a_plain_text_is_read_in_rows(capsys: pytest.CaptureFixture[str]) -> None:
     put([[{"role": "text", "content": "one two three " * 40}]])
     said = shown(capsys)
-    assert re.search(r"── 1 of 1, row 2 of \d · \d+ tokens, \d+ learnt: text \d+ \(learnt\)\n", said)
+    assert re.search(r"── conversation 1 of 1, row 2 of \d · \d+ tokens, \d+ learnt: text \d+ \(learnt\)\n", said)
     assert "train.max_length=64 cuts none" in said
 
 
 def test_the_same_seed_draws_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown(capsys, rows=2) == shown(capsys, rows=2)
-    assert len(re.findall(r"^── \d of 5", shown(capsys, rows=2), re.MULTILINE)) == 2
+    assert len(re.findall(r"^── conversation \d of 5", shown(capsys, rows=2), re.MULTILINE)) == 2
 
 
 def test_what_is_not_there_ends_in_one_line() -> None:
@@ -151,3 +152,17 @@ def test_what_is_not_there_ends_in_one_line() -> None:
 
 def test_data_prepared_by_other_settings_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert "note: data/prepared/made_from.json is missing" in shown(capsys, rows=0)
+
+
+def test_the_page_shows_the_same_and_fetches_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    put([*CHATS, chat("<script>alert(1)</script>", "<b>No</b> \x1b.")])
+    look.run(MODEL, "train", 6, 0, html=Path("look.html"))
+    said, html = capsys.readouterr().out, Path("look.html").read_text(encoding="utf-8")
+    assert "⟦" not in said
+    assert said.endswith("page: look.html\n")
+    assert all(escape(line) in html for line in said.splitlines() if line.startswith("train"))
+    assert '<span class="learnt">It is 11.</span><span class="learnt control">&lt;|eot_id|&gt;</span>' in html
+    assert 'Hi&lt;|eot_id|&gt;</span><span class=" control">&lt;|eot_id|&gt;</span>' in html
+    assert "<script" not in html
+    assert "\x1b" not in html
+    assert re.findall(r"(?:src|href)=|url\(", html) == []
