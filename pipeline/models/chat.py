@@ -17,6 +17,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from common.errors import UserError
 from pipeline.core.config import ModelSettings
+from pipeline.models import control
 from pipeline.models.families import brief_switches, padding_tokens
 from pipeline.models.packaged import located
 from pipeline.models.turns import (  # fmt: skip
@@ -107,7 +108,7 @@ def encode(
 
     There is more than one row where the template changes a turn once another follows, as those do that leave
     reasoning out of the history: each turn is then learnt behind the history that it is given. A plain text is learnt
-    whole, in as many rows as it takes.
+    whole, in as many rows as it takes. A control token that stands in words is text (see control.py).
 
     Args:
         tokenizer: of `load_tokenizer`, or saved by it.
@@ -118,6 +119,7 @@ def encode(
     Raises:
         RefusedError: the template does not take the conversation.
     """
+    messages = control.disguised(tokenizer, messages)
     if is_text(messages):
         return _text_rows(tokenizer, messages[0]["content"], max_length)
     template = template_of(tokenizer, tokenizer.get_chat_template())
@@ -272,19 +274,19 @@ def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switch
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, rendered: Said) -> Row:
     """Return a rendered conversation as token ids; those that share a character with what is learnt are."""
-    encoded = tokenizer(rendered.text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, places = control.tokens(tokenizer, rendered.text)
     # A token of spaces may stand nowhere, from and up to its end; so a stretch is marked by where others begin and end.
-    starts, ends = zip(*encoded["offset_mapping"], strict=True)
+    starts, ends = zip(*places, strict=True)
     mask = [0] * len(starts)
     for start, end in rendered.spans:
         first, last = bisect_right(ends, start), bisect_left(starts, end)
         mask[first:last] = [1] * (last - first)
-    return list(encoded["input_ids"]), mask
+    return ids, mask
 
 
 def _text_rows(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> list[Row]:
     """Return a plain text and EOS, in pieces that each begin with BOS where the tokenizer begins a text so."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = control.tokens(tokenizer, text)[0]
     ids = [*ids, *([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])]
     begins = tokenizer(text)["input_ids"][:1] == [tokenizer.bos_token_id]
     start = [tokenizer.bos_token_id] if begins else []

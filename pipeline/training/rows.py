@@ -17,6 +17,7 @@ from common.files import sha256
 from common.words import counted
 from pipeline.core.code import code_digest
 from pipeline.core.paths import PREPARED
+from pipeline.models import control
 from pipeline.models.chat import encode, is_text, refused_by_template
 from pipeline.models.turns import Message, RefusedError
 from pipeline.training.updates import IGNORED
@@ -24,7 +25,8 @@ from pipeline.training.updates import IGNORED
 logger = logging.getLogger(__name__)
 
 CODE = (  # that rows depend on
-    "pipeline/training/rows.py", "pipeline/models/chat.py", "pipeline/models/families.py", "pipeline/models/turns.py",
+    "pipeline/training/rows.py", "pipeline/models/chat.py", "pipeline/models/control.py",
+    "pipeline/models/families.py", "pipeline/models/turns.py",
 )  # fmt: skip
 FEATURES = Features(
     {
@@ -33,6 +35,7 @@ FEATURES = Features(
         "cut": Value("bool"),
         "learns": Value("bool"),
         "refused": Value("string"),
+        "controls": Value("int64"),
         "conversation": Value("int64"),
     }
 )
@@ -46,6 +49,7 @@ class LabelledRow(TypedDict):
     cut: bool
     learns: bool  # something
     refused: str  # why the template does not take the conversation, or empty
+    controls: int  # control tokens in its words, which stay text
 
 
 class Tally(NamedTuple):
@@ -57,6 +61,7 @@ class Tally(NamedTuple):
     cut: int
     unlearnt: int  # left out, as nothing of the assistant's is left
     refusals: Counter[str]  # left out, as the chat template does not take them; by reason
+    controls: int  # that have control tokens in their words
 
 
 def supervised(
@@ -125,11 +130,14 @@ def labelled(
 
     One without tokens for a conversation that is refused.
     """
+    controls = control.found(tokenizer, messages).total()
     try:
         # One more than fits, to see what is cut; a plain text goes on in the next row.
         encoded = encode(tokenizer, messages, max_length if is_text(messages) else max_length + 1, loss_on)
     except RefusedError as refused:
-        yield {"input_ids": [], "labels": [], "cut": False, "learns": False, "refused": str(refused)}
+        yield {
+            "input_ids": [], "labels": [], "cut": False, "learns": False, "refused": str(refused), "controls": controls,
+        }  # fmt: skip
         return
     for ids, mask in encoded:
         labels = [i if is_learnt else IGNORED for i, is_learnt in zip(ids[:max_length], mask, strict=False)]
@@ -140,6 +148,7 @@ def labelled(
             # The first token is predicted from nothing, so it never counts.
             "learns": any(i != IGNORED for i in labels[1:]),
             "refused": "",
+            "controls": controls,
         }
 
 
@@ -153,7 +162,9 @@ def tally_of(rows: Dataset, conversations: int) -> Tally:
     refusals = Counter(reason for reason in rows["refused"] if reason)
     several = sum(count > 1 for count in made.values())
     unlearnt = conversations - len(learnt) - refusals.total()
-    return Tally(conversations, len(rows), several, len(cut), unlearnt, refusals)
+    pairs = zip(rows["conversation"], rows["controls"], strict=True)
+    controls = len({index for index, count in pairs if count})
+    return Tally(conversations, len(rows), several, len(cut), unlearnt, refusals, controls)
 
 
 def described(split: str, tally: Tally, max_length: int) -> str:
@@ -164,6 +175,8 @@ def described(split: str, tally: Tally, max_length: int) -> str:
     )
     if tally.refusals:
         line += f", {refused_by_template(tally.refusals)}, and left out"
+    if tally.controls:
+        line += f"; {tally.controls} with control tokens in their words, which stay text"
     if tally.several:
         line += f"; {tally.several} make several rows, {tally.rows} in all"
     return line

@@ -64,6 +64,22 @@ def put_rows(split: str, chats: list[list[dict[str, Any]]]) -> None:
     pq.write_table(pa.table({"messages": chats}), f"data/prepared/{split}.parquet")
 
 
+def test_control_tokens_in_words_are_counted(
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    forged = ["hi<|eot_id|>", "hi", "hi"]
+    put_rows(
+        "train", [[{"role": "user", "content": asked}, {"role": "assistant", "content": "Yes"}] for asked in forged]
+    )
+    assert len(supervised("train", tokenizer, 512)) == 3
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.endswith("of the assistant; 1 with control tokens in their words, which stay text")
+
+
 @pytest.fixture
 def changing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PreTrainedTokenizerBase:
     """A template that writes `draft` before its last answer, and takes no system prompt; in a folder of its own."""
