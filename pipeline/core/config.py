@@ -311,6 +311,12 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
             raise UserError(f"{path} is {value!r}; it must be a list{entries}, as in [a, b]")
         (item,) = typing.get_args(hint)
         return [_value(item, limits, entry, f"{path}[{index}]") for index, entry in enumerate(value)]
+    if typing.get_origin(hint) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{path} is {value!r}; it must be names and their values, as in {{a: b}}")
+        return {
+            str(key): _value(typing.get_args(hint)[1], limits, each, f"{path}.{key}") for key, each in value.items()
+        }
     return _within(_typed(hint, value, path), limits, path)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from common.errors import UserError
-from pipeline.core.formats import FORMATS
+from pipeline.core.formats import FORMATS, KNOWN_KEYS, ROLES
 from pipeline.core.limits import any_of, limited, one_of
 
 MODES = ("off", "count", "drop")
@@ -53,6 +53,9 @@ class DataSettings:
     revision: str | None = None  # branch, tag or commit; null is the default branch
     format: str = "auto"  # by the rows' keys, or a name in FORMATS
     max_rows: int | None = None
+    columns: dict[str, str] | None = None  # a file's names of keys, and ours
+    roles: dict[str, str] | None = None  # a file's names of roles, and ours
+    ignore: list[str] = field(default_factory=list)  # keys that are read as if they were not there
     max_dropped: float = 0.05  # share of all rows that may be unusable
     max_bad_lines: int = 100  # lines that cannot be read, of all files together
     validation: float = 0.05
@@ -74,6 +77,10 @@ def validate(settings: DataSettings) -> None:
         _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
         _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    for theirs, ours in (settings.columns or {}).items():
+        _require(ours in KNOWN_KEYS, f"columns.{theirs}", ours, "one of " + ", ".join(KNOWN_KEYS))
+    for theirs, ours in (settings.roles or {}).items():
+        _require(ours in ROLES, f"roles.{theirs}", ours, "one of " + ", ".join(ROLES))
     _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
     _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")

@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 
 class Message(TypedDict):
@@ -44,9 +44,10 @@ CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
 ANSWER_COLUMNS = ("output", "response")
 TEXT_COLUMN = "text"
 SYSTEM_COLUMNS = ("system", "system_prompt")
+REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
+TURN_KEYS = frozenset(("role", "content", "from", "value", "weight", "train", *REASONING_KEYS))
 HISTORY_COLUMN = "history"  # earlier turns: pairs of question and answer
 TEXT_PARTS = ("text", "input_text", "output_text")
-REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 PAIR_COLUMNS = (
     ("question", "answer"),
     ("question", "response"),
@@ -75,6 +76,38 @@ ROLES = {
     "observation": "tool",
     "ipython": "tool",
 }
+# All keys that a row or a turn may have, for `data.columns`.
+KNOWN_KEYS = tuple(
+    dict.fromkeys(
+        [
+            *TURN_COLUMNS,
+            *("role", "content", "from", "value"),
+            "instruction",
+            *CONTEXT_COLUMNS,
+            *ANSWER_COLUMNS,
+            *(name for pair in PAIR_COLUMNS for name in pair),
+            TEXT_COLUMN,
+            *SYSTEM_COLUMNS,
+            HISTORY_COLUMN,
+            *REASONING_KEYS,
+            *("weight", "train", "chosen", "rejected", "label"),
+        ]
+    )
+)
+# Without these a row means something else, so one that no format reads is an error unless `data.ignore` names it.
+CHANGES_MEANING = frozenset(
+    (
+        *("weight", "train", "mask", "loss", "loss_weight"),
+        *("label", "labels", "kto_tag", "correct", "score", "scores", "rating", "ratings", "quality"),
+        *("chosen", "rejected", "preference", "preferred"),
+        *SYSTEM_COLUMNS,
+        *(HISTORY_COLUMN, "input", "context", "choices", "options"),
+        *("tools", "available_tools", "tool_choice", "tool_calls"),
+        *("function", "functions", "function_call"),
+        *REASONING_KEYS,
+        *("image", "images", "audio", "audios", "video", "videos"),
+    )
+)
 MAY_FOLLOW = {
     "start": ("user",),
     "user": ("assistant",),
@@ -100,6 +133,13 @@ NO_ASSISTANT_TURN = "no assistant turn"
 ROLES_DO_NOT_ALTERNATE = "roles do not alternate"
 
 
+class Converted(NamedTuple):
+    """What a row became, and its keys and its turns' that had no part in it."""
+
+    messages: Messages
+    unused: frozenset[str]
+
+
 class UnusableRowError(Exception):
     """A row that cannot be trained on; its only argument is one of the reasons above."""
 
@@ -117,8 +157,44 @@ def describe() -> str:
     return ", ".join(f"{form.name} ({form.keys})" for form in FORMATS.values())
 
 
+class Noting(dict[str, Any]):
+    """A row that notes which of its columns were read."""
+
+    def __init__(self, columns: Columns) -> None:
+        super().__init__(columns)
+        self.read: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a column, and note that it was read."""
+        self.read.add(key)
+        return super().get(key, default)
+
+    def unused(self) -> frozenset[str]:
+        """Return the keys that say something and were not read, of the row and of the turns in what was read."""
+        keys = {key for key, value in self.items() if key not in self.read and _is_content(value)}
+        for column in self.read & self.keys():
+            value = super().__getitem__(column)
+            for turn in value if isinstance(value, list) else (_turns(self) or () if column in TURN_COLUMNS else ()):
+                if isinstance(turn, dict) and (others := turn.keys() - TURN_KEYS):
+                    keys.update(key for key in others if _is_content(turn[key]))
+        return frozenset(keys)
+
+
 def convert(row: Any, name: str) -> Messages:
     """Return the messages of one row in the format `name`.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    return read_row(row, name).messages
+
+
+def read_row(row: Any, name: str) -> Converted:
+    """Return the messages of one row in the format `name`, and its keys that had no part in them.
 
     An empty system message is left out; texts are otherwise kept as they are.
 
@@ -130,7 +206,7 @@ def convert(row: Any, name: str) -> Messages:
     if None in row:  # where csv.DictReader puts the cells that no column has a name for
         raise UnusableRowError(CELLS_DO_NOT_MATCH)
     shape = FORMATS[name]
-    columns = _read_by(shape, _columns(row))
+    columns = Noting(_read_by(shape, _columns(row)))
     if not _is_learnt(columns):
         raise UnusableRowError(NOT_TO_BE_LEARNT)
     messages = shape.read(columns)
@@ -138,7 +214,7 @@ def convert(row: Any, name: str) -> Messages:
     _check_texts(messages)
     if shape.is_chat:
         _check_turns(messages)
-    return messages
+    return Converted(messages, columns.unused())
 
 
 def keys_of(rows: Sequence[Any]) -> list[str]:
@@ -160,6 +236,11 @@ def _says_something(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and value == value and value != [] and value != {}  # only NaN differs from itself
+
+
+def _is_content(value: Any) -> bool:
+    """Return whether a value says something, also where a CSV cell has it as JSON."""
+    return _says_something(value) and value not in ("[]", "{}", "null")
 
 
 def _read_by(shape: Format, columns: Columns) -> Columns:
@@ -336,8 +417,10 @@ def answer_of(value: Any) -> Messages:
 
 def _with_system(columns: Columns, messages: Messages) -> Messages:
     """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
-    if not any(message["role"] == "system" for message in messages):
-        messages = [{"role": "system", "content": _text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))}, *messages]
+    said = next((message["content"] for message in messages if message["role"] == "system"), None)
+    if said is None or said in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:
+        column = _text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
+        messages = [{"role": "system", "content": column}, *messages] if said is None else messages
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
 
 

@@ -220,6 +220,7 @@ class SourceReport(Record):
     rows: Count
     usable: Count
     dropped: dict[str, Count]
+    unused: dict[str, Count] = {}  # rows by key that had no part in what was made of them
 
     @model_validator(mode="after")
     def _each_row_is_usable_or_dropped(self) -> Self:

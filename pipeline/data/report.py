@@ -60,6 +60,9 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         table.add_row(file["file"], file["format"], f"{file['rows']:,}", f"{file['usable']:,}", dropped or "none")
     console = Console()
     console.print(table)
+    for file in report["files"]:
+        if unused := ", ".join(f"{key} ({rows:,})" for key, rows in file.get("unused", {}).items()):
+            console.print(f"keys not used in {file['file']}: {unused}", highlight=False, soft_wrap=True)
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report["splits"].items())
     questions = report["questions"]
     for name, rule in report["cleaning"].items():

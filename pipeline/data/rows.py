@@ -7,23 +7,26 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from common.errors import UserError
+from common.words import counted
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import (
+    CHANGES_MEANING,
     FORMATS,
     NO_KNOWN_FORMAT,
     NOT_AN_OBJECT,
     Messages,
     UnusableRowError,
-    convert,
     describe,
     detect,
     keys_of,
+    read_row,
 )
 from pipeline.core.paths import REJECTED
 from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
+from pipeline.data.mapping import Mapping
 from pipeline.data.readers import BadLine, Row
-from pipeline.data.rejects import Reject, Rejects, kind
+from pipeline.data.rejects import NAMED, Reject, Rejects, kind
 from pipeline.data.sources import Source
 
 
@@ -43,6 +46,7 @@ class SourceCounts:
     usable: int = 0
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)  # rows by key
     unknown: list[Any] = field(default_factory=list)  # some rows of no known format
 
     @property
@@ -53,13 +57,14 @@ class SourceCounts:
     def report(self) -> dict[str, Any]:
         """Return it as reports/prepare.json has it."""
         names = [name for name in FORMATS if self.formats[name]]
-        return {
+        report = {
             "file": self.file,
             "format": ", ".join(names) or "none",
             "rows": self.rows,
             "usable": self.usable,
             "dropped": dict(sorted(self.dropped.items())),
         }
+        return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
 
 
 def read(
@@ -87,6 +92,7 @@ def read_source(
     cleaning: Cleaning,
 ) -> Iterator[Conversation]:
     """Yield the conversations of the first `max_rows` rows of a source, counting what becomes of each row."""
+    mapping = Mapping(settings)
     total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
     for row in shown(islice(source.rows, max_rows), f"reading {source.name}", total):
         if isinstance(row, BadLine):
@@ -94,7 +100,7 @@ def read_source(
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
             continue
         try:
-            messages = _cleaned(_convert(row, settings, counts), cleaning)
+            messages = _cleaned(_convert(row, settings, mapping, counts), cleaning)
         except UnusableRowError as error:
             counts.dropped[error.args[0]] += 1
             rejects.add(Reject(source.name, row.line, error.args[0], row.value))
@@ -103,14 +109,17 @@ def read_source(
             yield Conversation(messages, source.name, row.split)
 
 
-def _convert(row: Row, settings: DataSettings, counts: SourceCounts) -> Messages:
-    name = detect(row.value) if settings.format == "auto" else settings.format
+def _convert(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
+    value = mapping.apply(row.value)
+    name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
         if len(counts.unknown) < 100:
             counts.unknown.append(row.value)
         raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(row.value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1
-    return convert(row.value, name)
+    messages, unused = read_row(value, name)
+    counts.unused.update(unused | mapping.ignored_in(row.value))
+    return messages
 
 
 def _cleaned(messages: Messages, cleaning: Cleaning) -> Messages:
@@ -137,6 +146,28 @@ def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Re
         dropped = sum((count.dropped for count in counts), Counter())
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
         raise UserError(f"no row is left to learn from: {reasons}; all are in {REJECTED}")
+
+
+def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
+    """Refuse keys that change what rows mean and had no part in what was made of them, unless they are to be ignored.
+
+    Raises:
+        UserError: it names them by source, with their rows, and how to ignore them.
+    """
+    ignored = {key.strip().lower() for key in settings.ignore}
+    found = [
+        (count.file, key, rows)
+        for count in counts
+        for key, rows in sorted(count.unused.items())
+        if key.lower() in CHANGES_MEANING - ignored
+    ]
+    if found:
+        named = "; ".join(f"{file}: {key} ({counted(rows, 'row')})" for file, key, rows in found[:NAMED])
+        keys = ",".join(dict.fromkeys([*settings.ignore, *(key for _, key, _ in found)]))
+        raise UserError(
+            f"keys that change what a row means are not used: {named}; map them with data.columns, or set "
+            f"data.ignore=[{keys}] to read the rows as if they had none"
+        )
 
 
 def _what_is_known(counts: list[SourceCounts]) -> str:

@@ -32,7 +32,7 @@ from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
-from pipeline.data.rows import Conversation, SourceCounts, check_usable, read
+from pipeline.data.rows import Conversation, SourceCounts, check_meaning, check_usable, read
 from pipeline.data.sources import Source, find_files, load, why_ignored
 from pipeline.data.split import split
 from pipeline.stages.run import stage
@@ -102,6 +102,7 @@ def read_all(
         rejects = Rejects(file)
         conversations, counts = read(sources, settings, rejects, cleaning)
     check_usable(counts, settings, rejects)
+    check_meaning(counts, settings)
     return conversations, counts
 
 

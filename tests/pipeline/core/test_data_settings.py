@@ -15,6 +15,7 @@ def settings(**changes: Any) -> DataSettings:
     [
         {},
         {"source": "hub", "path": "owner/chats", "files": []},
+        {"columns": {"Frage": "question"}, "roles": {"Lehrer": "assistant"}, "max_dropped": 0, "max_bad_lines": 0},
         {"format": "sharegpt", "max_rows": 3, "validation": 1, "test": 500.0, "seed": 7},
     ],
 )
@@ -31,6 +32,10 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
         ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, pairs"),
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
+        ({"columns": {"Frage": "frage"}}, "data.columns.Frage is 'frage'; it may be one of messages, conversations"),
+        ({"roles": {"Lehrer": "teacher"}}, "data.roles.Lehrer is 'teacher'; it may be one of system, developer, user"),
+        ({"max_dropped": 1.1}, "data.max_dropped is 1.1; it may be a share of the rows, 0 to 1"),
+        ({"max_bad_lines": -1}, "data.max_bad_lines is -1; it may be 0 or more lines"),
         ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
         ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
         ({"validation": 0}, "data.validation is 0; it may be a share above 0 and below 1, or"),

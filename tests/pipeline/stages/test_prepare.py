@@ -291,6 +291,62 @@ def test_an_empty_file_is_not_read_and_said(tmp_path: Path) -> None:
         prepare(local(), tmp_path, tmp_path)
 
 
+def test_keys_that_had_no_part_are_counted_by_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**row, "id": number, "source": None if number else "web"} for number, row in enumerate(pairs(20))]
+    put_rows(tmp_path, "a.jsonl", rows)
+    turns = [{"role": "user", "content": "Hi", "name": "Ann"}, {"role": "assistant", "content": "Yo", "weight": 1}]
+    put_rows(tmp_path, "b.jsonl", [{"messages": turns, "prompt": "Hi"}])
+    report = prepare(local(), tmp_path, tmp_path)
+    assert [file["unused"] for file in report["files"]] == [{"id": 20, "source": 1}, {"name": 1, "prompt": 1}]
+    assert "keys not used in data/raw/a.jsonl: id (20), source (1)" in capsys.readouterr().out
+    assert PrepareReport.read(tmp_path / "reports/prepare.json").tree() == report
+
+
+MEANINGFUL = [
+    *({key: 3} for key in ("score", "rating", "Score", "label")),
+    *({key: [{"name": "add"}]} for key in ("tools", "functions", "images")),
+    *({key: "auto"} for key in ("tool_choice", "reasoning_content", "function_call", "audio", "video", "image")),
+    {"choices": ["a", "b"]},
+    {"rejected": "bad"},
+]
+
+
+@pytest.mark.parametrize("more", MEANINGFUL, ids=lambda more: next(iter(more)))
+def test_a_key_that_changes_the_meaning_and_is_not_read_is_an_error_unless_it_is_ignored(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    (key,) = (name.lower() for name in more)
+    put_rows(tmp_path, "a.jsonl", [*pairs(20), *({**row, **more} for row in pairs(7, 50))])
+    expected = rf"^keys .* are not used: data/raw/a\.jsonl: {key} \(7 rows\);.* data\.ignore=\[id,{key}\] to read"
+    with pytest.raises(UserError, match=expected):
+        prepare(local(ignore=["id"]), tmp_path, tmp_path)
+    report = prepare(local(ignore=[key]), tmp_path, tmp_path)
+    assert report["files"][0]["unused"] == {key: 7}
+    put_rows(tmp_path, "a.jsonl", [{**row, key: nothing} for row in pairs(20) for nothing in (None, "", [], "[]")])
+    assert "unused" not in prepare(local(), tmp_path, tmp_path)["files"][0]
+
+
+def test_a_key_of_a_turn_that_changes_the_meaning_is_an_error_too(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi", "images": ["a.png"]}, {"role": "assistant", "content": "Yo"}]
+    put_rows(tmp_path, "a.jsonl", [*pairs(20), {"messages": turns}])
+    with pytest.raises(UserError, match=r"data/raw/a\.jsonl: images \(1 row\); .* data\.ignore=\[images\]"):
+        prepare(local(), tmp_path, tmp_path)
+    assert prepare(local(ignore=["images"]), tmp_path, tmp_path)["files"][0]["usable"] == 21
+    called = [turns[0], {**turns[1], "tool_calls": [{"function": {"name": "add"}}]}]
+    put_rows(tmp_path, "a.jsonl", [*pairs(20), {"messages": called}])
+    report = prepare(local(ignore=["images", "tool_calls"]), tmp_path, tmp_path)
+    assert report["files"][0]["unused"] == {"images": 1, "tool_calls": 1}
+
+
+def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
+    rows = "".join(f"Frage {n};Antwort {n};{n}\n" for n in range(20))
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/a.csv").write_text("Frage;Antwort;Nr\n" + rows, encoding="utf-16")
+    report = prepare(local(columns={"Frage": "question", "Antwort": "answer"}), tmp_path, tmp_path)
+    assert (report["files"][0]["format"], report["files"][0]["usable"]) == ("pairs", 20)
+    assert report["files"][0]["unused"] == {"nr": 20}
+
+
 def test_formats_are_told_row_by_row(tmp_path: Path) -> None:
     chats = [
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": f"Yo {n}"}]} for n in range(5)
