@@ -261,6 +261,8 @@ class PrepareReport(Record):
     files: tuple[SourceReport, ...]
     not_read: dict[str, str]  # reasons, by name
     duplicates: Count
+    own_splits: dict[str, tuple[str, ...]] = {}  # files that are one, by split
+    leaks: dict[str, Count] = {}  # rows left out of train, by the split that is not to be known from them
     seed: int
     splits: dict[str, SplitReport]
     questions: QuestionReport
@@ -274,7 +276,7 @@ class PrepareReport(Record):
 
     @model_validator(mode="after")
     def _splits_have_each_usable_row_once(self) -> Self:
-        distinct = sum(file.usable for file in self.files) - self.duplicates
+        distinct = sum(file.usable for file in self.files) - self.duplicates - sum(self.leaks.values())
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self

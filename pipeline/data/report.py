@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.words import counted
 from pipeline.core.formats import Messages
 from pipeline.data.questions import Question
 
@@ -63,6 +64,9 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     questions = report["questions"]
     console.print(f"exact duplicates dropped: {report['duplicates']:,}", highlight=False)
     console.print(f"splits: {splits}", highlight=False)
+    for name, files in report["own_splits"].items():
+        left_out = f"; left out of train, since they are linked to it: {counted(report['leaks'][name], 'row')}"
+        console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)
     console.print(
         f"questions: {questions['kept']:,}, {questions['in_training']:,} left out as trained on", highlight=False
     )

@@ -19,7 +19,8 @@ def split(
 
     Rows whose non-assistant messages are the same stay together. Prompts are put in the order of a seeded hash; test
     is taken from the front of it and validation from the back, so that more data moves few rows from one split to
-    another. Both sizes are exact unless prompts that repeat leave no row that fits; then they fall short of it.
+    another. Both sizes are exact unless prompts that repeat leave no row that fits; then they fall short of it. A split
+    of the size 0 has no row.
 
     Raises:
         UserError: a split would be empty.
@@ -31,17 +32,21 @@ def split(
     tests, rest = _take(groups, sizes["test"])
     validations, trains = _take(rest[::-1], sizes["validation"])
     chosen = {"train": trains, "validation": validations, "test": tests}
-    if not all(chosen.values()):
+    if not trains or any(size and not chosen[name] for name, size in sizes.items()):
         raise _too_few(len(conversations), sizes, prompts=len(groups))
     return {
-        name: {key: conversations[key] for key in sorted(chain(*members), key=lambda key: _seeded(seed, key))}
-        for name, members in chosen.items()
+        name: shuffled({key: conversations[key] for key in chain(*members)}, seed) for name, members in chosen.items()
     }
 
 
+def shuffled(conversations: dict[str, Messages], seed: int) -> dict[str, Messages]:
+    """Return conversations in the order of the seeded hashes of their digests."""
+    return {key: conversations[key] for key in sorted(conversations, key=lambda key: _seeded(seed, key))}
+
+
 def _rows(size: float, total: int) -> int:
-    """Return a share of `total`, at least one row, or the count that a `size` from 1 up is."""
-    return max(1, round(size * total)) if size < 1 else int(size)
+    """Return a share of `total`, at least one row, or the count that a `size` of 0 or from 1 up is."""
+    return max(1, round(size * total)) if 0 < size < 1 else int(size)
 
 
 def _groups_by_prompt(conversations: dict[str, Messages], seed: int) -> list[list[str]]:

@@ -16,6 +16,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ from pipeline.core.formats import Messages, UnusableRowError, convert, describe,
 from pipeline.core.progress import shown
 from pipeline.core.records import PrepareReport
 from pipeline.data.dedup import drop_duplicates
+from pipeline.data.divide import divide
+from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.sources import Source, find_files, load
-from pipeline.data.split import split
 from pipeline.stages.run import stage
 
 SAMPLE = 100  # rows that the format is told from
@@ -44,6 +46,7 @@ MESSAGE = [("role", pa.string()), ("content", pa.string())]
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
 # The same where some message is shown and not learnt, which has the weight 0.
 WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
+Reports = list[dict[str, Any]]  # a source each
 
 
 def run(config: Config, out: Path) -> None:
@@ -62,25 +65,25 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     # Before the long part: a mistake there shows at once.
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
-    sources = load(settings, root)
-    conversations, files = read(sources, settings)
-    complete_weights(conversations)
-    distinct = drop_duplicates(conversations)
-    splits = {
-        name: list(members.values())
-        for name, members in split(distinct, settings.validation, settings.test, settings.seed).items()
-    }
+    sources = told_apart(load(with_all_files(settings), root), settings, root)
+    conversations, files = read_splits(sources, settings)
+    complete_weights([messages for part in conversations.values() for messages in part])
+    distinct = {name: drop_duplicates(part) for name, part in conversations.items()}
+    divided = divide(distinct, settings)
+    splits = {name: list(rows.values()) for name, rows in divided.splits.items()}
     kept = drop_asked(questions, splits["train"])
     report = {
         "data": settings.name,
         "revision": sources[0].revision,
         "files": files,
         "not_read": not_read(settings, root, sources[len(files) :]),
-        "duplicates": len(conversations) - len(distinct),
+        "duplicates": sum(len(part) - len(distinct[name]) for name, part in conversations.items()),
+        "own_splits": {name: [source.name for source in sources if source.split == name] for name in divided.leaks},
+        "leaks": {name: len(rows) for name, rows in divided.leaks.items()},
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
         "questions": question_report(questions, kept),
-        "characters": length_histogram(distinct.values()),
+        "characters": length_histogram(chain.from_iterable(splits.values())),
     }
     write(out / PREPARED, splits, kept, origin)
     PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
@@ -88,10 +91,29 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     return report
 
 
-def read(sources: list[Source], settings: DataSettings) -> tuple[list[Messages], list[dict[str, Any]]]:
+def read_splits(sources: list[Source], settings: DataSettings) -> tuple[dict[str, list[Messages]], Reports]:
+    """Return the usable conversations by split, and a report for each source read.
+
+    Splits that are brought are read whole, and come first; the others' `max_rows` rows are under train.
+
+    Raises:
+        UserError: a split has the size 0 and is not brought.
+    """
+    brought = {name: [source for source in sources if source.split == name] for name in OWN}
+    require_sizes(settings, {name for name in OWN if brought[name]})
+    conversations: dict[str, list[Messages]] = {}
+    files: Reports = []
+    for name in filter(brought.get, OWN):
+        conversations[name], reports = read(brought[name], replace(settings, max_rows=None))
+        files += reports
+    conversations["train"], reports = read([source for source in sources if is_learnt(source)], settings)
+    return conversations, files + reports
+
+
+def read(sources: list[Source], settings: DataSettings) -> tuple[list[Messages], Reports]:
     """Return the usable conversations of the first `max_rows` rows, and a report for each source read."""
     conversations: list[Messages] = []
-    files: list[dict[str, Any]] = []
+    files: Reports = []
     left = settings.max_rows
     for source in sources:
         if left == 0:
@@ -131,8 +153,9 @@ def read_source(source: Source, wanted_format: str, max_rows: int | None) -> tup
 
 def not_read(settings: DataSettings, root: Path, unreached: list[Source]) -> dict[str, str]:
     """Return the matching files that no row was taken from, and why."""
-    ignored = find_files(settings, root)[1] if settings.source == "files" else []
+    readable, ignored = find_files(with_all_files(settings), root) if settings.source == "files" else ([], [])
     reasons = dict.fromkeys(ignored, "unknown suffix")
+    reasons |= {name: "it is data.questions" for name in readable if is_questions(name, settings, root)}
     return reasons | {source.name: f"data.max_rows {settings.max_rows} reached" for source in unreached}
 
 

@@ -15,6 +15,8 @@ def settings(**changes: Any) -> DataSettings:
     [
         {},
         {"source": "hub", "path": "owner/chats", "files": []},
+        {"validation": 0, "test": 0},  # where files bring them
+        {"test": 0, "own_splits": False, "test_files": ["a.jsonl"]},
         {"format": "sharegpt", "max_rows": 3, "validation": 1, "test": 500.0, "seed": 7},
     ],
 )
@@ -33,7 +35,15 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
         ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
         ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
-        ({"validation": 0}, "data.validation is 0; it may be a share above 0 and below 1, or"),
+        (
+            {"validation": 0, "own_splits": False},
+            "data.validation is 0; it may be a share above 0 and below 1, a whole",
+        ),
+        ({"test": 0, "own_splits": False}, "data.test is 0; it may be a share above 0 and below 1, a whole number"),
+        (
+            {"source": "hub", "path": "a/b", "test_files": ["a"]},
+            "data.test_files is ['a']; it may be empty where data.source is hub",
+        ),
         ({"validation": -0.1}, "data.validation is -0.1; it may be"),
         ({"test": 1.5}, "data.test is 1.5; it may be"),
         ({"test": float("nan")}, "data.test is nan; it may be"),

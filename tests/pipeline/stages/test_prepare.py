@@ -12,17 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mounts import may_mount
+from raw_rows import local, put_rows, splits_in
 
 import pipeline
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import FORMATS, Columns, Format, Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.report import split_report
 from pipeline.stages.prepare import SCHEMA, prepare
 
-SPLITS = ("train", "validation", "test")
 QUESTION = {"prompt": "Question 0?", "answer": "Answer 0", "kind": "text", "group": "held_out", "task": "recall"}
 
 RUN = """
@@ -38,22 +37,8 @@ except UserError as error:
 """
 
 
-def local(**changes: Any) -> DataSettings:
-    return DataSettings(**({"name": "local", "source": "files", "files": ["data/raw/**/*"]} | changes))
-
-
-def put_rows(root: Path, name: str, rows: list[Any]) -> None:
-    path = root / "data/raw" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def pairs(count: int, start: int = 0) -> list[dict[str, str]]:
     return [{"question": f"Question {n}?", "answer": f"Answer {n}"} for n in range(start, start + count)]
-
-
-def splits_in(folder: Path) -> dict[str, list[Any]]:
-    return {name: pq.read_table(folder / f"{name}.parquet")["messages"].to_pylist() for name in SPLITS}
 
 
 def command(root: Path, out: Path) -> list[str]:
