@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from common.errors import UserError
 from pipeline.core.formats import FORMATS
 
+DUPLICATES = ("folded", "exact", "off")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -32,6 +34,8 @@ class DataSettings:
     own_splits: bool = True  # files named train, validation or test are those splits
     validation_files: list[str] = field(default_factory=list)  # read as that split, whatever they are called
     test_files: list[str] = field(default_factory=list)
+    duplicates: str = "folded"  # which are dropped: those up to case and punctuation, exact ones, or none (off)
+    leak_threshold: float | None = 0.8  # null parts all rows but those with the same prompt to the letter
 
 
 def validate(settings: DataSettings) -> None:
@@ -47,6 +51,9 @@ def validate(settings: DataSettings) -> None:
         for key, files in (("validation_files", settings.validation_files), ("test_files", settings.test_files)):
             _require(not files, key, files, "empty where data.source is hub")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(settings.duplicates in DUPLICATES, "duplicates", settings.duplicates, "one of " + ", ".join(DUPLICATES))
+    in_range = settings.leak_threshold is None or 0.5 <= settings.leak_threshold <= 1
+    _require(in_range, "leak_threshold", settings.leak_threshold, "null or from 0.5 to 1")
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
     for key, size, files in (

@@ -19,11 +19,14 @@ def _spaces() -> dict[int, str]:
 
 
 def fold(text: str) -> str:
-    """Return a text as it is compared: NFKC, case folded, no punctuation, each run of white space as one space."""
+    """Return a text as it is compared: NFKC, case folded, no punctuation, each run of white space as one space.
+
+    Of punctuation alone, it stays.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     spaced = text.casefold().replace("!=", "≠").translate(_spaces()).replace("..", " ")
     folded = " ".join(spaced.split()) + " "
     for sign in INNER * 2:  # a second time, since one may stand before another; no regular expression is as fast
         folded = folded.replace(f"{sign} ", " ")
-    return " ".join(folded.split())
+    return " ".join(folded.split()) or " ".join(text.split())

@@ -62,8 +62,13 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     console.print(table)
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report["splits"].items())
     questions = report["questions"]
-    console.print(f"exact duplicates dropped: {report['duplicates']:,}", highlight=False)
+    repeated = [f"{count:,} in {name}" for name, count in report["duplicates_by_source"].items() if count]
+    listed = f" ({', '.join(repeated)})" if len(report["files"]) > 1 and repeated else ""
+    console.print(f"duplicates dropped: {report['duplicates']:,}{listed}", highlight=False, soft_wrap=True)
     console.print(f"splits: {splits}", highlight=False)
+    if report["common_exchanges"]:
+        said = f"exchanges too common to keep rows together: {report['common_exchanges']:,}"
+        console.print(said, highlight=False)
     for name, files in report["own_splits"].items():
         left_out = f"; left out of train, since they are linked to it: {counted(report['leaks'][name], 'row')}"
         console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)

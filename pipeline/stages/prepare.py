@@ -31,7 +31,7 @@ from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages, UnusableRowError, convert, describe, detect, keys_of
 from pipeline.core.progress import shown
 from pipeline.core.records import PrepareReport
-from pipeline.data.dedup import drop_duplicates
+from pipeline.data.dedup import drop_duplicates, duplicate_keys, repeats
 from pipeline.data.divide import divide
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
@@ -68,7 +68,8 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     sources = told_apart(load(with_all_files(settings), root), settings, root)
     conversations, files = read_splits(sources, settings)
     complete_weights([messages for part in conversations.values() for messages in part])
-    distinct = {name: drop_duplicates(part) for name, part in conversations.items()}
+    keys = {name: duplicate_keys(part, settings.duplicates) for name, part in conversations.items()}
+    distinct = {name: drop_duplicates(part, keys[name]) for name, part in conversations.items()}
     divided = divide(distinct, settings)
     splits = {name: list(rows.values()) for name, rows in divided.splits.items()}
     kept = drop_asked(questions, splits["train"])
@@ -78,7 +79,12 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "files": files,
         "not_read": not_read(settings, root, sources[len(files) :]),
         "duplicates": sum(len(part) - len(distinct[name]) for name, part in conversations.items()),
+        "duplicates_by_source": repeats(
+            (f"{name} {key}" for name in keys for key in keys[name]),
+            (file["file"] for file in files for _ in range(file["usable"])),
+        ),
         "own_splits": {name: [source.name for source in sources if source.split == name] for name in divided.leaks},
+        "common_exchanges": divided.common_exchanges,
         "leaks": {name: len(rows) for name, rows in divided.leaks.items()},
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},

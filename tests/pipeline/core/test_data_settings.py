@@ -34,6 +34,8 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, pairs"),
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
         ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
+        ({"duplicates": "some"}, "data.duplicates is 'some'; it may be one of folded, exact, off"),
+        ({"leak_threshold": 0.2}, "data.leak_threshold is 0.2; it may be null or from 0.5 to 1"),
         ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
         (
             {"validation": 0, "own_splits": False},

@@ -57,7 +57,7 @@ def test_files_of_several_formats_become_three_splits_and_a_report(tmp_path: Pat
     ]
     put_rows(tmp_path, "more/b.jsonl", [*chats, {"messages": [{"role": "user", "content": "Hi"}]}])
     (tmp_path / "data/raw/notes.txt").write_text("x")
-    report = prepare(local(validation=0.1, test=7), tmp_path, tmp_path)
+    report = prepare(local(validation=10, test=7), tmp_path, tmp_path)
 
     assert PrepareReport.read(tmp_path / "reports/prepare.json").tree() == report
     assert report["files"] == [
@@ -233,7 +233,7 @@ def test_an_error_leaves_the_last_result_as_it_was(tmp_path: Path) -> None:
 
 def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_rows(tmp_path, "a.jsonl", [*pairs(1200), {"question": "Why?"}, *pairs(2)])
-    prepare(local(), tmp_path, tmp_path)
+    prepare(local(validation=60, test=60), tmp_path, tmp_path)
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 missing field", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
@@ -287,7 +287,7 @@ def test_a_killed_run_leaves_no_half_written_folder(tmp_path: Path, delay: float
 
 def test_large_splits_are_written_in_row_groups_and_read_whole(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs(25_000))
-    prepare(local(), tmp_path, tmp_path)
+    prepare(local(validation=1250, test=1250), tmp_path, tmp_path)
     file = pq.ParquetFile(tmp_path / "data/prepared/train.parquet")
     assert file.metadata.num_row_groups == 3
     assert file.metadata.num_rows == 22_500
