@@ -34,6 +34,8 @@ NO_CLEANING = CleanSettings(
     mask=[],
 )
 
+DUPLICATES = ("folded", "exact", "off")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -64,6 +66,11 @@ class DataSettings:
     questions: str | None = None  # a JSONL file of questions with known answers, relative to the repository
     answer_after: str | None = None  # where that file has chats: what the answer follows in the assistant's text
     clean: CleanSettings = field(default_factory=lambda: NO_CLEANING)
+    own_splits: bool = True  # files named train, validation or test are those splits
+    validation_files: list[str] = field(default_factory=list)  # read as that split, whatever they are called
+    test_files: list[str] = field(default_factory=list)
+    duplicates: str = "folded"  # which are dropped: those up to case and punctuation, exact ones, or none (off)
+    leak_threshold: float | None = 0.8  # null parts all rows but those with the same prompt to the letter
 
 
 def validate(settings: DataSettings) -> None:
@@ -76,6 +83,8 @@ def validate(settings: DataSettings) -> None:
     else:
         _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
         _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
+        for key, files in (("validation_files", settings.validation_files), ("test_files", settings.test_files)):
+            _require(not files, key, files, "empty where data.source is hub")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
     for theirs, ours in (settings.columns or {}).items():
         _require(ours in KNOWN_KEYS, f"columns.{theirs}", ours, "one of " + ", ".join(KNOWN_KEYS))
@@ -83,10 +92,18 @@ def validate(settings: DataSettings) -> None:
         _require(ours in ROLES, f"roles.{theirs}", ours, "one of " + ", ".join(ROLES))
     _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
     _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
+    _require(settings.duplicates in DUPLICATES, "duplicates", settings.duplicates, "one of " + ", ".join(DUPLICATES))
+    in_range = settings.leak_threshold is None or 0.5 <= settings.leak_threshold <= 1
+    _require(in_range, "leak_threshold", settings.leak_threshold, "null or from 0.5 to 1")
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
-    for key, size in (("validation", settings.validation), ("test", settings.test)):
-        _require(_is_size(size), key, size, "a share above 0 and below 1, or a whole number of rows from 1 up")
+    for key, size, files in (
+        ("validation", settings.validation, settings.validation_files),
+        ("test", settings.test, settings.test_files),
+    ):
+        may_be_brought = size == 0 and (bool(files) or settings.own_splits)
+        allowed = "a share above 0 and below 1, a whole number of rows from 1 up, or 0 where files bring that split"
+        _require(may_be_brought or _is_size(size), key, size, allowed)
     shares = sum(size for size in (settings.validation, settings.test) if size < 1)
     if shares >= 1:
         raise UserError(f"data.validation and data.test take {shares:g} of the rows together; leave a share for train")

@@ -37,13 +37,18 @@ def named(config: Config) -> dict[str, Targets]:
         UserError: something that it names is not here, or cannot be watched.
     """
     data, model = config.data, config.model
-    names = data.files if data.source == "files" else []
-    watched = dict(enumerate(folders([name for name in names if has_magic(name)]), start=1))
+    keys = {
+        "data.files": data.files,
+        "data.validation_files": data.validation_files,
+        "data.test_files": data.test_files,
+    }
+    key_of = {name: key for key, names in keys.items() for name in names if data.source == "files"}
+    watched = dict(enumerate(folders([name for name in key_of if has_magic(name)]), start=1))
     return {
         "model": folder("model.path", model.path),
         "merge_model": folder("model.merge_path", model.merge_path),
         "chat_template": file("model.chat_template", model.chat_template),
-        "data_files": [there for name in names if not has_magic(name) and (there := file("data.files", name))],
+        "data_files": [there for name, key in key_of.items() if not has_magic(name) and (there := file(key, name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
         "questions": file("data.questions", data.questions),
         "tasks": files_of_tasks(config.evaluate.tasks),

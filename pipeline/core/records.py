@@ -272,6 +272,10 @@ class PrepareReport(Record):
     cleaning: dict[str, RuleReport] = {}  # by rule
     masked: dict[str, Count] = {}  # places of personal data, by kind
     duplicates: Count
+    duplicates_by_source: dict[str, Count] | None = None
+    own_splits: dict[str, tuple[str, ...]] = {}  # files that are one, by split
+    common_exchanges: Count = 0  # greetings and the like, which may be in several splits
+    leaks: dict[str, Count] = {}  # rows left out of train, by the split that is not to be known from them
     seed: int
     splits: dict[str, SplitReport]
     questions: QuestionReport
@@ -285,9 +289,16 @@ class PrepareReport(Record):
 
     @model_validator(mode="after")
     def _splits_have_each_usable_row_once(self) -> Self:
-        distinct = sum(file.usable for file in self.files) - self.duplicates
+        distinct = sum(file.usable for file in self.files) - self.duplicates - sum(self.leaks.values())
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
+        return self
+
+    @model_validator(mode="after")
+    def _duplicates_are_of_some_source(self) -> Self:
+        by_source = self.duplicates_by_source
+        if by_source is not None and self.duplicates != (total := sum(by_source.values())):
+            raise ValueError(f"duplicates: {self.duplicates:,}, of which the sources have {total:,}")
         return self
 
     @model_validator(mode="after")

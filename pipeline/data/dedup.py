@@ -1,40 +1,70 @@
-"""Exact duplicates: the same roles with the same texts, up to Unicode composition (NFC) and the amount of whitespace.
+"""Duplicates: the same roles with the same texts.
 
-Case and punctuation count as differences.
+Exact ones are the same up to Unicode composition (NFC) and the amount of whitespace; folded ones also up to case,
+punctuation and what else `fold` does not hear.
 """
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 from pipeline.core.formats import Messages
+from pipeline.data.folding import fold
 
 
 def normalize(text: str) -> str:
-    """Return the text as duplicates are compared: NFC, each run of whitespace as one space, none at the ends."""
+    """Return the text as exact duplicates are compared: NFC, each run of whitespace as one space, none at the ends."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def digest(messages: Messages) -> str:
+def digest(messages: Messages, heard: Callable[[str], str] = normalize) -> str:
     """Return a hex digest that equal messages share and others do not."""
-    # Python counts the control characters 1e and 1f as whitespace, so normalised text has neither.
+    # Python counts the control characters 1e and 1f as whitespace, so normalised and folded texts have neither.
     joined = "\x1e".join(
-        f"{message['role']}\x1f{normalize(message['content'])}" + ("" if message.get("weight", 1) else "\x1fshown")
+        f"{message['role']}\x1f{heard(message['content'])}" + ("" if message.get("weight", 1) else "\x1fshown")
         for message in messages
     )
     return hashlib.sha256(joined.encode()).hexdigest()
 
 
-def drop_duplicates(conversations: Iterable[Messages]) -> dict[str, Messages]:
-    """Return the distinct conversations by digest.
+def duplicate_keys(conversations: list[Messages], how: str) -> list[str]:
+    """Return for each conversation the key that its duplicates share; `how` is data.duplicates."""
+    if how != "off":
+        return [digest(messages, fold if how == "folded" else normalize) for messages in conversations]
+    keys = [""] * len(conversations)
+    seen: Counter[str] = Counter()
+    digests = [digest(messages) for messages in conversations]
+    for place in sorted(range(len(keys)), key=lambda place: (digests[place], _texts(conversations[place]))):
+        keys[place] = f"{digests[place]}-{seen[digests[place]]}"
+        seen[digests[place]] += 1
+    return keys
 
-    Of those that differ in whitespace alone the least in code point order stays, whatever order they come in.
+
+def drop_duplicates(conversations: Iterable[Messages], keys: list[str] | None = None) -> dict[str, Messages]:
+    """Return the distinct conversations by digest; exact duplicates are dropped where no keys are given.
+
+    Of those that share a key the least in code point order stays, whatever order they come in.
     """
+    conversations = list(conversations)
     kept: dict[str, Messages] = {}
-    for messages in conversations:
-        key = digest(messages)
+    for key, messages in zip(keys or duplicate_keys(conversations, "exact"), conversations, strict=True):
         kept[key] = min(kept[key], messages, key=_texts) if key in kept else messages
-    return kept
+    distinct: dict[str, Messages] = {}
+    for key in sorted(kept):
+        found = digest(kept[key])
+        distinct[found if found not in distinct else key] = kept[key]  # twice only where duplicates stay
+    return distinct
+
+
+def repeats(keys: Iterable[str], sources: Iterable[str]) -> dict[str, int]:
+    """Return how many rows of each source say what an earlier row says."""
+    seen: set[str] = set()
+    found: Counter[str] = Counter()
+    for key, source in zip(keys, sources, strict=True):
+        found[source] += key in seen
+        seen.add(key)
+    return dict(found)
 
 
 def _texts(messages: Messages) -> list[str]:

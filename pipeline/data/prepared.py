@@ -10,6 +10,7 @@ from common.files import sha256
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.mappings import changed_keys
 from pipeline.core.paths import PREPARED
+from pipeline.data.own_splits import with_all_files
 from pipeline.data.sources import find_files
 
 MADE_FROM = "made_from.json"
@@ -28,7 +29,7 @@ def made_from(settings: DataSettings, root: Path) -> MadeFrom:
 
     A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
     """
-    names = find_files(settings, root)[0] if settings.source == "files" else []
+    names = find_files(with_all_files(settings), root)[0] if settings.source == "files" else []
     names += [settings.questions] if settings.questions else []
     files = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return {"settings": asdict(settings), "files": files}

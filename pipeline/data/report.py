@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from common.words import counted
 from pipeline.core.formats import Messages
 from pipeline.data.questions import Question
 
@@ -70,8 +71,16 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
             console.print(f"{name}: {rule['rows']:,} ({VERBS[rule['mode']]})", highlight=False)
     for name, places in report["masked"].items():
         console.print(f"masked: {places:,} of {name}", highlight=False)
-    console.print(f"exact duplicates dropped: {report['duplicates']:,}", highlight=False)
+    repeated = [f"{count:,} in {name}" for name, count in report["duplicates_by_source"].items() if count]
+    listed = f" ({', '.join(repeated)})" if len(report["files"]) > 1 and repeated else ""
+    console.print(f"duplicates dropped: {report['duplicates']:,}{listed}", highlight=False, soft_wrap=True)
     console.print(f"splits: {splits}", highlight=False)
+    if report["common_exchanges"]:
+        said = f"exchanges too common to keep rows together: {report['common_exchanges']:,}"
+        console.print(said, highlight=False)
+    for name, files in report["own_splits"].items():
+        left_out = f"; left out of train, since they are linked to it: {counted(report['leaks'][name], 'row')}"
+        console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)
     console.print(
         f"questions: {questions['kept']:,}, {questions['in_training']:,} left out as trained on", highlight=False
     )

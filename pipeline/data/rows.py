@@ -25,13 +25,14 @@ from pipeline.core.paths import REJECTED
 from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.mapping import Mapping
+from pipeline.data.own_splits import SPLIT_OF
 from pipeline.data.readers import BadLine, Row
 from pipeline.data.rejects import NAMED, Reject, Rejects, kind
 from pipeline.data.sources import Source
 
 
 class Conversation(NamedTuple):
-    """What a row became, the source it came from, and the split that a file names for it."""
+    """What a row became, the source it came from, and the split that it is of where its set has splits."""
 
     messages: Messages
     source: str
@@ -106,7 +107,8 @@ def read_source(
             rejects.add(Reject(source.name, row.line, error.args[0], row.value))
         else:
             counts.usable += 1
-            yield Conversation(messages, source.name, row.split)
+            listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
+            yield Conversation(messages, source.name, source.split or listed)
 
 
 def _convert(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:

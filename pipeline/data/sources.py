@@ -26,6 +26,7 @@ class Source:
     rows: Iterable[Row | BadLine]
     total: int | None = None  # the number of rows, where it is known before reading
     revision: str | None = None  # the hub's commit
+    split: str | None = None  # train, validation or test, where the set has splits of its own
 
 
 def load(settings: DataSettings, root: Path) -> list[Source]:

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before libraries are loaded
 
 import json
 import time
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,15 @@ from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.dedup import drop_duplicates
+from pipeline.data.dedup import drop_duplicates, duplicate_keys, repeats
+from pipeline.data.divide import divide
+from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.rows import Conversation, SourceCounts, check_meaning, check_usable, read
 from pipeline.data.sources import Source, find_files, load, why_ignored
-from pipeline.data.split import split
 from pipeline.stages.run import stage
 
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
@@ -60,16 +62,15 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     # Before the long part: a mistake there shows at once.
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
-    sources = load(settings, root)
+    sources = told_apart(load(with_all_files(settings), root), settings, root)
     cleaning = Cleaning(settings.clean)
-    read_rows, counts = read_all(sources, settings, cleaning, out)
-    conversations = [row.messages for row in read_rows]
-    complete_weights(conversations)
-    distinct = drop_duplicates(conversations)
-    splits = {
-        name: list(members.values())
-        for name, members in split(distinct, settings.validation, settings.test, settings.seed).items()
-    }
+    rows, counts = read_all(sources, settings, cleaning, out)
+    complete_weights([row.messages for row in rows])
+    parts = by_split(rows, settings)
+    keys = {name: duplicate_keys([row.messages for row in part], settings.duplicates) for name, part in parts.items()}
+    distinct = {name: drop_duplicates([row.messages for row in part], keys[name]) for name, part in parts.items()}
+    divided = divide(distinct, settings)
+    splits = {name: list(members.values()) for name, members in divided.splits.items()}
     kept = drop_asked(questions, splits["train"])
     report = {
         "data": settings.name,
@@ -78,11 +79,18 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "not_read": not_read(settings, root, counts, sources[len(counts) :]),
         "cleaning": cleaning.report(),
         "masked": dict(cleaning.masked),
-        "duplicates": len(conversations) - len(distinct),
+        "duplicates": len(rows) - sum(map(len, distinct.values())),
+        "duplicates_by_source": repeats(
+            (f"{name} {key}" for name in keys for key in keys[name]),
+            (row.source for part in parts.values() for row in part),
+        ),
+        "own_splits": {name: sorted({row.source for row in parts[name]}) for name in divided.leaks},
+        "common_exchanges": divided.common_exchanges,
+        "leaks": {name: len(members) for name, members in divided.leaks.items()},
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
         "questions": question_report(questions, kept),
-        "characters": length_histogram(distinct.values()),
+        "characters": length_histogram(chain.from_iterable(splits.values())),
     }
     write(out / PREPARED, splits, kept, origin)
     PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
@@ -100,16 +108,31 @@ def read_all(
     """
     with atomic_path(out / REJECTED) as temporary, temporary.open("w", encoding="utf-8") as file:
         rejects = Rejects(file)
-        conversations, counts = read(sources, settings, rejects, cleaning)
-    check_usable(counts, settings, rejects)
-    check_meaning(counts, settings)
-    return conversations, counts
+        # Splits that are brought are read whole; `max_rows` is of the others.
+        brought = [source for source in sources if not is_learnt(source)]
+        rows, counts = read(brought, replace(settings, max_rows=None), rejects, cleaning)
+        others, more = read([source for source in sources if is_learnt(source)], settings, rejects, cleaning)
+    check_usable(counts + more, settings, rejects)
+    check_meaning(counts + more, settings)
+    return rows + others, counts + more
+
+
+def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list[Conversation]]:
+    """Return the rows of each split that is brought, and all others under train.
+
+    Raises:
+        UserError: a split has the size 0 and is not brought, or none are left to train on.
+    """
+    brought = {name: some for name in OWN if (some := [row for row in rows if row.split == name])}
+    require_sizes(settings, set(brought))
+    return {**brought, "train": [row for row in rows if row.split not in OWN]}
 
 
 def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts], unreached: list[Source]) -> dict[str, str]:
     """Return the matching files that no row was taken from, and why."""
-    ignored = find_files(settings, root)[1] if settings.source == "files" else []
+    readable, ignored = find_files(with_all_files(settings), root) if settings.source == "files" else ([], [])
     reasons = {name: why_ignored(name) for name in ignored}
+    reasons |= {name: "it is data.questions" for name in readable if is_questions(name, settings, root)}
     reasons |= {count.file: "empty" for count in counts if not count.rows}
     return reasons | {source.name: f"data.max_rows {settings.max_rows} reached" for source in unreached}
 

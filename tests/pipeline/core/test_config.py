@@ -149,7 +149,7 @@ def test_a_missing_key_is_named_with_the_folder_where_it_is_set(key: str, home: 
         ("evaluate.gate.max_quantization_loss", -0.1, "it may be at least 0"),
         ("compare.quality", "speed", "it may be accuracy, loss"),
         ("compare.max_answer_seconds", 0, "it may be above 0"),
-        ("data.validation", 0, "it may be a share above 0 and below 1"),
+        ("data.validation", -0.1, "it may be a share above 0 and below 1"),
         ("data.max_rows", 2, "it may be null or at least 3"),
         # empty lists
         ("export.quantizations", [], "it must be a list with at least one entry"),

@@ -16,6 +16,8 @@ def settings(**changes: Any) -> DataSettings:
         {},
         {"source": "hub", "path": "owner/chats", "files": []},
         {"columns": {"Frage": "question"}, "roles": {"Lehrer": "assistant"}, "max_dropped": 0, "max_bad_lines": 0},
+        {"validation": 0, "test": 0},  # where files bring them
+        {"test": 0, "own_splits": False, "test_files": ["a.jsonl"]},
         {"format": "sharegpt", "max_rows": 3, "validation": 1, "test": 500.0, "seed": 7},
     ],
 )
@@ -37,8 +39,18 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"max_dropped": 1.1}, "data.max_dropped is 1.1; it may be a share of the rows, 0 to 1"),
         ({"max_bad_lines": -1}, "data.max_bad_lines is -1; it may be 0 or more lines"),
         ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
+        ({"duplicates": "some"}, "data.duplicates is 'some'; it may be one of folded, exact, off"),
+        ({"leak_threshold": 0.2}, "data.leak_threshold is 0.2; it may be null or from 0.5 to 1"),
         ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
-        ({"validation": 0}, "data.validation is 0; it may be a share above 0 and below 1, or"),
+        (
+            {"validation": 0, "own_splits": False},
+            "data.validation is 0; it may be a share above 0 and below 1, a whole",
+        ),
+        ({"test": 0, "own_splits": False}, "data.test is 0; it may be a share above 0 and below 1, a whole number"),
+        (
+            {"source": "hub", "path": "a/b", "test_files": ["a"]},
+            "data.test_files is ['a']; it may be empty where data.source is hub",
+        ),
         ({"validation": -0.1}, "data.validation is -0.1; it may be"),
         ({"test": 1.5}, "data.test is 1.5; it may be"),
         ({"test": float("nan")}, "data.test is nan; it may be"),

@@ -65,6 +65,23 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
     assert Path("inputs/data_folder_3").read_text() == "The configuration names nothing here.\n"
 
 
+def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
+    found = linked(
+        f"data.files=[{outside}/chats.jsonl]",
+        f"data.validation_files=[{outside}/questions.jsonl]",
+        f"data.test_files=[{outside}/set/*]",
+        "model=llama-3.2-1b",
+    )
+    assert found == {
+        "data_files/0-chats.jsonl": f"{outside}/chats.jsonl",
+        "data_files/1-questions.jsonl": f"{outside}/questions.jsonl",
+        "data_folder_1": f"{outside}/set",
+    }
+    assert refused(f"data.files=[{outside}/chats.jsonl]", f"data.test_files=[{outside}/no.jsonl]").startswith(
+        "data.test_files names "
+    )
+
+
 def test_what_a_task_includes_is_watched_too(outside: Path) -> None:
     (outside / "task.yaml").write_text("include: set/base.yaml")
     (outside / "set/base.yaml").write_text("task: mine")

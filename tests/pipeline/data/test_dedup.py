@@ -1,7 +1,7 @@
 import random
 
 from pipeline.core.formats import Messages
-from pipeline.data.dedup import digest, drop_duplicates, normalize
+from pipeline.data.dedup import digest, drop_duplicates, duplicate_keys, normalize, repeats
 
 
 def pair(question: str, answer: str) -> Messages:
@@ -30,3 +30,23 @@ def test_the_same_rows_stay_in_whatever_order_they_come() -> None:
     assert len(kept) == 35
     for seed in range(5):
         assert drop_duplicates(random.Random(seed).sample(rows, len(rows))) == kept
+
+
+def test_folded_duplicates_are_one_and_the_first_in_code_point_order_stays() -> None:
+    rows = [pair("who?", "Ann."), pair("Who?", "ANN"), pair("Who?", "Ann"), pair("Who?", "Bob"), pair("2 * 3", "6")]
+    rows += [pair("2 - 3", "6"), pair("?", "!"), pair("!", "!")]
+    for seed in range(5):
+        shuffled = random.Random(seed).sample(rows, len(rows))
+        kept = list(drop_duplicates(shuffled, duplicate_keys(shuffled, "folded")).values())
+        assert sorted(map(str, kept)) == sorted(map(str, [rows[1], *rows[3:]]))
+
+
+def test_none_is_dropped_where_that_is_off_and_the_order_of_rows_does_not_count() -> None:
+    rows = [pair("Who?", "Ann"), pair("Who?", " Ann"), pair("Who?", "Ann"), pair("Who?", "Bob")]
+    kept = drop_duplicates(rows, duplicate_keys(rows, "off"))
+    assert len(kept) == 4
+    assert drop_duplicates(rows[::-1], duplicate_keys(rows[::-1], "off")) == kept
+
+
+def test_repeats_are_counted_where_they_stand() -> None:
+    assert repeats(["x", "y", "x", "x"], ["a", "a", "a", "b"]) == {"a": 1, "b": 1}

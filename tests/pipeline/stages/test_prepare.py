@@ -13,17 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mounts import may_mount
+from raw_rows import local, put_rows, splits_in
 
 import pipeline
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.data_settings import NO_CLEANING, DataSettings
+from pipeline.core.data_settings import NO_CLEANING
 from pipeline.core.formats import FORMATS, Columns, Format, Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.report import split_report
 from pipeline.stages.prepare import SCHEMA, prepare
 
-SPLITS = ("train", "validation", "test")
 QUESTION = {"prompt": "Question 0?", "answer": "Answer 0", "kind": "text", "group": "held_out", "task": "recall"}
 
 RUN = """
@@ -39,22 +39,8 @@ except UserError as error:
 """
 
 
-def local(**changes: Any) -> DataSettings:
-    return DataSettings(**({"name": "local", "source": "files", "files": ["data/raw/**/*"]} | changes))
-
-
-def put_rows(root: Path, name: str, rows: list[Any]) -> None:
-    path = root / "data/raw" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
 def pairs(count: int, start: int = 0) -> list[dict[str, str]]:
     return [{"question": f"Question {n}?", "answer": f"Answer {n}"} for n in range(start, start + count)]
-
-
-def splits_in(folder: Path) -> dict[str, list[Any]]:
-    return {name: pq.read_table(folder / f"{name}.parquet")["messages"].to_pylist() for name in SPLITS}
 
 
 def command(root: Path, out: Path) -> list[str]:
@@ -63,6 +49,17 @@ def command(root: Path, out: Path) -> list[str]:
 
 def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
+
+
+def test_splits_that_one_json_lists_are_used_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "data/raw").mkdir(parents=True)
+    listed = {"train": pairs(30), "valid": pairs(4, 100), "test": pairs(5, 200)}
+    (tmp_path / "data/raw/a.json").write_text(json.dumps(listed))
+    report = prepare(local(validation=0, test=0), tmp_path, tmp_path)
+    assert {name: part["rows"] for name, part in report["splits"].items()} == {"train": 30, "validation": 4, "test": 5}
+    assert report["own_splits"] == {"validation": ["data/raw/a.json"], "test": ["data/raw/a.json"]}
+    merged = prepare(local(validation=3, test=3, own_splits=False), tmp_path, tmp_path)
+    assert merged["splits"]["train"]["rows"] == 33
 
 
 def test_what_the_rules_find_is_left_out_with_its_place_and_counts_as_no_fault(tmp_path: Path) -> None:
@@ -89,7 +86,7 @@ def test_files_of_several_formats_become_three_splits_and_a_report(tmp_path: Pat
     ]
     put_rows(tmp_path, "more/b.jsonl", [*chats, {"messages": [{"role": "user", "content": "Hi"}]}])
     (tmp_path / "data/raw/notes.txt").write_text("x")
-    report = prepare(local(validation=0.1, test=7), tmp_path, tmp_path)
+    report = prepare(local(validation=10, test=7), tmp_path, tmp_path)
 
     assert PrepareReport.read(tmp_path / "reports/prepare.json").tree() == report
     assert report["files"] == [
@@ -405,7 +402,7 @@ def test_an_error_leaves_the_last_result_as_it_was(tmp_path: Path) -> None:
 
 def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_rows(tmp_path, "a.jsonl", [*pairs(1200), {"question": "Why?"}, *pairs(2)])
-    prepare(local(), tmp_path, tmp_path)
+    prepare(local(validation=60, test=60), tmp_path, tmp_path)
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
@@ -459,7 +456,7 @@ def test_a_killed_run_leaves_no_half_written_folder(tmp_path: Path, delay: float
 
 def test_large_splits_are_written_in_row_groups_and_read_whole(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs(25_000))
-    prepare(local(), tmp_path, tmp_path)
+    prepare(local(validation=1250, test=1250), tmp_path, tmp_path)
     file = pq.ParquetFile(tmp_path / "data/prepared/train.parquet")
     assert file.metadata.num_row_groups == 3
     assert file.metadata.num_rows == 22_500

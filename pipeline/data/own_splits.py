@@ -1,0 +1,104 @@
+"""Splits that a data set brings: which file is which, told by its name or by the key that lists it."""
+
+import re
+from dataclasses import replace
+from glob import glob
+from pathlib import Path
+
+from common.errors import UserError
+from common.words import counted
+from pipeline.core.data_settings import DataSettings
+from pipeline.data.sources import Source
+
+OWN = ("validation", "test")  # what a set may bring beside its train split
+WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+SPLIT_OF = {word: name for name, words in WORDS.items() for word in words}
+SHARD = re.compile(r"-\d+-of-\d+$")  # as the hub numbers the files of one split
+SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|csv|tsv|parquet|arrow|gz|zst|bz2|xz))+$", re.IGNORECASE)
+
+
+def with_all_files(settings: DataSettings) -> DataSettings:
+    """Return the settings with the files of all splits under `files`."""
+    if settings.source != "files":
+        return settings
+    return replace(settings, files=[*settings.files, *settings.validation_files, *settings.test_files])
+
+
+def told_apart(sources: list[Source], settings: DataSettings, root: Path) -> list[Source]:
+    """Return the sources with the splits that they are, those of validation and test first, less the questions' file.
+
+    Raises:
+        UserError: a pattern of a split matches no file, two splits claim a file, or none is left for training.
+    """
+    by_key = _listed_files(settings, root)
+    data = [source for source in sources if settings.source != "files" or not is_questions(source.name, settings, root)]
+    splits = [by_key.get(source.name) or _told(source, settings) for source in data]
+    if "train" not in splits:  # a test.jsonl alone is as good as any other name
+        splits = [by_key.get(source.name) for source in data]
+    found = [replace(source, split=split) for source, split in zip(data, splits, strict=True)]
+    if not any(is_learnt(source) for source in found):
+        raise UserError(
+            f"nothing is left to train on: of {counted(len(sources), 'file')} each is the questions' or another "
+            "split's; name others in data.files"
+        )
+    return sorted(found, key=is_learnt)
+
+
+def is_questions(name: str, settings: DataSettings, root: Path) -> bool:
+    """Return whether a file is that of the questions, which are asked and never learnt."""
+    return settings.questions is not None and (root / name).resolve() == (root / settings.questions).resolve()
+
+
+def is_learnt(source: Source) -> bool:
+    """Return whether a source is trained on, or split where its set has no splits of its own."""
+    return source.split in (None, "train")
+
+
+def split_in_name(name: str) -> str | None:
+    """Return the split that a file's name, or else the folder that it stands in, says that it is."""
+    path = Path(name)
+    parts = re.split(r"[-_. ]+", SHARD.sub("", SUFFIXES.sub("", path.name)).lower())
+    said = {SPLIT_OF[part] for part in (parts[0], parts[-1]) if part in SPLIT_OF}
+    if not said:
+        return next((SPLIT_OF[part.lower()] for part in path.parts[-2::-1] if part.lower() in SPLIT_OF), None)
+    return said.pop() if len(said) == 1 else None  # "train_test" is neither
+
+
+def require_sizes(settings: DataSettings, brought: set[str]) -> None:
+    """Refuse the size 0 for a split that no file brings.
+
+    Raises:
+        UserError: training stops by the validation split, and evaluation measures on the test split.
+    """
+    for name in OWN:
+        if getattr(settings, name) == 0 and name not in brought:
+            raise UserError(
+                f"data.{name} is 0 and no file brings a {name} split, which later stages need; set a share or a "
+                f"number of rows, or name files in data.{name}_files"
+            )
+
+
+def _told(source: Source, settings: DataSettings) -> str | None:
+    """Return the split that a source says it is: by the key that it stands under, or by its name."""
+    if not settings.own_splits:
+        return None
+    return source.split or (split_in_name(source.name) if settings.source == "files" else None)
+
+
+def _listed_files(settings: DataSettings, root: Path) -> dict[str, str]:
+    """Return the split by file of those that a key lists."""
+    found: dict[str, str] = {}
+    for split, patterns in (("validation", settings.validation_files), ("test", settings.test_files)):
+        for pattern in patterns:
+            names = [Path(name).as_posix() for name in glob(pattern, root_dir=root, recursive=True)]  # noqa: PTH207
+            files = [name for name in names if (root / name).is_file()]
+            if not files:
+                raise UserError(f"data.{split}_files has {pattern}, which matches no file; correct it or take it out")
+            for name in files:
+                if found.setdefault(name, split) != split:
+                    raise UserError(f"data.validation_files and data.test_files both match {name}; each is one split's")
+    return found

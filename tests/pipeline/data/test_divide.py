@@ -1,0 +1,92 @@
+"""Splits that know nothing of one another: what is kept together, what may be parted, and what moves."""
+
+import random
+from itertools import combinations
+
+import pytest
+
+from common.errors import UserError
+from pipeline.core.data_settings import DataSettings
+from pipeline.core.formats import Messages
+from pipeline.data.dedup import drop_duplicates, duplicate_keys
+from pipeline.data.divide import Divided, divide
+from pipeline.data.folding import fold
+
+
+def chat(*turns: str) -> Messages:
+    roles = ("user", "assistant") * len(turns)
+    return [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]
+
+
+def divided(rows: list[Messages], seed: int = 0, threshold: float | None = 0.8, **own: list[Messages]) -> Divided:
+    parts = {
+        name: drop_duplicates(part, duplicate_keys(part, "exact")) for name, part in {**own, "train": rows}.items()
+    }
+    settings = DataSettings("a", "files", ["a"], validation=0.2, test=0.2, seed=seed, leak_threshold=threshold)
+    return divide(parts, settings)
+
+
+def said(rows: dict[str, Messages]) -> list[list[str]]:
+    return [[fold(turn["content"]) for turn in chat if turn["role"] != "system"] for chat in rows.values()]
+
+
+def exchanges(rows: dict[str, Messages]) -> set[tuple[str, str]]:
+    return {pair for chat in said(rows) for pair in zip(chat[::2], chat[1::2], strict=True)}
+
+
+def prompts(rows: dict[str, Messages]) -> set[tuple[str, ...]]:
+    return {tuple(chat[::2]) for chat in said(rows)}
+
+
+def some_chats(count: int, draw: random.Random) -> list[Messages]:
+    """Chats of one or two exchanges out of a few hundred, so that many share some."""
+    turns = [(f"Question {n}?", f"Answer {n}") for n in range(count)]
+    drawn = [draw.sample(turns, draw.choice([1, 1, 1, 1, 1, 1, 1, 2])) for _ in turns]
+    return [chat(*(text for turn in picked for text in turn)) for picked in drawn]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_exchange_and_no_prompt_stands_in_two_splits(seed: int) -> None:
+    rows = some_chats(300, random.Random(seed))
+    rows += [[{"role": "system", "content": "Be kind."}, *chat(f"QUESTION {n}", f"Other {n}")] for n in range(60)]
+    splits = divided(rows, seed).splits
+    assert min(map(len, splits.values())) > 10
+    for one, other in combinations(splits.values(), 2):
+        assert not exchanges(one) & exchanges(other)
+        assert not prompts(one) & prompts(other)
+
+
+def test_rows_that_are_added_move_none_that_were_there() -> None:
+    rows = [chat(f"Question {n}?", f"Answer {n}") for n in range(2000)]
+    before, after = divided(rows[:1000]).splits, divided(rows).splits
+    for name, part in before.items():
+        assert part.keys() <= after[name].keys()
+    assert 150 < len(before["test"]) < 250
+
+
+def test_an_exchange_that_many_rows_have_ties_none() -> None:
+    rows = [chat(f"Question {n}?", f"Answer {n}", "Thanks!", "You are welcome.") for n in range(40)]
+    found = divided(rows)
+    assert found.common_exchanges == 1
+    assert all(found.splits.values())
+
+
+def test_longer_versions_of_a_conversation_are_on_one_side() -> None:
+    rows = [chat(f"Question {n}?", f"Answer {n}", *more) for n in range(40) for more in ((), ("More.", "More."))]
+    found = divided(rows)
+    for one, other in combinations(found.splits.values(), 2):
+        assert not {row[0]["content"] for row in one.values()} & {row[0]["content"] for row in other.values()}
+
+
+def test_by_the_letter_alone_case_tells_prompts_apart_and_shares_are_exact() -> None:
+    rows = [chat(question, f"Answer {n}") for n in range(50) for question in (f"Question {n}?", f"question {n}")]
+    sizes = {name: len(part) for name, part in divided(rows, threshold=None).splits.items()}
+    assert sizes == {"train": 60, "validation": 20, "test": 20}
+    assert divided(rows, threshold=None, test=[rows[0]]).leaks["test"].keys() == {}.keys() | drop_duplicates([rows[0]])
+
+
+def test_what_hangs_together_as_a_whole_cannot_be_split() -> None:
+    rows = [chat(f"Q {n}?", "A", f"Q {n + 1}?", "A") for n in range(30)]
+    with pytest.raises(UserError, match=r"30 distinct with 1 component, .* with data\.leak_threshold=null$"):
+        divided(rows)
+    assert all(divided(rows, threshold=None).splits.values())
