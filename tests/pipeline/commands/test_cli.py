@@ -101,8 +101,9 @@ def require_known(text: str, where: str) -> None:
 
 
 def test_the_options_that_pages_list_are_those_of_their_verbs() -> None:
-    listed = set(re.findall(r"^\| `(--.*?)` \|", (REPO / "docs/publish.md").read_text(), re.MULTILINE))
-    assert {option for cell in listed for option in re.findall(r"--[a-z]+", cell)} == options("publish")
+    for page, verb in (("publish", "publish"), ("data", "data look")):
+        listed = set(re.findall(r"^\| `(--.*?)` \|", (REPO / f"docs/{page}.md").read_text(), re.MULTILINE))
+        assert {option for cell in listed for option in re.findall(r"--[a-z]+", cell)} == options(verb)
 
 
 def test_the_docs_speak_of_the_command_and_of_no_modules() -> None:
