@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from common.errors import UserError
 from pipeline.core.formats import FORMATS, KNOWN_KEYS, ROLES
 
+PREFERENCES = ("apart", "answers", "drop")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -26,6 +28,7 @@ class DataSettings:
     max_rows: int | None = None
     columns: dict[str, str] | None = None  # a file's names of keys, and ours
     roles: dict[str, str] | None = None  # a file's names of roles, and ours
+    preferences: str = "apart"  # or answers, or drop: rows that compare or judge answers
     ignore: list[str] = field(default_factory=list)  # keys that are read as if they were not there
     max_dropped: float = 0.05  # share of all rows that may be unusable
     max_bad_lines: int = 100  # lines that cannot be read, of all files together
@@ -47,6 +50,9 @@ def validate(settings: DataSettings) -> None:
         _require(bool(settings.path), "path", settings.path, "the hub's name of a dataset, such as owner/name")
         _require(bool(settings.split), "split", settings.split, "the name of a split, such as train")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(
+        settings.preferences in PREFERENCES, "preferences", settings.preferences, "one of " + ", ".join(PREFERENCES)
+    )
     for theirs, ours in (settings.columns or {}).items():
         _require(ours in KNOWN_KEYS, f"columns.{theirs}", ours, "one of " + ", ".join(KNOWN_KEYS))
     for theirs, ours in (settings.roles or {}).items():

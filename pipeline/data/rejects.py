@@ -9,7 +9,10 @@ from common.words import counted
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import NOT_TO_BE_LEARNT
 from pipeline.core.paths import REJECTED
+from pipeline.core.preferences import JUDGED_BAD
 
+DROPPED_PREFERENCE = "a preference"
+ASKED_FOR = (NOT_TO_BE_LEARNT, JUDGED_BAD, DROPPED_PREFERENCE)  # by the data itself or a setting
 NAMED = 10  # rejects, in an error
 
 
@@ -28,7 +31,7 @@ class Reject(NamedTuple):
 
 
 class Rejects:
-    """The rejects of a run, written as they come; those asked for by the data itself do not count against it."""
+    """The rejects of a run, written as they come; those asked for do not count against it."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -39,7 +42,7 @@ class Rejects:
     def add(self, reject: Reject, is_bad_line: bool = False) -> None:
         """Write a reject and count it."""
         self._file.write(_as_line(reject))
-        if reject.reason == NOT_TO_BE_LEARNT:
+        if reject.reason in ASKED_FOR:
             return
         self.reasons[kind(reject.reason) if is_bad_line else reject.reason] += 1
         self.bad_lines += is_bad_line
