@@ -36,6 +36,8 @@ NO_CLEANING = CleanSettings(
 
 DUPLICATES = ("folded", "exact", "off")
 
+PREFERENCES = ("apart", "answers", "drop")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -57,6 +59,7 @@ class DataSettings:
     max_rows: int | None = None
     columns: dict[str, str] | None = None  # a file's names of keys, and ours
     roles: dict[str, str] | None = None  # a file's names of roles, and ours
+    preferences: str = "apart"  # or answers, or drop: rows that compare or judge answers
     ignore: list[str] = field(default_factory=list)  # keys that are read as if they were not there
     max_dropped: float = 0.05  # share of all rows that may be unusable
     max_bad_lines: int = 100  # lines that cannot be read, of all files together
@@ -86,6 +89,9 @@ def validate(settings: DataSettings) -> None:
         for key, files in (("validation_files", settings.validation_files), ("test_files", settings.test_files)):
             _require(not files, key, files, "empty where data.source is hub")
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
+    _require(
+        settings.preferences in PREFERENCES, "preferences", settings.preferences, "one of " + ", ".join(PREFERENCES)
+    )
     for theirs, ours in (settings.columns or {}).items():
         _require(ours in KNOWN_KEYS, f"columns.{theirs}", ours, "one of " + ", ".join(KNOWN_KEYS))
     for theirs, ours in (settings.roles or {}).items():

@@ -178,7 +178,7 @@ class Noting(dict[str, Any]):
         keys = {key for key, value in self.items() if key not in self.read and _is_content(value)}
         for column in self.read & self.keys():
             value = super().__getitem__(column)
-            for turn in value if isinstance(value, list) else (_turns(self) or () if column in TURN_COLUMNS else ()):
+            for turn in value if isinstance(value, list) else (turns_of(self) or () if column in TURN_COLUMNS else ()):
                 if isinstance(turn, dict) and (others := turn.keys() - TURN_KEYS):
                     keys.update(key for key in others if _is_content(turn[key]))
         return frozenset(keys)
@@ -205,16 +205,35 @@ def read_row(row: Any, name: str) -> Converted:
         raise UnusableRowError(NOT_AN_OBJECT)
     if None in row:  # where csv.DictReader puts the cells that no column has a name for
         raise UnusableRowError(CELLS_DO_NOT_MATCH)
-    shape = FORMATS[name]
-    columns = Noting(_read_by(shape, _columns(row)))
-    if not _is_learnt(columns):
+    columns = Noting(_read_by(FORMATS[name], _columns(row)))
+    if not is_learnt(columns):
         raise UnusableRowError(NOT_TO_BE_LEARNT)
-    messages = shape.read(columns)
-    messages = _with_system(columns, messages) if shape.is_chat else messages
+    return Converted(read_columns(columns, name), columns.unused())
+
+
+def read_columns(columns: Columns, name: str) -> Messages:
+    """Return the messages of a row's columns in the format `name`.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    messages = FORMATS[name].read(columns)
+    if not FORMATS[name].is_chat:
+        _check_texts(messages)
+        return messages
+    messages = with_system(columns, messages)
+    check(messages)
+    return messages
+
+
+def check(messages: Messages) -> None:
+    """Check the texts and the turns of a conversation.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
     _check_texts(messages)
-    if shape.is_chat:
-        _check_turns(messages)
-    return Converted(messages, columns.unused())
+    _check_turns(messages)
 
 
 def keys_of(rows: Sequence[Any]) -> list[str]:
@@ -225,6 +244,11 @@ def keys_of(rows: Sequence[Any]) -> list[str]:
 def _columns(row: dict[Any, Any]) -> Columns:
     """Return a row with its keys as the tables above write them: CSV headers come capitalised and padded."""
     return {str(key).strip().lower(): value for key, value in row.items()}
+
+
+def filled(row: dict[Any, Any]) -> Columns:
+    """Return the columns of a row that say something."""
+    return _filled(_columns(row))
 
 
 def _filled(columns: Columns) -> Columns:
@@ -255,11 +279,11 @@ def _shape(columns: Columns) -> str | None:
 
 def _turn_keys(columns: Columns) -> set[str]:
     """Return the keys of the first turn; none where a row has no turns."""
-    turns = _turns(columns)
+    turns = turns_of(columns)
     return set(turns[0]) if turns and isinstance(turns[0], dict) else set()
 
 
-def _turns(columns: Columns) -> list[Any] | None:
+def turns_of(columns: Columns) -> list[Any] | None:
     """Return the list of turns, also where a CSV cell holds it as JSON."""
     return _as_list(columns.get(_first(columns, TURN_COLUMNS) or ""))
 
@@ -279,7 +303,7 @@ def _first(columns: Columns, names: Sequence[str]) -> str | None:
 
 
 def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
-    turns = _turns(columns)
+    turns = turns_of(columns)
     if turns is None:
         raise UnusableRowError(MISSING_FIELD)
     return [*_history(columns), *_messages(turns, role_key, text_key)]
@@ -308,7 +332,7 @@ def _messages(turns: Sequence[Any], role_key: str, text_key: str) -> Messages:
         if role is None:
             raise UnusableRowError(UNKNOWN_ROLE)
         message: Message = {"role": role, "content": _content(turn, text_key, role)}
-        if not _is_learnt(turn) and role == "assistant":
+        if not is_learnt(turn) and role == "assistant":
             message["weight"] = 0
         messages.append(message)
     return messages
@@ -362,7 +386,7 @@ def _earlier(item: Any) -> Messages:
     return [{"role": "user", "content": _text(item[0])}, {"role": "assistant", "content": _text(item[1])}]
 
 
-def _is_learnt(turn: Columns) -> bool:
+def is_learnt(turn: Columns) -> bool:
     """Return whether a row is learnt, or a turn where it is the assistant's."""
     weight, train = turn.get("weight"), turn.get("train")
     if weight not in (None, 0, 1) or train not in (None, 0, 1):  # in Python, False is 0
@@ -385,11 +409,20 @@ def _from_pair(columns: Columns, question: str | None, answer: str | None, conte
     """Ask and answer; the first `context` column found follows the question after a blank line."""
     if question is None or answer is None or question not in columns or answer not in columns:
         raise UnusableRowError(MISSING_FIELD)
-    before, asked = _prompt(columns[question])
+    return [*asked(columns, question, context), *answer_of(columns[answer])]
+
+
+def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
+    """Return what a row asks, after its history; the first `context` column found follows after a blank line.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    before, turns = _prompt(columns[question])
     more = _text(columns.get(_first(columns, context) or ""))
-    if asked and more.strip() and asked[-1]["content"].strip():
-        asked[-1]["content"] += f"\n\n{more}"
-    return [*before, *_history(columns), *asked, *answer_of(columns[answer])]
+    if turns and more.strip() and turns[-1]["content"].strip():
+        turns[-1]["content"] += f"\n\n{more}"
+    return [*before, *_history(columns), *turns]
 
 
 def _prompt(value: Any) -> tuple[Messages, Messages]:
@@ -415,7 +448,7 @@ def answer_of(value: Any) -> Messages:
     return [{"role": "assistant", "content": _text(value)}]
 
 
-def _with_system(columns: Columns, messages: Messages) -> Messages:
+def with_system(columns: Columns, messages: Messages) -> Messages:
     """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
     said = next((message["content"] for message in messages if message["role"] == "system"), None)
     if said is None or said in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:

@@ -220,11 +220,12 @@ class SourceReport(Record):
     rows: Count
     usable: Count
     dropped: dict[str, Count]
+    preferences: Count = 0  # rows that compare or judge answers, set apart
     unused: dict[str, Count] = {}  # rows by key that had no part in what was made of them
 
     @model_validator(mode="after")
     def _each_row_is_usable_or_dropped(self) -> Self:
-        if self.rows != self.usable + (dropped := sum(self.dropped.values())):
+        if self.rows != self.usable + self.preferences + (dropped := sum(self.dropped.values())):
             raise ValueError(f"{self.usable:,} usable rows and {dropped:,} dropped ones are not {self.rows:,}")
         return self
 

@@ -61,6 +61,8 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         table.add_row(file["file"], file["format"], f"{file['rows']:,}", f"{file['usable']:,}", dropped or "none")
     console = Console()
     console.print(table)
+    if preferences := sum(file.get("preferences", 0) for file in report["files"]):
+        console.print(f"preferences set apart: {preferences:,}, in data/prepared/preferences.jsonl", highlight=False)
     for file in report["files"]:
         if unused := ", ".join(f"{key} ({rows:,})" for key, rows in file.get("unused", {}).items()):
             console.print(f"keys not used in {file['file']}: {unused}", highlight=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """Rows of the sources as conversations; what cannot be one is a reject with its place and reason."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,13 +23,16 @@ from pipeline.core.formats import (
     read_row,
 )
 from pipeline.core.paths import REJECTED
+from pipeline.core.preferences import answered, compare, is_comparison
 from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.mapping import Mapping
 from pipeline.data.own_splits import SPLIT_OF
 from pipeline.data.readers import BadLine, Row
-from pipeline.data.rejects import NAMED, Reject, Rejects, kind
+from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind
 from pipeline.data.sources import Source
+
+PREFERENCES = "preferences"
 
 
 class Conversation(NamedTuple):
@@ -45,6 +49,7 @@ class SourceCounts:
 
     file: str
     usable: int = 0
+    preferences: list[str] = field(default_factory=list)  # set apart, as lines of JSON
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)  # rows by key
@@ -53,18 +58,20 @@ class SourceCounts:
     @property
     def rows(self) -> int:
         """How many there are."""
-        return self.usable + self.dropped.total()
+        return self.usable + len(self.preferences) + self.dropped.total()
 
     def report(self) -> dict[str, Any]:
         """Return it as reports/prepare.json has it."""
-        names = [name for name in FORMATS if self.formats[name]]
+        names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
         report = {
             "file": self.file,
-            "format": ", ".join(names) or "none",
+            "format": ", ".join(names) or (PREFERENCES if self.preferences else "none"),
             "rows": self.rows,
             "usable": self.usable,
             "dropped": dict(sorted(self.dropped.items())),
         }
+        if self.preferences:
+            report["preferences"] = len(self.preferences)
         return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
 
 
@@ -101,27 +108,49 @@ def read_source(
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
             continue
         try:
-            messages = _cleaned(_convert(row, settings, mapping, counts), cleaning)
+            messages = _cleaned(_taken(row, settings, mapping, counts), cleaning)
         except UnusableRowError as error:
             counts.dropped[error.args[0]] += 1
             rejects.add(Reject(source.name, row.line, error.args[0], row.value))
-        else:
+            continue
+        if messages:
             counts.usable += 1
             listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
             yield Conversation(messages, source.name, source.split or listed)
 
 
-def _convert(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
+def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
+    """Return the messages of a row; none where it is set apart."""
     value = mapping.apply(row.value)
+    if is_comparison(value):
+        messages, unused = _compared(value, settings, counts)
+    else:
+        messages, unused = _converted(value, settings, counts)
+    counts.unused.update(unused | mapping.ignored_in(row.value))
+    return messages
+
+
+def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> tuple[Messages, frozenset[str]]:
+    """Return what is to be learnt of a row that compares or judges answers; nothing where it is set apart."""
+    if settings.preferences == "drop":
+        raise UnusableRowError(DROPPED_PREFERENCE)
+    comparison, unused = compare(row)
+    if settings.preferences == "answers":
+        messages = answered(comparison)
+        counts.formats[PREFERENCES] += 1
+        return messages, unused
+    counts.preferences.append(json.dumps(comparison, ensure_ascii=False))
+    return [], unused
+
+
+def _converted(value: Any, settings: DataSettings, counts: SourceCounts) -> tuple[Messages, frozenset[str]]:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
         if len(counts.unknown) < 100:
-            counts.unknown.append(row.value)
-        raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(row.value, dict) else NOT_AN_OBJECT)
+            counts.unknown.append(value)
+        raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1
-    messages, unused = read_row(value, name)
-    counts.unused.update(unused | mapping.ignored_in(row.value))
-    return messages
+    return read_row(value, name)
 
 
 def _cleaned(messages: Messages, cleaning: Cleaning) -> Messages:
@@ -144,6 +173,11 @@ def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Re
         rejects.check(rows, settings)
     except UserError as error:
         raise UserError(f"{error}{_what_is_known(counts)}") from error
+    if (apart := sum(len(count.preferences) for count in counts)) and not any(count.usable for count in counts):
+        raise UserError(
+            f"all {counted(apart, 'usable row')} are preferences, which are set apart and not learnt as answers: set "
+            "data.preferences=answers to learn the good answers, or add conversations"
+        )
     if not any(count.usable for count in counts):
         dropped = sum((count.dropped for count in counts), Counter())
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())

@@ -5,7 +5,7 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
+from pipeline.core.paths import PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -92,7 +92,8 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "questions": question_report(questions, kept),
         "characters": length_histogram(chain.from_iterable(splits.values())),
     }
-    write(out / PREPARED, splits, kept, origin)
+    preferences = sorted({line for count in counts for line in count.preferences})
+    write(out / PREPARED, splits, kept, origin, preferences)
     PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
     print_table(report, time.monotonic() - started)
     return report
@@ -144,8 +145,14 @@ def complete_weights(conversations: list[Messages]) -> None:
             message.setdefault("weight", 1)
 
 
-def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Question], origin: MadeFrom) -> None:
-    """Write splits, questions and what they were made from into `folder`, which changes all at once."""
+def write(
+    folder: Path,
+    splits: dict[str, list[Messages]],
+    questions: list[Question],
+    origin: MadeFrom,
+    preferences: list[str],
+) -> None:
+    """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, conversations in splits.items():
@@ -156,6 +163,9 @@ def write(folder: Path, splits: dict[str, list[Messages]], questions: list[Quest
                     writer.write_table(pa.table({"messages": group}, schema=schema))
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
+        if preferences:
+            text = "".join(f"{line}\n" for line in preferences)
+            (temporary / PREFERENCES.name).write_text(text, encoding="utf-8")
         write_json(temporary / MADE_FROM, origin)
 
 

@@ -344,6 +344,58 @@ def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
     assert report["files"][0]["unused"] == {"nr": 20}
 
 
+def compared(count: int) -> list[dict[str, Any]]:
+    judged = [{"prompt": f"Say {n}", "completion": f"said {n}", "label": n % 2 == 0} for n in range(count)]
+    paired = [{"prompt": f"Ask {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(count)]
+    return judged + paired
+
+
+def test_preferences_are_set_apart_and_never_learnt_as_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*pairs(20), *compared(10), *compared(1)]
+    put_rows(tmp_path, "a.jsonl", rows)
+    report = prepare(local(), tmp_path, tmp_path)
+    assert (report["files"][0]["usable"], report["files"][0]["preferences"]) == (20, 22)
+    assert PrepareReport.read(tmp_path / "reports/prepare.json").tree() == report
+    assert "preferences set apart: 22, in data/prepared/preferences.jsonl" in capsys.readouterr().out
+    text = (tmp_path / "data/prepared/preferences.jsonl").read_text(encoding="utf-8")
+    apart = [json.loads(line) for line in text.splitlines()]
+    assert len(apart) == 20
+    answer = [{"role": "assistant", "content": "good 3"}]
+    assert [row["chosen"] for row in apart if row["messages"][0]["content"] == "Ask 3"] == [answer]
+    learnt = json.dumps(splits_in(tmp_path / "data/prepared"))
+    assert not any(word in learnt for word in ("said", "good", "bad", "Ask"))
+    put_rows(tmp_path, "a.jsonl", rows[::-1])
+    prepare(local(), tmp_path, tmp_path)
+    assert (tmp_path / "data/prepared/preferences.jsonl").read_text(encoding="utf-8") == text
+
+
+def test_the_good_answers_of_preferences_are_learnt_where_it_is_asked_for(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", compared(20))
+    report = prepare(local(preferences="answers"), tmp_path, tmp_path)
+    assert (report["files"][0]["format"], report["files"][0]["usable"]) == ("preferences", 30)
+    assert report["files"][0]["dropped"] == {"judged as a bad answer": 10}
+    answers = {row[-1]["content"] for part in splits_in(tmp_path / "data/prepared").values() for row in part}
+    assert answers == {f"good {n}" for n in range(20)} | {f"said {n}" for n in range(0, 20, 2)}
+    assert not (tmp_path / "data/prepared/preferences.jsonl").exists()
+    assert len(rejected(tmp_path)) == 10
+
+
+def test_preferences_may_be_dropped_and_are_counted(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(20), *compared(10)])
+    report = prepare(local(preferences="drop"), tmp_path, tmp_path)
+    assert report["files"][0]["dropped"] == {"a preference": 20}
+    assert not (tmp_path / "data/prepared/preferences.jsonl").exists()
+
+
+def test_a_set_of_preferences_alone_says_what_may_be_done(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", compared(10))
+    expected = r"^all 20 usable rows are preferences, .* data\.preferences=answers to learn the good answers, or add"
+    with pytest.raises(UserError, match=expected):
+        prepare(local(), tmp_path, tmp_path)
+
+
 def test_formats_are_told_row_by_row(tmp_path: Path) -> None:
     chats = [
         {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": f"Yo {n}"}]} for n in range(5)

@@ -1,0 +1,143 @@
+"""Rows that compare or judge answers: a chosen and a rejected one, or one with a verdict. They are no answers to learn.
+
+Answers come as texts, as messages, or as lists of messages, which may begin with the prompt. Else the prompt stands in
+turns, or in a column of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypedDict, final
+
+from pipeline.core import formats
+from pipeline.core.formats import Columns, Messages, Noting, UnusableRowError
+
+PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
+LABEL_COLUMNS = ("label", "kto_tag")
+VERDICTS = {"true": True, "1": True, "false": False, "0": False}
+
+SAME_ANSWERS = "chosen and rejected are the same"
+JUDGED_BAD = "judged as a bad answer"
+
+
+@final
+class Preference(TypedDict):
+    """A conversation, and what is better and worse to say next."""
+
+    messages: Messages
+    chosen: Messages
+    rejected: Messages
+
+
+@final
+class Judgement(TypedDict):
+    """A conversation, what was said next, and whether that is good."""
+
+    messages: Messages
+    completion: Messages
+    label: bool
+
+
+class Compared(NamedTuple):
+    """What a row that compares or judges became, and its keys that had no part in it."""
+
+    comparison: Preference | Judgement
+    unused: frozenset[str]
+
+
+def is_comparison(row: Any) -> bool:
+    """Return whether a row compares or judges answers."""
+    return isinstance(row, dict) and (_is_preference(columns := formats.filled(row)) or _is_judgement(columns))
+
+
+def compare(row: dict[str, Any]) -> Compared:
+    """Return what a row says of answers.
+
+    Raises:
+        UnusableRowError: with the reason.
+    """
+    columns = Noting(formats.filled(row))
+    if not formats.is_learnt(columns):
+        raise UnusableRowError(formats.NOT_TO_BE_LEARNT)
+    comparison = _preference(columns) if _is_preference(columns) else _judgement(columns)
+    return Compared(comparison, columns.unused())
+
+
+def answered(comparison: Preference | Judgement) -> Messages:
+    """Return the conversation with the answer that is good.
+
+    Raises:
+        UnusableRowError: there is none.
+    """
+    if "label" not in comparison:
+        return [*comparison["messages"], *comparison["chosen"]]
+    if not comparison["label"]:
+        raise UnusableRowError(JUDGED_BAD)
+    return [*comparison["messages"], *comparison["completion"]]
+
+
+def _is_preference(columns: Columns) -> bool:
+    return {"chosen", "rejected"} <= columns.keys()
+
+
+def _is_judgement(columns: Columns) -> bool:
+    has_answer = formats.detect(dict(columns)) is not None
+    return has_answer and any(_verdict(columns[name]) is not None for name in LABEL_COLUMNS if name in columns)
+
+
+def _verdict(value: Any) -> bool | None:
+    """Return what a label says: true or false, 1 or 0, also as texts."""
+    return VERDICTS.get(str(int(value) if value in (0, 1) else value).strip().lower())
+
+
+def _preference(columns: Columns) -> Preference:
+    chosen, rejected = formats.answer_of(columns["chosen"]), formats.answer_of(columns["rejected"])
+    shared = _shared_prompt(chosen, rejected)
+    prompt = _with_system(columns, shared) if shared else _prompt(columns)
+    chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
+    if chosen == rejected:
+        raise UnusableRowError(SAME_ANSWERS)
+    for answer in (chosen, rejected):
+        formats.check([*prompt, *answer])
+    return {"messages": prompt, "chosen": chosen, "rejected": rejected}
+
+
+def _shared_prompt(chosen: Messages, rejected: Messages) -> Messages:
+    """Return the messages that both begin with, up to the answer, where they are whole conversations."""
+    if not chosen or chosen[0]["role"] == "assistant":
+        return []
+    count = 0
+    while count < min(len(chosen), len(rejected)) - 1 and chosen[count] == rejected[count]:
+        count += 1
+    return chosen[:count]
+
+
+def _judgement(columns: Columns) -> Judgement:
+    name = next(name for name in LABEL_COLUMNS if name in columns and _verdict(columns[name]) is not None)
+    messages = formats.read_columns(columns, str(formats.detect(dict(columns))))
+    if messages[-1]["role"] != "assistant":
+        raise UnusableRowError(formats.NO_ASSISTANT_TURN)
+    return {
+        "messages": _plain(messages[:-1]),
+        "completion": _plain(messages[-1:]),
+        "label": bool(_verdict(columns[name])),
+    }
+
+
+def _prompt(columns: Columns) -> Messages:
+    """Return what the answers follow."""
+    if (turns := formats.turns_of(columns)) is not None:
+        return _with_system(columns, formats.messages_of(turns))
+    column = next((name for name in PROMPT_COLUMNS if name in columns), None)
+    if column is None:
+        raise UnusableRowError(formats.MISSING_FIELD)
+    contexts = [name for name in formats.CONTEXT_COLUMNS if name != column]
+    asked = formats.asked(columns, column, contexts)
+    return _with_system(columns, asked)
+
+
+def _with_system(columns: Columns, messages: Sequence[formats.Message]) -> Messages:
+    return _plain(formats.with_system(columns, list(messages)))
+
+
+def _plain(messages: Messages) -> Messages:
+    """Return messages without weights: nothing of a prompt is learnt."""
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
