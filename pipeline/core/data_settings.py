@@ -73,7 +73,7 @@ class DataSettings:
     validation_files: list[str] = field(default_factory=list)  # read as that split, whatever they are called
     test_files: list[str] = field(default_factory=list)
     duplicates: str = "folded"  # which are dropped: those up to case and punctuation, exact ones, or none (off)
-    leak_threshold: float | None = 0.8  # null parts all rows but those with the same prompt to the letter
+    leak_threshold: float | None = 0.8  # of prompts' overlap; null ties only what has the same prompt to the letter
 
 
 def validate(settings: DataSettings) -> None:

@@ -276,6 +276,7 @@ class PrepareReport(Record):
     duplicates_by_source: dict[str, Count] | None = None
     own_splits: dict[str, tuple[str, ...]] = {}  # files that are one, by split
     common_exchanges: Count = 0  # greetings and the like, which may be in several splits
+    largest_component: Count = 1  # rows that hang together
     leaks: dict[str, Count] = {}  # rows left out of train, by the split that is not to be known from them
     seed: int
     splits: dict[str, SplitReport]

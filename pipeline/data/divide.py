@@ -1,17 +1,25 @@
 """Conversations as train, validation and test, none of which knows another.
 
-Splits that the data set brings stay as they are, and what of train is linked to them is left out of it.
+Splits that the data set brings stay as they are, and what of train is linked to them is left out of it. What else is
+linked, by a prompt, an exchange or a prompt that is nearly the same, is kept together. An exact join has the last word.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import numpy as np
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import Messages
 from pipeline.data.components import Components
-from pipeline.data.links import common, exchange_keys, letter_key, prompt_keys
+from pipeline.data.exact_join import crossing_pairs
+from pipeline.data.links import common, exchange_keys, letter_key, prompt_keys, prompt_of
+from pipeline.data.near_duplicates import Integers, near_pairs, shingle
 from pipeline.data.own_splits import OWN
-from pipeline.data.split import SPLITS, Groups, shuffled, split
+from pipeline.data.split import SPLITS, shuffled, split
+
+ROUNDS = 10  # of splitting and joining; what MinHash misses is in the first, if at all
 
 Rows = dict[str, Messages]  # by a digest
 
@@ -21,45 +29,113 @@ class Divided:
     """Rows by split, each in its order, and those of train that are linked to a split that was brought."""
 
     splits: dict[str, Rows]
-    leaks: dict[str, Rows]  # by the split that they are linked to
-    common_exchanges: int  # greetings and the like, which tie nothing
+    leaks: dict[str, int]  # rows by the split that they are linked to
+    common_exchanges: int = 0  # greetings and the like, which tie nothing
+    largest_component: int = 1  # rows
 
 
 def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
     """Divide those under train into the splits that are not brought.
 
     Raises:
-        UserError: a split would be empty.
+        UserError: a split would be empty, or two splits cannot be kept apart.
     """
-    links, commons = links_of({key: row for part in rows.values() for key, row in part.items()}, settings)
+    if settings.leak_threshold is None:
+        return _by_letter(rows, settings)
+    known = Links(rows, settings.leak_threshold)
     rest, leaks = rows["train"], {}
     for name in filter(rows.get, OWN):
-        known = {link for key in rows[name] for link in links[key]}
-        leaks[name] = {key: messages for key, messages in rest.items() if not known.isdisjoint(links[key])}
-        rest = {key: messages for key, messages in rest.items() if key not in leaks[name]}
+        linked = known.linked(rest, rows[name])
+        leaks[name] = len(linked)
+        rest = {key: messages for key, messages in rest.items() if key not in linked}
+    _require_rest(rest, rows, leaks)
+    tied = known.ties(rest)
+    for _ in range(ROUNDS):
+        made = _split(rest, {name: rows[name] for name in leaks}, settings, tied)
+        pairs = known.crossing(made, set(leaks))
+        if not pairs:
+            return Divided(made, leaks, known.common_exchanges, max(map(len, tied.groups())))
+        for one, other in pairs:
+            tied.tie(one, other)
+    one, other = (known.prompts[key] for key in pairs[0])
+    raise UserError(
+        f"two splits share a prompt above data.leak_threshold {settings.leak_threshold:g}: {one[:80]!r} and "
+        f"{other[:80]!r}; raise it, or set it to null to look at exact prompts alone"
+    )
+
+
+def _by_letter(rows: dict[str, Rows], settings: DataSettings) -> Divided:
+    """Divide by what prompts are to the letter."""
+    rest, leaks = rows["train"], {}
+    for name in filter(rows.get, OWN):
+        letters = {letter_key(messages) for messages in rows[name].values()}
+        apart = {key: messages for key, messages in rest.items() if letter_key(messages) not in letters}
+        leaks[name], rest = len(rest) - len(apart), apart
+    _require_rest(rest, rows, leaks)
+    return Divided(_split(rest, {name: rows[name] for name in leaks}, settings), leaks)
+
+
+def _require_rest(rest: Rows, rows: dict[str, Rows], leaks: Iterable[str]) -> None:
     if not rest:
         raise UserError(
             f"each of the {len(rows['train']):,} rows to train on shares a prompt or an exchange with the set's own "
             f"{' or '.join(leaks)} split; bring others, or set data.own_splits=false"
         )
-    sizes = {name: 0 if name in leaks else getattr(settings, name) for name in OWN}
-    tied = None if settings.leak_threshold is None else tie({key: links[key] for key in rest})
-    made = split(rest, sizes["validation"], sizes["test"], settings.seed, tied)
-    made |= {name: shuffled(rows[name], settings.seed) for name in leaks}
-    return Divided({name: made[name] for name in SPLITS}, leaks, commons)
 
 
-def links_of(rows: Rows, settings: DataSettings) -> tuple[dict[str, set[bytes]], int]:
-    """Return the links of each row, and how many exchanges are too common to be one."""
-    if settings.leak_threshold is None:
-        return {key: {letter_key(messages)} for key, messages in rows.items()}, 0
-    exchanges = {key: exchange_keys(messages) for key, messages in rows.items()}
-    commons = common(exchanges.values(), len(rows))
-    return {key: prompt_keys(messages) | exchanges[key] - commons for key, messages in rows.items()}, len(commons)
+def _split(
+    rest: Rows, brought: dict[str, Rows], settings: DataSettings, tied: Components | None = None
+) -> dict[str, Rows]:
+    sizes = {name: 0 if name in brought else getattr(settings, name) for name in OWN}
+    groups = None if tied is None else tied.groups()
+    made = split(rest, sizes["validation"], sizes["test"], settings.seed, groups)
+    made |= {name: shuffled(part, settings.seed) for name, part in brought.items()}
+    return {name: made[name] for name in SPLITS}
 
 
-def tie(links: dict[str, set[bytes]]) -> Groups:
-    """Return the rows that have links in common, directly or over others."""
-    found = Components(links)
-    found.tie_by(links.items())
-    return found.groups()
+class Links:
+    """What ties the rows of all splits to one another; rows go by their digests."""
+
+    def __init__(self, parts: dict[str, Rows], threshold: float) -> None:
+        rows = {key: messages for part in parts.values() for key, messages in part.items()}
+        self.threshold = threshold
+        self.prompts = {key: prompt_of(messages) for key, messages in rows.items()}
+        exchanges = {key: exchange_keys(messages) for key, messages in rows.items()}
+        commons = common(exchanges.values(), len(rows))
+        self.common_exchanges = len(commons)
+        self.keys = {key: prompt_keys(rows[key], self.prompts[key]) | exchanges[key] - commons for key in rows}
+        # By the number of a prompt, since rows that share one are tied anyway.
+        self.numbers = {prompt: number for number, prompt in enumerate(sorted(set(self.prompts.values())))}
+        self.shingles = shingle(self.numbers)
+
+    def linked(self, rows: Rows, others: Rows) -> set[str]:
+        """Return those of `rows` that are linked to one of the others."""
+        shared = {link for key in others for link in self.keys[key]}
+        found = {key for key in rows if not shared.isdisjoint(self.keys[key])}
+        near = {self.prompts[one] for one, _ in self._near(rows.keys() - found, others)}
+        return found | {key for key in rows if self.prompts[key] in near}
+
+    def ties(self, rows: Rows) -> Components:
+        """Return the rows, those with links in common tied."""
+        tied = Components(rows)
+        tied.tie_by((key, self.keys[key]) for key in rows)
+        here = {self.numbers[self.prompts[key]]: key for key in rows}
+        for one, other in near_pairs(self.shingles, self.threshold).tolist():
+            if one in here and other in here:
+                tied.tie(here[one], here[other])
+        return tied
+
+    def crossing(self, splits: dict[str, Rows], brought: set[str]) -> list[tuple[str, str]]:
+        """Return the pairs of rows in two splits whose prompts are nearly the same; what is brought stays as it is."""
+        train, validation, test = (splits[name] for name in SPLITS)
+        between = [] if brought == set(OWN) else self._near(validation, test)
+        return self._near([*validation, *test], train) + between
+
+    def _near(self, ones: Iterable[str], others: Iterable[str]) -> list[tuple[str, str]]:
+        one_row, other_row = ({self.numbers[self.prompts[key]]: key for key in keys} for keys in (ones, others))
+        pairs = crossing_pairs(self.shingles, _sorted(one_row), _sorted(other_row), self.threshold)
+        return [(one_row[one], other_row[other]) for one, other in pairs.tolist()]
+
+
+def _sorted(numbers: Iterable[int]) -> Integers:
+    return np.array(sorted(numbers), np.int64)

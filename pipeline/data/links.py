@@ -26,9 +26,8 @@ def prompt_of(messages: Messages) -> str:
     return " \n ".join(texts).strip()
 
 
-def prompt_keys(messages: Messages) -> set[bytes]:
-    """Return the keys of a conversation's prompt, to the letter and folded."""
-    prompt = prompt_of(messages)
+def prompt_keys(messages: Messages, prompt: str) -> set[bytes]:
+    """Return the keys of a conversation's prompt, to the letter and as `prompt_of` has it."""
     return {letter_key(messages), _key("prompt", prompt)} if prompt else {letter_key(messages)}
 
 

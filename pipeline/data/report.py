@@ -80,6 +80,9 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     if report["common_exchanges"]:
         said = f"exchanges too common to keep rows together: {report['common_exchanges']:,}"
         console.print(said, highlight=False)
+    if report["largest_component"] > 1:
+        most = f"rows that hang together: {report['largest_component']:,} at most"
+        console.print(most, highlight=False)
     for name, files in report["own_splits"].items():
         left_out = f"; left out of train, since they are linked to it: {counted(report['leaks'][name], 'row')}"
         console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 import random
 from itertools import combinations
 
+import numpy as np
 import pytest
 
 from common.errors import UserError
@@ -82,7 +83,7 @@ def test_by_the_letter_alone_case_tells_prompts_apart_and_shares_are_exact() -> 
     rows = [chat(question, f"Answer {n}") for n in range(50) for question in (f"Question {n}?", f"question {n}")]
     sizes = {name: len(part) for name, part in divided(rows, threshold=None).splits.items()}
     assert sizes == {"train": 60, "validation": 20, "test": 20}
-    assert divided(rows, threshold=None, test=[rows[0]]).leaks["test"].keys() == {}.keys() | drop_duplicates([rows[0]])
+    assert divided(rows, threshold=None, test=[rows[0]]).leaks == {"test": 1}
 
 
 def test_what_hangs_together_as_a_whole_cannot_be_split() -> None:
@@ -90,3 +91,46 @@ def test_what_hangs_together_as_a_whole_cannot_be_split() -> None:
     with pytest.raises(UserError, match=r"30 distinct with 1 component, .* with data\.leak_threshold=null$"):
         divided(rows)
     assert all(divided(rows, threshold=None).splits.values())
+
+
+def templated(count: int, draw: random.Random) -> list[Messages]:
+    """Long prompts of few templates, a word or two of which differ."""
+    templates = [" ".join(f"w{draw.randrange(500)}" for _ in range(40)) for _ in range(count // 3)]
+    return [chat(f"{draw.choice(templates)} x{draw.randrange(99)}.", f"Answer {n}") for n in range(count)]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_no_prompt_of_a_split_is_nearly_one_of_another(own: bool) -> None:
+    rows = templated(400, random.Random(0))
+    brought = {"test": rows[300:]} if own else {}
+    found = divided(rows[:300] if own else rows, **brought)
+    assert found.largest_component > 2
+    assert not own or found.leaks["test"] > 20
+    assert not own or len(found.splits["test"]) == 100
+    texts = {name: {text.rpartition(" ")[0] for (text,) in prompts(part)} for name, part in found.splits.items()}
+    assert all(not texts[one] & texts[other] for one, other in combinations(texts, 2))
+
+
+def test_what_minhash_misses_is_kept_together_by_the_exact_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = templated(300, random.Random(1))
+    expected = divided(rows).splits
+    monkeypatch.setattr("pipeline.data.divide.near_pairs", lambda shingles, threshold: np.empty((0, 2), np.int64))
+    texts = {
+        name: {text.rpartition(" ")[0] for (text,) in prompts(part)} for name, part in divided(rows).splits.items()
+    }
+    assert all(not texts[one] & texts[other] for one, other in combinations(texts, 2))
+    assert expected.keys() == texts.keys()
+
+
+def test_splits_that_cannot_be_kept_apart_are_refused_with_a_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.data.divide.ROUNDS", 1)
+    monkeypatch.setattr("pipeline.data.divide.near_pairs", lambda shingles, threshold: np.empty((0, 2), np.int64))
+    with pytest.raises(UserError, match=r"^two splits share a prompt above data\.leak_threshold 0\.8: 'w"):
+        divided(templated(300, random.Random(1)))
+
+
+def test_the_order_of_rows_does_not_count() -> None:
+    rows = templated(300, random.Random(2))
+    expected = {name: list(part.items()) for name, part in divided(rows).splits.items()}
+    shuffled = random.Random(3).sample(rows, len(rows))
+    assert {name: list(part.items()) for name, part in divided(shuffled).splits.items()} == expected

@@ -1,0 +1,152 @@
+"""Texts that are nearly the same: word 3-grams that MinHash finds candidates by, each of which is then compared.
+
+A pair counts whose sets of 3-grams overlap by a threshold (Jaccard); what is found is so, and of those that there are
+`benchmarks/prepare.py` says how many are found.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+WORDS = 3  # of a shingle
+PERMUTATIONS = 128
+CHUNK = 4_000_000  # entries held at once while pairs are formed and compared
+BUCKET = 40  # rows of a bucket that are compared each with each
+FEW = 3  # of a larger one, each is compared with so many at its beginning, and so many beside it
+MISSED = 0.01  # at most, of pairs right at the threshold
+WITHOUT_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")  # kana and Han: each a word
+MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
+
+Hashes: TypeAlias = npt.NDArray[np.uint64]
+Integers: TypeAlias = npt.NDArray[np.int64]
+
+
+class Shingles(NamedTuple):
+    """The hashes of each text's 3-grams, sorted and each once: of text n from `starts[n]` to `starts[n + 1]`."""
+
+    hashes: Hashes
+    starts: Integers
+
+    @property
+    def sizes(self) -> Integers:
+        """How many each text has."""
+        return np.diff(self.starts)
+
+    def of(self, rows: Integers) -> tuple[Hashes, Integers]:
+        """Return the hashes of some texts, one after another, and beside each which of `rows` it is of."""
+        sizes = self.sizes[rows]
+        owners = np.repeat(np.arange(len(rows)), sizes)
+        within = np.arange(len(owners)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self.hashes[self.starts[rows][owners] + within], owners
+
+
+class _WordHashes(dict[str, int]):
+    def __missing__(self, word: str) -> int:
+        found = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest())
+        self[word] = found
+        return found
+
+
+def shingle(texts: Iterable[str]) -> Shingles:
+    """Return the word 3-grams of folded texts; a text of fewer words is one shingle, and an empty one has none."""
+    known = _WordHashes()
+    found = [_grams(np.fromiter(map(known.__getitem__, _words(text)), np.uint64)) for text in texts]
+    starts = np.concatenate([[0], np.cumsum([len(grams) for grams in found])]).astype(np.int64)
+    return Shingles(np.concatenate([np.empty(0, np.uint64), *found]), starts)
+
+
+def _words(text: str) -> list[str]:
+    return text.split() if text.isascii() else WITHOUT_SPACES.sub(r" \1 ", text).split()
+
+
+def _grams(words: Hashes) -> Hashes:
+    count = max(len(words) - WORDS + 1, min(len(words), 1))
+    grams = np.zeros(count, np.uint64)
+    for place, factor in enumerate(MIX):
+        part = words[place : place + count] * factor
+        grams[: len(part)] = (grams[: len(part)] ^ (grams[: len(part)] >> np.uint64(29))) * factor + part
+    return np.unique(grams)
+
+
+def near_pairs(shingles: Shingles, threshold: float) -> Integers:
+    """Return pairs of texts that overlap by the threshold, the lesser number first.
+
+    Of texts that are alike in great number, each is compared with some, which suffices to tie them together.
+    """
+    filled = np.flatnonzero(shingles.sizes)
+    signatures = _signatures(shingles, filled)
+    seen = found = np.empty(0, np.int64)
+    for band in _bands(threshold):
+        codes = np.setdiff1d(_bucket_pairs(signatures[:, band], filled, len(shingles.sizes)), seen)
+        seen = np.union1d(seen, codes)
+        pairs = _pairs(codes, len(shingles.sizes))
+        found = np.union1d(found, codes[overlaps(shingles, pairs) >= threshold])
+    return _pairs(found, len(shingles.sizes))
+
+
+def overlaps(shingles: Shingles, pairs: Integers) -> npt.NDArray[np.float64]:
+    """Return the exact Jaccard overlap of each pair."""
+    total = shingles.sizes[pairs].sum(axis=1)
+    shared = np.zeros(len(pairs), np.int64)
+    for part in _parts(total):
+        hashes, owners = zip(*(shingles.of(pairs[part, side]) for side in (0, 1)), strict=True)
+        keys = np.concatenate(hashes) + np.concatenate(owners).astype(np.uint64) * MIX[0]
+        owner_by_key = np.argsort(keys, kind="stable")
+        twice = keys[owner_by_key[1:]] == keys[owner_by_key[:-1]]
+        shared[part] = np.bincount(np.concatenate(owners)[owner_by_key[1:][twice]], minlength=part.stop - part.start)
+    return shared / np.maximum(total - shared, 1)
+
+
+def _signatures(shingles: Shingles, rows: Integers) -> npt.NDArray[np.uint32]:
+    from rensa import RMinHash
+
+    found = [np.empty((0, PERMUTATIONS), np.uint32)]
+    for first in range(0, len(rows), 10_000):  # it gives lists
+        hashes, owners = shingles.of(rows[first : first + 10_000])
+        count = len(rows[first : first + 10_000])
+        starts = np.searchsorted(owners, np.arange(count + 1)).astype(np.uint64)
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, starts, num_perm=PERMUTATIONS, seed=0)
+        found.append(np.array(matrix.to_rows(), np.uint32))
+    return np.concatenate(found)
+
+
+def _bands(threshold: float) -> Iterator[slice]:
+    """Yield the columns of each band: the widest bands of which one agrees for nearly all pairs at the threshold."""
+    width = max(w for w in range(1, PERMUTATIONS + 1) if (1 - threshold**w) ** (PERMUTATIONS // w) <= MISSED or w == 1)
+    for first in range(0, PERMUTATIONS - width + 1, width):
+        yield slice(first, first + width)
+
+
+def _bucket_pairs(columns: npt.NDArray[np.uint32], rows: Integers, count: int) -> Integers:
+    """Return the codes of pairs of rows that agree in the columns."""
+    keys = np.ascontiguousarray(columns).view(np.dtype((np.void, columns.shape[1] * 4))).ravel()
+    order = np.argsort(keys, kind="stable")
+    starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]])
+    sizes = np.diff(np.r_[starts, len(order)])
+    first_of, large = np.repeat(starts, sizes), np.repeat(sizes > BUCKET, sizes)
+    places = np.arange(len(order))
+    codes = [np.empty(0, np.int64)]
+    for back in range(1, BUCKET):
+        for other in (places - back, first_of + back - 1):
+            pair = np.flatnonzero((other >= first_of) & (other < places) & (~large | (back <= FEW)))
+            one, two = rows[order[other[pair]]], rows[order[pair]]
+            codes.append(np.minimum(one, two) * count + np.maximum(one, two))
+    return np.unique(np.concatenate(codes))
+
+
+def _pairs(codes: Integers, count: int) -> Integers:
+    return np.stack(np.divmod(codes, max(count, 1)), axis=1).astype(np.int64)
+
+
+def _parts(sizes: Integers) -> Iterator[slice]:
+    """Yield slices of pairs whose sizes come to no more than a chunk, but for one that is larger by itself."""
+    first, ends = 0, np.cumsum(sizes)
+    while first < len(sizes):
+        before = ends[first - 1] if first else 0
+        last = max(int(np.searchsorted(ends, before + CHUNK, side="right")), first + 1)
+        yield slice(first, last)
+        first = last
