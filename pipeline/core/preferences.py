@@ -5,7 +5,7 @@ turns, or in a column of its own.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict, final
+from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
 from pipeline.core.formats import Columns, Messages, Noting, UnusableRowError
@@ -43,12 +43,12 @@ class Compared(NamedTuple):
     unused: frozenset[str]
 
 
-def is_comparison(row: Any) -> bool:
+def is_comparison(row: object) -> bool:
     """Return whether a row compares or judges answers."""
     return isinstance(row, dict) and (_is_preference(columns := formats.filled(row)) or _is_judgement(columns))
 
 
-def compare(row: dict[str, Any]) -> Compared:
+def compare(row: dict[str, object]) -> Compared:
     """Return what a row says of answers.
 
     Raises:
@@ -83,7 +83,7 @@ def _is_judgement(columns: Columns) -> bool:
     return has_answer and any(_verdict(columns[name]) is not None for name in LABEL_COLUMNS if name in columns)
 
 
-def _verdict(value: Any) -> bool | None:
+def _verdict(value: object) -> bool | None:
     """Return what a label says: true or false, 1 or 0, also as texts."""
     return VERDICTS.get(str(int(value) if value in (0, 1) else value).strip().lower())
 

@@ -64,7 +64,7 @@ def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[
     return kept
 
 
-def _from_chat(row: Any, where: str, mark: str, task: str) -> Any:
+def _from_chat(row: Any, where: str, mark: str, task: str) -> object:
     """Return a chat of one question and one answer as a question.
 
     A number is asked for as such, anything else as a text.
@@ -92,7 +92,7 @@ def _from_chat(row: Any, where: str, mark: str, task: str) -> Any:
     }
 
 
-def _check(question: Any, where: str) -> None:
+def _check(question: object, where: str) -> None:
     if not isinstance(question, dict):
         raise UserError(f"{where}: not an object; it needs {', '.join(REQUIRED)}")
     missing = [field for field in REQUIRED if field not in question]
@@ -117,7 +117,7 @@ def _check(question: Any, where: str) -> None:
         raise UserError(f"{where}: half a surrogate pair in a text; correct the \\ud8xx escape")
 
 
-def _check_options(options: Any, kind: str, where: str) -> None:
+def _check_options(options: object, kind: str, where: str) -> None:
     if options is None:
         return
     if kind != "choice":

@@ -176,7 +176,7 @@ def _unpacked(row: Row) -> Rows:
         yield row
 
 
-def _is_row(value: dict[str, Any]) -> bool:
+def _is_row(value: dict[str, object]) -> bool:
     name = detect(value)
     try:
         return name in ("messages", "sharegpt") or (name is not None and bool(convert(value, name)))
@@ -260,7 +260,7 @@ class _Values:
             if self._at < len(self._held) or not self._read():
                 return self._held[self._at : self._at + 1]
 
-    def value(self) -> Any:
+    def value(self) -> object:
         """Return the next value.
 
         Raises:
@@ -371,10 +371,10 @@ def _records(lines: _Lines, reader: Iterator[list[str]]) -> Rows:
             yield Row(line, _by_column(header, cells))
 
 
-def _by_column(header: list[str], cells: list[str]) -> dict[str | None, Any]:
+def _by_column(header: list[str], cells: list[str]) -> dict[str | None, object]:
     """Return cells by their columns; those beyond the header stand under None."""
     filled = [None if cell in NULLS else cell for cell in cells]
-    row: dict[str | None, Any] = {**dict.fromkeys(header), **dict(zip(header, filled, strict=False))}
+    row: dict[str | None, object] = {**dict.fromkeys(header), **dict(zip(header, filled, strict=False))}
     if len(cells) > len(header):
         row[None] = cells[len(header) :]
     return row
@@ -424,7 +424,7 @@ def _read_arrow(path: Path) -> Rows:
         yield from _from_batches(batches, opened().schema)
 
 
-def _whole_file(path: Path) -> Any:
+def _whole_file(path: Path) -> object:
     """Return a file that may be read at any place; a compressed one is held."""
     if not suffixes(path.name)[1]:
         return pa.memory_map(str(path))

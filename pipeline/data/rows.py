@@ -53,14 +53,14 @@ class SourceCounts:
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)  # rows by key
-    unknown: list[Any] = field(default_factory=list)  # some rows of no known format
+    unknown: list[object] = field(default_factory=list)  # some rows of no known format
 
     @property
     def rows(self) -> int:
         """How many there are."""
         return self.usable + len(self.preferences) + self.dropped.total()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Return it as reports/prepare.json has it."""
         names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
         report = {
@@ -143,7 +143,7 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> tuple[M
     return [], unused
 
 
-def _converted(value: Any, settings: DataSettings, counts: SourceCounts) -> tuple[Messages, frozenset[str]]:
+def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> tuple[Messages, frozenset[str]]:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
         if len(counts.unknown) < 100:
