@@ -60,6 +60,8 @@ class DataSettings:
     columns: dict[str, str] | None = None  # a file's names of keys, and ours
     roles: dict[str, str] | None = None  # a file's names of roles, and ours
     preferences: str = "apart"  # or answers, or drop: rows that compare or judge answers
+    opening: str = "drop"  # what the assistant says before the user; or keep it as context
+    repeated: str = "reject"  # rows with two turns of a role one after the other; or merge these
     ignore: list[str] = field(default_factory=list)  # keys that are read as if they were not there
     max_dropped: float = 0.05  # share of all rows that may be unusable
     max_bad_lines: int = 100  # lines that cannot be read, of all files together
@@ -96,6 +98,8 @@ def validate(settings: DataSettings) -> None:
         _require(ours in KNOWN_KEYS, f"columns.{theirs}", ours, "one of " + ", ".join(KNOWN_KEYS))
     for theirs, ours in (settings.roles or {}).items():
         _require(ours in ROLES, f"roles.{theirs}", ours, "one of " + ", ".join(ROLES))
+    _require(settings.opening in ("drop", "keep"), "opening", settings.opening, "drop or keep")
+    _require(settings.repeated in ("reject", "merge"), "repeated", settings.repeated, "reject or merge")
     _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
     _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
     _require(settings.duplicates in DUPLICATES, "duplicates", settings.duplicates, "one of " + ", ".join(DUPLICATES))

@@ -138,6 +138,7 @@ class Converted(NamedTuple):
 
     messages: Messages
     unused: frozenset[str]
+    reordered: Sequence[str] = ()  # what was done with turns
 
 
 class UnusableRowError(Exception):
@@ -155,6 +156,53 @@ def detect(row: object) -> str | None:
 def describe() -> str:
     """Return all formats with what they are known by, in one line."""
     return ", ".join(f"{form.name} ({form.keys})" for form in FORMATS.values())
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What becomes of turns in an order that a conversation does not have."""
+
+    opening: str = "drop"  # of the assistant; or keep it as context
+    repeated: str = "reject"  # two of a role in a row; or merge them
+
+
+TURNS = Turns()
+OPENING_DROPPED, OPENING_KEPT, MERGED = "opening dropped", "opening kept, not learnt", "repeated turns merged"
+
+
+def ordered(messages: Messages, turns: Turns) -> tuple[Messages, list[str]]:
+    """Return messages as the settings of turns want them, and what was done."""
+    done: list[str] = []
+    place = next((place for place, message in enumerate(messages) if message["role"] != "system"), 0)
+    end = next((end for end in range(place, len(messages)) if messages[end]["role"] != "assistant"), len(messages))
+    if end > place and turns.opening == "drop":
+        messages, done = [*messages[:place], *messages[end:]], [OPENING_DROPPED]
+    elif end > place:
+        opening: Messages = [{**message, "weight": 0} for message in messages[place:end]]
+        messages, done = [*messages[:place], *opening, *messages[end:]], [OPENING_KEPT]
+    if turns.repeated == "merge" and len(merged := _merged(messages)) < len(messages):
+        return merged, [*done, MERGED]
+    return messages, done
+
+
+def _merged(messages: Messages) -> Messages:
+    """Return messages with those of one role and weight in a row as one; tools may each have their own."""
+    merged: Messages = []
+    for message in messages:
+        before = merged[-1] if merged else None
+        if (
+            before
+            and before["role"] == message["role"] in ("user", "assistant")
+            and _weight(before) == _weight(message)
+        ):
+            merged[-1] = {**before, "content": f"{before['content']}\n\n{message['content']}"}
+        else:
+            merged.append(message)
+    return merged
+
+
+def _weight(message: Message) -> int:
+    return message.get("weight", 1)
 
 
 class Noting(dict[str, object]):
@@ -193,7 +241,7 @@ def convert(row: object, name: str) -> Messages:
     return read_row(row, name).messages
 
 
-def read_row(row: object, name: str) -> Converted:
+def read_row(row: object, name: str, turns: Turns = TURNS) -> Converted:
     """Return the messages of one row in the format `name`, and its keys that had no part in them.
 
     An empty system message is left out; texts are otherwise kept as they are.
@@ -208,11 +256,12 @@ def read_row(row: object, name: str) -> Converted:
     columns = Noting(_read_by(FORMATS[name], _columns(row)))
     if not is_learnt(columns):
         raise UnusableRowError(NOT_TO_BE_LEARNT)
-    return Converted(read_columns(columns, name), columns.unused())
+    messages, reordered = read_columns(columns, name, turns)
+    return Converted(messages, columns.unused(), reordered)
 
 
-def read_columns(columns: Columns, name: str) -> Messages:
-    """Return the messages of a row's columns in the format `name`.
+def read_columns(columns: Columns, name: str, turns: Turns = TURNS) -> tuple[Messages, list[str]]:
+    """Return the messages of a row's columns in the format `name`, and what was done with their turns.
 
     Raises:
         UnusableRowError: with the reason.
@@ -220,10 +269,10 @@ def read_columns(columns: Columns, name: str) -> Messages:
     messages = FORMATS[name].read(columns)
     if not FORMATS[name].is_chat:
         _check_texts(messages)
-        return messages
-    messages = with_system(columns, messages)
+        return messages, []
+    messages, reordered = ordered(with_system(columns, messages), turns)
     check(messages)
-    return messages
+    return messages, reordered
 
 
 def check(messages: Messages) -> None:
@@ -476,6 +525,8 @@ def _check_turns(messages: Messages) -> None:
     if not any(message.get("weight", 1) for message in messages if message["role"] == "assistant"):
         raise UnusableRowError(NOTHING_LEARNT)
     if roles[0] == "system":
+        roles, messages = roles[1:], messages[1:]
+    if roles[:1] == ["assistant"] and not _weight(messages[0]):  # an opening that is kept
         roles = roles[1:]
     if any(after not in MAY_FOLLOW[before] for before, after in pairwise(["start", *roles])):
         raise UnusableRowError(ROLES_DO_NOT_ALTERNATE)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
-from pipeline.core.formats import Columns, Messages, Noting, UnusableRowError
+from pipeline.core.formats import TURNS, Columns, Messages, Noting, Turns, UnusableRowError
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
 LABEL_COLUMNS = ("label", "kto_tag")
@@ -41,6 +41,7 @@ class Compared(NamedTuple):
 
     comparison: Preference | Judgement
     unused: frozenset[str]
+    reordered: Sequence[str] = ()  # what was done with turns
 
 
 def is_comparison(row: object) -> bool:
@@ -48,7 +49,7 @@ def is_comparison(row: object) -> bool:
     return isinstance(row, dict) and (_is_preference(columns := formats.filled(row)) or _is_judgement(columns))
 
 
-def compare(row: dict[str, object]) -> Compared:
+def compare(row: dict[str, object], turns: Turns = TURNS) -> Compared:
     """Return what a row says of answers.
 
     Raises:
@@ -57,8 +58,9 @@ def compare(row: dict[str, object]) -> Compared:
     columns = Noting(formats.filled(row))
     if not formats.is_learnt(columns):
         raise UnusableRowError(formats.NOT_TO_BE_LEARNT)
-    comparison = _preference(columns) if _is_preference(columns) else _judgement(columns)
-    return Compared(comparison, columns.unused())
+    read = _preference if _is_preference(columns) else _judgement
+    comparison, reordered = read(columns, turns)
+    return Compared(comparison, columns.unused(), reordered)
 
 
 def answered(comparison: Preference | Judgement) -> Messages:
@@ -68,10 +70,14 @@ def answered(comparison: Preference | Judgement) -> Messages:
         UnusableRowError: there is none.
     """
     if "label" not in comparison:
-        return [*comparison["messages"], *comparison["chosen"]]
+        return [*_context(comparison["messages"]), *comparison["chosen"]]
     if not comparison["label"]:
         raise UnusableRowError(JUDGED_BAD)
-    return [*comparison["messages"], *comparison["completion"]]
+    return [*_context(comparison["messages"]), *comparison["completion"]]
+
+
+def _context(prompt: Messages) -> Messages:
+    return [{**message, "weight": 0} if message["role"] == "assistant" else message for message in prompt]
 
 
 def _is_preference(columns: Columns) -> bool:
@@ -88,16 +94,16 @@ def _verdict(value: object) -> bool | None:
     return VERDICTS.get(str(int(value) if value in (0, 1) else value).strip().lower())
 
 
-def _preference(columns: Columns) -> Preference:
+def _preference(columns: Columns, turns: Turns) -> tuple[Preference, list[str]]:
     chosen, rejected = formats.answer_of(columns["chosen"]), formats.answer_of(columns["rejected"])
     shared = _shared_prompt(chosen, rejected)
-    prompt = _with_system(columns, shared) if shared else _prompt(columns)
+    prompt, reordered = formats.ordered(_with_system(columns, shared) if shared else _prompt(columns), turns)
     chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
     if chosen == rejected:
         raise UnusableRowError(SAME_ANSWERS)
     for answer in (chosen, rejected):
         formats.check([*prompt, *answer])
-    return {"messages": prompt, "chosen": chosen, "rejected": rejected}
+    return {"messages": _plain(prompt), "chosen": chosen, "rejected": rejected}, reordered
 
 
 def _shared_prompt(chosen: Messages, rejected: Messages) -> Messages:
@@ -110,16 +116,17 @@ def _shared_prompt(chosen: Messages, rejected: Messages) -> Messages:
     return chosen[:count]
 
 
-def _judgement(columns: Columns) -> Judgement:
+def _judgement(columns: Columns, turns: Turns) -> tuple[Judgement, list[str]]:
     name = next(name for name in LABEL_COLUMNS if name in columns and _verdict(columns[name]) is not None)
-    messages = formats.read_columns(columns, str(formats.detect(dict(columns))))
+    messages, reordered = formats.read_columns(columns, str(formats.detect(dict(columns))), turns)
     if messages[-1]["role"] != "assistant":
         raise UnusableRowError(formats.NO_ASSISTANT_TURN)
-    return {
+    judgement: Judgement = {
         "messages": _plain(messages[:-1]),
         "completion": _plain(messages[-1:]),
         "label": bool(_verdict(columns[name])),
     }
+    return judgement, reordered
 
 
 def _prompt(columns: Columns) -> Messages:

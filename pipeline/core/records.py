@@ -221,6 +221,7 @@ class SourceReport(Record):
     usable: Count
     dropped: dict[str, Count]
     preferences: Count = 0  # rows that compare or judge answers, set apart
+    reordered: dict[str, Count] = {}  # rows by what was done with turns
     unused: dict[str, Count] = {}  # rows by key that had no part in what was made of them
 
     @model_validator(mode="after")

@@ -64,6 +64,8 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     if preferences := sum(file.get("preferences", 0) for file in report["files"]):
         console.print(f"preferences set apart: {preferences:,}, in data/prepared/preferences.jsonl", highlight=False)
     for file in report["files"]:
+        if reordered := ", ".join(f"{rows:,} {what}" for what, rows in file.get("reordered", {}).items()):
+            console.print(f"turns in {file['file']}: {reordered}", highlight=False, soft_wrap=True)
         if unused := ", ".join(f"{key} ({rows:,})" for key, rows in file.get("unused", {}).items()):
             console.print(f"keys not used in {file['file']}: {unused}", highlight=False, soft_wrap=True)
     splits = ", ".join(f"{name} {split['rows']:,}" for name, split in report["splits"].items())

@@ -15,7 +15,9 @@ from pipeline.core.formats import (
     FORMATS,
     NO_KNOWN_FORMAT,
     NOT_AN_OBJECT,
+    Converted,
     Messages,
+    Turns,
     UnusableRowError,
     describe,
     detect,
@@ -52,6 +54,7 @@ class SourceCounts:
     preferences: list[str] = field(default_factory=list)  # set apart, as lines of JSON
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    reordered: Counter[str] = field(default_factory=Counter)  # rows by what was done with turns
     unused: Counter[str] = field(default_factory=Counter)  # rows by key
     unknown: list[object] = field(default_factory=list)  # some rows of no known format
 
@@ -72,6 +75,8 @@ class SourceCounts:
         }
         if self.preferences:
             report["preferences"] = len(self.preferences)
+        if self.reordered:
+            report["reordered"] = dict(sorted(self.reordered.items()))
         return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
 
 
@@ -122,35 +127,34 @@ def read_source(
 def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
     """Return the messages of a row; none where it is set apart."""
     value = mapping.apply(row.value)
-    if is_comparison(value):
-        messages, unused = _compared(value, settings, counts)
-    else:
-        messages, unused = _converted(value, settings, counts)
-    counts.unused.update(unused | mapping.ignored_in(row.value))
-    return messages
+    read_as = _compared if is_comparison(value) else _converted
+    converted = read_as(value, settings, counts)
+    counts.unused.update(converted.unused | mapping.ignored_in(row.value))
+    counts.reordered.update(converted.reordered)
+    return converted.messages
 
 
-def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> tuple[Messages, frozenset[str]]:
+def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Converted:
     """Return what is to be learnt of a row that compares or judges answers; nothing where it is set apart."""
     if settings.preferences == "drop":
         raise UnusableRowError(DROPPED_PREFERENCE)
-    comparison, unused = compare(row)
+    comparison, unused, reordered = compare(row, Turns(settings.opening, settings.repeated))
     if settings.preferences == "answers":
         messages = answered(comparison)
         counts.formats[PREFERENCES] += 1
-        return messages, unused
+        return Converted(messages, unused, reordered)
     counts.preferences.append(json.dumps(comparison, ensure_ascii=False))
-    return [], unused
+    return Converted([], unused, reordered)
 
 
-def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> tuple[Messages, frozenset[str]]:
+def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> Converted:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
         if len(counts.unknown) < 100:
             counts.unknown.append(value)
         raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1
-    return read_row(value, name)
+    return read_row(value, name, Turns(settings.opening, settings.repeated))
 
 
 def _cleaned(messages: Messages, cleaning: Cleaning) -> Messages:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pipeline.core import formats
-from pipeline.core.formats import FORMATS, Messages, UnusableRowError, convert, detect, keys_of
+from pipeline.core.formats import FORMATS, Messages, Turns, UnusableRowError, convert, detect, keys_of, read_row
 
 NAN = float("nan")
 
@@ -98,10 +98,9 @@ UNUSABLE = [
     (formats.NO_ASSISTANT_TURN, "messages", messages(("user", "Hi"))),
     (formats.NO_ASSISTANT_TURN, "messages", {"messages": []}),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("user", "?"), ("assistant", "Yo"))),
-    (formats.ROLES_DO_NOT_ALTERNATE, "sharegpt", sharegpt(("gpt", "Hello"), ("human", "Hi"), ("gpt", "Yo"))),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("system", "S"), ("assistant", "Yo"))),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("tool", "1"), ("assistant", "Yo"))),
-    (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("system", "S"), ("assistant", "Yo"))),
+    (formats.NO_ASSISTANT_TURN, "messages", messages(("system", "S"), ("assistant", "Yo"))),
     (formats.HISTORY_NO_PAIRS, "pairs", {"prompt": "Hi", "response": "Yo", "history": "a text"}),
     (formats.HISTORY_NO_PAIRS, "pairs", {"prompt": "Hi", "response": "Yo", "history": [["a", "b", "c"]]}),
     (formats.NOT_AN_OBJECT, "pairs", {"prompt": ["Hi"], "completion": "Yo"}),
@@ -190,6 +189,41 @@ def test_a_row_that_is_not_to_be_learnt_says_so(mark: dict[str, Any]) -> None:
         assert convert({**row, "weight": 1, "train": True}, name) == convert(row, name)
         with pytest.raises(UnusableRowError, match="not to be learnt"):
             convert({**row, **mark}, name)
+
+
+OPENED = sharegpt(("system", "S"), ("gpt", "Welcome"), ("human", "Hi"), ("gpt", "Yo"))
+
+
+def test_an_opening_by_the_assistant_is_dropped_or_kept_as_context() -> None:
+    dropped = read_row(OPENED, "sharegpt")
+    assert (dropped.messages, dropped.reordered) == (chat("Hi", "Yo", system="S"), ["opening dropped"])
+    kept = read_row(OPENED, "sharegpt", Turns(opening="keep"))
+    opening: Messages = [{"role": "assistant", "content": "Welcome", "weight": 0}]
+    assert kept.messages == [*chat(system="S"), *opening, *chat("Hi", "Yo")]
+    assert kept.reordered == ["opening kept, not learnt"]
+    alone = sharegpt(("gpt", "Hello"), ("gpt", "Welcome"))
+    for turns, reason in ((Turns(), "no assistant turn"), (Turns(opening="keep"), "no assistant turn that is learnt")):
+        with pytest.raises(UnusableRowError, match=f"^{reason}$"):
+            read_row(alone, "sharegpt", turns)
+    twice = sharegpt(("gpt", "Hello"), ("gpt", "Welcome"), ("human", "Hi"), ("gpt", "Yo"))
+    with pytest.raises(UnusableRowError, match="roles do not alternate"):
+        read_row(twice, "sharegpt", Turns(opening="keep"))
+    merged = read_row(twice, "sharegpt", Turns(opening="keep", repeated="merge"))
+    assert merged.messages[0]["content"] == "Hello\n\nWelcome"
+    assert len(merged.reordered) == 2
+    assert read_row(messages(("user", "Hi"), ("assistant", "Yo")), "messages").reordered == []
+
+
+def test_turns_of_a_role_in_a_row_are_merged_where_it_is_asked_for() -> None:
+    row = messages(("user", "Hi"), ("user", "There?"), ("assistant", "Yes."), ("assistant", "And?"), ("user", "Bye"))
+    merged = read_row(row, "messages", Turns(repeated="merge"))
+    assert merged.messages == chat("Hi\n\nThere?", "Yes.\n\nAnd?", "Bye")
+    assert merged.reordered == ["repeated turns merged"]
+    tools = messages(("user", "?"), ("assistant", "a, b"), ("tool", "1"), ("tool", "2"), ("assistant", "3"))
+    assert len(read_row(tools, "messages", Turns(repeated="merge")).messages) == 5
+    other = {"messages": [*chat("Hi", "Bad"), {"role": "assistant", "content": "Good", "weight": 0}]}
+    with pytest.raises(UnusableRowError, match="roles do not alternate"):  # one is learnt, one is not
+        read_row(other, "messages", Turns(repeated="merge"))
 
 
 def test_a_developer_speaks_as_the_system() -> None:

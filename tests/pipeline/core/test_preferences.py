@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.core.formats import Messages, UnusableRowError
+from pipeline.core.formats import Messages, Turns, UnusableRowError
 from pipeline.core.preferences import answered, compare, is_comparison
 
 
@@ -44,9 +44,10 @@ PAIRS = [
 @pytest.mark.parametrize(("row", "prompt"), PAIRS)
 def test_a_pair_is_the_prompt_with_a_better_and_a_worse_answer(row: dict[str, Any], prompt: Messages) -> None:
     assert is_comparison(row)
-    comparison, _ = compare(row)
+    comparison, *_ = compare(row)
     assert comparison == {"messages": prompt, "chosen": assistant("Good"), "rejected": assistant("Bad")}
-    assert answered(comparison) == [*prompt, *assistant("Good")]
+    context = [{**message, "weight": 0} if message["role"] == "assistant" else message for message in prompt]
+    assert answered(comparison) == [*context, *assistant("Good")]
 
 
 @pytest.mark.parametrize("said", [True, False])
@@ -67,7 +68,7 @@ def test_a_judgement_is_the_prompt_with_an_answer_and_a_verdict(
 ) -> None:
     labelled = {**row, key: write(said)}
     assert is_comparison(labelled)
-    comparison, unused = compare(labelled)
+    comparison, unused, _ = compare(labelled)
     assert comparison == {"messages": user("Hi"), "completion": assistant("Yo"), "label": said}
     assert unused == frozenset()
     if said:
@@ -102,12 +103,20 @@ def test_other_rows_compare_nothing(row: Any) -> None:
         ({"prompt": "Hi", "chosen": ["Good"], "rejected": "Bad"}, "not an object"),
         ({"messages": WHOLE["chosen"], **TEXTS}, "roles do not alternate"),
         ({"prompt": "Hi", **TEXTS, "weight": 0}, "not to be learnt"),
-        ({"messages": [*assistant("Yo"), *user("Hi")], "label": True}, "roles do not alternate"),
+        ({"messages": [*user("Hi"), *assistant("Yo"), *user("Bye")], "label": True}, "no assistant turn"),
     ],
 )
 def test_a_comparison_that_is_none_has_its_reason(row: dict[str, Any], reason: str) -> None:
     with pytest.raises(UnusableRowError, match=reason):
         compare(row)
+
+
+def test_an_opening_of_the_prompt_goes_as_that_of_a_conversation_does() -> None:
+    row = {"messages": [*assistant("Welcome"), *user("Hi")], **TEXTS}
+    comparison, _, done = compare(row)
+    assert (comparison["messages"], done) == (user("Hi"), ["opening dropped"])
+    comparison, _, done = compare(row, Turns(opening="keep"))
+    assert (comparison["messages"], done) == (row["messages"], ["opening kept, not learnt"])
 
 
 def test_keys_that_had_no_part_are_known() -> None:

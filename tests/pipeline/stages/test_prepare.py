@@ -344,6 +344,24 @@ def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
     assert report["files"][0]["unused"] == {"nr": 20}
 
 
+def test_what_was_done_with_turns_is_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = ("assistant", "Welcome"), ("user", "Hi"), ("user", "there"), ("assistant", "Yo")
+    named = [dict(zip(("role", "content"), turn, strict=True)) for turn in said]
+    opened = [{"messages": [named[0], {**named[1], "content": f"Hi {n}"}, named[3]]} for n in range(10)]
+    put_rows(tmp_path, "a.jsonl", [*opened, {"messages": named}])
+    report = prepare(local(opening="keep", repeated="merge"), tmp_path, tmp_path)
+    assert report["files"][0]["reordered"] == {"opening kept, not learnt": 11, "repeated turns merged": 1}
+    assert "turns in data/raw/a.jsonl: 11 opening kept, not learnt, 1 repeated turns" in capsys.readouterr().out
+    assert PrepareReport.read(tmp_path / "reports/prepare.json").tree() == report
+    for part in splits_in(tmp_path / "data/prepared").values():
+        assert {(chat[0]["content"], chat[0]["weight"]) for chat in part} == {("Welcome", 0)}
+    report = prepare(local(max_dropped=0.1), tmp_path, tmp_path)
+    assert report["files"][0]["dropped"] == {"roles do not alternate": 1}
+    assert report["files"][0]["reordered"] == {"opening dropped": 10}
+    with pytest.raises(UserError, match="roles do not alternate"):
+        prepare(local(), tmp_path, tmp_path)
+
+
 def compared(count: int) -> list[dict[str, Any]]:
     judged = [{"prompt": f"Say {n}", "completion": f"said {n}", "label": n % 2 == 0} for n in range(count)]
     paired = [{"prompt": f"Ask {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(count)]
