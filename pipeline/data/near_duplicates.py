@@ -7,6 +7,7 @@ A pair counts whose sets of 3-grams overlap by a threshold (Jaccard); what is fo
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 WORDS = 3  # of a shingle
 PERMUTATIONS = 128
+TEXTS = 5_000  # whose words are held at once
 CHUNK = 4_000_000  # entries held at once while pairs are formed and compared
 BUCKET = 40  # rows of a bucket that are compared each with each
 FEW = 3  # of a larger one, each is compared with so many at its beginning, and so many beside it
@@ -53,23 +55,37 @@ class _WordHashes(dict[str, int]):
 
 def shingle(texts: Iterable[str]) -> Shingles:
     """Return the word 3-grams of folded texts; a text of fewer words is one shingle, and an empty one has none."""
-    known = _WordHashes()
-    found = [_grams(np.fromiter(map(known.__getitem__, _words(text)), np.uint64)) for text in texts]
-    starts = np.concatenate([[0], np.cumsum([len(grams) for grams in found])]).astype(np.int64)
-    return Shingles(np.concatenate([np.empty(0, np.uint64), *found]), starts)
+    known, waiting = _WordHashes(), iter(texts)
+    found, sizes = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
+    while words := [_words(text) for text in islice(waiting, TEXTS)]:
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        hashes = np.fromiter(map(known.__getitem__, chain.from_iterable(words)), np.uint64, int(lengths.sum()))
+        grams, owners = _grams(hashes, lengths)
+        found.append(grams)
+        sizes.append(np.bincount(owners, minlength=len(words)))
+    return Shingles(np.concatenate(found), np.cumsum(np.concatenate(sizes)))
 
 
 def _words(text: str) -> list[str]:
     return text.split() if text.isascii() else WITHOUT_SPACES.sub(r" \1 ", text).split()
 
 
-def _grams(words: Hashes) -> Hashes:
-    count = max(len(words) - WORDS + 1, min(len(words), 1))
-    grams = np.zeros(count, np.uint64)
-    for place, factor in enumerate(MIX):
-        part = words[place : place + count] * factor
-        grams[: len(part)] = (grams[: len(part)] ^ (grams[: len(part)] >> np.uint64(29))) * factor + part
-    return np.unique(grams)
+def _grams(words: Hashes, lengths: Integers) -> tuple[Hashes, Integers]:
+    """Return the grams of texts whose words stand one after another, sorted by text and each once, and whose it is."""
+    counts = np.maximum(lengths - WORDS + 1, np.minimum(lengths, 1))
+    owners = np.repeat(np.arange(len(counts)), counts)
+    ends = np.cumsum(lengths)
+    places = (ends - lengths)[owners] + np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
+    grams = np.zeros(len(owners), np.uint64)
+    for offset, factor in enumerate(MIX):
+        here = places + offset < ends[owners]
+        mixed = (grams[here] ^ (grams[here] >> np.uint64(29))) * factor
+        grams[here] = mixed + words[places[here] + offset] * factor
+    order = np.lexsort((grams, owners))
+    grams, owners = grams[order], owners[order]
+    fresh = np.ones(len(grams), np.bool_)
+    fresh[1:] = (grams[1:] != grams[:-1]) | (owners[1:] != owners[:-1])
+    return grams[fresh], owners[fresh]
 
 
 def near_pairs(shingles: Shingles, threshold: float) -> Integers:
