@@ -21,7 +21,7 @@ BUCKET = 40  # rows of a bucket that are compared each with each
 FEW = 3  # of a larger one, each is compared with so many at its beginning, and so many beside it
 MISSED = 0.01  # at most, of pairs right at the threshold
 WITHOUT_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")  # kana and Han: each a word
-MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
+MIX = 0x9E3779B97F4A7C15  # odd, and as if drawn
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -53,14 +53,14 @@ class _WordHashes(dict[str, int]):
         return found
 
 
-def shingle(texts: Iterable[str]) -> Shingles:
-    """Return the word 3-grams of folded texts; a text of fewer words is one shingle, and an empty one has none."""
+def shingle(texts: Iterable[str], length: int = WORDS) -> Shingles:
+    """Return the runs of so many words of folded texts; a text of fewer is one shingle, and an empty one has none."""
     known, waiting = _WordHashes(), iter(texts)
     found, sizes = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
     while words := [_words(text) for text in islice(waiting, TEXTS)]:
         lengths = np.fromiter(map(len, words), np.int64, len(words))
         hashes = np.fromiter(map(known.__getitem__, chain.from_iterable(words)), np.uint64, int(lengths.sum()))
-        grams, owners = _grams(hashes, lengths)
+        grams, owners = _grams(hashes, lengths, length)
         found.append(grams)
         sizes.append(np.bincount(owners, minlength=len(words)))
     return Shingles(np.concatenate(found), np.cumsum(np.concatenate(sizes)))
@@ -70,14 +70,15 @@ def _words(text: str) -> list[str]:
     return text.split() if text.isascii() else WITHOUT_SPACES.sub(r" \1 ", text).split()
 
 
-def _grams(words: Hashes, lengths: Integers) -> tuple[Hashes, Integers]:
+def _grams(words: Hashes, lengths: Integers, length: int) -> tuple[Hashes, Integers]:
     """Return the grams of texts whose words stand one after another, sorted by text and each once, and whose it is."""
-    counts = np.maximum(lengths - WORDS + 1, np.minimum(lengths, 1))
+    counts = np.maximum(lengths - length + 1, np.minimum(lengths, 1))
     owners = np.repeat(np.arange(len(counts)), counts)
     ends = np.cumsum(lengths)
     places = (ends - lengths)[owners] + np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
     grams = np.zeros(len(owners), np.uint64)
-    for offset, factor in enumerate(MIX):
+    for offset in range(length):
+        factor = np.uint64(MIX * (2 * offset + 1) % 2**64)
         here = places + offset < ends[owners]
         mixed = (grams[here] ^ (grams[here] >> np.uint64(29))) * factor
         grams[here] = mixed + words[places[here] + offset] * factor
@@ -110,7 +111,7 @@ def overlaps(shingles: Shingles, pairs: Integers) -> npt.NDArray[np.float64]:
     shared = np.zeros(len(pairs), np.int64)
     for part in _parts(total):
         hashes, owners = zip(*(shingles.of(pairs[part, side]) for side in (0, 1)), strict=True)
-        keys = np.concatenate(hashes) + np.concatenate(owners).astype(np.uint64) * MIX[0]
+        keys = np.concatenate(hashes) + np.concatenate(owners).astype(np.uint64) * np.uint64(MIX)
         owner_by_key = np.argsort(keys, kind="stable")
         twice = keys[owner_by_key[1:]] == keys[owner_by_key[:-1]]
         shared[part] = np.bincount(np.concatenate(owners)[owner_by_key[1:][twice]], minlength=part.stop - part.start)

@@ -72,7 +72,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     distinct = {name: drop_duplicates(part, keys[name]) for name, part in conversations.items()}
     divided = divide(distinct, settings)
     splits = {name: list(rows.values()) for name, rows in divided.splits.items()}
-    kept = drop_asked(questions, splits["train"])
+    kept = drop_asked(questions, splits["train"], settings.leak_threshold)
     report = {
         "data": settings.name,
         "revision": sources[0].revision,
