@@ -7,6 +7,7 @@ A pair counts whose sets of 3-grams overlap by a threshold (Jaccard); what is fo
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -14,12 +15,13 @@ import numpy.typing as npt
 
 WORDS = 3  # of a shingle
 PERMUTATIONS = 128
+TEXTS = 5_000  # whose words are held at once
 CHUNK = 4_000_000  # entries held at once while pairs are formed and compared
 BUCKET = 40  # rows of a bucket that are compared each with each
 FEW = 3  # of a larger one, each is compared with so many at its beginning, and so many beside it
 MISSED = 0.01  # at most, of pairs right at the threshold
 WITHOUT_SPACES = re.compile(r"([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff])")  # kana and Han: each a word
-MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9))
+MIX = 0x9E3779B97F4A7C15  # odd, and as if drawn
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Integers: TypeAlias = npt.NDArray[np.int64]
@@ -51,25 +53,40 @@ class _WordHashes(dict[str, int]):
         return found
 
 
-def shingle(texts: Iterable[str]) -> Shingles:
-    """Return the word 3-grams of folded texts; a text of fewer words is one shingle, and an empty one has none."""
-    known = _WordHashes()
-    found = [_grams(np.fromiter(map(known.__getitem__, _words(text)), np.uint64)) for text in texts]
-    starts = np.concatenate([[0], np.cumsum([len(grams) for grams in found])]).astype(np.int64)
-    return Shingles(np.concatenate([np.empty(0, np.uint64), *found]), starts)
+def shingle(texts: Iterable[str], length: int = WORDS) -> Shingles:
+    """Return the runs of so many words of folded texts; a text of fewer is one shingle, and an empty one has none."""
+    known, waiting = _WordHashes(), iter(texts)
+    found, sizes = [np.empty(0, np.uint64)], [np.zeros(1, np.int64)]
+    while words := [_words(text) for text in islice(waiting, TEXTS)]:
+        lengths = np.fromiter(map(len, words), np.int64, len(words))
+        hashes = np.fromiter(map(known.__getitem__, chain.from_iterable(words)), np.uint64, int(lengths.sum()))
+        grams, owners = _grams(hashes, lengths, length)
+        found.append(grams)
+        sizes.append(np.bincount(owners, minlength=len(words)))
+    return Shingles(np.concatenate(found), np.cumsum(np.concatenate(sizes)))
 
 
 def _words(text: str) -> list[str]:
     return text.split() if text.isascii() else WITHOUT_SPACES.sub(r" \1 ", text).split()
 
 
-def _grams(words: Hashes) -> Hashes:
-    count = max(len(words) - WORDS + 1, min(len(words), 1))
-    grams = np.zeros(count, np.uint64)
-    for place, factor in enumerate(MIX):
-        part = words[place : place + count] * factor
-        grams[: len(part)] = (grams[: len(part)] ^ (grams[: len(part)] >> np.uint64(29))) * factor + part
-    return np.unique(grams)
+def _grams(words: Hashes, lengths: Integers, length: int) -> tuple[Hashes, Integers]:
+    """Return the grams of texts whose words stand one after another, sorted by text and each once, and whose it is."""
+    counts = np.maximum(lengths - length + 1, np.minimum(lengths, 1))
+    owners = np.repeat(np.arange(len(counts)), counts)
+    ends = np.cumsum(lengths)
+    places = (ends - lengths)[owners] + np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
+    grams = np.zeros(len(owners), np.uint64)
+    for offset in range(length):
+        factor = np.uint64(MIX * (2 * offset + 1) % 2**64)
+        here = places + offset < ends[owners]
+        mixed = (grams[here] ^ (grams[here] >> np.uint64(29))) * factor
+        grams[here] = mixed + words[places[here] + offset] * factor
+    order = np.lexsort((grams, owners))
+    grams, owners = grams[order], owners[order]
+    fresh = np.ones(len(grams), np.bool_)
+    fresh[1:] = (grams[1:] != grams[:-1]) | (owners[1:] != owners[:-1])
+    return grams[fresh], owners[fresh]
 
 
 def near_pairs(shingles: Shingles, threshold: float) -> Integers:
@@ -94,7 +111,7 @@ def overlaps(shingles: Shingles, pairs: Integers) -> npt.NDArray[np.float64]:
     shared = np.zeros(len(pairs), np.int64)
     for part in _parts(total):
         hashes, owners = zip(*(shingles.of(pairs[part, side]) for side in (0, 1)), strict=True)
-        keys = np.concatenate(hashes) + np.concatenate(owners).astype(np.uint64) * MIX[0]
+        keys = np.concatenate(hashes) + np.concatenate(owners).astype(np.uint64) * np.uint64(MIX)
         owner_by_key = np.argsort(keys, kind="stable")
         twice = keys[owner_by_key[1:]] == keys[owner_by_key[:-1]]
         shared[part] = np.bincount(np.concatenate(owners)[owner_by_key[1:][twice]], minlength=part.stop - part.start)

@@ -9,7 +9,7 @@ from typing import Any
 from common.errors import UserError
 from common.words import counted
 from pipeline.core.formats import Messages, UnusableRowError, convert, detect, is_unicode
-from pipeline.data.dedup import normalize
+from pipeline.data.decontaminate import asked
 from pipeline.data.grading import LETTERS, chosen, words
 from pipeline.data.sources import read_jsonl
 
@@ -46,16 +46,17 @@ def load_questions(root: Path, name: str | None, answer_after: str | None = None
     return questions
 
 
-def drop_asked(questions: list[Question], training: Iterable[Messages]) -> list[Question]:
-    """Return the questions whose prompt is no user message of the training split.
+def drop_asked(
+    questions: list[Question], training: Iterable[Messages], threshold: float | None = None
+) -> list[Question]:
+    """Return the questions that no user message of the training split asks, as `asked` has it.
 
     Raises:
-        UserError: all of them are.
+        UserError: each is asked there.
     """
-    training_prompts = {
-        normalize(message["content"]) for messages in training for message in messages if message["role"] == "user"
-    }
-    kept = [question for question in questions if normalize(question["prompt"]) not in training_prompts]
+    said = (message["content"] for messages in training for message in messages if message["role"] == "user")
+    known = asked((question["prompt"] for question in questions), said, threshold)
+    kept = [question for question, there in zip(questions, known, strict=True) if not there]
     if questions and not kept:
         raise UserError(
             f"each of the {counted(len(questions), 'question')} in data.questions stands in the training split; "

@@ -71,7 +71,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     distinct = {name: drop_duplicates([row.messages for row in part], keys[name]) for name, part in parts.items()}
     divided = divide(distinct, settings)
     splits = {name: list(members.values()) for name, members in divided.splits.items()}
-    kept = drop_asked(questions, splits["train"])
+    kept = drop_asked(questions, splits["train"], settings.leak_threshold)
     report = {
         "data": settings.name,
         "revision": sources[0].revision,

@@ -1,0 +1,47 @@
+"""Questions of the evaluation that the training split has: to the word, nearly, or within a longer text."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from pipeline.data.exact_join import crossing_pairs
+from pipeline.data.folding import fold
+from pipeline.data.near_duplicates import Shingles, shingle
+
+LONG = 8  # words of a run that does not come by chance
+
+
+def asked(questions: Iterable[str], training: Iterable[str], threshold: float | None) -> list[bool]:
+    """Return of each question whether a text of the training split asks it.
+
+    Such a text is the same when folded, or overlaps by the threshold, or holds so much of the question's runs of words;
+    without a threshold, the first alone.
+    """
+    prompts = [fold(question) for question in questions]
+    known = {fold(text) for text in training} if prompts else set()
+    texts = sorted(known)
+    found = {number for number, prompt in enumerate(prompts) if prompt in known}
+    if threshold is not None and texts:
+        found |= _near(prompts, texts, threshold) | _held(shingle(prompts, LONG), shingle(texts, LONG), threshold)
+    return [number in found for number in range(len(prompts))]
+
+
+def _near(prompts: list[str], texts: list[str], threshold: float) -> set[int]:
+    """Return the numbers of the prompts that overlap with a text."""
+    ones, others = np.arange(len(prompts)), np.arange(len(prompts), len(prompts) + len(texts))
+    pairs = crossing_pairs(shingle([*prompts, *texts]), ones, others, threshold)
+    return set(pairs[:, 0].tolist())
+
+
+def _held(prompts: Shingles, texts: Shingles, threshold: float) -> set[int]:
+    """Return the numbers of the prompts of which one text holds the share of their runs."""
+    owners = np.repeat(np.arange(len(texts.sizes)), texts.sizes)
+    known = np.isin(texts.hashes, prompts.hashes)
+    order = np.argsort(texts.hashes[known], kind="stable")
+    hashes, owners = texts.hashes[known][order], owners[known][order]
+    first, last = (np.searchsorted(hashes, prompts.hashes, side=side) for side in ("left", "right"))
+    runs = np.repeat(np.arange(len(prompts.sizes)), prompts.sizes)
+    places = np.arange((last - first).sum()) + np.repeat(first - np.cumsum(last - first) + last - first, last - first)
+    codes, counts = np.unique(np.repeat(runs, last - first) * len(texts.sizes) + owners[places], return_counts=True)
+    numbers = codes // max(len(texts.sizes), 1)
+    return set(numbers[counts >= threshold * prompts.sizes[numbers]].tolist())
