@@ -45,6 +45,8 @@ def run(
         UserError: the split is missing, has no such row, the tokenizer cannot be had, or the page not be written.
     """
     config = load(compose(CONF, list(overrides)))
+    if html and html.is_dir():
+        raise UserError(f"{html} is a folder; name a file for the page, such as {html / 'look.html'}")
     path = PREPARED / f"{split}.parquet"
     if not path.is_file():
         raise UserError(f"{path} is missing; run `dvc repro prepare` first")
@@ -63,10 +65,16 @@ def run(
     summary = summarize(split, config.model.name, reading, figures)
     console.print("\n".join(summary_lines(summary)), soft_wrap=True)
     if html:
-        write_text(
-            html, page(summary, [one["longest"] for one in figures if not one["refused"]], conversations, reading)
-        )
+        lengths = [one["longest"] for one in figures if not one["refused"]]
+        _write(html, page(summary, lengths, conversations, reading))
         console.print(f"page: {html}", soft_wrap=True)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def _numbers(path: Path, total: int, rows: int, seed: int, chosen: Sequence[int]) -> list[int]:

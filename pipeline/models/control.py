@@ -84,9 +84,12 @@ def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, AddedToken]:
 
 @lru_cache(maxsize=4)
 def names(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
-    """Return what finds the names of a tokenizer's control tokens, the longest first."""
+    """Return what finds the names of a tokenizer's control tokens: of several that begin alike, the longest."""
     longest_first = sorted((token.content for token in control_tokens(tokenizer).values()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+    alike: dict[str, list[str]] = {}  # by how they begin: a tokenizer has up to a thousand, most of them `<SPECIAL_1>`
+    for name in longest_first:
+        alike.setdefault(name[:2], []).append(re.escape(name))
+    return re.compile("|".join(f"(?:{'|'.join(some)})" for some in alike.values()) or "(?!)")
 
 
 @lru_cache(maxsize=4)

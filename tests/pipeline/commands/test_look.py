@@ -166,3 +166,10 @@ def test_the_page_shows_the_same_and_fetches_nothing(capsys: pytest.CaptureFixtu
     assert "<script" not in html
     assert "\x1b" not in html
     assert re.findall(r"(?:src|href)=|url\(", html) == []
+
+
+def test_a_page_that_cannot_be_written_ends_in_one_line() -> None:
+    with pytest.raises(UserError, match=r"^data is a folder; name a file for the page, such as data/look\.html$"):
+        look.run(MODEL, "train", 0, 0, html=Path("data"))
+    with pytest.raises(UserError, match=r"^/proc/none/look\.html cannot be written: No such file or directory$"):
+        look.run(MODEL, "train", 0, 0, html=Path("/proc/none/look.html"))
