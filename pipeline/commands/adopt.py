@@ -94,8 +94,12 @@ def add(conf: Path, adopted: Adopted, overrides: list[Override]) -> Adopted:
     new: dict[str, object] = {
         o.key_or_group: [] if o.is_delete() else o.value() for o in overrides if (conf / o.key_or_group).is_dir()
     }
-    keys = list(flatten({o.key_or_group: o.value() for o in overrides if o.key_or_group not in new}))
+    given = flatten({o.key_or_group: o.value() for o in overrides if o.key_or_group not in new})
+    keys = list(given)
     lines = [str(o.input_line) for o in overrides if not (o.is_delete() and o.key_or_group in new)]
+    for key, value in {**new, **given}.items():
+        if (before := adopted.all.get(key, value)) != value:
+            print(f"{key} = {before} goes: {key}={value} takes its place")
     changed = {group: choice for group, choice in new.items() if choice != adopted.presets.get(group)}
     old = adopted.without([*new, *keys])
     if experiment := changed.get("experiment"):

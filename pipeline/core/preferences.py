@@ -12,6 +12,7 @@ from pipeline.core.formats import TURNS, Columns, Messages, Noting, Turns, Unusa
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
 LABEL_COLUMNS = ("label", "kto_tag")
+MARKS = ("chosen", *LABEL_COLUMNS)
 VERDICTS = {"true": True, "1": True, "false": False, "0": False}
 
 SAME_ANSWERS = "chosen and rejected are the same"
@@ -46,7 +47,10 @@ class Compared(NamedTuple):
 
 def is_comparison(row: object) -> bool:
     """Return whether a row compares or judges answers."""
-    return isinstance(row, dict) and (_is_preference(columns := formats.filled(row)) or _is_judgement(columns))
+    if not isinstance(row, dict) or all(str(key).strip().lower() not in MARKS for key in row):  # as nearly all are
+        return False
+    columns = formats.filled(row)
+    return _is_preference(columns) or _is_judgement(columns)
 
 
 def compare(row: dict[str, object], turns: Turns = TURNS) -> Compared:

@@ -1,12 +1,21 @@
 """Rows under the names that the formats know: `data.columns`, `data.roles`, and without what `data.ignore` names."""
 
 import json
+from functools import lru_cache
+from typing import NamedTuple
 
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import TURN_COLUMNS
 
 ROLE_KEYS = ("role", "from")
 SET_ASIDE = "{} (not mapped)"
+
+
+class Names(NamedTuple):
+    """What the keys of a row become, and those that are ignored."""
+
+    ours: dict[object, object]
+    ignored: frozenset[str]
 
 
 class Mapping:
@@ -16,6 +25,7 @@ class Mapping:
         self._columns = {_folded(theirs): ours for theirs, ours in (settings.columns or {}).items()}
         self._roles = {_folded(theirs): ours for theirs, ours in (settings.roles or {}).items()}
         self._ignored = {_folded(key) for key in settings.ignore}
+        self._names = lru_cache(maxsize=1000)(self._name)  # rows have few sets of keys among them
 
     def __bool__(self) -> bool:
         return bool(self._columns or self._roles or self._ignored)
@@ -25,7 +35,7 @@ class Mapping:
         if not self._ignored or not isinstance(row, dict):
             return set()
         parts = [row, *(item for value in row.values() if isinstance(value, list) for item in value)]
-        return {_folded(key) for part in parts if isinstance(part, dict) for key in part} & self._ignored
+        return set().union(*(self._names(tuple(part)).ignored for part in parts if isinstance(part, dict)))
 
     def apply(self, row: object) -> object:
         """Return a row, and the turns in it, as the formats read it."""
@@ -53,13 +63,18 @@ class Mapping:
         return keys
 
     def _keys(self, row: dict[object, object]) -> dict[object, object]:
-        """Return a row under our names; what has such a name beside one that is mapped to it is set aside."""
-        kept = {key: value for key, value in row.items() if key is None or _folded(key) not in self._ignored}
-        taken = {self._columns.get(_folded(key)) for key in kept}
-        return {
-            self._columns.get(name := _folded(key), SET_ASIDE.format(key) if name in taken else key): value
-            for key, value in kept.items()
+        """Return a row under our names, without what is ignored."""
+        return {ours: row[theirs] for theirs, ours in self._names(tuple(row)).ours.items()}
+
+    def _name(self, names: tuple[object, ...]) -> Names:
+        """Return what keys become; what has such a name beside one that is mapped to it is set aside."""
+        kept = [name for name in names if name is None or _folded(name) not in self._ignored]
+        taken = {self._columns.get(_folded(name)) for name in kept}
+        ours = {
+            name: self._columns.get(folded := _folded(name), SET_ASIDE.format(name) if folded in taken else name)
+            for name in kept
         }
+        return Names(ours, frozenset(_folded(name) for name in names if name not in ours))
 
 
 def _folded(name: object) -> str:

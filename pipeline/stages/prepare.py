@@ -97,6 +97,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     write(out / PREPARED, splits, kept, origin, preferences)
     PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
     print_table(report, time.monotonic() - started)
+    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}")
     return report
 
 

@@ -62,6 +62,7 @@ def test_the_next_adoption_adds_to_the_last(project: Path) -> None:
     adopt(project, "model=llama-3.2-1b", "data=finetome", "train.lr=1e-3")
     done = adopt(project, "runtime=multi-gpu", "train.lr=2e-3")
     assert done.stdout.splitlines() == [
+        "train.lr = 0.001 goes: train.lr=0.002 takes its place",
         "adopted model = llama-3.2-1b (conf/: starter-m)",
         "adopted data = finetome (conf/: starter)",
         "adopted runtime = multi-gpu (conf/: local)",
@@ -79,6 +80,8 @@ def test_another_preset_takes_the_place_of_the_first_with_the_values_that_fit_it
     )
     done = adopt(project, "model=starter-s", "train=lora")
     assert done.stdout.splitlines() == [
+        "model = llama-3.2-1b goes: model=starter-s takes its place",
+        "train = qlora goes: train=lora takes its place",
         "model.load_in_4bit = True goes: it does not fit model=starter-s",
         "train.lr = 0.001 stays, under train=lora",
         "adopted model = starter-s (conf/: starter-m)",
