@@ -31,7 +31,7 @@ from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages, UnusableRowError, convert, describe, detect, keys_of
 from pipeline.core.progress import shown
 from pipeline.core.records import PrepareReport
-from pipeline.data.dedup import drop_duplicates, duplicate_keys, repeats
+from pipeline.data.dedup import drop_duplicates, drop_near_duplicates, duplicate_keys, repeats
 from pipeline.data.divide import divide
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
@@ -70,7 +70,8 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     complete_weights([messages for part in conversations.values() for messages in part])
     keys = {name: duplicate_keys(part, settings.duplicates) for name, part in conversations.items()}
     distinct = {name: drop_duplicates(part, keys[name]) for name, part in conversations.items()}
-    divided = divide(distinct, settings)
+    far = distinct | {"train": drop_near_duplicates(distinct["train"], settings.near_duplicates)}
+    divided = divide(far, settings)
     splits = {name: list(rows.values()) for name, rows in divided.splits.items()}
     kept = drop_asked(questions, splits["train"], settings.leak_threshold)
     report = {
@@ -79,6 +80,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "files": files,
         "not_read": not_read(settings, root, sources[len(files) :]),
         "duplicates": sum(len(part) - len(distinct[name]) for name, part in conversations.items()),
+        "near_duplicates": len(distinct["train"]) - len(far["train"]),
         "duplicates_by_source": repeats(
             (f"{name} {key}" for name in keys for key in keys[name]),
             (file["file"] for file in files for _ in range(file["usable"])),
