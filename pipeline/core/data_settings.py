@@ -75,6 +75,7 @@ class DataSettings:
     validation_files: list[str] = field(default_factory=list)  # read as that split, whatever they are called
     test_files: list[str] = field(default_factory=list)
     duplicates: str = "folded"  # which are dropped: those up to case and punctuation, exact ones, or none (off)
+    near_duplicates: float | None = None  # overlap of conversations from which one alone of a cluster is kept
     leak_threshold: float | None = 0.8  # of prompts' overlap; null ties only what has the same prompt to the letter
 
 
@@ -103,8 +104,11 @@ def validate(settings: DataSettings) -> None:
     _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
     _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
     _require(settings.duplicates in DUPLICATES, "duplicates", settings.duplicates, "one of " + ", ".join(DUPLICATES))
-    in_range = settings.leak_threshold is None or 0.5 <= settings.leak_threshold <= 1
-    _require(in_range, "leak_threshold", settings.leak_threshold, "null or from 0.5 to 1")
+    for key, overlap in (
+        ("near_duplicates", settings.near_duplicates),
+        ("leak_threshold", settings.leak_threshold),
+    ):
+        _require(overlap is None or 0.5 <= overlap <= 1, key, overlap, "null or from 0.5 to 1")
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
     for key, size, files in (

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from pipeline.core.formats import Messages
+from pipeline.data.components import Components
 from pipeline.data.folding import fold
+from pipeline.data.near_duplicates import near_pairs, shingle
 
 
 def normalize(text: str) -> str:
@@ -55,6 +57,19 @@ def drop_duplicates(conversations: Iterable[Messages], keys: list[str] | None = 
         found = digest(kept[key])
         distinct[found if found not in distinct else key] = kept[key]  # twice only where duplicates stay
     return distinct
+
+
+def drop_near_duplicates(conversations: dict[str, Messages], threshold: float | None) -> dict[str, Messages]:
+    """Return one conversation, the longest, of each cluster of those that overlap by the threshold."""
+    if threshold is None:
+        return conversations
+    texts = {key: " \n ".join(map(fold, _texts(messages))) for key, messages in conversations.items()}
+    keys = sorted(texts)
+    found = Components(keys)
+    for one, other in near_pairs(shingle(texts[key] for key in keys), threshold).tolist():
+        found.tie(keys[one], keys[other])
+    kept = {max(group, key=lambda key: (len(texts[key]), key)) for group in found.groups()}
+    return {key: messages for key, messages in conversations.items() if key in kept}
 
 
 def repeats(keys: Iterable[str], sources: Iterable[str]) -> dict[str, int]:

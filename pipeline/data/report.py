@@ -79,6 +79,8 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     listed = f" ({', '.join(repeated)})" if len(report["files"]) > 1 and repeated else ""
     console.print(f"duplicates dropped: {report['duplicates']:,}{listed}", highlight=False, soft_wrap=True)
     console.print(f"splits: {splits}", highlight=False)
+    if report["near_duplicates"]:
+        console.print(f"near-duplicates dropped: {report['near_duplicates']:,}", highlight=False)
     if report["common_exchanges"]:
         said = f"exchanges too common to keep rows together: {report['common_exchanges']:,}"
         console.print(said, highlight=False)

@@ -28,7 +28,7 @@ from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.dedup import drop_duplicates, duplicate_keys, repeats
+from pipeline.data.dedup import drop_duplicates, drop_near_duplicates, duplicate_keys, repeats
 from pipeline.data.divide import divide
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
@@ -69,7 +69,8 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     parts = by_split(rows, settings)
     keys = {name: duplicate_keys([row.messages for row in part], settings.duplicates) for name, part in parts.items()}
     distinct = {name: drop_duplicates([row.messages for row in part], keys[name]) for name, part in parts.items()}
-    divided = divide(distinct, settings)
+    far = distinct | {"train": drop_near_duplicates(distinct["train"], settings.near_duplicates)}
+    divided = divide(far, settings)
     splits = {name: list(members.values()) for name, members in divided.splits.items()}
     kept = drop_asked(questions, splits["train"], settings.leak_threshold)
     report = {
@@ -80,6 +81,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "cleaning": cleaning.report(),
         "masked": dict(cleaning.masked),
         "duplicates": len(rows) - sum(map(len, distinct.values())),
+        "near_duplicates": len(distinct["train"]) - len(far["train"]),
         "duplicates_by_source": repeats(
             (f"{name} {key}" for name in keys for key in keys[name]),
             (row.source for part in parts.values() for row in part),

@@ -1,7 +1,7 @@
 import random
 
 from pipeline.core.formats import Messages
-from pipeline.data.dedup import digest, drop_duplicates, duplicate_keys, normalize, repeats
+from pipeline.data.dedup import digest, drop_duplicates, drop_near_duplicates, duplicate_keys, normalize, repeats
 
 
 def pair(question: str, answer: str) -> Messages:
@@ -50,3 +50,12 @@ def test_none_is_dropped_where_that_is_off_and_the_order_of_rows_does_not_count(
 
 def test_repeats_are_counted_where_they_stand() -> None:
     assert repeats(["x", "y", "x", "x"], ["a", "a", "a", "b"]) == {"a": 1, "b": 1}
+
+
+def test_of_a_cluster_of_near_duplicates_the_longest_stays() -> None:
+    text = " ".join(f"word{n}" for n in range(40))
+    rows = [pair(f"{text} {end}", "Yes.") for end in ("one", "two", "and the longest")] + [pair("Who?", "Ann")]
+    distinct = drop_duplicates(rows)
+    assert drop_near_duplicates(distinct, None) == distinct
+    assert list(drop_near_duplicates(distinct, 1.0)) == list(distinct)
+    assert sorted(map(str, drop_near_duplicates(distinct, 0.8).values())) == sorted(map(str, rows[2:]))

@@ -460,6 +460,15 @@ def test_questions_that_stand_in_training_are_left_out_and_counted(tmp_path: Pat
     assert not trained & {json.loads(line)["prompt"] for line in lines}
 
 
+def test_near_duplicates_are_dropped_where_asked_and_counted(tmp_path: Path) -> None:
+    text = " ".join(f"word{n}" for n in range(40))
+    put_rows(tmp_path, "a.jsonl", [*pairs(60), *({"question": f"{text} {n}", "answer": "Yes"} for n in range(5))])
+    report = prepare(local(validation=5, test=5, near_duplicates=0.9), tmp_path, tmp_path)
+    assert report["near_duplicates"] == 4
+    assert sum(part["rows"] for part in report["splits"].values()) == 61
+    assert prepare(local(validation=5, test=5), tmp_path, tmp_path)["near_duplicates"] == 0
+
+
 def test_an_error_leaves_the_last_result_as_it_was(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs(60))
     prepare(local(), tmp_path, tmp_path)
