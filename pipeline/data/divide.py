@@ -32,9 +32,7 @@ class Divided:
     leaks: dict[str, int]  # rows by the split that they are linked to
     common_exchanges: int = 0  # greetings and the like, which tie nothing
     largest_component: int = 1  # rows
-    shared: int = (
-        0  # rows of a validation split that are linked to a test split, both brought and both left as they are
-    )
+    shared: int = 0  # rows of validation that are linked to test, where both were brought and stay as they are
 
 
 def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
