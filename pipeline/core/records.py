@@ -280,6 +280,7 @@ class PrepareReport(Record):
     common_exchanges: Count = 0  # greetings and the like, which may be in several splits
     largest_component: Count = 1  # rows that hang together
     leaks: dict[str, Count] = {}  # rows left out of train, by the split that is not to be known from them
+    shared_by_own_splits: Count = 0  # rows of validation that are linked to test, which are left as they are
     seed: int
     splits: dict[str, SplitReport]
     questions: QuestionReport

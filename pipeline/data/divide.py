@@ -32,6 +32,7 @@ class Divided:
     leaks: dict[str, int]  # rows by the split that they are linked to
     common_exchanges: int = 0  # greetings and the like, which tie nothing
     largest_component: int = 1  # rows
+    shared: int = 0  # rows of validation that are linked to test, where both were brought and stay as they are
 
 
 def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
@@ -54,7 +55,8 @@ def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
         made = _split(rest, {name: rows[name] for name in leaks}, settings, tied)
         pairs = known.crossing(made, set(leaks))
         if not pairs:
-            return Divided(made, leaks, known.common_exchanges, max(map(len, tied.groups())))
+            shared = len(known.linked(rows["validation"], rows["test"])) if len(leaks) == len(OWN) else 0
+            return Divided(made, leaks, known.common_exchanges, max(map(len, tied.groups())), shared)
         for one, other in pairs:
             tied.tie(one, other)
     one, other = (known.prompts[key] for key in pairs[0])

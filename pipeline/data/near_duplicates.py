@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 WORDS = 3  # of a shingle
 PERMUTATIONS = 128
-TEXTS = 5_000  # whose words are held at once
+TEXTS = 1_000  # whose words are held at once
+BITS = np.uint64(54)  # of a hash; the other ten number TEXTS
 CHUNK = 4_000_000  # entries held at once while pairs are formed and compared
 BUCKET = 40  # rows of a bucket that are compared each with each
 FEW = 3  # of a larger one, each is compared with so many at its beginning, and so many beside it
@@ -82,11 +83,9 @@ def _grams(words: Hashes, lengths: Integers, length: int) -> tuple[Hashes, Integ
         here = places + offset < ends[owners]
         mixed = (grams[here] ^ (grams[here] >> np.uint64(29))) * factor
         grams[here] = mixed + words[places[here] + offset] * factor
-    order = np.lexsort((grams, owners))
-    grams, owners = grams[order], owners[order]
-    fresh = np.ones(len(grams), np.bool_)
-    fresh[1:] = (grams[1:] != grams[:-1]) | (owners[1:] != owners[:-1])
-    return grams[fresh], owners[fresh]
+    # Both in one number, which sorts several times as fast as two.
+    both = np.unique((owners.astype(np.uint64) << BITS) | (grams >> (np.uint64(64) - BITS)))
+    return both & ((np.uint64(1) << BITS) - np.uint64(1)), (both >> BITS).astype(np.int64)
 
 
 def near_pairs(shingles: Shingles, threshold: float) -> Integers:
@@ -141,9 +140,11 @@ def _bands(threshold: float) -> Iterator[slice]:
 def _bucket_pairs(columns: npt.NDArray[np.uint32], rows: Integers, count: int) -> Integers:
     """Return the codes of pairs of rows that agree in the columns."""
     keys = np.ascontiguousarray(columns).view(np.dtype((np.void, columns.shape[1] * 4))).ravel()
-    order = np.argsort(keys, kind="stable")
-    starts = np.flatnonzero(np.r_[True, keys[order][1:] != keys[order][:-1]])
-    sizes = np.diff(np.r_[starts, len(order)])
+    _, numbers, sizes = np.unique(keys, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(sizes[numbers] > 1)
+    order = several[np.argsort(numbers[several], kind="stable")]
+    sizes = sizes[sizes > 1]
+    starts = np.cumsum(sizes) - sizes
     first_of, large = np.repeat(starts, sizes), np.repeat(sizes > BUCKET, sizes)
     places = np.arange(len(order))
     codes = [np.empty(0, np.int64)]

@@ -90,6 +90,9 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     for name, files in report["own_splits"].items():
         left_out = f"; left out of train, since they are linked to it: {counted(report['leaks'][name], 'row')}"
         console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)
+    if report["shared_by_own_splits"]:
+        shared = counted(report["shared_by_own_splits"], "row")
+        console.print(f"{shared} of the set's validation split are linked to its test split", highlight=False)
     console.print(
         f"questions: {questions['kept']:,}, {questions['in_training']:,} left out as trained on", highlight=False
     )

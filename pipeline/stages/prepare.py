@@ -90,6 +90,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "common_exchanges": divided.common_exchanges,
         "largest_component": divided.largest_component,
         "leaks": divided.leaks,
+        "shared_by_own_splits": divided.shared,
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
         "questions": question_report(questions, kept),

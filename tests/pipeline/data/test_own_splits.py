@@ -118,6 +118,16 @@ def test_the_file_of_the_questions_is_not_trained_on(tmp_path: Path) -> None:
     assert sum(part["rows"] for part in report["splits"].values()) == 60
 
 
+def test_what_two_splits_of_a_set_share_stays_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_rows(tmp_path, "train.jsonl", pairs("train", 60))
+    put_rows(tmp_path, "valid.jsonl", [*pairs("valid", 5), *pairs("TEST", 2)])
+    put_rows(tmp_path, "test.jsonl", pairs("test", 9))
+    report = prepare(local(), tmp_path, tmp_path)
+    assert report["shared_by_own_splits"] == 2
+    assert {name: part["rows"] for name, part in report["splits"].items()} == {"train": 60, "validation": 7, "test": 9}
+    assert "2 rows of the set's validation split are linked to its test split" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("files", "changes", "message"),
     [
