@@ -27,8 +27,8 @@ from pipeline.core.formats import (
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
 from pipeline.core.progress import shown
+from pipeline.data.lines import BadLine, Row
 from pipeline.data.mapping import Mapping
-from pipeline.data.readers import BadLine, Row
 from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind
 from pipeline.data.sources import Source
 
