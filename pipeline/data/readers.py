@@ -13,46 +13,26 @@ import lzma
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.formats import UnusableRowError, convert, detect
+from pipeline.data.batches import from_batches
+from pipeline.data.json_values import read_values
+from pipeline.data.lines import KEPT, BadLine, Row, Rows, is_utf8, one_line
 
 MARKS_OF_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-CHUNK = 2**20  # characters
-NEAR_THE_END = 16  # characters; within them an error of JSON may be that the rest is not read yet
-KEPT = 1000  # characters of a bad line
+PROBE = 2**20  # bytes of a first line
 BATCH = 1024  # rows
 SAMPLE = 20  # rows that a CSV file's delimiter is told from
 NULLS = ("", "NaN", "nan")
-DECODER = json.JSONDecoder()
-ANY_INTEGER = json.JSONDecoder(parse_int=str)  # one of 5,000 digits, too
 # Errors that mean a file is not what its name says, or cut short; an `OSError` of the system has a number.
 BROKEN = (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException, UnicodeDecodeError)
-
-
-class Row(NamedTuple):
-    """What a file has at a place, and the split that the file says it belongs to."""
-
-    line: int  # where it begins; in Parquet and Arrow the number of the row
-    value: Any
-    split: str | None = None
-
-
-class BadLine(NamedTuple):
-    """What cannot be read, from a line on."""
-
-    line: int
-    reason: str
-    text: str  # its beginning
-
-
-Rows = Iterator[Row | BadLine]
 
 
 def suffixes(name: str) -> tuple[str, str]:
@@ -82,11 +62,6 @@ def read_file(path: Path) -> Rows:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         yield BadLine(last + 1, f"unreadable from here on ({one_line(error)}); the file may be cut short", "")
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's words without their line breaks, and the beginning of long ones."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _open(path: Path) -> BinaryIO:
@@ -122,10 +97,6 @@ def _text(path: Path) -> TextIO:
     return io.TextIOWrapper(_open(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not re.search("[\udc80-\udcff]", text)
-
-
 def _read_jsonl(path: Path) -> Rows:
     return _read_lines(path) if _has_lines(path) else _read_values(path)
 
@@ -133,7 +104,7 @@ def _read_jsonl(path: Path) -> Rows:
 def _read_json(path: Path) -> Rows:
     """Read a list, objects one after another, or one object that holds the rows."""
     with _open(path) as file:
-        filled = (line for line in iter(lambda: file.readline(CHUNK), b"") if line.strip())
+        filled = (line for line in iter(lambda: file.readline(PROBE), b"") if line.strip())
         first, second = next(filled, b""), next(filled, b"")
     if second and _is_object(first):
         yield from _read_lines(path)
@@ -187,7 +158,7 @@ def _is_row(value: dict[str, object]) -> bool:
 def _has_lines(path: Path) -> bool:
     """Return whether a file has a value a line, and not values that go over several."""
     with _open(path) as file:
-        line = next((line for line in iter(lambda: file.readline(CHUNK), b"") if line.strip()), b"")
+        line = next((line for line in iter(lambda: file.readline(PROBE), b"") if line.strip()), b"")
     try:
         json.loads(line.decode("utf-8-sig", "surrogateescape"))
         return True
@@ -196,7 +167,7 @@ def _has_lines(path: Path) -> bool:
     if not line.lstrip(b"\xef\xbb\xbf \t").startswith((b"{", b"[")) or not line.endswith(b"\n"):
         return True
     with _text(path) as text:
-        return not isinstance(next(_values(text), None), Row)
+        return not isinstance(next(read_values(text), None), Row)
 
 
 def _read_lines(path: Path) -> Rows:
@@ -222,94 +193,7 @@ def _parsed(line: bytes, number: int) -> Row | BadLine:
 
 def _read_values(path: Path) -> Rows:
     with _text(path) as text:
-        yield from _values(text)
-
-
-def _values(text: TextIO) -> Rows:
-    """Yield the values of a list, or one after another; after a bad one, from the next line that begins an object."""
-    values = _Values(text)
-    in_list = values.next_character() == "["
-    if in_list:
-        values.take(1)
-    while values.next_character(",]" if in_list else ""):
-        line = values.line
-        try:
-            yield Row(line, values.value())
-        except (ValueError, RecursionError) as error:
-            begins, reason = values.text(), error.msg if isinstance(error, json.JSONDecodeError) else one_line(error)
-            rest = "" if values.skip_to_object() else "; nothing after it is read"
-            yield BadLine(line, f"not valid JSON ({reason}){rest}", begins)
-    if in_list and not values.closed:
-        yield BadLine(values.line, "not valid JSON (the list does not end); the file may be cut short", "")
-
-
-class _Values:
-    """A text of JSON values, of which no more is held than the one that is read."""
-
-    def __init__(self, text: TextIO) -> None:
-        self._file, self._held, self._at, self._ended = text, "", 0, False
-        self.line = 1
-        self.closed = False  # whether a list has ended
-
-    def next_character(self, between: str = "") -> str:
-        """Skip whitespace and what may stand between two values; return the next character, or nothing at the end."""
-        while True:
-            while self._at < len(self._held) and (character := self._held[self._at]) in between + " \t\r\n\ufeff":
-                self.closed |= character == "]"
-                self.take(1)
-            if self._at < len(self._held) or not self._read():
-                return self._held[self._at : self._at + 1]
-
-    def value(self) -> object:
-        """Return the next value.
-
-        Raises:
-            ValueError: there is none, and the place is where it would begin; or one that Python does not hold.
-        """
-        while True:
-            try:
-                value, end = DECODER.raw_decode(self._held, self._at)
-            except json.JSONDecodeError as error:
-                cut = error.msg.startswith("Unterminated") or error.pos >= len(self._held) - NEAR_THE_END
-                if not cut or not self._read():
-                    raise
-                continue
-            if end == len(self._held) and self._read():  # a number may go on
-                continue
-            if not _is_utf8(self._held[self._at : end]):
-                self.take(end - self._at)
-                raise ValueError("not UTF-8")
-            self.take(end - self._at)
-            return value
-
-    def take(self, characters: int) -> None:
-        """Go on by some characters."""
-        self.line += self._held.count("\n", self._at, self._at + characters)
-        self._at += characters
-
-    def text(self) -> str:
-        """Return what comes next, or its beginning."""
-        return self._held[self._at : self._at + KEPT]
-
-    def skip_to_object(self) -> bool:
-        """Go on to the next line that begins with an object; return whether there is one."""
-        while True:
-            if (found := self._held.find("\n{", self._at)) >= 0:
-                self.take(found + 1 - self._at)
-                return True
-            self.take(max(0, len(self._held) - 1 - self._at))
-            if not self._read():
-                self.take(len(self._held) - self._at)
-                return False
-
-    def _read(self) -> bool:
-        """Read as much again as is held; return whether there was more."""
-        if self._ended:
-            return False
-        more = self._file.read(max(CHUNK, len(self._held) - self._at))
-        self._held, self._at = self._held[self._at :] + more, 0
-        self._ended = not more
-        return bool(more)
+        yield from read_values(text)
 
 
 class _Lines:
@@ -363,7 +247,7 @@ def _records(lines: _Lines, reader: Iterator[list[str]]) -> Rows:
             continue
         if cells is None:
             return
-        if not all(map(_is_utf8, cells)):
+        if not all(map(is_utf8, cells)):
             yield BadLine(line, "not UTF-8", "".join(lines.record)[:KEPT])
         elif cells and not header:
             header = cells
@@ -402,7 +286,7 @@ def _read_parquet(path: Path) -> Rows:
     if path.stat().st_size:
         with pq.ParquetFile(_whole_file(path)) as file:
             schema = file.schema_arrow
-        yield from _from_batches(batches, schema)
+        yield from from_batches(batches, schema)
 
 
 def _read_arrow(path: Path) -> Rows:
@@ -421,7 +305,7 @@ def _read_arrow(path: Path) -> Rows:
             yield batch.select(columns) if columns else batch
 
     if path.stat().st_size:
-        yield from _from_batches(batches, opened().schema)
+        yield from from_batches(batches, opened().schema)
 
 
 def _whole_file(path: Path) -> object:
@@ -430,46 +314,6 @@ def _whole_file(path: Path) -> object:
         return pa.memory_map(str(path))
     with _open(path) as file:
         return pa.BufferReader(file.read())
-
-
-def _from_batches(batches: Callable[..., Iterator[pa.RecordBatch]], schema: pa.Schema) -> Rows:
-    """Yield the rows of batches; the floats of a column that has whole numbers alone are integers."""
-    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
-    whole = _whole_columns(batches(floats), floats) if floats else []
-    number = 0
-    for batch in batches():
-        for number, row in enumerate(_from_batch(batch), start=number + 1):  # noqa: B020
-            if isinstance(row, str):
-                yield BadLine(number, row, "")
-                continue
-            for name in whole:
-                row[name] = int(row[name]) if row[name] is not None and row[name] == row[name] else None
-            yield Row(number, row)
-
-
-def _from_batch(batch: pa.RecordBatch) -> list[Any]:
-    """Return rows; the reason in the place of one that cannot be read."""
-    try:
-        return batch.to_pylist()
-    except UnicodeDecodeError:
-        if len(batch) == 1:
-            return ["not UTF-8"]
-        return [row for place in range(len(batch)) for row in _from_batch(batch.slice(place, 1))]
-
-
-def _whole_columns(batches: Iterable[pa.RecordBatch], names: list[str]) -> list[str]:
-    """Return the columns whose numbers are whole, as far as they can be read."""
-    whole = names
-    try:
-        for batch in batches:
-            whole = [name for name in whole if all(_is_whole(number) for number in batch[name].to_pylist())]
-    except BROKEN:  # which reading the rows will say
-        pass
-    return whole
-
-
-def _is_whole(number: float | None) -> bool:
-    return number is None or number != number or float(number).is_integer()
 
 
 COMPRESSIONS: dict[str, Callable[[Path], Any]] = {

@@ -28,9 +28,9 @@ from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
 from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
+from pipeline.data.lines import BadLine, Row
 from pipeline.data.mapping import Mapping
 from pipeline.data.own_splits import SPLIT_OF
-from pipeline.data.readers import BadLine, Row
 from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind
 from pipeline.data.sources import Source
 

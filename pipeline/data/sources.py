@@ -10,7 +10,8 @@ from typing import Any
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
-from pipeline.data.readers import COMPRESSIONS, READERS, BadLine, Row, Rows, is_readable, one_line, read_file
+from pipeline.data.lines import BadLine, Row, Rows, one_line
+from pipeline.data.readers import COMPRESSIONS, READERS, is_readable, read_file
 
 HUB_TIMEOUT_S = 30
 # What a clone of a hub dataset and `save_to_disk` have beside the data.

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data.readers import BadLine, Row, read_file
+from pipeline.data.lines import BadLine, Row
+from pipeline.data.readers import read_file
 
 ROWS = [{"question": f"Où {n}?", "answer": 'He said "I".\nTwice.'} for n in range(50)]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)

@@ -9,7 +9,7 @@ from dataset_hub import COMMIT
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
-from pipeline.data.readers import Row
+from pipeline.data.lines import Row
 from pipeline.data.sources import find_files, load, why_ignored
 
 ROWS = [{"question": "Où?", "answer": "Là."}, {"question": "Who, then?", "answer": 'He said "I".\nTwice.'}]
