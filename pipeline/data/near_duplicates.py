@@ -83,8 +83,9 @@ def _grams(words: Hashes, lengths: Integers, length: int) -> tuple[Hashes, Integ
         here = places + offset < ends[owners]
         mixed = (grams[here] ^ (grams[here] >> np.uint64(29))) * factor
         grams[here] = mixed + words[places[here] + offset] * factor
-    # Both in one number, which sorts several times as fast as two.
-    both = np.unique((owners.astype(np.uint64) << BITS) | (grams >> (np.uint64(64) - BITS)))
+    # Both in one number, which sorts several times as fast as two, and as what np.unique does.
+    both = np.sort((owners.astype(np.uint64) << BITS) | (grams >> (np.uint64(64) - BITS)))
+    both = both[np.flatnonzero(np.diff(both, prepend=~both[:1]))]
     return both & ((np.uint64(1) << BITS) - np.uint64(1)), (both >> BITS).astype(np.int64)
 
 
