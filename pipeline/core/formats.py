@@ -24,7 +24,7 @@ class Message(TypedDict):
 
 
 Messages = list[Message]
-Columns = Mapping[str, Any]  # a row by names in lower case
+Columns = Mapping[str, object]  # a row by names in lower case
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class UnusableRowError(Exception):
     """A row that cannot be trained on; its only argument is one of the reasons above."""
 
 
-def detect(row: Any) -> str | None:
+def detect(row: object) -> str | None:
     """Return the name of the format of a row, by what is filled in it or else by its keys; None where none is known."""
     if not isinstance(row, dict):
         return None
@@ -205,18 +205,18 @@ def _weight(message: Message) -> int:
     return message.get("weight", 1)
 
 
-class Noting(dict[str, Any]):
+class Noting(dict[str, object]):
     """A row that notes which of its columns were read."""
 
     def __init__(self, columns: Columns) -> None:
         super().__init__(columns)
         self.read: set[str] = set()
 
-    def __getitem__(self, key: str) -> Any:
+    def __getitem__(self, key: str) -> object:
         self.read.add(key)
         return super().__getitem__(key)
 
-    def get(self, key: str, default: Any = None) -> Any:
+    def get(self, key: str, default: Any = None) -> object:
         """Return a column, and note that it was read."""
         self.read.add(key)
         return super().get(key, default)
@@ -232,7 +232,7 @@ class Noting(dict[str, Any]):
         return frozenset(keys)
 
 
-def convert(row: Any, name: str) -> Messages:
+def convert(row: object, name: str) -> Messages:
     """Return the messages of one row in the format `name`.
 
     Raises:
@@ -241,7 +241,7 @@ def convert(row: Any, name: str) -> Messages:
     return read_row(row, name).messages
 
 
-def read_row(row: Any, name: str, turns: Turns = TURNS) -> Converted:
+def read_row(row: object, name: str, turns: Turns = TURNS) -> Converted:
     """Return the messages of one row in the format `name`, and its keys that had no part in them.
 
     An empty system message is left out; texts are otherwise kept as they are.
@@ -285,17 +285,17 @@ def check(messages: Messages) -> None:
     _check_turns(messages)
 
 
-def keys_of(rows: Sequence[Any]) -> list[str]:
+def keys_of(rows: Sequence[object]) -> list[str]:
     """Return the keys that `rows` use, in order of appearance."""
     return list(dict.fromkeys(str(key) for row in rows if isinstance(row, dict) for key in row if key is not None))
 
 
-def _columns(row: dict[Any, Any]) -> Columns:
+def _columns(row: dict[object, object]) -> Columns:
     """Return a row with its keys as the tables above write them: CSV headers come capitalised and padded."""
     return {str(key).strip().lower(): value for key, value in row.items()}
 
 
-def filled(row: dict[Any, Any]) -> Columns:
+def filled(row: dict[object, object]) -> Columns:
     """Return the columns of a row that say something."""
     return _filled(_columns(row))
 
@@ -305,13 +305,13 @@ def _filled(columns: Columns) -> Columns:
     return {key: value for key, value in columns.items() if _says_something(value)}
 
 
-def _says_something(value: Any) -> bool:
+def _says_something(value: object) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and value == value and value != [] and value != {}  # only NaN differs from itself
 
 
-def _is_content(value: Any) -> bool:
+def _is_content(value: object) -> bool:
     """Return whether a value says something, also where a CSV cell has it as JSON."""
     return _says_something(value) and value not in ("[]", "{}", "null")
 
@@ -332,12 +332,12 @@ def _turn_keys(columns: Columns) -> set[str]:
     return set(turns[0]) if turns and isinstance(turns[0], dict) else set()
 
 
-def turns_of(columns: Columns) -> list[Any] | None:
+def turns_of(columns: Columns) -> list[object] | None:
     """Return the list of turns, also where a CSV cell holds it as JSON."""
     return _as_list(columns.get(_first(columns, TURN_COLUMNS) or ""))
 
 
-def _as_list(value: Any) -> list[Any] | None:
+def _as_list(value: object) -> list[object] | None:
     """Return a list, also one that is written as JSON; None for anything else."""
     if isinstance(value, str):
         try:
@@ -358,7 +358,7 @@ def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
     return [*_history(columns), *_messages(turns, role_key, text_key)]
 
 
-def messages_of(turns: Sequence[Any]) -> Messages:
+def messages_of(turns: Sequence[object]) -> Messages:
     """Return turns as messages, by the keys of the first one.
 
     Raises:
@@ -368,7 +368,7 @@ def messages_of(turns: Sequence[Any]) -> Messages:
     return _messages(turns, *(("from", "value") if shared else ("role", "content")))
 
 
-def _messages(turns: Sequence[Any], role_key: str, text_key: str) -> Messages:
+def _messages(turns: Sequence[object], role_key: str, text_key: str) -> Messages:
     messages: Messages = []
     for turn in turns:
         if not isinstance(turn, dict):
@@ -387,7 +387,7 @@ def _messages(turns: Sequence[Any], role_key: str, text_key: str) -> Messages:
     return messages
 
 
-def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
+def _content(turn: dict[str, object], text_key: str, role: str) -> str:
     """Return what a turn says, an assistant's reasoning before it in tags."""
     content = _joined(turn[text_key])
     reasoning = next((text for key in REASONING_KEYS if (text := _text(turn.get(key)))), "")
@@ -396,14 +396,14 @@ def _content(turn: dict[str, Any], text_key: str, role: str) -> str:
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
 
 
-def _joined(content: Any) -> str:
+def _joined(content: object) -> str:
     """Return a content as text, which may come as a list of parts."""
     if not isinstance(content, list):
         return _text(content)
     return "".join(part if isinstance(part, str) else _part(part) for part in content)
 
 
-def _part(part: Any) -> str:
+def _part(part: object) -> str:
     if (
         not isinstance(part, dict)
         or part.get("type", "text") not in TEXT_PARTS
@@ -426,7 +426,7 @@ def _history(columns: Columns) -> Messages:
     return [message for item in earlier for message in _earlier(item)]
 
 
-def _earlier(item: Any) -> Messages:
+def _earlier(item: object) -> Messages:
     if isinstance(item, dict):
         pair = _pair(_columns(item))
         return messages_of([item]) if pair == (None, None) else _from_pair(_columns(item), *pair, ())
@@ -474,7 +474,7 @@ def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
     return [*before, *_history(columns), *turns]
 
 
-def _prompt(value: Any) -> tuple[Messages, Messages]:
+def _prompt(value: object) -> tuple[Messages, Messages]:
     """Return what stands before the conversation, a system message, and the turns that are not learnt of a prompt."""
     if not isinstance(value, list | dict):
         return [], [{"role": "user", "content": _text(value)}]
@@ -486,7 +486,7 @@ def _prompt(value: Any) -> tuple[Messages, Messages]:
     return system, [message for message in messages if message["role"] != "system"]
 
 
-def answer_of(value: Any) -> Messages:
+def answer_of(value: object) -> Messages:
     """Return an answer as messages: a text, a message, or a list of messages.
 
     Raises:
@@ -506,7 +506,7 @@ def with_system(columns: Columns, messages: Messages) -> Messages:
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Return a cell as text: nothing for null and NaN, the digits of a number."""
     if isinstance(value, str):
         return value

@@ -5,7 +5,7 @@ turns, or in a column of its own.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, TypedDict, final
+from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
 from pipeline.core.formats import TURNS, Columns, Messages, Noting, Turns, UnusableRowError
@@ -45,7 +45,7 @@ class Compared(NamedTuple):
     reordered: Sequence[str] = ()  # what was done with turns
 
 
-def is_comparison(row: Any) -> bool:
+def is_comparison(row: object) -> bool:
     """Return whether a row compares or judges answers."""
     if not isinstance(row, dict) or all(str(key).strip().lower() not in MARKS for key in row):  # as nearly all are
         return False
@@ -53,13 +53,13 @@ def is_comparison(row: Any) -> bool:
     return _is_preference(columns) or _is_judgement(columns)
 
 
-def compare(row: dict[str, Any], turns: Turns = TURNS) -> Compared:
+def compare(row: object, turns: Turns = TURNS) -> Compared:
     """Return what a row says of answers.
 
     Raises:
         UnusableRowError: with the reason.
     """
-    columns = Noting(formats.filled(row))
+    columns = Noting(formats.filled(row) if isinstance(row, dict) else {})
     if not formats.is_learnt(columns):
         raise UnusableRowError(formats.NOT_TO_BE_LEARNT)
     read = _preference if _is_preference(columns) else _judgement
@@ -93,7 +93,7 @@ def _is_judgement(columns: Columns) -> bool:
     return has_answer and any(_verdict(columns[name]) is not None for name in LABEL_COLUMNS if name in columns)
 
 
-def _verdict(value: Any) -> bool | None:
+def _verdict(value: object) -> bool | None:
     """Return what a label says: true or false, 1 or 0, also as texts."""
     return VERDICTS.get(str(int(value) if value in (0, 1) else value).strip().lower())
 

@@ -23,7 +23,7 @@ def from_batches(batches: Callable[..., Iterator[pa.RecordBatch]], schema: pa.Sc
             yield Row(number, row)
 
 
-def _from_batch(batch: pa.RecordBatch) -> list[Any]:
+def _from_batch(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
     """Return rows; the reason in the place of one that cannot be read."""
     try:
         return batch.to_pylist()

@@ -1,7 +1,7 @@
 """Values of JSON in a text, one after another or in a list, read as they are asked for."""
 
 import json
-from typing import Any, TextIO
+from typing import TextIO
 
 from pipeline.data.lines import KEPT, BadLine, Row, Rows, is_utf8, one_line
 
@@ -45,7 +45,7 @@ class _Values:
             if self._at < len(self._held) or not self._read():
                 return self._held[self._at : self._at + 1]
 
-    def value(self) -> Any:
+    def value(self) -> object:
         """Return the next value.
 
         Raises:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 KEPT = 1000  # characters of a bad line
 
@@ -11,7 +11,7 @@ class Row(NamedTuple):
     """What a file has at a place, and the split that the file says it belongs to."""
 
     line: int  # where it begins; in Parquet and Arrow the number of the row
-    value: Any
+    value: object
     split: str | None = None
 
 

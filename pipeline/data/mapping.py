@@ -2,7 +2,7 @@
 
 import json
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import TURN_COLUMNS
@@ -14,7 +14,7 @@ SET_ASIDE = "{} (not mapped)"
 class Names(NamedTuple):
     """What the keys of a row become, and those that are ignored."""
 
-    ours: dict[Any, Any]
+    ours: dict[object, object]
     ignored: frozenset[str]
 
 
@@ -30,20 +30,20 @@ class Mapping:
     def __bool__(self) -> bool:
         return bool(self._columns or self._roles or self._ignored)
 
-    def ignored_in(self, row: Any) -> set[str]:
+    def ignored_in(self, row: object) -> set[str]:
         """Return the ignored keys that a row has, or a turn in it."""
         if not self._ignored or not isinstance(row, dict):
             return set()
         parts = [row, *(item for value in row.values() if isinstance(value, list) for item in value)]
         return set().union(*(self._names(tuple(part)).ignored for part in parts if isinstance(part, dict)))
 
-    def apply(self, row: Any) -> Any:
+    def apply(self, row: object) -> object:
         """Return a row, and the turns in it, as the formats read it."""
         if not self or not isinstance(row, dict):
             return row
         return {key: self._cell(key, value) for key, value in self._keys(row).items()}
 
-    def _cell(self, key: Any, value: Any) -> Any:
+    def _cell(self, key: object, value: object) -> object:
         if isinstance(value, str) and key in TURN_COLUMNS:  # a CSV cell holds turns as JSON
             try:
                 value = json.loads(value)
@@ -53,7 +53,7 @@ class Mapping:
             return self._turn(value)
         return [self._turn(item) for item in value] if isinstance(value, list) else value
 
-    def _turn(self, turn: Any) -> Any:
+    def _turn(self, turn: object) -> object:
         if not isinstance(turn, dict):
             return turn
         keys = self._keys(turn)
@@ -62,11 +62,11 @@ class Mapping:
                 keys[key] = self._roles.get(_folded(keys[key]), keys[key])
         return keys
 
-    def _keys(self, row: dict[Any, Any]) -> dict[Any, Any]:
+    def _keys(self, row: dict[object, object]) -> dict[object, object]:
         """Return a row under our names, without what is ignored."""
         return {ours: row[theirs] for theirs, ours in self._names(tuple(row)).ours.items()}
 
-    def _name(self, names: tuple[Any, ...]) -> Names:
+    def _name(self, names: tuple[object, ...]) -> Names:
         """Return what keys become; what has such a name beside one that is mapped to it is set aside."""
         kept = [name for name in names if name is None or _folded(name) not in self._ignored]
         taken = {self._columns.get(_folded(name)) for name in kept}
@@ -77,5 +77,5 @@ class Mapping:
         return Names(ours, frozenset(_folded(name) for name in names if name not in ours))
 
 
-def _folded(name: Any) -> str:
+def _folded(name: object) -> str:
     return str(name).strip().lower()

@@ -131,8 +131,8 @@ def _is_object(line: bytes) -> bool:
 
 def _unpacked(row: Row) -> Rows:
     """Yield the rows that an object is: itself, the lists of its splits, or its columns side by side."""
-    value = row.value
-    parts = list(value.values()) if isinstance(value, dict) else []
+    value = row.value if isinstance(row.value, dict) else {}
+    parts = list(value.values())
     if not parts or _is_row(value) or not all(isinstance(part, list | dict) for part in parts):
         yield row
     elif all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
@@ -147,7 +147,7 @@ def _unpacked(row: Row) -> Rows:
         yield row
 
 
-def _is_row(value: dict[str, Any]) -> bool:
+def _is_row(value: dict[str, object]) -> bool:
     name = detect(value)
     try:
         return name in ("messages", "sharegpt") or (name is not None and bool(convert(value, name)))
@@ -255,10 +255,10 @@ def _records(lines: _Lines, reader: Iterator[list[str]]) -> Rows:
             yield Row(line, _by_column(header, cells))
 
 
-def _by_column(header: list[str], cells: list[str]) -> dict[str | None, Any]:
+def _by_column(header: list[str], cells: list[str]) -> dict[str | None, object]:
     """Return cells by their columns; those beyond the header stand under None."""
     filled = [None if cell in NULLS else cell for cell in cells]
-    row: dict[str | None, Any] = {**dict.fromkeys(header), **dict(zip(header, filled, strict=False))}
+    row: dict[str | None, object] = {**dict.fromkeys(header), **dict(zip(header, filled, strict=False))}
     if len(cells) > len(header):
         row[None] = cells[len(header) :]
     return row
@@ -308,7 +308,7 @@ def _read_arrow(path: Path) -> Rows:
         yield from from_batches(batches, opened().schema)
 
 
-def _whole_file(path: Path) -> Any:
+def _whole_file(path: Path) -> object:
     """Return a file that may be read at any place; a compressed one is held."""
     if not suffixes(path.name)[1]:
         return pa.memory_map(str(path))

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from typing import Any, NamedTuple, TextIO
+from typing import NamedTuple, TextIO
 
 from common.errors import UserError
 from common.words import counted
@@ -22,7 +22,7 @@ class Reject(NamedTuple):
     source: str
     line: int
     reason: str
-    row: Any
+    row: object
 
     @property
     def place(self) -> str:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.errors import UserError
 from common.words import counted
@@ -54,14 +54,14 @@ class SourceCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     reordered: Counter[str] = field(default_factory=Counter)  # rows by what was done with turns
     unused: Counter[str] = field(default_factory=Counter)  # rows by key
-    unknown: list[Any] = field(default_factory=list)  # some rows of no known format
+    unknown: list[object] = field(default_factory=list)  # some rows of no known format
 
     @property
     def rows(self) -> int:
         """How many there are."""
         return self.usable + len(self.preferences) + self.dropped.total()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> dict[str, object]:
         """Return it as reports/prepare.json has it."""
         names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
         report = {
@@ -126,7 +126,7 @@ def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCou
     return converted.messages
 
 
-def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Converted:
+def _compared(row: object, settings: DataSettings, counts: SourceCounts) -> Converted:
     """Return what is to be learnt of a row that compares or judges answers; nothing where it is set apart."""
     if settings.preferences == "drop":
         raise UnusableRowError(DROPPED_PREFERENCE)
@@ -139,7 +139,7 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
     return Converted([], unused, reordered)
 
 
-def _converted(value: Any, settings: DataSettings, counts: SourceCounts) -> Converted:
+def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> Converted:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
         if len(counts.unknown) < 100:
