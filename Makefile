@@ -47,13 +47,13 @@ mlflow: setup  ## open the tracked runs on http://localhost:5000
 # So many files of tests at a time, for two cores: some tests wait for what they have started. Each takes up to 4 GB.
 JOBS ?= 3
 test: setup  ## run all tests, three files at a time; others, by make test JOBS=4 PYTEST_ARGS="-k serve"
-	@$(RUN) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(RUN) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-families: setup  ## tiny models of real families through all stages, as every type; `make test` makes three types of each
 	@$(RUN) $(BIN)/python -m pytest tests/families --long
 
 test-next:  ## the tests with the newest Hydra, Hub client, Transformers, PEFT and TRL, in .cache/next-venv; what breaks, and why
-	@$(PYTHON) scripts/test_next.py --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(PYTHON) scripts/test_next.py --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-gpu: setup  ## the tests that need a GPU: every way of training against plain float32, learning curves
 	@$(RUN) $(BIN)/python -m pytest tests/gpu -rA -s

@@ -120,7 +120,11 @@ class Cleaning:
             return messages
         return [{**message, "content": self._masked(message["content"])} for message in messages]
 
-    def report(self) -> dict[str, dict[str, object]]:
+    def report(self) -> dict[str, object]:
+        """Return what was found and masked, as reports/prepare.json has it."""
+        return {"cleaning": self.found(), "masked": dict(self.masked)}
+
+    def found(self) -> dict[str, dict[str, object]]:
         """Return for each rule how many conversations it has found, some of them, and whether they were dropped."""
         return {
             rule.name: {"mode": found.mode, "rows": found.rows, "examples": found.examples}

@@ -7,12 +7,15 @@ punctuation and what else `fold` does not hear.
 import hashlib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import Messages
 from pipeline.data.components import Components
 from pipeline.data.folding import fold
 from pipeline.data.near_duplicates import near_pairs, shingle
+from pipeline.data.rows import Conversation
 
 
 def normalize(text: str) -> str:
@@ -28,6 +31,35 @@ def digest(messages: Messages, heard: Callable[[str], str] = normalize) -> str:
         for message in messages
     )
     return hashlib.sha256(joined.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The conversations that are left of each split, and how many were not."""
+
+    splits: dict[str, dict[str, Messages]]  # by a digest
+    duplicates: int
+    near_duplicates: int
+    by_source: dict[str, int]  # duplicates
+
+    def report(self) -> dict[str, object]:
+        """Return the counts, as reports/prepare.json has them."""
+        near, by_source = self.near_duplicates, self.by_source
+        return {"duplicates": self.duplicates, "near_duplicates": near, "duplicates_by_source": by_source}
+
+
+def drop_repeated(parts: Mapping[str, Sequence[Conversation]], settings: DataSettings) -> Distinct:
+    """Return the rows of each split without duplicates, and those of train without what is nearly one."""
+    rows = {name: [row.messages for row in part] for name, part in parts.items()}
+    keys = {name: duplicate_keys(part, settings.duplicates) for name, part in rows.items()}
+    distinct = {name: drop_duplicates(part, keys[name]) for name, part in rows.items()}
+    far = drop_near_duplicates(distinct["train"], settings.near_duplicates)
+    by_source = repeats(
+        (f"{name} {key}" for name in keys for key in keys[name]),
+        (row.source for part in parts.values() for row in part),
+    )
+    near = len(distinct["train"]) - len(far)
+    return Distinct(distinct | {"train": far}, sum(by_source.values()), near, by_source)
 
 
 def duplicate_keys(conversations: list[Messages], how: str) -> list[str]:

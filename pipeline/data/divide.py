@@ -34,6 +34,15 @@ class Divided:
     largest_component: int = 1  # rows
     shared: int = 0  # rows of validation that are linked to test, where both were brought and stay as they are
 
+    def report(self) -> dict[str, object]:
+        """Return the counts, as reports/prepare.json has them."""
+        return {
+            "common_exchanges": self.common_exchanges,
+            "largest_component": self.largest_component,
+            "leaks": self.leaks,
+            "shared_by_own_splits": self.shared,
+        }
+
 
 def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
     """Divide those under train into the splits that are not brought.

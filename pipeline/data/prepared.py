@@ -8,7 +8,7 @@ from typing import TypedDict
 from common.errors import UserError
 from common.files import sha256
 from pipeline.core.data_settings import DataSettings
-from pipeline.core.mappings import changed_keys
+from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import PREPARED
 from pipeline.data.own_splits import with_all_files
 from pipeline.data.sources import find_files
@@ -62,10 +62,8 @@ def require_prepared(settings: DataSettings) -> None:
     if not path.is_file():
         raise UserError(f"{path} is missing; first {TO_PREPARE}")
     made, requested = read_made_from(path), made_from(settings, Path())
-    differ = [
-        f"data.{key} is {requested['settings'].get(key)!r} and was {made['settings'].get(key)!r}"
-        for key in changed_keys(made["settings"], requested["settings"])
-    ]
+    before, now = flatten(made["settings"]), flatten(requested["settings"])
+    differ = [f"data.{key} is {now.get(key)!r} and was {before.get(key)!r}" for key in changed_keys(before, now)]
     if not differ and requested["files"]:
         differ = [f"{name} has changed, come or gone" for name in changed_keys(made["files"], requested["files"])]
     if differ:

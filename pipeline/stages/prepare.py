@@ -28,7 +28,7 @@ from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.dedup import drop_duplicates, drop_near_duplicates, duplicate_keys, repeats
+from pipeline.data.dedup import drop_repeated
 from pipeline.data.divide import divide
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
@@ -67,10 +67,8 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     rows, counts = read_all(sources, settings, cleaning, out)
     complete_weights([row.messages for row in rows])
     parts = by_split(rows, settings)
-    keys = {name: duplicate_keys([row.messages for row in part], settings.duplicates) for name, part in parts.items()}
-    distinct = {name: drop_duplicates([row.messages for row in part], keys[name]) for name, part in parts.items()}
-    far = distinct | {"train": drop_near_duplicates(distinct["train"], settings.near_duplicates)}
-    divided = divide(far, settings)
+    distinct = drop_repeated(parts, settings)
+    divided = divide(distinct.splits, settings)
     splits = {name: list(members.values()) for name, members in divided.splits.items()}
     kept = drop_asked(questions, splits["train"], settings.leak_threshold)
     report = {
@@ -78,19 +76,10 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         "revision": sources[0].revision,
         "files": [count.report() for count in counts if count.rows],
         "not_read": not_read(settings, root, counts, sources[len(counts) :]),
-        "cleaning": cleaning.report(),
-        "masked": dict(cleaning.masked),
-        "duplicates": len(rows) - sum(map(len, distinct.values())),
-        "near_duplicates": len(distinct["train"]) - len(far["train"]),
-        "duplicates_by_source": repeats(
-            (f"{name} {key}" for name in keys for key in keys[name]),
-            (row.source for part in parts.values() for row in part),
-        ),
         "own_splits": {name: sorted({row.source for row in parts[name]}) for name in divided.leaks},
-        "common_exchanges": divided.common_exchanges,
-        "largest_component": divided.largest_component,
-        "leaks": divided.leaks,
-        "shared_by_own_splits": divided.shared,
+        **cleaning.report(),
+        **distinct.report(),
+        **divided.report(),
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
         "questions": question_report(questions, kept),

@@ -97,7 +97,7 @@ def test_a_rule_that_counts_drops_nothing_and_shows_some() -> None:
     cleaning = Cleaning(replace(ALL, refusals="count"))
     for number in range(5):
         assert cleaning.reason(chat(f"I'm sorry, but I can't say {number}.")) is None
-    found = cleaning.report()["refusal"]
+    found = cleaning.found()["refusal"]
     assert (found["mode"], found["rows"], len(found["examples"])) == ("count", 5, 3)
     assert found["examples"][0] == "I'm sorry, but I can't say 0."
 
@@ -105,12 +105,12 @@ def test_a_rule_that_counts_drops_nothing_and_shows_some() -> None:
 def test_a_row_is_counted_by_each_rule_and_dropped_by_the_first() -> None:
     cleaning = Cleaning(replace(ALL, refusals="count"))
     assert cleaning.reason(chat("I'm sorry, but I can't. <|im_end|>")) == "marks of a chat template"
-    assert [rule["rows"] for rule in cleaning.report().values()] == [0, 1, 0, 1]
+    assert [rule["rows"] for rule in cleaning.found().values()] == [0, 1, 0, 1]
 
 
 def test_no_rule_is_left_without_a_setting() -> None:
     assert all(hasattr(NO_CLEANING, rule.setting) for rule in RULES)
-    assert Cleaning(NO_CLEANING).report() == {}
+    assert Cleaning(NO_CLEANING).found() == {}
 
 
 @pytest.mark.parametrize(

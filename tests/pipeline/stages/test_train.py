@@ -638,7 +638,8 @@ def test_each_job_of_a_sweep_over_experiments_looks_at_its_data(project: Path, t
     line = [sys.executable, "-m", "pipeline.stages.train", *grid, *ours]
     done = subprocess.run(line, cwd=project, env=environment(), capture_output=True, text=True)
     assert done.returncode == 1
-    assert ": data/prepared is not what the configuration asks for: data.files is []" in done.stderr
+    assert ": data/prepared is not what the configuration asks for: data." in done.stderr
+    assert "data.files is [] and was ['chats.jsonl']" in done.stderr
     assert [path.name for path in (tmp_path / "sweep").glob("*/*")] == [".hydra", ".hydra"]
 
 
