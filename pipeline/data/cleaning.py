@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from pipeline.core.data_settings import CleanSettings
 from pipeline.core.formats import Messages
+from pipeline.data.word_runs import REPEATED, distinct, runs
 
-RUN = 4  # words in a row that count as repetition (rep-4 of Welleck et al. 2020)
 LONG_ENOUGH = 50  # words of an answer; the runs of a shorter one say little
 UNFINISHED = 25  # words; shorter answers may be names, numbers or titles
 EXAMPLES = 3  # a rule, in the report
@@ -174,8 +174,7 @@ def repetition(text: str) -> float:
     words = text.split()
     if len(words) < LONG_ENOUGH:
         return 0.0
-    runs = list(zip(*(words[start:] for start in range(RUN)), strict=False))
-    return 1 - len(set(runs)) / len(runs)
+    return 1 - distinct(runs(words, REPEATED))
 
 
 def refusal(messages: Messages, settings: CleanSettings) -> str | None:

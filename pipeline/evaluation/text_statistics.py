@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
+from pipeline.data.word_runs import REPEATED, distinct, runs
 from pipeline.evaluation.answers import Reply
-
-REPEATED = 4  # words in a row that count as repetition
 
 
 def text_figures(replies: Sequence[Reply]) -> dict[str, float]:
@@ -19,18 +18,10 @@ def text_figures(replies: Sequence[Reply]) -> dict[str, float]:
     texts = [reply["reply"].split() for reply in replies]
     return {
         "mean_tokens": _mean([reply["tokens"] for reply in replies]),
-        "distinct_1": _distinct([run for words in texts for run in _runs(words, 1)]),
-        "distinct_2": _distinct([run for words in texts for run in _runs(words, 2)]),
-        "repetition": _mean([1 - _distinct(runs) for words in texts if (runs := _runs(words, REPEATED))]),
+        "distinct_1": distinct([run for words in texts for run in runs(words, 1)]),
+        "distinct_2": distinct([run for words in texts for run in runs(words, 2)]),
+        "repetition": _mean([1 - distinct(found) for words in texts if (found := runs(words, REPEATED))]),
     }
-
-
-def _runs(words: list[str], length: int) -> list[tuple[str, ...]]:
-    return list(zip(*(words[start:] for start in range(length)), strict=False))
-
-
-def _distinct(runs: list[tuple[str, ...]]) -> float:
-    return len(set(runs)) / len(runs) if runs else 0.0
 
 
 def _mean(values: Sequence[float]) -> float:
