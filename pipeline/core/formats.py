@@ -292,7 +292,12 @@ def keys_of(rows: Sequence[object]) -> list[str]:
 
 def _columns(row: dict[object, object]) -> Columns:
     """Return a row with its keys as the tables above write them: CSV headers come capitalised and padded."""
-    return {str(key).strip().lower(): value for key, value in row.items()}
+    return {plain_name(key): value for key, value in row.items()}
+
+
+def plain_name(name: object) -> str:
+    """Return the name of a key or a role as it is compared: without case and the space around it."""
+    return str(name).strip().lower()
 
 
 def filled(row: dict[Any, object]) -> Columns:
@@ -377,7 +382,7 @@ def _messages(turns: Sequence[object], role_key: str, text_key: str) -> Messages
             raise UnusableRowError(TOOL_CALLS)
         if role_key not in turn or text_key not in turn:
             raise UnusableRowError(MISSING_FIELD)
-        role = ROLES.get(str(turn[role_key]).strip().lower())
+        role = ROLES.get(plain_name(turn[role_key]))
         if role is None:
             raise UnusableRowError(UNKNOWN_ROLE)
         message: Message = {"role": role, "content": _content(turn, text_key, role)}

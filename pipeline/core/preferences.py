@@ -47,7 +47,7 @@ class Compared(NamedTuple):
 
 def is_comparison(row: object) -> bool:
     """Return whether a row compares or judges answers."""
-    if not isinstance(row, dict) or all(str(key).strip().lower() not in MARKS for key in row):  # as nearly all are
+    if not isinstance(row, dict) or all(formats.plain_name(key) not in MARKS for key in row):  # as nearly all are
         return False
     columns = formats.filled(row)
     return _is_preference(columns) or _is_judgement(columns)
@@ -95,7 +95,7 @@ def _is_judgement(columns: Columns) -> bool:
 
 def _verdict(value: object) -> bool | None:
     """Return what a label says: true or false, 1 or 0, also as texts."""
-    return VERDICTS.get(str(int(value) if value in (0, 1) else value).strip().lower())
+    return VERDICTS.get(formats.plain_name(int(value) if value in (0, 1) else value))
 
 
 def _preference(columns: Columns, turns: Turns) -> tuple[Preference, list[str]]:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pipeline.core.data_settings import DataSettings
-from pipeline.core.formats import TURN_COLUMNS
+from pipeline.core.formats import TURN_COLUMNS, plain_name
 
 ROLE_KEYS = ("role", "from")
 SET_ASIDE = "{} (not mapped)"
@@ -22,9 +22,9 @@ class Mapping:
     """What the settings call keys and roles; names are compared without case and the space around them."""
 
     def __init__(self, settings: DataSettings) -> None:
-        self._columns = {_folded(theirs): ours for theirs, ours in (settings.columns or {}).items()}
-        self._roles = {_folded(theirs): ours for theirs, ours in (settings.roles or {}).items()}
-        self._ignored = {_folded(key) for key in settings.ignore}
+        self._columns = {plain_name(theirs): ours for theirs, ours in (settings.columns or {}).items()}
+        self._roles = {plain_name(theirs): ours for theirs, ours in (settings.roles or {}).items()}
+        self._ignored = {plain_name(key) for key in settings.ignore}
         self._names = lru_cache(maxsize=1000)(self._name)  # rows have few sets of keys among them
 
     def __bool__(self) -> bool:
@@ -59,7 +59,7 @@ class Mapping:
         keys = self._keys(turn)
         for key in ROLE_KEYS:
             if key in keys:
-                keys[key] = self._roles.get(_folded(keys[key]), keys[key])
+                keys[key] = self._roles.get(plain_name(keys[key]), keys[key])
         return keys
 
     def _keys(self, row: dict[object, object]) -> dict[object, object]:
@@ -68,14 +68,10 @@ class Mapping:
 
     def _name(self, names: tuple[object, ...]) -> Names:
         """Return what keys become; what has such a name beside one that is mapped to it is set aside."""
-        kept = [name for name in names if name is None or _folded(name) not in self._ignored]
-        taken = {self._columns.get(_folded(name)) for name in kept}
+        kept = [name for name in names if name is None or plain_name(name) not in self._ignored]
+        taken = {self._columns.get(plain_name(name)) for name in kept}
         ours = {
-            name: self._columns.get(folded := _folded(name), SET_ASIDE.format(name) if folded in taken else name)
+            name: self._columns.get(folded := plain_name(name), SET_ASIDE.format(name) if folded in taken else name)
             for name in kept
         }
-        return Names(ours, frozenset(_folded(name) for name in names if name not in ours))
-
-
-def _folded(name: object) -> str:
-    return str(name).strip().lower()
+        return Names(ours, frozenset(plain_name(name) for name in names if name not in ours))

@@ -22,6 +22,7 @@ from pipeline.core.formats import (
     describe,
     detect,
     keys_of,
+    plain_name,
     read_row,
 )
 from pipeline.core.paths import REJECTED
@@ -194,7 +195,7 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
     Raises:
         UserError: it names them by source, with their rows, and how to ignore them.
     """
-    ignored = {key.strip().lower() for key in settings.ignore}
+    ignored = set(map(plain_name, settings.ignore))
     found = [
         (count.file, key, rows)
         for count in counts

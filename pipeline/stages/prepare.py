@@ -116,7 +116,7 @@ def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list
     """Return the rows of each split that is brought, and all others under train.
 
     Raises:
-        UserError: a split has the size 0 and is not brought, or none are left to train on.
+        UserError: a split has the size 0 and is not brought.
     """
     brought = {name: some for name in OWN if (some := [row for row in rows if row.split == name])}
     require_sizes(settings, set(brought))
