@@ -387,8 +387,9 @@ def queue(tidy: Path) -> Iterator[Path]:
 def test_a_queued_experiment_that_is_stopped_has_failed_and_the_same_queued_again_goes_on(queue: Path) -> None:
     for name, command, reason in (
         ("stopped", ("stop",), "SIGTERM"),
-        ("killed", ("kill", "killed"), "SIGINT"),
-        ("dropped", ("stop", "--kill"), "DVC is gone"),
+        # The kernel sends SIGHUP to a group that stands still when the last of its parents ends: here it is either.
+        ("killed", ("kill", "killed"), "SIGINT|SIGHUP"),
+        ("dropped", ("stop", "--kill"), "DVC is gone|SIGHUP"),
     ):
         before = newest(queue, 3)
         trainer = queued(queue, name)
@@ -399,7 +400,9 @@ def test_a_queued_experiment_that_is_stopped_has_failed_and_the_same_queued_agai
                 os.kill(trainer.pid, signal.SIGTERM)
         assert outcome(queue, name) == "Failed"
         assert went_on_from(queue, trainer.text()) == before
-        assert stopped(trainer.text()) == (reason, newest(queue, 3))
+        stop, step = stopped(trainer.text())
+        assert stop in reason.split("|")
+        assert step == newest(queue, 3)
         assert newest(queue, 3) > before
         assert not recorded(queue, name)
     before = newest(queue, 3)
