@@ -1,5 +1,6 @@
 """What `prepare` can be told, and the ranges that it accepts."""
 
+import re
 from dataclasses import dataclass, field
 
 from common.errors import UserError
@@ -20,6 +21,11 @@ class CleanSettings:
     leftovers: str = one_of(*MODES)
     min_answer_words: int | None = limited(least=1)
     max_words: int | None = limited(least=1)
+    min_tokens: int | None = limited(least=1)
+    max_tokens: int | None = limited(least=1)
+    tokenizer: str | None  # whose tokens the two bounds count: a model's path
+    languages: list[str]  # ISO 639-1 codes; empty for all
+    min_quality: float | None = limited(above=0, most=1)
     mask: list[str] = any_of("email", "iban", "card", "phone", "ip")
 
 
@@ -31,8 +37,15 @@ NO_CLEANING = CleanSettings(
     leftovers="off",
     min_answer_words=None,
     max_words=None,
+    min_tokens=None,
+    max_tokens=None,
+    tokenizer=None,
+    languages=[],
+    min_quality=None,
     mask=[],
 )
+
+CODE = re.compile("[a-z]{2}")  # of a language
 
 DUPLICATES = ("folded", "exact", "off")
 
@@ -103,6 +116,7 @@ def validate(settings: DataSettings) -> None:
     _require(settings.repeated in ("reject", "merge"), "repeated", settings.repeated, "reject or merge")
     _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
     _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
+    _validate_cleaning(settings.clean)
     _require(settings.duplicates in DUPLICATES, "duplicates", settings.duplicates, "one of " + ", ".join(DUPLICATES))
     for key, overlap in (
         ("near_duplicates", settings.near_duplicates),
@@ -121,6 +135,17 @@ def validate(settings: DataSettings) -> None:
     shares = sum(size for size in (settings.validation, settings.test) if size < 1)
     if shares >= 1:
         raise UserError(f"data.validation and data.test take {shares:g} of the rows together; leave a share for train")
+
+
+def _validate_cleaning(clean: CleanSettings) -> None:
+    bounds = [key for key in ("min_tokens", "max_tokens") if getattr(clean, key) is not None]
+    if bounds and not clean.tokenizer:
+        raise UserError(
+            f"data.clean.{bounds[0]} counts tokens, and data.clean.tokenizer is null; name whose they are, such as "
+            "'data.clean.tokenizer=${model.path}'"
+        )
+    for code in clean.languages:
+        _require(bool(CODE.fullmatch(code)), "clean.languages", code, "codes of ISO 639-1, such as de and en")
 
 
 def _is_size(size: float) -> bool:

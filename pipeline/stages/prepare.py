@@ -5,7 +5,7 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
+from pipeline.core.paths import DATA_PAGE, PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -28,8 +28,9 @@ from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.dedup import drop_repeated
+from pipeline.data.dedup import digest, drop_repeated
 from pipeline.data.divide import divide
+from pipeline.data.examples import Examples
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
@@ -37,6 +38,8 @@ from pipeline.data.rejects import Rejects
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.rows import Conversation, SourceCounts, check_meaning, check_usable, read
 from pipeline.data.sources import Source, find_files, load, why_ignored
+from pipeline.data_report.tokens import Model, model_of
+from pipeline.data_report.write import write_report
 from pipeline.stages.run import stage
 
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
@@ -48,11 +51,11 @@ WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.in
 
 def run(config: Config, out: Path) -> None:
     """Prepare what `data` names, from the working folder."""
-    prepare(config.data, Path(), out)
+    prepare(config.data, Path(), out, model_of(config))
 
 
-def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
-    """Read the data below `root`, write data/prepared and reports/prepare.json below `out`, return the report.
+def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None = None) -> dict[str, Any]:
+    """Read the data below `root`, write data/prepared and the reports below `out`, return reports/prepare.json's.
 
     Raises:
         UserError: a setting, a file, the hub or the disk; data/prepared is then as it was before.
@@ -63,7 +66,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
     sources = told_apart(load(with_all_files(settings), root), settings, root)
-    cleaning = Cleaning(settings.clean)
+    cleaning = Cleaning(settings.clean, settings.seed)
     rows, counts = read_all(sources, settings, cleaning, out)
     complete_weights([row.messages for row in rows])
     parts = by_split(rows, settings)
@@ -87,9 +90,12 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     }
     preferences = sorted({line for count in counts for line in count.preferences})
     write(out / PREPARED, splits, kept, origin, preferences)
-    PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
+    record = PrepareReport.model_validate(report)
+    record.write(out / PREPARE_REPORT)
+    examples = Examples(settings.seed, lambda row: bytes.fromhex(digest(rows[row].messages)))
+    write_report(settings, record, cleaning, examples, lambda numbers: [rows[row] for row in numbers], out, model)
     print_table(report, time.monotonic() - started)
-    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}")
+    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT, DATA_PAGE))}")
     return report
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from pipeline.core.data_settings import NO_CLEANING, CleanSettings
 from pipeline.core.formats import Messages
-from pipeline.data.cleaning import RULES, Cleaning, is_card, is_iban, repetition
+from pipeline.data.cleaning import Cleaning
+from pipeline.data.cleaning_rules import RULES, repetition
+from pipeline.data.masking import is_card, is_iban
 
 ALL = replace(NO_CLEANING, refusals="drop", repetition="drop", cut_off="drop", leftovers="drop")
 LONG = "It may be said at first that there is much to say of it, and that one who says so has to begin with what is "
@@ -99,7 +101,7 @@ def test_a_rule_that_counts_drops_nothing_and_shows_some() -> None:
         assert cleaning.reason(chat(f"I'm sorry, but I can't say {number}.")) is None
     found = cleaning.found()["refusal"]
     assert (found["mode"], found["rows"], len(found["examples"])) == ("count", 5, 3)
-    assert found["examples"][0] == "I'm sorry, but I can't say 0."
+    assert set(found["examples"]) < {f"I'm sorry, but I can't say {number}." for number in range(5)}
 
 
 def test_a_row_is_counted_by_each_rule_and_dropped_by_the_first() -> None:

@@ -485,7 +485,8 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
-    places = (tmp_path / place for place in ("data/prepared", "data/rejected.jsonl", "reports/prepare.json"))
+    names = ("data/prepared", "data/rejected.jsonl", "reports/prepare.json", "reports/data.html")
+    places = (tmp_path / name for name in names)
     assert printed.out.endswith(f"written: {', '.join(map(str, places))}\n")
     assert printed.err == ""
 
