@@ -33,7 +33,8 @@ class Found:
         self.rows += 1
         text = hit.text[:COMPARED].encode(errors="replace")
         place = hashlib.blake2b(text, key=self.seed, digest_size=8).digest()
-        if len(self.drawn) < SHOWN or place < self.drawn[-1][0]:
+        is_drawn = len(self.drawn) < SHOWN or place < self.drawn[-1][0]
+        if is_drawn and place not in dict(self.drawn):  # the same words are shown once
             self.drawn = sorted([*self.drawn, (place, hit.excerpt)])[:SHOWN]
 
     @property

@@ -17,9 +17,10 @@ from pipeline.look.quantiles import QUANTILES, quantile
 
 DRAWN = 2_000  # rows whose language and tokens are told; the first of a split, which is in a drawn order
 MOST = 8  # answers that stand most often
-EXCERPT = 300  # characters of one
+EXCERPT = 160  # characters of one
 SHORT = 3  # words
 SOURCE = "source"  # the column that data of several sources has
+CALLS = "tool_calls"
 LEARNT = ("assistant", "text")
 
 Counts = npt.NDArray[np.int64]
@@ -85,6 +86,8 @@ def groups(file: pq.ParquetFile) -> Iterator[Turns]:
         messages = file.read_row_group(number, ["messages"])["messages"].combine_chunks().flatten()
         names = [messages.type.field(at).name for at in range(messages.type.num_fields)]
         roles, texts = messages.field("role").to_pylist(), messages.field("content").to_pylist()
+        if CALLS in names:  # of turns that say nothing beside them
+            texts = [text or calls for text, calls in zip(texts, messages.field(CALLS).to_pylist(), strict=True)]
         weights = messages.field("weight").to_pylist() if "weight" in names else [1] * len(roles)
         yield Turns(
             roles,

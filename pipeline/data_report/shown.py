@@ -2,19 +2,24 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
-from heapq import nsmallest
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline.core.formats import Message
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import REASONS, Hit
 from pipeline.data.examples import Examples, Group, Step
+from pipeline.data.rejects import kind
 from pipeline.data.rows import Conversation
 from pipeline.report.differences import differences
 
 SHOWN = 5  # of a kind
 LONG = 700  # characters of a message
+COMPARED = 5_000  # of it
+BEFORE = 200  # that stand before the first mark, where that comes late
 ROW = 500  # of a row that was rejected
 
 Fetch = Callable[[Sequence[int]], Sequence[Conversation]]
@@ -94,27 +99,42 @@ def shown_pair(dropped: Conversation, kept: Conversation) -> ShownPair:
 
 
 def _beside(row: Conversation, other: Conversation) -> ShownRow:
-    others = [message["content"][:LONG] for message in other.messages]
-    others += [""] * len(row.messages)
-    turns = [
-        ShownTurn(message["role"], _ended(differences(message["content"][:LONG], theirs), message["content"]))
-        for message, theirs in zip(row.messages, others, strict=False)
-    ]
+    theirs = [*map(words_of, other.messages), *[""] * len(row.messages)]
+    turns = []
+    for message, their_text in zip(row.messages, theirs, strict=False):
+        text = words_of(message)
+        pieces = differences(text[:COMPARED], their_text[:COMPARED])
+        turns.append(ShownTurn(message["role"], windowed(pieces, text)))
     return ShownRow(row.source, turns)
 
 
 def shown_row(row: Conversation) -> ShownRow:
     """Return a row with nothing marked."""
-    turns = [
-        ShownTurn(message["role"], _ended([(message["content"][:LONG], False)], message["content"]))
-        for message in row.messages
-    ]
-    return ShownRow(row.source, turns)
+    said = [(message["role"], words_of(message)) for message in row.messages]
+    return ShownRow(row.source, [ShownTurn(role, windowed([(text[:COMPARED], False)], text)) for role, text in said])
 
 
-def _ended(pieces: Pieces, text: str) -> Pieces:
-    """Return the pieces, and how much of the text does not stand there."""
-    return [*pieces, (f" \u2026 {len(text) - LONG:,} characters more", False)] if len(text) > LONG else pieces
+def words_of(message: Message) -> str:
+    """Return what a message says, or what it calls."""
+    return message["content"] or str(message.get("tool_calls") or "")
+
+
+def windowed(pieces: Pieces, text: str) -> Pieces:
+    """Return so much of a text as is shown: from its beginning, or from shortly before a first mark that comes late."""
+    begin, at = _begin(pieces), 0
+    shown: Pieces = [(f"{begin:,} characters \u2026 ", False)] if begin else []
+    for part, marked in pieces:
+        if kept := part[max(begin - at, 0) : max(begin + LONG - at, 0)]:
+            shown.append((kept, marked))
+        at += len(part)
+    left = len(text) - begin - LONG
+    return [*shown, (f" \u2026 {left:,} characters more", False)] if left > 0 else shown
+
+
+def _begin(pieces: Pieces) -> int:
+    before = sum(len(part) for part, _ in takewhile(lambda piece: not piece[1], pieces))
+    is_late = before > LONG - BEFORE and any(marked for _, marked in pieces)
+    return before - BEFORE if is_late else 0
 
 
 def shown_groups(groups: Sequence[Group], fetch: Fetch) -> list[ShownGroup]:
@@ -138,21 +158,23 @@ def _hit(hit: Hit) -> ShownHit:
 
 def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:
     """Return some of the rows that could not be used, by reason, the commonest first; cleaning's are elsewhere."""
-    found: dict[str, list[tuple[bytes, ShownReject]]] = {}
-    rows: dict[str, int] = {}
+    drawn: dict[str, dict[bytes, ShownReject]] = {}
+    rows: Counter[str] = Counter()
     with path.open(encoding="utf-8") as lines:
         for line in lines:
             reject = json.loads(line)
-            reason = reject["reason"].partition(" (")[0]
+            reason = kind(reject["reason"])
             if reason in REASONS:
                 continue
-            rows[reason] = rows.get(reason, 0) + 1
-            place = hashlib.blake2b(line.encode(), key=str(seed).encode(), digest_size=8).digest()
-            row = json.dumps(reject["row"], ensure_ascii=False)
-            shown = ShownReject(f"{reject['source']}:{reject['line']}", _cut(row))
-            found[reason] = nsmallest(SHOWN, [*found.get(reason, []), (place, shown)])
+            rows[reason] += 1
+            row = _cut(json.dumps(reject["row"], ensure_ascii=False))
+            place = hashlib.blake2b(row.encode(errors="replace"), key=str(seed).encode(), digest_size=8).digest()
+            some = drawn.setdefault(reason, {})
+            some.setdefault(place, ShownReject(f"{reject['source']}:{reject['line']}", row))
+            if len(some) > SHOWN:
+                del some[max(some)]
     commonest = sorted(rows, key=lambda reason: (-rows[reason], reason))
-    return {reason: [shown for _, shown in found[reason]] for reason in commonest}
+    return {reason: [shown for _, shown in sorted(drawn[reason].items())] for reason in commonest}
 
 
 def _cut(text: str) -> str:

@@ -6,6 +6,8 @@ from pipeline.data_report.record import DataReport, SplitFigures, TokenFigures
 from pipeline.report.formats import NOTHING, Figure
 from pipeline.report.tables import Cell, Table
 
+KINDS = {"near_duplicates": "nearly the same", "components": "on one side of the split"}
+
 
 def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> dict[str, Table]:
     """Return the tables that there are figures for."""
@@ -102,7 +104,7 @@ def _answers(split: SplitFigures) -> Table:
 
 def _groups(figures: DataReport) -> Table:
     rows: list[list[Cell]] = [
-        [kind, size, Figure(f"{kind}.{size}", count)]
+        [KINDS.get(kind, kind), size, Figure(f"{kind}.{size}", count)]
         for kind, groups in figures.groups.items()
         for size, count in groups.sizes.items()
     ]

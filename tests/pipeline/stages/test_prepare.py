@@ -68,7 +68,7 @@ def test_what_the_rules_find_is_left_out_with_its_place_and_counts_as_no_fault(t
     clean = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
     report = prepare(local(validation=5, test=5, clean=clean), tmp_path, tmp_path)
     assert report["files"][0]["dropped"] == {"answer is a refusal": 20}
-    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]] * 3}
+    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]]}
     assert report["cleaning"]["leftovers"]["rows"] == 0
     assert report["masked"] == {"email": 1}
     rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
