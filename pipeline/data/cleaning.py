@@ -79,6 +79,10 @@ class Cleaning:
         """Return a conversation with the personal data that `data.clean.mask` names masked, as `<EMAIL>`."""
         return self._masking.messages(messages)
 
+    def mask_line(self, line: str) -> str:
+        """Return a line of JSON, such as a preference that stands apart, with its texts masked."""
+        return self._masking.line(line)
+
     def report(self) -> dict[str, object]:
         """Return what was found and masked, as reports/prepare.json has it."""
         return {"cleaning": self.found(), "masked": dict(self.masked)}

@@ -34,6 +34,7 @@ LEFTOVER = re.compile(
     r"|^### ?(Instruction|Response|Human|Assistant|Input):|^(Human|Assistant|USER|ASSISTANT): ",
     re.MULTILINE,
 )
+HINTS = ("<", "INST]", "###", "Human: ", "Assistant: ", "USER: ", "ASSISTANT: ")  # found faster, and in each of these
 # What no answer ends with: a letter, a comma, a dash, an opening bracket. Not so in a list or a table.
 UNENDED = re.compile(r"[^\W\d_]|[,\-\u2013\u2014(\[{<=+&@#\\]")
 ITEM = re.compile(r"\s*([-*+\u2022|]|\d+[.)])\s")
@@ -113,7 +114,16 @@ def poor_answer(messages: Messages, settings: CleanSettings) -> Hit | None:
 
 def circling_answer(messages: Messages, settings: CleanSettings) -> Hit | None:
     """Find an answer of which more than `max_repetition` of the runs of four words stand in it before."""
-    return next((_second_time(text) for text in answers(messages) if repetition(text) > settings.max_repetition), None)
+    most = settings.max_repetition
+    return next(
+        (_second_time(text) for text in answers(messages) if _may_circle(text, most) and repetition(text) > most), None
+    )
+
+
+def _may_circle(text: str, most: float) -> bool:
+    """Return whether so many runs can have come before: each of a new word has not."""
+    words = text.split()
+    return len(set(words)) < (1 - most) * (len(words) - REPEATED + 1) + REPEATED
 
 
 def repetition(text: str) -> float:
@@ -153,8 +163,9 @@ def unfinished_answer(messages: Messages, settings: CleanSettings) -> Hit | None
 def leftover(messages: Messages, settings: CleanSettings) -> Hit | None:
     """Find a control token or a template's mark, in anybody's turn."""
     for message in messages:
-        if match := LEFTOVER.search(message["content"]):
-            return Hit(message["content"], *match.span())
+        text = message["content"]
+        if any(hint in text for hint in HINTS) and (match := LEFTOVER.search(text)):
+            return Hit(text, *match.span())
     return None
 
 

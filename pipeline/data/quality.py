@@ -11,85 +11,95 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
+JUDGED = 2_000  # characters
 FEW = 20  # words; a shorter text has no statistics, and is 1
 CODE = re.compile(r"```.*?(```|\Z)", re.DOTALL)
 WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+SYMBOL = re.compile(r"[^\w\s]")
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]")  # scripts without spaces between words
 ENDS = tuple(".!?:;\"'\u201d\u2019)]}|`*>\u2026")
+
+
+class Parts(NamedTuple):
+    """A text taken apart."""
+
+    text: str
+    words: list[str]  # between spaces
+    letters: list[str]  # words that have some
+    lines: list[str]  # that are not empty
 
 
 class Sign(NamedTuple):
     """What is measured of a text, the value from which it is held against it, the one where that is whole, how much."""
 
     name: str
-    measure: Callable[[str, list[str]], float]
+    measure: Callable[[Parts], float]
     fine: float
     bad: float
     weight: float
 
-    def left(self, text: str, words: list[str]) -> float:
+    def left(self, parts: Parts) -> float:
         """Return what the sign leaves of 1."""
-        beyond = (self.measure(text, words) - self.fine) / (self.bad - self.fine)
+        beyond = (self.measure(parts) - self.fine) / (self.bad - self.fine)
         return 1 - self.weight * min(max(beyond, 0.0), 1.0)
 
 
 def quality(text: str) -> float:
-    """Return the score of a text."""
-    prose = CODE.sub(" ", text)
+    """Return the score of a text, by its first characters."""
+    prose = CODE.sub(" ", text)[:JUDGED]
     words = prose.split()
-    if len(words) < FEW or UNSPACED.search(prose[:1000]):
+    if len(words) < FEW or UNSPACED.search(prose):
         return 1.0
+    lines = [line for line in map(str.strip, prose.splitlines()) if line]
+    parts = Parts(prose, words, WORD.findall(prose), lines)
     score = 1.0
     for sign in SIGNS:
-        score *= sign.left(prose, words)
+        score *= sign.left(parts)
     return round(score, 3)
 
 
-def letters(text: str, words: list[str]) -> float:
-    """Return the share of letters, digits and spaces among the characters."""
-    return sum(character.isalnum() or character.isspace() for character in text) / len(text)
+def symbols(parts: Parts) -> float:
+    """Return the share of signs that are no letters, digits or spaces."""
+    return len(SYMBOL.findall(parts.text)) / len(parts.text)
 
 
-def wordless(text: str, words: list[str]) -> float:
+def wordless(parts: Parts) -> float:
     """Return the share of words without a letter."""
-    return 1 - len(WORD.findall(text)) / len(words)
+    return max(1 - len(parts.letters) / len(parts.words), 0.0)
 
 
-def word_length(text: str, words: list[str]) -> float:
+def word_length(parts: Parts) -> float:
     """Return the mean length of the words."""
-    return sum(map(len, words)) / len(words)
+    return sum(map(len, parts.words)) / len(parts.words)
 
 
-def shouting(text: str, words: list[str]) -> float:
-    """Return the share of capitals among the letters."""
-    found = [character for character in text if character.isalpha()]
-    return sum(map(str.isupper, found)) / len(found) if found else 0.0
+def shouting(parts: Parts) -> float:
+    """Return the share of words in capitals."""
+    return sum(map(str.isupper, parts.letters)) / len(parts.letters) if parts.letters else 0.0
 
 
-def repeated_lines(text: str, words: list[str]) -> float:
+def repeated_lines(parts: Parts) -> float:
     """Return the share of characters in lines that stand there before."""
-    lines = Counter(line for line in map(str.strip, text.splitlines()) if line)
-    total = sum(len(line) * count for line, count in lines.items())
-    return sum(len(line) * (count - 1) for line, count in lines.items()) / total if total else 0.0
+    total = sum(map(len, parts.lines))
+    return 1 - sum(map(len, set(parts.lines))) / total
 
 
-def commonest(text: str, words: list[str]) -> float:
+def commonest(parts: Parts) -> float:
     """Return the share of the word that stands most often."""
-    return Counter(map(str.casefold, words)).most_common(1)[0][1] / len(words)
+    return Counter(map(str.lower, parts.words)).most_common(1)[0][1] / len(parts.words)
 
 
-def loose_lines(text: str, words: list[str]) -> float:
+def loose_lines(parts: Parts) -> float:
     """Return the share of lines that end as no sentence does, of texts with several."""
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
-    return sum(not line.endswith(ENDS) for line in lines) / len(lines) if len(lines) > 5 else 0.0
+    return sum(not line.endswith(ENDS) for line in parts.lines) / len(parts.lines) if len(parts.lines) > 5 else 0.0
 
 
 SIGNS = (
-    Sign("symbols", letters, 0.8, 0.5, 0.8),
+    Sign("symbols", symbols, 0.2, 0.5, 0.8),
     Sign("words without letters", wordless, 0.5, 0.9, 0.5),
     Sign("long words", word_length, 9, 16, 0.8),
     Sign("short words", word_length, 2.5, 1.2, 0.8),
-    Sign("capitals", shouting, 0.3, 0.8, 0.6),
+    Sign("capitals", shouting, 0.3, 0.9, 0.8),
     Sign("repeated lines", repeated_lines, 0.2, 0.7, 0.8),
     Sign("one word again and again", commonest, 0.2, 0.6, 0.8),
     Sign("lines without an end", loose_lines, 0.7, 1.0, 0.3),

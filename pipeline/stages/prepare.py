@@ -74,6 +74,7 @@ def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None =
     divided = divide(distinct.splits, settings)
     splits = {name: list(members.values()) for name, members in divided.splits.items()}
     kept = drop_asked(questions, splits["train"], settings.leak_threshold)
+    preferences = sorted({cleaning.mask_line(line) for count in counts for line in count.preferences})
     report = {
         "data": settings.name,
         "revision": sources[0].revision,
@@ -88,7 +89,6 @@ def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None =
         "questions": question_report(questions, kept),
         "characters": length_histogram(chain.from_iterable(splits.values())),
     }
-    preferences = sorted({line for count in counts for line in count.preferences})
     write(out / PREPARED, splits, kept, origin, preferences)
     record = PrepareReport.model_validate(report)
     record.write(out / PREPARE_REPORT)
