@@ -93,3 +93,17 @@ class DataReport(Record):
             if before.rows + step.added != step.rows + step.left_out:
                 raise ValueError(f"{step.name}: {before.rows:,} less {step.left_out:,} are not {step.rows:,}")
         return self
+
+    @property
+    def numbers(self) -> dict[str, object]:
+        """Figures to compare runs by: rows by split and what was left out by step, answers, tokens."""
+        train, tokens = self.splits["train"], self.tokens
+        return {
+            "rows_read": self.steps[0].rows,
+            "left_out": {step.name.replace(" ", "_"): step.left_out for step in self.steps[1:]},
+            "rows": {name: split.rows for name, split in self.splits.items()},
+            "different_answers": train.answers.different / max(train.answers.answers, 1),
+            "short_answers": train.answers.short / max(train.answers.answers, 1),
+            "tokens": {name.rstrip("%"): length for name, length in tokens.lengths.items()} if tokens else {},
+            "cut": tokens.cut / max(tokens.conversations, 1) if tokens else None,
+        }

@@ -1,9 +1,10 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from common.errors import UserError
-from pipeline.core.data_settings import DataSettings, validate
+from pipeline.core.data_settings import NO_CLEANING, DataSettings, validate
 
 
 def settings(**changes: Any) -> DataSettings:
@@ -28,6 +29,11 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"clean": replace(NO_CLEANING, max_tokens=9)},
+            "data.clean.max_tokens counts tokens, and data.clean.tokenizer is null",
+        ),
+        ({"clean": replace(NO_CLEANING, languages=["german"])}, "data.clean.languages is 'german'; it may be codes of"),
         ({"source": "disk"}, "data.source is 'disk'; it may be files or hub"),
         ({"files": []}, "data.files is []; it may be a list of at least one path or glob"),
         ({"source": "hub"}, "data.path is None; it may be the hub's name of a dataset"),

@@ -133,6 +133,16 @@ def test_the_card_has_what_the_hub_reads(prepared: Path) -> None:
     assert "4 rows found, left out" in text
 
 
+def test_numbers_are_those_that_runs_are_compared_by(prepared: Path) -> None:
+    numbers = figures(prepared).numbers
+    assert numbers["rows"] == {"train": 77, "validation": 8, "test": 8}
+    assert numbers["left_out"] == {
+        "usable": 1,
+        "after_cleaning": 4,
+        **dict.fromkeys(("conversations", "without_duplicates", "without_near-duplicates", "without_leaks"), 0),
+    }
+
+
 def test_figures_are_refused_that_do_not_add_up(prepared: Path) -> None:
     tree = json.loads((prepared / "reports/data.json").read_text())
     tree["steps"][1]["rows"] -= 1
