@@ -26,6 +26,8 @@ class CleanSettings:
     tokenizer: str | None  # whose tokens the two bounds count: a model's path
     languages: list[str]  # ISO 639-1 codes; empty for all
     min_quality: float | None = limited(above=0, most=1)
+    topic_share: float | None = limited(above=0, most=1)
+    length_share: float | None = limited(above=0, most=1)
     mask: list[str] = any_of("email", "iban", "card", "phone", "ip")
 
 
@@ -42,6 +44,8 @@ NO_CLEANING = CleanSettings(
     tokenizer=None,
     languages=[],
     min_quality=None,
+    topic_share=None,
+    length_share=None,
     mask=[],
 )
 

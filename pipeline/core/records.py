@@ -276,6 +276,7 @@ class PrepareReport(Record):
     duplicates: Count
     duplicates_by_source: dict[str, Count] | None = None
     near_duplicates: Count = 0
+    balanced: dict[str, Count] = {}  # rows left out of train, by the topic or length that had too many
     own_splits: dict[str, tuple[str, ...]] = {}  # files that are one, by split
     common_exchanges: Count = 0  # greetings and the like, which may be in several splits
     largest_component: Count = 1  # rows that hang together
@@ -295,7 +296,7 @@ class PrepareReport(Record):
     @model_validator(mode="after")
     def _splits_have_each_usable_row_once(self) -> Self:
         distinct = sum(file.usable for file in self.files) - self.duplicates - self.near_duplicates
-        distinct -= sum(self.leaks.values())
+        distinct -= sum(self.leaks.values()) + sum(self.balanced.values())
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self

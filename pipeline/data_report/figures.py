@@ -11,7 +11,9 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from pipeline.core.formats import Messages
+from pipeline.data.balance import prompt_of
 from pipeline.data.languages import language_of
+from pipeline.data.topics import Topics
 from pipeline.data_report.record import AnswerFigures, Quantiles, RepeatedAnswer, RoleFigures, SplitFigures
 from pipeline.look.quantiles import QUANTILES, quantile
 
@@ -55,8 +57,16 @@ class Scan:
         self.short += int((words[np.array(turns.learnt, bool)] <= SHORT).sum())
 
 
-def split_figures(path: Path) -> tuple[SplitFigures, dict[str, Counts]]:
-    """Return the figures of a split, and the words of each message by role."""
+def split_figures(
+    path: Path, first: Sequence[Messages], topics: Topics | None
+) -> tuple[SplitFigures, dict[str, Counts]]:
+    """Return the figures of a split, and the words of each message by role.
+
+    Args:
+        path: of the split.
+        first: its first rows, whose languages and topics are told.
+        topics: that prompts are about.
+    """
     scan, file = Scan(), pq.ParquetFile(path)
     for turns in groups(file):
         scan.add(turns)
@@ -68,14 +78,15 @@ def split_figures(path: Path) -> tuple[SplitFigures, dict[str, Counts]]:
         for role, parts in scan.characters.items()
     }
     sources = Counter(file.read([SOURCE])[SOURCE].to_pylist()) if SOURCE in file.schema_arrow.names else {}
-    languages = Counter(map(language_of, first_rows(path, DRAWN)))
+    about = Counter(map(topics.named, topics.of(map(prompt_of, first)).tolist())) if topics else Counter[str]()
     figures = SplitFigures(
         rows=file.metadata.num_rows,
         roles=roles,
         answers=answer_figures(scan, file),
         sources=dict(sorted(sources.items())),
-        languages=dict(languages.most_common()),
-        languages_of=languages.total(),
+        drawn=len(first),
+        languages=dict(Counter(map(language_of, first)).most_common()),
+        topics=dict(about.most_common()),
     )
     return figures, words
 

@@ -20,6 +20,7 @@ def funnel(report: PrepareReport) -> tuple[Step, ...]:
         "conversations": {"preferences, set apart": sum(file.preferences for file in report.files)},
         "without duplicates": {"duplicates": report.duplicates},
         "without near-duplicates": {"near-duplicates": report.near_duplicates},
+        "balanced": report.balanced,
         "without leaks": {f"linked to {name}": rows for name, rows in report.leaks.items()},
     }
     made = [Step(name=READ, rows=sum(file.rows for file in report.files), left_out=0, reasons={})]

@@ -44,14 +44,15 @@ class AnswerFigures(Record):
 
 
 class SplitFigures(Record):
-    """A split of data/prepared; languages are of its first rows, which are a draw."""
+    """A split of data/prepared; languages and topics are of its first rows, which are a draw."""
 
     rows: Count
     roles: dict[str, RoleFigures]
     answers: AnswerFigures
     sources: dict[str, Count]  # rows
+    drawn: Count  # rows whose languages and topics are told
     languages: dict[str, Count]
-    languages_of: Count  # rows
+    topics: dict[str, Count]
 
 
 class TokenFigures(Record):

@@ -17,6 +17,7 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "fitting": _fitting(figures.tokens),
         "sources": _sources(figures),
         "languages": _languages(figures),
+        "topics": _topics(figures),
         "answers": _answers(figures.splits["train"]),
         "groups": _groups(figures),
         "unused": _unused(report),
@@ -79,15 +80,32 @@ def _sources(figures: DataReport) -> Table:
 
 
 def _languages(figures: DataReport) -> Table:
-    splits = figures.splits.values()
-    names = dict.fromkeys(name for split in splits for name in split.languages)
-    rows: list[list[Cell]] = [
-        [name, *(percent(split.languages.get(name, 0), split.languages_of) for split in splits)] for name in names
-    ]
     note = "Of what the assistant says first; unknown: too short to tell, or none, such as sums and code."
-    if any(split.languages_of < split.rows for split in splits):
-        note += f" Told of {max(split.languages_of for split in splits):,} rows of a split at most, which are a draw."
-    return Table("Languages", ["", *figures.splits], rows, note)
+    shares = {name: split.languages for name, split in figures.splits.items()}
+    return Table("Languages", ["", *figures.splits], _shares(shares, figures), note + _drawn(figures))
+
+
+def _topics(figures: DataReport) -> Table:
+    note = "By words that prompts share; rough, and without a model."
+    shares = {name: split.topics for name, split in figures.splits.items()}
+    return Table("What is asked about", ["", *figures.splits], _shares(shares, figures), note + _drawn(figures))
+
+
+def _shares(found: dict[str, dict[str, int]], figures: DataReport) -> list[list[Cell]]:
+    """Return a row for each of what was found in the rows drawn, with its share of each split's."""
+    names = dict.fromkeys(name for counts in found.values() for name in counts)
+    return [
+        [name, *(percent(counts.get(name, 0), figures.splits[split].drawn) for split, counts in found.items())]
+        for name in names
+    ]
+
+
+def _drawn(figures: DataReport) -> str:
+    if all(split.drawn == split.rows for split in figures.splits.values()):
+        return ""
+    return (
+        f" Told of {max(split.drawn for split in figures.splits.values()):,} rows of a split at most, which are a draw."
+    )
 
 
 def _of(rows: int, whole: int) -> str:

@@ -6,9 +6,11 @@ from common.files import write_text
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, PREPARED, REJECTED
 from pipeline.core.records import PrepareReport
+from pipeline.data.balance import prompt_of
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.examples import Examples, Groups
 from pipeline.data.rows import Conversation
+from pipeline.data.topics import find_topics
 from pipeline.data_report.card import card
 from pipeline.data_report.figures import DRAWN, Counts, first_rows, split_figures
 from pipeline.data_report.funnel import funnel
@@ -49,12 +51,14 @@ def write_report(
         out: the folder that the stage writes to.
         model: whose tokens are counted, where its tokenizer is on this machine; None for no tokens.
     """
+    paths = {name: out / PREPARED / f"{name}.parquet" for name in report.splits}
+    first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
+    topics = find_topics(list(map(prompt_of, first["train"])), settings.seed)
     splits: dict[str, SplitFigures] = {}
     words: dict[str, dict[str, Counts]] = {}
-    for name in report.splits:
-        splits[name], words[name] = split_figures(out / PREPARED / f"{name}.parquet")
-    first = first_rows(out / PREPARED / "train.parquet", DRAWN)
-    counted = count_tokens(model, first) if model else NO_MODEL
+    for name, path in paths.items():
+        splits[name], words[name] = split_figures(path, first[name], topics)
+    counted = count_tokens(model, first["train"]) if model else NO_MODEL
     tokens = counted if isinstance(counted, Counted) else None
     figures = DataReport(
         data=report.data,
@@ -64,7 +68,7 @@ def write_report(
         groups={kind: group_figures(groups) for kind, groups in examples.groups.items()},
     )
     shown = Shown(
-        kept=[shown_row(Conversation(messages, "", None)) for messages in first[:SHOWN]],
+        kept=[shown_row(Conversation(messages, "", None)) for messages in first["train"][:SHOWN]],
         pairs=shown_pairs(examples, fetch),
         groups={
             kind: shown for kind, groups in examples.groups.items() if (shown := shown_groups(groups.largest, fetch))

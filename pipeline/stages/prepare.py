@@ -27,9 +27,10 @@ from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
+from pipeline.data.balance import balance
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.dedup import digest, drop_repeated
-from pipeline.data.divide import divide
+from pipeline.data.divide import Rows, divide
 from pipeline.data.examples import Examples
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
@@ -71,7 +72,8 @@ def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None =
     complete_weights([row.messages for row in rows])
     parts = by_split(rows, settings)
     distinct = drop_repeated(parts, settings)
-    divided = divide(distinct.splits, settings)
+    train, left_out = balanced(distinct.splits["train"], settings)
+    divided = divide(distinct.splits | {"train": train}, settings)
     splits = {name: list(members.values()) for name, members in divided.splits.items()}
     kept = drop_asked(questions, splits["train"], settings.leak_threshold)
     preferences = sorted({cleaning.mask_line(line) for count in counts for line in count.preferences})
@@ -83,6 +85,7 @@ def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None =
         "own_splits": {name: sorted({row.source for row in parts[name]}) for name in divided.leaks},
         **cleaning.report(),
         **distinct.report(),
+        "balanced": left_out,
         **divided.report(),
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
@@ -127,6 +130,19 @@ def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list
     brought = {name: some for name in OWN if (some := [row for row in rows if row.split == name])}
     require_sizes(settings, set(brought))
     return {**brought, "train": [row for row in rows if row.split not in OWN]}
+
+
+def balanced(rows: Rows, settings: DataSettings) -> tuple[Rows, dict[str, int]]:
+    """Return the rows that `data.clean` leaves of topics and lengths, and how many it does not."""
+    keys = list(rows)
+    found = balance(
+        range(len(keys)),
+        lambda numbers: [rows[keys[number]] for number in numbers],
+        lambda number: keys[number].encode(),
+        settings.clean,
+        settings.seed,
+    )
+    return {keys[number]: rows[keys[number]] for number in found.rows}, found.left_out
 
 
 def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts], unreached: list[Source]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from pipeline.stages.prepare import prepare
 REPO = Path(__file__).parents[3]
 CHROMIUM = Path("/usr/bin/chromium")
 EVIL = "<script>document.title = 'taken'</script><img src='https://localhost/x' onerror=\"document.title = 'taken'\">"
+NOTHING_LEFT_OUT = ("conversations", "without_duplicates", "without_near-duplicates", "balanced", "without_leaks")
 CLEAN = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
 STARTER = ModelSettings(
     name="starter-s",
@@ -139,7 +140,7 @@ def test_numbers_are_those_that_runs_are_compared_by(prepared: Path) -> None:
     assert numbers["left_out"] == {
         "usable": 1,
         "after_cleaning": 4,
-        **dict.fromkeys(("conversations", "without_duplicates", "without_near-duplicates", "without_leaks"), 0),
+        **dict.fromkeys(NOTHING_LEFT_OUT, 0),
     }
 
 

@@ -543,3 +543,10 @@ def test_large_splits_are_written_in_row_groups_and_read_whole(tmp_path: Path) -
     assert file.metadata.num_row_groups == 3
     assert file.metadata.num_rows == 22_500
     assert isinstance(file.read(), pa.Table)
+
+
+def test_a_topic_or_length_beyond_its_share_is_left_out_and_counted(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(60), *({"question": f"{n}?", "answer": "so " * 20} for n in range(40))])
+    report = prepare(local(clean=replace(NO_CLEANING, length_share=0.3)), tmp_path, tmp_path)
+    assert report["balanced"] == {"16 to 31 words": 10, **report["balanced"]}
+    assert sum(split["rows"] for split in report["splits"].values()) == 100 - sum(report["balanced"].values())
