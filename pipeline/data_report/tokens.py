@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
+from common.imports import importing
 from pipeline.core.config import Config, ModelSettings
 from pipeline.core.formats import Messages
 from pipeline.data_report.record import TokenFigures
@@ -32,9 +33,10 @@ def model_of(config: Config) -> Model:
 
 def count_tokens(model: Model, rows: list[Messages]) -> Counted | str:
     """Return what the rows come to in tokens, or why that cannot be said here."""
-    from pipeline.look.rows import Reading  # seconds, which a run without a model does not spend
-    from pipeline.look.summary import measured, summarize
-    from pipeline.models.chat import load_tokenizer
+    with importing():  # Transformers, which a run without a model does not need
+        from pipeline.look.rows import Reading
+        from pipeline.look.summary import measured, summarize
+        from pipeline.models.chat import load_tokenizer
 
     settings = here(model.settings)
     if settings is None:
