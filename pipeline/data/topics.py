@@ -67,7 +67,7 @@ def find_topics(prompts: Sequence[str], seed: int) -> Topics | None:
         centres = _means(vectors, _nearest(vectors, centres), centres)
     listed = list(columns)
     heaviest = np.argsort(-centres, axis=1, kind="stable")[:, :NAMED]
-    names = [", ".join(listed[column] for column in row if centres[at, column] > 0) for at, row in enumerate(heaviest)]
+    names = [" / ".join(listed[column] for column in row if centres[at, column] > 0) for at, row in enumerate(heaviest)]
     return Topics(columns, weights, centres, names)
 
 

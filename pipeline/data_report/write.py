@@ -17,7 +17,6 @@ from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
 from pipeline.data_report.shown import (
-    SHOWN,
     Fetch,
     shown_groups,
     shown_pairs,
@@ -27,6 +26,7 @@ from pipeline.data_report.shown import (
 )
 from pipeline.data_report.tokens import Counted, Model, count_tokens
 
+KEPT = 4  # rows, which are shown
 NO_MODEL = "no model was named"
 SIZES = ((1, "1"), (2, "2"), (5, "3 to 5"), (10, "6 to 10"), (100, "11 to 100"))  # the largest of each, and its name
 
@@ -68,7 +68,7 @@ def write_report(
         groups={kind: group_figures(groups) for kind, groups in examples.groups.items()},
     )
     shown = Shown(
-        kept=[shown_row(Conversation(messages, "", None)) for messages in first["train"][:SHOWN]],
+        kept=[shown_row(Conversation(messages, "", None)) for messages in first["train"][:KEPT]],
         pairs=shown_pairs(examples, fetch),
         groups={
             kind: shown for kind, groups in examples.groups.items() if (shown := shown_groups(groups.largest, fetch))
