@@ -1,6 +1,7 @@
 """Tokens of a conversation, as a model's chat template writes it."""
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.imports import importing
@@ -38,7 +39,7 @@ def tokens_of(messages: Messages, tokenizer: str | None) -> int | None:
 def _loaded(name: str) -> "PreTrainedTokenizerBase":
     from pipeline.models.chat import load_tokenizer
 
-    path, _, revision = name.partition("@")
+    path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     return load_tokenizer(
         ModelSettings(
             name=name,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
@@ -14,10 +14,12 @@ from pipeline.data_report.funnel import READ
 from pipeline.data_report.record import DataReport, Step
 from pipeline.data_report.shown import ShownGroup, ShownPair, ShownReject, ShownRow, ShownRule
 from pipeline.data_report.tables import percent, tables
-from pipeline.look.harmless import harmless
 from pipeline.look.quantiles import quantile
 from pipeline.report.charts import histograms
 from pipeline.report.page import templates
+
+if TYPE_CHECKING:
+    from pipeline.look.rows import Conversation
 
 REACH = 0.99  # share of the lengths that a histogram has on its axis
 DRAWN = 50_000  # lengths in one
@@ -51,6 +53,7 @@ class Shown:
     rules: Sequence[ShownRule]
     rejects: Mapping[str, list[ShownReject]]
     words: Mapping[str, Counts]  # of each message of train, by role
+    read: Sequence["Conversation"]  # the rows kept, as the model reads them
     tokens: Sequence[int]  # of conversations
     no_tokens: str  # why there are none
 
@@ -72,7 +75,6 @@ def page(figures: DataReport, report: PrepareReport, cleaning: Cleaning, shown: 
             titles=TITLES,
             kinds=KINDS,
             percent=percent,
-            harmless=harmless,
         )
     )
 

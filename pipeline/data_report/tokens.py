@@ -1,14 +1,18 @@
 """Tokens of the first rows of train, by the model that is configured, where its tokenizer is here already."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import UserError
 from common.imports import importing
 from pipeline.core.config import Config, ModelSettings
 from pipeline.core.formats import Messages
 from pipeline.data_report.record import TokenFigures
+
+if TYPE_CHECKING:
+    from pipeline.look.rows import Conversation
 
 
 class Model(NamedTuple):
@@ -19,11 +23,12 @@ class Model(NamedTuple):
     loss_on: str
 
 
-class Counted(NamedTuple):
-    """The figures, and the tokens of each conversation's longest row."""
+class Read(NamedTuple):
+    """The figures, the tokens of each conversation's longest row, and some conversations as the model reads them."""
 
     figures: TokenFigures
     lengths: list[int]
+    conversations: list["Conversation"]
 
 
 def model_of(config: Config) -> Model:
@@ -31,10 +36,10 @@ def model_of(config: Config) -> Model:
     return Model(config.model, config.train.max_length, config.train.loss_on)
 
 
-def count_tokens(model: Model, rows: list[Messages]) -> Counted | str:
-    """Return what the rows come to in tokens, or why that cannot be said here."""
+def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) -> Read | str:
+    """Return what the rows come to in tokens, and some of them as they are read; or why there is neither here."""
     with importing():  # Transformers, which a run without a model does not need
-        from pipeline.look.rows import Reading
+        from pipeline.look.rows import Reading, read_conversation
         from pipeline.look.summary import measured, summarize
         from pipeline.models.chat import load_tokenizer
 
@@ -60,7 +65,8 @@ def count_tokens(model: Model, rows: list[Messages]) -> Counted | str:
         refused={reason: len(numbers) for reason, numbers in summary.refusals.items()},
         control_tokens=summary.controls,
     )
-    return Counted(figures, lengths)
+    read = [read_conversation(reading, number, list(map(dict, rows[number - 1]))) for number in shown]
+    return Read(figures, lengths, read)
 
 
 def here(model: ModelSettings) -> ModelSettings | None:
