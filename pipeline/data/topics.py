@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 TOPICS = 16
 VOCABULARY = 1_000  # words at most
-COMMON = 0.1  # share of the prompts; words that stand in more of them tell nothing
+COMMON = 0.15  # share of the prompts; words that stand in more of them tell nothing
 RARE = 3  # prompts; words that stand in fewer tell of these alone
 ROUNDS = 20
 NAMED = 4  # words of a topic
