@@ -4,8 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
 from common.words import counted
@@ -27,7 +26,6 @@ from pipeline.core.formats import (
 )
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
-from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.lines import BadLine, Row
 from pipeline.data.mapping import Mapping
@@ -36,6 +34,7 @@ from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, ki
 from pipeline.data.sources import Source
 
 PREFERENCES = "preferences"
+EXAMPLES = 100  # of rows of no known format
 
 
 class Conversation(NamedTuple):
@@ -64,6 +63,19 @@ class SourceCounts:
         """How many there are."""
         return self.usable + len(self.preferences) + self.dropped.total()
 
+    def add(self, more: "SourceCounts") -> None:
+        """Count more rows of the source."""
+        self.usable += more.usable
+        self.preferences += more.preferences
+        for own, other in (
+            (self.formats, more.formats),
+            (self.dropped, more.dropped),
+            (self.reordered, more.reordered),
+            (self.unused, more.unused),
+        ):
+            own.update(other)
+        self.unknown = (self.unknown + more.unknown)[:EXAMPLES]
+
     def report(self) -> dict[str, object]:
         """Return it as reports/prepare.json has it."""
         names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
@@ -81,34 +93,19 @@ class SourceCounts:
         return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
 
 
-def read(
-    sources: list[Source], settings: DataSettings, rejects: Rejects, cleaning: Cleaning
-) -> tuple[list[Conversation], list[SourceCounts]]:
-    """Return the conversations of the first `max_rows` rows, and what became of each source that was reached."""
-    conversations: list[Conversation] = []
-    counts: list[SourceCounts] = []
-    left = settings.max_rows
-    for source in sources:
-        if left == 0:
-            break
-        counts.append(SourceCounts(source.name))
-        conversations += read_source(source, settings, left, counts[-1], rejects, cleaning)
-        left = None if left is None else left - counts[-1].rows
-    return conversations, counts
+class Noted(Protocol):
+    """What notes rejects."""
+
+    def add(self, reject: Reject, is_bad_line: bool = False) -> None:
+        """Note one."""
 
 
 def read_source(
-    source: Source,
-    settings: DataSettings,
-    max_rows: int | None,
-    counts: SourceCounts,
-    rejects: Rejects,
-    cleaning: Cleaning,
+    source: Source, settings: DataSettings, counts: SourceCounts, rejects: Noted, cleaning: Cleaning
 ) -> Iterator[Conversation]:
-    """Yield the conversations of the first `max_rows` rows of a source, counting what becomes of each row."""
+    """Yield the conversations of a source, counting what becomes of each row."""
     mapping = Mapping(settings)
-    total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
-    for row in shown(islice(source.rows, max_rows), f"reading {source.name}", total):
+    for row in source.rows:
         if isinstance(row, BadLine):
             counts.dropped[kind(row.reason)] += 1
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
@@ -151,7 +148,7 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
 def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> Converted:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
-        if len(counts.unknown) < 100:
+        if len(counts.unknown) < EXAMPLES:
             counts.unknown.append(value)
         raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1
