@@ -79,6 +79,12 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     listed = f" ({', '.join(repeated)})" if len(report["files"]) > 1 and repeated else ""
     console.print(f"duplicates dropped: {report['duplicates']:,}{listed}", highlight=False, soft_wrap=True)
     console.print(f"splits: {splits}", highlight=False)
+    for name, source in report["sources"].items():
+        rows = ", ".join(f"{split} {count:,}" for split, count in source["splits"].items())
+        weight = f", weight {source['weight']:g}" if source["weight"] != 1 else ""
+        console.print(f"source {name}: {rows}{weight}", highlight=False, soft_wrap=True)
+    if report["sampled_out"]:
+        console.print(f"rows beyond data.max_rows or a cap: {report['sampled_out']:,}", highlight=False)
     if report["near_duplicates"]:
         console.print(f"near-duplicates dropped: {report['near_duplicates']:,}", highlight=False)
     if report["common_exchanges"]:

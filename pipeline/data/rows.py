@@ -4,12 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, NamedTuple
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.formats import (
     CHANGES_MEANING,
     FORMATS,
@@ -44,6 +43,7 @@ class Conversation(NamedTuple):
     messages: Messages
     source: str
     split: str | None
+    group: str = ""  # the name that data.sources has for it
 
 
 @dataclass
@@ -51,6 +51,8 @@ class SourceCounts:
     """What became of a source's rows."""
 
     file: str
+    group: str = ""  # the name that data.sources has for it
+    revision: str | None = None  # the hub's commit
     usable: int = 0
     preferences: list[str] = field(default_factory=list)  # set apart, as lines of JSON
     formats: Counter[str] = field(default_factory=Counter)
@@ -74,6 +76,8 @@ class SourceCounts:
             "usable": self.usable,
             "dropped": dict(sorted(self.dropped.items())),
         }
+        if self.group:
+            report["source"] = self.group
         if self.preferences:
             report["preferences"] = len(self.preferences)
         if self.reordered:
@@ -84,31 +88,23 @@ class SourceCounts:
 def read(
     sources: list[Source], settings: DataSettings, rejects: Rejects, cleaning: Cleaning
 ) -> tuple[list[Conversation], list[SourceCounts]]:
-    """Return the conversations of the first `max_rows` rows, and what became of each source that was reached."""
-    conversations: list[Conversation] = []
-    counts: list[SourceCounts] = []
-    left = settings.max_rows
-    for source in sources:
-        if left == 0:
-            break
-        counts.append(SourceCounts(source.name))
-        conversations += read_source(source, settings, left, counts[-1], rejects, cleaning)
-        left = None if left is None else left - counts[-1].rows
+    """Return the conversations, and what became of each source."""
+    counts = [SourceCounts(source.name, source.group, source.revision) for source in sources]
+    alone = each_source(settings)
+    conversations = [
+        row
+        for source, count in zip(sources, counts, strict=True)
+        for row in read_source(source, alone[source.group], count, rejects, cleaning)
+    ]
     return conversations, counts
 
 
 def read_source(
-    source: Source,
-    settings: DataSettings,
-    max_rows: int | None,
-    counts: SourceCounts,
-    rejects: Rejects,
-    cleaning: Cleaning,
+    source: Source, settings: DataSettings, counts: SourceCounts, rejects: Rejects, cleaning: Cleaning
 ) -> Iterator[Conversation]:
-    """Yield the conversations of the first `max_rows` rows of a source, counting what becomes of each row."""
+    """Yield the conversations of a source, by its own settings, counting what becomes of each row."""
     mapping = Mapping(settings)
-    total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
-    for row in shown(islice(source.rows, max_rows), f"reading {source.name}", total):
+    for row in shown(source.rows, f"reading {source.name}", source.total):
         if isinstance(row, BadLine):
             counts.dropped[kind(row.reason)] += 1
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
@@ -122,7 +118,7 @@ def read_source(
         if messages:
             counts.usable += 1
             listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
-            yield Conversation(messages, source.name, source.split or listed)
+            yield Conversation(messages, source.name, source.split or listed, source.group)
 
 
 def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
@@ -195,19 +191,24 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
     Raises:
         UserError: it names them by source, with their rows, and how to ignore them.
     """
-    ignored = set(map(plain_name, settings.ignore))
+    alone = each_source(settings)
     found = [
-        (count.file, key, rows)
+        (count, key, rows)
         for count in counts
         for key, rows in sorted(count.unused.items())
-        if key.lower() in CHANGES_MEANING - ignored
+        if key.lower() in CHANGES_MEANING - set(map(plain_name, alone[count.group].ignore))
     ]
     if found:
-        named = "; ".join(f"{file}: {key} ({counted(rows, 'row')})" for file, key, rows in found[:NAMED])
-        keys = ",".join(dict.fromkeys([*settings.ignore, *(key for _, key, _ in found)]))
+        named = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
+        ways = ", ".join(
+            f"{place}.ignore=[{','.join(dict.fromkeys([*alone[group].ignore, *keys]))}]"
+            for group in dict.fromkeys(count.group for count, _, _ in found)
+            for place in [f"data.sources.{group}" if group else "data"]
+            for keys in [[key for count, key, _ in found if count.group == group]]
+        )
         raise UserError(
             f"keys that change what a row means are not used: {named}; map them with data.columns, or set "
-            f"data.ignore=[{keys}] to read the rows as if they had none"
+            f"{ways} to read the rows as if they had none"
         )
 
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":  # before libraries are loaded
 
 import json
 import time
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,13 +30,14 @@ from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.dedup import drop_repeated
 from pipeline.data.divide import divide
-from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
+from pipeline.data.mixture import Mixture
+from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
 from pipeline.data.report import length_histogram, print_table, question_report, split_report
 from pipeline.data.rows import Conversation, SourceCounts, check_meaning, check_usable, read
-from pipeline.data.sources import Source, find_files, load, why_ignored
+from pipeline.data.sources import Source, why_ignored
 from pipeline.stages.run import stage
 
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
@@ -44,6 +45,7 @@ MESSAGE = [("role", pa.string()), ("content", pa.string())]
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
 # The same where some message is shown and not learnt, which has the weight 0.
 WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
+SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 
 def run(config: Config, out: Path) -> None:
@@ -62,31 +64,33 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     # Before the long part: a mistake there shows at once.
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
-    sources = told_apart(load(with_all_files(settings), root), settings, root)
+    sources = all_sources(settings, root)
     cleaning = Cleaning(settings.clean)
     rows, counts = read_all(sources, settings, cleaning, out)
     complete_weights([row.messages for row in rows])
     parts = by_split(rows, settings)
     distinct = drop_repeated(parts, settings)
-    divided = divide(distinct.splits, settings)
-    splits = {name: list(members.values()) for name, members in divided.splits.items()}
-    kept = drop_asked(questions, splits["train"], settings.leak_threshold)
+    mixture = Mixture(settings, rows)
+    divided = divide(mixture.taken(distinct.splits), settings)
+    kept = drop_asked(questions, divided.splits["train"].values(), settings.leak_threshold)
+    splits = {name: list(members.values()) for name, members in mixture.weighed(divided.splits).items()}
     report = {
         "data": settings.name,
-        "revision": sources[0].revision,
+        "revision": sources[0].revision if settings.sources is None else None,
         "files": [count.report() for count in counts if count.rows],
-        "not_read": not_read(settings, root, counts, sources[len(counts) :]),
+        "not_read": not_read(settings, root, counts),
         "own_splits": {name: sorted({row.source for row in parts[name]}) for name in divided.leaks},
         **cleaning.report(),
         **distinct.report(),
         **divided.report(),
+        **mixture.report(counts, splits),
         "seed": settings.seed,
         "splits": {name: split_report(members) for name, members in splits.items()},
         "questions": question_report(questions, kept),
         "characters": length_histogram(chain.from_iterable(splits.values())),
     }
     preferences = sorted({line for count in counts for line in count.preferences})
-    write(out / PREPARED, splits, kept, origin, preferences)
+    write(out / PREPARED, splits, kept, origin, preferences, mixture.source_of)
     PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
     print_table(report, time.monotonic() - started)
     print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}")
@@ -103,13 +107,10 @@ def read_all(
     """
     with atomic_path(out / REJECTED) as temporary, temporary.open("w", encoding="utf-8") as file:
         rejects = Rejects(file)
-        # Splits that are brought are read whole; `max_rows` is of the others.
-        brought = [source for source in sources if not is_learnt(source)]
-        rows, counts = read(brought, replace(settings, max_rows=None), rejects, cleaning)
-        others, more = read([source for source in sources if is_learnt(source)], settings, rejects, cleaning)
-    check_usable(counts + more, settings, rejects)
-    check_meaning(counts + more, settings)
-    return rows + others, counts + more
+        rows, counts = read(sources, settings, rejects, cleaning)
+    check_usable(counts, settings, rejects)
+    check_meaning(counts, settings)
+    return rows, counts
 
 
 def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list[Conversation]]:
@@ -123,13 +124,12 @@ def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list
     return {**brought, "train": [row for row in rows if row.split not in OWN]}
 
 
-def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts], unreached: list[Source]) -> dict[str, str]:
+def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> dict[str, str]:
     """Return the matching files that no row was taken from, and why."""
-    readable, ignored = find_files(with_all_files(settings), root) if settings.source == "files" else ([], [])
+    readable, ignored = find_all(settings, root)
     reasons = {name: why_ignored(name) for name in ignored}
     reasons |= {name: "it is data.questions" for name in readable if is_questions(name, settings, root)}
-    reasons |= {count.file: "empty" for count in counts if not count.rows}
-    return reasons | {source.name: f"data.max_rows {settings.max_rows} reached" for source in unreached}
+    return reasons | {count.file: "empty" for count in counts if not count.rows}
 
 
 def complete_weights(conversations: list[Messages]) -> None:
@@ -145,16 +145,21 @@ def write(
     questions: list[Question],
     origin: MadeFrom,
     preferences: list[str],
+    source_of: Callable[[Messages], str],
 ) -> None:
     """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         for name, conversations in splits.items():
             schema = WEIGHED if "weight" in conversations[0][0] else SCHEMA
+            has_source = bool(source_of(conversations[0]))
+            schema = schema.append(SOURCE) if has_source else schema
             with pq.ParquetWriter(temporary / f"{name}.parquet", schema) as writer:
                 for start in range(0, len(conversations), ROW_GROUP):
                     group = conversations[start : start + ROW_GROUP]
-                    writer.write_table(pa.table({"messages": group}, schema=schema))
+                    columns: dict[str, Sequence[object]] = {"messages": group}
+                    columns |= {"source": [source_of(messages) for messages in group]} if has_source else {}
+                    writer.write_table(pa.table(columns, schema=schema))
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
         if preferences:

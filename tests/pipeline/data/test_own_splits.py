@@ -8,7 +8,8 @@ from raw_rows import local, put_rows, splits_in
 
 from common.errors import UserError
 from pipeline.core.formats import Messages
-from pipeline.data.own_splits import split_in_name
+from pipeline.data.own_splits import split_in_name, told_apart
+from pipeline.data.sources import Source
 from pipeline.stages.prepare import prepare
 
 
@@ -53,6 +54,24 @@ def test_files_named_for_splits_are_these_splits(tmp_path: Path) -> None:
     found = splits_in(tmp_path / "data/prepared")
     assert {name: len(rows) for name, rows in found.items()} == {"train": 60, "validation": 7, "test": 9}
     assert questions(found["test"]) == {f"test question {n}?" for n in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("names", "own_splits", "splits"),
+    [
+        (["train", "validation", "test"], True, ["train", "validation", "test"]),
+        (["train_sft", "test_sft"], True, ["train", "test"]),
+        (["train", "test"], False, [None, None]),
+        (["test"], True, [None]),  # which is as good as any other name
+        (["train[:10%]", "extra"], True, [None, None]),
+    ],
+)
+def test_splits_of_the_hub_are_told_by_their_names(
+    names: list[str], own_splits: bool, splits: list[str | None]
+) -> None:
+    settings = local(source="hub", path="owner/chats", split=names, own_splits=own_splits)
+    sources = [Source(f"owner/chats:{name}", [], split=name) for name in names]
+    assert [source.split for source in told_apart(sources, settings, Path())] == splits
 
 
 def test_a_split_that_nobody_brings_is_taken_from_train(tmp_path: Path) -> None:
