@@ -294,7 +294,7 @@ class PrepareReport(Record):
     sampled_out: Count = 0  # rows beyond data.max_rows and the caps of sources
     added_by_weight: int = 0  # rows of train that stand there again, less those that a weight below 1 leaves out
     sources: dict[str, MixedReport] = {}  # those of data.sources
-    shared_by_own_splits: Count = 0  # rows of validation that are linked to test, which are left as they are
+    shared_by_own_splits: Count = 0  # rows left out of a brought validation, since they are linked to a brought test
     seed: int
     splits: dict[str, SplitReport]
     questions: QuestionReport
@@ -309,7 +309,7 @@ class PrepareReport(Record):
     @model_validator(mode="after")
     def _splits_have_each_usable_row_once(self) -> Self:
         distinct = sum(file.usable for file in self.files) - self.duplicates - self.near_duplicates
-        distinct -= sum(self.leaks.values()) + self.sampled_out - self.added_by_weight
+        distinct -= sum(self.leaks.values()) + self.shared_by_own_splits + self.sampled_out - self.added_by_weight
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self

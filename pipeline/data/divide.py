@@ -32,7 +32,7 @@ class Divided:
     leaks: dict[str, int]  # rows by the split that they are linked to
     common_exchanges: int = 0  # greetings and the like, which tie nothing
     largest_component: int = 1  # rows
-    shared: int = 0  # rows of validation that are linked to test, where both were brought and stay as they are
+    shared: int = 0  # rows of validation that are linked to test and left out of it, where both were brought
 
     def report(self) -> dict[str, object]:
         """Return the counts, as reports/prepare.json has them."""
@@ -53,6 +53,7 @@ def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
     if settings.leak_threshold is None:
         return _by_letter(rows, settings)
     known = Links(rows, settings.leak_threshold)
+    rows, shared = _apart(rows, known)
     rest, leaks = rows["train"], {}
     for name in filter(rows.get, OWN):
         linked = known.linked(rest, rows[name])
@@ -64,7 +65,6 @@ def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
         made = _split(rest, {name: rows[name] for name in leaks}, settings, tied)
         pairs = known.crossing(made, set(leaks))
         if not pairs:
-            shared = len(known.linked(rows["validation"], rows["test"])) if len(leaks) == len(OWN) else 0
             return Divided(made, leaks, known.common_exchanges, max(map(len, tied.groups())), shared)
         for one, other in pairs:
             tied.tie(one, other)
@@ -73,6 +73,20 @@ def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
         f"two splits share a prompt above data.leak_threshold {settings.leak_threshold:g}: {one[:80]!r} and "
         f"{other[:80]!r}; raise it, or set it to null to look at exact prompts alone"
     )
+
+
+def _apart(rows: dict[str, Rows], known: "Links") -> tuple[dict[str, Rows], int]:
+    """Return the rows with those of a brought validation left out that are linked to a brought test, and how many."""
+    if not all(rows.get(name) for name in OWN):
+        return rows, 0
+    linked = known.linked(rows["validation"], rows["test"])
+    rest = {key: messages for key, messages in rows["validation"].items() if key not in linked}
+    if not rest:
+        raise UserError(
+            "each row of the set's own validation split shares a prompt or an exchange with its test split; leave it "
+            "out, and data.validation takes one from train"
+        )
+    return rows | {"validation": rest}, len(linked)
 
 
 def _by_letter(rows: dict[str, Rows], settings: DataSettings) -> Divided:

@@ -1,6 +1,7 @@
 """Splits that a data set brings: which file is which, told by its name or by the key that lists it."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -112,6 +113,19 @@ def require_sizes(settings: DataSettings, brought: set[str]) -> None:
                 f"data.{name} is 0 and no file brings a {name} split, which later stages need; set a share or a "
                 f"number of rows, or name files in data.{name}_files"
             )
+
+
+def require_train(rows: int, brought: Iterable[str]) -> None:
+    """Refuse a set whose rows are all of splits that are not trained on, as a JSON may list them.
+
+    Raises:
+        UserError: none is left.
+    """
+    if rows == 0:
+        raise UserError(
+            f"every usable row is of the set's own {' or '.join(brought)} split, and none is left to train on; bring "
+            "others, or set data.own_splits=false to split these"
+        )
 
 
 def _told(source: Source, settings: DataSettings) -> str | None:

@@ -98,7 +98,7 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)
     if report["shared_by_own_splits"]:
         shared = counted(report["shared_by_own_splits"], "row")
-        console.print(f"{shared} of the set's validation split are linked to its test split", highlight=False)
+        console.print(f"left out of validation, since they are linked to test: {shared}", highlight=False)
     console.print(
         f"questions: {questions['kept']:,}, {questions['in_training']:,} left out as trained on", highlight=False
     )

@@ -31,7 +31,7 @@ from pipeline.data.cleaning import Cleaning
 from pipeline.data.dedup import drop_repeated
 from pipeline.data.divide import divide
 from pipeline.data.mixture import Mixture
-from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes
+from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes, require_train
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
@@ -117,11 +117,13 @@ def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list
     """Return the rows of each split that is brought, and all others under train.
 
     Raises:
-        UserError: a split has the size 0 and is not brought.
+        UserError: a split has the size 0 and is not brought, or none is left for train.
     """
     brought = {name: some for name in OWN if (some := [row for row in rows if row.split == name])}
     require_sizes(settings, set(brought))
-    return {**brought, "train": [row for row in rows if row.split not in OWN]}
+    rest = [row for row in rows if row.split not in OWN]
+    require_train(len(rest), brought)
+    return {**brought, "train": rest}
 
 
 def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> dict[str, str]:
