@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.core.formats import Messages
 from pipeline.data.near_duplicates import Integers, Shingles, Words, joined, shingle, taken
 from pipeline.data.rows import Conversation
+from pipeline.data.sources import Source
 from pipeline.data.traits import hash_of, traits_of
 
 NOTHING = 0  # the hash of a prompt that nobody asks
@@ -20,6 +21,7 @@ class Columns(NamedTuple):
     """Conversations of a batch of one source's rows, their traits beside one another."""
 
     source: str
+    group: str  # the name that data.sources has for it
     splits: list[str | None]
     digests: list[bytes]
     folded: list[bytes]
@@ -36,11 +38,11 @@ class Columns(NamedTuple):
     weighed: bool  # whether some message has a weight
 
 
-def columns_of(source: str, conversations: Sequence[Conversation], lines: Sequence[bytes], whole: bool) -> Columns:
+def columns_of(source: Source, conversations: Sequence[Conversation], lines: Sequence[bytes], whole: bool) -> Columns:
     """Return the columns of conversations.
 
     Args:
-        source: its name.
+        source: that they are of.
         conversations: of a batch.
         lines: what stands of each on disk.
         whole: whether all texts are to be compared, and not prompts alone.
@@ -48,7 +50,8 @@ def columns_of(source: str, conversations: Sequence[Conversation], lines: Sequen
     traits = [traits_of(conversation.messages) for conversation in conversations]
     asked = {hash_of([one.prompt]): one.prompt for one in traits if one.prompt}
     return Columns(
-        source=source,
+        source=source.name,
+        group=source.group,
         splits=[conversation.split for conversation in conversations],
         digests=[one.digest for one in traits],
         folded=[one.folded for one in traits],
@@ -77,6 +80,8 @@ class Corpus:
     def __init__(self, columns: Sequence[Columns], file: Path) -> None:
         """Put batches one after another, as their lines stand in the file."""
         self.sources = [one.source for one in columns for _ in one.digests]
+        self.groups = [one.group for one in columns for _ in one.digests]
+        self.grouped = any(one.group for one in columns)
         self.splits = [split for one in columns for split in one.splits]
         self.digests = [digest for one in columns for digest in one.digests]
         self.folded = [digest for one in columns for digest in one.folded]

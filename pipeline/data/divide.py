@@ -18,13 +18,11 @@ from pipeline.data.dedup import Pairs, without
 from pipeline.data.exact_join import crossing_pairs
 from pipeline.data.near_duplicates import Integers, Words, near_pairs
 from pipeline.data.own_splits import OWN
-from pipeline.data.split import SPLITS, Groups, shuffled, split
+from pipeline.data.split import SPLITS, Groups, Rows, shuffled, split
 
 ROUNDS = 10  # of splitting and joining; what MinHash misses is in the first, if at all
 COMMON_SHARE, COMMON_ROWS = 0.1, 5  # an exchange in more rows than both is a greeting, which ties nothing
 NO_ROWS = np.empty(0, np.int64)
-
-Rows = dict[str, Integers]  # by split
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Divided:
     leaks: dict[str, Pairs]  # by that split: the row that is left out, and one that it is linked to
     common_exchanges: int = 0  # greetings and the like, which tie nothing
     components: Groups = field(default_factory=list)
-    shared: int = 0  # rows of validation that are linked to test, where both were brought and stay as they are
+    shared: Pairs = field(default_factory=list)  # rows of validation left out for test, where both were brought
 
     @property
     def largest_component(self) -> int:
@@ -48,7 +46,7 @@ class Divided:
             "common_exchanges": self.common_exchanges,
             "largest_component": self.largest_component,
             "leaks": {name: len(pairs) for name, pairs in self.leaks.items()},
-            "shared_by_own_splits": self.shared,
+            "shared_by_own_splits": len(self.shared),
         }
 
 
@@ -59,20 +57,20 @@ def divide(corpus: Corpus, rows: Rows, settings: DataSettings) -> Divided:
         UserError: a split would be empty, or two splits cannot be kept apart.
     """
     known = Links(corpus, np.concatenate(list(rows.values())), settings.leak_threshold)
+    rows, shared = _apart(rows, known)
     rest, leaks = rows["train"], dict[str, Pairs]()
     for name in (name for name in OWN if len(rows.get(name, ()))):
         leaks[name] = known.linked(rest, rows[name])
         rest = without(rest, leaks[name])
     _require_rest(rest, rows, leaks)
     if settings.leak_threshold is None:
-        return Divided(_split(corpus, rest, {name: rows[name] for name in leaks}, settings), leaks)
+        return Divided(_split(corpus, rest, {name: rows[name] for name in leaks}, settings), leaks, shared=shared)
     tied = known.ties(rest)
     for _ in range(ROUNDS):
         groups = tied.groups(rest)
         made = _split(corpus, rest, {name: rows[name] for name in leaks}, settings, groups)
         pairs = known.crossing(made, set(leaks))
         if not len(pairs):
-            shared = len(known.linked(rows["validation"], rows["test"])) if len(leaks) == len(OWN) else 0
             return Divided(made, leaks, known.common_exchanges, groups, shared)
         for one, other in pairs.tolist():
             tied.tie(one, other)
@@ -81,6 +79,20 @@ def divide(corpus: Corpus, rows: Rows, settings: DataSettings) -> Divided:
         f"two splits share a prompt above data.leak_threshold {settings.leak_threshold:g}: {one[:80]!r} and "
         f"{other[:80]!r}; raise it, or set it to null to look at exact prompts alone"
     )
+
+
+def _apart(rows: Rows, known: "Links") -> tuple[Rows, Pairs]:
+    """Return the rows with those of a brought validation left out that are linked to a brought test, and these."""
+    if not all(len(rows.get(name, ())) for name in OWN):
+        return rows, []
+    linked = known.linked(rows["validation"], rows["test"])
+    rest = without(rows["validation"], linked)
+    if not len(rest):
+        raise UserError(
+            "each row of the set's own validation split shares a prompt or an exchange with its test split; leave it "
+            "out, and data.validation takes one from train"
+        )
+    return rows | {"validation": rest}, linked
 
 
 def _require_rest(rest: Integers, rows: Rows, leaks: Iterable[str]) -> None:

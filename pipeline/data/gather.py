@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import atomic_path
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Columns, Corpus, columns_of, line_of
@@ -122,11 +122,12 @@ def gather(
     """Return all conversations, what became of each source, and what cleaning has found."""
     columns: list[Columns] = []
     counts: list[SourceCounts] = []
+    alone = each_source(settings)
     for source in sources:
-        counts.append(SourceCounts(source.name))
+        counts.append(SourceCounts(source.name, source.group, source.revision))
         rows = iter(shown(source.rows, f"reading {source.name}", source.total))
         while some := list(islice(rows, BATCH)):
-            batch = kept.next_batch() or _make(source, some, settings, cleaning, kept)
+            batch = kept.next_batch() or _make(source, some, alone[source.group], cleaning, kept)
             batch.rejects.hand_over(rejects)
             counts[-1].add(batch.counts)
             cleaning = batch.cleaning
@@ -140,7 +141,7 @@ def _make(
     counts, rejects = SourceCounts(source.name), Waiting()
     conversations = list(read_source(replace(source, rows=rows), settings, counts, rejects, cleaning))
     lines = [line_of(conversation.messages) for conversation in conversations]
-    columns = columns_of(source.name, conversations, lines, whole=settings.near_duplicates is not None)
+    columns = columns_of(source, conversations, lines, whole=settings.near_duplicates is not None)
     batch = Batch(columns, counts, rejects, cleaning)
     kept.keep(lines, batch)
     return batch

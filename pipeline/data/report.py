@@ -109,6 +109,12 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     listed = f" ({', '.join(repeated)})" if len(report["files"]) > 1 and repeated else ""
     console.print(f"duplicates dropped: {report['duplicates']:,}{listed}", highlight=False, soft_wrap=True)
     console.print(f"splits: {splits}", highlight=False)
+    for name, source in report["sources"].items():
+        rows = ", ".join(f"{split} {count:,}" for split, count in source["splits"].items())
+        weight = f", weight {source['weight']:g}" if source["weight"] != 1 else ""
+        console.print(f"source {name}: {rows}{weight}", highlight=False, soft_wrap=True)
+    if report["sampled_out"]:
+        console.print(f"rows beyond data.max_rows or a cap: {report['sampled_out']:,}", highlight=False)
     if report["near_duplicates"]:
         console.print(f"near-duplicates dropped: {report['near_duplicates']:,}", highlight=False)
     if report["common_exchanges"]:
@@ -122,7 +128,7 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         console.print(f"{name} is the set's own: {', '.join(files)}{left_out}", highlight=False, soft_wrap=True)
     if report["shared_by_own_splits"]:
         shared = counted(report["shared_by_own_splits"], "row")
-        console.print(f"{shared} of the set's validation split are linked to its test split", highlight=False)
+        console.print(f"left out of validation, since they are linked to test: {shared}", highlight=False)
     console.print(
         f"questions: {questions['kept']:,}, {questions['in_training']:,} left out as trained on", highlight=False
     )

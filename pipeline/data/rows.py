@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.formats import (
     CHANGES_MEANING,
     FORMATS,
@@ -43,6 +43,7 @@ class Conversation(NamedTuple):
     messages: Messages
     source: str
     split: str | None
+    group: str = ""  # the name that data.sources has for it
 
 
 @dataclass
@@ -50,6 +51,8 @@ class SourceCounts:
     """What became of a source's rows."""
 
     file: str
+    group: str = ""  # the name that data.sources has for it
+    revision: str | None = None  # the hub's commit
     usable: int = 0
     preferences: list[str] = field(default_factory=list)  # set apart, as lines of JSON
     formats: Counter[str] = field(default_factory=Counter)
@@ -86,6 +89,8 @@ class SourceCounts:
             "usable": self.usable,
             "dropped": dict(sorted(self.dropped.items())),
         }
+        if self.group:
+            report["source"] = self.group
         if self.preferences:
             report["preferences"] = len(self.preferences)
         if self.reordered:
@@ -103,7 +108,7 @@ class Noted(Protocol):
 def read_source(
     source: Source, settings: DataSettings, counts: SourceCounts, rejects: Noted, cleaning: Cleaning
 ) -> Iterator[Conversation]:
-    """Yield the conversations of a source, counting what becomes of each row."""
+    """Yield the conversations of a source, by its own settings, counting what becomes of each row."""
     mapping = Mapping(settings)
     for row in source.rows:
         if isinstance(row, BadLine):
@@ -119,7 +124,7 @@ def read_source(
         if messages:
             counts.usable += 1
             listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
-            yield Conversation(messages, source.name, source.split or listed)
+            yield Conversation(messages, source.name, source.split or listed, source.group)
 
 
 def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
@@ -192,19 +197,24 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
     Raises:
         UserError: it names them by source, with their rows, and how to ignore them.
     """
-    ignored = set(map(plain_name, settings.ignore))
+    alone = each_source(settings)
     found = [
-        (count.file, key, rows)
+        (count, key, rows)
         for count in counts
         for key, rows in sorted(count.unused.items())
-        if key.lower() in CHANGES_MEANING - ignored
+        if key.lower() in CHANGES_MEANING - set(map(plain_name, alone[count.group].ignore))
     ]
     if found:
-        named = "; ".join(f"{file}: {key} ({counted(rows, 'row')})" for file, key, rows in found[:NAMED])
-        keys = ",".join(dict.fromkeys([*settings.ignore, *(key for _, key, _ in found)]))
+        named = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
+        ways = ", ".join(
+            f"{place}.ignore=[{','.join(dict.fromkeys([*alone[group].ignore, *keys]))}]"
+            for group in dict.fromkeys(count.group for count, _, _ in found)
+            for place in [f"data.sources.{group}" if group else "data"]
+            for keys in [[key for count, key, _ in found if count.group == group]]
+        )
         raise UserError(
             f"keys that change what a row means are not used: {named}; map them with data.columns, or set "
-            f"data.ignore=[{keys}] to read the rows as if they had none"
+            f"{ways} to read the rows as if they had none"
         )
 
 

@@ -13,6 +13,7 @@ from pipeline.data.near_duplicates import Integers
 
 SPLITS = ("train", "validation", "test")
 
+Rows = dict[str, Integers]  # by split
 Groups = list[list[int]]  # of rows; each stays on one side
 Place = tuple[float, list[int]]  # of a group, from 0 to 1
 
@@ -48,7 +49,7 @@ def split(
 
 def shuffled(corpus: Corpus, rows: list[int], seed: int) -> Integers:
     """Return rows in the order of the seeded hashes of their names."""
-    return np.array(sorted(rows, key=lambda row: _seeded(seed, corpus.name(row))), np.int64)
+    return np.array(sorted(rows, key=lambda row: seeded(seed, corpus.name(row))), np.int64)
 
 
 def _rows(size: float, total: int) -> int:
@@ -66,7 +67,7 @@ def _by_prompt(corpus: Corpus, rows: Integers) -> Groups:
 
 def _places(corpus: Corpus, groups: Groups, seed: int) -> list[Place]:
     """Return the groups in the order of the seeded hashes of their least prompts, with how far to the back each is."""
-    hashed = [(_seeded(seed, min(corpus.letters[row] for row in group).hex()), group) for group in groups]
+    hashed = [(seeded(seed, min(corpus.letters[row] for row in group).hex()), group) for group in groups]
     return [(int.from_bytes(place[:8]) / 2**64, group) for place, group in sorted(hashed)]
 
 
@@ -95,7 +96,8 @@ def _lacks(chosen: dict[str, Groups], sizes: dict[str, int]) -> bool:
     return not chosen["train"] or any(size and not chosen[name] for name, size in sizes.items())
 
 
-def _seeded(seed: int, key: str) -> bytes:
+def seeded(seed: int, key: str) -> bytes:
+    """Return the place of a key in the order of a seed."""
     return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 

@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before libraries are loaded
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,15 @@ from pipeline.data.corpus import Corpus
 from pipeline.data.dedup import drop_repeated
 from pipeline.data.divide import divide
 from pipeline.data.gather import Scratch, gather, scratch
+from pipeline.data.mixture import Mixture
 from pipeline.data.near_duplicates import Integers
-from pipeline.data.own_splits import OWN, is_questions, require_sizes, told_apart, with_all_files
+from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes, require_train
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
 from pipeline.data.report import Lengths, SplitDigest, SplitFigures, print_table, question_report
 from pipeline.data.rows import SourceCounts, check_meaning, check_usable
-from pipeline.data.sources import Source, find_files, load, why_ignored
+from pipeline.data.sources import Source, why_ignored
 from pipeline.stages.run import stage
 
 CODE = ("pipeline/data", "pipeline/core/formats.py", "pipeline/core/preferences.py")  # that batches of rows depend on
@@ -50,6 +52,7 @@ MESSAGE = [("role", pa.string()), ("content", pa.string())]
 SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
 # The same where some message is shown and not learnt, which has the weight 0.
 WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
+SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 
 def run(config: Config, out: Path) -> None:
@@ -68,27 +71,30 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     # Before the long part: a mistake there shows at once.
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
-    sources = told_apart(load(with_all_files(settings), root), settings, root)
+    sources = all_sources(settings, root)
     with scratch(out / SCRATCH, key_of(origin, sources)) as kept_rows:
         corpus, counts, cleaning = read_all(sources, settings, out, kept_rows)
         parts = by_split(corpus, settings)
         distinct = drop_repeated(corpus, parts, settings)
-        divided = divide(corpus, distinct.splits, settings)
+        mixture = Mixture(settings, corpus)
+        divided = divide(corpus, mixture.taken(distinct.splits), settings)
         training = corpus.messages(divided.splits["train"].tolist())
         kept = drop_asked(questions, training, settings.leak_threshold)
+        splits = mixture.weighed(divided.splits)
         preferences = sorted({line for count in counts for line in count.preferences})
-        splits, lengths = write(out / PREPARED, corpus, divided.splits, kept, origin, preferences)
+        figures, lengths = write(out / PREPARED, corpus, splits, kept, origin, preferences)
     report = {
         "data": settings.name,
-        "revision": sources[0].revision,
+        "revision": sources[0].revision if settings.sources is None else None,
         "files": [count.report() for count in counts if count.rows],
         "not_read": not_read(settings, root, counts),
         "own_splits": {name: sorted({corpus.sources[row] for row in parts[name]}) for name in divided.leaks},
         **cleaning.report(),
         **distinct.report(),
         **divided.report(),
+        **mixture.report(counts, splits),
         "seed": settings.seed,
-        "splits": splits,
+        "splits": figures,
         "questions": question_report(questions, kept),
         "characters": lengths,
     }
@@ -124,17 +130,19 @@ def by_split(corpus: Corpus, settings: DataSettings) -> dict[str, Integers]:
     """Return the rows of each split that is brought, and all others under train.
 
     Raises:
-        UserError: a split has the size 0 and is not brought.
+        UserError: a split has the size 0 and is not brought, or none is left for train.
     """
     names = np.array([split if split in OWN else "train" for split in corpus.splits])
     rows = {name: np.flatnonzero(names == name) for name in (*OWN, "train")}
-    require_sizes(settings, {name for name in OWN if len(rows[name])})
-    return {name: some for name, some in rows.items() if len(some) or name == "train"}
+    brought = {name: rows[name] for name in OWN if len(rows[name])}
+    require_sizes(settings, set(brought))
+    require_train(len(rows["train"]), brought)
+    return {**brought, "train": rows["train"]}
 
 
 def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> dict[str, str]:
     """Return the matching files that no row was taken from, and why."""
-    readable, ignored = find_files(with_all_files(settings), root) if settings.source == "files" else ([], [])
+    readable, ignored = find_all(settings, root)
     reasons = {name: why_ignored(name) for name in ignored}
     reasons |= {name: "it is data.questions" for name in readable if is_questions(name, settings, root)}
     return reasons | {count.file: "empty" for count in counts if not count.rows}
@@ -170,15 +178,17 @@ def write(
 def write_split(file: Path, corpus: Corpus, rows: Integers, lengths: Lengths) -> SplitFigures:
     """Write a split, a group of rows at a time, and count its messages; return its rows and digest."""
     schema = WEIGHED if corpus.weighed else SCHEMA
+    schema = schema.append(SOURCE) if corpus.grouped else schema
     digest = SplitDigest()
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, len(rows), ROW_GROUP):
-            group = [
-                complete(messages, corpus) for messages in corpus.messages(rows[start : start + ROW_GROUP].tolist())
-            ]
+            numbers = rows[start : start + ROW_GROUP].tolist()
+            group = [complete(messages, corpus) for messages in corpus.messages(numbers)]
             digest.add(group)
             lengths.add(group)
-            writer.write_table(pa.table({"messages": group}, schema=schema))
+            columns: dict[str, Sequence[object]] = {"messages": group}
+            columns |= {"source": [corpus.groups[row] for row in numbers]} if corpus.grouped else {}
+            writer.write_table(pa.table(columns, schema=schema))
     return digest.report()
 
 

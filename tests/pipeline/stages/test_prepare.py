@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -171,13 +172,18 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "data").iterdir() if path.name.startswith(".")] == []
 
 
-def test_max_rows_limits_the_rows_read_over_all_files(tmp_path: Path) -> None:
+def test_max_rows_is_a_sample_of_all_files_whatever_their_order(tmp_path: Path) -> None:
     for start, name in enumerate(("a", "b", "c")):
         put_rows(tmp_path, f"{name}.jsonl", pairs(100, start * 100))
     report = prepare(local(max_rows=150), tmp_path, tmp_path)
-    assert [file["rows"] for file in report["files"]] == [100, 50]
-    assert report["not_read"] == {"data/raw/c.jsonl": "data.max_rows 150 reached"}
+    assert [file["rows"] for file in report["files"]] == [100] * 3
+    assert report["sampled_out"] == 150
     assert sum(part["rows"] for part in report["splits"].values()) == 150
+    numbers = [int(re.findall(r"\d+", row[0]["content"])[0]) for row in splits_in(tmp_path / "data/prepared")["train"]]
+    assert all(30 < sum(n // 100 == hundred for n in numbers) < 60 for hundred in range(3))
+    (tmp_path / "data/raw/a.jsonl").rename(tmp_path / "data/raw/z.jsonl")
+    again = prepare(local(max_rows=150), tmp_path, tmp_path)
+    assert again["splits"] == report["splits"]
 
 
 def test_a_forced_format_is_not_guessed(tmp_path: Path) -> None:
