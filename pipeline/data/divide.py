@@ -4,7 +4,7 @@ Splits that the data set brings stay as they are, and what of train is linked to
 linked, by a prompt, an exchange or a prompt that is nearly the same, is kept together. An exact join has the last word.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +44,8 @@ class Divided:
         }
 
 
-def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
-    """Divide those under train into the splits that are not brought.
+def divide(rows: dict[str, Rows], settings: DataSettings, sources: Mapping[str, str] | None = None) -> Divided:
+    """Divide those under train into the splits that are not brought; `sources` has the name of each row's, if any.
 
     Raises:
         UserError: a split would be empty, or two splits cannot be kept apart.
@@ -62,7 +62,7 @@ def divide(rows: dict[str, Rows], settings: DataSettings) -> Divided:
     _require_rest(rest, rows, leaks)
     tied = known.ties(rest)
     for _ in range(ROUNDS):
-        made = _split(rest, {name: rows[name] for name in leaks}, settings, tied)
+        made = _split(rest, {name: rows[name] for name in leaks}, settings, tied, sources)
         pairs = known.crossing(made, set(leaks))
         if not pairs:
             return Divided(made, leaks, known.common_exchanges, max(map(len, tied.groups())), shared)
@@ -109,11 +109,15 @@ def _require_rest(rest: Rows, rows: dict[str, Rows], leaks: Iterable[str]) -> No
 
 
 def _split(
-    rest: Rows, brought: dict[str, Rows], settings: DataSettings, tied: Components | None = None
+    rest: Rows,
+    brought: dict[str, Rows],
+    settings: DataSettings,
+    tied: Components | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> dict[str, Rows]:
     sizes = {name: 0 if name in brought else getattr(settings, name) for name in OWN}
     groups = None if tied is None else tied.groups()
-    made = split(rest, sizes["validation"], sizes["test"], settings.seed, groups)
+    made = split(rest, sizes["validation"], sizes["test"], settings.seed, groups, sources)
     made |= {name: shuffled(part, settings.seed) for name, part in brought.items()}
     return {name: made[name] for name in SPLITS}
 

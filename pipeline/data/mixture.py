@@ -26,6 +26,10 @@ class Mixture:
         """Return the name of a conversation's source; it is empty where none has one."""
         return self._of[id(messages)]
 
+    def names(self, rows: dict[str, Messages]) -> dict[str, str] | None:
+        """Return the source of each row by its digest; None where none has a name."""
+        return {digest: self.source_of(messages) for digest, messages in rows.items()} if self._sources else None
+
     def taken(self, splits: Splits) -> Splits:
         """Return the splits with so many rows of train as `cap` and `data.max_rows` allow."""
         train = splits["train"]

@@ -2,12 +2,14 @@
 
 import hashlib
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import chain
 
 from common.errors import UserError
 from common.words import counted
 from pipeline.core.formats import Messages
 from pipeline.data.links import prompt_digest
+from pipeline.data.strata import with_each_source
 
 SPLITS = ("train", "validation", "test")
 
@@ -16,7 +18,12 @@ Place = tuple[float, list[str]]  # of a group, from 0 to 1
 
 
 def split(
-    conversations: dict[str, Messages], validation: float, test: float, seed: int, components: Groups | None = None
+    conversations: dict[str, Messages],
+    validation: float,
+    test: float,
+    seed: int,
+    components: Groups | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Messages]]:
     """Divide conversations, given by digest, into train, validation and test, each in a shuffled order.
 
@@ -26,7 +33,7 @@ def split(
     A number of rows is taken exactly, unless no component that is left fits. Of components a share is taken by the
     places alone, so that other rows, which come to the set, move none that were there; but for a component with more
     rows than the share comes to, which goes to train. Shares are exact where no components are given, and where a
-    split would else be empty. A split of the size 0 has no row.
+    split would else be empty. A split of the size 0 has no row. Of a share each source has some, if it has the rows.
 
     Raises:
         UserError: a split would be empty.
@@ -39,6 +46,8 @@ def split(
     chosen = _choose(places, sizes, shares)
     if shares and _lacks(chosen, sizes):
         chosen = _choose(places, sizes, {})
+    if shares and sources:
+        chosen = with_each_source(chosen, [group for _, group in places], sources, shares)
     if _lacks(chosen, sizes):
         raise _too_few(
             len(conversations), sizes, len(places), "different prompt" if components is None else "component"

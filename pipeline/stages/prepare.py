@@ -71,7 +71,8 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     parts = by_split(rows, settings)
     distinct = drop_repeated(parts, settings)
     mixture = Mixture(settings, rows)
-    divided = divide(mixture.taken(distinct.splits), settings)
+    taken = mixture.taken(distinct.splits)
+    divided = divide(taken, settings, mixture.names(taken["train"]))
     kept = drop_asked(questions, divided.splits["train"].values(), settings.leak_threshold)
     splits = {name: list(members.values()) for name, members in mixture.weighed(divided.splits).items()}
     report = {
