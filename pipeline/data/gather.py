@@ -18,7 +18,7 @@ from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Columns, Corpus, columns_of, line_of
-from pipeline.data.lines import BadLine, Row
+from pipeline.data.lines import BadLine, Row, SetAside
 from pipeline.data.rejects import Reject, Rejects
 from pipeline.data.rows import SourceCounts, read_source
 from pipeline.data.sources import Source
@@ -136,7 +136,7 @@ def gather(
 
 
 def _make(
-    source: Source, rows: list[Row | BadLine], settings: DataSettings, cleaning: Cleaning, kept: Scratch
+    source: Source, rows: list[Row | BadLine | SetAside], settings: DataSettings, cleaning: Cleaning, kept: Scratch
 ) -> Batch:
     counts, rejects = SourceCounts(source.name), Waiting()
     conversations = list(read_source(replace(source, rows=rows), settings, counts, rejects, cleaning))

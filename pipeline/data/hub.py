@@ -2,14 +2,15 @@
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.data.batches import whole_columns
-from pipeline.data.lines import Row, Rows, one_line
+from pipeline.data.lines import BadLine, Row, Rows, one_line
 
 if TYPE_CHECKING:  # it takes a second
     from datasets import Dataset, IterableDataset
@@ -20,10 +21,10 @@ OFFLINE_WAYS = "data=starter and data=local work offline"
 
 
 class HubSplit(NamedTuple):
-    """A split by the hub's name of it, and its rows, read as they are asked for."""
+    """A split by the hub's name of it, and its rows, read anew as often as asked for."""
 
     name: str
-    rows: Rows
+    rows: Iterable[Row | BadLine]
     total: int | None  # the number of rows, where it is known before reading
     revision: str  # the commit
 
@@ -44,20 +45,26 @@ def _hub_split(name: str, dataset: "Dataset | IterableDataset", path: str, revis
     total = getattr(dataset, "num_rows", None)  # of what is streamed nobody knows
     if total == 0:
         raise UserError(f"the split {name} of {path} is empty; set data.split to others")
-    return HubSplit(name, _rows(dataset, path), total, revision)
+    return HubSplit(name, SplitRows(dataset, path), total, revision)
 
 
-def _rows(dataset: "Dataset | IterableDataset", path: str) -> Rows:
-    """Yield the rows of a split; an error of the network ends in one line.
+@dataclass(frozen=True)
+class SplitRows:
+    """The rows of a split; an error of the network ends in one line.
 
     The floats of a column that has whole numbers alone are integers. Where rows are streamed, each whole float is one,
     since nobody knows what is to come.
     """
-    with _hub_errors(path):
-        whole = _whole_columns(dataset)
-        for number, row in enumerate(dataset, start=1):
-            whole_in_row = row.keys() if whole is None else whole
-            yield Row(number, row | {name: _as_int(row[name]) for name in whole_in_row})
+
+    dataset: "Dataset | IterableDataset"
+    path: str
+
+    def __iter__(self) -> Rows:
+        with _hub_errors(self.path):
+            whole = _whole_columns(self.dataset)
+            for number, row in enumerate(self.dataset, start=1):
+                whole_in_row = row.keys() if whole is None else whole
+                yield Row(number, row | {name: _as_int(row[name]) for name in whole_in_row})
 
 
 def _whole_columns(dataset: "Dataset | IterableDataset") -> list[str] | None:

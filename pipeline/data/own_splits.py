@@ -9,6 +9,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.words import counted
 from pipeline.core.data_settings import DataSettings, each_source
+from pipeline.data.feedback import with_feedback_read
 from pipeline.data.sources import Source, find_files, load
 
 OWN = ("validation", "test")  # what a set may bring beside its train split
@@ -54,7 +55,7 @@ def all_sources(settings: DataSettings, root: Path) -> list[Source]:
             f"nothing is left to train on: of {counted(sum(map(len, loaded.values())), 'file')} each is the questions' "
             "or another split's; name others in data.files"
         )
-    return sorted(found, key=is_learnt)
+    return sorted(with_feedback_read(found), key=is_learnt)
 
 
 def _require_one_claim(sources: list[Source]) -> None:

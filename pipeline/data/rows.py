@@ -27,7 +27,8 @@ from pipeline.core.formats import (
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.lines import BadLine, Row
+from pipeline.data.feedback import AMONG_OTHERS, is_record
+from pipeline.data.lines import BadLine, Row, SetAside
 from pipeline.data.mapping import Mapping
 from pipeline.data.own_splits import SPLIT_OF
 from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind
@@ -115,6 +116,10 @@ def read_source(
             counts.dropped[kind(row.reason)] += 1
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
             continue
+        if isinstance(row, SetAside):
+            counts.dropped[row.reason] += 1
+            rejects.add(Reject(source.name, row.line, row.reason, row.value))
+            continue
         try:
             messages = _cleaned(_taken(row, settings, mapping, counts), cleaning)
         except UnusableRowError as error:
@@ -129,6 +134,8 @@ def read_source(
 
 def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
     """Return the messages of a row; none where it is set apart."""
+    if is_record(row.value):
+        raise UnusableRowError(AMONG_OTHERS)
     value = mapping.apply(row.value)
     read_as = _compared if is_comparison(value) else _converted
     converted = read_as(value, settings, counts)

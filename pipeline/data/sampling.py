@@ -6,8 +6,10 @@ move few of those that were taken.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import floor
+
+import numpy as np
 
 Numbers = list[int]  # of rows, from 0
 
@@ -24,13 +26,12 @@ def sample(
         most: how many are taken of all that is left.
         seed: of the draw.
     """
-    by_source = _by_source(sources)
-    kept = [
-        number
-        for source, numbers in by_source.items()
-        for number in _drawn(numbers, digests, "cap", seed)[: caps.get(source)]
-    ]
-    return sorted(_drawn(kept, digests, "most", seed)[:most])
+    kept = list(range(len(digests)))
+    if any(cap is not None for cap in caps.values()):
+        by_source = _by_source(sources)
+        capped = {name: _drawn(by_source[name], digests, "cap", seed)[:cap] for name, cap in caps.items() if cap}
+        kept = sorted(number for name in by_source for number in capped.get(name, by_source[name]))
+    return kept if most is None or len(kept) <= most else sorted(_drawn(kept, digests, "most", seed)[:most])
 
 
 def copies(digests: Sequence[str], sources: Sequence[str], weights: Mapping[str, float], seed: int) -> Numbers:
@@ -43,11 +44,14 @@ def copies(digests: Sequence[str], sources: Sequence[str], weights: Mapping[str,
         seed: of the draw.
     """
     counts = [1] * len(digests)
-    for source, numbers in _by_source(sources).items():
-        whole = floor(weights.get(source, 1))
-        once_more = round((weights.get(source, 1) - whole) * len(numbers))
-        for place, number in enumerate(_drawn(numbers, digests, "weight", seed)):
-            counts[number] = whole + (place < once_more)
+    by_source = _by_source(sources)
+    for source, weight in weights.items():
+        numbers, whole = by_source[source], floor(weight)
+        once_more = round((weight - whole) * len(numbers))
+        for number in numbers:
+            counts[number] = whole
+        for number in _drawn(numbers, digests, "weight", seed)[:once_more] if once_more else ():
+            counts[number] += 1
     return counts
 
 
@@ -63,13 +67,15 @@ def _by_source(sources: Sequence[str]) -> dict[str, Numbers]:
     return found
 
 
-def _drawn(numbers: Iterable[int], digests: Sequence[str], purpose: str, seed: int) -> Numbers:
+def _drawn(numbers: Numbers, digests: Sequence[str], purpose: str, seed: int) -> Numbers:
     """Return rows in a seeded order, another for each purpose, so that one draw does not favour what another has."""
-    start = hashlib.blake2b(f"{purpose} {seed} ".encode(), digest_size=16)
+    start = hashlib.blake2b(f"{purpose} {seed} ".encode(), digest_size=8)
 
-    def place(number: int) -> tuple[bytes, str]:
+    def place(number: int) -> bytes:
         hashed = start.copy()
         hashed.update(digests[number].encode())
-        return hashed.digest(), digests[number]
+        return hashed.digest()
 
-    return sorted(numbers, key=place)
+    places = np.frombuffer(b"".join(map(place, numbers)), ">u8")
+    drawn: Numbers = np.array(numbers, np.int64)[np.argsort(places, kind="stable")].tolist()
+    return drawn

@@ -9,7 +9,7 @@ from typing import Any
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.data.hub import HubSplit, load_splits
-from pipeline.data.lines import BadLine, Row, Rows, one_line
+from pipeline.data.lines import BadLine, Row, Rows, SetAside, one_line
 from pipeline.data.readers import COMPRESSIONS, READERS, is_readable, read_file
 
 # What a clone of a hub dataset and `save_to_disk` have beside the data.
@@ -18,10 +18,10 @@ METADATA = ("README.md", "dataset_dict.json", "dataset_info.json", "dataset_info
 
 @dataclass(frozen=True)
 class Source:
-    """One file or one hub split: its name in messages and reports, and its rows, read as they are asked for."""
+    """One file or one hub split: its name in messages and reports, and its rows, read anew as often as asked for."""
 
     name: str
-    rows: Iterable[Row | BadLine]
+    rows: Iterable[Row | BadLine | SetAside]
     total: int | None = None  # the number of rows, where it is known before reading
     revision: str | None = None  # the hub's commit
     split: str | None = None  # by the hub's name; once told, train, validation or test
@@ -44,7 +44,7 @@ def load(settings: DataSettings, root: Path) -> list[Source]:
             f"put {', '.join(READERS)} files there (or with {', '.join(filter(None, COMPRESSIONS))} after it), "
             "or run with data=starter"
         )
-    return [_file_source(root / name, name) for name in readable]
+    return [Source(name, FileRows(root / name, name)) for name in readable]
 
 
 def find_files(settings: DataSettings, root: Path) -> tuple[list[str], list[str]]:
@@ -66,20 +66,22 @@ def why_ignored(name: str) -> str:
     return "a dataset's metadata" if Path(name).name in METADATA else "unknown suffix"
 
 
-def _file_source(path: Path, name: str) -> Source:
-    return Source(name, _rows(path, name))
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of a file; an error of the file system ends in one line."""
 
+    path: Path
+    name: str
 
-def _rows(path: Path, name: str) -> Rows:
-    """Yield the rows of a file; an error of the file system ends in one line."""
-    try:
-        before = path.stat()
-        yield from read_file(path)
-        after = path.stat()
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror or one_line(error)}") from error
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{name} was changed while it was read; run again when it is whole")
+    def __iter__(self) -> Rows:
+        try:
+            before = self.path.stat()
+            yield from read_file(self.path)
+            after = self.path.stat()
+        except OSError as error:
+            raise UserError(f"cannot read {self.name}: {error.strerror or one_line(error)}") from error
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise UserError(f"{self.name} was changed while it was read; run again when it is whole")
 
 
 def read_jsonl(path: Path, name: str) -> list[Any]:
@@ -89,7 +91,7 @@ def read_jsonl(path: Path, name: str) -> list[Any]:
         UserError: a line cannot be read, or there is none.
     """
     values = []
-    for row in _rows(path, name):
+    for row in FileRows(path, name):
         if isinstance(row, BadLine):
             raise UserError(f"{name}, line {row.line}: {row.reason}; correct it or take it out")
         values.append(row.value)

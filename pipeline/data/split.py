@@ -10,6 +10,7 @@ from common.errors import UserError
 from common.words import counted
 from pipeline.data.corpus import Corpus
 from pipeline.data.near_duplicates import Integers
+from pipeline.data.strata import with_each_source
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,7 +30,7 @@ def split(
     A number of rows is taken exactly, unless no component that is left fits. Of components a share is taken by the
     places alone, so that other rows, which come to the set, move none that were there; but for a component with more
     rows than the share comes to, which goes to train. Shares are exact where no components are given, and where a
-    split would else be empty. A split of the size 0 has no row.
+    split would else be empty. A split of the size 0 has no row. Of a share each source has some, if it has the rows.
 
     Raises:
         UserError: a split would be empty.
@@ -42,6 +43,8 @@ def split(
     chosen = _choose(places, sizes, shares)
     if shares and _lacks(chosen, sizes):
         chosen = _choose(places, sizes, {})
+    if shares and corpus.grouped:
+        chosen = with_each_source(chosen, [group for _, group in places], corpus.groups, shares)
     if _lacks(chosen, sizes):
         raise _too_few(len(rows), sizes, len(places), "different prompt" if components is None else "component")
     return {name: shuffled(corpus, list(chain(*members)), seed) for name, members in chosen.items()}

@@ -10,9 +10,14 @@ from pipeline.data.rows import Conversation
 from pipeline.data.sources import Source
 
 
-def corpus_of(conversations: Iterable[Messages]) -> Corpus:
-    rows = [Conversation(messages, "a", None) for messages in conversations]
-    lines = [line_of(row.messages) for row in rows]
-    file = Path(tempfile.mkdtemp(prefix="corpus-")) / "1.jsonl"
-    file.write_bytes(b"".join(lines))
-    return Corpus([columns_of(Source("a", ()), rows, lines, whole=True)], file)
+def corpus_of(*groups: Iterable[Messages], names: str = "") -> Corpus:
+    """The conversations of some sources, one after another; `names` has a letter for each source."""
+    file = Path(tempfile.mkdtemp(prefix="corpus-")) / "lines.jsonl"
+    columns = []
+    with file.open("wb") as written:
+        for name, group in zip(names or [""] * len(groups), groups, strict=True):
+            rows = [Conversation(messages, "a", None) for messages in group]
+            lines = [line_of(row.messages) for row in rows]
+            written.writelines(lines)
+            columns.append(columns_of(Source("a", (), group=name), rows, lines, whole=True))
+    return Corpus(columns, file)
