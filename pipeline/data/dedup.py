@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import Messages
+from pipeline.core.messages import said
+from pipeline.core.tool_calls import TOOLS
 from pipeline.data.components import Components
 from pipeline.data.folding import fold
 from pipeline.data.near_duplicates import near_pairs, shingle
@@ -27,7 +29,7 @@ def digest(messages: Messages, heard: Callable[[str], str] = normalize) -> str:
     """Return a hex digest that equal messages share and others do not."""
     # Python counts the control characters 1e and 1f as whitespace, so normalised and folded texts have neither.
     joined = "\x1e".join(
-        f"{message['role']}\x1f{heard(message['content'])}" + ("" if message.get("weight", 1) else "\x1fshown")
+        f"{message['role']}\x1f{heard(said(message))}" + ("" if message.get("weight", 1) else "\x1fshown")
         for message in messages
     )
     return hashlib.sha256(joined.encode()).hexdigest()
@@ -95,7 +97,8 @@ def drop_near_duplicates(conversations: dict[str, Messages], threshold: float | 
     """Return one conversation, the longest, of each cluster of those that overlap by the threshold."""
     if threshold is None:
         return conversations
-    texts = {key: " \n ".join(map(fold, _texts(messages))) for key, messages in conversations.items()}
+    spoken = {key: [message for message in some if message["role"] != TOOLS] for key, some in conversations.items()}
+    texts = {key: " \n ".join(map(fold, _texts(messages))) for key, messages in spoken.items()}
     keys = sorted(texts)
     found = Components(keys)
     for one, other in near_pairs(shingle(texts[key] for key in keys), threshold).tolist():
@@ -115,4 +118,4 @@ def repeats(keys: Iterable[str], sources: Iterable[str]) -> dict[str, int]:
 
 
 def _texts(messages: Messages) -> list[str]:
-    return [message["content"] for message in messages]
+    return [said(message) for message in messages]

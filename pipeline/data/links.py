@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from pipeline.core.formats import Messages
+from pipeline.core.messages import said
 from pipeline.data.dedup import digest
 from pipeline.data.folding import fold
 
+UNASKED = ("system", "tools", "assistant")
 COMMON_SHARE, COMMON_ROWS = 0.1, 5  # an exchange in more rows than both is a greeting, which ties nothing
 
 
@@ -20,9 +22,9 @@ def prompt_digest(messages: Messages) -> str:
 def prompt_of(messages: Messages) -> str:
     """Return what a conversation asks, folded; a plain text asks itself, and what nobody asks is empty.
 
-    Systems do not count: the same question under another one is the same question.
+    Systems and tools do not count: the same question under others is the same question.
     """
-    texts = (fold(message["content"]) for message in messages if message["role"] not in ("system", "assistant"))
+    texts = (fold(message["content"]) for message in messages if message["role"] not in UNASKED)
     return " \n ".join(texts).strip()
 
 
@@ -39,7 +41,7 @@ def letter_key(messages: Messages) -> bytes:
 def exchange_keys(messages: Messages) -> set[bytes]:
     """Return a key for each exchange: what a user says, and the answer, folded."""
     return {
-        _key("exchange", fold(before["content"]), fold(after["content"]))
+        _key("exchange", fold(before["content"]), fold(said(after)))
         for before, after in pairwise(messages)
         if before["role"] == "user" and after["role"] == "assistant"
     }

@@ -30,6 +30,7 @@ from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.dedup import drop_repeated
 from pipeline.data.divide import divide
+from pipeline.data.message_schema import fields_of, schema_of
 from pipeline.data.own_splits import OWN, is_learnt, is_questions, require_sizes, told_apart, with_all_files
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
@@ -40,10 +41,6 @@ from pipeline.data.sources import Source, find_files, load, why_ignored
 from pipeline.stages.run import stage
 
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
-MESSAGE = [("role", pa.string()), ("content", pa.string())]
-SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
-# The same where some message is shown and not learnt, which has the weight 0.
-WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
 
 
 def run(config: Config, out: Path) -> None:
@@ -149,8 +146,8 @@ def write(
     """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once."""
     with atomic_path(folder) as temporary:
         temporary.mkdir()
+        schema = schema_of(fields_of(chain.from_iterable(splits.values())))
         for name, conversations in splits.items():
-            schema = WEIGHED if "weight" in conversations[0][0] else SCHEMA
             with pq.ParquetWriter(temporary / f"{name}.parquet", schema) as writer:
                 for start in range(0, len(conversations), ROW_GROUP):
                     group = conversations[start : start + ROW_GROUP]
