@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pipeline.core.data_settings import CleanSettings
 from pipeline.core.formats import Messages
+from pipeline.core.tool_calls import mapped
 from pipeline.data.word_runs import REPEATED, distinct, runs
 
 LONG_ENOUGH = 50  # words of an answer; the runs of a shorter one say little
@@ -118,7 +119,7 @@ class Cleaning:
         """Return a conversation with the personal data that `data.clean.mask` names masked, as `<EMAIL>`."""
         if not self._settings.mask:
             return messages
-        return [{**message, "content": self._masked(message["content"])} for message in messages]
+        return [mapped(message, self._masked) for message in messages]
 
     def report(self) -> dict[str, object]:
         """Return what was found and masked, as reports/prepare.json has it."""
@@ -146,9 +147,9 @@ class Cleaning:
 
 
 def answers(messages: Messages) -> Iterator[str]:
-    """Yield what is learnt of a conversation; a plain text is learnt whole."""
+    """Yield what is learnt of a conversation, but for calls of tools; a plain text is learnt whole."""
     for message in messages:
-        if message["role"] in ("assistant", "text") and message.get("weight", 1):
+        if message["role"] in ("assistant", "text") and message.get("weight", 1) and message["content"]:
             yield message["content"]
 
 

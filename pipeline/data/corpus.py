@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.formats import Messages
+from pipeline.data.message_schema import fields_of
 from pipeline.data.near_duplicates import Integers, Shingles, Words, joined, shingle, taken
 from pipeline.data.rows import Conversation
 from pipeline.data.sources import Source
@@ -35,7 +36,7 @@ class Columns(NamedTuple):
     wholes: Shingles  # of all texts of a conversation, if they are asked for
     sizes: Integers  # characters of all its folded texts
     lengths: Integers  # bytes of its line on disk
-    weighed: bool  # whether some message has a weight
+    fields: set[str]  # that some message has
 
 
 def columns_of(source: Source, conversations: Sequence[Conversation], lines: Sequence[bytes], whole: bool) -> Columns:
@@ -65,7 +66,7 @@ def columns_of(source: Source, conversations: Sequence[Conversation], lines: Seq
         wholes=shingle(one.whole for one in traits if whole),
         sizes=_numbers(len(one.whole) for one in traits),
         lengths=_numbers(map(len, lines)),
-        weighed=any("weight" in message for one in conversations for message in one.messages),
+        fields=fields_of(conversation.messages for conversation in conversations),
     )
 
 
@@ -93,7 +94,7 @@ class Corpus:
         self.exchange_owners = np.repeat(np.arange(len(counts)), counts)
         self.wholes = joined([one.wholes for one in columns])
         self.sizes = _concatenated(one.sizes for one in columns).astype(np.int64)
-        self.weighed = any(one.weighed for one in columns)
+        self.fields = set[str]().union(*(one.fields for one in columns))
         # Each prompt once, in an order that does not depend on that of the rows.
         self.asked, first = np.unique(_concatenated(one.asked for one in columns), return_index=True)
         self.shingles = taken(joined([one.shingles for one in columns]), first)

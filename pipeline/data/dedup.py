@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.core.data_settings import DataSettings
+from pipeline.core.messages import said
 from pipeline.data.components import Components
 from pipeline.data.corpus import Corpus
 from pipeline.data.near_duplicates import Integers, near_pairs, taken
@@ -96,4 +97,4 @@ def _least(corpus: Corpus, group: list[int]) -> int:
     """Return the row whose texts come first; most are the same to the letter, and need no look."""
     if len(set(corpus.texts[group].tolist())) == 1:
         return group[0]
-    return min(group, key=lambda row: [message["content"] for message in next(corpus.messages([row]))])
+    return min(group, key=lambda row: list(map(said, next(corpus.messages([row])))))

@@ -19,6 +19,7 @@ from pipeline.data.exact_join import crossing_pairs
 from pipeline.data.near_duplicates import Integers, Words, near_pairs
 from pipeline.data.own_splits import OWN
 from pipeline.data.split import SPLITS, Groups, Rows, shuffled, split
+from pipeline.data.traits import UNASKED
 
 ROUNDS = 10  # of splitting and joining; what MinHash misses is in the first, if at all
 COMMON_SHARE, COMMON_ROWS = 0.1, 5  # an exchange in more rows than both is a greeting, which ties nothing
@@ -111,7 +112,7 @@ def _split(corpus: Corpus, rest: Integers, brought: Rows, settings: DataSettings
 
 
 def _prompt(messages: Messages) -> str:
-    return " ".join(message["content"] for message in messages if message["role"] not in ("system", "assistant"))
+    return " ".join(message["content"] for message in messages if message["role"] not in UNASKED)
 
 
 class Links:

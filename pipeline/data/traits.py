@@ -5,8 +5,11 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
-from pipeline.core.formats import Message, Messages
+from pipeline.core.messages import Message, Messages, said
+from pipeline.core.tool_calls import TOOLS
 from pipeline.data.folding import fold, squeeze
+
+UNASKED = ("system", TOOLS, "assistant")
 
 
 class Traits(NamedTuple):
@@ -16,31 +19,30 @@ class Traits(NamedTuple):
     folded: bytes  # the same of folded texts
     text: int  # hash of the texts as they are
     letter: bytes  # digest of the prompt: all that the assistant is given
-    prompt: str  # what users ask, folded; systems do not count, since the same question under another is the same
+    prompt: str  # what users ask, folded; the same question under another system or with other tools is the same
     exchanges: list[int]  # hashes of what a user says and the answer, folded
     whole: str  # all texts, folded
 
 
 def traits_of(messages: Messages) -> Traits:
     """Return the traits of a conversation; a plain text asks itself, and what nobody asks is an empty prompt."""
-    squeezed = [squeeze(message["content"]) for message in messages]
-    folded = [fold(message["content"]) for message in messages]
-    pairs = list(zip(messages, folded, strict=True))
-    given = [(one, text) for one, text in zip(messages, squeezed, strict=True) if one["role"] != "assistant"]
+    texts = [said(message) for message in messages]
+    squeezed = list(zip(messages, map(squeeze, texts), strict=True))
+    folded = list(zip(messages, map(fold, texts), strict=True))
     return Traits(
-        digest=digest(zip(messages, squeezed, strict=True)),
-        folded=digest(pairs),
-        text=hash_of(message["content"] for message in messages),
-        letter=digest(given),
-        prompt=" \x1e ".join(text for one, text in pairs if one["role"] not in ("system", "assistant")).strip(),
+        digest=digest(squeezed),
+        folded=digest(folded),
+        text=hash_of(texts),
+        letter=digest((message, text) for message, text in squeezed if message["role"] != "assistant"),
+        prompt=" \x1e ".join(text for message, text in folded if message["role"] not in UNASKED).strip(),
         exchanges=sorted(
             {
                 hash_of((asked, answer))
-                for (before, asked), (after, answer) in pairwise(pairs)
+                for (before, asked), (after, answer) in pairwise(folded)
                 if before["role"] == "user" and after["role"] == "assistant"
             }
         ),
-        whole=" \x1e ".join(folded),
+        whole=" \x1e ".join(text for message, text in folded if message["role"] != TOOLS),
     )
 
 

@@ -27,13 +27,13 @@ from common.files import atomic_path, write_json
 from pipeline.core.code import code_digest
 from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
-from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Corpus
 from pipeline.data.dedup import drop_repeated
 from pipeline.data.divide import divide
 from pipeline.data.gather import Scratch, gather, scratch
+from pipeline.data.message_schema import completed, schema_of
 from pipeline.data.mixture import Mixture
 from pipeline.data.near_duplicates import Integers
 from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes, require_train
@@ -45,13 +45,12 @@ from pipeline.data.rows import SourceCounts, check_meaning, check_usable
 from pipeline.data.sources import Source, why_ignored
 from pipeline.stages.run import stage
 
-CODE = ("pipeline/data", "pipeline/core/formats.py", "pipeline/core/preferences.py")  # that batches of rows depend on
+CODE = (  # that batches of rows depend on
+    "pipeline/data", "pipeline/core/formats.py", "pipeline/core/messages.py", "pipeline/core/preferences.py",
+    "pipeline/core/tool_calls.py",
+)  # fmt: skip
 SCRATCH = Path("data/.prepare.tmp")
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
-MESSAGE = [("role", pa.string()), ("content", pa.string())]
-SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
-# The same where some message is shown and not learnt, which has the weight 0.
-WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
 SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 
@@ -177,24 +176,19 @@ def write(
 
 def write_split(file: Path, corpus: Corpus, rows: Integers, lengths: Lengths) -> SplitFigures:
     """Write a split, a group of rows at a time, and count its messages; return its rows and digest."""
-    schema = WEIGHED if corpus.weighed else SCHEMA
+    schema = schema_of(corpus.fields)
     schema = schema.append(SOURCE) if corpus.grouped else schema
     digest = SplitDigest()
     with pq.ParquetWriter(file, schema) as writer:
         for start in range(0, len(rows), ROW_GROUP):
             numbers = rows[start : start + ROW_GROUP].tolist()
-            group = [complete(messages, corpus) for messages in corpus.messages(numbers)]
+            group = [completed(messages, corpus.fields) for messages in corpus.messages(numbers)]
             digest.add(group)
             lengths.add(group)
             columns: dict[str, Sequence[object]] = {"messages": group}
             columns |= {"source": [corpus.groups[row] for row in numbers]} if corpus.grouped else {}
             writer.write_table(pa.table(columns, schema=schema))
     return digest.report()
-
-
-def complete(messages: Messages, corpus: Corpus) -> Messages:
-    """Return a conversation whose messages have weights where one in the corpus has one, so that all are alike."""
-    return [{"weight": 1, **message} for message in messages] if corpus.weighed else messages
 
 
 main = stage(run)
