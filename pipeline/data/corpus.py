@@ -110,6 +110,11 @@ class Corpus:
         """Yield conversations from disk."""
         return map(json.loads, map(self.line, rows))
 
+    def conversations(self, rows: Sequence[int]) -> list[Conversation]:
+        """Return conversations from disk, with where they are from."""
+        told = ((self.sources[row], self.splits[row], self.groups[row]) for row in rows)
+        return [Conversation(messages, *where) for messages, where in zip(self.messages(rows), told, strict=True)]
+
     def line(self, row: int) -> bytes:
         """Return a conversation as it stands on disk."""
         # A mapping would count as memory of the process, and files beyond memory would push out what is needed.

@@ -28,6 +28,13 @@ class Distinct:
     near_duplicates: Pairs
     by_source: dict[str, int]  # duplicates
 
+    def clusters(self) -> list[list[int]]:
+        """Return the near-duplicates by the row that stays of them, which comes first."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for row, kept in self.near_duplicates:
+            found[kept].append(row)
+        return [[kept, *rows] for kept, rows in found.items()]
+
     def report(self) -> dict[str, object]:
         """Return the counts, as reports/prepare.json has them."""
         return {

@@ -117,6 +117,9 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         console.print(f"rows beyond data.max_rows or a cap: {report['sampled_out']:,}", highlight=False)
     if report["near_duplicates"]:
         console.print(f"near-duplicates dropped: {report['near_duplicates']:,}", highlight=False)
+    if report["balanced"]:
+        most = ", ".join(f"{count:,} of {what}" for what, count in list(report["balanced"].items())[:3])
+        console.print(f"left out for balance: {sum(report['balanced'].values()):,} ({most})", highlight=False)
     if report["common_exchanges"]:
         said = f"exchanges too common to keep rows together: {report['common_exchanges']:,}"
         console.print(said, highlight=False)

@@ -5,7 +5,7 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
+from pipeline.core.paths import DATA_PAGE, PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -16,6 +16,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from pipeline.core.code import code_digest
 from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
 from pipeline.core.records import PrepareReport
+from pipeline.data.balance import Balanced, balance
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Corpus
-from pipeline.data.dedup import drop_repeated
-from pipeline.data.divide import divide
+from pipeline.data.dedup import Distinct, drop_repeated
+from pipeline.data.divide import Divided, divide
+from pipeline.data.examples import Examples
 from pipeline.data.gather import Scratch, gather, scratch
 from pipeline.data.message_schema import completed, schema_of
 from pipeline.data.mixture import Mixture
@@ -43,6 +46,8 @@ from pipeline.data.rejects import Rejects
 from pipeline.data.report import Lengths, SplitDigest, SplitFigures, print_table, question_report
 from pipeline.data.rows import SourceCounts, check_meaning, check_usable
 from pipeline.data.sources import Source, why_ignored
+from pipeline.data_report.tokens import Model, model_of
+from pipeline.data_report.write import write_report
 from pipeline.stages.run import stage
 
 CODE = (  # that batches of rows depend on
@@ -56,11 +61,11 @@ SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 def run(config: Config, out: Path) -> None:
     """Prepare what `data` names, from the working folder."""
-    prepare(config.data, Path(), out)
+    prepare(config.data, Path(), out, model_of(config))
 
 
-def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
-    """Read the data below `root`, write data/prepared and reports/prepare.json below `out`, return the report.
+def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None = None) -> dict[str, Any]:
+    """Read the data below `root`, write data/prepared and the reports below `out`, return reports/prepare.json's.
 
     Raises:
         UserError: a setting, a file, the hub or the disk; data/prepared is then as it was before.
@@ -75,31 +80,36 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         corpus, counts, cleaning = read_all(sources, settings, out, kept_rows)
         parts = by_split(corpus, settings)
         distinct = drop_repeated(corpus, parts, settings)
+        fewer = balanced(corpus, distinct.splits["train"], settings)
         mixture = Mixture(settings, corpus)
-        divided = divide(corpus, mixture.taken(distinct.splits), settings)
+        divided = divide(corpus, mixture.taken(distinct.splits | {"train": np.array(fewer.rows, np.int64)}), settings)
         training = corpus.messages(divided.splits["train"].tolist())
         kept = drop_asked(questions, training, settings.leak_threshold)
         splits = mixture.weighed(divided.splits)
-        preferences = sorted({line for count in counts for line in count.preferences})
+        preferences = sorted({cleaning.mask_line(line) for count in counts for line in count.preferences})
         figures, lengths = write(out / PREPARED, corpus, splits, kept, origin, preferences)
-    report = {
-        "data": settings.name,
-        "revision": sources[0].revision if settings.sources is None else None,
-        "files": [count.report() for count in counts if count.rows],
-        "not_read": not_read(settings, root, counts),
-        "own_splits": {name: sorted({corpus.sources[row] for row in parts[name]}) for name in divided.leaks},
-        **cleaning.report(),
-        **distinct.report(),
-        **divided.report(),
-        **mixture.report(counts, splits),
-        "seed": settings.seed,
-        "splits": figures,
-        "questions": question_report(questions, kept),
-        "characters": lengths,
-    }
-    PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
+        report = {
+            "data": settings.name,
+            "revision": sources[0].revision if settings.sources is None else None,
+            "files": [count.report() for count in counts if count.rows],
+            "not_read": not_read(settings, root, counts),
+            "own_splits": {name: sorted({corpus.sources[row] for row in parts[name]}) for name in divided.leaks},
+            **cleaning.report(),
+            **distinct.report(),
+            "balanced": fewer.left_out,
+            **divided.report(),
+            **mixture.report(counts, splits),
+            "seed": settings.seed,
+            "splits": figures,
+            "questions": question_report(questions, kept),
+            "characters": lengths,
+        }
+        record = PrepareReport.model_validate(report)
+        record.write(out / PREPARE_REPORT)
+        examples = examples_of(corpus, distinct, divided, settings.seed)
+        write_report(settings, record, cleaning, examples, corpus.conversations, out, model)
     print_table(report, time.monotonic() - started)
-    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}")
+    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT, DATA_PAGE))}")
     return report
 
 
@@ -119,7 +129,7 @@ def read_all(
     """
     with atomic_path(out / REJECTED) as temporary, temporary.open("w", encoding="utf-8") as file:
         rejects = Rejects(file)
-        corpus, counts, cleaning = gather(sources, settings, rejects, Cleaning(settings.clean), kept)
+        corpus, counts, cleaning = gather(sources, settings, rejects, Cleaning(settings.clean, settings.seed), kept)
     check_usable(counts, settings, rejects)
     check_meaning(counts, settings)
     return corpus, counts, cleaning
@@ -137,6 +147,22 @@ def by_split(corpus: Corpus, settings: DataSettings) -> dict[str, Integers]:
     require_sizes(settings, set(brought))
     require_train(len(rows["train"]), brought)
     return {**brought, "train": rows["train"]}
+
+
+def balanced(corpus: Corpus, rows: Integers, settings: DataSettings) -> Balanced:
+    """Return the rows that `data.clean` leaves of topics and lengths, and how many it does not."""
+    return balance(rows.tolist(), corpus.messages, corpus.digests.__getitem__, settings.clean, settings.seed)
+
+
+def examples_of(corpus: Corpus, distinct: Distinct, divided: Divided, seed: int) -> Examples:
+    """Return what the page shows examples of: rows that were left out for others, and rows that hang together."""
+    examples = Examples(seed, corpus.digests.__getitem__)
+    examples.left_out("duplicates", distinct.duplicates)
+    examples.left_out("near_duplicates", distinct.near_duplicates)
+    examples.left_out("leaks", [*chain.from_iterable(divided.leaks.values()), *divided.shared])
+    examples.hang_together("near_duplicates", distinct.clusters())
+    examples.hang_together("components", divided.components)
+    return examples
 
 
 def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from pipeline.core.data_settings import DataSettings, SourceSettings, each_source, validate
+from pipeline.core.data_settings import NO_CLEANING, DataSettings, SourceSettings, each_source, validate
 
 FILE = SourceSettings(files=["a"])
 
@@ -43,6 +43,11 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"clean": replace(NO_CLEANING, max_tokens=9)},
+            "data.clean.max_tokens counts tokens, and data.clean.tokenizer is null",
+        ),
+        ({"clean": replace(NO_CLEANING, languages=["german"])}, "data.clean.languages is 'german'; it may be codes of"),
         ({"source": "disk"}, "data.source is 'disk'; it may be files or hub"),
         ({"files": []}, "data.files is []; it may be a list of at least one path or glob"),
         (

@@ -71,7 +71,7 @@ def test_what_the_rules_find_is_left_out_with_its_place_and_counts_as_no_fault(t
     clean = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
     report = prepare(local(validation=5, test=5, clean=clean), tmp_path, tmp_path)
     assert report["files"][0]["dropped"] == {"answer is a refusal": 20}
-    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]] * 3}
+    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]]}
     assert report["cleaning"]["leftovers"]["rows"] == 0
     assert report["masked"] == {"email": 1}
     rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
@@ -526,7 +526,8 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
-    places = (tmp_path / place for place in ("data/prepared", "data/rejected.jsonl", "reports/prepare.json"))
+    names = ("data/prepared", "data/rejected.jsonl", "reports/prepare.json", "reports/data.html")
+    places = (tmp_path / name for name in names)
     assert printed.out.endswith(f"written: {', '.join(map(str, places))}\n")
     assert printed.err == ""
 
@@ -584,3 +585,10 @@ def test_large_splits_are_written_in_row_groups_and_read_whole(tmp_path: Path) -
     assert file.metadata.num_row_groups == 3
     assert file.metadata.num_rows == 22_500
     assert isinstance(file.read(), pa.Table)
+
+
+def test_a_topic_or_length_beyond_its_share_is_left_out_and_counted(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(60), *({"question": f"{n}?", "answer": "so " * 20} for n in range(40))])
+    report = prepare(local(clean=replace(NO_CLEANING, length_share=0.3)), tmp_path, tmp_path)
+    assert report["balanced"] == {"16 to 31 words": 10, **report["balanced"]}
+    assert sum(split["rows"] for split in report["splits"].values()) == 100 - sum(report["balanced"].values())
