@@ -66,9 +66,9 @@ class Rule:
 
 
 def answers(messages: Messages) -> Iterator[str]:
-    """Yield what is learnt of a conversation; a plain text is learnt whole."""
+    """Yield what is learnt of a conversation, but for calls of tools; a plain text is learnt whole."""
     for message in messages:
-        if message["role"] in ("assistant", "text") and message.get("weight", 1):
+        if message["role"] in ("assistant", "text") and message.get("weight", 1) and message["content"]:
             yield message["content"]
 
 

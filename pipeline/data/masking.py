@@ -5,9 +5,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-from pipeline.core.formats import Message, Messages
+from pipeline.core.messages import Messages
+from pipeline.core.tool_calls import mapped
 
 # Digits of cards and accounts are checked by their checksums, so that other numbers stay.
 EMAIL = re.compile(r"\b[\w.+-]+@[\w-]+(\.[\w-]+)*\.[a-z]{2,}\b", re.IGNORECASE)
@@ -61,7 +62,7 @@ class Masking:
 
     def messages(self, messages: Messages) -> Messages:
         """Return messages with what is to be masked masked; the very same where nothing is to be."""
-        return [self._message(message) for message in messages] if self._names else messages
+        return [mapped(message, self.text) for message in messages] if self._names else messages
 
     def line(self, line: str) -> str:
         """Return a line of JSON whose texts are masked."""
@@ -80,12 +81,6 @@ class Masking:
             return match[0]
         self.places[name] += 1
         return f"<{name.upper()}>"
-
-    def _message(self, message: Message) -> Message:
-        masked: dict[str, Any] = {**message, "content": self.text(message["content"])}
-        if calls := masked.get("tool_calls"):
-            masked["tool_calls"] = self.line(calls)
-        return cast(Message, masked)
 
     def _value(self, value: Any) -> Any:
         if isinstance(value, dict):

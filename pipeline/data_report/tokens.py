@@ -51,7 +51,7 @@ def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) ->
     except UserError as error:
         return str(error)
     found = [measured(reading, list(map(dict, messages))) for messages in rows]
-    summary = summarize("train", model.settings.name, reading, found)
+    summary = summarize("train", model.settings.name, reading, dict(enumerate(found, 1)))
     lengths = [one["longest"] for one in found if not one["refused"]]
     figures = TokenFigures(
         model=model.settings.name,

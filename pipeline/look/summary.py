@@ -1,7 +1,7 @@
 """What a split comes to: its tokens, what max_length cuts of it and which length would do, and what is refused."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypedDict
 
 from pipeline.look.quantiles import QUANTILES, length_that_cuts, quantile
@@ -67,11 +67,11 @@ def measured(reading: Reading, messages: Sequence[Message]) -> Measured:
     )
 
 
-def summarize(split: str, model: str, reading: Reading, figures: Sequence[Measured]) -> Summary:
-    """Return what the figures of a split's conversations come to."""
-    taken = {number: one for number, one in enumerate(figures, 1) if not one["refused"]}
+def summarize(split: str, model: str, reading: Reading, figures: Mapping[int, Measured]) -> Summary:
+    """Return what the figures of a split's conversations, by their numbers, come to."""
+    taken = {number: one for number, one in figures.items() if not one["refused"]}
     refusals: dict[str, list[int]] = {}
-    for number, one in enumerate(figures, 1):
+    for number, one in figures.items():
         if one["refused"]:
             refusals.setdefault(one["refused"], []).append(number)
     lengths = sorted(one["longest"] for one in taken.values())
@@ -91,6 +91,6 @@ def summarize(split: str, model: str, reading: Reading, figures: Sequence[Measur
         unlearnt=[number for number, one in taken.items() if not one["learns"]],
         fitting={share: length_that_cuts(lengths, share) for share in SHARES} if lengths else {},
         refusals=refusals,
-        controls=dict(Counter(name for one in figures for name in one["controls"]).most_common()),
-        with_controls=[number for number, one in enumerate(figures, 1) if one["controls"]],
+        controls=dict(Counter(name for one in figures.values() for name in one["controls"]).most_common()),
+        with_controls=[number for number, one in figures.items() if one["controls"]],
     )

@@ -8,8 +8,8 @@ from random import Random
 from pipeline.core.data_settings import NO_CLEANING
 from pipeline.core.formats import Messages
 from pipeline.data.balance import balance, length_of
-from pipeline.data.dedup import digest
 from pipeline.data.topics import NONE, find_topics
+from pipeline.data.traits import traits_of
 
 SUBJECTS = {
     "bread": "flour yeast dough oven crust bake knead water salt loaf",
@@ -37,7 +37,7 @@ def kept(rows: Sequence[Messages], **settings: float) -> tuple[list[str], dict[s
     found = balance(
         range(len(rows)),
         lambda numbers: [rows[number] for number in numbers],
-        lambda number: bytes.fromhex(digest(rows[number])),
+        lambda number: traits_of(rows[number]).digest,
         replace(NO_CLEANING, **settings),
         seed=5,
     )

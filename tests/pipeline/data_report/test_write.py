@@ -15,9 +15,9 @@ from pipeline.core.data_settings import NO_CLEANING, DataSettings
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.dedup import digest
 from pipeline.data.examples import Examples
 from pipeline.data.rows import Conversation
+from pipeline.data.traits import traits_of
 from pipeline.data_report.record import DataReport
 from pipeline.data_report.tokens import Model
 from pipeline.data_report.write import write_report
@@ -103,7 +103,7 @@ def test_what_steps_left_out_stands_beside_what_was_kept(prepared: Path) -> None
         [{"role": "user", "content": "HOW SO?"}, {"role": "assistant", "content": "So."}],
         [{"role": "user", "content": "How so?"}, {"role": "assistant", "content": "So."}],
     ]
-    examples = Examples(0, lambda number: bytes.fromhex(digest(chats[number])))
+    examples = Examples(0, lambda number: traits_of(chats[number]).digest)
     examples.left_out("duplicates", [(0, 1)])
     examples.hang_together("components", [[0, 1]])
 
