@@ -24,8 +24,9 @@ def language_of(messages: Messages) -> str:
     answers: list[str] = []
     others: list[str] = []
     for message in messages:
-        said = answers if message["role"] in ("assistant", "text") else others
-        said.append(message["content"][: 2 * SEEN])
+        if message["role"] in ("assistant", "text", "user"):
+            said = others if message["role"] == "user" else answers
+            said.append(message["content"][: 2 * SEEN])
         if len(answers) == 1 and len(answers[0]) > SEEN:
             break
     found = told(" ".join(answers))

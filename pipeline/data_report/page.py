@@ -30,7 +30,7 @@ TITLES: dict[Left, tuple[str, str]] = {
 }
 KINDS: dict[Kind, str] = {
     "near_duplicates": "Near-duplicates, of which one is kept",
-    "components": "Rows on the same side of the split, since they share a prompt or an exchange",
+    "components": "Rows on the same side of the split, since they share a prompt, most of one, or an exchange",
 }
 
 

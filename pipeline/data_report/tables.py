@@ -15,7 +15,7 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "files": _files(report),
         "lengths": _lengths(figures.splits["train"]),
         "fitting": _fitting(figures.tokens),
-        "sources": _sources(figures),
+        "sources": _sources(report),
         "languages": _languages(figures),
         "topics": _topics(figures),
         "answers": _answers(figures.splits["train"]),
@@ -70,13 +70,20 @@ def _fitting(tokens: TokenFigures | None) -> Table:
     return Table("Tokens of a conversation of train", ["", "tokens"], rows)
 
 
-def _sources(figures: DataReport) -> Table:
-    splits = figures.splits.values()
-    names = sorted({name for split in splits for name in split.sources})
+def _sources(report: PrepareReport) -> Table:
     rows: list[list[Cell]] = [
-        [name, *(_of(split.sources.get(name, 0), split.rows) for split in splits)] for name in names
+        [
+            name,
+            f"{source.weight:g}",
+            Figure(f"sources.{name}.usable", source.usable),
+            Figure(f"sources.{name}.sampled_out", source.sampled_out),
+            *(_of(source.splits[split], part.rows) for split, part in report.splits.items()),
+            source.revision or NOTHING,
+        ]
+        for name, source in report.sources.items()
     ]
-    return Table("Rows by source", ["", *figures.splits], rows)
+    head = ["source", "weight", "usable", "not drawn", *report.splits, "revision"]
+    return Table("Sources", head, rows, "Rows of a split, and their share of it.")
 
 
 def _languages(figures: DataReport) -> Table:
