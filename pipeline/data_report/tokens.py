@@ -39,7 +39,7 @@ def model_of(config: Config) -> Model:
 def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) -> Read | str:
     """Return what the rows come to in tokens, and some of them as they are read; or why there is neither here."""
     with importing():  # Transformers, which a run without a model does not need
-        from pipeline.look.rows import Reading, read_conversation
+        from pipeline.look.rows import ENDLESS, Reading, read_conversation
         from pipeline.look.summary import measured, summarize
         from pipeline.models.chat import load_tokenizer
 
@@ -47,9 +47,11 @@ def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) ->
     if settings is None:
         return f"the tokenizer of {model.settings.name} is not on this machine yet"
     try:
-        reading = Reading(load_tokenizer(settings), model.max_length, "train.max_length", model.loss_on)
+        tokenizer = load_tokenizer(settings)
     except UserError as error:
         return str(error)
+    tokenizer.model_max_length = ENDLESS  # of which it else warns, row by row
+    reading = Reading(tokenizer, model.max_length, "train.max_length", model.loss_on)
     found = [measured(reading, list(map(dict, messages))) for messages in rows]
     summary = summarize("train", model.settings.name, reading, dict(enumerate(found, 1)))
     lengths = [one["longest"] for one in found if not one["refused"]]
