@@ -4,12 +4,11 @@ from dataclasses import asdict
 
 import yaml
 
-from common.words import counted
+from common.words import counted, percent
 from pipeline.core.data_settings import CleanSettings, DataSettings
 from pipeline.core.records import PrepareReport
 from pipeline.data.languages import UNKNOWN
 from pipeline.data_report.record import DataReport
-from pipeline.data_report.tables import percent
 from pipeline.report.markdown import cell, section
 from pipeline.report.tables import Cell, Table
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from common.words import percent
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.examples import Kind
@@ -13,7 +14,7 @@ from pipeline.data_report.figures import Counts
 from pipeline.data_report.funnel import READ
 from pipeline.data_report.record import DataReport, Step
 from pipeline.data_report.shown import ShownGroup, ShownPair, ShownReject, ShownRow, ShownRule
-from pipeline.data_report.tables import percent, tables
+from pipeline.data_report.tables import tables
 from pipeline.look.quantiles import quantile
 from pipeline.report.charts import histograms
 from pipeline.report.page import templates

@@ -1,5 +1,6 @@
 """The tables of the page."""
 
+from common.words import percent
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data_report.record import DataReport, SplitFigures, TokenFigures
@@ -25,12 +26,6 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "masked": _masked(report),
     }
     return {name: table for name, table in made.items() if table.rows}
-
-
-def percent(part: float, whole: float) -> str:
-    """Return a share as one reads it; what is there is never 0%."""
-    share = part / whole if whole else 0.0
-    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def _files(report: PrepareReport) -> Table:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from common.errors import UserError
+from common.harmless import harmless
 from common.imports import importing
+from common.words import counted, percent
 from pipeline.core.config import Config, ModelSettings
 from pipeline.core.formats import Messages
 from pipeline.data_report.record import TokenFigures
@@ -69,6 +71,25 @@ def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) ->
     )
     read = [read_conversation(reading, number, list(map(dict, rows[number - 1]))) for number in shown]
     return Read(figures, lengths, read)
+
+
+def token_lines(tokens: TokenFigures | None) -> list[str]:
+    """Return what is to be said of tokens in a terminal."""
+    if tokens is None:
+        return []
+    refused = [
+        f"the chat template refuses {counted(rows, 'conversation')}: {harmless(reason)}"
+        for reason, rows in tokens.refused.items()
+    ]
+    if not tokens.lengths:
+        return refused
+    lengths = ", ".join(f"{name} {length:,}" for name, length in tokens.lengths.items())
+    cut = f"train.max_length={tokens.max_length} cuts {percent(tokens.cut, tokens.conversations)}"
+    enough = f"{tokens.fitting['0%']:,} cuts none, {tokens.fitting['5%']:,} at most 5%"
+    return [
+        f"tokens of {tokens.model}, of {counted(tokens.conversations, 'row')}: {lengths}; {cut}; {enough}",
+        *refused,
+    ]
 
 
 def here(model: ModelSettings) -> ModelSettings | None:

@@ -42,7 +42,7 @@ def write_report(
     fetch: Fetch,
     out: Path,
     model: Model | None = None,
-) -> None:
+) -> DataReport:
     """Write what prepare tells people below `out`, where data/prepared and data/rejected.jsonl stand already.
 
     Args:
@@ -53,6 +53,9 @@ def write_report(
         fetch: returns rows by their numbers.
         out: the folder that the stage writes to.
         model: whose tokens are counted, where its tokenizer is on this machine; None for no tokens.
+
+    Returns:
+        The figures of reports/data.json.
     """
     paths = {name: out / PREPARED / f"{name}.parquet" for name in report.splits}
     first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
@@ -88,6 +91,7 @@ def write_report(
     figures.write(out / DATA_REPORT)
     for path, text in texts.items():
         write_text(out / path, text)
+    return figures
 
 
 def numbers_of_short(rows: Sequence[Messages]) -> list[int]:

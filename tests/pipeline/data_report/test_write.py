@@ -123,6 +123,28 @@ def test_tokens_are_those_of_the_model_and_say_what_is_cut(prepared: Path) -> No
     assert tokens.fitting["0%"] == tokens.lengths["longest"]
 
 
+def test_what_is_cut_is_said_when_prepare_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put_rows(tmp_path, "a.jsonl", rows())
+    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    assert "tokens of starter-s, of 77 rows: median " in (said := capsys.readouterr().out)
+    assert "; train.max_length=32 cuts " in said
+
+
+def test_what_the_template_refuses_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = [{"type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+    asked = [
+        [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "", "tool_calls": call}]
+        for n in range(20)
+    ]
+    put_rows(tmp_path, "a.jsonl", [{"messages": chat} for chat in asked])
+    prepare(local(validation=2, test=2), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    refusal = "it leaves out what the assistant called"
+    assert f"the chat template refuses 16 conversations: {refusal}\n" in capsys.readouterr().out
+    page = (tmp_path / "reports/data.html").read_text()
+    assert f"The template refuses it: {refusal}" in page
+    assert "refused by the template" in page
+
+
 def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", rows())
     elsewhere = replace(STARTER, name="far", path="nobody/has-this-model")
