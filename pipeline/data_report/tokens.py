@@ -95,6 +95,7 @@ def token_lines(tokens: TokenFigures | None) -> list[str]:
 def here(model: ModelSettings) -> ModelSettings | None:
     """Return the model as a folder of this machine that has its tokenizer; None where that had to be fetched first."""
     from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     from pipeline.models.packaged import is_fetched, is_packaged
 
@@ -102,5 +103,8 @@ def here(model: ModelSettings) -> ModelSettings | None:
         return model if is_fetched(model.path, model.revision) else None
     if Path(model.path).is_dir():
         return model
-    found = try_to_load_from_cache(model.path, "tokenizer.json", revision=model.revision)
+    try:
+        found = try_to_load_from_cache(model.path, "tokenizer.json", revision=model.revision)
+    except HFValidationError:  # the name of a folder that is not there
+        return None
     return replace(model, path=str(Path(found).parent), revision=None) if isinstance(found, str) else None
