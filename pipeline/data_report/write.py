@@ -1,9 +1,11 @@
 """reports/data.html, reports/data.json and reports/dataset_card.md, which prepare ends with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import write_text
 from pipeline.core.data_settings import DataSettings
+from pipeline.core.formats import Messages
 from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, PREPARED, REJECTED
 from pipeline.core.records import PrepareReport
 from pipeline.data.balance import prompt_of
@@ -17,7 +19,6 @@ from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
 from pipeline.data_report.shown import (
-    SHOWN,
     Fetch,
     shown_groups,
     shown_pairs,
@@ -25,8 +26,10 @@ from pipeline.data_report.shown import (
     shown_row,
     shown_rules,
 )
-from pipeline.data_report.tokens import Counted, Model, count_tokens
+from pipeline.data_report.tokens import Model, Read, read_tokens
 
+KEPT = 4  # rows that are shown
+LONGEST = 6_000  # characters of one
 NO_MODEL = "no model was named"
 SIZES = ((1, "1"), (2, "2"), (5, "3 to 5"), (10, "6 to 10"), (100, "11 to 100"))  # the largest of each, and its name
 
@@ -39,7 +42,7 @@ def write_report(
     fetch: Fetch,
     out: Path,
     model: Model | None = None,
-) -> None:
+) -> DataReport:
     """Write what prepare tells people below `out`, where data/prepared and data/rejected.jsonl stand already.
 
     Args:
@@ -50,6 +53,9 @@ def write_report(
         fetch: returns rows by their numbers.
         out: the folder that the stage writes to.
         model: whose tokens are counted, where its tokenizer is on this machine; None for no tokens.
+
+    Returns:
+        The figures of reports/data.json.
     """
     paths = {name: out / PREPARED / f"{name}.parquet" for name in report.splits}
     first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
@@ -58,8 +64,9 @@ def write_report(
     words: dict[str, dict[str, Counts]] = {}
     for name, path in paths.items():
         splits[name], words[name] = split_figures(path, first[name], topics)
-    counted = count_tokens(model, first["train"]) if model else NO_MODEL
-    tokens = counted if isinstance(counted, Counted) else None
+    kept = numbers_of_short(first["train"])
+    read = read_tokens(model, first["train"], kept) if model else NO_MODEL
+    tokens = read if isinstance(read, Read) else None
     figures = DataReport(
         data=report.data,
         steps=funnel(report),
@@ -68,7 +75,7 @@ def write_report(
         groups={kind: group_figures(groups) for kind, groups in examples.groups.items()},
     )
     shown = Shown(
-        kept=[shown_row(Conversation(messages, "", None)) for messages in first["train"][:SHOWN]],
+        kept=[shown_row(Conversation(first["train"][number - 1], f"row {number}", None)) for number in kept],
         pairs=shown_pairs(examples, fetch),
         groups={
             kind: shown for kind, groups in examples.groups.items() if (shown := shown_groups(groups.largest, fetch))
@@ -76,13 +83,21 @@ def write_report(
         rules=shown_rules(cleaning),
         rejects=shown_rejects(out / REJECTED, settings.seed),
         words=words["train"],
+        read=tokens.conversations if tokens else [],
         tokens=tokens.lengths if tokens else [],
-        no_tokens=counted if isinstance(counted, str) else "",
+        no_tokens=read if isinstance(read, str) else "",
     )
     texts = {DATA_PAGE: page(figures, report, cleaning, shown), DATA_CARD: card(settings, report, figures)}
     figures.write(out / DATA_REPORT)
     for path, text in texts.items():
         write_text(out / path, text)
+    return figures
+
+
+def numbers_of_short(rows: Sequence[Messages]) -> list[int]:
+    """Return the numbers, from 1, of the first rows that are short enough to be shown whole; else of the first."""
+    sizes = (sum(len(message["content"]) for message in messages) for messages in rows)
+    return [number for number, size in enumerate(sizes, 1) if size <= LONGEST][:KEPT] or [1]
 
 
 def group_figures(groups: Groups) -> GroupFigures:
