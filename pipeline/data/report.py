@@ -12,6 +12,7 @@ from rich.table import Table
 
 from common.words import counted
 from pipeline.core.formats import Messages
+from pipeline.core.messages import without_null
 from pipeline.data.questions import Question
 
 VERBS = {"count": "kept; data/clean=strict leaves them out", "drop": "left out"}
@@ -26,6 +27,7 @@ def split_report(conversations: Iterable[Messages]) -> dict[str, Any]:
     rows, digest = 0, hashlib.sha256()
     for messages in conversations:
         rows += 1
+        messages = [without_null(message) for message in messages]  # as which Parquet has what a message has not
         digest.update(json.dumps(messages, ensure_ascii=False, sort_keys=True).encode() + b"\n")
     return {"rows": rows, "sha256": digest.hexdigest()}
 

@@ -11,11 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.models.refusal import RefusedError
+from pipeline.models.refusal import Message, RefusedError
 
-Message = dict[str, Any]
 Render = Callable[[list[Message], bool], str]  # of messages, with the prompt for an answer after them or without
 
 TOOLS = "tools"  # the role of the message that has the tools
@@ -36,7 +35,7 @@ class CallForm(NamedTuple):
     ids: str = "given"  # as the data has them; or made where it has none; or short
 
 
-def called(form: CallForm, calls: Sequence[tuple[str, Any, str]]) -> list[Message]:
+def called(form: CallForm, calls: Sequence[tuple[str, object, str]]) -> list[Message]:
     """Return calls, each a name, its arguments and an id or nothing, in a template's form."""
     return [
         ({"id": number} if number else {})
