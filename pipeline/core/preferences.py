@@ -4,19 +4,18 @@ Answers come as texts, as messages, or as lists of messages, which may begin wit
 conversation, each turn under `Human:` or `Assistant:`. Else the prompt stands in turns, or in a column of its own.
 """
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
 from pipeline.core.formats import TURNS, Columns, Message, Messages, Noting, Turns, UnusableRowError
+from pipeline.core.transcripts import human_turns
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
 LABEL_COLUMNS = ("label", "kto_tag")
 MARKS = ("chosen", *LABEL_COLUMNS)
 VERDICTS = {"true": True, "1": True, "false": False, "0": False}
 
-SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 SAME_ANSWERS = "chosen and rejected are the same"
 PART_EARLY = "chosen and rejected part before an answer"
 JUDGED_BAD = "judged as a bad answer"
@@ -120,10 +119,7 @@ def _spoken(columns: Columns, name: str) -> Messages:
     """Return an answer, or the whole conversation that a text without a prompt beside it is."""
     value = columns[name]
     if isinstance(value, str) and not any(prompt in columns for prompt in (*PROMPT_COLUMNS, *formats.TURN_COLUMNS)):
-        before, *turns = SPEAKER.split(value)
-        if turns[:1] == ["Human"] and not before:
-            speakers = zip(turns[::2], turns[1::2], strict=True)
-            return [{"role": formats.ROLES[speaker.lower()], "content": text.strip()} for speaker, text in speakers]
+        return human_turns(value) or formats.answer_of(value)
     return formats.answer_of(value)
 
 

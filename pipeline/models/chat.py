@@ -233,7 +233,10 @@ def unreadable(path: str, error: Exception) -> str:
 
 
 # What a template says, and what Jinja says of one that takes a text where there is none.
-REFUSALS = (jinja2.TemplateError, ValueError, TypeError, AttributeError, LookupError)
+REFUSALS = (
+    *(jinja2.TemplateError, ValueError, TypeError, AttributeError, LookupError),
+    *(ArithmeticError, RecursionError),
+)
 
 
 def _reason(error: Exception) -> str:

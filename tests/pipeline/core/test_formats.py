@@ -225,6 +225,12 @@ def test_turns_of_a_role_in_a_row_are_merged_where_it_is_asked_for() -> None:
         read_row(other, "messages", Turns(repeated="merge"))
 
 
+def test_closing_turns_that_nobody_answers_are_said() -> None:
+    for last in (("user", "Bye"), ("tool", "1")):
+        row = messages(("user", "Hi"), ("assistant", "Yo"), last)
+        assert read_row(row, "messages").reordered == ["closing turns unanswered, not read"]
+
+
 def test_a_developer_speaks_as_the_system() -> None:
     assert convert(messages(("developer", "S"), ("user", "Hi"), ("assistant", "Yo")), "messages") == chat(
         "Hi", "Yo", system="S"
