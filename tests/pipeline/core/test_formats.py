@@ -217,7 +217,7 @@ def test_turns_of_a_role_in_a_row_are_merged_where_it_is_asked_for() -> None:
     row = messages(("user", "Hi"), ("user", "There?"), ("assistant", "Yes."), ("assistant", "And?"), ("user", "Bye"))
     merged = read_row(row, "messages", Turns(repeated="merge"))
     assert merged.messages == chat("Hi\n\nThere?", "Yes.\n\nAnd?", "Bye")
-    assert merged.reordered == ["repeated turns merged"]
+    assert merged.reordered == ["repeated turns merged", "closing turns unanswered, not read"]
     tools = messages(("user", "?"), ("assistant", "a, b"), ("tool", "1"), ("tool", "2"), ("assistant", "3"))
     assert len(read_row(tools, "messages", Turns(repeated="merge")).messages) == 5
     other = {"messages": [*chat("Hi", "Bad"), {"role": "assistant", "content": "Good", "weight": 0}]}
