@@ -172,6 +172,13 @@ def test_calls_are_learnt_where_a_template_marks_them_and_refused_where_it_marks
         encode(load(unmarked), CHAT, 1000)
 
 
+def test_of_two_templates_the_one_for_tools_is_taken_where_there_are_some() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(STARTER)
+    tokenizer.chat_template = {"default": written("").replace("m['role'] + ': '", "'plain '"), "tool_use": OBJECT}
+    assert learnt(tokenizer, CHAT) == ['<weather{"city": "Köln"}>', "No."]
+    assert whole(tokenizer, [ASKED, ANSWER]).startswith("plain Rain?")
+
+
 def test_the_shipped_template_takes_tools_calls_and_results(load: Load) -> None:
     tokenizer = load((REPO / "pipeline/models/templates/plain.jinja").read_text())
     assert learnt(tokenizer, CHAT) == ['{"name": "weather", "arguments": {"city": "Köln"}}', "No."]
