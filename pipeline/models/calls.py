@@ -48,9 +48,13 @@ def called(form: CallForm, calls: Sequence[tuple[str, object, str]]) -> list[Mes
 
 
 def form_of_calls(render: Render) -> CallForm | None:
-    """Return the first form of which a template writes a call as it is; None where it writes it in none."""
-    forms = (CallForm(*each) for each in product(("", None), (False, True), ("given", "made", "short")))
-    return next((form for form in forms if all(_writes(render, form, number) for number in _ids(form))), None)
+    """Return the first form of which a template writes a call as it is, if it can with its result behind it.
+
+    None where it writes it in none.
+    """
+    forms = [CallForm(*each) for each in product(("", None), (False, True), ("given", "made", "short"))]
+    tried = ((form, answered) for answered in (True, False) for form in forms)
+    return next((form for form, *more in tried if all(_writes(render, form, at, *more) for at in _ids(form))), None)
 
 
 def probe(form: CallForm, number: str | None = None) -> Message:
@@ -107,10 +111,12 @@ def _ids(form: CallForm) -> tuple[str, ...]:
     return {"given": ("", "call_1"), "made": ("call_1",), "short": ("a1b2c3d4e",)}[form.ids]
 
 
-def _writes(render: Render, form: CallForm, number: str) -> bool:
+def _writes(render: Render, form: CallForm, number: str, answered: bool) -> bool:
     """Return whether a call is written: name and arguments, and neither JSON within JSON nor a Python `None`."""
+    result = {"role": "tool", "content": "11", "name": NAME} | ({"tool_call_id": number} if number else {})
     with suppress(RefusedError):
-        turn, before = render([*ASKED, probe(form, number)], False), render(ASKED, False)
+        turn = render([*ASKED, probe(form, number), *([result] if answered else [])], False)
+        before = render(ASKED, False)
         written, odd = ([part for part in parts if turn.count(part) > before.count(part)] for parts in (PARTS, ODD))
         return len(written) == len(PARTS) and not odd
     return False
