@@ -67,36 +67,40 @@ def probe(form: CallForm, number: str | None = None) -> Message:
     }
 
 
+class Waiting(NamedTuple):
+    """A call without a result."""
+
+    given: str  # its id in the data, or nothing
+    number: str  # its id for the template
+    name: str
+
+
 def linked(messages: Sequence[Message], form: CallForm) -> Iterator[Message]:
     """Yield messages with calls in a template's form, and their results with the name and the id of the call."""
-    waiting: list[tuple[str, str, str]] = []  # calls without a result: their id in the data, for the template, the name
+    waiting: list[Waiting] = []
     for place, message in enumerate(messages):
         if message.get("tool_calls"):
-            calls = json.loads(message["tool_calls"])
-            ids = [_id(form, call.get("id"), f"call_{place}_{at}") for at, call in enumerate(calls)]
-            waiting = [
-                (call.get("id") or "", number, call["function"]["name"])
-                for call, number in zip(calls, ids, strict=True)
-            ]
-            parts = [(call["function"]["name"], call["function"]["arguments"]) for call in calls]
-            yield message | {"tool_calls": called(form, [(*part, at) for part, at in zip(parts, ids, strict=True)])}
+            calls = [(call["function"], call.get("id") or "") for call in json.loads(message["tool_calls"])]
+            ids = [_id(form, given, f"call_{place}_{at}") for at, (_, given) in enumerate(calls)]
+            pairs = list(zip(calls, ids, strict=True))
+            waiting = [Waiting(given, number, function["name"]) for (function, given), number in pairs]
+            parts = [(function["name"], function["arguments"], number) for (function, _), number in pairs]
+            yield message | {"tool_calls": called(form, parts)}
         elif message["role"] == "tool":
             yield _result(message, waiting, form, place)
         else:
             yield message
 
 
-def _result(message: Message, waiting: list[tuple[str, str, str]], form: CallForm, place: int) -> Message:
-    given = message.get("tool_call_id") or ""
-    found = next(
-        (call for call in waiting if given and call[0] == given), waiting[0] if waiting and not given else None
-    )
-    if found:
+def _result(message: Message, waiting: list[Waiting], form: CallForm, place: int) -> Message:
+    """Return a result with the id and the name of its call: that of its id, else the first that is for its tool."""
+    given, name = message.get("tool_call_id") or "", message.get("name") or ""
+    fits = (call for call in waiting if (call.given == given if given else name in ("", call.name)))
+    if (found := next(fits, None)) is not None:
         waiting.remove(found)
-    number = found[1] if found else _id(form, given, f"call_{place}")
-    name = message.get("name") or (found[2] if found else "")
-    fields = {key: text for key, text in (("tool_call_id", number), ("name", name)) if text}
-    return {"role": "tool", "content": message["content"]} | fields
+    number = found.number if found else _id(form, given, f"call_{place}")
+    fields = {"tool_call_id": number, "name": name or (found.name if found else "")}
+    return {"role": "tool", "content": message["content"]} | {key: text for key, text in fields.items() if text}
 
 
 def _id(form: CallForm, given: str | None, made: str) -> str:

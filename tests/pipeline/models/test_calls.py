@@ -1,6 +1,7 @@
 """Tools and calls under chat templates of several ways to take them, and what of them is learnt."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_ids_of_nine_are_made_where_a_template_wants_such_and_results_have_them(
 def test_a_result_has_the_name_of_its_call_where_a_template_asks_for_it(load: Load) -> None:
     assert "weather gave grey" in whole(load(MADE), CHAT)
     assert "wind gave grey" in whole(load(MADE), [*CHAT[:3], {**RESULT, "name": "wind"}, ANSWER])
+
+
+def test_results_without_ids_are_those_of_the_tools_that_they_name(load: Load) -> None:
+    functions = [{"function": {"name": name, "arguments": {}}} for name in ("sun", "wind")]
+    called = {"role": "assistant", "content": "", "tool_calls": json.dumps(functions)}
+    results = [{"role": "tool", "content": f"{name} it is", "name": name} for name in ("wind", "sun")]
+    text = whole(load(SHORT), [TOOLS, ASKED, called, *results, ANSWER])
+    ids = dict(re.findall(r"<(sun|wind)\{\}(\w{9})>", text))
+    assert f"wind it is for {ids['wind']}" in text
+    assert f"sun it is for {ids['sun']}" in text
 
 
 def test_the_words_beside_a_call_are_learnt_with_it(load: Load) -> None:
