@@ -32,6 +32,7 @@ NOT_FOLLOWED = {
     "train": (
         "pipeline/gguf/preflight.py",  # tries the export on tiny weights: it may refuse, and is in no adapter
         *("pipeline/data/prepared.py", "pipeline/data/report.py"),  # compare digests with prepare's
+        "pipeline/data_report/record.py",  # is told to MLflow
     ),
     "export": ("pipeline/data/prepared.py",),
     "evaluate": ("pipeline/data/prepared.py",),  # compares digests with prepare's

@@ -38,6 +38,9 @@ def look(
     row: Annotated[
         list[int] | None, typer.Option("--row", metavar="N", min=1, help="This one, from 1; may be repeated.")
     ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="One of data.sources, instead of all.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="As a page, instead of in the terminal.")
     ] = None,
@@ -48,4 +51,4 @@ def look(
     """
     from pipeline.commands import look
 
-    look.run(overrides or (), split.value, rows, seed, row or (), html)
+    look.run(overrides or (), split.value, rows, seed, row or (), html, source)

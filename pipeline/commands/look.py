@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
@@ -20,16 +21,23 @@ from pipeline.core.data_settings import DataSettings
 from pipeline.core.paths import PREPARED
 from pipeline.data.prepared import require_prepared
 from pipeline.look import terminal
+from pipeline.look.measure import measure
 from pipeline.look.page import page
 from pipeline.look.rows import Reading, read_conversation
-from pipeline.look.summary import measure, summarize
+from pipeline.look.summary import summarize
 from pipeline.look.words import summary_lines
 from pipeline.models.chat import load_tokenizer
 from pipeline.models.turns import Message
 
 
 def run(
-    overrides: Sequence[str], split: str, rows: int, seed: int, chosen: Sequence[int] = (), html: Path | None = None
+    overrides: Sequence[str],
+    split: str,
+    rows: int,
+    seed: int,
+    chosen: Sequence[int] = (),
+    html: Path | None = None,
+    source: str | None = None,
 ) -> None:
     """Show conversations of a prepared split, then what the split comes to.
 
@@ -40,6 +48,7 @@ def run(
         seed: of the draw.
         chosen: numbers of conversations from 1, instead of a draw.
         html: a page to write, instead of showing the conversations in the terminal.
+        source: one of data.sources, whose conversations alone are drawn and summed up.
 
     Raises:
         UserError: the split is missing, has no such row, the tokenizer cannot be had, or the page not be written.
@@ -50,8 +59,9 @@ def run(
     path = PREPARED / f"{split}.parquet"
     if not path.is_file():
         raise UserError(f"{path} is missing; run `dvc repro prepare` first")
-    table = pq.read_table(path, columns=["messages"])
-    numbers = _numbers(path, table.num_rows, rows, seed, chosen)
+    table = pq.read_table(path)
+    there = _of_source(table, path, source)
+    numbers = _numbers(path, table.num_rows, rows, seed, chosen, there)
     chats: list[list[Message]] = [table["messages"][number - 1].as_py() for number in numbers]
     reading = _reading(config, split)
     console = Console(highlight=False, markup=False)
@@ -61,11 +71,12 @@ def run(
     if not html:
         terminal.show(console, conversations, table.num_rows, reading)
         console.print()
-    figures = measure(path, reading)
-    summary = summarize(split, config.model.name, reading, figures)
+    every = measure(path, reading)
+    figures = {number: every[number - 1] for number in there}
+    summary = summarize(f"{split}, {source}" if source else split, config.model.name, reading, figures)
     console.print("\n".join(summary_lines(summary)), soft_wrap=True)
     if html:
-        lengths = [one["longest"] for one in figures if not one["refused"]]
+        lengths = [one["longest"] for one in figures.values() if not one["refused"]]
         _write(html, page(summary, lengths, conversations, reading))
         console.print(f"page: {html}", soft_wrap=True)
 
@@ -77,10 +88,21 @@ def _write(path: Path, text: str) -> None:
         raise UserError(f"{path} cannot be written: {error.strerror}") from error
 
 
-def _numbers(path: Path, total: int, rows: int, seed: int, chosen: Sequence[int]) -> list[int]:
+def _of_source(table: pa.Table, path: Path, source: str | None) -> list[int]:
+    """Return the numbers of a source's conversations, from 1; all where none is named."""
+    if source is None:
+        return list(range(1, table.num_rows + 1))
+    names = table["source"].to_pylist() if "source" in table.column_names else []
+    if source not in names:
+        known = f"has {', '.join(sorted(set(names)))}" if names else "is of a set without data.sources"
+        raise UserError(f"{path} has no row of the source {source}; it {known}")
+    return [number for number, name in enumerate(names, 1) if name == source]
+
+
+def _numbers(path: Path, total: int, rows: int, seed: int, chosen: Sequence[int], there: Sequence[int]) -> list[int]:
     if beyond := [number for number in chosen if number > total]:
         raise UserError(f"{path} has {total} rows, and no row {beyond[0]}")
-    return list(chosen) or sorted(Random(seed).sample(range(1, total + 1), min(rows, total)))
+    return list(chosen) or sorted(Random(seed).sample(there, min(rows, len(there))))
 
 
 def _reading(config: Config, split: str) -> Reading:

@@ -263,13 +263,23 @@ def unknown_key(dotted: str) -> str | None:
     kind: type = Config
     path, keys = "", dotted.split(".")
     for key in keys if keys[0] != "hydra" else ():
+        path = f"{path}.{key}" if path else key
+        if values := _named_values(kind):  # whatever the name
+            kind = values
+            continue
         if not hasattr(kind, "__dataclass_fields__"):
-            return f"{dotted} is not a key of the configuration; {path} has no keys"
+            return f"{dotted} is not a key of the configuration; {path.rpartition('.')[0]} has no keys"
         hints = typing.get_type_hints(kind)
         if key not in hints:
-            return _no_key(kind, path, key)
-        kind, path = hints[key], f"{path}.{key}" if path else key
+            return _no_key(kind, path.rpartition(".")[0], key)
+        kind = hints[key]
     return None
+
+
+def _named_values(kind: object) -> type | None:
+    """Return what the values of a mapping are; None of what is no mapping."""
+    mapping = next((option for option in (kind, *typing.get_args(kind)) if typing.get_origin(option) is dict), None)
+    return typing.get_args(mapping)[1] if mapping else None
 
 
 def _no_key(kind: type, path: str, key: str) -> str:
@@ -286,7 +296,7 @@ def _build(kind: type, values: Any, path: str) -> Any:
     for key in values:
         if key not in specs:
             raise UserError(_no_key(kind, path, key))
-    for key in specs:
+    for key in () if getattr(kind, "may_lack_keys", False) else specs:
         if key not in values:
             raise UserError(f"{prefix}{key} is missing; set it in conf/{path.split('.')[0] or key}/")
     hints = typing.get_type_hints(kind)
@@ -304,7 +314,7 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
         if isinstance(value, str) and words:
             other = _other_kind(typing.get_args(hint))
             raise UserError(f"{path} is {value!r}; it must be {other} or {', '.join(words)}")
-        hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+        hint = _option(typing.get_args(hint), value)
     if typing.get_origin(hint) is list:
         if not isinstance(value, list) or (limits.get("filled") and not value):
             entries = " with at least one entry" if limits.get("filled") else ""
@@ -318,6 +328,13 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
             str(key): _value(typing.get_args(hint)[1], limits, each, f"{path}.{key}") for key, each in value.items()
         }
     return _within(_typed(hint, value, path), limits, path)
+
+
+def _option(options: tuple[object, ...], value: object) -> object:
+    """Return which of several types a value is to be: that of lists where it is one, or else the first."""
+    kinds = [option for option in options if option is not types.NoneType]
+    lists = [kind for kind in kinds if typing.get_origin(kind) is list and isinstance(value, list)]
+    return (lists or kinds)[0]
 
 
 def _other_kind(options: tuple[Any, ...]) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.config import Config
+from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.paths import PREPARED
 from pipeline.core.task_files import is_task_file, task_files
 
 INPUTS = Path("inputs")
 UNUSED = "The configuration names nothing here.\n"
-FOLDERS = 3  # that the patterns of data.files may reach into; dvc.yaml lists as many
+FOLDERS = 6  # that the patterns of data's files may reach into; dvc.yaml lists as many
 
 Targets = Path | list[Path] | None  # a link, a folder of links, or unused
 
@@ -37,13 +38,8 @@ def named(config: Config) -> dict[str, Targets]:
         UserError: something that it names is not here, or cannot be watched.
     """
     data, model = config.data, config.model
-    keys = {
-        "data.files": data.files,
-        "data.validation_files": data.validation_files,
-        "data.test_files": data.test_files,
-    }
-    key_of = {name: key for key, names in keys.items() for name in names if data.source == "files"}
-    watched = dict(enumerate(folders([name for name in key_of if has_magic(name)]), start=1))
+    key_of = files_of_data(data)
+    watched = dict(enumerate(folders({name: key for name, key in key_of.items() if has_magic(name)}), start=1))
     return {
         "model": folder("model.path", model.path),
         "merge_model": folder("model.merge_path", model.merge_path),
@@ -52,6 +48,17 @@ def named(config: Config) -> dict[str, Targets]:
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
         "questions": file("data.questions", data.questions),
         "tasks": files_of_tasks(config.evaluate.tasks),
+    }
+
+
+def files_of_data(data: DataSettings) -> dict[str, str]:
+    """Return the files and patterns that data is read from, by the keys that name them."""
+    return {
+        name: f"{f'data.sources.{source}' if source else 'data'}.{key}"
+        for source, settings in each_source(data).items()
+        if settings.source == "files"
+        for key in ("files", "validation_files", "test_files")
+        for name in getattr(settings, key)
     }
 
 
@@ -90,35 +97,35 @@ def folder(key: str, name: str | None) -> Path | None:
     return Path(name)
 
 
-def folders(patterns: list[str]) -> list[Path]:
-    """Return the folders that patterns reach into.
+def folders(patterns: dict[str, str]) -> list[Path]:
+    """Return the folders that patterns reach into, which are given with the keys that name them.
 
     Where they begin, and what is linked on their way, since DVC stops there.
 
     Raises:
         UserError: one is not here or holds what prepare writes, or they are more than dvc.yaml lists.
     """
-    found: set[Path] = set()
-    for pattern in patterns:
-        first = beginning(pattern)
+    found: dict[Path, str] = {}
+    for pattern, key in patterns.items():
+        first = beginning(key, pattern)
         names = glob(pattern, recursive=True)  # noqa: PTH207 -- as prepare does it
         passed = {parent for name in names for parent in Path(name).parents if first in parent.parents}
-        found |= {first, *(path for path in passed if path.is_symlink())}
+        found |= dict.fromkeys([first, *(path for path in passed if path.is_symlink())], key)
     apart = sorted(path for path in found if not any(walk_reaches(other, path) for other in found))
     for path in apart:
         if path.absolute() in PREPARED.absolute().parents:
             raise UserError(
-                f"data.files has a pattern that begins in {path}, below which prepare writes; begin further down"
+                f"{found[path]} has a pattern that begins in {path}, below which prepare writes; begin further down"
             )
     if len(apart) > FOLDERS:
         listed = ", ".join(map(str, apart))
         raise UserError(
-            f"data.files reaches into {len(apart)} folders ({listed}), and DVC watches {FOLDERS}; name files"
+            f"{found[apart[-1]]} reaches into {len(apart)} folders ({listed}), and DVC watches {FOLDERS}; name files"
         )
     return apart
 
 
-def beginning(pattern: str) -> Path:
+def beginning(key: str, pattern: str) -> Path:
     """Return the folder that a pattern begins in.
 
     Raises:
@@ -127,7 +134,7 @@ def beginning(pattern: str) -> Path:
     fixed = list(takewhile(lambda part: not has_magic(part), Path(pattern).parts))
     begun = Path(os.path.normpath(Path(*fixed)))
     if not begun.is_dir():
-        raise absent("data.files", str(begun), "folder")
+        raise absent(key, str(begun), "folder")
     return begun
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict
 
 
 class Message(TypedDict):
@@ -32,11 +32,6 @@ def said(message: Message) -> str:
     """Return all that a message says: its content, and what it calls."""
     calls = message.get("tool_calls")
     return f"{message['content']}\n{calls}".lstrip("\n") if calls else message["content"]
-
-
-def without_null(message: Message) -> Message:
-    """Return a message without the fields that are null, as Parquet has those of other messages."""
-    return cast(Message, {key: value for key, value in message.items() if value is not None})
 
 
 def plain_name(name: object) -> str:

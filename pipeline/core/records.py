@@ -223,6 +223,7 @@ class SourceReport(Record):
     preferences: Count = 0  # rows that compare or judge answers, set apart
     reordered: dict[str, Count] = {}  # rows by what was done with turns
     unused: dict[str, Count] = {}  # rows by key that had no part in what was made of them
+    source: str = ""  # the name that data.sources has for it
 
     @model_validator(mode="after")
     def _each_row_is_usable_or_dropped(self) -> Self:
@@ -262,6 +263,16 @@ class RuleReport(Record):
     examples: tuple[str, ...]
 
 
+class MixedReport(Record):
+    """What was taken of one of data.sources."""
+
+    weight: Amount
+    revision: str | None  # the hub's commit
+    usable: Count
+    sampled_out: Count  # rows that its cap and data.max_rows leave out
+    splits: dict[str, Count]  # rows by split, those of train as often as they stand there
+
+
 class PrepareReport(Record):
     """What prepare has read and written: reports/prepare.json."""
 
@@ -276,11 +287,15 @@ class PrepareReport(Record):
     duplicates: Count
     duplicates_by_source: dict[str, Count] | None = None
     near_duplicates: Count = 0
+    balanced: dict[str, Count] = {}  # rows left out of train, by the topic or length that had too many
     own_splits: dict[str, tuple[str, ...]] = {}  # files that are one, by split
     common_exchanges: Count = 0  # greetings and the like, which may be in several splits
     largest_component: Count = 1  # rows that hang together
     leaks: dict[str, Count] = {}  # rows left out of train, by the split that is not to be known from them
-    shared_by_own_splits: Count = 0  # rows of validation that are linked to test, which are left as they are
+    sampled_out: Count = 0  # rows beyond data.max_rows and the caps of sources
+    added_by_weight: int = 0  # rows of train that stand there again, less those that a weight below 1 leaves out
+    sources: dict[str, MixedReport] = {}  # those of data.sources
+    shared_by_own_splits: Count = 0  # rows left out of a brought validation, since they are linked to a brought test
     seed: int
     splits: dict[str, SplitReport]
     questions: QuestionReport
@@ -295,7 +310,8 @@ class PrepareReport(Record):
     @model_validator(mode="after")
     def _splits_have_each_usable_row_once(self) -> Self:
         distinct = sum(file.usable for file in self.files) - self.duplicates - self.near_duplicates
-        distinct -= sum(self.leaks.values())
+        distinct -= sum(self.leaks.values()) + self.shared_by_own_splits + sum(self.balanced.values())
+        distinct -= self.sampled_out - self.added_by_weight
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self

@@ -11,7 +11,7 @@ from pipeline.data.lines import BadLine, Row, Rows
 def from_batches(batches: Callable[..., Iterator[pa.RecordBatch]], schema: pa.Schema) -> Rows:
     """Yield the rows of batches; the floats of a column that has whole numbers alone are integers."""
     floats = [field.name for field in schema if pa.types.is_floating(field.type)]
-    whole = _whole_columns(batches(floats), floats) if floats else []
+    whole = whole_columns(batches(floats), floats) if floats else []
     number = 0
     for batch in batches():
         for number, row in enumerate(_from_batch(batch), start=number + 1):  # noqa: B020
@@ -33,7 +33,7 @@ def _from_batch(batch: pa.RecordBatch) -> list[Any]:
         return [row for place in range(len(batch)) for row in _from_batch(batch.slice(place, 1))]
 
 
-def _whole_columns(batches: Iterable[pa.RecordBatch], names: list[str]) -> list[str]:
+def whole_columns(batches: Iterable[pa.RecordBatch | pa.Table], names: list[str]) -> list[str]:
     """Return the columns whose numbers are whole, as far as they can be read."""
     whole = names
     try:

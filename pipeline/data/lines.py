@@ -23,6 +23,14 @@ class BadLine(NamedTuple):
     text: str  # its beginning
 
 
+class SetAside(NamedTuple):
+    """A row that is not to be taken, by what other rows say of it."""
+
+    line: int
+    reason: str
+    value: object
+
+
 Rows = Iterator[Row | BadLine]
 
 

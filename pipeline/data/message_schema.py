@@ -25,3 +25,17 @@ def schema_of(fields: Collection[str]) -> pa.Schema:
     """Return the schema of a table of conversations whose messages have these fields, in the same order always."""
     message = pa.struct([(name, kind) for name, kind in FIELDS.items() if name in fields])
     return pa.schema([("messages", pa.list_(message))])
+
+
+def completed(messages: Messages, fields: Collection[str]) -> Messages:
+    """Return messages with all of these fields, as a table of them gives each back."""
+    for message in messages:
+        if "weight" in fields:
+            message.setdefault("weight", 1)
+        if "tool_calls" in fields:
+            message.setdefault("tool_calls", None)
+        if "name" in fields:
+            message.setdefault("name", None)
+        if "tool_call_id" in fields:
+            message.setdefault("tool_call_id", None)
+    return messages

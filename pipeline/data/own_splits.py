@@ -1,14 +1,16 @@
 """Splits that a data set brings: which file is which, told by its name or by the key that lists it."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.data_settings import DataSettings
-from pipeline.data.sources import Source
+from pipeline.core.data_settings import DataSettings, each_source
+from pipeline.data.feedback import with_feedback_read
+from pipeline.data.sources import Source, find_files, load
 
 OWN = ("validation", "test")  # what a set may bring beside its train split
 WORDS = {
@@ -28,24 +30,56 @@ def with_all_files(settings: DataSettings) -> DataSettings:
     return replace(settings, files=[*settings.files, *settings.validation_files, *settings.test_files])
 
 
-def told_apart(sources: list[Source], settings: DataSettings, root: Path) -> list[Source]:
-    """Return the sources with the splits that they are, those of validation and test first, less the questions' file.
+def find_all(settings: DataSettings, root: Path) -> tuple[list[str], list[str]]:
+    """Return the files of all sources: those with a known suffix, and the others."""
+    found = [find_files(with_all_files(one), root) for one in each_source(settings).values() if one.source == "files"]
+    return [name for readable, _ in found for name in readable], [name for _, ignored in found for name in ignored]
+
+
+def all_sources(settings: DataSettings, root: Path) -> list[Source]:
+    """Return what is read, with the splits that it is, that of validation and test first, less the questions' file.
 
     Raises:
-        UserError: a pattern of a split matches no file, two splits claim a file, or none is left for training.
+        UserError: something cannot be had, two sources or splits claim a file, or nothing is left for training.
+    """
+    alone = each_source(settings)
+    loaded = {name: load(with_all_files(one), root) for name, one in alone.items()}
+    found = [
+        replace(source, group=name)
+        for name, sources in loaded.items()
+        for source in told_apart(sources, alone[name], root)
+    ]
+    _require_one_claim(found)
+    if not any(is_learnt(source) for source in found):
+        raise UserError(
+            f"nothing is left to train on: of {counted(sum(map(len, loaded.values())), 'file')} each is the questions' "
+            "or another split's; name others in data.files"
+        )
+    return sorted(with_feedback_read(found), key=is_learnt)
+
+
+def _require_one_claim(sources: list[Source]) -> None:
+    """Refuse a file that two of data.sources read."""
+    groups: dict[str, str] = {}
+    for source in sources:
+        if (first := groups.setdefault(source.name, source.group)) != source.group:
+            raise UserError(
+                f"data.sources.{first} and data.sources.{source.group} both read {source.name}, which has to be one's"
+            )
+
+
+def told_apart(sources: list[Source], settings: DataSettings, root: Path) -> list[Source]:
+    """Return the sources of a set with the splits that they are, less the questions' file.
+
+    Raises:
+        UserError: a pattern of a split matches no file, or two splits claim a file.
     """
     by_key = _listed_files(settings, root)
     data = [source for source in sources if settings.source != "files" or not is_questions(source.name, settings, root)]
     splits = [by_key.get(source.name) or _told(source, settings) for source in data]
     if "train" not in splits:  # a test.jsonl alone is as good as any other name
         splits = [by_key.get(source.name) for source in data]
-    found = [replace(source, split=split) for source, split in zip(data, splits, strict=True)]
-    if not any(is_learnt(source) for source in found):
-        raise UserError(
-            f"nothing is left to train on: of {counted(len(sources), 'file')} each is the questions' or another "
-            "split's; name others in data.files"
-        )
-    return sorted(found, key=is_learnt)
+    return [replace(source, split=split) for source, split in zip(data, splits, strict=True)]
 
 
 def is_questions(name: str, settings: DataSettings, root: Path) -> bool:
@@ -82,11 +116,22 @@ def require_sizes(settings: DataSettings, brought: set[str]) -> None:
             )
 
 
+def require_train(rows: int, brought: Iterable[str]) -> None:
+    """Refuse a set whose rows are all of splits that are not trained on, as a JSON may list them.
+
+    Raises:
+        UserError: none is left.
+    """
+    if rows == 0:
+        raise UserError(
+            f"every usable row is of the set's own {' or '.join(brought)} split, and none is left to train on; bring "
+            "others, or set data.own_splits=false to split these"
+        )
+
+
 def _told(source: Source, settings: DataSettings) -> str | None:
-    """Return the split that a source says it is: by the key that it stands under, or by its name."""
-    if not settings.own_splits:
-        return None
-    return source.split or (split_in_name(source.name) if settings.source == "files" else None)
+    """Return the split that a source says it is: by the hub's name of it, or by that of the file."""
+    return split_in_name(source.split or source.name) if settings.own_splits else None
 
 
 def _listed_files(settings: DataSettings, root: Path) -> dict[str, str]:

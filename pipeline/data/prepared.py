@@ -10,8 +10,7 @@ from common.files import sha256
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import PREPARED
-from pipeline.data.own_splits import with_all_files
-from pipeline.data.sources import find_files
+from pipeline.data.own_splits import find_all
 
 MADE_FROM = "made_from.json"
 TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
@@ -29,7 +28,7 @@ def made_from(settings: DataSettings, root: Path) -> MadeFrom:
 
     A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
     """
-    names = find_files(with_all_files(settings), root)[0] if settings.source == "files" else []
+    names = find_all(settings, root)[0]
     names += [settings.questions] if settings.questions else []
     files = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return {"settings": asdict(settings), "files": files}

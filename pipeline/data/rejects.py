@@ -10,12 +10,13 @@ from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import NOT_TO_BE_LEARNT
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import JUDGED_BAD
-from pipeline.data.cleaning import REASONS
+from pipeline.data import feedback
+from pipeline.data.cleaning_rules import REASONS
 
 DROPPED_PREFERENCE = "a preference"
 NAMED = 10  # rejects, in an error
 # By the data itself, or by a setting.
-ASKED_FOR = REASONS | {NOT_TO_BE_LEARNT, JUDGED_BAD, DROPPED_PREFERENCE}
+ASKED_FOR = REASONS | feedback.ASKED_FOR | {NOT_TO_BE_LEARNT, JUDGED_BAD, DROPPED_PREFERENCE}
 
 
 class Reject(NamedTuple):

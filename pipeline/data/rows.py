@@ -4,12 +4,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.formats import (
     CHANGES_MEANING,
     FORMATS,
@@ -27,15 +26,16 @@ from pipeline.core.formats import (
 )
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
-from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.lines import BadLine, Row
+from pipeline.data.feedback import AMONG_OTHERS, is_record
+from pipeline.data.lines import BadLine, Row, SetAside
 from pipeline.data.mapping import Mapping
 from pipeline.data.own_splits import SPLIT_OF
 from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind
 from pipeline.data.sources import Source
 
 PREFERENCES = "preferences"
+EXAMPLES = 100  # of rows of no known format
 
 
 class Conversation(NamedTuple):
@@ -44,6 +44,7 @@ class Conversation(NamedTuple):
     messages: Messages
     source: str
     split: str | None
+    group: str = ""  # the name that data.sources has for it
 
 
 @dataclass
@@ -51,6 +52,8 @@ class SourceCounts:
     """What became of a source's rows."""
 
     file: str
+    group: str = ""  # the name that data.sources has for it
+    revision: str | None = None  # the hub's commit
     usable: int = 0
     preferences: list[str] = field(default_factory=list)  # set apart, as lines of JSON
     formats: Counter[str] = field(default_factory=Counter)
@@ -64,6 +67,19 @@ class SourceCounts:
         """How many there are."""
         return self.usable + len(self.preferences) + self.dropped.total()
 
+    def add(self, more: "SourceCounts") -> None:
+        """Count more rows of the source."""
+        self.usable += more.usable
+        self.preferences += more.preferences
+        for own, other in (
+            (self.formats, more.formats),
+            (self.dropped, more.dropped),
+            (self.reordered, more.reordered),
+            (self.unused, more.unused),
+        ):
+            own.update(other)
+        self.unknown = (self.unknown + more.unknown)[:EXAMPLES]
+
     def report(self) -> dict[str, object]:
         """Return it as reports/prepare.json has it."""
         names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
@@ -74,6 +90,8 @@ class SourceCounts:
             "usable": self.usable,
             "dropped": dict(sorted(self.dropped.items())),
         }
+        if self.group:
+            report["source"] = self.group
         if self.preferences:
             report["preferences"] = len(self.preferences)
         if self.reordered:
@@ -81,37 +99,26 @@ class SourceCounts:
         return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
 
 
-def read(
-    sources: list[Source], settings: DataSettings, rejects: Rejects, cleaning: Cleaning
-) -> tuple[list[Conversation], list[SourceCounts]]:
-    """Return the conversations of the first `max_rows` rows, and what became of each source that was reached."""
-    conversations: list[Conversation] = []
-    counts: list[SourceCounts] = []
-    left = settings.max_rows
-    for source in sources:
-        if left == 0:
-            break
-        counts.append(SourceCounts(source.name))
-        conversations += read_source(source, settings, left, counts[-1], rejects, cleaning)
-        left = None if left is None else left - counts[-1].rows
-    return conversations, counts
+class Noted(Protocol):
+    """What notes rejects."""
+
+    def add(self, reject: Reject, is_bad_line: bool = False) -> None:
+        """Note one."""
 
 
 def read_source(
-    source: Source,
-    settings: DataSettings,
-    max_rows: int | None,
-    counts: SourceCounts,
-    rejects: Rejects,
-    cleaning: Cleaning,
+    source: Source, settings: DataSettings, counts: SourceCounts, rejects: Noted, cleaning: Cleaning
 ) -> Iterator[Conversation]:
-    """Yield the conversations of the first `max_rows` rows of a source, counting what becomes of each row."""
+    """Yield the conversations of a source, by its own settings, counting what becomes of each row."""
     mapping = Mapping(settings)
-    total = source.total if source.total is None or max_rows is None else min(source.total, max_rows)
-    for row in shown(islice(source.rows, max_rows), f"reading {source.name}", total):
+    for row in source.rows:
         if isinstance(row, BadLine):
             counts.dropped[kind(row.reason)] += 1
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
+            continue
+        if isinstance(row, SetAside):
+            counts.dropped[row.reason] += 1
+            rejects.add(Reject(source.name, row.line, row.reason, row.value))
             continue
         try:
             messages = _cleaned(_taken(row, settings, mapping, counts), cleaning)
@@ -122,11 +129,13 @@ def read_source(
         if messages:
             counts.usable += 1
             listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
-            yield Conversation(messages, source.name, source.split or listed)
+            yield Conversation(messages, source.name, source.split or listed, source.group)
 
 
 def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
     """Return the messages of a row; none where it is set apart."""
+    if is_record(row.value):
+        raise UnusableRowError(AMONG_OTHERS)
     value = mapping.apply(row.value)
     read_as = _compared if is_comparison(value) else _converted
     converted = read_as(value, settings, counts)
@@ -151,7 +160,7 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
 def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> Converted:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
-        if len(counts.unknown) < 100:
+        if len(counts.unknown) < EXAMPLES:
             counts.unknown.append(value)
         raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1
@@ -195,19 +204,24 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
     Raises:
         UserError: it names them by source, with their rows, and how to ignore them.
     """
-    ignored = set(map(plain_name, settings.ignore))
+    alone = each_source(settings)
     found = [
-        (count.file, key, rows)
+        (count, key, rows)
         for count in counts
         for key, rows in sorted(count.unused.items())
-        if key.lower() in CHANGES_MEANING - ignored
+        if key.lower() in CHANGES_MEANING - set(map(plain_name, alone[count.group].ignore))
     ]
     if found:
-        named = "; ".join(f"{file}: {key} ({counted(rows, 'row')})" for file, key, rows in found[:NAMED])
-        keys = ",".join(dict.fromkeys([*settings.ignore, *(key for _, key, _ in found)]))
+        named = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
+        ways = ", ".join(
+            f"{place}.ignore=[{','.join(dict.fromkeys([*alone[group].ignore, *keys]))}]"
+            for group in dict.fromkeys(count.group for count, _, _ in found)
+            for place in [f"data.sources.{group}" if group else "data"]
+            for keys in [[key for count, key, _ in found if count.group == group]]
+        )
         raise UserError(
             f"keys that change what a row means are not used: {named}; map them with data.columns, or set "
-            f"data.ignore=[{keys}] to read the rows as if they had none"
+            f"{ways} to read the rows as if they had none"
         )
 
 

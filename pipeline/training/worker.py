@@ -17,9 +17,10 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.files import atomic_path, write_json
 from pipeline.core.config import Config
-from pipeline.core.paths import LINEAGE, PREPARE_REPORT, PREPARED
+from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, LINEAGE, PREPARE_REPORT, PREPARED
 from pipeline.core.records import LEARNT_FROM, Lineage, PrepareReport, TrainReport
 from pipeline.data.report import split_report
+from pipeline.data_report.record import DataReport
 from pipeline.models.chat import load_tokenizer, unknown_switches
 from pipeline.models.loading import (  # fmt: skip
     ADAPTER_CONFIG,
@@ -65,7 +66,8 @@ def train(
     plan = choose(
         config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
     )
-    data, base = data_digest(PREPARE_REPORT), base_digest(config.model)
+    prepared = read_prepared(PREPARE_REPORT)
+    data, base = prepared.learnt_digest, base_digest(config.model)
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
     check(config, model, tokenizer)
@@ -81,7 +83,7 @@ def train(
     ):
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
-        run.splits(PrepareReport.read(PREPARE_REPORT), LEARNT_FROM)
+        run.splits(prepared, LEARNT_FROM)
         session = Session(config, tokenizer, plan, device, folder)
         checkpoint = session.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0
@@ -95,7 +97,9 @@ def train(
             write_curve(curve, trainer.state.log_history)
         save_adapter(trainer, Lineage(fingerprint=name, mlflow_run=run.id, base=settings["model"]), adapter)
         run.metrics({"train": figures.tree()})
-        for path in (PREPARE_REPORT, report, curve):
+        if DATA_REPORT.is_file():
+            run.metrics({"data": DataReport.read(DATA_REPORT).numbers})
+        for path in (PREPARE_REPORT, *filter(Path.is_file, (DATA_REPORT, DATA_PAGE, DATA_CARD)), report, curve):
             run.artifact(path)
     print_report(figures.tree())
     return figures.validation_loss
@@ -124,8 +128,8 @@ def announce(
         logger.warning(f"{checkpoint.name} was made with another {change}; what follows may differ in its digits")
 
 
-def data_digest(report: Path) -> str:
-    """Return the digest of what is learnt from: the prepared splits as they are, which their report must agree with.
+def read_prepared(report: Path) -> PrepareReport:
+    """Return the report of what is learnt from, which must agree with the prepared splits as they are.
 
     Raises:
         UserError: the report or a split is missing, or they do not belong together.
@@ -137,7 +141,7 @@ def data_digest(report: Path) -> str:
             raise UserError(f"{path} is missing; run `dvc repro prepare` first")
         if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != prepared.splits[name].sha256:
             raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
-    return prepared.learnt_digest
+    return prepared
 
 
 def write_curve(path: Path, history: list[dict[str, Any]]) -> None:

@@ -244,7 +244,8 @@ def test_stages_run_with_the_overrides_that_they_are_given(workspace: Path) -> N
     assert (workspace / "params.yaml").is_file()
     done = tunesmith("prepare", "data.max_rows=60", cwd=workspace)
     assert done.returncode == 0, done.stderr
-    assert [file["rows"] for file in json.loads((workspace / "reports/prepare.json").read_text())["files"]] == [60]
+    splits = json.loads((workspace / "reports/prepare.json").read_text())["splits"]
+    assert sum(split["rows"] for split in splits.values()) == 60
     done = tunesmith("prepare", "data.format=nope", cwd=workspace)
     assert done.returncode == 1
     assert done.stderr.startswith("prepare: data.format is 'nope'")

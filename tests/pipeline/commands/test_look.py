@@ -143,6 +143,23 @@ def test_the_same_seed_draws_the_same(capsys: pytest.CaptureFixture[str]) -> Non
     assert len(re.findall(r"^── conversation \d of 5", shown(capsys, rows=2), re.MULTILINE)) == 2
 
 
+def test_one_source_is_drawn_and_summed_up_under_the_numbers_of_the_split(capsys: pytest.CaptureFixture[str]) -> None:
+    table = pq.read_table("data/prepared/train.parquet")
+    names = ["faq", "faq", "sums", "sums", "faq"]
+    pq.write_table(table.append_column("source", pa.array(names)), "data/prepared/train.parquet")
+    capsys.readouterr()
+    look.run(MODEL, "train", 5, 0, source="sums")
+    said = capsys.readouterr().out
+    assert re.findall(r"^── conversation (\d) of 5", said, re.MULTILINE) == ["3", "4"]
+    assert "\ntrain, sums: 2 conversations, " in said
+    assert "cuts 100.0%: 2 conversations (3, 4)" in said
+    with pytest.raises(UserError, match=r"has no row of the source own; it has faq, sums$"):
+        look.run(MODEL, "train", 5, 0, source="own")
+    put(CHATS)
+    with pytest.raises(UserError, match=r"has no row of the source own; it is of a set without data.sources$"):
+        look.run(MODEL, "train", 5, 0, source="own")
+
+
 def test_what_is_not_there_ends_in_one_line() -> None:
     with pytest.raises(UserError, match=r"^data/prepared/train.parquet has 5 rows, and no row 6$"):
         look.run(MODEL, "train", 5, 0, [6])

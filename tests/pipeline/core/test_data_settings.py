@@ -1,9 +1,12 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from common.errors import UserError
-from pipeline.core.data_settings import DataSettings, validate
+from pipeline.core.data_settings import NO_CLEANING, DataSettings, SourceSettings, each_source, validate
+
+FILE = SourceSettings(files=["a"])
 
 
 def settings(**changes: Any) -> DataSettings:
@@ -18,6 +21,18 @@ def settings(**changes: Any) -> DataSettings:
         {"columns": {"Frage": "question"}, "roles": {"Lehrer": "assistant"}, "max_dropped": 0, "max_bad_lines": 0},
         {"validation": 0, "test": 0},  # where files bring them
         {"test": 0, "own_splits": False, "test_files": ["a.jsonl"]},
+        {
+            "files": [],
+            "sources": {"own": replace(FILE, weight=0.5, cap=1), "hub": SourceSettings(path="a/b")},
+        },
+        {
+            "files": [],
+            "test": 0,
+            "sources": {"own": replace(FILE, test_files=["b"])},
+            "own_splits": False,
+        },
+        {"source": "hub", "path": "a/b", "files": [], "split": ["train", "test"]},
+        {"source": "hub", "path": "a/b", "files": [], "split": None},
         {"format": "sharegpt", "max_rows": 3, "validation": 1, "test": 500.0, "seed": 7},
     ],
 )
@@ -28,8 +43,47 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"clean": replace(NO_CLEANING, max_tokens=9)},
+            "data.clean.max_tokens counts tokens, and data.clean.tokenizer is null",
+        ),
+        ({"clean": replace(NO_CLEANING, languages=["german"])}, "data.clean.languages is 'german'; it may be codes of"),
         ({"source": "disk"}, "data.source is 'disk'; it may be files or hub"),
         ({"files": []}, "data.files is []; it may be a list of at least one path or glob"),
+        (
+            {"source": "hub", "path": "a/b", "split": []},
+            "data.split is []; it may be the name of a split",
+        ),
+        ({"sources": {}}, "data.sources is {}; it may be null, or at least one source by its name"),
+        (
+            {"sources": {"a": FILE}},
+            "data.files is ['data/raw/**/*']; it may be empty where data.s",
+        ),
+        (
+            {"files": [], "sources": {"a.b": FILE}},
+            "data.sources.a.b is 'a.b'; it may be a name of",
+        ),
+        ({"files": [], "sources": {"a": SourceSettings()}}, "data.sources.a is []; it may be a source with files, or"),
+        (
+            {"files": [], "sources": {"a": replace(FILE, path="a/b")}},
+            "data.sources.a is ['files', 'path']; it may be either files or a path",
+        ),
+        (
+            {"files": [], "sources": {"a": replace(FILE, weight=0)}},
+            "data.sources.a.weight is 0; it may be above 0",
+        ),
+        (
+            {"files": [], "sources": {"a": replace(FILE, cap=0)}},
+            "data.sources.a.cap is 0; it may be null or at least 1 row",
+        ),
+        (
+            {"files": [], "sources": {"a": replace(FILE, format="csv")}},
+            "data.sources.a.format is 'csv'; it may be one of auto",
+        ),
+        (
+            {"files": [], "sources": {"a": replace(FILE, columns={"Frage": "frage"})}},
+            "data.sources.a.columns.Frage is 'frage'; it may be one of",
+        ),
         ({"source": "hub"}, "data.path is None; it may be the hub's name of a dataset"),
         ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
         (
@@ -69,3 +123,16 @@ def test_a_setting_out_of_range_is_named_with_what_it_may_be(changes: dict[str, 
     with pytest.raises(UserError) as caught:
         validate(settings(**changes))
     assert str(caught.value).startswith(message)
+
+
+def test_a_source_is_read_as_data_says_but_for_what_it_says_itself() -> None:
+    sources = {"own": FILE, "hub": SourceSettings(path="a/b", ignore=[], split=None)}
+    alone = each_source(settings(files=[], sources=sources, ignore=["score"], format="messages", seed=3))
+    assert [(one.source, one.files, one.path, one.split) for one in alone.values()] == [
+        ("files", ["a"], None, "train"),
+        ("hub", [], "a/b", None),
+    ]
+    assert [(one.ignore, one.format, one.seed, one.sources) for one in alone.values()] == [
+        (["score"], "messages", 3, None),
+        ([], "messages", 3, None),
+    ]

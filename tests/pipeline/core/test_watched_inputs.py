@@ -82,6 +82,23 @@ def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> 
     )
 
 
+def test_files_of_each_source_are_watched_under_its_key(outside: Path) -> None:
+    own = f"own: {{files: [{outside}/chats.jsonl, {outside}/set/*], test_files: [{outside}/questions.jsonl]}}"
+    sources = f"data.sources={{{own}, other: {{files: [{outside}/other/*]}}, hub: {{path: owner/chats}}}}"
+    assert linked("data.files=[]", sources, "model=llama-3.2-1b") == {
+        "data_files/0-chats.jsonl": f"{outside}/chats.jsonl",
+        "data_files/1-questions.jsonl": f"{outside}/questions.jsonl",
+        "data_folder_1": f"{outside}/other",
+        "data_folder_2": f"{outside}/set",
+    }
+    assert refused("data.files=[]", "data.sources={own: {files: [nowhere.jsonl]}}").startswith(
+        "data.sources.own.files names nowhere.jsonl, which is no file here"
+    )
+    assert refused("data.files=[]", "data.sources={own: {files: [data/*.jsonl]}}").startswith(
+        "data.sources.own.files has a pattern that begins in data, below which prepare writes"
+    )
+
+
 def test_what_a_task_includes_is_watched_too(outside: Path) -> None:
     (outside / "task.yaml").write_text("include: set/base.yaml")
     (outside / "set/base.yaml").write_text("task: mine")
@@ -96,7 +113,7 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     linked(f"data.files=[{outside}/chats.jsonl]", f"model.path={outside}/set", f"evaluate.tasks=[{outside}/task.yaml]")
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
-        "chat_template", "data_files", "data_folder_1", "data_folder_2", "data_folder_3", "merge_model", "model",
+        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
         "questions", "tasks",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
@@ -150,11 +167,11 @@ def test_what_is_not_there_or_cannot_be_watched_is_refused(outside: Path, overri
 
 
 def test_more_folders_than_dvc_yaml_lists_are_refused(outside: Path) -> None:
-    names = [f"{outside}/{number}" for number in range(4)]
+    names = [f"{outside}/{number}" for number in range(7)]
     for name in names:
         Path(name).mkdir()
     said = refused(f"data.files=[{','.join(f'{name}/*.jsonl' for name in names)}]")
-    assert said == f"data.files reaches into 4 folders ({', '.join(names)}), and DVC watches 3; name files"
+    assert said == f"data.files reaches into 7 folders ({', '.join(names)}), and DVC watches 6; name files"
 
 
 def test_a_file_of_the_users_among_the_links_is_not_removed(outside: Path) -> None:

@@ -22,16 +22,17 @@ from pipeline.core.data_settings import DataSettings
 from pipeline.data.sources import load
 from common.errors import UserError
 try:
-    (source,) = load(DataSettings("hub", "hub", **json.loads(sys.argv[1])), Path())
+    sources = load(DataSettings("hub", "hub", **json.loads(sys.argv[1])), Path())
+    splits = [(one.name, one.split, one.revision, [row.value for row in one.rows]) for one in sources]
 except UserError as error:
     sys.exit(f"UserError: {error}")
-print(json.dumps({"name": source.name, "revision": source.revision, "rows": [row.value for row in source.rows]}))
+print(json.dumps([dict(zip(("name", "split", "revision", "rows"), split)) for split in splits]))
 """
 
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    """The address of a hub on this machine that has the dataset owner/chats at one commit."""
+    """The address of a hub on this machine that has the datasets owner/chats and owner/splits at one commit."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), HubHandler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,5 +1,6 @@
 """Splits that a data set brings: told by name or by key, and kept apart from what is trained on."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ from raw_rows import local, put_rows, splits_in
 
 from common.errors import UserError
 from pipeline.core.formats import Messages
-from pipeline.data.own_splits import split_in_name
+from pipeline.data.own_splits import split_in_name, told_apart
+from pipeline.data.sources import Source
 from pipeline.stages.prepare import prepare
 
 
@@ -53,6 +55,24 @@ def test_files_named_for_splits_are_these_splits(tmp_path: Path) -> None:
     found = splits_in(tmp_path / "data/prepared")
     assert {name: len(rows) for name, rows in found.items()} == {"train": 60, "validation": 7, "test": 9}
     assert questions(found["test"]) == {f"test question {n}?" for n in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("names", "own_splits", "splits"),
+    [
+        (["train", "validation", "test"], True, ["train", "validation", "test"]),
+        (["train_sft", "test_sft"], True, ["train", "test"]),
+        (["train", "test"], False, [None, None]),
+        (["test"], True, [None]),  # which is as good as any other name
+        (["train[:10%]", "extra"], True, [None, None]),
+    ],
+)
+def test_splits_of_the_hub_are_told_by_their_names(
+    names: list[str], own_splits: bool, splits: list[str | None]
+) -> None:
+    settings = local(source="hub", path="owner/chats", split=names, own_splits=own_splits)
+    sources = [Source(f"owner/chats:{name}", [], split=name) for name in names]
+    assert [source.split for source in told_apart(sources, settings, Path())] == splits
 
 
 def test_a_split_that_nobody_brings_is_taken_from_train(tmp_path: Path) -> None:
@@ -118,14 +138,32 @@ def test_the_file_of_the_questions_is_not_trained_on(tmp_path: Path) -> None:
     assert sum(part["rows"] for part in report["splits"].values()) == 60
 
 
-def test_what_two_splits_of_a_set_share_stays_and_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_of_validation_that_stand_in_test_are_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put_rows(tmp_path, "train.jsonl", pairs("train", 60))
     put_rows(tmp_path, "valid.jsonl", [*pairs("valid", 5), *pairs("TEST", 2)])
     put_rows(tmp_path, "test.jsonl", pairs("test", 9))
     report = prepare(local(), tmp_path, tmp_path)
     assert report["shared_by_own_splits"] == 2
-    assert {name: part["rows"] for name, part in report["splits"].items()} == {"train": 60, "validation": 7, "test": 9}
-    assert "2 rows of the set's validation split are linked to its test split" in capsys.readouterr().out
+    assert {name: part["rows"] for name, part in report["splits"].items()} == {"train": 60, "validation": 5, "test": 9}
+    assert "left out of validation, since they are linked to test: 2 rows" in capsys.readouterr().out
+
+
+def test_a_validation_that_is_test_again_is_refused(tmp_path: Path) -> None:
+    put_rows(tmp_path, "train.jsonl", pairs("train", 60))
+    for name in ("valid", "test"):
+        put_rows(tmp_path, f"{name}.jsonl", pairs("test", 9))
+    with pytest.raises(UserError, match=r"^each row of the set's own validation split shares a prompt"):
+        prepare(local(), tmp_path, tmp_path)
+
+
+def test_a_json_that_lists_no_split_to_train_on_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/a.json").write_text(json.dumps({"test": pairs("test", 40)}))
+    with pytest.raises(UserError, match=r"^every usable row is of the set's own test split, and none is left to train"):
+        prepare(local(), tmp_path, tmp_path)
+    assert prepare(local(own_splits=False), tmp_path, tmp_path)["splits"]["train"]["rows"] == 36
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
 def test_a_hub_dataset_comes_with_the_commit_that_the_hub_names(load_from_hub: Any, hub: str) -> None:
     done = load_from_hub(hub)
     assert done.returncode == 0, done.stderr
-    loaded = json.loads(done.stdout)
+    (loaded,) = json.loads(done.stdout)
     assert (loaded["name"], loaded["revision"]) == ("owner/chats:train", COMMIT)
     assert loaded["rows"][1] == {"question": "Is 1 even?", "answer": "False"}
     assert len(loaded["rows"]) == 6
@@ -125,9 +125,39 @@ def test_a_pinned_commit_loads_offline_from_the_cache_and_no_other_takes_its_pla
 ) -> None:
     assert load_from_hub(hub, revision=COMMIT).returncode == 0
     again = load_from_hub(closed_port, offline=True, revision=COMMIT)
-    assert json.loads(again.stdout)["revision"] == COMMIT
+    assert json.loads(again.stdout)[0]["revision"] == COMMIT
     other = load_from_hub(closed_port, offline=True, revision="0" * 40)
     assert f"UserError: owner/chats at {'0' * 40} cannot be had, and the cache holds another" in other.stderr
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [(None, ["train", "validation", "test"]), (["test", "train"], ["test", "train"]), ("validation", ["validation"])],
+)
+def test_splits_of_a_hub_dataset_are_taken_as_asked_for_and_whole_floats_are_integers(
+    load_from_hub: Any, hub: str, asked: Any, found: list[str], streaming: bool
+) -> None:
+    done = load_from_hub(hub, path="owner/splits", split=asked, streaming=streaming)
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout)
+    assert [(split["name"], split["split"]) for split in loaded] == [(f"owner/splits:{name}", name) for name in found]
+    assert {split["revision"] for split in loaded} == {COMMIT}
+    sizes = {"train": 30, "validation": 4, "test": 5}
+    assert [len(split["rows"]) for split in loaded] == [sizes[name] for name in found]
+    assert json.dumps(loaded[0]["rows"][2]) == json.dumps({"question": f"{found[0]} 2 + 1?", "answer": 3})
+
+
+def test_what_is_streamed_is_not_kept(load_from_hub: Any, hub: str, tmp_path: Path) -> None:
+    assert load_from_hub(hub, path="owner/splits", split=None, streaming=True).returncode == 0
+    kept = [path for path in (tmp_path / "huggingface").rglob("*") if path.is_file()]
+    assert not [path for path in kept if path.suffix in (".arrow", ".parquet") or path.stat().st_size > 1000]
+
+
+def test_a_streamed_dataset_out_of_reach_ends_in_one_line(load_from_hub: Any, closed_port: str) -> None:
+    done = load_from_hub(closed_port, path="owner/splits", revision=COMMIT, streaming=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("UserError: ")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +166,8 @@ def test_a_pinned_commit_loads_offline_from_the_cache_and_no_other_takes_its_pla
         ({"path": "owner/none"}, "the Hugging Face hub did not give owner/none"),
         ({"path": "not a name"}, "the Hugging Face hub did not give not a name"),
         ({"split": "dev"}, "Unknown split \"dev\". Should be one of ['train']"),
+        ({"split": ["train", "dev"]}, "Unknown split \"dev\". Should be one of ['train']"),
+        ({"split": "dev", "streaming": True}, "Bad split: dev. Available splits: ['train']"),
         ({"subset": "small"}, "BuilderConfig 'small' not found. Available: ['default']"),
         ({"revision": "0" * 40}, "the Hugging Face hub did not give owner/chats"),
     ],

@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_what_the_rules_find_is_left_out_with_its_place_and_counts_as_no_fault(t
     clean = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
     report = prepare(local(validation=5, test=5, clean=clean), tmp_path, tmp_path)
     assert report["files"][0]["dropped"] == {"answer is a refusal": 20}
-    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]] * 3}
+    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]]}
     assert report["cleaning"]["leftovers"]["rows"] == 0
     assert report["masked"] == {"email": 1}
     rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
@@ -173,13 +174,18 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "data").iterdir() if path.name.startswith(".")] == []
 
 
-def test_max_rows_limits_the_rows_read_over_all_files(tmp_path: Path) -> None:
+def test_max_rows_is_a_sample_of_all_files_whatever_their_order(tmp_path: Path) -> None:
     for start, name in enumerate(("a", "b", "c")):
         put_rows(tmp_path, f"{name}.jsonl", pairs(100, start * 100))
     report = prepare(local(max_rows=150), tmp_path, tmp_path)
-    assert [file["rows"] for file in report["files"]] == [100, 50]
-    assert report["not_read"] == {"data/raw/c.jsonl": "data.max_rows 150 reached"}
+    assert [file["rows"] for file in report["files"]] == [100] * 3
+    assert report["sampled_out"] == 150
     assert sum(part["rows"] for part in report["splits"].values()) == 150
+    numbers = [int(re.findall(r"\d+", row[0]["content"])[0]) for row in splits_in(tmp_path / "data/prepared")["train"]]
+    assert all(30 < sum(n // 100 == hundred for n in numbers) < 60 for hundred in range(3))
+    (tmp_path / "data/raw/a.jsonl").rename(tmp_path / "data/raw/z.jsonl")
+    again = prepare(local(max_rows=150), tmp_path, tmp_path)
+    assert again["splits"] == report["splits"]
 
 
 def test_a_forced_format_is_not_guessed(tmp_path: Path) -> None:
@@ -362,6 +368,8 @@ def test_tools_calls_and_results_are_kept_and_make_other_conversations(tmp_path:
     assert sum(chat[0]["role"] == "tools" for chat in chats) == 20
     asked = [{chat[1]["content"] for chat in part} for part in splits_in(tmp_path / "data/prepared").values()]
     assert len(set().union(*asked)) == sum(map(len, asked))  # the same question under other tools is on one side
+    for name, part in splits_in(tmp_path / "data/prepared").items():
+        assert split_report(part) == report["splits"][name]
     assert pq.read_schema(tmp_path / "data/prepared/train.parquet") == schema_of(
         {"role", "content", "tool_calls", "tool_call_id"}
     )
@@ -520,7 +528,8 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
-    places = (tmp_path / place for place in ("data/prepared", "data/rejected.jsonl", "reports/prepare.json"))
+    names = ("data/prepared", "data/rejected.jsonl", "reports/prepare.json", "reports/data.html")
+    places = (tmp_path / name for name in names)
     assert printed.out.endswith(f"written: {', '.join(map(str, places))}\n")
     assert printed.err == ""
 
@@ -552,7 +561,8 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_result(tmp_path: Path)
     before, after = done.stdout.split("exit 1\n")
     assert before == after
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"UserError: cannot write {disk}/data/prepared: No space left on device; make room")
+    assert line.startswith(f"UserError: cannot write {disk}/data/")
+    assert ": No space left on device; make room" in line
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
@@ -577,3 +587,10 @@ def test_large_splits_are_written_in_row_groups_and_read_whole(tmp_path: Path) -
     assert file.metadata.num_row_groups == 3
     assert file.metadata.num_rows == 22_500
     assert isinstance(file.read(), pa.Table)
+
+
+def test_a_topic_or_length_beyond_its_share_is_left_out_and_counted(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(60), *({"question": f"{n}?", "answer": "so " * 20} for n in range(40))])
+    report = prepare(local(clean=replace(NO_CLEANING, length_share=0.3)), tmp_path, tmp_path)
+    assert report["balanced"] == {"16 to 31 words": 10, **report["balanced"]}
+    assert sum(split["rows"] for split in report["splits"].values()) == 100 - sum(report["balanced"].values())

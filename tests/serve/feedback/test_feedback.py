@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -627,6 +628,84 @@ def test_the_pipeline_takes_what_is_exported(tmp_path: Path) -> None:
     assert [json.loads(line) for line in pairs.read_text().splitlines()] == [
         {"messages": asked("3 + 3?"), "chosen": "6", "rejected": "7"},
         {"messages": asked("4 + 4?"), "chosen": "8", "rejected": "9"},
+    ]
+
+
+def prepared(root: Path, preferences: str) -> tuple[set[tuple[str, str]], dict[str, Any]]:
+    """What the pipeline learns of the records below `root`, beside rows of others, and its report."""
+    rows = [{"question": f"other {n}?", "answer": f"{n}"} for n in range(20)]
+    (root / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = DataSettings(
+        "local",
+        "files",
+        ["feedback/*", "other.jsonl"],
+        validation=1,
+        test=1,
+        preferences=preferences,
+        leak_threshold=None,
+    )
+    report = prepare(settings, root, root)
+    found = [row for path in (root / "data/prepared").glob("*.parquet") for row in pq.read_table(path).to_pylist()]
+    pairs = {(row["messages"][-2]["content"], row["messages"][-1]["content"]) for row in found}
+    return {pair for pair in pairs if not pair[0].startswith("other")}, report
+
+
+def test_the_pipeline_reads_records_as_they_are_kept(tmp_path: Path) -> None:
+    taken_back = judged("was liked", "no more")
+    earlier = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a bad answer before"}]
+    later = judged("", "a good one", messages=[*earlier, *asked("and now?")])
+    keep(tmp_path / "feedback", *RECORDS, taken_back, later)
+    keep(tmp_path / "feedback", replace(taken_back, verdict=None, time=now()))  # in another file
+    assert len(files(tmp_path / "feedback")) == 2
+    learnt, report = prepared(tmp_path, "answers")
+    assert learnt == {("capital of France?", "Paris"), ("3 + 3?", "6"), ("4 + 4?", "8"), ("and now?", "a good one")}
+    dropped: Counter[str] = Counter()
+    for file in report["files"]:
+        dropped += Counter(file["dropped"])
+    assert dropped == {
+        "feedback that another contradicts": 4,
+        "feedback that a later record replaces": 1,
+        "feedback without a verdict": 4,  # none, taken back, a tie, the same twice
+        "judged as a bad answer": 2,
+    }
+    rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
+    assert {row["row"]["messages"][-1]["content"] for row in rejected if "contradicts" in row["reason"]} == {
+        "capital of Italy?",
+        "7 + 7?",
+    }
+
+
+def test_records_as_they_are_kept_are_preferences_where_they_stand_apart(tmp_path: Path) -> None:
+    keep(tmp_path / "feedback", *RECORDS)
+    learnt, _ = prepared(tmp_path, "apart")
+    assert learnt == set()
+    apart = [json.loads(line) for line in (tmp_path / "data/prepared/preferences.jsonl").read_text().splitlines()]
+    assert {
+        (row["messages"][-1]["content"], row["completion"][0]["content"], row["label"])
+        for row in apart
+        if "label" in row
+    } == {
+        ("capital of France?", "Paris", True),
+        ("2 + 2?", "5", False),
+    }
+    assert {(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in apart if "chosen" in row} == {
+        ("6", "7"),
+        ("8", "9"),
+    }
+
+
+def test_a_record_among_other_rows_or_of_another_version_is_refused_by_its_line(tmp_path: Path) -> None:
+    keep(tmp_path / "feedback", judged("a", "1"))
+    (path,) = files(tmp_path / "feedback")
+    (record,) = map(json.loads, path.read_text().splitlines())
+    path.write_text(json.dumps(record | {"schema": 2}) + "\n")
+    rows = [{"question": f"other {n}?", "answer": f"{n}"} for n in range(20)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, record]))
+    settings = DataSettings("local", "files", ["feedback/*", "a.jsonl"], max_dropped=1, validation=1, test=1)
+    report = prepare(settings, tmp_path, tmp_path)
+    assert [file["dropped"] for file in report["files"]] == [
+        {"feedback among other rows, where nobody knows which record is the latest": 1},
+        {"feedback of another version, or damaged": 1},
     ]
 
 
