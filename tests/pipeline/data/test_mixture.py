@@ -1,15 +1,21 @@
 """Several sources in one set: each read by its own settings, weighed, capped and counted."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from dataset_hub import COMMIT
 from raw_rows import local, put_rows, splits_in
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings, SourceSettings
+from pipeline.core.records import PrepareReport
 from pipeline.stages.prepare import prepare
+
+REPO = Path(__file__).parents[3]
 
 
 def pairs(word: str, count: int, question: str = "question", answer: str = "answer") -> list[dict[str, str]]:
@@ -95,3 +101,37 @@ def test_a_file_that_two_sources_read_is_refused(tmp_path: Path) -> None:
     put_rows(tmp_path, "faq.jsonl", pairs("faq", 50))
     with pytest.raises(UserError, match=r"data.sources.faq and data.sources.all both read data/raw/faq.jsonl"):
         prepare(mix(faq={}, all={"files": ["data/raw/**/*"]}), tmp_path, tmp_path)
+
+
+RUN = """
+import sys
+from pathlib import Path
+from pipeline.core.data_settings import DataSettings, SourceSettings
+from pipeline.stages.prepare import prepare
+sources = {
+    "own": SourceSettings(files=["data/raw/*"]),
+    "hub": SourceSettings(path="owner/splits", split=None, streaming=sys.argv[2] == "True", cap=20),
+}
+root = Path(sys.argv[1])
+prepare(DataSettings("mix", "files", sources=sources), root, root)
+"""
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_hub_dataset_and_files_are_mixed_and_its_splits_stay(tmp_path: Path, hub: str, streaming: bool) -> None:
+    put_rows(tmp_path, "own.jsonl", pairs("own", 40))
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path), str(streaming)],
+        env={"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path), "PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = PrepareReport.read(tmp_path / "reports/prepare.json")
+    assert report.own_splits == {"validation": ("owner/splits:validation",), "test": ("owner/splits:test",)}
+    assert report.sources["hub"].splits == {"train": 20, "validation": 4, "test": 5}
+    assert (report.sources["hub"].revision, report.sources["own"].revision) == (COMMIT, None)
+    assert report.sources["own"].splits == {"train": 40, "validation": 0, "test": 0}
+    answers = {messages[1]["content"] for messages in splits_in(tmp_path / "data/prepared")["test"]}
+    assert answers == {"1", "2", "3", "4", "5"}
