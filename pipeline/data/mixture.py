@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, named_sources
 from pipeline.core.formats import Messages
 from pipeline.data.rows import Conversation, SourceCounts
 from pipeline.data.sampling import copies, copy_keys, sample
@@ -17,7 +17,7 @@ class Mixture:
 
     def __init__(self, settings: DataSettings, rows: Sequence[Conversation]) -> None:
         self._settings = settings
-        self._sources = settings.sources or {}
+        self._sources = named_sources(settings)
         self._of = {id(row.messages): row.group for row in rows}
         self._left_out: Counter[str] = Counter()
         self._added = 0

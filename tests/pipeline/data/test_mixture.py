@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_a_source_may_bring_a_split_of_its_own_and_nothing_else(tmp_path: Path) 
     report = prepare(settings, tmp_path, tmp_path)
     assert report["own_splits"] == {"test": ["data/raw/exam.jsonl"]}
     assert report["sources"]["exam"]["splits"] == {"train": 0, "validation": 0, "test": 7}
+
+
+def test_a_source_that_is_called_test_is_never_trained_on_beside_others(tmp_path: Path) -> None:
+    put_rows(tmp_path, "faq.jsonl", pairs("faq", 50))
+    put_rows(tmp_path, "exam/test.jsonl", pairs("exam", 7))
+    report = prepare(mix(faq={}, exam={"files": ["data/raw/exam/*"]}), tmp_path, tmp_path)
+    assert report["own_splits"] == {"test": ["data/raw/exam/test.jsonl"]}
+    sources = {"exam": {"files": ["data/raw/exam/*"]}, "more": {"files": [], "test_files": ["data/raw/faq*"]}}
+    with pytest.raises(UserError, match=r"^nothing is left to train on"):
+        prepare(mix(**sources), tmp_path, tmp_path)
+
+
+def test_a_source_that_is_null_is_left_out(tmp_path: Path) -> None:
+    put_rows(tmp_path, "faq.jsonl", pairs("faq", 50))
+    settings = mix(faq={})
+    report = prepare(replace(settings, sources={**(settings.sources or {}), "other": None}), tmp_path, tmp_path)
+    assert list(report["sources"]) == ["faq"]
 
 
 def test_a_file_that_two_sources_read_is_refused(tmp_path: Path) -> None:
