@@ -1,5 +1,6 @@
 """Several sources in one set: each read by its own settings, weighed, capped and counted."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -80,6 +81,16 @@ def test_weight_and_cap_are_of_train_and_change_no_other_split(tmp_path: Path) -
     texts = [messages[0]["content"] for messages in found["train"]]
     assert {texts.count(text) for text in texts if text.startswith("faq")} == {2, 3}
     assert any(texts[place] != texts[place + 1] for place in range(20))  # copies are apart
+
+
+def test_what_is_done_with_preferences_is_each_sources_own_and_they_say_whose_they_are(tmp_path: Path) -> None:
+    for name in ("faq", "other"):
+        rows = [{"prompt": f"{name} {n}?", "chosen": "yes", "rejected": "no"} for n in range(3)]
+        put_rows(tmp_path, f"{name}.jsonl", [*rows, *pairs(name, 40)])
+    report = prepare(mix(faq={"preferences": "answers"}, other={}), tmp_path, tmp_path)
+    assert [file["usable"] for file in report["files"]] == [43, 40]
+    lines = (tmp_path / "data/prepared/preferences.jsonl").read_text().splitlines()
+    assert [json.loads(line)["source"] for line in lines] == ["other"] * 3
 
 
 def test_one_set_without_names_has_no_column_of_them(tmp_path: Path) -> None:
