@@ -100,7 +100,8 @@ def split_in_name(name: str) -> str | None:
     parts = re.split(r"[-_. ]+", SHARD.sub("", SUFFIXES.sub("", path.name)).lower())
     said = {SPLIT_OF[part] for part in (parts[0], parts[-1]) if part in SPLIT_OF}
     if not said:
-        return next((SPLIT_OF[part.lower()] for part in path.parts[-2::-1] if part.lower() in SPLIT_OF), None)
+        folders = path.parts[-2::-1][: 1 if path.is_absolute() else None]  # further up is /home/dev, which is no split
+        return next((SPLIT_OF[part.lower()] for part in folders if part.lower() in SPLIT_OF), None)
     return said.pop() if len(said) == 1 else None  # "train_test" is neither
 
 
