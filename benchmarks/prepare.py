@@ -1,7 +1,7 @@
-"""What prepare's duplicates, near-duplicates and splits cost, and how many near-duplicates are found.
+"""What prepare takes in time and memory, and how many near-duplicates it finds.
 
-    python -m benchmarks.prepare                      100,000 conversations of some 2,400 characters
-    python -m benchmarks.prepare --rows 20000         fewer
+    python -m benchmarks.prepare                      10,000 and 100,000 conversations of some 2,400 characters
+    python -m benchmarks.prepare --rows 1000000       others
 
 Conversations are of drawn words, some of which are common; PLANTED of them are others changed: words swapped, clauses
 reordered, case and punctuation, ends cropped. Recall and precision are against the exact overlap of all pairs, at
@@ -10,11 +10,16 @@ Seconds are of a processor, of all threads together, so that what else runs on t
 """
 
 import argparse
+import json
 import random
 import resource
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import TypedDict
 
@@ -22,19 +27,21 @@ import numpy as np
 
 from common.files import write_json
 from common.words import GIB
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.composition import CONF, compose
+from pipeline.core.config import load
 from pipeline.core.formats import Messages
-from pipeline.data.dedup import drop_duplicates, duplicate_keys
-from pipeline.data.divide import Links, divide
 from pipeline.data.exact_join import crossing_pairs
 from pipeline.data.folding import fold
 from pipeline.data.near_duplicates import PERMUTATIONS, near_pairs, shingle
+from pipeline.stages import prepare as stage
 
 RESULT = Path("benchmarks/results/prepare.json")
 THRESHOLD = 0.8
 PLANTED = 0.1  # share of the rows
 VOCABULARY = 20_000
-PROMPT, ANSWER = (20, 150), (150, 450)  # words
+AT_ONCE = 100_000  # conversations, among which the planted ones have their models
+STEPS = {"read": "read_all", "duplicates": "drop_repeated", "splits, joined": "divide", "write": "write"}
+PROMPT, ANSWER = (20, 150), (150, 700)  # words
 
 Pairs = set[tuple[int, int]]
 
@@ -151,45 +158,63 @@ def seconds_of(find: Callable[[list[str]], Pairs], prompts: list[str]) -> float:
     return round(time.process_time() - started, 2)
 
 
-def steps(rows: list[Messages]) -> dict[str, float]:
-    """Return the seconds of each step of prepare after reading, and the peak of memory in GiB."""
+def steps(file: Path, out: Path) -> dict[str, float]:
+    """Return the seconds of each step of prepare on a file of rows, and the peak of memory in GiB."""
     seconds: dict[str, float] = {}
 
-    @contextmanager
-    def timed(name: str) -> Iterator[None]:
-        started = time.process_time()
-        yield
-        seconds[name] = round(time.process_time() - started, 2)
+    def timed(name: str, step: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            started = time.process_time()
+            result = step(*arguments)
+            seconds[name] = round(time.process_time() - started, 2)
+            return result
 
-    settings = DataSettings("benchmark", "files", ["none"], leak_threshold=THRESHOLD)
-    with timed("folded duplicates"):
-        distinct = drop_duplicates(rows, duplicate_keys(rows, settings.duplicates))
-    with timed("links and splits, joined"):
-        divide({"train": distinct}, settings)
-    with timed("of which links"):
-        Links({"train": distinct}, THRESHOLD)
+        return run
+
+    for name, function in STEPS.items():
+        setattr(stage, function, timed(name, getattr(stage, function)))
+    started = time.process_time()
+    settings = replace(load(compose(CONF, ["data=local"])).data, files=[file.name])
+    with redirect_stdout(sys.stderr):
+        stage.prepare(settings, file.parent, out)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
-    return seconds | {"peak GiB": round(peak, 2)}
+    return {**seconds, "all": round(time.process_time() - started, 2), "peak GiB": round(peak, 2)}
+
+
+def measured(rows: int) -> dict[str, float]:
+    """Return what prepare takes for so many conversations, in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=".", prefix=".prepare-", suffix=".tmp") as folder:
+        file = Path(folder) / "rows.jsonl"
+        with file.open("w", encoding="utf-8") as lines:
+            for first in range(0, rows, AT_ONCE):
+                some = conversations(min(AT_ONCE, rows - first), random.Random(first))
+                lines.writelines(json.dumps({"messages": row}) + "\n" for row in some)
+        megabytes = file.stat().st_size // 10**6
+        command = [sys.executable, "-m", "benchmarks.prepare", "--file", str(file)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {"megabytes": megabytes, **json.loads(done.stdout)}
 
 
 def main() -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=100_000, help="conversations")
-    parser.add_argument("--planted", type=int, default=20_000, help="of them, those that recall is measured on")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="conversations")
+    parser.add_argument("--planted", type=int, default=20_000, help="those that recall is measured on")
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)  # of a process that measures
     options = parser.parse_args()
-    rows = conversations(options.rows, random.Random(0))
-    prompts = [fold(row[0]["content"]) for row in rows]
-    some = prompts[: options.planted]
+    if options.file:
+        print(json.dumps(steps(options.file, options.file.parent / "out")))
+        return
+    texts = [fold(row[0]["content"]) for row in conversations(AT_ONCE, random.Random(0))]
+    some = texts[: options.planted]
     right = exact(some)
     tools = {"ours": ours} | ({"datasketch": datasketch} if has_datasketch() else {})
     result = {
-        "rows": len(rows),
-        "megabytes": sum(len(turn["content"]) for row in rows for turn in row) // 10**6,
-        "steps, CPU seconds": steps(rows),
+        "prepare, CPU seconds": {f"{rows} rows": measured(rows) for rows in options.rows},
         "planted": {"rows": len(some), "threshold": THRESHOLD}
         | {name: accuracy(find(some), right) for name, find in tools.items()},
-        "near-duplicates, CPU seconds": {name: seconds_of(find, prompts) for name, find in tools.items()},
+        "near-duplicates, CPU seconds": {"prompts": len(texts)}
+        | {name: seconds_of(find, texts) for name, find in tools.items()},
     }
     write_json(RESULT, result)
     print(RESULT.read_text())

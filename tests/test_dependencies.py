@@ -16,7 +16,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 # What changes no result of a stage, and so makes none due: files and errors, the configuration (whose values are
 # watched as params), what is told of a run, and the processes that it runs in.
-SHAPES = ("formats.py", "preferences.py")  # by which rows become conversations
+SHAPES = ("formats.py", "messages.py", "preferences.py", "tool_calls.py")  # by which rows become conversations
 CORE = tuple(f"pipeline/core/{path.name}" for path in (ROOT / "pipeline/core").glob("*.py") if path.name not in SHAPES)
 WITHOUT_EFFECT = ("common", *CORE, "pipeline/tracking", "pipeline/workers", "pipeline/stages/run.py")
 # Of single stages. What is imported from there is not followed.
@@ -26,6 +26,7 @@ NOT_FOLLOWED = {
     "train": (
         "pipeline/gguf/preflight.py",  # tries the export on tiny weights: it may refuse, and is in no adapter
         *("pipeline/data/prepared.py", "pipeline/data/report.py"),  # compare digests with prepare's
+        "pipeline/data_report/record.py",  # is told to MLflow
     ),
     "export": ("pipeline/data/prepared.py",),
     "evaluate": ("pipeline/data/prepared.py",),  # compares digests with prepare's

@@ -21,9 +21,10 @@ from pipeline.core.data_settings import DataSettings
 from pipeline.core.paths import PREPARED
 from pipeline.data.prepared import require_prepared
 from pipeline.look import terminal
+from pipeline.look.measure import measure
 from pipeline.look.page import page
 from pipeline.look.rows import Reading, read_conversation
-from pipeline.look.summary import measure, summarize
+from pipeline.look.summary import summarize
 from pipeline.look.words import summary_lines
 from pipeline.models.chat import load_tokenizer
 from pipeline.models.turns import Message

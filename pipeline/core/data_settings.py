@@ -22,6 +22,13 @@ class CleanSettings:
     leftovers: str = one_of(*MODES)
     min_answer_words: int | None = limited(least=1)
     max_words: int | None = limited(least=1)
+    min_tokens: int | None = limited(least=1)
+    max_tokens: int | None = limited(least=1)
+    tokenizer: str | None  # whose tokens the two bounds count: a model's path
+    languages: list[str]  # ISO 639-1 codes; empty for all
+    min_quality: float | None = limited(above=0, most=1)
+    topic_share: float | None = limited(above=0, most=1)
+    length_share: float | None = limited(above=0, most=1)
     mask: list[str] = any_of("email", "iban", "card", "phone", "ip")
 
 
@@ -33,10 +40,19 @@ NO_CLEANING = CleanSettings(
     leftovers="off",
     min_answer_words=None,
     max_words=None,
+    min_tokens=None,
+    max_tokens=None,
+    tokenizer=None,
+    languages=[],
+    min_quality=None,
+    topic_share=None,
+    length_share=None,
     mask=[],
 )
 
 NAME = re.compile(r"[\w-]+")  # of a source
+CODE = re.compile("[a-z]{2}")  # of a language
+
 DUPLICATES = ("folded", "exact", "off")
 
 PREFERENCES = ("apart", "answers", "drop")
@@ -143,6 +159,7 @@ def validate(settings: DataSettings) -> None:
     _require(settings.repeated in ("reject", "merge"), "repeated", settings.repeated, "reject or merge")
     _require(0 <= settings.max_dropped <= 1, "max_dropped", settings.max_dropped, "a share of the rows, 0 to 1")
     _require(settings.max_bad_lines >= 0, "max_bad_lines", settings.max_bad_lines, "0 or more lines")
+    _validate_cleaning(settings.clean)
     _require(settings.duplicates in DUPLICATES, "duplicates", settings.duplicates, "one of " + ", ".join(DUPLICATES))
     for key, overlap in (
         ("near_duplicates", settings.near_duplicates),
@@ -215,6 +232,17 @@ def _may_bring(settings: DataSettings, split: str) -> bool:
 
 def _is_named(split: str | list[str]) -> bool:
     return bool(split) and all([split] if isinstance(split, str) else split)
+
+
+def _validate_cleaning(clean: CleanSettings) -> None:
+    bounds = [key for key in ("min_tokens", "max_tokens") if getattr(clean, key) is not None]
+    if bounds and not clean.tokenizer:
+        raise UserError(
+            f"data.clean.{bounds[0]} counts tokens, and data.clean.tokenizer is null; name whose they are, such as "
+            "'data.clean.tokenizer=${model.path}'"
+        )
+    for code in clean.languages:
+        _require(bool(CODE.fullmatch(code)), "clean.languages", code, "codes of ISO 639-1, such as de and en")
 
 
 def _is_size(size: float) -> bool:

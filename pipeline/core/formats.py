@@ -8,23 +8,38 @@ which then opens its content in `<think>` tags; and `weight: 0` or `train: false
 A content may be a list of parts, if all of them are text.
 """
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple
 
-
-class Message(TypedDict):
-    """A turn of a conversation, or the only one of a plain text."""
-
-    role: str  # system, user, assistant, tool; text for a plain text
-    content: str
-    weight: NotRequired[int]  # 0 where it is not learnt
-
-
-Messages = list[Message]
-Columns = Mapping[str, object]  # a row by names in lower case
+from pipeline.core import tool_calls
+from pipeline.core.messages import (
+    Columns,
+    Message,
+    Messages,
+    UnusableRowError,
+    as_list,
+    as_text,
+    is_unicode,
+    joined,
+    plain_name,
+    said,
+    says_something,
+)
+from pipeline.core.tool_calls import (
+    ANSWERS_COLUMN,
+    CALLING_ROLES,
+    CALLS_KEYS,
+    IN_SYSTEM,
+    QUERY_COLUMN,
+    RESULT_KEYS,
+    TOOLS_COLUMNS,
+    calls_of,
+    spoken_calls,
+    tools_of,
+    with_calls,
+)
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,6 @@ class Format:
     is_chat: bool = True  # whether these are turns, and not a text that is learnt whole
 
 
-NOT_TEXT_KEYS = ("image", "image_url", "images", "audio", "input_audio", "video", "file")  # of a part
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
 ANSWER_COLUMNS = ("output", "response")
@@ -47,7 +61,6 @@ SYSTEM_COLUMNS = ("system", "system_prompt")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 TURN_KEYS = frozenset(("role", "content", "from", "value", "weight", "train", *REASONING_KEYS))
 HISTORY_COLUMN = "history"  # earlier turns: pairs of question and answer
-TEXT_PARTS = ("text", "input_text", "output_text")
 PAIR_COLUMNS = (
     ("question", "answer"),
     ("question", "response"),
@@ -70,8 +83,10 @@ ROLES = {
     "chatgpt": "assistant",
     "bot": "assistant",
     "model": "assistant",
-    "function_call": "assistant",  # ShareGPT's name for a call that the assistant wrote as text
+    **dict.fromkeys(CALLING_ROLES, "assistant"),  # a text, or calls where the row has tools
     "tool": "tool",
+    "tool_response": "tool",
+    "function": "tool",
     "function_response": "tool",
     "observation": "tool",
     "ipython": "tool",
@@ -91,6 +106,10 @@ KNOWN_KEYS = tuple(
             HISTORY_COLUMN,
             *REASONING_KEYS,
             *("weight", "train", "chosen", "rejected", "label"),
+            *TOOLS_COLUMNS,
+            *CALLS_KEYS,
+            *RESULT_KEYS,
+            *(QUERY_COLUMN, ANSWERS_COLUMN),
         ]
     )
 )
@@ -102,8 +121,9 @@ CHANGES_MEANING = frozenset(
         *("chosen", "rejected", "preference", "preferred"),
         *SYSTEM_COLUMNS,
         *(HISTORY_COLUMN, "input", "context", "choices", "options"),
-        *("tools", "available_tools", "tool_choice", "tool_calls"),
-        *("function", "functions", "function_call"),
+        *TOOLS_COLUMNS,
+        *CALLS_KEYS,
+        *("tool_choice", "function"),
         *REASONING_KEYS,
         *("image", "images", "audio", "audios", "video", "videos"),
     )
@@ -122,11 +142,9 @@ HISTORY_NO_PAIRS = "history is no list of pairs"
 NOT_AN_OBJECT = "not an object"
 CELLS_DO_NOT_MATCH = "more cells than the header"
 MISSING_FIELD = "missing field"
-NOT_TEXT = "content is not text"
 NOT_UNICODE = "text is not valid Unicode"
 EMPTY_MESSAGE = "empty message"
 UNKNOWN_ROLE = "unknown role"
-TOOL_CALLS = "tool calls outside the text"
 WEIGHT_BETWEEN = "weight is neither 0 nor 1"
 NOTHING_LEARNT = "no assistant turn that is learnt"
 NO_ASSISTANT_TURN = "no assistant turn"
@@ -139,10 +157,6 @@ class Converted(NamedTuple):
     messages: Messages
     unused: frozenset[str]
     reordered: Sequence[str] = ()  # what was done with turns
-
-
-class UnusableRowError(Exception):
-    """A row that cannot be trained on; its only argument is one of the reasons above."""
 
 
 def detect(row: object) -> str | None:
@@ -194,8 +208,10 @@ def _merged(messages: Messages) -> Messages:
             before
             and before["role"] == message["role"] in ("user", "assistant")
             and _weight(before) == _weight(message)
+            and not before.get("tool_calls")
         ):
-            merged[-1] = {**before, "content": f"{before['content']}\n\n{message['content']}"}
+            contents = (before["content"], message["content"])
+            merged[-1] = {**before, **message, "content": "\n\n".join(filter(None, contents))}
         else:
             merged.append(message)
     return merged
@@ -224,12 +240,18 @@ class Noting(dict[str, object]):
     def unused(self) -> frozenset[str]:
         """Return the keys that say something and were not read, of the row and of the turns in what was read."""
         keys = {key for key, value in self.items() if key not in self.read and _is_content(value)}
-        for column in self.read & self.keys():
+        for column in (self.read & self.keys()).difference(TOOLS_COLUMNS, (ANSWERS_COLUMN,)):
             value = super().__getitem__(column)
             for turn in value if isinstance(value, list) else (turns_of(self) or () if column in TURN_COLUMNS else ()):
                 if isinstance(turn, dict) and (others := turn.keys() - TURN_KEYS):
-                    keys.update(key for key in others if _is_content(turn[key]))
+                    keys.update(key for key in others - _tool_keys(turn) if _is_content(turn[key]))
         return frozenset(keys)
+
+
+def _tool_keys(turn: dict[str, object]) -> frozenset[str]:
+    """Return the keys of a turn that say something of tools, by who speaks."""
+    role = ROLES.get(plain_name(turn.get("role", turn.get("from"))))
+    return frozenset({"assistant": CALLS_KEYS, "tool": RESULT_KEYS}.get(str(role), ()))
 
 
 def convert(row: object, name: str) -> Messages:
@@ -272,7 +294,19 @@ def read_columns(columns: Columns, name: str, turns: Turns = TURNS) -> tuple[Mes
         return messages, []
     messages, reordered = ordered(with_system(columns, messages), turns)
     check(messages)
-    return messages, reordered
+    return with_tools(columns, messages, reordered)
+
+
+def with_tools(columns: Columns, messages: Messages, reordered: list[str]) -> tuple[Messages, list[str]]:
+    """Put a row's tools first; what was done with turns says where the system message has them already.
+
+    Raises:
+        UnusableRowError: they cannot be read.
+    """
+    tools = tools_of(columns)
+    if tools and messages[0]["role"] == "system" and tool_calls.stand_in(tools[0], messages[0]["content"]):
+        return messages, [*reordered, IN_SYSTEM]
+    return [*tools, *messages], reordered
 
 
 def check(messages: Messages) -> None:
@@ -295,11 +329,6 @@ def _columns(row: dict[object, object]) -> Columns:
     return {plain_name(key): value for key, value in row.items()}
 
 
-def plain_name(name: object) -> str:
-    """Return the name of a key or a role as it is compared: without case and the space around it."""
-    return str(name).strip().lower()
-
-
 def filled(row: dict[Any, object]) -> Columns:
     """Return the columns of a row that say something."""
     return _filled(_columns(row))
@@ -307,18 +336,12 @@ def filled(row: dict[Any, object]) -> Columns:
 
 def _filled(columns: Columns) -> Columns:
     """Return the columns that say something: not null, NaN, or empty."""
-    return {key: value for key, value in columns.items() if _says_something(value)}
-
-
-def _says_something(value: object) -> bool:
-    if isinstance(value, str):
-        return bool(value.strip())
-    return value is not None and value == value and value != [] and value != {}  # only NaN differs from itself
+    return {key: value for key, value in columns.items() if says_something(value)}
 
 
 def _is_content(value: object) -> bool:
     """Return whether a value says something, also where a CSV cell has it as JSON."""
-    return _says_something(value) and value not in ("[]", "{}", "null")
+    return says_something(value) and value not in ("[]", "{}", "null")
 
 
 def _read_by(shape: Format, columns: Columns) -> Columns:
@@ -339,17 +362,7 @@ def _turn_keys(columns: Columns) -> set[str]:
 
 def turns_of(columns: Columns) -> list[object] | None:
     """Return the list of turns, also where a CSV cell holds it as JSON."""
-    return _as_list(columns.get(_first(columns, TURN_COLUMNS) or ""))
-
-
-def _as_list(value: object) -> list[object] | None:
-    """Return a list, also one that is written as JSON; None for anything else."""
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, list) else None
+    return as_list(columns.get(_first(columns, TURN_COLUMNS) or ""))
 
 
 def _first(columns: Columns, names: Sequence[str]) -> str | None:
@@ -360,7 +373,7 @@ def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
     turns = turns_of(columns)
     if turns is None:
         raise UnusableRowError(MISSING_FIELD)
-    return [*_history(columns), *_messages(turns, role_key, text_key)]
+    return [*_history(columns), *_messages(turns, role_key, text_key, tools_of(columns))]
 
 
 def messages_of(turns: Sequence[object]) -> Messages:
@@ -373,59 +386,50 @@ def messages_of(turns: Sequence[object]) -> Messages:
     return _messages(turns, *(("from", "value") if shared else ("role", "content")))
 
 
-def _messages(turns: Sequence[object], role_key: str, text_key: str) -> Messages:
+def _messages(turns: Sequence[object], role_key: str, text_key: str, tools: Sequence[Message] = ()) -> Messages:
     messages: Messages = []
     for turn in turns:
         if not isinstance(turn, dict):
             raise UnusableRowError(NOT_AN_OBJECT)
-        if turn.get("tool_calls") or turn.get("function_call"):
-            raise UnusableRowError(TOOL_CALLS)
-        if role_key not in turn or text_key not in turn:
+        if role_key not in turn or (text_key not in turn and not any(turn.get(key) for key in CALLS_KEYS)):
             raise UnusableRowError(MISSING_FIELD)
-        role = ROLES.get(plain_name(turn[role_key]))
-        if role is None:
-            raise UnusableRowError(UNKNOWN_ROLE)
-        message: Message = {"role": role, "content": _content(turn, text_key, role)}
-        if not is_learnt(turn) and role == "assistant":
-            message["weight"] = 0
-        messages.append(message)
+        messages.append(_message(turn, plain_name(turn[role_key]), turn.get(text_key), list(tools)))
     return messages
 
 
-def _content(turn: dict[str, object], text_key: str, role: str) -> str:
-    """Return what a turn says, an assistant's reasoning before it in tags."""
-    content = _joined(turn[text_key])
-    reasoning = next((text for key in REASONING_KEYS if (text := _text(turn.get(key)))), "")
-    if role != "assistant" or not reasoning.strip() or not content.strip() or content.lstrip().startswith("<think>"):
+def _message(turn: dict[str, object], name: str, content: object, tools: Messages) -> Message:
+    """Return a turn as a message, by what its role is called."""
+    role = ROLES.get(name)
+    if role is None:
+        raise UnusableRowError(UNKNOWN_ROLE)
+    calls = calls_of(turn, role)
+    if role == "tool":
+        return tool_calls.result_of(turn, content)
+    text = joined(content)
+    if name in CALLING_ROLES and tools and not calls:
+        calls = spoken_calls(text)
+        text = "" if calls else text
+    message: Message = {"role": role, "content": _reasoned(turn, text, bool(calls)) if role == "assistant" else text}
+    if not is_learnt(turn) and role == "assistant":
+        message["weight"] = 0
+    return with_calls(message, calls, tools)
+
+
+def _reasoned(turn: dict[str, object], content: str, calls: bool) -> str:
+    """Return what an assistant's turn says, its reasoning before it in tags."""
+    reasoning = next((text for key in REASONING_KEYS if (text := as_text(turn.get(key)))), "")
+    says_nothing = not content.strip() and not calls
+    if not reasoning.strip() or says_nothing or content.lstrip().startswith("<think>"):
         return content
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
-
-
-def _joined(content: object) -> str:
-    """Return a content as text, which may come as a list of parts."""
-    if not isinstance(content, list):
-        return _text(content)
-    return "".join(part if isinstance(part, str) else _part(part) for part in content)
-
-
-def _part(part: object) -> str:
-    if (
-        not isinstance(part, dict)
-        or part.get("type", "text") not in TEXT_PARTS
-        or not isinstance(part.get("text"), str)
-    ):
-        raise UnusableRowError(NOT_TEXT)
-    if any(_says_something(value) for key, value in part.items() if key in NOT_TEXT_KEYS):
-        raise UnusableRowError(NOT_TEXT)
-    return str(part["text"])
 
 
 def _history(columns: Columns) -> Messages:
     """Return the turns of a `history` column: pairs, or turns."""
     value = columns.get(HISTORY_COLUMN)
-    if not _says_something(value):
+    if not says_something(value):
         return []
-    earlier = _as_list(value)
+    earlier = as_list(value)
     if earlier is None:
         raise UnusableRowError(HISTORY_NO_PAIRS)
     return [message for item in earlier for message in _earlier(item)]
@@ -437,7 +441,7 @@ def _earlier(item: object) -> Messages:
         return messages_of([item]) if pair == (None, None) else _from_pair(_columns(item), *pair, ())
     if not isinstance(item, list | tuple) or len(item) != 2:
         raise UnusableRowError(HISTORY_NO_PAIRS)
-    return [{"role": "user", "content": _text(item[0])}, {"role": "assistant", "content": _text(item[1])}]
+    return [{"role": "user", "content": as_text(item[0])}, {"role": "assistant", "content": as_text(item[1])}]
 
 
 def is_learnt(turn: Columns) -> bool:
@@ -451,7 +455,7 @@ def is_learnt(turn: Columns) -> bool:
 def _from_text(columns: Columns) -> Messages:
     if TEXT_COLUMN not in columns:
         raise UnusableRowError(MISSING_FIELD)
-    return [{"role": "text", "content": _text(columns[TEXT_COLUMN])}]
+    return [{"role": "text", "content": as_text(columns[TEXT_COLUMN])}]
 
 
 def _pair(columns: Columns) -> tuple[str | None, str | None]:
@@ -473,7 +477,7 @@ def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
         UnusableRowError: with the reason.
     """
     before, turns = _prompt(columns[question])
-    more = _text(columns.get(_first(columns, context) or ""))
+    more = as_text(columns.get(_first(columns, context) or ""))
     if turns and more.strip() and turns[-1]["content"].strip():
         turns[-1]["content"] += f"\n\n{more}"
     return [*before, *_history(columns), *turns]
@@ -482,7 +486,7 @@ def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
 def _prompt(value: object) -> tuple[Messages, Messages]:
     """Return what stands before the conversation, a system message, and the turns that are not learnt of a prompt."""
     if not isinstance(value, list | dict):
-        return [], [{"role": "user", "content": _text(value)}]
+        return [], [{"role": "user", "content": as_text(value)}]
     messages = messages_of(value if isinstance(value, list) else [value])
     for message in messages:
         if message["role"] == "assistant":  # who gives a prompt and an answer wants the answer learnt
@@ -499,27 +503,16 @@ def answer_of(value: object) -> Messages:
     """
     if isinstance(value, list | dict):
         return messages_of(value if isinstance(value, list) else [value])
-    return [{"role": "assistant", "content": _text(value)}]
+    return [{"role": "assistant", "content": as_text(value)}]
 
 
 def with_system(columns: Columns, messages: Messages) -> Messages:
     """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
-    said = next((message["content"] for message in messages if message["role"] == "system"), None)
-    if said is None or said in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:
-        column = _text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
-        messages = [{"role": "system", "content": column}, *messages] if said is None else messages
+    told = next((message["content"] for message in messages if message["role"] == "system"), None)
+    if told is None or told in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:
+        column = as_text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
+        messages = [{"role": "system", "content": column}, *messages] if told is None else messages
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
-
-
-def _text(value: object) -> str:
-    """Return a cell as text: nothing for null and NaN, the digits of a number."""
-    if isinstance(value, str):
-        return value
-    if value is None or value != value:  # only NaN differs from itself
-        return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    raise UnusableRowError(NOT_TEXT)
 
 
 def _check_turns(messages: Messages) -> None:
@@ -539,19 +532,10 @@ def _check_turns(messages: Messages) -> None:
 
 def _check_texts(messages: Messages) -> None:
     for message in messages:
-        if not message["content"].strip():
+        if not said(message).strip():
             raise UnusableRowError(EMPTY_MESSAGE)
-        if not is_unicode(message["content"]):
+        if not is_unicode(said(message)):
             raise UnusableRowError(NOT_UNICODE)
-
-
-def is_unicode(text: str) -> bool:
-    """Return False for half a surrogate pair, which JSON can write and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # In the order in which a row is held against them, and of two with as many rows the first is taken.
@@ -575,6 +559,12 @@ FORMATS = {
             "instruction, input, output",
             fits=lambda columns: "instruction" in columns and _first(columns, ANSWER_COLUMNS) is not None,
             read=lambda columns: _from_pair(columns, "instruction", _first(columns, ANSWER_COLUMNS), CONTEXT_COLUMNS),
+        ),
+        Format(
+            "calls",
+            "query, tools, answers",
+            fits=lambda columns: {QUERY_COLUMN, ANSWERS_COLUMN, "tools"} <= columns.keys(),
+            read=tool_calls.asked_and_called,
         ),
         Format(
             "pairs",

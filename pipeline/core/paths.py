@@ -14,6 +14,7 @@ GGUF = Path("models/gguf")
 MANIFEST = "manifest.json"
 REPORTS = Path("reports")
 PREPARE_REPORT, TRAIN_REPORT = REPORTS / "prepare.json", REPORTS / "train.json"
+DATA_PAGE, DATA_REPORT, DATA_CARD = REPORTS / "data.html", REPORTS / "data.json", REPORTS / "dataset_card.md"
 LOSS_CURVE = REPORTS / "loss.csv"
 MEASUREMENTS, EVALUATION, METRICS = (REPORTS / f"{name}.json" for name in ("measurements", "evaluation", "metrics"))
 CARD = Path("models/card.json")  # the chat looks for it beside its GGUF files, and in the folder above

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
-from pipeline.core.formats import TURNS, Columns, Messages, Noting, Turns, UnusableRowError
+from pipeline.core.formats import TURNS, Columns, Message, Messages, Noting, Turns, UnusableRowError
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
 LABEL_COLUMNS = ("label", "kto_tag")
@@ -107,6 +107,7 @@ def _preference(columns: Columns, turns: Turns) -> tuple[Preference, list[str]]:
         raise UnusableRowError(SAME_ANSWERS)
     for answer in (chosen, rejected):
         formats.check([*prompt, *answer])
+    prompt, reordered = formats.with_tools(columns, prompt, reordered)
     return {"messages": _plain(prompt), "chosen": chosen, "rejected": rejected}, reordered
 
 
@@ -145,10 +146,16 @@ def _prompt(columns: Columns) -> Messages:
     return _with_system(columns, asked)
 
 
-def _with_system(columns: Columns, messages: Sequence[formats.Message]) -> Messages:
+def _with_system(columns: Columns, messages: Sequence[Message]) -> Messages:
     return _plain(formats.with_system(columns, list(messages)))
 
 
 def _plain(messages: Messages) -> Messages:
     """Return messages without weights: nothing of a prompt is learnt."""
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
+    return [_weightless(message) for message in messages]
+
+
+def _weightless(message: Message) -> Message:
+    weightless: Message = {**message}
+    weightless.pop("weight", None)
+    return weightless

@@ -287,6 +287,7 @@ class PrepareReport(Record):
     duplicates: Count
     duplicates_by_source: dict[str, Count] | None = None
     near_duplicates: Count = 0
+    balanced: dict[str, Count] = {}  # rows left out of train, by the topic or length that had too many
     own_splits: dict[str, tuple[str, ...]] = {}  # files that are one, by split
     common_exchanges: Count = 0  # greetings and the like, which may be in several splits
     largest_component: Count = 1  # rows that hang together
@@ -309,7 +310,8 @@ class PrepareReport(Record):
     @model_validator(mode="after")
     def _splits_have_each_usable_row_once(self) -> Self:
         distinct = sum(file.usable for file in self.files) - self.duplicates - self.near_duplicates
-        distinct -= sum(self.leaks.values()) + self.shared_by_own_splits + self.sampled_out - self.added_by_weight
+        distinct -= sum(self.leaks.values()) + self.shared_by_own_splits + sum(self.balanced.values())
+        distinct -= self.sampled_out - self.added_by_weight
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self

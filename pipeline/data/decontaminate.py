@@ -1,14 +1,16 @@
 """Questions of the evaluation that the training split has: to the word, nearly, or within a longer text."""
 
 from collections.abc import Iterable
+from itertools import islice
 
 import numpy as np
 
 from pipeline.data.exact_join import crossing_pairs
 from pipeline.data.folding import fold
-from pipeline.data.near_duplicates import Shingles, shingle
+from pipeline.data.near_duplicates import Shingles, joined, shingle
 
 LONG = 8  # words of a run that does not come by chance
+TEXTS = 10_000  # that are looked at together
 
 
 def asked(questions: Iterable[str], training: Iterable[str], threshold: float | None) -> list[bool]:
@@ -18,19 +20,21 @@ def asked(questions: Iterable[str], training: Iterable[str], threshold: float | 
     without a threshold, the first alone.
     """
     prompts = [fold(question) for question in questions]
-    known = {fold(text) for text in training} if prompts else set()
-    texts = sorted(known)
-    found = {number for number, prompt in enumerate(prompts) if prompt in known}
-    if threshold is not None and texts:
-        found |= _near(prompts, texts, threshold) | _held(shingle(prompts, LONG), shingle(texts, LONG), threshold)
+    found = set[int]()
+    if prompts:
+        grams, runs, waiting = shingle(prompts), shingle(prompts, LONG), iter(training)
+        while texts := {fold(text) for text in islice(waiting, TEXTS)}:
+            found |= {number for number, prompt in enumerate(prompts) if prompt in texts}
+            if threshold is not None:
+                found |= _near(grams, shingle(texts), threshold) | _held(runs, shingle(texts, LONG), threshold)
     return [number in found for number in range(len(prompts))]
 
 
-def _near(prompts: list[str], texts: list[str], threshold: float) -> set[int]:
+def _near(prompts: Shingles, texts: Shingles, threshold: float) -> set[int]:
     """Return the numbers of the prompts that overlap with a text."""
-    ones, others = np.arange(len(prompts)), np.arange(len(prompts), len(prompts) + len(texts))
-    pairs = crossing_pairs(shingle([*prompts, *texts]), ones, others, threshold)
-    return set(pairs[:, 0].tolist())
+    count = len(prompts.sizes)
+    ones, others = np.arange(count), np.arange(count, count + len(texts.sizes))
+    return set(crossing_pairs(joined([prompts, texts]), ones, others, threshold)[:, 0].tolist())
 
 
 def _held(prompts: Shingles, texts: Shingles, threshold: float) -> set[int]:

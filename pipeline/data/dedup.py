@@ -4,115 +4,104 @@ Exact ones are the same up to Unicode composition (NFC) and the amount of whites
 punctuation and what else `fold` does not hear.
 """
 
-import hashlib
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from pipeline.core.data_settings import DataSettings
-from pipeline.core.formats import Messages
+from pipeline.core.messages import said
 from pipeline.data.components import Components
-from pipeline.data.folding import fold
-from pipeline.data.near_duplicates import near_pairs, shingle
-from pipeline.data.rows import Conversation
+from pipeline.data.corpus import Corpus
+from pipeline.data.near_duplicates import Integers, near_pairs, taken
 
-
-def normalize(text: str) -> str:
-    """Return the text as exact duplicates are compared: NFC, each run of whitespace as one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def digest(messages: Messages, heard: Callable[[str], str] = normalize) -> str:
-    """Return a hex digest that equal messages share and others do not."""
-    # Python counts the control characters 1e and 1f as whitespace, so normalised and folded texts have neither.
-    joined = "\x1e".join(
-        f"{message['role']}\x1f{heard(message['content'])}" + ("" if message.get("weight", 1) else "\x1fshown")
-        for message in messages
-    )
-    return hashlib.sha256(joined.encode()).hexdigest()
+Pairs = list[tuple[int, int]]  # a row that is left out, and the one that stays in its place
 
 
 @dataclass(frozen=True)
 class Distinct:
-    """The conversations that are left of each split, and how many were not."""
+    """The rows that are left of each split, and those that are not."""
 
-    splits: dict[str, dict[str, Messages]]  # by a digest
-    duplicates: int
-    near_duplicates: int
+    splits: dict[str, Integers]
+    duplicates: Pairs
+    near_duplicates: Pairs
     by_source: dict[str, int]  # duplicates
+
+    def clusters(self) -> list[list[int]]:
+        """Return the near-duplicates by the row that stays of them, which comes first."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for row, kept in self.near_duplicates:
+            found[kept].append(row)
+        return [[kept, *rows] for kept, rows in found.items()]
 
     def report(self) -> dict[str, object]:
         """Return the counts, as reports/prepare.json has them."""
-        near, by_source = self.near_duplicates, self.by_source
-        return {"duplicates": self.duplicates, "near_duplicates": near, "duplicates_by_source": by_source}
+        return {
+            "duplicates": len(self.duplicates),
+            "near_duplicates": len(self.near_duplicates),
+            "duplicates_by_source": self.by_source,
+        }
 
 
-def drop_repeated(parts: Mapping[str, Sequence[Conversation]], settings: DataSettings) -> Distinct:
+def drop_repeated(corpus: Corpus, parts: Mapping[str, Integers], settings: DataSettings) -> Distinct:
     """Return the rows of each split without duplicates, and those of train without what is nearly one."""
-    rows = {name: [row.messages for row in part] for name, part in parts.items()}
-    keys = {name: duplicate_keys(part, settings.duplicates) for name, part in rows.items()}
-    distinct = {name: drop_duplicates(part, keys[name]) for name, part in rows.items()}
-    far = drop_near_duplicates(distinct["train"], settings.near_duplicates)
-    by_source = repeats(
-        (f"{name} {key}" for name in keys for key in keys[name]),
-        (row.source for part in parts.values() for row in part),
-    )
-    near = len(distinct["train"]) - len(far)
-    return Distinct(distinct | {"train": far}, sum(by_source.values()), near, by_source)
+    found = {name: duplicates(corpus, rows, settings.duplicates) for name, rows in parts.items()}
+    splits = {name: without(rows, found[name]) for name, rows in parts.items()}
+    near = near_duplicates(corpus, splits["train"], settings.near_duplicates)
+    repeated = [pair for pairs in found.values() for pair in pairs]
+    counts = Counter(corpus.sources[row] for row, _ in repeated)
+    by_source = {name: counts[name] for name in dict.fromkeys(corpus.sources)}
+    return Distinct(splits | {"train": without(splits["train"], near)}, repeated, near, by_source)
 
 
-def duplicate_keys(conversations: list[Messages], how: str) -> list[str]:
-    """Return for each conversation the key that its duplicates share; `how` is data.duplicates."""
-    if how != "off":
-        return [digest(messages, fold if how == "folded" else normalize) for messages in conversations]
-    keys = [""] * len(conversations)
-    seen: Counter[str] = Counter()
-    digests = [digest(messages) for messages in conversations]
-    for place in sorted(range(len(keys)), key=lambda place: (digests[place], _texts(conversations[place]))):
-        keys[place] = f"{digests[place]}-{seen[digests[place]]}"
-        seen[digests[place]] += 1
-    return keys
+def duplicates(corpus: Corpus, rows: Integers, how: str) -> Pairs:
+    """Return the rows that say what another says, which stays: the least in code point order, wherever it stands.
 
-
-def drop_duplicates(conversations: Iterable[Messages], keys: list[str] | None = None) -> dict[str, Messages]:
-    """Return the distinct conversations by digest; exact duplicates are dropped where no keys are given.
-
-    Of those that share a key the least in code point order stays, whatever order they come in.
+    Args:
+        corpus: that has them.
+        rows: numbers.
+        how: `data.duplicates`; where it is off, those of a digest are numbered, and all stay.
     """
-    conversations = list(conversations)
-    kept: dict[str, Messages] = {}
-    for key, messages in zip(keys or duplicate_keys(conversations, "exact"), conversations, strict=True):
-        kept[key] = min(kept[key], messages, key=_texts) if key in kept else messages
-    distinct: dict[str, Messages] = {}
-    for key in sorted(kept):
-        found = digest(kept[key])
-        distinct[found if found not in distinct else key] = kept[key]  # twice only where duplicates stay
-    return distinct
+    keys = corpus.folded if how == "folded" else corpus.digests
+    groups = _groups(keys, rows)
+    if how != "off":
+        return [(row, kept) for group in groups for kept in [_least(corpus, group)] for row in group if row != kept]
+    for group in groups:
+        ordered = sorted(group, key=lambda row: int(corpus.texts[row]))
+        corpus.numbers |= {row: number for number, row in enumerate(ordered) if number}
+    return []
 
 
-def drop_near_duplicates(conversations: dict[str, Messages], threshold: float | None) -> dict[str, Messages]:
-    """Return one conversation, the longest, of each cluster of those that overlap by the threshold."""
+def near_duplicates(corpus: Corpus, rows: Integers, threshold: float | None) -> Pairs:
+    """Return the rows that overlap by the threshold with the longest of their cluster, which stays."""
     if threshold is None:
-        return conversations
-    texts = {key: " \n ".join(map(fold, _texts(messages))) for key, messages in conversations.items()}
-    keys = sorted(texts)
-    found = Components(keys)
-    for one, other in near_pairs(shingle(texts[key] for key in keys), threshold).tolist():
-        found.tie(keys[one], keys[other])
-    kept = {max(group, key=lambda key: (len(texts[key]), key)) for group in found.groups()}
-    return {key: messages for key, messages in conversations.items() if key in kept}
+        return []
+    tied = Components(len(rows))
+    for one, other in near_pairs(taken(corpus.wholes, rows), threshold).tolist():
+        tied.tie(one, other)
+    groups = [rows[group].tolist() for group in tied.groups(np.arange(len(rows))) if group[1:]]
+    longest = [max(group, key=lambda row: (corpus.sizes[row], corpus.name(row))) for group in groups]
+    return [(row, kept) for group, kept in zip(groups, longest, strict=True) for row in group if row != kept]
 
 
-def repeats(keys: Iterable[str], sources: Iterable[str]) -> dict[str, int]:
-    """Return how many rows of each source say what an earlier row says."""
-    seen: set[str] = set()
-    found: Counter[str] = Counter()
-    for key, source in zip(keys, sources, strict=True):
-        found[source] += key in seen
-        seen.add(key)
-    return dict(found)
+def without(rows: Integers, left_out: Pairs) -> Integers:
+    """Return rows less those that are left out."""
+    return rows[~np.isin(rows, [row for row, _ in left_out])]
 
 
-def _texts(messages: Messages) -> list[str]:
-    return [message["content"] for message in messages]
+def _groups(keys: Sequence[bytes], rows: Integers) -> list[list[int]]:
+    """Return the rows that share a key with others."""
+    first: dict[bytes, int] = {}
+    more: dict[int, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        if (other := first.setdefault(keys[row], row)) != row:
+            more[other].append(row)
+    return [[row, *others] for row, others in more.items()]
+
+
+def _least(corpus: Corpus, group: list[int]) -> int:
+    """Return the row whose texts come first; most are the same to the letter, and need no look."""
+    if len(set(corpus.texts[group].tolist())) == 1:
+        return group[0]
+    return min(group, key=lambda row: list(map(said, next(corpus.messages([row])))))

@@ -1,22 +1,32 @@
 """All pairs across two sets of texts that overlap by a threshold: an exact join, which misses none.
 
 Of two sets whose overlap reaches the threshold, the rarest few members (so many that the others cannot make it up) have
-one in common: a prefix filter. What shares one is compared.
+one in common: a prefix filter. What shares one is compared. The texts of the larger set are looked at in chunks, and
+most of them go at once, since too few of their members are known to the smaller set.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.data.near_duplicates import CHUNK, Integers, Shingles, overlaps
+from pipeline.data.near_duplicates import CHUNK, Integers, Shingles, chunks, overlaps
+
+SIEVE = 8  # bits of the sieve for each known hash, a power of two at least
+
+
+class Entries(NamedTuple):
+    """Shingles of texts, by how rare they are, and which text each is of."""
+
+    ranks: Integers
+    owners: Integers
 
 
 def crossing_pairs(shingles: Shingles, ones: Integers, others: Integers, threshold: float) -> Integers:
-    """Return the pairs of a text of `ones` and one of `others` that overlap by the threshold."""
+    """Return the pairs of a text of `ones`, which had better be the smaller set, and one of `others` that overlap."""
     found = [np.empty((0, 2), np.int64)]
-    for codes in _candidates(shingles, ones, others, threshold):
-        one, other = np.divmod(codes, len(others))
-        pairs = np.stack([ones[one], others[other]], axis=1)
+    for pairs in _candidates(shingles, ones, others, threshold):
         less, more = np.sort(shingles.sizes[pairs], axis=1).T
         pairs = pairs[less >= threshold * more - 1e-9]
         found.append(pairs[overlaps(shingles, pairs) >= threshold])
@@ -24,32 +34,68 @@ def crossing_pairs(shingles: Shingles, ones: Integers, others: Integers, thresho
 
 
 def _candidates(shingles: Shingles, ones: Integers, others: Integers, threshold: float) -> Iterator[Integers]:
-    """Yield codes of the pairs that have a shingle of their prefixes in common, a chunk at a time."""
-    (hashes, owners), (other_hashes, other_owners) = shingles.of(ones), shingles.of(others)
-    known, numbers, counts = np.unique(np.r_[hashes, other_hashes], return_inverse=True, return_counts=True)
-    rarity = np.empty(len(known), np.int64)
-    rarity[np.argsort(counts, kind="stable")] = np.arange(len(known))
-    ranks = rarity[numbers]
-    left, left_owners = _prefixes(ranks[: len(hashes)], owners, threshold)
-    right, right_owners = _prefixes(ranks[len(hashes) :], other_owners, threshold)
-    order = np.argsort(right, kind="stable")
-    right, right_owners = right[order], right_owners[order]
-    first, last = (np.searchsorted(right, left, side=side) for side in ("left", "right"))
-    reached = np.flatnonzero(last > first)
-    widths = (last - first)[reached]
-    ends = np.cumsum(widths)
-    for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK):
-        places = np.arange(begin, min(begin + CHUNK, int(ends[-1])))
-        entry = np.searchsorted(ends, places, side="right")
-        beside = first[reached[entry]] + places - (ends - widths)[entry]
-        yield np.unique(left_owners[reached[entry]] * len(others) + right_owners[beside])
+    """Yield the pairs that have a shingle of their prefixes in common, a chunk at a time."""
+    known = _Known(shingles, ones)
+    known.count(shingles, others)
+    prefixes = _prefixes(known.found(*shingles.of(ones)), shingles.sizes[ones], threshold)
+    order = np.argsort(prefixes.ranks, kind="stable")
+    ranks, owners = prefixes.ranks[order], prefixes.owners[order]
+    for some in chunks(shingles, others):
+        left = _prefixes(known.found(*shingles.of(some)), shingles.sizes[some], threshold)
+        first, last = (np.searchsorted(ranks, left.ranks, side=side) for side in ("left", "right"))
+        widths = last - first
+        ends = np.cumsum(widths)
+        for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK):
+            places = np.arange(begin, min(begin + CHUNK, int(ends[-1])))
+            entry = np.searchsorted(ends, places, side="right")
+            beside = owners[first[entry] + places - (ends - widths)[entry]]
+            codes = np.unique(beside * len(some) + left.owners[entry])
+            one, other = np.divmod(codes, len(some))
+            yield np.stack([ones[one], some[other]], axis=1)
 
 
-def _prefixes(ranks: Integers, owners: Integers, threshold: float) -> tuple[Integers, Integers]:
-    """Return the rarest shingles of each text, as many as the threshold asks for, and whose they are."""
+class _Known:
+    """The different shingles of one set of texts, and how often each stands in both sets."""
+
+    def __init__(self, shingles: Shingles, rows: Integers) -> None:
+        self._hashes, counts = np.unique(shingles.of(rows)[0], return_counts=True)
+        self._counts = counts.astype(np.int64)
+        bits = max(1, int(len(self._hashes) * SIEVE).bit_length())
+        self._shift = np.uint32(max(0, 32 - bits))
+        self._sieve = np.zeros(2 ** min(32, bits), np.bool_)
+        self._sieve[self._hashes >> self._shift] = True
+
+    def count(self, shingles: Shingles, rows: Integers) -> None:
+        """Count the known ones in other texts, too, and number all from the rarest on."""
+        for some in chunks(shingles, rows):
+            _, numbers = self._numbered(shingles.of(some)[0])
+            self._counts += np.bincount(numbers, minlength=len(self._counts))
+        self._ranks = np.empty(len(self._counts), np.int64)
+        self._ranks[np.argsort(self._counts, kind="stable")] = np.arange(len(self._counts))
+
+    def found(self, hashes: npt.NDArray[np.uint32], owners: Integers) -> Entries:
+        """Return those of some shingles that are known."""
+        places, numbers = self._numbered(hashes)
+        return Entries(self._ranks[numbers], owners[places])
+
+    def _numbered(self, hashes: npt.NDArray[np.uint32]) -> tuple[Integers, Integers]:
+        """Return where the known ones stand, and their numbers."""
+        places = np.flatnonzero(self._sieve[hashes >> self._shift])
+        numbers = np.searchsorted(self._hashes, hashes[places])
+        numbers[numbers == len(self._hashes)] = 0
+        known = self._hashes[numbers] == hashes[places] if len(self._hashes) else np.zeros(len(places), np.bool_)
+        return places[known], numbers[known]
+
+
+def _prefixes(entries: Entries, sizes: Integers, threshold: float) -> Entries:
+    """Return the rarest shingles of each text, as many as the threshold asks for, of which unknown ones come first."""
+    known = np.bincount(entries.owners, minlength=len(sizes))
+    room = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1 - (sizes - known)
+    may = room[entries.owners] > 0
+    ranks, owners = entries.ranks[may], entries.owners[may]
     order = np.lexsort((ranks, owners))
     ranks, owners = ranks[order], owners[order]
-    sizes = np.bincount(owners)
-    within = np.arange(len(owners)) - (np.cumsum(sizes) - sizes)[owners]
-    keep = within < (sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1)[owners]
-    return ranks[keep], owners[keep]
+    counts = np.bincount(owners, minlength=len(sizes))
+    within = np.arange(len(owners)) - (np.cumsum(counts) - counts)[owners]
+    keep = within < room[owners]
+    return Entries(ranks[keep], owners[keep])

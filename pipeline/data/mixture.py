@@ -3,61 +3,55 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from pipeline.core.data_settings import DataSettings, named_sources
-from pipeline.core.formats import Messages
-from pipeline.data.rows import Conversation, SourceCounts
-from pipeline.data.sampling import copies, copy_keys, sample
-from pipeline.data.split import shuffled
+import numpy as np
 
-Splits = dict[str, dict[str, Messages]]  # rows by a digest
+from pipeline.core.data_settings import DataSettings, named_sources
+from pipeline.data.corpus import Corpus
+from pipeline.data.near_duplicates import Integers
+from pipeline.data.rows import SourceCounts
+from pipeline.data.sampling import copies, copy_keys, sample
+from pipeline.data.split import Rows, seeded
 
 
 class Mixture:
-    """Which source each conversation is of; conversations go by what they are in memory."""
+    """What `data.sources` says of each source's share."""
 
-    def __init__(self, settings: DataSettings, rows: Sequence[Conversation]) -> None:
-        self._settings = settings
+    def __init__(self, settings: DataSettings, corpus: Corpus) -> None:
+        self._settings, self._corpus = settings, corpus
         self._sources = named_sources(settings)
-        self._of = {id(row.messages): row.group for row in rows}
         self._left_out: Counter[str] = Counter()
         self._added = 0
 
-    def source_of(self, messages: Messages) -> str:
-        """Return the name of a conversation's source; it is empty where none has one."""
-        return self._of[id(messages)]
-
-    def names(self, rows: dict[str, Messages]) -> dict[str, str] | None:
-        """Return the source of each row by its digest; None where none has a name."""
-        return {digest: self.source_of(messages) for digest, messages in rows.items()} if self._sources else None
-
-    def taken(self, splits: Splits) -> Splits:
+    def taken(self, splits: Rows) -> Rows:
         """Return the splits with so many rows of train as `cap` and `data.max_rows` allow."""
         train = splits["train"]
-        digests, sources = list(train), [self.source_of(messages) for messages in train.values()]
         caps = {name: source.cap for name, source in self._sources.items()}
-        kept = sample(digests, sources, caps, self._settings.max_rows, self._settings.seed)
+        if self._settings.max_rows is None and not any(caps.values()):
+            return splits
+        sources = self._of(train)
+        kept = sample(self._names(train), sources, caps, self._settings.max_rows, self._settings.seed)
         self._left_out = Counter(sources) - Counter(sources[number] for number in kept)
-        return splits | {"train": {digests[number]: train[digests[number]] for number in kept}}
+        return splits | {"train": train[kept]}
 
-    def weighed(self, splits: Splits) -> Splits:
+    def weighed(self, splits: Rows) -> Rows:
         """Return the splits with the rows of train as often as their source's weight says."""
         train = splits["train"]
-        digests, sources = list(train), [self.source_of(messages) for messages in train.values()]
         weights = {name: source.weight for name, source in self._sources.items()}
         if set(weights.values()) <= {1}:
             return splits
-        counts = copies(digests, sources, weights, self._settings.seed)
+        names, seed = self._names(train), self._settings.seed
+        counts = copies(names, self._of(train), weights, seed)
         self._added = sum(counts) - len(counts)
-        rows = {
-            key: train[digest]
-            for digest, count in zip(digests, counts, strict=True)
-            for key in copy_keys(digest, count)
-        }
-        return splits | {"train": shuffled(rows, self._settings.seed)}
+        placed = [
+            (seeded(seed, key), row)
+            for row, name, count in zip(train.tolist(), names, counts, strict=True)
+            for key in copy_keys(name, count)
+        ]
+        return splits | {"train": np.array([row for _, row in sorted(placed)], np.int64)}
 
-    def report(self, counts: Sequence[SourceCounts], splits: dict[str, list[Messages]]) -> dict[str, object]:
+    def report(self, counts: Sequence[SourceCounts], splits: Rows) -> dict[str, object]:
         """Return what was taken, as reports/prepare.json has it."""
-        in_split = {name: Counter(map(self.source_of, members)) for name, members in splits.items()}
+        in_split = {name: Counter(self._of(rows)) for name, rows in splits.items()}
         sources = {
             name: {
                 "weight": source.weight,
@@ -69,3 +63,10 @@ class Mixture:
             for name, source in self._sources.items()
         }
         return {"sampled_out": self._left_out.total(), "added_by_weight": self._added, "sources": sources}
+
+    def _names(self, rows: Integers) -> list[str]:
+        return [self._corpus.name(row) for row in rows.tolist()]
+
+    def _of(self, rows: Integers) -> list[str]:
+        """Return the source of each row; it is empty where none has a name."""
+        return [self._corpus.groups[row] for row in rows.tolist()]

@@ -11,7 +11,7 @@ from pipeline.core.formats import NOT_TO_BE_LEARNT
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import JUDGED_BAD
 from pipeline.data import feedback
-from pipeline.data.cleaning import REASONS
+from pipeline.data.cleaning_rules import REASONS
 
 DROPPED_PREFERENCE = "a preference"
 NAMED = 10  # rejects, in an error

@@ -5,7 +5,7 @@ import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypedDict
 
 from rich.console import Console
 from rich.table import Table
@@ -18,26 +18,56 @@ VERBS = {"count": "kept; data/clean=strict leaves them out", "drop": "left out"}
 LENGTH_BOUNDS = (32, 128, 512, 2048, 8192)  # characters
 
 
-def split_report(conversations: Iterable[Messages]) -> dict[str, Any]:
-    """Return rows and digest of a split.
+class SplitFigures(TypedDict):
+    """How many rows a split has, and their digest."""
 
-    The digest is of the messages in their order, not of the Parquet file around them.
-    """
-    rows, digest = 0, hashlib.sha256()
-    for messages in conversations:
-        rows += 1
-        digest.update(json.dumps(messages, ensure_ascii=False, sort_keys=True).encode() + b"\n")
-    return {"rows": rows, "sha256": digest.hexdigest()}
+    rows: int
+    sha256: str
 
 
-def length_histogram(conversations: Iterable[Messages]) -> dict[str, dict[str, int]]:
-    """Return for each role how many messages have at most so many characters, and more than the bound before."""
-    labels = [f"<= {bound}" for bound in LENGTH_BOUNDS] + [f"> {LENGTH_BOUNDS[-1]}"]
-    counts: Counter[tuple[str, int]] = Counter()
-    for messages in conversations:
-        counts.update((message["role"], bisect_left(LENGTH_BOUNDS, len(message["content"]))) for message in messages)
-    roles = sorted({role for role, _ in counts})
-    return {role: {label: counts[role, place] for place, label in enumerate(labels)} for role in roles}
+class SplitDigest:
+    """The digest of the messages of a split in their order, not of the Parquet file around them."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._rows, self._digest = 0, hashlib.sha256()
+
+    def add(self, conversations: Iterable[Messages]) -> None:
+        """Go on with more of them."""
+        for messages in conversations:
+            self._rows += 1
+            self._digest.update(json.dumps(messages, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+
+    def report(self) -> SplitFigures:
+        """Return the figures."""
+        return {"rows": self._rows, "sha256": self._digest.hexdigest()}
+
+
+def split_report(conversations: Iterable[Messages]) -> SplitFigures:
+    """Return rows and digest of a split."""
+    digest = SplitDigest()
+    digest.add(conversations)
+    return digest.report()
+
+
+class Lengths:
+    """For each role how many messages have at most so many characters, and more than the bound before."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._counts: Counter[tuple[str, int]] = Counter()
+
+    def add(self, conversations: Iterable[Messages]) -> None:
+        """Count the messages of conversations."""
+        for messages in conversations:
+            places = ((message["role"], bisect_left(LENGTH_BOUNDS, len(message["content"]))) for message in messages)
+            self._counts.update(places)
+
+    def report(self) -> dict[str, dict[str, int]]:
+        """Return the counts by role and bound."""
+        labels = [f"<= {bound}" for bound in LENGTH_BOUNDS] + [f"> {LENGTH_BOUNDS[-1]}"]
+        roles = sorted({role for role, _ in self._counts})
+        return {role: {label: self._counts[role, place] for place, label in enumerate(labels)} for role in roles}
 
 
 def question_report(questions: list[Question], kept: list[Question]) -> dict[str, Any]:
@@ -87,6 +117,9 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         console.print(f"rows beyond data.max_rows or a cap: {report['sampled_out']:,}", highlight=False)
     if report["near_duplicates"]:
         console.print(f"near-duplicates dropped: {report['near_duplicates']:,}", highlight=False)
+    if report["balanced"]:
+        most = ", ".join(f"{count:,} of {what}" for what, count in list(report["balanced"].items())[:3])
+        console.print(f"left out for balance: {sum(report['balanced'].values()):,} ({most})", highlight=False)
     if report["common_exchanges"]:
         said = f"exchanges too common to keep rows together: {report['common_exchanges']:,}"
         console.print(said, highlight=False)

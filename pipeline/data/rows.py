@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
 from common.words import counted
@@ -26,7 +26,6 @@ from pipeline.core.formats import (
 )
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
-from pipeline.core.progress import shown
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.feedback import AMONG_OTHERS, is_record
 from pipeline.data.lines import BadLine, Row, SetAside
@@ -36,6 +35,7 @@ from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, ki
 from pipeline.data.sources import Source
 
 PREFERENCES = "preferences"
+EXAMPLES = 100  # of rows of no known format
 
 
 class Conversation(NamedTuple):
@@ -67,6 +67,19 @@ class SourceCounts:
         """How many there are."""
         return self.usable + len(self.preferences) + self.dropped.total()
 
+    def add(self, more: "SourceCounts") -> None:
+        """Count more rows of the source."""
+        self.usable += more.usable
+        self.preferences += more.preferences
+        for own, other in (
+            (self.formats, more.formats),
+            (self.dropped, more.dropped),
+            (self.reordered, more.reordered),
+            (self.unused, more.unused),
+        ):
+            own.update(other)
+        self.unknown = (self.unknown + more.unknown)[:EXAMPLES]
+
     def report(self) -> dict[str, object]:
         """Return it as reports/prepare.json has it."""
         names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
@@ -86,26 +99,19 @@ class SourceCounts:
         return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
 
 
-def read(
-    sources: list[Source], settings: DataSettings, rejects: Rejects, cleaning: Cleaning
-) -> tuple[list[Conversation], list[SourceCounts]]:
-    """Return the conversations, and what became of each source."""
-    counts = [SourceCounts(source.name, source.group, source.revision) for source in sources]
-    alone = each_source(settings)
-    conversations = [
-        row
-        for source, count in zip(sources, counts, strict=True)
-        for row in read_source(source, alone[source.group], count, rejects, cleaning)
-    ]
-    return conversations, counts
+class Noted(Protocol):
+    """What notes rejects."""
+
+    def add(self, reject: Reject, is_bad_line: bool = False) -> None:
+        """Note one."""
 
 
 def read_source(
-    source: Source, settings: DataSettings, counts: SourceCounts, rejects: Rejects, cleaning: Cleaning
+    source: Source, settings: DataSettings, counts: SourceCounts, rejects: Noted, cleaning: Cleaning
 ) -> Iterator[Conversation]:
     """Yield the conversations of a source, by its own settings, counting what becomes of each row."""
     mapping = Mapping(settings)
-    for row in shown(source.rows, f"reading {source.name}", source.total):
+    for row in source.rows:
         if isinstance(row, BadLine):
             counts.dropped[kind(row.reason)] += 1
             rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
@@ -155,7 +161,7 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
 def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> Converted:
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
-        if len(counts.unknown) < 100:
+        if len(counts.unknown) < EXAMPLES:
             counts.unknown.append(value)
         raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1

@@ -2,30 +2,27 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
 from itertools import chain
+
+import numpy as np
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.formats import Messages
-from pipeline.data.links import prompt_digest
+from pipeline.data.corpus import Corpus
+from pipeline.data.near_duplicates import Integers
 from pipeline.data.strata import with_each_source
 
 SPLITS = ("train", "validation", "test")
 
-Groups = list[list[str]]  # of digests of conversations; each stays on one side
-Place = tuple[float, list[str]]  # of a group, from 0 to 1
+Rows = dict[str, Integers]  # by split
+Groups = list[list[int]]  # of rows; each stays on one side
+Place = tuple[float, list[int]]  # of a group, from 0 to 1
 
 
 def split(
-    conversations: dict[str, Messages],
-    validation: float,
-    test: float,
-    seed: int,
-    components: Groups | None = None,
-    sources: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, Messages]]:
-    """Divide conversations, given by digest, into train, validation and test, each in a shuffled order.
+    corpus: Corpus, rows: Integers, validation: float, test: float, seed: int, components: Groups | None = None
+) -> dict[str, Integers]:
+    """Divide rows into train, validation and test, each in a shuffled order.
 
     Rows of a component stay together; where none are given, those whose non-assistant messages are the same. They have
     a place by the seeded hash of the least of their prompts; test is taken from the front and validation from the back.
@@ -38,28 +35,24 @@ def split(
     Raises:
         UserError: a split would be empty.
     """
-    sizes = {name: _rows(size, len(conversations)) for name, size in (("validation", validation), ("test", test))}
-    if len(conversations) - sum(sizes.values()) < 1:
-        raise _too_few(len(conversations), sizes)
-    places = _places(_by_prompt(conversations) if components is None else components, conversations, seed)
+    sizes = {name: _rows(size, len(rows)) for name, size in (("validation", validation), ("test", test))}
+    if len(rows) - sum(sizes.values()) < 1:
+        raise _too_few(len(rows), sizes)
+    places = _places(corpus, _by_prompt(corpus, rows) if components is None else components, seed)
     shares = {name: size for name, size in (("validation", validation), ("test", test)) if 0 < size < 1 and components}
     chosen = _choose(places, sizes, shares)
     if shares and _lacks(chosen, sizes):
         chosen = _choose(places, sizes, {})
-    if shares and sources:
-        chosen = with_each_source(chosen, [group for _, group in places], sources, shares)
+    if shares and corpus.grouped:
+        chosen = with_each_source(chosen, [group for _, group in places], corpus.groups, shares)
     if _lacks(chosen, sizes):
-        raise _too_few(
-            len(conversations), sizes, len(places), "different prompt" if components is None else "component"
-        )
-    return {
-        name: shuffled({key: conversations[key] for key in chain(*members)}, seed) for name, members in chosen.items()
-    }
+        raise _too_few(len(rows), sizes, len(places), "different prompt" if components is None else "component")
+    return {name: shuffled(corpus, list(chain(*members)), seed) for name, members in chosen.items()}
 
 
-def shuffled(conversations: dict[str, Messages], seed: int) -> dict[str, Messages]:
-    """Return conversations in the order of the seeded hashes of their digests."""
-    return {key: conversations[key] for key in sorted(conversations, key=lambda key: _seeded(seed, key))}
+def shuffled(corpus: Corpus, rows: list[int], seed: int) -> Integers:
+    """Return rows in the order of the seeded hashes of their names."""
+    return np.array(sorted(rows, key=lambda row: seeded(seed, corpus.name(row))), np.int64)
 
 
 def _rows(size: float, total: int) -> int:
@@ -67,17 +60,17 @@ def _rows(size: float, total: int) -> int:
     return max(1, round(size * total)) if 0 < size < 1 else int(size)
 
 
-def _by_prompt(conversations: dict[str, Messages]) -> Groups:
-    """Return the digests of the conversations that share a prompt."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for key, messages in conversations.items():
-        groups[prompt_digest(messages)].append(key)
+def _by_prompt(corpus: Corpus, rows: Integers) -> Groups:
+    """Return the rows that share a prompt."""
+    groups: dict[bytes, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        groups[corpus.letters[row]].append(row)
     return list(groups.values())
 
 
-def _places(groups: Groups, conversations: dict[str, Messages], seed: int) -> list[Place]:
+def _places(corpus: Corpus, groups: Groups, seed: int) -> list[Place]:
     """Return the groups in the order of the seeded hashes of their least prompts, with how far to the back each is."""
-    hashed = [(_seeded(seed, min(prompt_digest(conversations[key]) for key in group)), group) for group in groups]
+    hashed = [(seeded(seed, min(corpus.letters[row] for row in group).hex()), group) for group in groups]
     return [(int.from_bytes(place[:8]) / 2**64, group) for place, group in sorted(hashed)]
 
 
@@ -106,7 +99,8 @@ def _lacks(chosen: dict[str, Groups], sizes: dict[str, int]) -> bool:
     return not chosen["train"] or any(size and not chosen[name] for name, size in sizes.items())
 
 
-def _seeded(seed: int, key: str) -> bytes:
+def seeded(seed: int, key: str) -> bytes:
+    """Return the place of a key in the order of a seed."""
     return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-Groups = list[list[str]]  # of digests of conversations; each stays on one side
+Groups = list[list[int]]  # of rows; each stays on one side
 
 
 def with_each_source(
-    chosen: Mapping[str, Groups], in_order: Sequence[list[str]], sources: Mapping[str, str], shares: Mapping[str, float]
+    chosen: Mapping[str, Groups], in_order: Sequence[list[int]], sources: Sequence[str], shares: Mapping[str, float]
 ) -> dict[str, Groups]:
     """Return the groups of each split, with some of each source that has rows enough for its share and got none.
 
@@ -33,7 +33,7 @@ def with_each_source(
     return made
 
 
-def _first(train: Groups, in_order: Sequence[list[str]], sources: Mapping[str, str], source: str) -> Groups:
+def _first(train: Groups, in_order: Sequence[list[int]], sources: Sequence[str], source: str) -> Groups:
     """Return the groups of train that are of a source alone, in order."""
     here = {group[0] for group in train}
     return [group for group in in_order if group[0] in here and all(sources[key] == source for key in group)]

@@ -1,7 +1,6 @@
 """What an evaluation reads: the test split, the questions, the exported files, and the reports of earlier stages."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,8 @@ from pipeline.core.paths import QUESTIONS, TEST
 from pipeline.data.grading import Question, as_chat, read_questions
 from pipeline.evaluation.answers import Messages
 from pipeline.evaluation.loss import scored_tokens
-from pipeline.models.chat import Row, encode, prompt_ids, refused_by_template
-from pipeline.models.turns import RefusedError
+from pipeline.models.chat import Row, encode, prompt_ids
+from pipeline.models.refusal import Refusals, RefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -84,18 +83,18 @@ def read_conversations(tokenizer: PreTrainedTokenizerBase, settings: EvaluateSet
     """
     if not TEST.is_file():
         raise UserError(f"{TEST} is missing; run `dvc repro prepare` first")
-    encoded, refusals = [], Counter[str]()
-    for messages in pq.read_table(TEST)["messages"].to_pylist()[: settings.max_rows]:
+    encoded, refusals = [], Refusals()
+    for number, messages in enumerate(pq.read_table(TEST)["messages"].to_pylist()[: settings.max_rows], start=1):
         try:
             encoded.append(encode(tokenizer, messages, settings.max_length, loss_on))
         except RefusedError as refused:
-            refusals[str(refused)] += 1
-    if refusals:
-        logger.info(f"test: {refused_by_template(refusals)}, and left out")
+            refusals.add(number, messages, str(refused))
+    if refusals.total():
+        logger.info(f"test: {refusals}, and left out")
     scored = ([row for row in rows if scored_tokens(row)] for rows in encoded)
     conversations = [rows for rows in scored if rows]
-    if not conversations and refusals:
-        raise UserError(f"nothing of {TEST} is left to score: {refused_by_template(refusals)}")
+    if not conversations and refusals.total():
+        raise UserError(f"nothing of {TEST} is left to score: {refusals}")
     if not conversations:
         raise UserError(
             f"no test row has an assistant token within evaluate.max_length {settings.max_length}; raise it"

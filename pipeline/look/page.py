@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.look.harmless import harmless
 from pipeline.look.rows import Conversation, Reading
 from pipeline.look.summary import Summary
-from pipeline.look.words import control_line, cut_line, harmless, heading, summary_lines, turn_line
+from pipeline.look.words import control_line, cut_line, heading, summary_lines, turn_line
 from pipeline.report.charts import histograms
 from pipeline.report.page import templates
 

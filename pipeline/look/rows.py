@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from pipeline.core.messages import Messages, said
 from pipeline.models import control
 from pipeline.models.chat import encode, is_text, learnt_turns
 from pipeline.models.turns import Message, RefusedError
@@ -82,8 +83,8 @@ def whole_rows(reading: Reading, messages: Sequence[Message]) -> list[tuple[list
 
 def _turns(reading: Reading, messages: Sequence[Message]) -> Iterator[Turn]:
     learnt = [0] if is_text(messages) else learnt_turns(messages, reading.loss_on)
-    for index, message in enumerate(control.disguised(reading.tokenizer, messages)):
-        ids, _ = control.tokens(reading.tokenizer, message["content"])
+    for index, message in enumerate(cast(Messages, control.disguised(reading.tokenizer, messages))):
+        ids, _ = control.tokens(reading.tokenizer, said(message))
         yield Turn(message["role"], len(ids), index in learnt)
 
 

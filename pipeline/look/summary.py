@@ -1,35 +1,15 @@
 """What a split comes to: its tokens, what max_length cuts of it and which length would do, and what is refused."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from math import ceil
-from pathlib import Path
 from typing import NamedTuple, TypedDict
 
-from datasets import Dataset, Features, List, Value
-
-from pipeline.core.code import code_digest
+from pipeline.look.quantiles import QUANTILES, length_that_cuts, quantile
 from pipeline.look.rows import Reading, whole_rows
 from pipeline.models import control
 from pipeline.models.turns import Message, RefusedError
-from pipeline.training.rows import cache_name
 
-CODE = ("pipeline/look/summary.py", "pipeline/look/rows.py")
-QUANTILES = {"median": 0.5, "90%": 0.9, "99%": 0.99, "longest": 1.0}
 SHARES = (0.0, 0.01, 0.05)  # of the conversations, that a length may cut
-FEATURES = Features(
-    {
-        "rows": Value("int64"),
-        "tokens": Value("int64"),
-        "longest": Value("int64"),
-        "learnt": Value("int64"),
-        "kept": Value("int64"),
-        "learns": Value("bool"),
-        "refused": Value("string"),
-        "controls": List(Value("string")),
-    }
-)
 
 
 class Measured(TypedDict):
@@ -64,24 +44,6 @@ class Summary(NamedTuple):
     refusals: dict[str, list[int]]  # by reason
     controls: dict[str, int]  # in words
     with_controls: list[int]
-
-
-def measure(path: Path, reading: Reading) -> list[Measured]:
-    """Return a prepared split in figures, a conversation each; kept for the next time by all that they depend on."""
-
-    def figures(row: dict[str, list[Message]]) -> Measured:
-        return measured(reading, row["messages"])
-
-    conversations = Dataset.from_parquet(str(path))
-    rows = cache_name(path, reading.tokenizer, reading.max_length, reading.loss_on)
-    table = conversations.map(
-        figures,
-        remove_columns=conversations.column_names,
-        features=FEATURES,
-        new_fingerprint=hashlib.sha256(f"{rows} {code_digest(*CODE)}".encode()).hexdigest()[:16],
-        desc=f"reading {path.stem}",
-    )
-    return list(table)
 
 
 def measured(reading: Reading, messages: Sequence[Message]) -> Measured:
@@ -132,13 +94,3 @@ def summarize(split: str, model: str, reading: Reading, figures: Mapping[int, Me
         controls=dict(Counter(name for one in figures.values() for name in one["controls"]).most_common()),
         with_controls=[number for number, one in figures.items() if one["controls"]],
     )
-
-
-def quantile(lengths: Sequence[int], share: float) -> int:
-    """Return the least of sorted lengths that so large a share of them does not exceed."""
-    return lengths[ceil(share * len(lengths)) - 1]
-
-
-def length_that_cuts(lengths: Sequence[int], share: float) -> int:
-    """Return the least of sorted lengths beyond which no larger share of them goes."""
-    return lengths[len(lengths) - 1 - int(share * len(lengths))]

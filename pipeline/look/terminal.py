@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.look.harmless import harmless
 from pipeline.look.rows import Conversation, Piece, Reading
-from pipeline.look.words import control_line, cut_line, harmless, heading, turn_line
+from pipeline.look.words import control_line, cut_line, heading, turn_line
 
 LEARNT, CONTROL, CUT = "green", "cyan", "dim"
 MARKS = {"learnt": ("⟦", "⟧"), "control": ("⟨", "⟩")}

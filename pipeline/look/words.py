@@ -1,20 +1,13 @@
 """What is said of a split, in lines that terminal and page share, and text without what could harm either."""
 
-import re
 from collections.abc import Sequence
 
 from common.words import counted
+from pipeline.look.harmless import harmless
 from pipeline.look.rows import Conversation, SeenRow
 from pipeline.look.summary import Summary
 
 NAMED = 10  # numbers of conversations
-# What moves a terminal's cursor or turns the text around; a carriage return, too, writes over what stands there.
-HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def harmless(text: str) -> str:
-    """Return a text in which characters that steer a terminal are shown as they are written in code."""
-    return HARMFUL.sub(lambda char: f"\\x{ord(char[0]):02x}" if char[0] < "\u0100" else f"\\u{ord(char[0]):04x}", text)
 
 
 def heading(conversation: Conversation, total: int) -> str:

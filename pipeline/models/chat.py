@@ -1,8 +1,8 @@
 """Conversations as token ids with what is learnt of them marked, and the tokenizers that write them."""
 
+import json
 import re
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -18,10 +18,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from common.errors import UserError
 from pipeline.core.config import ModelSettings
 from pipeline.models import control
-from pipeline.models.families import brief_switches, padding_tokens
+from pipeline.models.calls import QUESTION, TOOLS, form_of_calls
+from pipeline.models.families import brief_switches, padding_tokens, tools_names
 from pipeline.models.packaged import located
 from pipeline.models.turns import (  # fmt: skip
-    QUESTION,
     Marked,
     Message,
     RefusedError,
@@ -33,6 +33,7 @@ from pipeline.models.turns import (  # fmt: skip
     form_of,
     study,
 )
+from pipeline.models.whole import Shape, marked, require_whole, shape_of
 
 Row = tuple[list[int], list[int]]  # token ids and, for each, 1 where it is learnt
 
@@ -42,6 +43,7 @@ MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 MARKS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 THINKING = re.compile("think|reason")  # is in the names of switches that are for one or the other
 TURN_END = "turn_end"  # the key of tokenizer_config.json for the token that ends an answer, where that is not EOS
+CALL_END = "call_end"  # that of the token that ends a turn which calls, where that is neither
 TEXT = "text"  # the role of the only message of a plain text
 PLAIN = "pipeline/models/templates/plain.jinja"
 
@@ -90,9 +92,11 @@ def require_template(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) -
     try:
         if not is_marked(tokenizer):
             ends = dict.fromkeys([*_ends(tokenizer), *generation_ends(tokenizer, model)])
-            end = study(lambda messages, prompt: render(tokenizer, messages, prompt), list(ends)).end
-            if end != tokenizer.eos_token:
-                tokenizer.init_kwargs[TURN_END] = end  # is saved with the tokenizer
+            known = study(lambda messages, prompt: render(tokenizer, messages, prompt), list(ends))
+            if known.end != tokenizer.eos_token:
+                tokenizer.init_kwargs[TURN_END] = known.end  # is saved with the tokenizer
+            if known.call_end not in ("", known.end, tokenizer.eos_token):
+                tokenizer.init_kwargs[CALL_END] = known.call_end
         template_of(tokenizer, tokenizer.get_chat_template())
     except RefusedError as refused:
         raise UserError(
@@ -122,15 +126,19 @@ def encode(
     messages = control.disguised(tokenizer, messages)
     if is_text(messages):
         return _text_rows(tokenizer, messages[0]["content"], max_length)
-    template = template_of(tokenizer, tokenizer.get_chat_template())
-    turns = [template.turn(messages, index) for index in learnt_turns(messages, loss_on)]
-    rows = as_rows(turns) or [Said(render(tokenizer, as_taken(messages, template.form), False), ())]
+    turns = [_whole_turn(tokenizer, messages, index) for index in learnt_turns(messages, loss_on)]
+    rows = as_rows(turns) or [_shown(tokenizer, messages)]
     return [tuple(part[:max_length] for part in _tokens(tokenizer, row)) for row in rows]  # type: ignore[misc]
 
 
 def is_text(messages: Sequence[Message]) -> bool:
     """Return whether these are no conversation but a plain text."""
     return messages[0]["role"] == TEXT
+
+
+def is_chat(messages: Sequence[Message]) -> bool:
+    """Return whether these are turns alone, without tools that a template is given beside them."""
+    return messages[0]["role"] not in (TEXT, TOOLS) and not any(message.get("tool_calls") for message in messages)
 
 
 def learnt_turns(messages: Sequence[Message], loss_on: str) -> list[int]:
@@ -151,7 +159,8 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: 
     Raises:
         RefusedError: the template does not take it.
     """
-    variables: dict[str, Any] = {"strftime_now": TODAY.strftime, **switches}
+    messages, variables = _variables(messages)
+    variables |= switches
     try:
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **variables))
     except REFUSALS as error:
@@ -159,17 +168,17 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: 
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    """Return a conversation as token ids, up to where the assistant is to speak.
+    """Return a conversation as token ids, up to where the assistant is to speak; what stands in words is text.
 
     Raises:
         UserError: the template does not take it.
     """
     try:
-        text = render(tokenizer, messages, True)
+        text = render(tokenizer, control.disguised(tokenizer, messages), True)
+        return control.tokens(tokenizer, text)[0]
     except RefusedError as refused:
         words = " ".join(messages[-1]["content"].split())[:60]
         raise UserError(f"the chat template does not take the conversation that ends {words!r}: {refused}") from refused
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def is_marked(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -209,12 +218,6 @@ def generation_ends(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) ->
     return [str(tokenizer.decode([end])) for end in (ids if isinstance(ids, list) else [ids]) if end is not None]
 
 
-def refused_by_template(refusals: Counter[str]) -> str:
-    """Return so many conversations that a chat template does not take, and why most of them."""
-    (reason, _), more = refusals.most_common(1)[0], " and other reasons" * (len(refusals) > 1)
-    return f"{refusals.total()} refused by the chat template ({reason}{more})"
-
-
 def unreadable(path: str, error: Exception) -> str:
     """Return one line about a model that cannot be loaded."""
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
@@ -237,7 +240,7 @@ def _reason(error: Exception) -> str:
 
 
 def _ends(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    return [str(end) for end in (tokenizer.eos_token, tokenizer.init_kwargs.get(TURN_END)) if end]
+    return [str(end) for end in (tokenizer.eos_token, *map(tokenizer.init_kwargs.get, (TURN_END, CALL_END))) if end]
 
 
 def _thinks(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -252,24 +255,71 @@ def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: bool) -> Marked | 
         return render(tokenizer, messages, prompt, **switches)
 
     if is_marked(tokenizer):
-        return Marked(lambda messages: _marks(tokenizer, messages, **switches), form_of(written))
+        return Marked(
+            lambda messages: _marks(tokenizer, messages, **switches), form_of(written), form_of_calls(written)
+        )
     return study(written, _ends(tokenizer))
 
 
 def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switches: bool) -> Said:
     rendered: Any = render_jinja_template  # whose annotation has one text for what are two lists
+    messages, variables = _variables(messages)
     try:
         texts, spans = rendered(
             conversations=[messages],
-            chat_template=tokenizer.get_chat_template(),
+            chat_template=tokenizer.get_chat_template(tools=variables.get("tools")),
             return_assistant_tokens_mask=True,
-            strftime_now=TODAY.strftime,
+            **variables,
             **tokenizer.special_tokens_map,
             **switches,
         )
     except REFUSALS as error:
         raise RefusedError(_reason(error)) from error
     return Said(texts[0], tuple(spans[0]))
+
+
+def _variables(messages: list[Message]) -> tuple[list[Message], dict[str, Any]]:
+    """Return messages without their tools, and what a template is given beside them."""
+    variables: dict[str, Any] = {"strftime_now": TODAY.strftime}
+    if not messages or messages[0]["role"] != TOOLS:
+        return messages, variables
+    (first, *messages), tools = messages, json.loads(messages[0]["content"])
+    if messages and messages[0]["role"] == "system":  # where Phi 4 mini's template has them, as text
+        messages[0] = messages[0] | {"tools": first["content"]}
+    return messages, variables | dict.fromkeys(("tools", *tools_names()), tools)
+
+
+def _whole_turn(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], index: int) -> Said:
+    """Return the conversation up to a turn of the assistant's, which has all that was said."""
+    template = tokenizer.get_chat_template()
+    turn = template_of(tokenizer, template).turn(messages, index)
+    if reason := _lost(tokenizer, template, shape_of(messages[: index + 1])):
+        raise RefusedError(reason)
+    require_whole(turn.text, messages[: index + 1])
+    return turn
+
+
+def _shown(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> Said:
+    """Return a conversation of which nothing is learnt."""
+    template = template_of(tokenizer, tokenizer.get_chat_template())
+    text = render(tokenizer, as_taken(messages, template.form, template.calls), False)
+    require_whole(text, messages)
+    return Said(text, ())
+
+
+@lru_cache(maxsize=1000)
+def _lost(tokenizer: PreTrainedTokenizerBase, template: str, shape: Shape) -> str:
+    """Return what a template leaves out of all conversations of a shape; nothing where it cannot be told by marks."""
+    messages = marked(shape)
+    try:
+        text = template_of(tokenizer, template).turn(messages, len(messages) - 1).text
+    except RefusedError:
+        return ""
+    try:
+        require_whole(text, messages)
+    except RefusedError as refused:
+        return str(refused)
+    return ""
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, rendered: Said) -> Row:

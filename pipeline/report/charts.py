@@ -53,13 +53,14 @@ def curves(curve: Sequence[Point]) -> dict[str, Any] | None:
     return {"width": WIDTH, "height": HEIGHT, "x": x, "y": y, "lines": drawn}
 
 
-def histograms(lengths: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
-    """Return how long reference and replies are: one panel each on a common axis; None where there are none.
+def histograms(lengths: Mapping[str, Sequence[int]], reach: int | None = None) -> dict[str, Any] | None:
+    """Return how long texts are: one panel each on a common axis; None where there are none.
 
     Args:
-        lengths: tokens of each reply, by whose it is.
+        lengths: of each text, by whose it is.
+        reach: where the axis ends, if not at the longest.
     """
-    edges, counts = binned(lengths)
+    edges, counts = binned(lengths, reach)
     if not counts:
         return None
     x = Axis(0, edges[-1], RIGHT, WIDTH - RIGHT)
@@ -74,17 +75,19 @@ def histograms(lengths: Mapping[str, Sequence[int]]) -> dict[str, Any] | None:
     return {"width": WIDTH, "height": len(panels) * PANEL + BOTTOM, "x": x, "panels": panels}
 
 
-def binned(lengths: Mapping[str, Sequence[int]]) -> tuple[list[int], dict[str, list[float]]]:
+def binned(lengths: Mapping[str, Sequence[int]], reach: int | None = None) -> tuple[list[int], dict[str, list[float]]]:
     """Return the edges of bins of whole tokens, and for each that has lengths at all, the share of them in each bin."""
     nonempty = {name: values for name, values in lengths.items() if values}
     longest = max((max(values) for values in nonempty.values()), default=0)
+    longest = longest if reach is None else min(reach, longest)
     width = math.ceil((longest + 1) / BINS)
     edges = list(range(0, longest + width + 1, width))
     shares = {}
     for name, values in nonempty.items():
         counts = [0] * (len(edges) - 1)
         for value in values:
-            counts[value // width] += 1
+            if value < edges[-1]:
+                counts[value // width] += 1
         shares[name] = [count / len(values) for count in counts]
     return edges, shares
 

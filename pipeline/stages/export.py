@@ -30,7 +30,7 @@ from pipeline.gguf.adapter import make_adapter
 from pipeline.gguf.export_set import ROW_TOKENS, ExportContext, ExportSet, make_export_set
 from pipeline.gguf.merge import base_folder, link, merge
 from pipeline.gguf.verify import Messages
-from pipeline.models.chat import encode, is_text
+from pipeline.models.chat import encode, is_chat
 from pipeline.models.lineage import read_lineage
 from pipeline.models.loading import ADAPTER_CONFIG, base_digest, choose_device, read_config
 from pipeline.models.packaged import is_packaged
@@ -81,7 +81,7 @@ def open_context(folder: Path, work: Path, settings: ExportSettings, device: str
     rows, weighing_rows = (read_rows(tokenizer, some) for some in (chats, weighing))
     if not rows:
         raise UserError(f"the chat template takes no conversation of {TEST}, so that no file can be tried on one")
-    return ExportContext(folder, work, device, [chat for chat in chats if not is_text(chat)], rows, weighing_rows)
+    return ExportContext(folder, work, device, [chat for chat in chats if is_chat(chat)], rows, weighing_rows)
 
 
 def read_rows(tokenizer: PreTrainedTokenizerBase, chats: list[Messages]) -> list[list[int]]:

@@ -5,56 +5,67 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
+from pipeline.core.paths import DATA_PAGE, PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
     prepare_process()
 
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from common.files import atomic_path, write_json
+from pipeline.core.code import code_digest
 from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
-from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
+from pipeline.data.balance import Balanced, balance
 from pipeline.data.cleaning import Cleaning
-from pipeline.data.dedup import drop_repeated
-from pipeline.data.divide import divide
+from pipeline.data.corpus import Corpus
+from pipeline.data.dedup import Distinct, drop_repeated
+from pipeline.data.divide import Divided, divide
+from pipeline.data.examples import Examples
+from pipeline.data.gather import Scratch, gather, scratch
+from pipeline.data.message_schema import completed, schema_of
 from pipeline.data.mixture import Mixture
+from pipeline.data.near_duplicates import Integers
 from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes, require_train
 from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
 from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
-from pipeline.data.report import length_histogram, print_table, question_report, split_report
-from pipeline.data.rows import Conversation, SourceCounts, check_meaning, check_usable, read
+from pipeline.data.report import Lengths, SplitDigest, SplitFigures, print_table, question_report
+from pipeline.data.rows import SourceCounts, check_meaning, check_usable
 from pipeline.data.sources import Source, why_ignored
+from pipeline.data_report.tokens import Model, model_of
+from pipeline.data_report.write import write_report
 from pipeline.stages.run import stage
 
+CODE = (  # that batches of rows depend on
+    "pipeline/data", "pipeline/core/formats.py", "pipeline/core/messages.py", "pipeline/core/preferences.py",
+    "pipeline/core/tool_calls.py",
+)  # fmt: skip
+SCRATCH = Path("data/.prepare.tmp")
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
-MESSAGE = [("role", pa.string()), ("content", pa.string())]
-SCHEMA = pa.schema([("messages", pa.list_(pa.struct(MESSAGE)))])
-# The same where some message is shown and not learnt, which has the weight 0.
-WEIGHED = pa.schema([("messages", pa.list_(pa.struct([*MESSAGE, ("weight", pa.int8())])))])
 SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 
 def run(config: Config, out: Path) -> None:
     """Prepare what `data` names, from the working folder."""
-    prepare(config.data, Path(), out)
+    prepare(config.data, Path(), out, model_of(config))
 
 
-def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
-    """Read the data below `root`, write data/prepared and reports/prepare.json below `out`, return the report.
+def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None = None) -> dict[str, Any]:
+    """Read the data below `root`, write data/prepared and the reports below `out`, return reports/prepare.json's.
 
     Raises:
         UserError: a setting, a file, the hub or the disk; data/prepared is then as it was before.
@@ -65,66 +76,93 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     questions = load_questions(root, settings.questions, settings.answer_after)
     origin = made_from(settings, root)
     sources = all_sources(settings, root)
-    cleaning = Cleaning(settings.clean)
-    rows, counts = read_all(sources, settings, cleaning, out)
-    complete_weights([row.messages for row in rows])
-    parts = by_split(rows, settings)
-    distinct = drop_repeated(parts, settings)
-    mixture = Mixture(settings, rows)
-    taken = mixture.taken(distinct.splits)
-    divided = divide(taken, settings, mixture.names(taken["train"]))
-    kept = drop_asked(questions, divided.splits["train"].values(), settings.leak_threshold)
-    splits = {name: list(members.values()) for name, members in mixture.weighed(divided.splits).items()}
-    report = {
-        "data": settings.name,
-        "revision": sources[0].revision if settings.sources is None else None,
-        "files": [count.report() for count in counts if count.rows],
-        "not_read": not_read(settings, root, counts),
-        "own_splits": {name: sorted({row.source for row in parts[name]}) for name in divided.leaks},
-        **cleaning.report(),
-        **distinct.report(),
-        **divided.report(),
-        **mixture.report(counts, splits),
-        "seed": settings.seed,
-        "splits": {name: split_report(members) for name, members in splits.items()},
-        "questions": question_report(questions, kept),
-        "characters": length_histogram(chain.from_iterable(splits.values())),
-    }
-    preferences = sorted({line for count in counts for line in count.preferences})
-    write(out / PREPARED, splits, kept, origin, preferences, mixture.source_of)
-    PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
+    with scratch(out / SCRATCH, key_of(origin, sources)) as kept_rows:
+        corpus, counts, cleaning = read_all(sources, settings, out, kept_rows)
+        parts = by_split(corpus, settings)
+        distinct = drop_repeated(corpus, parts, settings)
+        fewer = balanced(corpus, distinct.splits["train"], settings)
+        mixture = Mixture(settings, corpus)
+        divided = divide(corpus, mixture.taken(distinct.splits | {"train": np.array(fewer.rows, np.int64)}), settings)
+        training = corpus.messages(divided.splits["train"].tolist())
+        kept = drop_asked(questions, training, settings.leak_threshold)
+        splits = mixture.weighed(divided.splits)
+        preferences = sorted({cleaning.mask_line(line) for count in counts for line in count.preferences})
+        figures, lengths = write(out / PREPARED, corpus, splits, kept, origin, preferences)
+        report = {
+            "data": settings.name,
+            "revision": sources[0].revision if settings.sources is None else None,
+            "files": [count.report() for count in counts if count.rows],
+            "not_read": not_read(settings, root, counts),
+            "own_splits": {name: sorted({corpus.sources[row] for row in parts[name]}) for name in divided.leaks},
+            **cleaning.report(),
+            **distinct.report(),
+            "balanced": fewer.left_out,
+            **divided.report(),
+            **mixture.report(counts, splits),
+            "seed": settings.seed,
+            "splits": figures,
+            "questions": question_report(questions, kept),
+            "characters": lengths,
+        }
+        record = PrepareReport.model_validate(report)
+        record.write(out / PREPARE_REPORT)
+        examples = examples_of(corpus, distinct, divided, settings.seed)
+        write_report(settings, record, cleaning, examples, corpus.conversations, out, model)
     print_table(report, time.monotonic() - started)
-    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}")
+    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT, DATA_PAGE))}")
     return report
 
 
+def key_of(origin: MadeFrom, sources: list[Source]) -> str:
+    """Return what batches that are kept of an interrupted run go by: all that they depend on."""
+    told = [origin, [(source.name, source.split, source.revision) for source in sources], code_digest(*CODE)]
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
+
+
 def read_all(
-    sources: list[Source], settings: DataSettings, cleaning: Cleaning, out: Path
-) -> tuple[list[Conversation], list[SourceCounts]]:
-    """Return the conversations and what became of each source; write all rejects to data/rejected.jsonl.
+    sources: list[Source], settings: DataSettings, out: Path, kept: Scratch
+) -> tuple[Corpus, list[SourceCounts], Cleaning]:
+    """Return the conversations, what became of each source and what cleaning found; write data/rejected.jsonl.
 
     Raises:
         UserError: there are more rejects than the settings allow, or no row is left; they are written all the same.
     """
     with atomic_path(out / REJECTED) as temporary, temporary.open("w", encoding="utf-8") as file:
         rejects = Rejects(file)
-        rows, counts = read(sources, settings, rejects, cleaning)
+        corpus, counts, cleaning = gather(sources, settings, rejects, Cleaning(settings.clean, settings.seed), kept)
     check_usable(counts, settings, rejects)
     check_meaning(counts, settings)
-    return rows, counts
+    return corpus, counts, cleaning
 
 
-def by_split(rows: list[Conversation], settings: DataSettings) -> dict[str, list[Conversation]]:
+def by_split(corpus: Corpus, settings: DataSettings) -> dict[str, Integers]:
     """Return the rows of each split that is brought, and all others under train.
 
     Raises:
         UserError: a split has the size 0 and is not brought, or none is left for train.
     """
-    brought = {name: some for name in OWN if (some := [row for row in rows if row.split == name])}
+    names = np.array([split if split in OWN else "train" for split in corpus.splits])
+    rows = {name: np.flatnonzero(names == name) for name in (*OWN, "train")}
+    brought = {name: rows[name] for name in OWN if len(rows[name])}
     require_sizes(settings, set(brought))
-    rest = [row for row in rows if row.split not in OWN]
-    require_train(len(rest), brought)
-    return {**brought, "train": rest}
+    require_train(len(rows["train"]), brought)
+    return {**brought, "train": rows["train"]}
+
+
+def balanced(corpus: Corpus, rows: Integers, settings: DataSettings) -> Balanced:
+    """Return the rows that `data.clean` leaves of topics and lengths, and how many it does not."""
+    return balance(rows.tolist(), corpus.messages, corpus.digests.__getitem__, settings.clean, settings.seed)
+
+
+def examples_of(corpus: Corpus, distinct: Distinct, divided: Divided, seed: int) -> Examples:
+    """Return what the page shows examples of: rows that were left out for others, and rows that hang together."""
+    examples = Examples(seed, corpus.digests.__getitem__)
+    examples.left_out("duplicates", distinct.duplicates)
+    examples.left_out("near_duplicates", distinct.near_duplicates)
+    examples.left_out("leaks", [*chain.from_iterable(divided.leaks.values()), *divided.shared])
+    examples.hang_together("near_duplicates", distinct.clusters())
+    examples.hang_together("components", divided.components)
+    return examples
 
 
 def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> dict[str, str]:
@@ -135,40 +173,48 @@ def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> 
     return reasons | {count.file: "empty" for count in counts if not count.rows}
 
 
-def complete_weights(conversations: list[Messages]) -> None:
-    """Give every message a weight where one has it, so that all have the same fields."""
-    if any("weight" in message for messages in conversations for message in messages):
-        for message in chain.from_iterable(conversations):
-            message.setdefault("weight", 1)
-
-
 def write(
     folder: Path,
-    splits: dict[str, list[Messages]],
+    corpus: Corpus,
+    splits: dict[str, Integers],
     questions: list[Question],
     origin: MadeFrom,
     preferences: list[str],
-    source_of: Callable[[Messages], str],
-) -> None:
-    """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once."""
+) -> tuple[dict[str, SplitFigures], dict[str, dict[str, int]]]:
+    """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once.
+
+    Returns:
+        Rows and digest of each split, and the lengths of messages by role.
+    """
+    lengths, figures = Lengths(), {}
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        for name, conversations in splits.items():
-            schema = WEIGHED if "weight" in conversations[0][0] else SCHEMA
-            has_source = bool(source_of(conversations[0]))
-            schema = schema.append(SOURCE) if has_source else schema
-            with pq.ParquetWriter(temporary / f"{name}.parquet", schema) as writer:
-                for start in range(0, len(conversations), ROW_GROUP):
-                    group = conversations[start : start + ROW_GROUP]
-                    columns: dict[str, Sequence[object]] = {"messages": group}
-                    columns |= {"source": [source_of(messages) for messages in group]} if has_source else {}
-                    writer.write_table(pa.table(columns, schema=schema))
+        for name, rows in splits.items():
+            figures[name] = write_split(temporary / f"{name}.parquet", corpus, rows, lengths)
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
         if preferences:
             text = "".join(f"{line}\n" for line in preferences)
             (temporary / PREFERENCES.name).write_text(text, encoding="utf-8")
         write_json(temporary / MADE_FROM, origin)
+    return figures, lengths.report()
+
+
+def write_split(file: Path, corpus: Corpus, rows: Integers, lengths: Lengths) -> SplitFigures:
+    """Write a split, a group of rows at a time, and count its messages; return its rows and digest."""
+    schema = schema_of(corpus.fields)
+    schema = schema.append(SOURCE) if corpus.grouped else schema
+    digest = SplitDigest()
+    with pq.ParquetWriter(file, schema) as writer:
+        for start in range(0, len(rows), ROW_GROUP):
+            numbers = rows[start : start + ROW_GROUP].tolist()
+            group = [completed(messages, corpus.fields) for messages in corpus.messages(numbers)]
+            digest.add(group)
+            lengths.add(group)
+            columns: dict[str, Sequence[object]] = {"messages": group}
+            columns |= {"source": [corpus.groups[row] for row in numbers]} if corpus.grouped else {}
+            writer.write_table(pa.table(columns, schema=schema))
+    return digest.report()
 
 
 main = stage(run)

@@ -18,15 +18,16 @@ from common.words import counted
 from pipeline.core.code import code_digest
 from pipeline.core.paths import PREPARED
 from pipeline.models import control
-from pipeline.models.chat import encode, is_text, refused_by_template
-from pipeline.models.turns import Message, RefusedError
+from pipeline.models.chat import encode, is_text
+from pipeline.models.refusal import Refusals, RefusedError
+from pipeline.models.turns import Message
 from pipeline.training.updates import IGNORED
 
 logger = logging.getLogger(__name__)
 
 CODE = (  # that rows depend on
-    "pipeline/training/rows.py", "pipeline/models/chat.py", "pipeline/models/control.py",
-    "pipeline/models/families.py", "pipeline/models/turns.py",
+    "pipeline/training/rows.py", "pipeline/models/calls.py", "pipeline/models/chat.py", "pipeline/models/control.py",
+    "pipeline/models/families.py", "pipeline/models/turns.py", "pipeline/models/whole.py",
 )  # fmt: skip
 FEATURES = Features(
     {
@@ -60,7 +61,7 @@ class Tally(NamedTuple):
     several: int  # that make more than one row
     cut: int
     unlearnt: int  # left out, as nothing of the assistant's is left
-    refusals: Counter[str]  # left out, as the chat template does not take them; by reason
+    refusals: Refusals  # left out, as the chat template does not take them
     controls: int  # that have control tokens in their words
 
 
@@ -106,7 +107,7 @@ def supervised(
         new_fingerprint=cache_name(path, tokenizer, max_length, loss_on),
         desc=f"tokenizing {split}",
     )
-    tally = tally_of(rows, len(conversations))
+    tally = tally_of(rows, conversations)
     logger.info(described(split, tally, max_length))
     require_enough(split, tally, max_length, max_truncated)
     kept = rows.filter(lambda learns: learns, input_columns="learns")
@@ -152,19 +153,22 @@ def labelled(
         }
 
 
-def tally_of(rows: Dataset, conversations: int) -> Tally:
-    """Return what the rows of so many conversations say became of them."""
+def tally_of(rows: Dataset, conversations: Dataset) -> Tally:
+    """Return what the rows of conversations say became of them."""
     made, learnt, cut = Counter[int](), set[int](), set[int]()
     for index, was_cut, learns in zip(rows["conversation"], rows["cut"], rows["learns"], strict=True):
         made[index] += 1
         cut |= {index} if was_cut else set()
         learnt |= {index} if learns else set()
-    refusals = Counter(reason for reason in rows["refused"] if reason)
+    refusals = Refusals()
+    for index, reason in zip(rows["conversation"], rows["refused"], strict=True):
+        if reason:
+            refusals.add(index + 1, conversations[index]["messages"], reason)
     several = sum(count > 1 for count in made.values())
-    unlearnt = conversations - len(learnt) - refusals.total()
+    unlearnt = len(conversations) - len(learnt) - refusals.total()
     pairs = zip(rows["conversation"], rows["controls"], strict=True)
     controls = len({index for index, count in pairs if count})
-    return Tally(conversations, len(rows), several, len(cut), unlearnt, refusals, controls)
+    return Tally(len(conversations), len(rows), several, len(cut), unlearnt, refusals, controls)
 
 
 def described(split: str, tally: Tally, max_length: int) -> str:
@@ -173,8 +177,8 @@ def described(split: str, tally: Tally, max_length: int) -> str:
         f"{split}: {counted(tally.conversations, 'conversation')}, {tally.cut} cut at {max_length} tokens, "
         f"{tally.unlearnt} left out without a token of the assistant"
     )
-    if tally.refusals:
-        line += f", {refused_by_template(tally.refusals)}, and left out"
+    if tally.refusals.total():
+        line += f", {tally.refusals}, and left out"
     if tally.controls:
         line += f"; {tally.controls} with control tokens in their words, which stay text"
     if tally.several:
@@ -191,7 +195,7 @@ def require_enough(split: str, tally: Tally, max_length: int, max_truncated: flo
     total, refused = tally.conversations, tally.refusals.total()
     if refused and (refused == total or refused / total > max_truncated):
         raise UserError(
-            f"{refused / total:.1%} of the {split} rows: {refused_by_template(tally.refusals)}, and train.max_truncated"
+            f"{refused / total:.1%} of the {split} rows: {tally.refusals}, and train.max_truncated"
             f" allows {max_truncated:.1%}; take them out of the data, or set model.chat_template to one that takes them"
         )
     if tally.unlearnt + refused == total:

@@ -102,7 +102,7 @@ FAMILIES = {
         vocabularies.gemma_4,
         "gemma4_text",
         262144,
-        ends=("<turn|>", "<eos>"),
+        ends=("<turn|>", "<eos>", "<|tool_response>"),
         settings={"global_head_dim": 64, "hidden_size_per_layer_input": 0, "final_logit_softcapping": 30.0}
         | (WINDOWED | TIED | OWN_HEADS | SIX_LAYERS),
         lost=NO_WINDOW,

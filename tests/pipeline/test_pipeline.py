@@ -335,7 +335,8 @@ def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
     assert json.loads(inputs["test"].profile) == {"num_rows": prepared["splits"]["test"]["rows"]}
     names = {item.path for item in client.list_artifacts(lineage["mlflow_run"])}
     reports = {f"evaluation.{kind}" for kind in ("json", "md", "html", "png")} | {"card.json", "README.md"}
-    assert names >= {"metrics.json", "train.json", "prepare.json", "manifest.json", *reports}
+    data = {"data.html", "data.json", "dataset_card.md"}
+    assert names >= {"metrics.json", "train.json", "prepare.json", "manifest.json", *data, *reports}
 
 
 def test_what_came_out_is_compared_and_promoted(workspace: Path) -> None:

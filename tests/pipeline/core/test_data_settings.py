@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from common.errors import UserError
-from pipeline.core.data_settings import DataSettings, SourceSettings, each_source, validate
+from pipeline.core.data_settings import NO_CLEANING, DataSettings, SourceSettings, each_source, validate
 
 FILE = SourceSettings(files=["a"])
 
@@ -43,6 +43,11 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"clean": replace(NO_CLEANING, max_tokens=9)},
+            "data.clean.max_tokens counts tokens, and data.clean.tokenizer is null",
+        ),
+        ({"clean": replace(NO_CLEANING, languages=["german"])}, "data.clean.languages is 'german'; it may be codes of"),
         ({"source": "disk"}, "data.source is 'disk'; it may be files or hub"),
         ({"files": []}, "data.files is []; it may be a list of at least one path or glob"),
         (
@@ -81,7 +86,7 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ),
         ({"source": "hub"}, "data.path is None; it may be the hub's name of a dataset"),
         ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
-        ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, pairs"),
+        ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, calls, pairs"),
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
         ({"columns": {"Frage": "frage"}}, "data.columns.Frage is 'frage'; it may be one of messages, conversations"),
         ({"roles": {"Lehrer": "teacher"}}, "data.roles.Lehrer is 'teacher'; it may be one of system, developer, user"),

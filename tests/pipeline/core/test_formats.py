@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.core import formats
 from pipeline.core.formats import FORMATS, Messages, Turns, UnusableRowError, convert, detect, keys_of, read_row
+from pipeline.core.messages import NOT_TEXT
 
 NAN = float("nan")
 
@@ -84,8 +85,8 @@ UNUSABLE = [
     (formats.MISSING_FIELD, "sharegpt", {"conversations": chat("Hi", "Hello")}),
     (formats.MISSING_FIELD, "alpaca", {"instruction": "Greet."}),
     (formats.MISSING_FIELD, "pairs", {"question": "Who?", "reply": "Ann"}),
-    (formats.NOT_TEXT, "messages", messages(("user", [{"type": "image"}]), ("assistant", "A cat"))),
-    (formats.NOT_TEXT, "pairs", {"question": "Is it?", "answer": True}),
+    (NOT_TEXT, "messages", messages(("user", [{"type": "image"}]), ("assistant", "A cat"))),
+    (NOT_TEXT, "pairs", {"question": "Is it?", "answer": True}),
     (formats.NOT_UNICODE, "pairs", {"question": "Who?", "answer": "\ud83d"}),
     (formats.EMPTY_MESSAGE, "messages", messages(("user", "Hi"), ("assistant", " \n"))),
     (formats.EMPTY_MESSAGE, "pairs", {"question": None, "answer": "Ann"}),
@@ -93,8 +94,6 @@ UNUSABLE = [
     (formats.EMPTY_MESSAGE, "alpaca", {"instruction": "", "input": "1, 2", "output": "3"}),
     (formats.UNKNOWN_ROLE, "messages", messages(("user", "Hi"), ("narrator", "A pause."))),
     (formats.UNKNOWN_ROLE, "sharegpt", sharegpt((None, "Hi"), ("gpt", "Hello"))),  # type: ignore[arg-type]
-    (formats.TOOL_CALLS, "messages", {"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}),
-    (formats.TOOL_CALLS, "messages", {"messages": [{"role": "assistant", "content": "A", "function_call": {"a": 1}}]}),
     (formats.NO_ASSISTANT_TURN, "messages", messages(("user", "Hi"))),
     (formats.NO_ASSISTANT_TURN, "messages", {"messages": []}),
     (formats.ROLES_DO_NOT_ALTERNATE, "messages", messages(("user", "Hi"), ("user", "?"), ("assistant", "Yo"))),

@@ -1,13 +1,20 @@
 """What conversations are left out for, and what is masked in them."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from common.errors import UserError
 from pipeline.core.data_settings import NO_CLEANING, CleanSettings
 from pipeline.core.formats import Messages
-from pipeline.data.cleaning import RULES, Cleaning, is_card, is_iban, repetition
+from pipeline.data.cleaning import Cleaning
+from pipeline.data.cleaning_rules import RULES, repetition
+from pipeline.data.masking import is_card, is_iban
 
+STARTER = Path(__file__).parents[3] / "starter/models/starter-s"
 ALL = replace(NO_CLEANING, refusals="drop", repetition="drop", cut_off="drop", leftovers="drop")
 LONG = "It may be said at first that there is much to say of it, and that one who says so has to begin with what is "
 
@@ -99,7 +106,7 @@ def test_a_rule_that_counts_drops_nothing_and_shows_some() -> None:
         assert cleaning.reason(chat(f"I'm sorry, but I can't say {number}.")) is None
     found = cleaning.found()["refusal"]
     assert (found["mode"], found["rows"], len(found["examples"])) == ("count", 5, 3)
-    assert found["examples"][0] == "I'm sorry, but I can't say 0."
+    assert set(found["examples"]) < {f"I'm sorry, but I can't say {number}." for number in range(5)}
 
 
 def test_a_row_is_counted_by_each_rule_and_dropped_by_the_first() -> None:
@@ -130,6 +137,56 @@ def test_personal_data_is_masked_and_other_numbers_stay(text: str, masked: str) 
     assert cleaning.mask(chat("Done.", text))[0]["content"] == masked
     assert cleaning.masked.total() == masked.count("<")
     assert Cleaning(NO_CLEANING).mask(chat("Done.", text))[0]["content"] == text
+
+
+def test_personal_data_in_preferences_and_calls_is_masked() -> None:
+    cleaning = Cleaning(replace(NO_CLEANING, mask=["email"]))
+    line = json.dumps({"messages": chat("Done."), "chosen": "write to jo@example.org", "label": True})
+    assert json.loads(cleaning.mask_line(line))["chosen"] == "write to <EMAIL>"
+    calls = json.dumps([{"function": {"name": "send", "arguments": {"to": ["jo@example.org"], "copies": 2}}}])
+    called = cast(Messages, [{"role": "assistant", "content": "", "tool_calls": calls}])
+    masked = json.loads(cast(Any, cleaning.mask(called)[0])["tool_calls"])
+    assert masked[0]["function"]["arguments"] == {"to": ["<EMAIL>"], "copies": 2}
+    assert cleaning.masked == {"email": 2}
+    assert Cleaning(NO_CLEANING).mask_line(line) == line
+
+
+def test_bounds_in_tokens_are_of_the_tokenizer_that_is_named() -> None:
+    starter = replace(NO_CLEANING, tokenizer=str(STARTER), max_tokens=20, min_tokens=12)
+    assert reason("It is 11.", settings=replace(starter, max_tokens=None)) is None
+    assert reason("Yes.", "So?", settings=replace(starter, min_tokens=20)) == "too few tokens"
+    assert reason("one two three " * 9, settings=starter) == "too many tokens"
+    with pytest.raises(UserError, match="nowhere"):
+        reason("Yes.", settings=replace(starter, tokenizer="./nowhere"))
+
+
+def test_another_language_goes_and_what_cannot_be_told_stays() -> None:
+    german = "Das ist eine gute Frage, und die Antwort hängt davon ab, was genau gemeint ist."
+    english = replace(NO_CLEANING, languages=["en"])
+    assert reason(german, settings=english) == "another language"
+    assert reason(german, settings=replace(english, languages=["en", "de"])) is None
+    assert reason("11", "5 + 6", settings=english) is None
+    with pytest.raises(UserError, match=r"data\.clean\.languages has 'xx'"):
+        Cleaning(replace(english, languages=["xx"]))
+
+
+def test_what_looks_poor_goes_below_the_threshold() -> None:
+    poor = replace(NO_CLEANING, min_quality=0.5)
+    assert reason("| Home | News | Sport | Home | News | Sport " * 9, settings=poor) == "answer of poor quality"
+    assert reason(LONG + "at hand.", settings=poor) is None
+
+
+def test_examples_say_where_they_have_it_whatever_the_order() -> None:
+    rows = [chat(f"{'x ' * 300}{number} <|im_end|> and on {'y' * 300}") for number in range(30)]
+    found = []
+    for order in (rows, rows[::-1]):
+        cleaning = Cleaning(replace(NO_CLEANING, leftovers="count"), seed=3)
+        for row in order:
+            cleaning.reason(row)
+        found.append(cleaning.rules[0][1].examples)
+        assert cleaning.marks == {"<|im_end|>": 30}
+    assert found[0] == found[1]
+    assert all(hit.text[hit.start : hit.end] == "<|im_end|>" and len(hit.text) <= 200 for hit in found[0])
 
 
 def test_checksums() -> None:

@@ -1,15 +1,17 @@
 """Splits that know nothing of one another: what is kept together, what may be parted, and what moves."""
 
 import random
-from itertools import combinations
+from itertools import chain, combinations
+from typing import NamedTuple
 
 import numpy as np
 import pytest
+from corpora import corpus_of
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import Messages
-from pipeline.data.dedup import drop_duplicates, duplicate_keys
+from pipeline.data.dedup import duplicates, without
 from pipeline.data.divide import Divided, divide
 from pipeline.data.folding import fold
 
@@ -19,12 +21,25 @@ def chat(*turns: str) -> Messages:
     return [{"role": role, "content": text} for role, text in zip(roles, turns, strict=False)]
 
 
-def divided(rows: list[Messages], seed: int = 0, threshold: float | None = 0.8, **own: list[Messages]) -> Divided:
-    parts = {
-        name: drop_duplicates(part, duplicate_keys(part, "exact")) for name, part in {**own, "train": rows}.items()
-    }
+class Found(NamedTuple):
+    """Splits as conversations by name, and what else is said of them."""
+
+    splits: dict[str, dict[str, Messages]]
+    said: Divided
+    leaks: dict[str, int]
+
+
+def divided(rows: list[Messages], seed: int = 0, threshold: float | None = 0.8, **own: list[Messages]) -> Found:
+    every = {**own, "train": rows}
+    corpus = corpus_of(chain.from_iterable(every.values()))
+    ends = np.cumsum([len(part) for part in every.values()])
+    numbers = dict(zip(every, np.split(np.arange(len(corpus)), ends[:-1]), strict=True))
+    parts = {name: without(part, duplicates(corpus, part, "exact")) for name, part in numbers.items()}
     settings = DataSettings("a", "files", ["a"], validation=0.2, test=0.2, seed=seed, leak_threshold=threshold)
-    return divide(parts, settings)
+    found = divide(corpus, parts, settings)
+    named = {name: [(corpus.name(row), row) for row in part.tolist()] for name, part in found.splits.items()}
+    splits = {name: {key: next(corpus.messages([row])) for key, row in part} for name, part in named.items()}
+    return Found(splits, found, {name: len(pairs) for name, pairs in found.leaks.items()})
 
 
 def said(rows: dict[str, Messages]) -> list[list[str]]:
@@ -68,7 +83,7 @@ def test_rows_that_are_added_move_none_that_were_there() -> None:
 def test_an_exchange_that_many_rows_have_ties_none() -> None:
     rows = [chat(f"Question {n}?", f"Answer {n}", "Thanks!", "You are welcome.") for n in range(40)]
     found = divided(rows)
-    assert found.common_exchanges == 1
+    assert found.said.common_exchanges == 1
     assert all(found.splits.values())
 
 
@@ -104,7 +119,7 @@ def test_no_prompt_of_a_split_is_nearly_one_of_another(own: bool) -> None:
     rows = templated(400, random.Random(0))
     brought = {"test": rows[300:]} if own else {}
     found = divided(rows[:300] if own else rows, **brought)
-    assert found.largest_component > 2
+    assert found.said.largest_component > 2
     assert not own or found.leaks["test"] > 20
     assert not own or len(found.splits["test"]) == 100
     texts = {name: {text.rpartition(" ")[0] for (text,) in prompts(part)} for name, part in found.splits.items()}

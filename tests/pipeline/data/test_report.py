@@ -1,4 +1,4 @@
-from pipeline.data.report import length_histogram, split_report
+from pipeline.data.report import Lengths, split_report
 
 
 def test_lengths_are_counted_by_role_between_the_bounds() -> None:
@@ -6,7 +6,9 @@ def test_lengths_are_counted_by_role_between_the_bounds() -> None:
         [{"role": "user", "content": "x" * 32}, {"role": "assistant", "content": "x" * 9000}],
         [{"role": "user", "content": "x" * 33}, {"role": "assistant", "content": "x"}],
     ]
-    histogram = length_histogram(conversations)
+    lengths = Lengths()
+    lengths.add(conversations)
+    histogram = lengths.report()
     assert list(histogram) == ["assistant", "user"]
     assert {label: count for label, count in histogram["user"].items() if count} == {"<= 32": 1, "<= 128": 1}
     assert {label: count for label, count in histogram["assistant"].items() if count} == {"<= 32": 1, "> 8192": 1}

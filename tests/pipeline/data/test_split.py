@@ -1,11 +1,14 @@
 import random
 
+import numpy as np
 import pytest
+from corpora import corpus_of
 
 from common.errors import UserError
 from pipeline.core.formats import Messages
-from pipeline.data.dedup import drop_duplicates
-from pipeline.data.split import SPLITS, split
+from pipeline.data import split as by_rows
+from pipeline.data.dedup import duplicates, without
+from pipeline.data.split import SPLITS
 
 
 def pair(question: str, answer: str, system: str = "Be brief.") -> Messages:
@@ -16,8 +19,16 @@ def pair(question: str, answer: str, system: str = "Be brief.") -> Messages:
     ]
 
 
-def distinct(count: int) -> dict[str, Messages]:
-    return drop_duplicates(pair(f"Question {n}?", f"Answer {n}") for n in range(count))
+def distinct(count: int) -> list[Messages]:
+    return [pair(f"Question {n}?", f"Answer {n}") for n in range(count)]
+
+
+def split(rows: list[Messages], validation: float, test: float, seed: int) -> dict[str, dict[str, Messages]]:
+    """The splits of the distinct rows, by name."""
+    corpus, every = corpus_of(rows), np.arange(len(rows))
+    made = by_rows.split(corpus, without(every, duplicates(corpus, every, "exact")), validation, test, seed)
+    named = {name: [(corpus.name(row), row) for row in part.tolist()] for name, part in made.items()}
+    return {name: {key: next(corpus.messages([row])) for key, row in part} for name, part in named.items()}
 
 
 def prompts(rows: dict[str, Messages]) -> set[str]:
@@ -42,14 +53,15 @@ def test_sizes_are_exact_and_each_row_stands_in_one_split(
     for seed in range(5):
         splits = split(conversations, validation, test, seed)
         assert tuple(len(splits[name]) for name in SPLITS) == sizes
-        assert {key: row for part in splits.values() for key, row in part.items()} == conversations
+        every = [row for part in splits.values() for row in part.values()]
+        assert sorted(map(str, every)) == sorted(str(row) for row in conversations)
 
 
 def test_the_order_of_rows_changes_nothing() -> None:
     conversations = distinct(300)
     expected = {name: list(part.items()) for name, part in split(conversations, 0.1, 0.1, seed=3).items()}
     for seed in range(5):
-        shuffled = dict(random.Random(seed).sample(list(conversations.items()), len(conversations)))
+        shuffled = random.Random(seed).sample(conversations, len(conversations))
         assert {name: list(part.items()) for name, part in split(shuffled, 0.1, 0.1, seed=3).items()} == expected
 
 
@@ -62,7 +74,7 @@ def test_a_prompt_with_several_answers_stands_in_one_split() -> None:
     draw = random.Random(0)
     rows = [pair(f"Question {draw.randrange(150)}?", f"Answer {n}") for n in range(500)]
     for seed in range(5):
-        splits = split(drop_duplicates(rows), 0.1, 0.1, seed)
+        splits = split(rows, 0.1, 0.1, seed)
         train, validation, test = (prompts(splits[name]) for name in SPLITS)
         assert not train & validation
         assert not train & test
@@ -71,7 +83,7 @@ def test_a_prompt_with_several_answers_stands_in_one_split() -> None:
 
 
 def test_a_prompt_with_more_answers_than_a_split_has_room_goes_to_train() -> None:
-    rows = drop_duplicates([*(pair("Same?", f"Answer {n}") for n in range(50)), *distinct(50).values()])
+    rows = [*(pair("Same?", f"Answer {n}") for n in range(50)), *distinct(50)]
     for seed in range(5):
         splits = split(rows, 10, 10, seed)
         assert "Same?" in prompts(splits["train"])
@@ -91,6 +103,6 @@ def test_too_few_rows_are_told_with_figures(rows: int, validation: float, test: 
 
 
 def test_too_few_different_prompts_are_told_with_figures() -> None:
-    rows = drop_duplicates(pair("Same?", f"Answer {n}") for n in range(100))
+    rows = [pair("Same?", f"Answer {n}") for n in range(100)]
     with pytest.raises(UserError, match="too few rows to split: 100 distinct with 1 different prompt,"):
         split(rows, 0.05, 0.05, seed=0)

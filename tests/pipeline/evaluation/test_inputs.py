@@ -45,7 +45,8 @@ def test_the_rows_of_a_conversation_belong_together_and_refused_ones_are_said(
     tokenizer = AutoTokenizer.from_pretrained(STARTER)
     tokenizer.chat_template = CHANGING
     conversations = read_conversations(tokenizer, settings, "all")
-    assert capsys.readouterr().out == "test: 1 refused by the chat template (No system prompt), and left out\n"
+    said = "test: 1 refused by the chat template (No system prompt; row 2, '1?'), and left out\n"
+    assert capsys.readouterr().out == said
     assert [len(rows) for rows in conversations] == [2, 1]
     given = Material(tokenizer, conversations, [], settings, frozenset())
     assert given.scored == [sum(sum(mask) for _, mask in rows) for rows in conversations]
@@ -57,5 +58,8 @@ def test_the_rows_of_a_conversation_belong_together_and_refused_ones_are_said(
 def test_a_split_of_which_the_template_takes_nothing_is_an_error(settings: EvaluateSettings) -> None:
     tokenizer = AutoTokenizer.from_pretrained(STARTER)
     tokenizer.chat_template = "{{ raise_exception('Never.') }}"
-    with pytest.raises(UserError, match=r"nothing of .* is left to score: 3 refused by the chat template \(Never\)"):
+    with pytest.raises(
+        UserError,
+        match=r"nothing of .* is left to score: 3 refused by the chat template \(Never; the first: row 1, '1\?'\)",
+    ):
         read_conversations(tokenizer, settings, "all")

@@ -22,9 +22,11 @@ from common.files import sha256
 from pipeline.core.data_settings import NO_CLEANING
 from pipeline.core.formats import FORMATS, Columns, Format, Messages
 from pipeline.core.records import PrepareReport
+from pipeline.data.message_schema import schema_of
 from pipeline.data.report import split_report
-from pipeline.stages.prepare import SCHEMA, prepare
+from pipeline.stages.prepare import prepare
 
+PLAIN = schema_of({"role", "content"})
 QUESTION = {"prompt": "Question 0?", "answer": "Answer 0", "kind": "text", "group": "held_out", "task": "recall"}
 
 RUN = """
@@ -69,7 +71,7 @@ def test_what_the_rules_find_is_left_out_with_its_place_and_counts_as_no_fault(t
     clean = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
     report = prepare(local(validation=5, test=5, clean=clean), tmp_path, tmp_path)
     assert report["files"][0]["dropped"] == {"answer is a refusal": 20}
-    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]] * 3}
+    assert report["cleaning"]["refusal"] == {"mode": "drop", "rows": 20, "examples": [refused[0]["answer"]]}
     assert report["cleaning"]["leftovers"]["rows"] == 0
     assert report["masked"] == {"email": 1}
     rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
@@ -118,7 +120,7 @@ def test_files_of_several_formats_become_three_splits_and_a_report(tmp_path: Pat
         "validation.parquet",
     ]
     assert (prepared / "questions.jsonl").read_bytes() == b""
-    assert pq.read_schema(prepared / "train.parquet").equals(SCHEMA)
+    assert pq.read_schema(prepared / "train.parquet").equals(PLAIN)
     rows = [json.dumps(row) for part in splits_in(prepared).values() for row in part]
     assert len(rows) == len(set(rows)) == 100
 
@@ -142,7 +144,7 @@ def test_plain_texts_become_messages_of_their_own_role(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", [{"text": f"Once upon a time there were {n}."} for n in range(10)])
     report = prepare(local(validation=2, test=2), tmp_path, tmp_path)
     assert report["files"][0]["format"] == "text"
-    assert pq.read_schema(tmp_path / "data/prepared/train.parquet").equals(SCHEMA)
+    assert pq.read_schema(tmp_path / "data/prepared/train.parquet").equals(PLAIN)
     chats = [chat for part in splits_in(tmp_path / "data/prepared").values() for chat in part]
     assert {message["role"] for chat in chats for message in chat} == {"text"}
 
@@ -307,7 +309,7 @@ def test_keys_that_had_no_part_are_counted_by_source(tmp_path: Path, capsys: pyt
 
 MEANINGFUL = [
     *({key: 3} for key in ("score", "rating", "Score", "label")),
-    *({key: [{"name": "add"}]} for key in ("tools", "functions", "images")),
+    {"images": [{"name": "add"}]},
     *({key: "auto"} for key in ("tool_choice", "reasoning_content", "function_call", "audio", "video", "image")),
     {"choices": ["a", "b"]},
     {"rejected": "bad"},
@@ -336,9 +338,42 @@ def test_a_key_of_a_turn_that_changes_the_meaning_is_an_error_too(tmp_path: Path
         prepare(local(), tmp_path, tmp_path)
     assert prepare(local(ignore=["images"]), tmp_path, tmp_path)["files"][0]["usable"] == 21
     called = [turns[0], {**turns[1], "tool_calls": [{"function": {"name": "add"}}]}]
-    put_rows(tmp_path, "a.jsonl", [*pairs(20), {"messages": called}])
-    report = prepare(local(ignore=["images", "tool_calls"]), tmp_path, tmp_path)
-    assert report["files"][0]["unused"] == {"images": 1, "tool_calls": 1}
+    put_rows(tmp_path, "a.jsonl", [*pairs(20), {"messages": called, "tools": "none but a text"}])
+    report = prepare(local(ignore=["images", "tool_calls", "tools"]), tmp_path, tmp_path)
+    assert report["files"][0]["unused"] == {"images": 1, "tool_calls": 1, "tools": 1}
+
+
+def test_tools_calls_and_results_are_kept_and_make_other_conversations(tmp_path: Path) -> None:
+    def row(number: int, tool: str) -> dict[str, Any]:
+        call = {"id": "c1", "type": "function", "function": {"name": tool, "arguments": '{"n": 1}'}}
+        turns = [
+            {"role": "user", "content": f"What is {number}?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": {"is": "one"}},
+            {"role": "assistant", "content": "One."},
+        ]
+        return {"messages": turns, "tools": [{"name": tool}], "parallel_tool_calls": False}
+
+    put_rows(tmp_path, "a.jsonl", [row(number, tool) for number in range(10) for tool in ("one", "other")] * 2)
+    put_rows(tmp_path, "b.jsonl", pairs(10))
+    report = prepare(local(), tmp_path, tmp_path)
+    assert report["duplicates"] == 20
+    assert [file["usable"] for file in report["files"]] == [40, 10]
+    assert report["files"][0]["unused"] == {"parallel_tool_calls": 40}
+    chats = [chat for part in splits_in(tmp_path / "data/prepared").values() for chat in part]
+    tools, _, called, result, _ = next(chat for chat in chats if chat[0]["role"] == "tools")
+    name = json.loads(tools["content"])[0]["function"]["name"]
+    assert json.loads(called["tool_calls"])[0]["function"] == {"name": name, "arguments": {"n": 1}}
+    assert (result["content"], result["tool_call_id"]) == ('{"is": "one"}', "c1")
+    assert sum(chat[0]["role"] == "tools" for chat in chats) == 20
+    for name, part in splits_in(tmp_path / "data/prepared").items():
+        assert split_report(part) == report["splits"][name]
+    assert pq.read_schema(tmp_path / "data/prepared/train.parquet") == schema_of(
+        {"role", "content", "tool_calls", "tool_call_id"}
+    )
+    put_rows(tmp_path, "a.jsonl", [{**row(number, "one"), "tool_choice": "auto"} for number in range(10)])
+    with pytest.raises(UserError, match=r"tool_choice \(10 rows\)"):
+        prepare(local(), tmp_path, tmp_path)
 
 
 def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
@@ -491,7 +526,8 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
-    places = (tmp_path / place for place in ("data/prepared", "data/rejected.jsonl", "reports/prepare.json"))
+    names = ("data/prepared", "data/rejected.jsonl", "reports/prepare.json", "reports/data.html")
+    places = (tmp_path / name for name in names)
     assert printed.out.endswith(f"written: {', '.join(map(str, places))}\n")
     assert printed.err == ""
 
@@ -523,7 +559,8 @@ def test_a_full_disk_ends_in_one_line_and_leaves_the_last_result(tmp_path: Path)
     before, after = done.stdout.split("exit 1\n")
     assert before == after
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"UserError: cannot write {disk}/data/prepared: No space left on device; make room")
+    assert line.startswith(f"UserError: cannot write {disk}/data/")
+    assert ": No space left on device; make room" in line
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.02, 0.05])
@@ -548,3 +585,10 @@ def test_large_splits_are_written_in_row_groups_and_read_whole(tmp_path: Path) -
     assert file.metadata.num_row_groups == 3
     assert file.metadata.num_rows == 22_500
     assert isinstance(file.read(), pa.Table)
+
+
+def test_a_topic_or_length_beyond_its_share_is_left_out_and_counted(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(60), *({"question": f"{n}?", "answer": "so " * 20} for n in range(40))])
+    report = prepare(local(clean=replace(NO_CLEANING, length_share=0.3)), tmp_path, tmp_path)
+    assert report["balanced"] == {"16 to 31 words": 10, **report["balanced"]}
+    assert sum(split["rows"] for split in report["splits"].values()) == 100 - sum(report["balanced"].values())

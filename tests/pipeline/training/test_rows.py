@@ -121,9 +121,7 @@ def test_conversations_that_the_template_refuses_are_counted_up_to_a_share(
     refused = [{"role": "system", "content": "Be brief."}, *chat("1?", "One.")]
     put_rows("train", [refused, *(chat(f"{n}?", "Yes.") for n in range(3))])
     assert len(supervised("train", changing, 512)) == 3
-    said = (
-        "0 left out without a token of the assistant, 1 refused by the chat template (No system prompt), and left out"
-    )
+    said = "of the assistant, 1 refused by the chat template (No system prompt; row 1, '1?'), and left out"
     assert capsys.readouterr().out.strip().endswith(said)
     with pytest.raises(
         UserError, match=r"^25\.0% of the train rows: 1 refused by .* train\.max_truncated allows 10\.0%"

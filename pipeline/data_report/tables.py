@@ -1,0 +1,147 @@
+"""The tables of the page."""
+
+from pipeline.core.records import PrepareReport
+from pipeline.data.cleaning import Cleaning
+from pipeline.data_report.record import DataReport, SplitFigures, TokenFigures
+from pipeline.report.formats import NOTHING, Figure
+from pipeline.report.tables import Cell, Table
+
+KINDS = {"near_duplicates": "nearly the same", "components": "on one side of the split"}
+
+
+def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> dict[str, Table]:
+    """Return the tables that there are figures for."""
+    made = {
+        "files": _files(report),
+        "lengths": _lengths(figures.splits["train"]),
+        "fitting": _fitting(figures.tokens),
+        "sources": _sources(figures),
+        "languages": _languages(figures),
+        "topics": _topics(figures),
+        "answers": _answers(figures.splits["train"]),
+        "groups": _groups(figures),
+        "unused": _unused(report),
+        "marks": _marks(cleaning),
+        "masked": _masked(report),
+    }
+    return {name: table for name, table in made.items() if table.rows}
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share as one reads it; what is there is never 0%."""
+    share = part / whole if whole else 0.0
+    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
+
+
+def _files(report: PrepareReport) -> Table:
+    repeated = report.duplicates_by_source or {}
+    rows: list[list[Cell]] = [
+        [
+            file.file,
+            file.format,
+            *(Figure(f"files.{at}.{key}", getattr(file, key)) for key in ("rows", "usable", "preferences")),
+            Figure(f"files.{at}.duplicates", repeated.get(file.file, 0)),
+        ]
+        for at, file in enumerate(report.files)
+    ]
+    rows += [[name, f"not read: {reason}", *[NOTHING] * 4] for name, reason in report.not_read.items()]
+    return Table("Files", ["file", "format", "rows", "usable", "preferences", "duplicates"], rows)
+
+
+def _lengths(split: SplitFigures) -> Table:
+    rows: list[list[Cell]] = []
+    for role, figures in split.roles.items():
+        for unit in ("words", "characters"):
+            lengths = getattr(figures, unit)
+            rows.append(
+                [f"{role}, {unit}", *(Figure(f"{role}.{unit}.{name}", value) for name, value in lengths.items())]
+            )
+    head = list(next(iter(split.roles.values())).words)
+    return Table("Length of a message of train", ["", *head], rows)
+
+
+def _fitting(tokens: TokenFigures | None) -> Table:
+    if not tokens or not tokens.lengths:
+        return Table("", [], [])
+    rows: list[list[Cell]] = [[name, Figure(f"tokens.{name}", length)] for name, length in tokens.lengths.items()]
+    for share, length in tokens.fitting.items():
+        cuts = "none" if share == "0%" else f"{share} at most"
+        rows.append([f"train.max_length that cuts {cuts}", Figure(f"fitting.{share}", length)])
+    return Table("Tokens of a conversation of train", ["", "tokens"], rows)
+
+
+def _sources(figures: DataReport) -> Table:
+    splits = figures.splits.values()
+    names = sorted({name for split in splits for name in split.sources})
+    rows: list[list[Cell]] = [
+        [name, *(_of(split.sources.get(name, 0), split.rows) for split in splits)] for name in names
+    ]
+    return Table("Rows by source", ["", *figures.splits], rows)
+
+
+def _languages(figures: DataReport) -> Table:
+    note = "Of what the assistant says first; unknown: too short to tell, or none, such as sums and code."
+    shares = {name: split.languages for name, split in figures.splits.items()}
+    return Table("Languages", ["", *figures.splits], _shares(shares, figures), note + _drawn(figures))
+
+
+def _topics(figures: DataReport) -> Table:
+    note = "By words that prompts share; rough, and without a model."
+    shares = {name: split.topics for name, split in figures.splits.items()}
+    return Table("What is asked about", ["", *figures.splits], _shares(shares, figures), note + _drawn(figures))
+
+
+def _shares(found: dict[str, dict[str, int]], figures: DataReport) -> list[list[Cell]]:
+    """Return a row for each of what was found in the rows drawn, with its share of each split's."""
+    names = dict.fromkeys(name for counts in found.values() for name in counts)
+    return [
+        [name, *(percent(counts.get(name, 0), figures.splits[split].drawn) for split, counts in found.items())]
+        for name in names
+    ]
+
+
+def _drawn(figures: DataReport) -> str:
+    if all(split.drawn == split.rows for split in figures.splits.values()):
+        return ""
+    return (
+        f" Told of {max(split.drawn for split in figures.splits.values()):,} rows of a split at most, which are a draw."
+    )
+
+
+def _of(rows: int, whole: int) -> str:
+    return f"{rows:,} ({percent(rows, whole)})"
+
+
+def _answers(split: SplitFigures) -> Table:
+    answers = split.answers
+    rows: list[list[Cell]] = [
+        [one.answer, Figure("times", one.times), percent(one.times, answers.answers)] for one in answers.most
+    ]
+    return Table("Answers that train has most often", ["answer", "times", "share"], rows)
+
+
+def _groups(figures: DataReport) -> Table:
+    rows: list[list[Cell]] = [
+        [KINDS.get(kind, kind), size, Figure(f"{kind}.{size}", count)]
+        for kind, groups in figures.groups.items()
+        for size, count in groups.sizes.items()
+    ]
+    return Table("Groups by their rows", ["", "rows", "groups"], rows)
+
+
+def _unused(report: PrepareReport) -> Table:
+    rows: list[list[Cell]] = [
+        [key, file.file, Figure("rows", count)] for file in report.files for key, count in file.unused.items()
+    ]
+    return Table("Keys that had no part", ["key", "file", "rows"], rows)
+
+
+def _marks(cleaning: Cleaning) -> Table:
+    rows: list[list[Cell]] = [[mark.strip(), Figure("rows", count)] for mark, count in cleaning.marks.most_common(20)]
+    note = "As text they stay text: no control token comes out of anybody's words."
+    return Table("Control tokens and marks of templates in texts", ["mark", "rows"], rows, note)
+
+
+def _masked(report: PrepareReport) -> Table:
+    rows: list[list[Cell]] = [[name, Figure("places", count)] for name, count in report.masked.items()]
+    return Table("Personal data that was masked", ["", "places"], rows)

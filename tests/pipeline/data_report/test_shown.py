@@ -1,0 +1,76 @@
+"""Examples as the page shows them."""
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from pipeline.core.formats import Messages
+from pipeline.data.cleaning_rules import REASONS
+from pipeline.data.examples import Examples
+from pipeline.data.rows import Conversation
+from pipeline.data_report.shown import BEFORE, LONG, ROW, SHOWN, shown_pair, shown_pairs, shown_rejects, windowed
+
+
+def row(question: str, answer: str) -> Conversation:
+    messages: Messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return Conversation(messages, "a.jsonl", None)
+
+
+def test_words_that_the_other_row_has_not_are_marked() -> None:
+    pair = shown_pair(row("How so?", "It is blue."), row("HOW SO?", "It is blue."))
+    assert pair.dropped.turns[0].pieces == [("How so?", True)]
+    assert pair.kept.turns[1].pieces == [("It is blue.", False)]
+    assert pair.differ
+
+
+def test_a_row_with_more_turns_than_the_one_kept_is_shown_whole() -> None:
+    short = row("How?", "So.")
+    longer = Conversation([*short.messages, {"role": "user", "content": "Why?"}], "b.jsonl", None)
+    pair = shown_pair(longer, short)
+    assert [turn.pieces for turn in pair.dropped.turns] == [[("How?", False)], [("So.", False)], [("Why?", True)]]
+    assert len(pair.kept.turns) == 2
+
+
+def test_pairs_that_differ_come_first() -> None:
+    rows = [row(f"Question {number}?", "Yes.") for number in range(40)]
+    rows += [row(f"Question {number}{'!' if number == 7 else '?'}", "Yes.") for number in range(40)]
+    digests = [blake2b(one.messages[0]["content"].encode()).digest() for one in rows]
+    examples = Examples(0, digests.__getitem__)
+    examples.left_out("duplicates", [(number + 40, number) for number in range(3, 9)])
+
+    def fetch(numbers: Sequence[int]) -> list[Conversation]:
+        return [rows[number] for number in numbers]
+
+    pairs = shown_pairs(examples, fetch)["duplicates"]
+    assert len(pairs) == SHOWN
+    assert pairs[0].dropped.turns[0].pieces == [("Question ", False), ("7!", True)]
+    assert [pair.differ for pair in pairs] == [True] + [False] * (SHOWN - 1)
+
+
+def test_a_long_text_is_shown_from_before_its_first_mark() -> None:
+    pieces = [("a" * 3000, False), ("other", True), ("b" * 3000, False)]
+    shown = windowed(pieces, "".join(text for text, _ in pieces))
+    assert shown[0] == (f"{3000 - BEFORE:,} characters \u2026 ", False)
+    assert shown[1:3] == [("a" * BEFORE, False), ("other", True)]
+    assert shown[3][0] == "b" * (LONG - BEFORE - 5)
+    assert shown[4][0] == f" \u2026 {3000 - (LONG - BEFORE - 5):,} characters more"
+
+
+def test_a_short_text_is_shown_whole() -> None:
+    assert windowed([("short", False)], "short") == [("short", False)]
+
+
+def test_rejects_are_drawn_by_reason_and_those_of_cleaning_are_elsewhere(tmp_path: Path) -> None:
+    rejects = [{"source": "a", "line": line, "reason": "no known format", "row": {"x": line}} for line in range(50)]
+    rejects += [{"source": "a", "line": 50, "reason": "not valid JSON (at 3)", "row": "{" * 2000}]
+    rejects += [{"source": "a", "line": 51, "reason": next(iter(REASONS)), "row": {}}]
+    rejects += [{"source": "b", "line": 7, "reason": "no known format", "row": {"half": "\ud800"}}]
+    path = tmp_path / "rejected.jsonl"
+    path.write_text("".join(json.dumps(reject) + "\n" for reject in rejects))
+    shown = shown_rejects(path, seed=1)
+    assert list(shown) == ["no known format", "not valid JSON"]
+    assert len(shown["no known format"]) == SHOWN
+    assert (shown["not valid JSON"][0].place, len(shown["not valid JSON"][0].row)) == ("a:50", ROW + 2)
+    path.write_text("".join(json.dumps(reject) + "\n" for reject in reversed(rejects)))
+    assert shown_rejects(path, seed=1) == shown

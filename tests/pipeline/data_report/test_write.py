@@ -1,0 +1,191 @@
+"""reports/data.html, its figures and the card, as prepare writes them, and the page in a real browser."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from raw_rows import local, put_rows
+
+from pipeline.core.config import ModelSettings
+from pipeline.core.data_settings import NO_CLEANING, DataSettings
+from pipeline.core.formats import Messages
+from pipeline.core.records import PrepareReport
+from pipeline.data.cleaning import Cleaning
+from pipeline.data.examples import Examples
+from pipeline.data.rows import Conversation
+from pipeline.data.traits import traits_of
+from pipeline.data_report.record import DataReport
+from pipeline.data_report.tokens import Model
+from pipeline.data_report.write import write_report
+from pipeline.stages.prepare import prepare
+
+REPO = Path(__file__).parents[3]
+CHROMIUM = Path("/usr/bin/chromium")
+EVIL = "<script>document.title = 'taken'</script><img src='https://localhost/x' onerror=\"document.title = 'taken'\">"
+NOTHING_LEFT_OUT = ("conversations", "without_duplicates", "without_near-duplicates", "balanced", "without_leaks")
+CLEAN = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
+STARTER = ModelSettings(
+    name="starter-s",
+    path=str(REPO / "starter/models/starter-s"),
+    revision=None,
+    merge_path=None,
+    merge_revision=None,
+    chat_template=None,
+    load_in_4bit=False,
+)
+
+
+def rows() -> list[dict[str, str]]:
+    made = [{"question": f"What is {n} times {n + 1}?", "answer": f"It is {n * (n + 1)}."} for n in range(60)]
+    made += [{"question": f"Is {n} even?", "answer": "Yes." if n % 2 else "No."} for n in range(30)]
+    made += [{"question": f"How {n}?", "answer": "I'm sorry, but I can't help with that."} for n in range(4)]
+    made += [{"question": "Who?", "answer": "jo@example.org <|im_end|>"}, {"question": EVIL, "answer": "x" * 4000}]
+    return [*made, {"question": f"{EVIL} \u202e?", "answer": "y" * 400}, {"nothing": EVIL}]
+
+
+def settings() -> DataSettings:
+    return local(validation=8, test=8, clean=CLEAN)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which prepare has run, with a model beside it whose tokens are counted."""
+    folder = tmp_path_factory.mktemp("prepared")
+    put_rows(folder, "a.jsonl", rows())
+    prepare(settings(), folder, folder, Model(STARTER, 32, "all"))
+    return folder
+
+
+def figures(folder: Path) -> DataReport:
+    return DataReport.read(folder / "reports/data.json")
+
+
+def test_each_step_has_its_rows_and_reasons(prepared: Path) -> None:
+    steps = {step.name: (step.rows, step.reasons) for step in figures(prepared).steps}
+    assert steps["rows read"] == (98, {})
+    assert steps["usable"] == (97, {"no known format": 1})
+    assert steps["after cleaning"] == (93, {"answer is a refusal": 4})
+    assert steps["without leaks"] == (93, {})
+
+
+def test_tokens_are_those_of_the_model_and_say_what_is_cut(prepared: Path) -> None:
+    tokens = figures(prepared).tokens
+    assert tokens
+    assert (tokens.model, tokens.max_length, tokens.conversations) == ("starter-s", 32, 77)
+    assert 0 < tokens.cut < 77
+    assert tokens.fitting["0%"] == tokens.lengths["longest"]
+
+
+def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", rows())
+    elsewhere = replace(STARTER, name="far", path="nobody/has-this-model")
+    prepare(settings(), tmp_path, tmp_path, Model(elsewhere, 32, "all"))
+    assert figures(tmp_path).tokens is None
+    assert "the tokenizer of far is not on this machine yet" in (tmp_path / "reports/data.html").read_text()
+
+
+def test_the_same_rows_in_another_order_make_the_same_page(prepared: Path, tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", rows())
+    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    for name in ("data.html", "data.json", "dataset_card.md"):
+        assert (tmp_path / "reports" / name).read_bytes() == (prepared / "reports" / name).read_bytes()
+    put_rows(tmp_path, "a.jsonl", [*reversed(rows()[:-1]), rows()[-1]])
+    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    assert (tmp_path / "reports/data.html").read_bytes() == (prepared / "reports/data.html").read_bytes()
+
+
+def test_what_steps_left_out_stands_beside_what_was_kept(prepared: Path) -> None:
+    chats: list[Messages] = [
+        [{"role": "user", "content": "HOW SO?"}, {"role": "assistant", "content": "So."}],
+        [{"role": "user", "content": "How so?"}, {"role": "assistant", "content": "So."}],
+    ]
+    examples = Examples(0, lambda number: traits_of(chats[number]).digest)
+    examples.left_out("duplicates", [(0, 1)])
+    examples.hang_together("components", [[0, 1]])
+
+    def fetch(numbers: Sequence[int]) -> list[Conversation]:
+        return [Conversation(chats[number], "a.jsonl", None) for number in numbers]
+
+    report = PrepareReport.read(prepared / "reports/prepare.json")
+    before = {path: path.read_bytes() for path in (prepared / "reports").iterdir()}
+    write_report(settings(), report, Cleaning(CLEAN), examples, fetch, prepared)
+    page = (prepared / "reports/data.html").read_text()
+    assert "<mark>HOW SO?</mark>" in page
+    assert figures(prepared).groups["components"].sizes == {"2": 1}
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_the_card_has_what_the_hub_reads(prepared: Path) -> None:
+    _, head, text = (prepared / "reports/dataset_card.md").read_text().split("---\n", 2)
+    card = yaml.safe_load(head)
+    assert card["size_categories"] == ["n<1K"]
+    assert [file["path"] for file in card["configs"][0]["data_files"]] == [
+        "train.parquet",
+        "validation.parquet",
+        "test.parquet",
+    ]
+    assert "license" not in card
+    assert "| train | 77 | drawn |" in text
+    assert "4 rows found, left out" in text
+
+
+def test_numbers_are_those_that_runs_are_compared_by(prepared: Path) -> None:
+    numbers = figures(prepared).numbers
+    assert numbers["rows"] == {"train": 77, "validation": 8, "test": 8}
+    assert numbers["left_out"] == {
+        "usable": 1,
+        "after_cleaning": 4,
+        **dict.fromkeys(NOTHING_LEFT_OUT, 0),
+    }
+
+
+def test_figures_are_refused_that_do_not_add_up(prepared: Path) -> None:
+    tree = json.loads((prepared / "reports/data.json").read_text())
+    tree["steps"][1]["rows"] -= 1
+    with pytest.raises(ValueError, match="usable: 98 less 1 are not 96"):
+        DataReport.model_validate(tree)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"no browser: {CHROMIUM} is not there")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[390, 1280])
+def shown(browser: Browser, prepared: Path, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page as a phone and as a desk shows it, of which nothing is fetched."""
+    page = browser.new_page(viewport={"width": request.param, "height": 800})
+    asked: list[str] = []
+    page.on("request", lambda sent: asked.append(sent.url))
+    place = (prepared / "reports/data.html").as_uri()
+    page.goto(place)
+    yield page
+    assert asked == [place]
+    page.close()
+
+
+def test_a_row_with_a_script_is_but_text(shown: Page) -> None:
+    expect(shown).to_have_title("Data: local")
+    expect(shown.locator("[data-kind=reject] code").first).to_have_text(json.dumps({"nothing": EVIL}))
+
+
+def test_nothing_is_wider_than_the_screen(shown: Page) -> None:
+    shown.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    wide = "[...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll') && e.getClientRects().length"
+    assert shown.evaluate(f"{wide} && e.getBoundingClientRect().right > innerWidth).map(e => e.outerHTML)") == []
+    assert shown.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_funnel_ends_in_the_splits(shown: Page) -> None:
+    steps = shown.locator(".funnel li").evaluate_all("all => all.map(one => one.dataset.step)")
+    assert steps == ["rows read", "usable", "after cleaning", "train", "validation", "test"]
