@@ -93,6 +93,15 @@ def test_what_is_done_with_preferences_is_each_sources_own_and_they_say_whose_th
     assert [json.loads(line)["source"] for line in lines] == ["other"] * 3
 
 
+@pytest.mark.parametrize("order", [["faq", "other"], ["other", "faq"]])
+def test_a_row_that_two_sources_have_is_the_first_ones(tmp_path: Path, order: list[str]) -> None:
+    put_rows(tmp_path, "faq.jsonl", pairs("the same", 40))
+    put_rows(tmp_path, "other.jsonl", [*pairs("the same", 40), *pairs("other", 40)])
+    report = prepare(mix(**{name: {} for name in order}), tmp_path, tmp_path)
+    kept = {name: sum(one["splits"].values()) for name, one in report["sources"].items()}
+    assert kept == ({"faq": 40, "other": 40} if order[0] == "faq" else {"faq": 0, "other": 80})
+
+
 def test_one_set_without_names_has_no_column_of_them(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs("a", 40))
     report = prepare(local(), tmp_path, tmp_path)
