@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from common.errors import UserError
+from common.words import counted
 from pipeline.core.data_settings import DataSettings, named_sources
 from pipeline.data.corpus import Corpus
 from pipeline.data.near_duplicates import Integers
@@ -34,13 +36,21 @@ class Mixture:
         return splits | {"train": train[kept]}
 
     def weighed(self, splits: Rows) -> Rows:
-        """Return the splits with the rows of train as often as their source's weight says."""
+        """Return the splits with the rows of train as often as their source's weight says.
+
+        Raises:
+            UserError: that is never.
+        """
         train = splits["train"]
         weights = {name: source.weight for name, source in self._sources.items()}
         if set(weights.values()) <= {1}:
             return splits
         names, seed = self._names(train), self._settings.seed
         counts = copies(names, self._of(train), weights, seed)
+        if not any(counts):
+            raise UserError(
+                f"the weights of data.sources leave none of {counted(len(counts), 'row')} to train on; raise them"
+            )
         self._added = sum(counts) - len(counts)
         placed = [
             (seeded(seed, key), row)
