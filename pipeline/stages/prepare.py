@@ -52,7 +52,7 @@ from pipeline.stages.run import stage
 
 CODE = (  # that batches of rows depend on
     "pipeline/data", "pipeline/core/formats.py", "pipeline/core/messages.py", "pipeline/core/preferences.py",
-    "pipeline/core/tool_calls.py",
+    "pipeline/core/tool_calls.py", "pipeline/core/transcripts.py",
 )  # fmt: skip
 SCRATCH = Path("data/.prepare.tmp")
 ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
