@@ -5,7 +5,7 @@ from dataclasses import asdict
 import yaml
 
 from common.words import counted, percent
-from pipeline.core.data_settings import CleanSettings, DataSettings
+from pipeline.core.data_settings import CleanSettings, DataSettings, each_source
 from pipeline.core.records import PrepareReport
 from pipeline.data.languages import UNKNOWN
 from pipeline.data_report.record import DataReport
@@ -42,17 +42,20 @@ def _head(settings: DataSettings, report: PrepareReport, figures: DataReport) ->
         "size_categories": [next((name for most, name in SIZES if rows < most), "10M<n<100M")],
         "task_categories": ["text-generation"],
         "tags": ["conversational", "tunesmith"],
-        "source_datasets": hub_names(settings),
+        "source_datasets": sorted(hub_sets(settings, report)),
         "configs": [{"config_name": "default", "data_files": files}],
     }
     return yaml.safe_dump({key: value for key, value in head.items() if value}, sort_keys=False, allow_unicode=True)
 
 
-def hub_names(settings: DataSettings) -> list[str]:
-    """Return the names on the Hub of what was read."""
-    if settings.sources is not None:
-        return sorted({source.path for source in settings.sources.values() if source.path})
-    return [settings.path] if settings.source == "hub" and settings.path else []
+def hub_sets(settings: DataSettings, report: PrepareReport) -> dict[str, str | None]:
+    """Return the Hub's names of what was read, and the revision of each."""
+    revisions = {name: source.revision for name, source in report.sources.items()}
+    return {
+        source.path: revisions.get(name, report.revision)
+        for name, source in each_source(settings).items()
+        if source.source == "hub" and source.path
+    }
 
 
 def languages(figures: DataReport) -> list[str]:
@@ -64,14 +67,7 @@ def languages(figures: DataReport) -> list[str]:
 
 def _origin(settings: DataSettings, report: PrepareReport) -> str:
     rows = sum(file.rows for file in report.files)
-    revisions = {
-        source.path: report.sources[name].revision
-        for name, source in (settings.sources or {}).items()
-        if name in report.sources
-    }
-    if settings.sources is None and settings.source == "hub":
-        revisions = {settings.path: report.revision}
-    hub = [_linked(path, revision) for path, revision in revisions.items() if path]
+    hub = [_linked(path, revision) for path, revision in hub_sets(settings, report).items()]
     made_from = f"{counted(rows, 'row')} of {counted(len(report.files), 'file')}"
     return f"{made_from}, among them {', '.join(hub)}" if hub else made_from
 

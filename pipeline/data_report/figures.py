@@ -1,8 +1,9 @@
 """Figures of a prepared split, read a group of rows at a time; of texts, only those that stand most often are held."""
 
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ import pyarrow.parquet as pq
 
 from pipeline.core.formats import Messages
 from pipeline.data.balance import prompt_of
+from pipeline.data.cleaning_rules import answers
 from pipeline.data.languages import language_of
+from pipeline.data.quality import quality
 from pipeline.data.topics import Topics
 from pipeline.data_report.record import AnswerFigures, Quantiles, RepeatedAnswer, RoleFigures, SplitFigures
 from pipeline.look.quantiles import QUANTILES, quantile
@@ -21,6 +24,7 @@ DRAWN = 2_000  # rows whose language and tokens are told; the first of a split, 
 MOST = 8  # answers that stand most often
 EXCERPT = 160  # characters of one
 SHORT = 3  # words
+QUALITIES = (0.3, 0.5, 0.7, 0.9)
 SOURCE = "source"  # the column that data of several sources has
 CALLS = "tool_calls"
 LEARNT = ("assistant", "text")
@@ -87,8 +91,25 @@ def split_figures(
         drawn=len(first),
         languages=dict(Counter(map(language_of, first)).most_common()),
         topics=dict(about.most_common()),
+        quality=by_quality(first),
     )
     return figures, words
+
+
+def by_quality(rows: Iterable[Messages]) -> dict[str, int]:
+    """Return how many rows have a poorest answer of so much quality, the poorest first."""
+    counts = Counter(bisect_right(QUALITIES, poorest(messages)[0]) for messages in rows)
+    names = [
+        f"below {QUALITIES[0]}",
+        *(f"{low} to {high}" for low, high in pairwise(QUALITIES)),
+        f"{QUALITIES[-1]} to 1",
+    ]
+    return {name: counts[place] for place, name in enumerate(names)}
+
+
+def poorest(messages: Messages) -> tuple[float, str]:
+    """Return the answer of a conversation that looks worst, and its score."""
+    return min(((quality(text), text) for text in answers(messages)), default=(1.0, ""))
 
 
 def groups(file: pq.ParquetFile) -> Iterator[Turns]:

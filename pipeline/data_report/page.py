@@ -13,7 +13,7 @@ from pipeline.data.examples import Step as Left
 from pipeline.data_report.figures import Counts
 from pipeline.data_report.funnel import READ
 from pipeline.data_report.record import DataReport, Step
-from pipeline.data_report.shown import ShownGroup, ShownPair, ShownReject, ShownRow, ShownRule
+from pipeline.data_report.shown import ShownGroup, ShownHit, ShownPair, ShownReject, ShownRow, ShownRule
 from pipeline.data_report.tables import tables
 from pipeline.look.quantiles import quantile
 from pipeline.report.charts import histograms
@@ -52,6 +52,7 @@ class Shown:
     pairs: Mapping[Left, list[ShownPair]]
     groups: Mapping[Kind, list[ShownGroup]]
     rules: Sequence[ShownRule]
+    poorest: Sequence[ShownHit]  # answers of train, where none are left out for their quality
     rejects: Mapping[str, list[ShownReject]]
     words: Mapping[str, Counts]  # of each message of train, by role
     read: Sequence["Conversation"]  # the rows kept, as the model reads them

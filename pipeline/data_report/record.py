@@ -44,15 +44,16 @@ class AnswerFigures(Record):
 
 
 class SplitFigures(Record):
-    """A split of data/prepared; languages and topics are of its first rows, which are a draw."""
+    """A split of data/prepared; languages, topics and quality are of its first rows, which are a draw."""
 
     rows: Count
     roles: dict[str, RoleFigures]
     answers: AnswerFigures
     sources: dict[str, Count]  # rows
-    drawn: Count  # rows whose languages and topics are told
+    drawn: Count  # rows of which these are told
     languages: dict[str, Count]
     topics: dict[str, Count]
+    quality: dict[str, Count]  # rows by the score of their poorest answer
 
 
 class TokenFigures(Record):

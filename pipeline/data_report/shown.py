@@ -3,22 +3,25 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from heapq import nsmallest
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core.messages import said
+from pipeline.core.messages import Messages, said
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import REASONS, Hit
 from pipeline.data.examples import Examples, Group, Step
 from pipeline.data.rejects import kind
 from pipeline.data.rows import Conversation
+from pipeline.data_report.figures import poorest
 from pipeline.report.differences import differences
 
 SHOWN = 5  # of a kind
 LONG = 700  # characters of a message
 COMPARED = 5_000  # of it
+FINE = 0.7  # of quality
 BEFORE = 200  # that stand before the first mark, where that comes late
 ROW = 500  # of a row that was rejected
 
@@ -149,6 +152,12 @@ def shown_rules(cleaning: Cleaning) -> list[ShownRule]:
 def _hit(hit: Hit) -> ShownHit:
     parts = [(hit.text[: hit.start], False), (hit.text[hit.start : hit.end], True), (hit.text[hit.end :], False)]
     return ShownHit([part for part in parts if part[0]], hit.said)
+
+
+def shown_poorest(rows: Iterable[Messages]) -> list[ShownHit]:
+    """Return the answers that look worst, below FINE."""
+    scored = nsmallest(SHOWN, {poorest(messages) for messages in rows})
+    return [ShownHit(windowed([(text, False)], text), f"{score:.2f}") for score, text in scored if score < FINE]
 
 
 def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:

@@ -19,6 +19,7 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "sources": _sources(report),
         "languages": _languages(figures),
         "topics": _topics(figures),
+        "quality": _quality(figures),
         "answers": _answers(figures.splits["train"]),
         "groups": _groups(figures),
         "unused": _unused(report),
@@ -91,6 +92,12 @@ def _topics(figures: DataReport) -> Table:
     note = "By words that prompts share; rough, and without a model."
     shares = {name: split.topics for name, split in figures.splits.items()}
     return Table("What is asked about", ["", *figures.splits], _shares(shares, figures), note + _drawn(figures))
+
+
+def _quality(figures: DataReport) -> Table:
+    note = "Of a row's poorest answer, by signs of debris; data.clean.min_quality leaves out what is below it."
+    shares = {name: split.quality for name, split in figures.splits.items()}
+    return Table("Quality", ["score", *figures.splits], _shares(shares, figures), note + _drawn(figures))
 
 
 def _shares(found: dict[str, dict[str, int]], figures: DataReport) -> list[list[Cell]]:

@@ -18,7 +18,15 @@ from pipeline.data_report.figures import DRAWN, Counts, first_rows, split_figure
 from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
-from pipeline.data_report.shown import Fetch, shown_groups, shown_pairs, shown_rejects, shown_row, shown_rules
+from pipeline.data_report.shown import (
+    Fetch,
+    shown_groups,
+    shown_pairs,
+    shown_poorest,
+    shown_rejects,
+    shown_row,
+    shown_rules,
+)
 from pipeline.data_report.tokens import Model, Read, read_tokens
 
 KEPT = 4  # rows that are shown
@@ -67,6 +75,7 @@ def write_report(
         pairs=shown_pairs(examples, fetch),
         groups={kind: some for kind, some in groups.items() if some},
         rules=shown_rules(cleaning),
+        poorest=shown_poorest(first) if settings.clean.min_quality is None else [],
         rejects=shown_rejects(out / REJECTED, settings.seed),
         words=words,
         read=tokens.conversations if tokens else [],

@@ -70,6 +70,12 @@ def test_rows_are_counted_by_source_and_language(tmp_path: Path) -> None:
     assert figures.drawn == 4
 
 
+def test_rows_are_counted_by_the_quality_of_their_poorest_answer(tmp_path: Path) -> None:
+    menu = chat("Where?", "| Home | News | Sport | Home | News | Sport " * 9)
+    figures = figures_of(split(tmp_path, [menu, chat("So?", "Yes, it is so.")]))[0]
+    assert figures.quality == {"below 0.3": 0, "0.3 to 0.5": 1, "0.5 to 0.7": 0, "0.7 to 0.9": 0, "0.9 to 1": 1}
+
+
 def test_first_rows_are_those_of_the_file_in_order(tmp_path: Path) -> None:
     path = split(tmp_path, [chat(f"{number}?", "Yes.") for number in range(20)])
     assert [row[0]["content"] for row in first_rows(path, 9)] == [f"{number}?" for number in range(9)]
