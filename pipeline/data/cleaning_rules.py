@@ -52,6 +52,8 @@ class Hit(NamedTuple):
     def excerpt(self) -> "Hit":
         """The same with no more of the message than is to be shown."""
         begin = max(0, min(self.start - BEFORE, len(self.text) - EXCERPT))
+        if begin:
+            begin = self.text.find(" ", begin, self.start) + 1 or begin  # where a word does
         return Hit(self.text[begin : begin + EXCERPT], self.start - begin, min(self.end - begin, EXCERPT), self.said)
 
 

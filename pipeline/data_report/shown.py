@@ -171,7 +171,8 @@ def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:
             if reason in REASONS:
                 continue
             rows[reason] += 1
-            row = _cut(json.dumps(reject["row"], ensure_ascii=False))
+            row = reject["row"]
+            row = _cut(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False))
             place = hashlib.blake2b(row.encode(errors="replace"), key=str(seed).encode(), digest_size=8).digest()
             some = drawn.setdefault(reason, {})
             some.setdefault(place, ShownReject(f"{reject['source']}:{reject['line']}", row))
