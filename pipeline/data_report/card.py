@@ -5,7 +5,7 @@ from dataclasses import asdict
 import yaml
 
 from common.words import counted, percent
-from pipeline.core.data_settings import CleanSettings, DataSettings
+from pipeline.core.data_settings import CleanSettings, DataSettings, named_sources
 from pipeline.core.records import PrepareReport
 from pipeline.data.languages import UNKNOWN
 from pipeline.data_report.record import DataReport
@@ -51,7 +51,7 @@ def _head(settings: DataSettings, report: PrepareReport, figures: DataReport) ->
 def hub_names(settings: DataSettings) -> list[str]:
     """Return the names on the Hub of what was read."""
     if settings.sources is not None:
-        return sorted({source.path for source in settings.sources.values() if source.path})
+        return sorted({source.path for source in named_sources(settings).values() if source.path})
     return [settings.path] if settings.source == "hub" and settings.path else []
 
 
@@ -66,7 +66,7 @@ def _origin(settings: DataSettings, report: PrepareReport) -> str:
     rows = sum(file.rows for file in report.files)
     revisions = {
         source.path: report.sources[name].revision
-        for name, source in (settings.sources or {}).items()
+        for name, source in named_sources(settings).items()
         if name in report.sources
     }
     if settings.sources is None and settings.source == "hub":
