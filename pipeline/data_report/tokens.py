@@ -15,6 +15,7 @@ from pipeline.data_report.record import TokenFigures
 
 if TYPE_CHECKING:
     from pipeline.look.rows import Conversation
+    from pipeline.look.summary import Summary
 
 
 class Model(NamedTuple):
@@ -45,21 +46,27 @@ def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) ->
         from pipeline.look.summary import measured, summarize
         from pipeline.models.chat import load_tokenizer
 
-    settings = here(model.settings)
-    if settings is None:
-        return f"the tokenizer of {model.settings.name} is not on this machine yet"
     try:
+        settings = here(model.settings)
+        if settings is None:
+            return f"the tokenizer of {model.settings.name} is not on this machine yet"
         tokenizer = load_tokenizer(settings)
     except UserError as error:
         return str(error)
     tokenizer.model_max_length = ENDLESS  # of which it else warns, row by row
     reading = Reading(tokenizer, model.max_length, "train.max_length", model.loss_on)
     found = [measured(reading, list(map(dict, messages))) for messages in rows]
-    summary = summarize("train", model.settings.name, reading, dict(enumerate(found, 1)))
+    figures = token_figures(model, summarize("train", model.settings.name, reading, dict(enumerate(found, 1))))
     lengths = [one["longest"] for one in found if not one["refused"]]
-    figures = TokenFigures(
-        model=model.settings.name,
-        conversations=len(rows),
+    read = [read_conversation(reading, number, list(map(dict, rows[number - 1]))) for number in shown]
+    return Read(figures, lengths, read)
+
+
+def token_figures(model: Model, summary: "Summary") -> TokenFigures:
+    """Return what a summary of rows comes to."""
+    return TokenFigures(
+        model=summary.model,
+        conversations=summary.conversations,
         max_length=model.max_length,
         cut=len(summary.cut),
         learnt=summary.learnt / max(summary.tokens, 1),
@@ -69,8 +76,6 @@ def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) ->
         refused={reason: len(numbers) for reason, numbers in summary.refusals.items()},
         control_tokens=summary.controls,
     )
-    read = [read_conversation(reading, number, list(map(dict, rows[number - 1]))) for number in shown]
-    return Read(figures, lengths, read)
 
 
 def token_lines(tokens: TokenFigures | None) -> list[str]:

@@ -18,14 +18,7 @@ from pipeline.data_report.figures import DRAWN, Counts, first_rows, split_figure
 from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
-from pipeline.data_report.shown import (
-    Fetch,
-    shown_groups,
-    shown_pairs,
-    shown_rejects,
-    shown_row,
-    shown_rules,
-)
+from pipeline.data_report.shown import Fetch, shown_groups, shown_pairs, shown_rejects, shown_row, shown_rules
 from pipeline.data_report.tokens import Model, Read, read_tokens
 
 KEPT = 4  # rows that are shown
@@ -57,15 +50,9 @@ def write_report(
     Returns:
         The figures of reports/data.json.
     """
-    paths = {name: out / PREPARED / f"{name}.parquet" for name in report.splits}
-    first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
-    topics = find_topics(list(map(prompt_of, first["train"])), settings.seed)
-    splits: dict[str, SplitFigures] = {}
-    words: dict[str, dict[str, Counts]] = {}
-    for name, path in paths.items():
-        splits[name], words[name] = split_figures(path, first[name], topics)
-    kept = numbers_of_short(first["train"])
-    read = read_tokens(model, first["train"], kept) if model else NO_MODEL
+    first, splits, words = read_splits(out / PREPARED, report)
+    kept = numbers_of_short(first)
+    read = read_tokens(model, first, kept) if model else NO_MODEL
     tokens = read if isinstance(read, Read) else None
     figures = DataReport(
         data=report.data,
@@ -74,15 +61,14 @@ def write_report(
         tokens=tokens.figures if tokens else None,
         groups={kind: group_figures(groups) for kind, groups in examples.groups.items()},
     )
+    groups = {kind: shown_groups(groups.largest, fetch) for kind, groups in examples.groups.items()}
     shown = Shown(
-        kept=[shown_row(Conversation(first["train"][number - 1], f"row {number}", None)) for number in kept],
+        kept=[shown_row(Conversation(first[number - 1], f"row {number}", None)) for number in kept],
         pairs=shown_pairs(examples, fetch),
-        groups={
-            kind: shown for kind, groups in examples.groups.items() if (shown := shown_groups(groups.largest, fetch))
-        },
+        groups={kind: some for kind, some in groups.items() if some},
         rules=shown_rules(cleaning),
         rejects=shown_rejects(out / REJECTED, settings.seed),
-        words=words["train"],
+        words=words,
         read=tokens.conversations if tokens else [],
         tokens=tokens.lengths if tokens else [],
         no_tokens=read if isinstance(read, str) else "",
@@ -92,6 +78,17 @@ def write_report(
     for path, text in texts.items():
         write_text(out / path, text)
     return figures
+
+
+def read_splits(
+    folder: Path, report: PrepareReport
+) -> tuple[list[Messages], dict[str, SplitFigures], dict[str, Counts]]:
+    """Return the first rows of train, the figures of all splits, and the words of each message of train by role."""
+    paths = {name: folder / f"{name}.parquet" for name in report.splits}
+    first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
+    topics = find_topics(list(map(prompt_of, first["train"])), report.seed)
+    read = {name: split_figures(path, first[name], topics) for name, path in paths.items()}
+    return first["train"], {name: figures for name, (figures, _) in read.items()}, read["train"][1]
 
 
 def numbers_of_short(rows: Sequence[Messages]) -> list[int]:

