@@ -7,9 +7,10 @@ from itertools import islice
 from math import ceil
 from typing import NamedTuple
 
+from common.errors import UserError
 from pipeline.core.data_settings import CleanSettings
 from pipeline.core.formats import Messages
-from pipeline.data.topics import find_topics
+from pipeline.data.topics import NONE, find_topics
 
 DRAWN = 5_000  # prompts that topics are found in
 CHUNK = 5_000  # rows held at once
@@ -29,6 +30,8 @@ def balance(
 ) -> Balanced:
     """Return the rows without those that a topic or a length has beyond its largest share of them.
 
+    Prompts of no topic stay.
+
     Which of them go is drawn by the seed over the digests, so that the order of files and rows does not count.
 
     Args:
@@ -37,6 +40,9 @@ def balance(
         digest_of: returns the digest of one's texts.
         settings: of `data.clean`, whose `topic_share` and `length_share` are the largest shares; null for any.
         seed: of the draw.
+
+    Raises:
+        UserError: topics are to be balanced, and there are none.
     """
     ordered = sorted(rows, key=lambda row: _place(digest_of(row), seed))
     left_out: Counter[str] = Counter()
@@ -48,7 +54,7 @@ def balance(
         taken: Counter[str] = Counter()
         for row, key in zip(waiting, keys_of(waiting, texts, seed), strict=True):
             taken[key] += 1
-            if taken[key] > ceil(share * len(ordered)):
+            if key and taken[key] > ceil(share * len(ordered)):
                 gone.add(row)
                 left_out[key] += 1
     return Balanced([row for row in rows if row not in gone], dict(left_out.most_common()))
@@ -67,11 +73,14 @@ def length_of(messages: Messages) -> str:
 
 
 def _topics(rows: Sequence[int], texts: Texts, seed: int) -> Iterable[str]:
+    """Return the topic of each row; it is empty where there is none."""
     topics = find_topics([prompt_of(messages) for messages in texts(rows[:DRAWN])], seed)
     if topics is None:
-        return ("no topics" for _ in rows)
-    names = (map(topics.named, topics.of(map(prompt_of, part)).tolist()) for part in _parts(rows, texts))
-    return (f"topic {name}" for part in names for name in part)
+        raise UserError(
+            "data.clean.topic_share is set, and prompts share too few words to tell topics; set it to null, or add rows"
+        )
+    names = {number: f"topic {name}" for number, name in enumerate(topics.names)} | {NONE: ""}
+    return (names[number] for part in _parts(rows, texts) for number in topics.of(map(prompt_of, part)).tolist())
 
 
 def _lengths(rows: Sequence[int], texts: Texts, seed: int) -> Iterable[str]:

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
+import pytest
+
+from common.errors import UserError
 from pipeline.core.data_settings import NO_CLEANING
 from pipeline.core.formats import Messages
 from pipeline.data.balance import balance, length_of
@@ -25,7 +28,9 @@ def prompts(subject: str, count: int, draw: Random) -> list[str]:
 
 def chats(count: int) -> list[Messages]:
     draw = Random(1)
-    asked = [prompt for subject in SUBJECTS for prompt in prompts(subject, count, draw)] + prompts("bread", count, draw)
+    asked = [prompt for subject in SUBJECTS for prompt in prompts(subject, count, draw)] + prompts(
+        "bread", count // 2, draw
+    )
     return [
         [{"role": "user", "content": prompt}, {"role": "assistant", "content": f"Answer {number}. " * (1 + number % 4)}]
         for number, prompt in enumerate(asked)
@@ -68,15 +73,33 @@ def test_no_topic_has_more_than_its_share() -> None:
     stayed, left_out = kept(rows, topic_share=0.04)
     assert sum(left_out.values()) == len(rows) - len(stayed) > 0
     assert all(key.startswith("topic ") for key in left_out)
-    assert len(stayed) <= 17 * 10  # of 16 topics and none, 0.04 of 250 rows each
+    assert len(stayed) <= 16 * 9  # of each topic 0.04 of 225 rows
     assert kept(rows, topic_share=1.0) == ([row[1]["content"] for row in rows], {})
+
+
+def test_prompts_of_no_topic_stay() -> None:
+    rows = chats(50)
+    odd: list[Messages] = [
+        [{"role": "user", "content": f"{number}?"}, {"role": "assistant", "content": f"No. {number}"}]
+        for number in range(60)
+    ]
+    stayed, _ = kept([*rows, *odd], topic_share=0.04)
+    assert {row[1]["content"] for row in odd} <= set(stayed)
+
+
+def test_rows_without_topics_cannot_be_balanced_by_them() -> None:
+    alone: list[Messages] = [
+        [{"role": "user", "content": f"{number}?"}, {"role": "assistant", "content": "So."}] for number in range(60)
+    ]
+    with pytest.raises(UserError, match=r"^data\.clean\.topic_share is set, and prompts share too few words"):
+        kept(alone, topic_share=0.04)
 
 
 def test_no_length_has_more_than_its_share() -> None:
     rows = chats(50)
     stayed, left_out = kept(rows, length_share=0.3)
     lengths = Counter(length_of(row) for row in rows if row[1]["content"] in stayed)
-    assert max(lengths.values()) == 75
+    assert max(lengths.values()) == 68
     assert sum(left_out.values()) == len(rows) - len(stayed)
 
 
