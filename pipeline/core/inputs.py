@@ -47,6 +47,7 @@ def named(config: Config) -> dict[str, Targets]:
         "data_files": [there for name, key in key_of.items() if not has_magic(name) and (there := file(key, name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
         "questions": file("data.questions", data.questions),
+        "tokenizer": folder("data.clean.tokenizer", data.clean.tokenizer),
         "tasks": files_of_tasks(config.evaluate.tasks),
     }
 

@@ -13,6 +13,7 @@ from pipeline.core.paths import PREPARED
 from pipeline.data.own_splits import find_all
 
 MADE_FROM = "made_from.json"
+TOKENIZER = ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json")  # which say how many tokens a row has
 TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
 
 
@@ -30,6 +31,7 @@ def made_from(settings: DataSettings, root: Path) -> MadeFrom:
     """
     names = find_all(settings, root)[0]
     names += [settings.questions] if settings.questions else []
+    names += [f"{settings.clean.tokenizer}/{name}" for name in TOKENIZER] if settings.clean.tokenizer else []
     files = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return {"settings": asdict(settings), "files": files}
 

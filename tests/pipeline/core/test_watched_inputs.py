@@ -50,8 +50,10 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
         f"data.files=[{outside}/chats.jsonl,data/raw/**/*,../outside/set/*.jsonl]",
         "data.questions=../outside/questions.jsonl",
         f"evaluate.tasks=[arc_easy,{outside}/task.yaml]",
+        "data.clean.tokenizer=${model.path}",
     )
     assert found == {
+        "tokenizer": f"{outside}/set",
         "chat_template": f"{outside}/template.jinja",
         "data_files/0-chats.jsonl": f"{outside}/chats.jsonl",
         "data_folder_1": "../../outside/set",
@@ -114,7 +116,7 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
         "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
-        "questions", "tasks",
+        "questions", "tasks", "tokenizer",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import NO_CLEANING, DataSettings
 from pipeline.data.prepared import TO_PREPARE, require_prepared
 from pipeline.stages.prepare import prepare
 
@@ -87,3 +87,15 @@ def test_it_is_the_same_on_every_machine(prepared: Path, tmp_path_factory: pytes
     path = Path("data/prepared/made_from.json")
     assert (elsewhere / path).read_bytes() == path.read_bytes()
     assert set(json.loads(path.read_text())["files"]) == {"raw/a.jsonl", "raw/b.jsonl", "questions.jsonl"}
+
+
+def test_another_tokenizer_that_counted_its_tokens_is_refused_by_name(tmp_path: Path, prepared: Path) -> None:
+    shutil.copytree(
+        REPO / "starter/models/starter-s", tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors")
+    )
+    settings = replace(SETTINGS, clean=replace(NO_CLEANING, max_tokens=500, tokenizer="model"))
+    prepare(settings, Path(), Path())
+    require_prepared(settings)
+    with (tmp_path / "model/tokenizer_config.json").open("a") as file:
+        file.write(" ")
+    assert "model/tokenizer_config.json has changed, come or gone" in refused(settings)
