@@ -28,7 +28,7 @@ WITHOUT_EFFECT = ("common", *CORE, "pipeline/tracking", "pipeline/workers", "pip
 # Of single stages. What is imported from there is not followed.
 NOT_FOLLOWED = {
     "compose": (),
-    "prepare": (),
+    "prepare": ("pipeline/report",),  # how its page looks, which is drawn anew when the data is
     "train": (
         "pipeline/gguf/preflight.py",  # tries the export on tiny weights: it may refuse, and is in no adapter
         *("pipeline/data/prepared.py", "pipeline/data/report.py"),  # compare digests with prepare's
