@@ -16,7 +16,13 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages
 
 # What changes no result of a stage, and so makes none due: files and errors, the configuration (whose values are
 # watched as params), what is told of a run, and the processes that it runs in.
-SHAPES = ("formats.py", "messages.py", "preferences.py", "tool_calls.py")  # by which rows become conversations
+SHAPES = (
+    "formats.py",
+    "messages.py",
+    "preferences.py",
+    "tool_calls.py",
+    "transcripts.py",
+)  # by which rows become conversations
 CORE = tuple(f"pipeline/core/{path.name}" for path in (ROOT / "pipeline/core").glob("*.py") if path.name not in SHAPES)
 WITHOUT_EFFECT = ("common", *CORE, "pipeline/tracking", "pipeline/workers", "pipeline/stages/run.py")
 # Of single stages. What is imported from there is not followed.

@@ -40,6 +40,7 @@ from pipeline.core.tool_calls import (
     tools_of,
     with_calls,
 )
+from pipeline.core.transcripts import CHAT_COLUMN, from_transcript, is_transcript
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ KNOWN_KEYS = tuple(
             *TOOLS_COLUMNS,
             *CALLS_KEYS,
             *RESULT_KEYS,
-            *(QUERY_COLUMN, ANSWERS_COLUMN),
+            *(QUERY_COLUMN, ANSWERS_COLUMN, CHAT_COLUMN),
         ]
     )
 )
@@ -182,6 +183,7 @@ class Turns:
 
 TURNS = Turns()
 OPENING_DROPPED, OPENING_KEPT, MERGED = "opening dropped", "opening kept, not learnt", "repeated turns merged"
+UNANSWERED = "closing turns unanswered, not read"  # they are behind all that is learnt
 
 
 def ordered(messages: Messages, turns: Turns) -> tuple[Messages, list[str]]:
@@ -294,6 +296,8 @@ def read_columns(columns: Columns, name: str, turns: Turns = TURNS) -> tuple[Mes
         return messages, []
     messages, reordered = ordered(with_system(columns, messages), turns)
     check(messages)
+    if messages[-1]["role"] != "assistant":
+        reordered = [*reordered, UNANSWERED]
     return with_tools(columns, messages, reordered)
 
 
@@ -388,7 +392,7 @@ def messages_of(turns: Sequence[object]) -> Messages:
 
 def _messages(turns: Sequence[object], role_key: str, text_key: str, tools: Sequence[Message] = ()) -> Messages:
     messages: Messages = []
-    for turn in turns:
+    for turn in tool_calls.unfolded(turns):
         if not isinstance(turn, dict):
             raise UnusableRowError(NOT_AN_OBJECT)
         if role_key not in turn or (text_key not in turn and not any(turn.get(key) for key in CALLS_KEYS)):
@@ -517,6 +521,7 @@ def with_system(columns: Columns, messages: Messages) -> Messages:
 
 def _check_turns(messages: Messages) -> None:
     """Check for an optional system message, then user and assistant in turn; tools may stand in a user's place."""
+    messages = [message for message in messages if message["role"] != tool_calls.TOOLS]
     roles = [message["role"] for message in messages]
     if "assistant" not in roles:
         raise UnusableRowError(NO_ASSISTANT_TURN)
@@ -565,6 +570,12 @@ FORMATS = {
             "query, tools, answers",
             fits=lambda columns: {QUERY_COLUMN, ANSWERS_COLUMN, "tools"} <= columns.keys(),
             read=tool_calls.asked_and_called,
+        ),
+        Format(
+            "transcript",
+            "chat: USER: ... ASSISTANT: ...",
+            fits=is_transcript,
+            read=from_transcript,
         ),
         Format(
             "pairs",

@@ -1,7 +1,7 @@
 """Rows that compare or judge answers: a chosen and a rejected one, or one with a verdict. They are no answers to learn.
 
-Answers come as texts, as messages, or as lists of messages, which may begin with the prompt. Else the prompt stands in
-turns, or in a column of its own.
+Answers come as texts, as messages, or as lists of messages, which may begin with the prompt; a text may be a whole
+conversation, each turn under `Human:` or `Assistant:`. Else the prompt stands in turns, or in a column of its own.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
 from pipeline.core.formats import TURNS, Columns, Message, Messages, Noting, Turns, UnusableRowError
+from pipeline.core.transcripts import human_turns
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
 LABEL_COLUMNS = ("label", "kto_tag")
@@ -16,6 +17,7 @@ MARKS = ("chosen", *LABEL_COLUMNS)
 VERDICTS = {"true": True, "1": True, "false": False, "0": False}
 
 SAME_ANSWERS = "chosen and rejected are the same"
+PART_EARLY = "chosen and rejected part before an answer"
 JUDGED_BAD = "judged as a bad answer"
 
 
@@ -99,16 +101,26 @@ def _verdict(value: object) -> bool | None:
 
 
 def _preference(columns: Columns, turns: Turns) -> tuple[Preference, list[str]]:
-    chosen, rejected = formats.answer_of(columns["chosen"]), formats.answer_of(columns["rejected"])
+    chosen, rejected = _spoken(columns, "chosen"), _spoken(columns, "rejected")
     shared = _shared_prompt(chosen, rejected)
     prompt, reordered = formats.ordered(_with_system(columns, shared) if shared else _prompt(columns), turns)
     chosen, rejected = chosen[len(shared) :], rejected[len(shared) :]
     if chosen == rejected:
         raise UnusableRowError(SAME_ANSWERS)
+    if any(answer[:1] and answer[0]["role"] != "assistant" for answer in (chosen, rejected)):
+        raise UnusableRowError(PART_EARLY)
     for answer in (chosen, rejected):
         formats.check([*prompt, *answer])
     prompt, reordered = formats.with_tools(columns, prompt, reordered)
     return {"messages": _plain(prompt), "chosen": chosen, "rejected": rejected}, reordered
+
+
+def _spoken(columns: Columns, name: str) -> Messages:
+    """Return an answer, or the whole conversation that a text without a prompt beside it is."""
+    value = columns[name]
+    if isinstance(value, str) and not any(prompt in columns for prompt in (*PROMPT_COLUMNS, *formats.TURN_COLUMNS)):
+        return human_turns(value) or formats.answer_of(value)
+    return formats.answer_of(value)
 
 
 def _shared_prompt(chosen: Messages, rejected: Messages) -> Messages:

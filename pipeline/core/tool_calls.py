@@ -7,7 +7,7 @@ are messages of the role `tool`, with `name` and `tool_call_id` where the data h
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NotRequired, TypedDict
 
 from pipeline.core.messages import (
@@ -47,6 +47,7 @@ CALLS_KEYS = ("tool_calls", "function_call")  # of a turn
 RESULT_KEYS = ("name", "tool_call_id")
 CALLING_ROLES = ("function_call", "tool_call")  # ShareGPT's names of turns that are calls, as JSON in a text
 ARGUMENTS_KEYS = ("arguments", "parameters")
+PARTS = frozenset(("tool_use", "tool_result"))  # Anthropic's, of a content
 QUERY_COLUMN, ANSWERS_COLUMN = "query", "answers"  # xLAM's: what is asked, and the calls that answer it
 
 TOOLS_NOT_READ = "tools are no list of function schemas; data.ignore=[{}] leaves them out"
@@ -68,10 +69,18 @@ def tools_of(columns: Columns) -> Messages:
     if not says_something(value):  # such as a cell with an empty list
         return []
     try:
-        tools = [_tool(parsed(item)) for item in (value if isinstance(value, list) else [value])]
+        return read_tools(value if isinstance(value, list) else [value])
     except ValueError as error:
         raise UnusableRowError(TOOLS_NOT_READ.format(name)) from error
-    return [{"role": TOOLS, "content": written(tools)}]
+
+
+def read_tools(value: Sequence[object]) -> Messages:
+    """Return the message that has these tools.
+
+    Raises:
+        ValueError: one is no schema of a function.
+    """
+    return [{"role": TOOLS, "content": written([_tool(parsed(item)) for item in value])}]
 
 
 def names_of(tools: Message) -> list[str]:
@@ -82,6 +91,31 @@ def names_of(tools: Message) -> list[str]:
 def stand_in(tools: Message, system: str) -> bool:
     """Return whether a system message has the tools already, as Hermes' data has them beside a column of their own."""
     return all(f'"{name}"' in system or f"'{name}'" in system for name in names_of(tools))
+
+
+def unfolded(turns: Iterable[object]) -> Iterator[object]:
+    """Yield turns, those with calls or results among the parts of their content as turns of their own kind."""
+    for turn in turns:
+        content = turn.get("content") if isinstance(turn, dict) else None
+        kinds = {part.get("type") for part in content if isinstance(part, dict)} if isinstance(content, list) else ()
+        if isinstance(turn, dict) and not PARTS.isdisjoint(kinds):
+            yield from _unfolded(turn, [part for part in content or [] if isinstance(part, dict)])
+        else:
+            yield turn
+
+
+def _unfolded(turn: Json, parts: list[Json]) -> Iterator[Json]:
+    others = [part for part in parts if part.get("type") not in PARTS]
+    for part in parts:
+        if part.get("type") == "tool_result":
+            yield {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")}
+    calls = [
+        {"id": part.get("id"), "function": {"name": part.get("name"), "arguments": part.get("input")}}
+        for part in parts
+        if part.get("type") == "tool_use"
+    ]
+    if others or calls:
+        yield turn | {"content": others, **({"tool_calls": calls} if calls else {})}
 
 
 def calls_of(turn: dict[str, object], role: str) -> list[Call]:
@@ -195,6 +229,9 @@ def _tool(value: object) -> Json:
     function = inner if isinstance(inner, dict) else value
     if not isinstance(value, dict) or not isinstance(function, dict) or not as_text(function.get("name")).strip():
         raise ValueError
+    if "input_schema" in function:  # as Anthropic calls it
+        function = {("parameters" if key == "input_schema" else key): item for key, item in function.items()}
+        return {"type": "function", "function": _without_null(function)}
     whole: Json = value if value is not function else {"function": function}
     return {key: _without_null(item) for key, item in {"type": "function", **whole}.items() if item is not None}
 

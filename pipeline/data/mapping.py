@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import TURN_COLUMNS, plain_name
+from pipeline.core.tool_calls import TOOLS_COLUMNS
 
 ROLE_KEYS = ("role", "from")
 SET_ASIDE = "{} (not mapped)"
@@ -44,6 +45,8 @@ class Mapping:
         return {key: self._cell(key, value) for key, value in self._keys(row).items()}
 
     def _cell(self, key: object, value: object) -> object:
+        if plain_name(key) in TOOLS_COLUMNS:  # whose keys are those of schemas
+            return value
         if isinstance(value, str) and key in TURN_COLUMNS:  # a CSV cell holds turns as JSON
             try:
                 value = json.loads(value)

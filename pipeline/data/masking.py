@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pipeline.core.messages import Messages
 from pipeline.core.tool_calls import mapped
@@ -82,7 +82,7 @@ class Masking:
         self.places[name] += 1
         return f"<{name.upper()}>"
 
-    def _value(self, value: Any) -> Any:
+    def _value(self, value: object) -> object:
         if isinstance(value, dict):
             return {key: self._value(entry) for key, entry in value.items()}
         if isinstance(value, list):

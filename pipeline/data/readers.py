@@ -130,8 +130,11 @@ def _is_object(line: bytes) -> bool:
 
 
 def _unpacked(row: Row) -> Rows:
-    """Yield the rows that an object is: itself, the lists of its splits, or its columns side by side."""
+    """Yield the rows that an object is or has: itself, its only list, those of splits, or columns side by side."""
     value = row.value
+    if (held := _held(value)) is not None:
+        yield from _unpacked(Row(row.line, held)) if isinstance(held, dict) else (Row(row.line, item) for item in held)
+        return
     parts = list(value.values()) if isinstance(value, dict) else []
     if not parts or _is_row(value) or not all(isinstance(part, list | dict) for part in parts):
         yield row
@@ -145,6 +148,18 @@ def _unpacked(row: Row) -> Rows:
         )
     else:
         yield row
+
+
+def _held(value: object) -> list[object] | dict[str, object] | None:
+    """Return the only part of an object that holds rows, or splits, beside what is said of it, such as a version."""
+    if not isinstance(value, dict) or detect(value) is not None:
+        return None
+    held = [part for part in value.values() if isinstance(part, list | dict)]
+    if len(held) != 1 or len(value) == 1:
+        return None
+    part = held[0]
+    inner = all(isinstance(item, list | dict) for item in part.values()) if isinstance(part, dict) else False
+    return part if part and (inner or all(isinstance(item, dict) for item in part)) else None
 
 
 def _is_row(value: dict[str, object]) -> bool:

@@ -11,11 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from pipeline.models.refusal import RefusedError
+from pipeline.models.refusal import Message, RefusedError
 
-Message = dict[str, Any]
 Render = Callable[[list[Message], bool], str]  # of messages, with the prompt for an answer after them or without
 
 TOOLS = "tools"  # the role of the message that has the tools
@@ -36,7 +35,7 @@ class CallForm(NamedTuple):
     ids: str = "given"  # as the data has them; or made where it has none; or short
 
 
-def called(form: CallForm, calls: Sequence[tuple[str, Any, str]]) -> list[Message]:
+def called(form: CallForm, calls: Sequence[tuple[str, object, str]]) -> list[Message]:
     """Return calls, each a name, its arguments and an id or nothing, in a template's form."""
     return [
         ({"id": number} if number else {})
@@ -49,9 +48,13 @@ def called(form: CallForm, calls: Sequence[tuple[str, Any, str]]) -> list[Messag
 
 
 def form_of_calls(render: Render) -> CallForm | None:
-    """Return the first form of which a template writes a call as it is; None where it writes it in none."""
-    forms = (CallForm(*each) for each in product(("", None), (False, True), ("given", "made", "short")))
-    return next((form for form in forms if all(_writes(render, form, number) for number in _ids(form))), None)
+    """Return the first form of which a template writes a call as it is, if it can with its result behind it.
+
+    None where it writes it in none.
+    """
+    forms = [CallForm(*each) for each in product(("", None), (False, True), ("given", "made", "short"))]
+    tried = ((form, answered) for answered in (True, False) for form in forms)
+    return next((form for form, *more in tried if all(_writes(render, form, at, *more) for at in _ids(form))), None)
 
 
 def probe(form: CallForm, number: str | None = None) -> Message:
@@ -64,36 +67,40 @@ def probe(form: CallForm, number: str | None = None) -> Message:
     }
 
 
+class Waiting(NamedTuple):
+    """A call without a result."""
+
+    given: str  # its id in the data, or nothing
+    number: str  # its id for the template
+    name: str
+
+
 def linked(messages: Sequence[Message], form: CallForm) -> Iterator[Message]:
     """Yield messages with calls in a template's form, and their results with the name and the id of the call."""
-    waiting: list[tuple[str, str, str]] = []  # calls without a result: their id in the data, for the template, the name
+    waiting: list[Waiting] = []
     for place, message in enumerate(messages):
         if message.get("tool_calls"):
-            calls = json.loads(message["tool_calls"])
-            ids = [_id(form, call.get("id"), f"call_{place}_{at}") for at, call in enumerate(calls)]
-            waiting = [
-                (call.get("id") or "", number, call["function"]["name"])
-                for call, number in zip(calls, ids, strict=True)
-            ]
-            parts = [(call["function"]["name"], call["function"]["arguments"]) for call in calls]
-            yield message | {"tool_calls": called(form, [(*part, at) for part, at in zip(parts, ids, strict=True)])}
+            calls = [(call["function"], call.get("id") or "") for call in json.loads(message["tool_calls"])]
+            ids = [_id(form, given, f"call_{place}_{at}") for at, (_, given) in enumerate(calls)]
+            pairs = list(zip(calls, ids, strict=True))
+            waiting = [Waiting(given, number, function["name"]) for (function, given), number in pairs]
+            parts = [(function["name"], function["arguments"], number) for (function, _), number in pairs]
+            yield message | {"tool_calls": called(form, parts)}
         elif message["role"] == "tool":
             yield _result(message, waiting, form, place)
         else:
             yield message
 
 
-def _result(message: Message, waiting: list[tuple[str, str, str]], form: CallForm, place: int) -> Message:
-    given = message.get("tool_call_id") or ""
-    found = next(
-        (call for call in waiting if given and call[0] == given), waiting[0] if waiting and not given else None
-    )
-    if found:
+def _result(message: Message, waiting: list[Waiting], form: CallForm, place: int) -> Message:
+    """Return a result with the id and the name of its call: that of its id, else the first that is for its tool."""
+    given, name = message.get("tool_call_id") or "", message.get("name") or ""
+    fits = (call for call in waiting if (call.given == given if given else name in ("", call.name)))
+    if (found := next(fits, None)) is not None:
         waiting.remove(found)
-    number = found[1] if found else _id(form, given, f"call_{place}")
-    name = message.get("name") or (found[2] if found else "")
-    fields = {key: text for key, text in (("tool_call_id", number), ("name", name)) if text}
-    return {"role": "tool", "content": message["content"]} | fields
+    number = found.number if found else _id(form, given, f"call_{place}")
+    fields = {"tool_call_id": number, "name": name or (found.name if found else "")}
+    return {"role": "tool", "content": message["content"]} | {key: text for key, text in fields.items() if text}
 
 
 def _id(form: CallForm, given: str | None, made: str) -> str:
@@ -108,10 +115,12 @@ def _ids(form: CallForm) -> tuple[str, ...]:
     return {"given": ("", "call_1"), "made": ("call_1",), "short": ("a1b2c3d4e",)}[form.ids]
 
 
-def _writes(render: Render, form: CallForm, number: str) -> bool:
+def _writes(render: Render, form: CallForm, number: str, answered: bool) -> bool:
     """Return whether a call is written: name and arguments, and neither JSON within JSON nor a Python `None`."""
+    result = {"role": "tool", "content": "11", "name": NAME} | ({"tool_call_id": number} if number else {})
     with suppress(RefusedError):
-        turn, before = render([*ASKED, probe(form, number)], False), render(ASKED, False)
+        turn = render([*ASKED, probe(form, number), *([result] if answered else [])], False)
+        before = render(ASKED, False)
         written, odd = ([part for part in parts if turn.count(part) > before.count(part)] for parts in (PARTS, ODD))
         return len(written) == len(PARTS) and not odd
     return False

@@ -35,6 +35,7 @@ from pipeline.models.turns import (  # fmt: skip
 )
 from pipeline.models.whole import Shape, marked, require_whole, shape_of
 
+Variables = dict[str, Any]  # that a template is given beside messages
 Row = tuple[list[int], list[int]]  # token ids and, for each, 1 where it is learnt
 
 # What templates take for today, so that a run that goes on tomorrow sees the same tokens: Llama 3's own fallback.
@@ -232,7 +233,10 @@ def unreadable(path: str, error: Exception) -> str:
 
 
 # What a template says, and what Jinja says of one that takes a text where there is none.
-REFUSALS = (jinja2.TemplateError, ValueError, TypeError, AttributeError, LookupError)
+REFUSALS = (
+    *(jinja2.TemplateError, ValueError, TypeError, AttributeError, LookupError),
+    *(ArithmeticError, RecursionError),
+)
 
 
 def _reason(error: Exception) -> str:
@@ -278,9 +282,9 @@ def _marks(tokenizer: PreTrainedTokenizerBase, messages: list[Message], **switch
     return Said(texts[0], tuple(spans[0]))
 
 
-def _variables(messages: list[Message]) -> tuple[list[Message], dict[str, Any]]:
+def _variables(messages: list[Message]) -> tuple[list[Message], Variables]:
     """Return messages without their tools, and what a template is given beside them."""
-    variables: dict[str, Any] = {"strftime_now": TODAY.strftime}
+    variables: Variables = {"strftime_now": TODAY.strftime}
     if not messages or messages[0]["role"] != TOOLS:
         return messages, variables
     (first, *messages), tools = messages, json.loads(messages[0]["content"])

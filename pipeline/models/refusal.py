@@ -1,8 +1,10 @@
-"""What a chat template does not take, and how that is said."""
+"""Messages as chat templates take them, and what they do not take."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+Message = dict[str, Any]
 
 NAMED = 60  # characters of what a row says
 
@@ -18,7 +20,7 @@ class Refusals:
         self._reasons: Counter[str] = Counter()
         self._first: dict[str, str] = {}  # by reason: which row, and how it begins
 
-    def add(self, number: int, messages: Sequence[dict[str, Any]], reason: str) -> None:
+    def add(self, number: int, messages: Sequence[Message], reason: str) -> None:
         """Add a row by its number, from 1."""
         if reason not in self._first:
             asked = next((message["content"] for message in messages if message["role"] == "user"), "")

@@ -6,6 +6,7 @@ show what it leaves out for what they are.
 """
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from pipeline.models.calls import TOOLS, Message
@@ -22,6 +23,7 @@ WHO = {
     TOOLS: "the tools",
 }
 CALLS = "what the assistant called"
+SWITCH = re.compile(r"/(?:no_)?think\b")  # that SmolLM3's template takes out of a system message, and goes by
 
 
 def require_whole(text: str, messages: Sequence[Message]) -> None:
@@ -56,6 +58,8 @@ def words(message: Message) -> Iterator[Spellings]:
     """Yield what a text must have of a message besides its calls: the names of tools, or its words less reasoning."""
     if message["role"] == TOOLS:
         yield from (_spelt(tool["function"]["name"]) for tool in json.loads(message["content"]))
+    elif message["role"] == "system":
+        yield from (_spelt(part.strip()) for part in SWITCH.split(message["content"]) if part.strip())
     elif content := _answer(message):
         yield _spelt(content)
 

@@ -120,7 +120,7 @@ def cache_name(split: Path, tokenizer: PreTrainedTokenizerBase, max_length: int,
     Left to itself, `datasets` pickles the tokenizer: 4 s a split for the 262,144 tokens of Gemma.
     """
     parts = [version("transformers"), *sha256(split), code_digest(*CODE), tokenizer.backend_tokenizer.to_str()]
-    parts.append(json.dumps([tokenizer.get_chat_template(), tokenizer.init_kwargs, max_length, loss_on], default=str))
+    parts.append(json.dumps([tokenizer.chat_template, tokenizer.init_kwargs, max_length, loss_on], default=str))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 

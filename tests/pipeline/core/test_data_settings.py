@@ -86,7 +86,10 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ),
         ({"source": "hub"}, "data.path is None; it may be the hub's name of a dataset"),
         ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
-        ({"format": "csv"}, "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, calls, pairs"),
+        (
+            {"format": "csv"},
+            "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, calls, transcript",
+        ),
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
         ({"columns": {"Frage": "frage"}}, "data.columns.Frage is 'frage'; it may be one of messages, conversations"),
         ({"roles": {"Lehrer": "teacher"}}, "data.roles.Lehrer is 'teacher'; it may be one of system, developer, user"),

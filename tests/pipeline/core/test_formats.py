@@ -217,12 +217,18 @@ def test_turns_of_a_role_in_a_row_are_merged_where_it_is_asked_for() -> None:
     row = messages(("user", "Hi"), ("user", "There?"), ("assistant", "Yes."), ("assistant", "And?"), ("user", "Bye"))
     merged = read_row(row, "messages", Turns(repeated="merge"))
     assert merged.messages == chat("Hi\n\nThere?", "Yes.\n\nAnd?", "Bye")
-    assert merged.reordered == ["repeated turns merged"]
+    assert merged.reordered == ["repeated turns merged", "closing turns unanswered, not read"]
     tools = messages(("user", "?"), ("assistant", "a, b"), ("tool", "1"), ("tool", "2"), ("assistant", "3"))
     assert len(read_row(tools, "messages", Turns(repeated="merge")).messages) == 5
     other = {"messages": [*chat("Hi", "Bad"), {"role": "assistant", "content": "Good", "weight": 0}]}
     with pytest.raises(UnusableRowError, match="roles do not alternate"):  # one is learnt, one is not
         read_row(other, "messages", Turns(repeated="merge"))
+
+
+def test_closing_turns_that_nobody_answers_are_said() -> None:
+    for last in (("user", "Bye"), ("tool", "1")):
+        row = messages(("user", "Hi"), ("assistant", "Yo"), last)
+        assert read_row(row, "messages").reordered == ["closing turns unanswered, not read"]
 
 
 def test_a_developer_speaks_as_the_system() -> None:

@@ -121,3 +121,35 @@ def test_an_opening_of_the_prompt_goes_as_that_of_a_conversation_does() -> None:
 
 def test_keys_that_had_no_part_are_known() -> None:
     assert compare({"prompt": "Hi", "id": 1, "rating": [9, 2], **TEXTS}).unused == {"id", "rating"}
+
+
+TOLD = "\n\nHuman: One?\n\nAssistant: 1\n\nHuman: Two?\nOr three?\n\nAssistant:"
+
+
+def test_texts_that_are_whole_conversations_are_read_as_such() -> None:
+    row = {"chosen": f"{TOLD} Good\n\nas Human: may say", "rejected": f"{TOLD} Bad"}
+    comparison, unused, _ = compare(row)
+    prompt = [*user("One?"), *assistant("1"), *user("Two?\nOr three?")]
+    assert comparison == {
+        "messages": prompt,
+        "chosen": assistant("Good\n\nas Human: may say"),
+        "rejected": assistant("Bad"),
+    }
+    assert unused == frozenset()
+    assert answered(comparison)[-1] == assistant("Good\n\nas Human: may say")[0]
+
+
+def test_beside_a_prompt_such_texts_are_answers_and_others_have_no_prompt() -> None:
+    told = {"prompt": "Hi", "chosen": f"{TOLD} Good", "rejected": "Bad"}
+    assert compare(told).comparison["chosen"] == assistant(told["chosen"])  # type: ignore[typeddict-item]
+    for chosen in ("Good", "Assistant: Good", "He said:\n\nHuman: Hi\n\nAssistant: Good"):
+        with pytest.raises(UnusableRowError, match=r"^missing field$"):
+            compare({"chosen": chosen, "rejected": "Bad"})
+    with pytest.raises(UnusableRowError, match=r"^empty message$"):
+        compare({"chosen": TOLD, "rejected": f"{TOLD} Bad"})
+
+
+def test_conversations_that_part_before_an_answer_are_no_pair() -> None:
+    row = {"chosen": f"{TOLD} Good", "rejected": TOLD.replace("Two", "Four") + " Bad"}
+    with pytest.raises(UnusableRowError, match=r"^chosen and rejected part before an answer$"):
+        compare(row)

@@ -213,3 +213,26 @@ def test_texts_within_calls_are_changed_and_names_and_schemas_are_not() -> None:
     tools, _, called, *_ = (mapped(message, str.upper) for message in read(conversation(tool_calls=[CALL])))
     assert json.loads(tools["content"]) == [TOOL]
     assert calls(called) == [{**CALL, "function": {"name": "weather", "arguments": {"city": "KÖLN", "days": [1, 2]}}}]
+
+
+def test_calls_and_results_among_the_parts_of_a_content_are_turns_of_their_own() -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "weather", "input": ARGUMENTS}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]}
+    turns = [
+        ASKED,
+        {"role": "assistant", "content": [{"type": "text", "text": "Moment."}, use]},
+        {"role": "user", "content": [result]},
+        {"role": "assistant", "content": "Es regnet."},
+    ]
+    row = {"messages": turns, "tools": [{"name": "weather", "description": "d", "input_schema": PARAMETERS}]}
+    converted = read_row(row, "messages")
+    tools, _, called, answered, _ = converted.messages
+    function = {"name": "weather", "description": "d", "parameters": PARAMETERS}
+    assert json.loads(tools["content"]) == [{"type": "function", "function": function}]
+    assert called["content"] == "Moment."
+    assert calls(called) == [{**CALL, "id": "t1"}]
+    assert answered == {"role": "tool", "content": "rain", "tool_call_id": "t1"}
+    assert converted.unused == frozenset()
+    asked_too = [*turns[:2], {"role": "user", "content": [result, {"type": "text", "text": "And?"}]}, turns[3]]
+    with pytest.raises(UnusableRowError, match="roles do not alternate"):  # a question behind the result
+        read({**row, "messages": asked_too})

@@ -9,7 +9,7 @@ import pytest
 
 from common.errors import UserError
 from pipeline.core.data_settings import NO_CLEANING, CleanSettings
-from pipeline.core.formats import Messages
+from pipeline.core.formats import Message, Messages
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import RULES, repetition
 from pipeline.data.masking import is_card, is_iban
@@ -194,3 +194,16 @@ def test_checksums() -> None:
     assert not is_card("4111111111111112")
     assert is_iban("GB82 WEST 1234 5698 7654 32")
     assert not is_iban("GB82 WEST 1234 5698 7654 33")
+
+
+def test_personal_data_in_what_is_called_is_masked_and_schemas_and_json_stay_whole() -> None:
+    call = [{"type": "function", "function": {"name": "mail", "arguments": {"to": "ann@example.org", "n": 5551234567}}}]
+    tools: Message = {"role": "tools", "content": '[{"function": {"name": "mail", "description": "to a@b.org"}}]'}
+    called: Message = {"role": "assistant", "content": "", "tool_calls": json.dumps(call)}
+    cleaning = Cleaning(replace(NO_CLEANING, mask=["email", "phone"], min_answer_words=1))
+    masked = cleaning.mask([tools, *chat("Yes.", "Write to ann@example.org")[:1], called])
+    assert masked[0] == tools
+    assert masked[1]["content"] == "Write to <EMAIL>"
+    assert json.loads(str(masked[2]["tool_calls"]))[0]["function"]["arguments"] == {"to": "<EMAIL>", "n": 5551234567}
+    assert cleaning.masked == {"email": 2}
+    assert cleaning.reason(masked) is None  # a call alone is no short answer

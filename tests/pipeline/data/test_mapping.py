@@ -48,3 +48,9 @@ def test_without_settings_a_row_is_as_it_is() -> None:
     assert not mapping()
     assert mapping().apply(row) is row
     assert mapping(ignore=["a"]).apply(["no row"]) == ["no row"]
+
+
+def test_schemas_of_tools_keep_their_keys() -> None:
+    row = {"Tools": [{"name": "add", "description": "d"}], "name": "Who?", "answer": "Ann", "description": "x"}
+    mapped = mapping(columns={"name": "question"}, ignore=["description"]).apply(row)
+    assert mapped == {"Tools": row["Tools"], "question": "Who?", "answer": "Ann"}

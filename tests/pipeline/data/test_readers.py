@@ -56,6 +56,9 @@ FILES: dict[str, str | bytes] = {
     "list.jsonl": json.dumps(ROWS, indent=1, ensure_ascii=False),
     "lines_in_list.json": "[\n" + ",\n".join(json.dumps(row) for row in ROWS) + "\n]\n",
     "splits.json": json.dumps({"train": ROWS[:40], "test": ROWS[40:]}),
+    "held.json": json.dumps({"data": ROWS, "version": 1}),
+    "held_pretty.json": json.dumps({"version": "1.1", "license": None, "rows": ROWS}, indent=1),
+    "held_splits.json": json.dumps({"version": 1, "data": {"train": ROWS[:40], "test": ROWS[40:]}}),
     "columns.json": json.dumps({key: [row[key] for row in ROWS] for key in ("question", "answer")}, indent=1),
     "pandas.json": TABLE.to_pandas().to_json(),
     "comma.csv": csv_of(","),
@@ -104,7 +107,17 @@ def test_rows_know_their_lines_and_the_split_that_a_file_names(tmp_path: Path) -
     assert lines("f.json", '{"train": [{"a": 1}], "dev": [{"a": 2}], "test": []}') == [(1, "train"), (1, "dev")]
 
 
-@pytest.mark.parametrize("row", [{"messages": [{"role": "user", "content": "Hi"}]}, {"question": "a", "answer": "b"}])
+SINGLE = [
+    {"messages": [{"role": "user", "content": "Hi"}]},
+    {"question": "a", "answer": "b"},
+    {"messages": [{"role": "user", "content": "Hi"}], "id": 1},
+    {"question": "a", "answer": "b", "tools": [{"name": "add"}]},
+    {"name": "unknown", "tags": ["a", "b"]},
+    {"name": "unknown", "tags": []},
+]
+
+
+@pytest.mark.parametrize("row", SINGLE)
 def test_a_single_object_is_a_single_row(tmp_path: Path, row: dict[str, Any]) -> None:
     assert read(tmp_path / "a.json", json.dumps(row, indent=1)) == ([row], [])
     assert read(tmp_path / "b.json", json.dumps(row)) == ([row], [])

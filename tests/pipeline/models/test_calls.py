@@ -1,6 +1,7 @@
 """Tools and calls under chat templates of several ways to take them, and what of them is learnt."""
 
 import json
+import re
 from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
@@ -126,6 +127,16 @@ def test_a_result_has_the_name_of_its_call_where_a_template_asks_for_it(load: Lo
     assert "wind gave grey" in whole(load(MADE), [*CHAT[:3], {**RESULT, "name": "wind"}, ANSWER])
 
 
+def test_results_without_ids_are_those_of_the_tools_that_they_name(load: Load) -> None:
+    functions = [{"function": {"name": name, "arguments": {}}} for name in ("sun", "wind")]
+    called = {"role": "assistant", "content": "", "tool_calls": json.dumps(functions)}
+    results = [{"role": "tool", "content": f"{name} it is", "name": name} for name in ("wind", "sun")]
+    text = whole(load(SHORT), [TOOLS, ASKED, called, *results, ANSWER])
+    ids = dict(re.findall(r"<(sun|wind)\{\}(\w{9})>", text))
+    assert f"wind it is for {ids['wind']}" in text
+    assert f"sun it is for {ids['sun']}" in text
+
+
 def test_the_words_beside_a_call_are_learnt_with_it(load: Load) -> None:
     assert learnt(load(OBJECT), [TOOLS, ASKED, calling("Let me see."), RESULT, ANSWER])[0] == (
         'Let me see.<weather{"city": "Köln"}>'
@@ -170,6 +181,13 @@ def test_calls_are_learnt_where_a_template_marks_them_and_refused_where_it_marks
     assert learnt(load(unmarked), [ASKED, ANSWER]) == ["No."]
     with pytest.raises(RefusedError, match=r"^its marks leave out what the assistant called$"):
         encode(load(unmarked), CHAT, 1000)
+
+
+def test_of_two_templates_the_one_for_tools_is_taken_where_there_are_some() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(STARTER)
+    tokenizer.chat_template = {"default": written("").replace("m['role'] + ': '", "'plain '"), "tool_use": OBJECT}
+    assert learnt(tokenizer, CHAT) == ['<weather{"city": "Köln"}>', "No."]
+    assert whole(tokenizer, [ASKED, ANSWER]).startswith("plain Rain?")
 
 
 def test_the_shipped_template_takes_tools_calls_and_results(load: Load) -> None:

@@ -104,6 +104,13 @@ def test_a_template_that_leaves_out_some_words_alone_is_refused_for_those() -> N
     encode(tokenizer_with(template), [{"role": "user", "content": "a word"}, told[1]], 1000)
 
 
+def test_a_switch_in_a_system_message_is_for_the_template() -> None:
+    told = [{"role": "system", "content": "Be brief. /no_think"}, *CHAT[2:3]]
+    require_whole("Mode: off | Be brief. | What is 5 + 6?", told)
+    with pytest.raises(RefusedError, match=r"^it leaves out the system message$"):
+        require_whole("Mode: off | What is 5 + 6?", told)
+
+
 def test_what_follows_the_last_turn_that_is_learnt_is_in_no_row() -> None:
     chat: list[dict[str, Any]] = [*PLAIN[1:3], *PLAIN[3:4]]
     assert encode(tokenizer_with(without("tool")), chat, 1000) == encode(

@@ -366,6 +366,8 @@ def test_tools_calls_and_results_are_kept_and_make_other_conversations(tmp_path:
     assert json.loads(called["tool_calls"])[0]["function"] == {"name": name, "arguments": {"n": 1}}
     assert (result["content"], result["tool_call_id"]) == ('{"is": "one"}', "c1")
     assert sum(chat[0]["role"] == "tools" for chat in chats) == 20
+    asked = [{chat[1]["content"] for chat in part} for part in splits_in(tmp_path / "data/prepared").values()]
+    assert len(set().union(*asked)) == sum(map(len, asked))  # the same question under other tools is on one side
     for name, part in splits_in(tmp_path / "data/prepared").items():
         assert split_report(part) == report["splits"][name]
     assert pq.read_schema(tmp_path / "data/prepared/train.parquet") == schema_of(

@@ -151,3 +151,21 @@ def test_a_share_of_cut_rows_is_allowed(tokenizer: PreTrainedTokenizerBase) -> N
     assert len(supervised("train", tokenizer, limit, longer / 104)) == 104
     with pytest.raises(UserError, match=rf"\({longer} of 104\) are cut .* train\.max_length {limit}, .* allows 1\.0%"):
         supervised("train", tokenizer, limit, 0.01)
+
+
+def test_a_row_of_which_the_template_leaves_something_out_is_refused_by_its_number(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    call = '[{"type": "function", "function": {"name": "add", "arguments": {"to": 5}}}]'
+    called = [{"role": "user", "content": "Add\n it."}, {"role": "assistant", "content": "", "tool_calls": call}]
+    plain = [{**message, "tool_calls": None} for message in chat("Hi", "Yo")]
+    put_rows("train", [plain, called, *[plain] * 8])
+    assert len(supervised("train", tokenizer, 512, 0.1)) == 9
+    expected = (
+        r"^20\.0% of the train rows: 2 refused by the chat template \(it leaves out what the assistant called; the "
+        r"first: row 2, 'Add it\.'\), and train\.max_truncated allows 10\.0%; take them out of the data, or set "
+    )
+    put_rows("train", [plain, called, called, *[plain] * 7])
+    with pytest.raises(UserError, match=expected):
+        supervised("train", tokenizer, 512, 0.1)
