@@ -150,6 +150,12 @@ def test_a_source_that_is_null_is_left_out(tmp_path: Path) -> None:
     assert list(report["sources"]) == ["faq"]
 
 
+def test_a_source_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    put_rows(tmp_path, "faq.jsonl", pairs("faq", 50))
+    with pytest.raises(UserError, match=r"^data.sources.other: no data file matches data/raw/other\*; put \.jsonl"):
+        prepare(mix(faq={}, other={}), tmp_path, tmp_path)
+
+
 def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:
     put_rows(tmp_path, "faq.jsonl", pairs("faq", 50))
     with pytest.raises(UserError, match=r"^the weights of data.sources leave none of 30 rows to train on; raise them$"):
