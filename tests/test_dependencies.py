@@ -28,11 +28,11 @@ WITHOUT_EFFECT = ("common", *CORE, "pipeline/tracking", "pipeline/workers", "pip
 # Of single stages. What is imported from there is not followed.
 NOT_FOLLOWED = {
     "compose": (),
-    "prepare": ("pipeline/report",),  # how its page looks, which is drawn anew when the data is
+    "prepare": ("pipeline/stages/data_report.py",),  # is run by hand alone
+    "data_report": ("pipeline/data/prepared.py",),
     "train": (
         "pipeline/gguf/preflight.py",  # tries the export on tiny weights: it may refuse, and is in no adapter
         *("pipeline/data/prepared.py", "pipeline/data/report.py"),  # compare digests with prepare's
-        "pipeline/data_report/record.py",  # is told to MLflow
     ),
     "export": ("pipeline/data/prepared.py",),
     "evaluate": ("pipeline/data/prepared.py",),  # compares digests with prepare's

@@ -43,7 +43,7 @@ def all_sources(settings: DataSettings, root: Path) -> list[Source]:
         UserError: something cannot be had, two sources or splits claim a file, or nothing is left for training.
     """
     sets = each_source(settings)
-    loaded = {name: load(with_all_files(one), root) for name, one in sets.items()}
+    loaded = {name: _load(name, with_all_files(one), root) for name, one in sets.items()}
     found = [
         replace(source, group=name)
         for name, sources in loaded.items()
@@ -56,6 +56,14 @@ def all_sources(settings: DataSettings, root: Path) -> list[Source]:
             "or another split's; name others in data.files"
         )
     return sorted(with_feedback_read(found), key=is_learnt)
+
+
+def _load(name: str, settings: DataSettings, root: Path) -> list[Source]:
+    """Return the sources of a set; an error says which of data.sources it is of."""
+    try:
+        return load(settings, root)
+    except UserError as error:
+        raise UserError(f"data.sources.{name}: {error}" if name else str(error)) from error
 
 
 def _require_one_claim(sources: list[Source]) -> None:

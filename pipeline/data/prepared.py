@@ -51,15 +51,15 @@ def read_made_from(path: Path) -> MadeFrom:
     raise UserError(f"{path} is damaged; {TO_PREPARE}")
 
 
-def require_prepared(settings: DataSettings) -> None:
-    """Refuse prepared data that is not what `settings` ask for.
+def require_prepared(settings: DataSettings, folder: Path = Path()) -> None:
+    """Refuse prepared data below a folder that is not what `settings` ask for.
 
     Where none of the files is here, as in a clone with DVC's cache, the settings alone count.
 
     Raises:
         UserError: it is missing or other; the message names what differs.
     """
-    path = PREPARED / MADE_FROM
+    path = folder / PREPARED / MADE_FROM
     if not path.is_file():
         raise UserError(f"{path} is missing; first {TO_PREPARE}")
     made, requested = read_made_from(path), made_from(settings, Path())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from common.words import percent
 from pipeline.core.records import PrepareReport
-from pipeline.data.cleaning import Cleaning
+from pipeline.data.example_rows import ExampleRows
 from pipeline.data.examples import Kind
 from pipeline.data.examples import Step as Left
 from pipeline.data_report.figures import Counts
@@ -60,7 +60,7 @@ class Shown:
     no_tokens: str  # why there are none
 
 
-def page(figures: DataReport, report: PrepareReport, cleaning: Cleaning, shown: Shown) -> str:
+def page(figures: DataReport, report: PrepareReport, examples: ExampleRows, shown: Shown) -> str:
     """Return the page; data.html.jinja arranges it."""
     drawn = {role: words[:DRAWN].tolist() for role, words in sorted(shown.words.items())}
     return (
@@ -70,7 +70,7 @@ def page(figures: DataReport, report: PrepareReport, cleaning: Cleaning, shown: 
             figures=figures,
             report=report,
             shown=shown,
-            tables=tables(figures, report, cleaning),
+            tables=tables(figures, report, examples),
             words=histograms(drawn, _reach(drawn)),
             tokens=histograms({"conversations": list(shown.tokens)}, _reach({"": shown.tokens})),
             bars=_bars(figures),

@@ -3,18 +3,17 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core.messages import Messages, said
-from pipeline.data.cleaning import Cleaning
-from pipeline.data.cleaning_rules import REASONS, Hit
-from pipeline.data.examples import Examples, Group, Step
+from pipeline.core.messages import Messages
+from pipeline.data.cleaning_rules import REASONS
+from pipeline.data.example_rows import ExampleGroup, ExampleHit, ExampleRow, ExampleRows
+from pipeline.data.examples import Step
 from pipeline.data.rejects import kind
-from pipeline.data.rows import Conversation
 from pipeline.data_report.figures import poorest
 from pipeline.report.differences import differences
 
@@ -25,7 +24,6 @@ FINE = 0.7  # of quality
 BEFORE = 200  # that stand before the first mark, where that comes late
 ROW = 500  # of a row that was rejected
 
-Fetch = Callable[[Sequence[int]], Sequence[Conversation]]
 Pieces = list[tuple[str, bool]]  # of a text, each with whether it is marked
 
 
@@ -86,35 +84,33 @@ class ShownReject(NamedTuple):
     row: str
 
 
-def shown_pairs(examples: Examples, fetch: Fetch) -> dict[Step, list[ShownPair]]:
+def shown_pairs(examples: ExampleRows) -> dict[Step, list[ShownPair]]:
     """Return the pairs of each step, those first that differ in some word."""
     found: dict[Step, list[ShownPair]] = {}
-    for step, pairs in examples.left.items():
-        rows = fetch([number for pair in pairs for number in pair])
-        shown = [shown_pair(*rows[at : at + 2]) for at in range(0, len(rows), 2)]
+    for step, pairs in examples.pairs.items():
+        shown = [shown_pair(pair.dropped, pair.kept) for pair in pairs]
         found[step] = sorted(shown, key=lambda pair: not pair.differ)[:SHOWN]
     return {step: pairs for step, pairs in found.items() if pairs}
 
 
-def shown_pair(dropped: Conversation, kept: Conversation) -> ShownPair:
+def shown_pair(dropped: ExampleRow, kept: ExampleRow) -> ShownPair:
     """Return two rows, each turn beside the same turn of the other."""
     return ShownPair(_beside(dropped, kept), _beside(kept, dropped))
 
 
-def _beside(row: Conversation, other: Conversation) -> ShownRow:
-    theirs = [*map(said, other.messages), *[""] * len(row.messages)]
+def _beside(row: ExampleRow, other: ExampleRow) -> ShownRow:
+    theirs = [*(turn.text for turn in other.turns), *[""] * len(row.turns)]
     turns = []
-    for message, their_text in zip(row.messages, theirs, strict=False):
-        text = said(message)
-        pieces = differences(text[:COMPARED], their_text[:COMPARED])
-        turns.append(ShownTurn(message["role"], windowed(pieces, text)))
+    for turn, their_text in zip(row.turns, theirs, strict=False):
+        pieces = differences(turn.text[:COMPARED], their_text[:COMPARED])
+        turns.append(ShownTurn(turn.role, windowed(pieces, turn.text)))
     return ShownRow(row.source, turns)
 
 
-def shown_row(row: Conversation) -> ShownRow:
+def shown_row(row: ExampleRow) -> ShownRow:
     """Return a row with nothing marked."""
-    turns = ((message["role"], said(message)) for message in row.messages)
-    return ShownRow(row.source, [ShownTurn(role, windowed([(text[:COMPARED], False)], text)) for role, text in turns])
+    turns = [ShownTurn(turn.role, windowed([(turn.text[:COMPARED], False)], turn.text)) for turn in row.turns]
+    return ShownRow(row.source, turns)
 
 
 def windowed(pieces: Pieces, text: str) -> Pieces:
@@ -135,21 +131,19 @@ def _begin(pieces: Pieces) -> int:
     return before - BEFORE if is_late else 0
 
 
-def shown_groups(groups: Sequence[Group], fetch: Fetch) -> list[ShownGroup]:
+def shown_groups(groups: Sequence[ExampleGroup]) -> list[ShownGroup]:
     """Return groups with some of their rows."""
-    return [ShownGroup(group.rows, [shown_row(row) for row in fetch(group.members)]) for group in groups]
+    return [ShownGroup(group.rows, list(map(shown_row, group.members))) for group in groups]
 
 
-def shown_rules(cleaning: Cleaning) -> list[ShownRule]:
+def shown_rules(examples: ExampleRows) -> list[ShownRule]:
     """Return the rules that found something, with what they found."""
     return [
-        ShownRule(rule.name, rule.reason, found.mode, found.rows, [_hit(hit) for hit in found.examples])
-        for rule, found in cleaning.rules
-        if found.rows
+        ShownRule(rule.name, rule.reason, rule.mode, rule.rows, list(map(_hit, rule.hits))) for rule in examples.rules
     ]
 
 
-def _hit(hit: Hit) -> ShownHit:
+def _hit(hit: ExampleHit) -> ShownHit:
     parts = [(hit.text[: hit.start], False), (hit.text[hit.start : hit.end], True), (hit.text[hit.end :], False)]
     return ShownHit([part for part in parts if part[0]], hit.said)
 

@@ -2,7 +2,7 @@
 
 from common.words import percent
 from pipeline.core.records import PrepareReport
-from pipeline.data.cleaning import Cleaning
+from pipeline.data.example_rows import ExampleRows
 from pipeline.data_report.record import DataReport, SplitFigures, TokenFigures
 from pipeline.report.formats import NOTHING, Figure
 from pipeline.report.tables import Cell, Table
@@ -10,7 +10,7 @@ from pipeline.report.tables import Cell, Table
 KINDS = {"near_duplicates": "nearly the same", "components": "on one side of the split"}
 
 
-def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> dict[str, Table]:
+def tables(figures: DataReport, report: PrepareReport, examples: ExampleRows) -> dict[str, Table]:
     """Return the tables that there are figures for."""
     made = {
         "files": _files(report),
@@ -23,7 +23,7 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "answers": _answers(figures.splits["train"]),
         "groups": _groups(figures),
         "unused": _unused(report),
-        "marks": _marks(cleaning),
+        "marks": _marks(examples),
         "masked": _masked(report),
     }
     return {name: table for name, table in made.items() if table.rows}
@@ -145,8 +145,10 @@ def _unused(report: PrepareReport) -> Table:
     return Table("Keys that had no part", ["key", "file", "rows"], rows)
 
 
-def _marks(cleaning: Cleaning) -> Table:
-    rows: list[list[Cell]] = [[mark.strip(), Figure("rows", count)] for mark, count in cleaning.marks.most_common(20)]
+def _marks(examples: ExampleRows) -> Table:
+    rows: list[list[Cell]] = [
+        [mark.strip(), Figure("rows", count)] for mark, count in list(examples.marks.items())[:20]
+    ]
     note = "As text they stay text: no control token comes out of anybody's words."
     return Table("Control tokens and marks of templates in texts", ["mark", "rows"], rows, note)
 

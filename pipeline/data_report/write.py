@@ -1,4 +1,4 @@
-"""reports/data.html, reports/data.json and reports/dataset_card.md, which prepare ends with."""
+"""reports/data.html, reports/data.json and reports/dataset_card.md, of what prepare has written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,12 +6,10 @@ from pathlib import Path
 from common.files import write_text
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import Messages
-from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, PREPARED, REJECTED
+from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, EXAMPLES, PREPARE_REPORT, PREPARED, REJECTED
 from pipeline.core.records import PrepareReport
 from pipeline.data.balance import prompt_of
-from pipeline.data.cleaning import Cleaning
-from pipeline.data.examples import Examples, Groups
-from pipeline.data.rows import Conversation
+from pipeline.data.example_rows import ExampleGroups, ExampleRows, example_row
 from pipeline.data.topics import find_topics
 from pipeline.data_report.card import card
 from pipeline.data_report.figures import DRAWN, Counts, first_rows, split_figures
@@ -19,7 +17,6 @@ from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
 from pipeline.data_report.shown import (
-    Fetch,
     shown_groups,
     shown_pairs,
     shown_poorest,
@@ -35,30 +32,22 @@ NO_MODEL = "no model was named"
 SIZES = ((1, "1"), (2, "2"), (5, "3 to 5"), (10, "6 to 10"), (100, "11 to 100"))  # the largest of each, and its name
 
 
-def write_report(
-    settings: DataSettings,
-    report: PrepareReport,
-    cleaning: Cleaning,
-    examples: Examples,
-    fetch: Fetch,
-    out: Path,
-    model: Model | None = None,
-) -> DataReport:
-    """Write what prepare tells people below `out`, where data/prepared and data/rejected.jsonl stand already.
+def write_report(settings: DataSettings, folder: Path, model: Model | None = None) -> DataReport:
+    """Write what there is to know of the data, of and into a folder that prepare has written to.
 
     Args:
         settings: of `data`.
-        report: what reports/prepare.json holds.
-        cleaning: what was found in the rows.
-        examples: what the steps have left out and tied together.
-        fetch: returns rows by their numbers.
-        out: the folder that the stage writes to.
+        folder: that has data/prepared, data/examples.json, data/rejected.jsonl and reports/prepare.json.
         model: whose tokens are counted, where its tokenizer is on this machine; None for no tokens.
 
     Returns:
         The figures of reports/data.json.
+
+    Raises:
+        UserError: a file is missing or damaged.
     """
-    first, splits, words = read_splits(out / PREPARED, report)
+    report, examples = PrepareReport.read(folder / PREPARE_REPORT), ExampleRows.read(folder / EXAMPLES)
+    first, splits, words = read_splits(folder / PREPARED, report)
     kept = numbers_of_short(first)
     read = read_tokens(model, first, kept) if model else NO_MODEL
     tokens = read if isinstance(read, Read) else None
@@ -69,23 +58,23 @@ def write_report(
         tokens=tokens.figures if tokens else None,
         groups={kind: group_figures(groups) for kind, groups in examples.groups.items()},
     )
-    groups = {kind: shown_groups(groups.largest, fetch) for kind, groups in examples.groups.items()}
+    groups = {kind: shown_groups(groups.largest) for kind, groups in examples.groups.items()}
     shown = Shown(
-        kept=[shown_row(Conversation(first[number - 1], f"row {number}", None)) for number in kept],
-        pairs=shown_pairs(examples, fetch),
+        kept=[shown_row(example_row(f"row {number}", first[number - 1])) for number in kept],
+        pairs=shown_pairs(examples),
         groups={kind: some for kind, some in groups.items() if some},
-        rules=shown_rules(cleaning),
+        rules=shown_rules(examples),
         poorest=shown_poorest(first) if settings.clean.min_quality is None else [],
-        rejects=shown_rejects(out / REJECTED, settings.seed),
+        rejects=shown_rejects(folder / REJECTED, settings.seed),
         words=words,
         read=tokens.conversations if tokens else [],
         tokens=tokens.lengths if tokens else [],
         no_tokens=read if isinstance(read, str) else "",
     )
-    texts = {DATA_PAGE: page(figures, report, cleaning, shown), DATA_CARD: card(settings, report, figures)}
-    figures.write(out / DATA_REPORT)
+    texts = {DATA_PAGE: page(figures, report, examples, shown), DATA_CARD: card(settings, report, figures)}
+    figures.write(folder / DATA_REPORT)
     for path, text in texts.items():
-        write_text(out / path, text)
+        write_text(folder / path, text)
     return figures
 
 
@@ -106,7 +95,7 @@ def numbers_of_short(rows: Sequence[Messages]) -> list[int]:
     return [number for number, size in enumerate(sizes, 1) if size <= LONGEST][:KEPT] or [1]
 
 
-def group_figures(groups: Groups) -> GroupFigures:
+def group_figures(groups: ExampleGroups) -> GroupFigures:
     """Return how many groups there are by their rows."""
     sizes: dict[str, int] = {}
     for size, count in sorted(groups.sizes.items()):

@@ -5,7 +5,7 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import DATA_PAGE, PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
+from pipeline.core.paths import EXAMPLES, PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before libraries are loaded
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from itertools import chain
@@ -34,6 +35,7 @@ from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import Corpus
 from pipeline.data.dedup import Distinct, drop_repeated
 from pipeline.data.divide import Divided, divide
+from pipeline.data.example_rows import example_rows
 from pipeline.data.examples import Examples
 from pipeline.data.gather import Scratch, gather, scratch
 from pipeline.data.message_schema import completed, schema_of
@@ -46,8 +48,7 @@ from pipeline.data.rejects import Rejects
 from pipeline.data.report import Lengths, SplitDigest, SplitFigures, print_table, question_report
 from pipeline.data.rows import SourceCounts, check_meaning, check_usable
 from pipeline.data.sources import Source, why_ignored
-from pipeline.data_report.tokens import Model, model_of, token_lines
-from pipeline.data_report.write import write_report
+from pipeline.stages import data_report
 from pipeline.stages.run import stage
 
 CODE = (  # that batches of rows depend on
@@ -60,12 +61,14 @@ SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 
 def run(config: Config, out: Path) -> None:
-    """Prepare what `data` names, from the working folder."""
-    prepare(config.data, Path(), out, model_of(config))
+    """Prepare what `data` names, from the working folder; by hand, also show what came of it, which DVC does next."""
+    prepare(config.data, Path(), out)
+    if "DVC_STAGE" not in os.environ:
+        data_report.run(config, out)
 
 
-def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None = None) -> dict[str, Any]:
-    """Read the data below `root`, write data/prepared and the reports below `out`, return reports/prepare.json's.
+def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
+    """Read the data below `root`, write data/prepared and reports/prepare.json below `out`, return the report.
 
     Raises:
         UserError: a setting, a file, the hub or the disk; data/prepared is then as it was before.
@@ -104,13 +107,11 @@ def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None =
             "questions": question_report(questions, kept),
             "characters": lengths,
         }
-        record = PrepareReport.model_validate(report)
-        record.write(out / PREPARE_REPORT)
+        PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
         examples = examples_of(corpus, distinct, divided, settings.seed)
-        told = write_report(settings, record, cleaning, examples, corpus.conversations, out, model)
+        example_rows(examples, cleaning, corpus.conversations).write(out / EXAMPLES)
     print_table(report, time.monotonic() - started)
-    print("".join(f"{line}\n" for line in token_lines(told.tokens)), end="")
-    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT, DATA_PAGE))}")
+    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}", flush=True)
     return report
 
 
@@ -156,7 +157,7 @@ def balanced(corpus: Corpus, rows: Integers, settings: DataSettings) -> Balanced
 
 
 def examples_of(corpus: Corpus, distinct: Distinct, divided: Divided, seed: int) -> Examples:
-    """Return what the page shows examples of: rows that were left out for others, and rows that hang together."""
+    """Return what people see examples of: rows that were left out for others, and rows that hang together."""
     examples = Examples(seed, corpus.digests.__getitem__)
     examples.left_out("duplicates", distinct.duplicates)
     examples.left_out("near_duplicates", distinct.near_duplicates)

@@ -20,6 +20,9 @@ from pipeline.core.config import Config, GateSettings
 from pipeline.core.paths import (
     ADAPTER,
     CARD,
+    DATA_CARD,
+    DATA_PAGE,
+    DATA_REPORT,
     EVALUATION,
     GGUF,
     LOSS_CURVE,
@@ -32,6 +35,7 @@ from pipeline.core.paths import (
     TRAIN_REPORT,
 )
 from pipeline.core.records import Lineage, Manifest, PrepareReport, TrainReport, first_fault
+from pipeline.data_report.record import DataReport
 from pipeline.models.lineage import read_lineage
 from pipeline.publishing.card import model_card, model_readme
 from pipeline.report.curve import read_curve
@@ -53,9 +57,12 @@ def run(config: Config, out: Path) -> None:
         evaluation = judged(measured, config.evaluate.gate, tracking.id or lineage.mlflow_run)
         tracking.params(config, ("evaluate",))
         tracking.metrics(numbers(evaluation))
+        if DATA_REPORT.is_file():
+            tracking.metrics({"data": DataReport.read(DATA_REPORT).numbers})
         if evaluation.prepared:
             tracking.splits(evaluation.prepared, ["test"])
-        for path in write_reports(out, evaluation, manifest, lineage):
+        shown = filter(Path.is_file, (DATA_REPORT, DATA_PAGE, DATA_CARD))
+        for path in (*shown, *write_reports(out, evaluation, manifest, lineage)):
             tracking.artifact(path)
     print("\n".join(verdict_lines(evaluation.verdict)), flush=True)
 

@@ -17,10 +17,9 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.files import atomic_path, write_json
 from pipeline.core.config import Config
-from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, LINEAGE, PREPARE_REPORT, PREPARED
+from pipeline.core.paths import LINEAGE, PREPARE_REPORT, PREPARED
 from pipeline.core.records import LEARNT_FROM, Lineage, PrepareReport, TrainReport
 from pipeline.data.report import split_report
-from pipeline.data_report.record import DataReport
 from pipeline.models.chat import load_tokenizer, unknown_switches
 from pipeline.models.loading import (  # fmt: skip
     ADAPTER_CONFIG,
@@ -97,9 +96,7 @@ def train(
             write_curve(curve, trainer.state.log_history)
         save_adapter(trainer, Lineage(fingerprint=name, mlflow_run=run.id, base=settings["model"]), adapter)
         run.metrics({"train": figures.tree()})
-        if DATA_REPORT.is_file():
-            run.metrics({"data": DataReport.read(DATA_REPORT).numbers})
-        for path in (PREPARE_REPORT, *filter(Path.is_file, (DATA_REPORT, DATA_PAGE, DATA_CARD)), report, curve):
+        for path in (PREPARE_REPORT, report, curve):
             run.artifact(path)
     print_report(figures.tree())
     return figures.validation_loss

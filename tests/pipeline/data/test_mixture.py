@@ -13,6 +13,7 @@ from dataset_hub import COMMIT
 from raw_rows import local, put_rows, splits_in
 
 from common.errors import UserError
+from common.files import sha256
 from pipeline.core.data_settings import DataSettings, SourceSettings
 from pipeline.core.records import PrepareReport
 from pipeline.stages.prepare import prepare
@@ -102,6 +103,20 @@ def test_a_row_that_two_sources_have_is_the_first_ones(tmp_path: Path, order: li
     assert kept == ({"faq": 40, "other": 40} if order[0] == "faq" else {"faq": 0, "other": 80})
 
 
+def test_neither_the_order_of_rows_nor_the_names_of_files_count(tmp_path: Path) -> None:
+    settings = mix(faq={"weight": 1.5}, other={"cap": 50, "weight": 0.7})
+    rows = {"faq": pairs("faq", 90), "other": pairs("other", 90)}
+    found = []
+    for suffixes in (("-1", "-2"), ("-z", "-a")):
+        root = tmp_path / suffixes[0]
+        for name, some in rows.items():
+            for suffix, part in zip(suffixes, (some[:40], some[40:]), strict=True):
+                put_rows(root, f"{name}{suffix}.jsonl", part if suffix == "-1" else part[::-1])
+        prepare(replace(settings, max_rows=120), root, root)
+        found.append([sha256(root / f"data/prepared/{split}.parquet") for split in ("train", "validation", "test")])
+    assert found[0] == found[1]
+
+
 def test_one_set_without_names_has_no_column_of_them(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs("a", 40))
     report = prepare(local(), tmp_path, tmp_path)
@@ -133,6 +148,12 @@ def test_a_source_that_is_null_is_left_out(tmp_path: Path) -> None:
     settings = mix(faq={})
     report = prepare(replace(settings, sources={**(settings.sources or {}), "other": None}), tmp_path, tmp_path)
     assert list(report["sources"]) == ["faq"]
+
+
+def test_a_source_that_cannot_be_had_is_named(tmp_path: Path) -> None:
+    put_rows(tmp_path, "faq.jsonl", pairs("faq", 50))
+    with pytest.raises(UserError, match=r"^data.sources.other: no data file matches data/raw/other\*; put \.jsonl"):
+        prepare(mix(faq={}, other={}), tmp_path, tmp_path)
 
 
 def test_weights_that_leave_nothing_are_refused(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
-from pipeline.core.formats import Messages
+from pipeline.core.data_settings import NO_CLEANING
+from pipeline.core.messages import Message, Messages
+from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import REASONS
+from pipeline.data.example_rows import ExampleRow, example_row, example_rows
 from pipeline.data.examples import Examples
 from pipeline.data.rows import Conversation
 from pipeline.data_report.shown import BEFORE, LONG, ROW, SHOWN, shown_pair, shown_pairs, shown_rejects, windowed
 
 
-def row(question: str, answer: str) -> Conversation:
+def row(question: str, answer: str, *more: Message) -> ExampleRow:
     messages: Messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Conversation(messages, "a.jsonl", None)
+    return example_row("a.jsonl", [*messages, *more])
 
 
 def test_words_that_the_other_row_has_not_are_marked() -> None:
@@ -26,23 +29,24 @@ def test_words_that_the_other_row_has_not_are_marked() -> None:
 
 def test_a_row_with_more_turns_than_the_one_kept_is_shown_whole() -> None:
     short = row("How?", "So.")
-    longer = Conversation([*short.messages, {"role": "user", "content": "Why?"}], "b.jsonl", None)
+    longer = row("How?", "So.", {"role": "user", "content": "Why?"})
     pair = shown_pair(longer, short)
     assert [turn.pieces for turn in pair.dropped.turns] == [[("How?", False)], [("So.", False)], [("Why?", True)]]
     assert len(pair.kept.turns) == 2
 
 
 def test_pairs_that_differ_come_first() -> None:
-    rows = [row(f"Question {number}?", "Yes.") for number in range(40)]
-    rows += [row(f"Question {number}{'!' if number == 7 else '?'}", "Yes.") for number in range(40)]
-    digests = [blake2b(one.messages[0]["content"].encode()).digest() for one in rows]
+    questions = [f"Question {number}?" for number in range(40)]
+    questions += [f"Question {number}{'!' if number == 7 else '?'}" for number in range(40)]
+    chats: list[Messages] = [[{"role": "user", "content": text}] for text in questions]
+    digests = [blake2b(text.encode()).digest() for text in questions]
     examples = Examples(0, digests.__getitem__)
     examples.left_out("duplicates", [(number + 40, number) for number in range(3, 9)])
 
     def fetch(numbers: Sequence[int]) -> list[Conversation]:
-        return [rows[number] for number in numbers]
+        return [Conversation(chats[number], "a.jsonl", None) for number in numbers]
 
-    pairs = shown_pairs(examples, fetch)["duplicates"]
+    pairs = shown_pairs(example_rows(examples, Cleaning(NO_CLEANING), fetch))["duplicates"]
     assert len(pairs) == SHOWN
     assert pairs[0].dropped.turns[0].pieces == [("Question ", False), ("7!", True)]
     assert [pair.differ for pair in pairs] == [True] + [False] * (SHOWN - 1)

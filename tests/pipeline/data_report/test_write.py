@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -13,14 +14,15 @@ from raw_rows import local, put_rows
 from pipeline.core.config import ModelSettings
 from pipeline.core.data_settings import NO_CLEANING, DataSettings, SourceSettings
 from pipeline.core.formats import Messages
-from pipeline.core.records import PrepareReport
+from pipeline.core.paths import EXAMPLES
 from pipeline.data.cleaning import Cleaning
+from pipeline.data.example_rows import example_rows
 from pipeline.data.examples import Examples
 from pipeline.data.rows import Conversation
 from pipeline.data.traits import traits_of
 from pipeline.data_report.record import DataReport
 from pipeline.data_report.tokens import Model
-from pipeline.data_report.write import write_report
+from pipeline.stages.data_report import show
 from pipeline.stages.prepare import prepare
 
 REPO = Path(__file__).parents[3]
@@ -64,8 +66,15 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which prepare has run, with a model beside it whose tokens are counted."""
     folder = tmp_path_factory.mktemp("prepared")
     put_rows(folder, "a.jsonl", rows())
-    prepare(settings(), folder, folder, Model(STARTER, 32, "all"))
+    made(settings(), folder, Model(STARTER, 32, "all"))
     return folder
+
+
+def made(settings: DataSettings, folder: Path, model: Model | None = None) -> dict[str, Any]:
+    """What prepare and the stage behind it make of rows."""
+    report = prepare(settings, folder, folder)
+    show(settings, folder, model)
+    return report
 
 
 def figures(folder: Path) -> DataReport:
@@ -87,7 +96,7 @@ def test_a_mix_has_what_each_source_came_to_in_each_step(tmp_path: Path) -> None
         "sums": SourceSettings(files=["data/raw/sums.jsonl"], weight=2),
         "talk": SourceSettings(files=["data/raw/talk.jsonl"], cap=50),
     }
-    report = prepare(local(files=[], sources=sources, validation=10, test=10), tmp_path, tmp_path)
+    report = made(local(files=[], sources=sources, validation=10, test=10), tmp_path)
     assert report["added_by_weight"] > 0
     steps = {step.name: step for step in figures(tmp_path).steps}
     assert steps["drawn"].left_out == 10
@@ -109,7 +118,7 @@ def test_rows_that_are_nearly_the_same_stand_beside_each_other(tmp_path: Path) -
     rows += [{"question": "What is said?", "answer": answer}, {"question": "What is said?", "answer": f"{answer} once"}]
     rows += [{"question": "WHAT IS SAID?", "answer": answer}]
     put_rows(tmp_path, "a.jsonl", rows)
-    prepare(local(validation=5, test=5, near_duplicates=0.9), tmp_path, tmp_path)
+    made(local(validation=5, test=5, near_duplicates=0.9), tmp_path)
     page = (tmp_path / "reports/data.html").read_text()
     assert 'data-kind="duplicates"' in page
     assert "<mark>once</mark>" in page
@@ -125,7 +134,7 @@ def test_tokens_are_those_of_the_model_and_say_what_is_cut(prepared: Path) -> No
 
 def test_what_is_cut_is_said_when_prepare_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_rows(tmp_path, "a.jsonl", rows())
-    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    made(settings(), tmp_path, Model(STARTER, 32, "all"))
     assert "tokens of starter-s, of 77 rows: median " in (said := capsys.readouterr().out)
     assert "; train.max_length=32 cuts " in said
 
@@ -137,7 +146,7 @@ def test_what_the_template_refuses_is_said_at_once(tmp_path: Path, capsys: pytes
         for n in range(20)
     ]
     put_rows(tmp_path, "a.jsonl", [{"messages": chat} for chat in asked])
-    prepare(local(validation=2, test=2), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    made(local(validation=2, test=2), tmp_path, Model(STARTER, 32, "all"))
     refusal = "it leaves out what the assistant called"
     assert f"the chat template refuses 16 conversations: {refusal}\n" in capsys.readouterr().out
     page = (tmp_path / "reports/data.html").read_text()
@@ -155,18 +164,18 @@ def test_what_the_template_refuses_is_said_at_once(tmp_path: Path, capsys: pytes
 )
 def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path, path: str, reason: str) -> None:
     put_rows(tmp_path, "a.jsonl", rows())
-    prepare(settings(), tmp_path, tmp_path, Model(replace(STARTER, name="far", path=path), 32, "all"))
+    made(settings(), tmp_path, Model(replace(STARTER, name="far", path=path), 32, "all"))
     assert figures(tmp_path).tokens is None
     assert reason in (tmp_path / "reports/data.html").read_text()
 
 
 def test_the_same_rows_in_another_order_make_the_same_page(prepared: Path, tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", rows())
-    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    made(settings(), tmp_path, Model(STARTER, 32, "all"))
     for name in ("data.html", "data.json", "dataset_card.md"):
         assert (tmp_path / "reports" / name).read_bytes() == (prepared / "reports" / name).read_bytes()
     put_rows(tmp_path, "a.jsonl", [*reversed(rows()[:-1]), rows()[-1]])
-    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    made(settings(), tmp_path, Model(STARTER, 32, "all"))
     assert (tmp_path / "reports/data.html").read_bytes() == (prepared / "reports/data.html").read_bytes()
 
 
@@ -182,9 +191,9 @@ def test_what_steps_left_out_stands_beside_what_was_kept(prepared: Path) -> None
     def fetch(numbers: Sequence[int]) -> list[Conversation]:
         return [Conversation(chats[number], "a.jsonl", None) for number in numbers]
 
-    report = PrepareReport.read(prepared / "reports/prepare.json")
-    before = {path: path.read_bytes() for path in (prepared / "reports").iterdir()}
-    write_report(settings(), report, Cleaning(CLEAN), examples, fetch, prepared)
+    before = {path: path.read_bytes() for path in (*(prepared / "reports").iterdir(), prepared / EXAMPLES)}
+    example_rows(examples, Cleaning(CLEAN), fetch).write(prepared / EXAMPLES)
+    show(settings(), prepared)
     page = (prepared / "reports/data.html").read_text()
     assert "<mark>HOW SO?</mark>" in page
     assert figures(prepared).groups["components"].sizes == {"2": 1}
