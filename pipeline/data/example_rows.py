@@ -9,14 +9,18 @@ from pipeline.data.cleaning import Cleaning
 from pipeline.data.examples import Examples, Group, Kind, Step
 from pipeline.data.rows import Conversation
 
+BEGINNING = 5_000  # characters of a message that are kept
+TURNS = 20  # of a conversation
+
 Fetch = Callable[[Sequence[int]], Sequence[Conversation]]
 
 
 class ExampleTurn(Record):
-    """A message: who speaks, and all that is said."""
+    """A message: who speaks, the beginning of what is said, and how many characters it has."""
 
     role: str
     text: str
+    characters: Count
 
 
 class ExampleRow(Record):
@@ -79,7 +83,8 @@ class ExampleRows(Record):
 
 def example_row(source: str, messages: Messages) -> ExampleRow:
     """Return a conversation as an example."""
-    turns = (ExampleTurn(role=message["role"], text=said(message)) for message in messages)
+    texts = ((message["role"], said(message)) for message in messages[:TURNS])
+    turns = (ExampleTurn(role=role, text=text[:BEGINNING], characters=len(text)) for role, text in texts)
     return ExampleRow(source=source, turns=tuple(turns))
 
 

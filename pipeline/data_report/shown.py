@@ -19,7 +19,6 @@ from pipeline.report.differences import differences
 
 SHOWN = 5  # of a kind
 LONG = 700  # characters of a message
-COMPARED = 5_000  # of it
 FINE = 0.7  # of quality
 BEFORE = 200  # that stand before the first mark, where that comes late
 ROW = 500  # of a row that was rejected
@@ -102,18 +101,17 @@ def _beside(row: ExampleRow, other: ExampleRow) -> ShownRow:
     theirs = [*(turn.text for turn in other.turns), *[""] * len(row.turns)]
     turns = []
     for turn, their_text in zip(row.turns, theirs, strict=False):
-        pieces = differences(turn.text[:COMPARED], their_text[:COMPARED])
-        turns.append(ShownTurn(turn.role, windowed(pieces, turn.text)))
+        turns.append(ShownTurn(turn.role, windowed(differences(turn.text, their_text), turn.characters)))
     return ShownRow(row.source, turns)
 
 
 def shown_row(row: ExampleRow) -> ShownRow:
     """Return a row with nothing marked."""
-    turns = [ShownTurn(turn.role, windowed([(turn.text[:COMPARED], False)], turn.text)) for turn in row.turns]
+    turns = [ShownTurn(turn.role, windowed([(turn.text, False)], turn.characters)) for turn in row.turns]
     return ShownRow(row.source, turns)
 
 
-def windowed(pieces: Pieces, text: str) -> Pieces:
+def windowed(pieces: Pieces, characters: int) -> Pieces:
     """Return so much of a text as is shown: from its beginning, or from shortly before a first mark that comes late."""
     begin, at = _begin(pieces), 0
     shown: Pieces = [(f"{begin:,} characters \u2026 ", False)] if begin else []
@@ -121,7 +119,7 @@ def windowed(pieces: Pieces, text: str) -> Pieces:
         if kept := part[max(begin - at, 0) : max(begin + LONG - at, 0)]:
             shown.append((kept, marked))
         at += len(part)
-    left = len(text) - begin - LONG
+    left = characters - begin - LONG
     return [*shown, (f" \u2026 {left:,} characters more", False)] if left > 0 else shown
 
 
@@ -151,7 +149,7 @@ def _hit(hit: ExampleHit) -> ShownHit:
 def shown_poorest(rows: Iterable[Messages]) -> list[ShownHit]:
     """Return the answers that look worst, below FINE."""
     scored = nsmallest(SHOWN, {poorest(messages) for messages in rows})
-    return [ShownHit(windowed([(text, False)], text), f"{score:.2f}") for score, text in scored if score < FINE]
+    return [ShownHit(windowed([(text, False)], len(text)), f"{score:.2f}") for score, text in scored if score < FINE]
 
 
 def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:

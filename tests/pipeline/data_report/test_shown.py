@@ -9,10 +9,20 @@ from pipeline.core.data_settings import NO_CLEANING
 from pipeline.core.messages import Message, Messages
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import REASONS
-from pipeline.data.example_rows import ExampleRow, example_row, example_rows
+from pipeline.data.example_rows import BEGINNING, TURNS, ExampleRow, example_row, example_rows
 from pipeline.data.examples import Examples
 from pipeline.data.rows import Conversation
-from pipeline.data_report.shown import BEFORE, LONG, ROW, SHOWN, shown_pair, shown_pairs, shown_rejects, windowed
+from pipeline.data_report.shown import (
+    BEFORE,
+    LONG,
+    ROW,
+    SHOWN,
+    shown_pair,
+    shown_pairs,
+    shown_rejects,
+    shown_row,
+    windowed,
+)
 
 
 def row(question: str, answer: str, *more: Message) -> ExampleRow:
@@ -54,7 +64,7 @@ def test_pairs_that_differ_come_first() -> None:
 
 def test_a_long_text_is_shown_from_before_its_first_mark() -> None:
     pieces = [("a" * 3000, False), ("other", True), ("b" * 3000, False)]
-    shown = windowed(pieces, "".join(text for text, _ in pieces))
+    shown = windowed(pieces, sum(len(text) for text, _ in pieces))
     assert shown[0] == (f"{3000 - BEFORE:,} characters \u2026 ", False)
     assert shown[1:3] == [("a" * BEFORE, False), ("other", True)]
     assert shown[3][0] == "b" * (LONG - BEFORE - 5)
@@ -62,7 +72,7 @@ def test_a_long_text_is_shown_from_before_its_first_mark() -> None:
 
 
 def test_a_short_text_is_shown_whole() -> None:
-    assert windowed([("short", False)], "short") == [("short", False)]
+    assert windowed([("short", False)], 5) == [("short", False)]
 
 
 def test_rejects_are_drawn_by_reason_and_those_of_cleaning_are_elsewhere(tmp_path: Path) -> None:
@@ -78,3 +88,11 @@ def test_rejects_are_drawn_by_reason_and_those_of_cleaning_are_elsewhere(tmp_pat
     assert (shown["not valid JSON"][0].place, len(shown["not valid JSON"][0].row)) == ("a:50", ROW + 2)
     path.write_text("".join(json.dumps(reject) + "\n" for reject in reversed(rejects)))
     assert shown_rejects(path, seed=1) == shown
+
+
+def test_of_a_huge_conversation_the_beginning_is_kept() -> None:
+    messages: Messages = [{"role": "user", "content": "a" * 10**6} for _ in range(100)]
+    kept = example_row("a.jsonl", messages)
+    assert len(kept.turns) == TURNS
+    assert (len(kept.turns[0].text), kept.turns[0].characters) == (BEGINNING, 10**6)
+    assert shown_row(kept).turns[0].pieces[-1] == (f" \u2026 {10**6 - LONG:,} characters more", False)
