@@ -272,3 +272,14 @@ def test_half_a_surrogate_pair_anywhere_is_refused() -> None:
     for row in rows:
         with pytest.raises(UnusableRowError, match="not valid Unicode"):
             read(row)
+
+
+def test_tools_may_stand_in_the_system_turn() -> None:
+    for key in ("tools", "functions"):
+        told = {"role": "system", "content": "S", key: json.dumps([WEATHER])}
+        row = {"messages": [told, ASKED, {"role": "assistant", "content": "Yo"}]}
+        converted = read_row(row, "messages")
+        assert [message["role"] for message in converted.messages] == ["tools", "system", "user", "assistant"]
+        assert converted.unused == frozenset()
+    asked = {"messages": [{**ASKED, "tools": [WEATHER]}, {"role": "assistant", "content": "Yo"}]}
+    assert read_row(asked, "messages").unused == {"tools"}
