@@ -279,7 +279,8 @@ def unknown_key(dotted: str) -> str | None:
 def _named_values(kind: object) -> type | None:
     """Return what the values of a mapping are; None of what is no mapping."""
     mapping = next((option for option in (kind, *typing.get_args(kind)) if typing.get_origin(option) is dict), None)
-    return typing.get_args(mapping)[1] if mapping else None
+    values = typing.get_args(mapping)[1] if mapping else None
+    return next((option for option in typing.get_args(values) if option is not types.NoneType), values)
 
 
 def _no_key(kind: type, path: str, key: str) -> str:
@@ -305,8 +306,6 @@ def _build(kind: type, values: Any, path: str) -> Any:
 
 def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
     """Return `value` as the annotated type, within its limits."""
-    if hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, path)
     if typing.get_origin(hint) in (types.UnionType, Union):
         words = [word for option in typing.get_args(hint) for word in typing.get_args(option) if isinstance(word, str)]
         if value in words or (value is None and types.NoneType in typing.get_args(hint)):
@@ -315,6 +314,8 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
             other = _other_kind(typing.get_args(hint))
             raise UserError(f"{path} is {value!r}; it must be {other} or {', '.join(words)}")
         hint = _option(typing.get_args(hint), value)
+    if hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, path)
     if typing.get_origin(hint) is list:
         if not isinstance(value, list) or (limits.get("filled") and not value):
             entries = " with at least one entry" if limits.get("filled") else ""

@@ -124,7 +124,7 @@ class DataSettings:
     duplicates: str = "folded"  # which are dropped: those up to case and punctuation, exact ones, or none (off)
     near_duplicates: float | None = None  # overlap of conversations from which one alone of a cluster is kept
     leak_threshold: float | None = 0.8  # of prompts' overlap; null ties only what has the same prompt to the letter
-    sources: dict[str, SourceSettings] | None = None
+    sources: dict[str, SourceSettings | None] | None = None  # one that is null is left out
 
 
 def each_source(settings: DataSettings) -> dict[str, DataSettings]:
@@ -134,7 +134,12 @@ def each_source(settings: DataSettings) -> dict[str, DataSettings]:
     """
     if settings.sources is None:
         return {"": settings}
-    return {name: _alone(settings, source) for name, source in settings.sources.items()}
+    return {name: _alone(settings, source) for name, source in named_sources(settings).items()}
+
+
+def named_sources(settings: DataSettings) -> dict[str, SourceSettings]:
+    """Return those of `data.sources` that are not left out."""
+    return {name: source for name, source in (settings.sources or {}).items() if source}
 
 
 def _alone(settings: DataSettings, source: SourceSettings) -> DataSettings:
@@ -148,7 +153,7 @@ def validate(settings: DataSettings) -> None:
     if settings.sources is None:
         _validate_source(settings)
     else:
-        _validate_sources(settings, settings.sources)
+        _validate_sources(settings, named_sources(settings))
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
     _require(settings.opening in ("drop", "keep"), "opening", settings.opening, "drop or keep")
     _require(settings.repeated in ("reject", "merge"), "repeated", settings.repeated, "reject or merge")

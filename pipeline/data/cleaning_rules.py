@@ -87,13 +87,17 @@ def long_conversation(messages: Messages, settings: CleanSettings) -> Hit | None
 def few_tokens(messages: Messages, settings: CleanSettings) -> Hit | None:
     """Find fewer than `min_tokens` in a conversation as the tokenizer's template writes it."""
     tokens = tokens_of(messages, settings.tokenizer)
-    return Hit(messages[0]["content"], said=f"{tokens:,} tokens") if tokens < (settings.min_tokens or 0) else None
+    if tokens is None or tokens >= (settings.min_tokens or 0):
+        return None
+    return Hit(messages[0]["content"], said=f"{tokens:,} tokens")
 
 
 def many_tokens(messages: Messages, settings: CleanSettings) -> Hit | None:
     """Find more than `max_tokens` in a conversation as the tokenizer's template writes it."""
     tokens = tokens_of(messages, settings.tokenizer)
-    return Hit(messages[0]["content"], said=f"{tokens:,} tokens") if tokens > (settings.max_tokens or tokens) else None
+    if tokens is None or tokens <= (settings.max_tokens or tokens):
+        return None
+    return Hit(messages[0]["content"], said=f"{tokens:,} tokens")
 
 
 def other_language(messages: Messages, settings: CleanSettings) -> Hit | None:

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.data.near_duplicates import CHUNK, Integers, Shingles, chunks, overlaps
+from pipeline.data.near_duplicates import CHUNK, Hashes, Integers, Shingles, chunks, overlaps
 
-SIEVE = 8  # bits of the sieve for each known hash, a power of two at least
+BUCKETS = 4  # of the table, for each known shingle
 
 
 class Entries(NamedTuple):
@@ -36,7 +35,6 @@ def crossing_pairs(shingles: Shingles, ones: Integers, others: Integers, thresho
 def _candidates(shingles: Shingles, ones: Integers, others: Integers, threshold: float) -> Iterator[Integers]:
     """Yield the pairs that have a shingle of their prefixes in common, a chunk at a time."""
     known = _Known(shingles, ones)
-    known.count(shingles, others)
     prefixes = _prefixes(known.found(*shingles.of(ones)), shingles.sizes[ones], threshold)
     order = np.argsort(prefixes.ranks, kind="stable")
     ranks, owners = prefixes.ranks[order], prefixes.owners[order]
@@ -55,35 +53,34 @@ def _candidates(shingles: Shingles, ones: Integers, others: Integers, threshold:
 
 
 class _Known:
-    """The different shingles of one set of texts, and how often each stands in both sets."""
+    """The different shingles of one set of texts, and how rare each is there.
+
+    Hashes are spread evenly, so a table by their first bits says where one would stand, but for a step or two.
+    """
 
     def __init__(self, shingles: Shingles, rows: Integers) -> None:
         self._hashes, counts = np.unique(shingles.of(rows)[0], return_counts=True)
-        self._counts = counts.astype(np.int64)
-        bits = max(1, int(len(self._hashes) * SIEVE).bit_length())
-        self._shift = np.uint32(max(0, 32 - bits))
-        self._sieve = np.zeros(2 ** min(32, bits), np.bool_)
-        self._sieve[self._hashes >> self._shift] = True
+        self._ranks = np.empty(len(counts), np.int64)  # from the rarest on
+        self._ranks[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+        bits = min(31, (BUCKETS * len(self._hashes)).bit_length())
+        self._shift = np.uint32(32 - bits)
+        begins = np.arange(2**bits, dtype=np.uint32) << self._shift
+        self._firsts = np.r_[np.searchsorted(self._hashes, begins), len(self._hashes)].astype(np.int32)
 
-    def count(self, shingles: Shingles, rows: Integers) -> None:
-        """Count the known ones in other texts, too, and number all from the rarest on."""
-        for some in chunks(shingles, rows):
-            _, numbers = self._numbered(shingles.of(some)[0])
-            self._counts += np.bincount(numbers, minlength=len(self._counts))
-        self._ranks = np.empty(len(self._counts), np.int64)
-        self._ranks[np.argsort(self._counts, kind="stable")] = np.arange(len(self._counts))
-
-    def found(self, hashes: npt.NDArray[np.uint32], owners: Integers) -> Entries:
+    def found(self, hashes: Hashes, owners: Integers) -> Entries:
         """Return those of some shingles that are known."""
         places, numbers = self._numbered(hashes)
         return Entries(self._ranks[numbers], owners[places])
 
-    def _numbered(self, hashes: npt.NDArray[np.uint32]) -> tuple[Integers, Integers]:
+    def _numbered(self, hashes: Hashes) -> tuple[Integers, Integers]:
         """Return where the known ones stand, and their numbers."""
-        places = np.flatnonzero(self._sieve[hashes >> self._shift])
-        numbers = np.searchsorted(self._hashes, hashes[places])
-        numbers[numbers == len(self._hashes)] = 0
-        known = self._hashes[numbers] == hashes[places] if len(self._hashes) else np.zeros(len(places), np.bool_)
+        buckets = hashes >> self._shift
+        numbers, last = self._firsts[buckets], self._firsts[buckets + 1] - 1
+        places = np.flatnonzero(numbers <= last)
+        hashes, numbers, last = hashes[places], numbers[places], last[places]
+        while (behind := (numbers < last) & (self._hashes[numbers] < hashes)).any():
+            numbers += behind
+        known = self._hashes[numbers] == hashes
         return places[known], numbers[known]
 
 

@@ -138,7 +138,7 @@ def gather(
 def _make(
     source: Source, rows: list[Row | BadLine | SetAside], settings: DataSettings, cleaning: Cleaning, kept: Scratch
 ) -> Batch:
-    counts, rejects = SourceCounts(source.name), Waiting()
+    counts, rejects = SourceCounts(source.name, source.group), Waiting()
     conversations = list(read_source(replace(source, rows=rows), settings, counts, rejects, cleaning))
     lines = [line_of(conversation.messages) for conversation in conversations]
     columns = columns_of(source, conversations, lines, whole=settings.near_duplicates is not None)

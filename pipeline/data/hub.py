@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import pyarrow as pa
+
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.data.batches import whole_columns
@@ -17,6 +19,8 @@ if TYPE_CHECKING:  # it takes a second
 
 HUB_TIMEOUT_S = 30
 BATCH = 1024  # rows
+# Of `datasets`: RuntimeError of a set that is a script, ImportError of one that needs a library for images or sound.
+REFUSALS = (OSError, ValueError, RuntimeError, ImportError, pa.ArrowException)
 OFFLINE_WAYS = "data=starter and data=local work offline"
 
 
@@ -144,7 +148,7 @@ def _hub_errors(path: str) -> Iterator[None]:
         yield
     except (ConnectionError, httpx.TransportError) as error:
         raise _unreachable(path, error) from error
-    except (OSError, ValueError, httpx.HTTPError, datasets.exceptions.DatasetsError) as error:
+    except (httpx.HTTPError, datasets.exceptions.DatasetsError, *REFUSALS) as error:
         raise _refused(path, error) from error
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 SEEN = 300  # characters
 LETTERS = 12  # with fewer, a text is in no language that could be told
-SURE = 0.5  # probability from which a language is told
+SURE = 0.5  # probability from which a language is told,
+SHORT, SURE_OF_SHORT = 80, 0.9  # and of fewer letters: a sentence on Ljubljana is not in Slovene
 UNKNOWN = "unknown"
 CODE = re.compile(r"```.*?(```|\Z)|<[^>]{1,80}>", re.DOTALL)  # and tags, which are in no language
 
@@ -24,8 +25,9 @@ def language_of(messages: Messages) -> str:
     answers: list[str] = []
     others: list[str] = []
     for message in messages:
-        said = answers if message["role"] in ("assistant", "text") else others
-        said.append(message["content"][: 2 * SEEN])
+        if message["role"] in ("assistant", "text", "user"):
+            said = others if message["role"] == "user" else answers
+            said.append(message["content"][: 2 * SEEN])
         if len(answers) == 1 and len(answers[0]) > SEEN:
             break
     found = told(" ".join(answers))
@@ -35,10 +37,11 @@ def language_of(messages: Messages) -> str:
 def told(text: str) -> str:
     """Return the ISO 639-1 code of a text's first characters; UNKNOWN where it cannot be told."""
     words = CODE.sub(" ", text)[:SEEN]
-    if sum(map(str.isalpha, words)) < LETTERS:
+    letters = sum(map(str.isalpha, words))
+    if letters < LETTERS:
         return UNKNOWN
     language, probability = _identifier().classify(words)
-    return language if probability >= SURE else UNKNOWN
+    return language if probability >= (SURE if letters >= SHORT else SURE_OF_SHORT) else UNKNOWN
 
 
 def known() -> list[str]:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from pipeline.core.messages import Message, Messages
 from pipeline.core.tool_calls import mapped
@@ -82,7 +82,7 @@ class Masking:
         self.places[name] += 1
         return f"<{name.upper()}>"
 
-    def _value(self, value: Any) -> Any:
+    def _value(self, value: object) -> object:
         if isinstance(value, dict) and "role" in value:
             return mapped(cast(Message, value), self.text)
         if isinstance(value, dict):

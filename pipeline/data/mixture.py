@@ -5,7 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.core.data_settings import DataSettings
+from common.errors import UserError
+from common.words import counted
+from pipeline.core.data_settings import DataSettings, named_sources
 from pipeline.data.corpus import Corpus
 from pipeline.data.near_duplicates import Integers
 from pipeline.data.rows import SourceCounts
@@ -18,7 +20,7 @@ class Mixture:
 
     def __init__(self, settings: DataSettings, corpus: Corpus) -> None:
         self._settings, self._corpus = settings, corpus
-        self._sources = settings.sources or {}
+        self._sources = named_sources(settings)
         self._left_out: Counter[str] = Counter()
         self._added = 0
 
@@ -34,13 +36,21 @@ class Mixture:
         return splits | {"train": train[kept]}
 
     def weighed(self, splits: Rows) -> Rows:
-        """Return the splits with the rows of train as often as their source's weight says."""
+        """Return the splits with the rows of train as often as their source's weight says.
+
+        Raises:
+            UserError: that is never.
+        """
         train = splits["train"]
         weights = {name: source.weight for name, source in self._sources.items()}
         if set(weights.values()) <= {1}:
             return splits
         names, seed = self._names(train), self._settings.seed
         counts = copies(names, self._of(train), weights, seed)
+        if not any(counts):
+            raise UserError(
+                f"the weights of data.sources leave none of {counted(len(counts), 'row')} to train on; raise them"
+            )
         self._added = sum(counts) - len(counts)
         placed = [
             (seeded(seed, key), row)

@@ -42,12 +42,12 @@ def all_sources(settings: DataSettings, root: Path) -> list[Source]:
     Raises:
         UserError: something cannot be had, two sources or splits claim a file, or nothing is left for training.
     """
-    alone = each_source(settings)
-    loaded = {name: load(with_all_files(one), root) for name, one in alone.items()}
+    sets = each_source(settings)
+    loaded = {name: load(with_all_files(one), root) for name, one in sets.items()}
     found = [
         replace(source, group=name)
         for name, sources in loaded.items()
-        for source in told_apart(sources, alone[name], root)
+        for source in told_apart(sources, sets[name], root, alone=len(sets) == 1)
     ]
     _require_one_claim(found)
     if not any(is_learnt(source) for source in found):
@@ -68,8 +68,10 @@ def _require_one_claim(sources: list[Source]) -> None:
             )
 
 
-def told_apart(sources: list[Source], settings: DataSettings, root: Path) -> list[Source]:
+def told_apart(sources: list[Source], settings: DataSettings, root: Path, alone: bool = True) -> list[Source]:
     """Return the sources of a set with the splits that they are, less the questions' file.
+
+    A set that is `alone` and has none that is called train has none that is called otherwise.
 
     Raises:
         UserError: a pattern of a split matches no file, or two splits claim a file.
@@ -77,7 +79,7 @@ def told_apart(sources: list[Source], settings: DataSettings, root: Path) -> lis
     by_key = _listed_files(settings, root)
     data = [source for source in sources if settings.source != "files" or not is_questions(source.name, settings, root)]
     splits = [by_key.get(source.name) or _told(source, settings) for source in data]
-    if "train" not in splits:  # a test.jsonl alone is as good as any other name
+    if alone and "train" not in splits:  # a test.jsonl alone is as good as any other name
         splits = [by_key.get(source.name) for source in data]
     return [replace(source, split=split) for source, split in zip(data, splits, strict=True)]
 
@@ -98,7 +100,8 @@ def split_in_name(name: str) -> str | None:
     parts = re.split(r"[-_. ]+", SHARD.sub("", SUFFIXES.sub("", path.name)).lower())
     said = {SPLIT_OF[part] for part in (parts[0], parts[-1]) if part in SPLIT_OF}
     if not said:
-        return next((SPLIT_OF[part.lower()] for part in path.parts[-2::-1] if part.lower() in SPLIT_OF), None)
+        folders = path.parts[-2::-1][: 1 if path.is_absolute() else None]  # further up is /home/dev, which is no split
+        return next((SPLIT_OF[part.lower()] for part in folders if part.lower() in SPLIT_OF), None)
     return said.pop() if len(said) == 1 else None  # "train_test" is neither
 
 

@@ -153,7 +153,8 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
         messages = answered(comparison)
         counts.formats[PREFERENCES] += 1
         return Converted(messages, unused, reordered)
-    counts.preferences.append(json.dumps(comparison, ensure_ascii=False))
+    named = {"source": counts.group} if counts.group else {}
+    counts.preferences.append(json.dumps({**comparison, **named}, ensure_ascii=False))
     return Converted([], unused, reordered)
 
 

@@ -1,8 +1,10 @@
 """Tokens of a conversation, as a model's chat template writes it."""
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from common.imports import importing
 from pipeline.core.config import ModelSettings
 from pipeline.core.formats import Messages
 
@@ -12,8 +14,8 @@ if TYPE_CHECKING:
 ENDLESS = 2**31  # tokens; more than any row has
 
 
-def tokens_of(messages: Messages, tokenizer: str | None) -> int:
-    """Return how many tokens a conversation has, of the longest row that it makes; 0 where a template refuses it.
+def tokens_of(messages: Messages, tokenizer: str | None) -> int | None:
+    """Return how many tokens a conversation has, of the longest row that it makes; None where the template refuses it.
 
     Args:
         messages: the conversation.
@@ -22,13 +24,14 @@ def tokens_of(messages: Messages, tokenizer: str | None) -> int:
     Raises:
         UserError: there is no tokenizer, or none that training could take.
     """
-    from pipeline.models.chat import encode  # seconds, which are spent where somebody asks for tokens alone
-    from pipeline.models.turns import RefusedError
+    with importing():  # Transformers, which a run without bounds does not need
+        from pipeline.models.chat import encode
+        from pipeline.models.turns import RefusedError
 
     try:
         rows = encode(_loaded(str(tokenizer)), list(map(dict, messages)), ENDLESS)
     except RefusedError:
-        return 0  # training says so, and why
+        return None  # training says so, and why
     return max(len(ids) for ids, _ in rows)
 
 
@@ -36,7 +39,7 @@ def tokens_of(messages: Messages, tokenizer: str | None) -> int:
 def _loaded(name: str) -> "PreTrainedTokenizerBase":
     from pipeline.models.chat import load_tokenizer
 
-    path, _, revision = name.partition("@")
+    path, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
     return load_tokenizer(
         ModelSettings(
             name=name,

@@ -4,6 +4,7 @@ Groups are found in a draw of the prompts, and every other prompt goes to the on
 rough: a topic is named by its heaviest words, and prompts with none of the telling words are in none.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -11,15 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.folding import fold
-
 TOPICS = 16
 VOCABULARY = 1_000  # words at most
 COMMON = 0.15  # share of the prompts; words that stand in more of them tell nothing
 RARE = 3  # prompts; words that stand in fewer tell of these alone
 ROUNDS = 20
 NAMED = 4  # words of a topic
-SHORT = 3  # letters; shorter words tell nothing
+WORD = re.compile(r"[^\W\d_]{4,}")  # shorter ones tell nothing
 BEGINNING = 2_000  # characters of a prompt that count
 CHUNK = 5_000  # prompts held as rows of a matrix
 DIGITS = 5  # of a similarity, so that the last bits of a product decide nothing
@@ -67,22 +66,22 @@ def find_topics(prompts: Sequence[str], seed: int) -> Topics | None:
         centres = _means(vectors, _nearest(vectors, centres), centres)
     listed = list(columns)
     heaviest = np.argsort(-centres, axis=1, kind="stable")[:, :NAMED]
-    names = [", ".join(listed[column] for column in row if centres[at, column] > 0) for at, row in enumerate(heaviest)]
+    names = [" / ".join(listed[column] for column in row if centres[at, column] > 0) for at, row in enumerate(heaviest)]
     return Topics(columns, weights, centres, names)
 
 
 def words_of(prompt: str) -> list[str]:
     """Return the words of a prompt's beginning that may tell something."""
-    return [word for word in fold(prompt[:BEGINNING]).split() if len(word) > SHORT and not word.isnumeric()]
+    return WORD.findall(prompt[:BEGINNING].casefold())
 
 
 def _vectors(texts: Sequence[Sequence[str]], columns: dict[str, int], weights: Matrix) -> Matrix:
     """Return a row of length 1 for each text: how often it has each word, by how telling that is."""
-    vectors = np.zeros((len(texts), len(columns)), np.float32)
-    for row, words in enumerate(texts):
-        for word, count in Counter(words).items():
-            if (column := columns.get(word)) is not None:
-                vectors[row, column] = 1 + np.log(count)
+    cells = [row * len(columns) + columns[word] for row, words in enumerate(texts) for word in words if word in columns]
+    counts = np.bincount(np.array(cells, np.int64), minlength=len(texts) * len(columns))
+    vectors = counts.reshape(len(texts), len(columns)).astype(np.float32)
+    np.log(vectors, out=vectors, where=vectors > 0)
+    vectors += counts.reshape(vectors.shape) > 0
     vectors *= weights
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=vectors, where=lengths > 0)

@@ -4,12 +4,11 @@ from dataclasses import asdict
 
 import yaml
 
-from common.words import counted
-from pipeline.core.data_settings import CleanSettings, DataSettings
+from common.words import counted, percent
+from pipeline.core.data_settings import CleanSettings, DataSettings, named_sources
 from pipeline.core.records import PrepareReport
 from pipeline.data.languages import UNKNOWN
 from pipeline.data_report.record import DataReport
-from pipeline.data_report.tables import percent
 from pipeline.report.markdown import cell, section
 from pipeline.report.tables import Cell, Table
 
@@ -43,10 +42,17 @@ def _head(settings: DataSettings, report: PrepareReport, figures: DataReport) ->
         "size_categories": [next((name for most, name in SIZES if rows < most), "10M<n<100M")],
         "task_categories": ["text-generation"],
         "tags": ["conversational", "tunesmith"],
-        "source_datasets": [settings.path] if settings.source == "hub" else [],
+        "source_datasets": hub_names(settings),
         "configs": [{"config_name": "default", "data_files": files}],
     }
     return yaml.safe_dump({key: value for key, value in head.items() if value}, sort_keys=False, allow_unicode=True)
+
+
+def hub_names(settings: DataSettings) -> list[str]:
+    """Return the names on the Hub of what was read."""
+    if settings.sources is not None:
+        return sorted({source.path for source in named_sources(settings).values() if source.path})
+    return [settings.path] if settings.source == "hub" and settings.path else []
 
 
 def languages(figures: DataReport) -> list[str]:
@@ -57,10 +63,21 @@ def languages(figures: DataReport) -> list[str]:
 
 
 def _origin(settings: DataSettings, report: PrepareReport) -> str:
-    if settings.source != "hub":
-        return f"{counted(sum(file.rows for file in report.files), 'row')} of {counted(len(report.files), 'file')}"
-    revision = f" at revision `{report.revision}`" if report.revision else ""
-    return f"Made from [{settings.path}](https://huggingface.co/datasets/{settings.path}){revision}"
+    rows = sum(file.rows for file in report.files)
+    revisions = {
+        source.path: report.sources[name].revision
+        for name, source in named_sources(settings).items()
+        if name in report.sources
+    }
+    if settings.sources is None and settings.source == "hub":
+        revisions = {settings.path: report.revision}
+    hub = [_linked(path, revision) for path, revision in revisions.items() if path]
+    made_from = f"{counted(rows, 'row')} of {counted(len(report.files), 'file')}"
+    return f"{made_from}, among them {', '.join(hub)}" if hub else made_from
+
+
+def _linked(path: str, revision: str | None) -> str:
+    return f"[{path}](https://huggingface.co/datasets/{path})" + (f" at revision `{revision}`" if revision else "")
 
 
 def _splits(report: PrepareReport) -> Table:

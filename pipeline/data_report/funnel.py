@@ -14,6 +14,7 @@ def funnel(report: PrepareReport) -> tuple[Step, ...]:
     dropped: Counter[str] = Counter()
     for file in report.files:
         dropped.update(file.dropped)
+    leaks = {f"linked to {name}": rows for name, rows in report.leaks.items()}
     steps = {
         "usable": {reason: rows for reason, rows in dropped.items() if reason not in REASONS},
         "after cleaning": {reason: rows for reason, rows in dropped.items() if reason in REASONS},
@@ -21,16 +22,14 @@ def funnel(report: PrepareReport) -> tuple[Step, ...]:
         "without duplicates": {"duplicates": report.duplicates},
         "without near-duplicates": {"near-duplicates": report.near_duplicates},
         "balanced": report.balanced,
-        "without leaks": {f"linked to {name}": rows for name, rows in report.leaks.items()},
+        "drawn": {"beyond data.max_rows or a source's cap": report.sampled_out},
+        "without leaks": leaks | {"validation linked to test": report.shared_by_own_splits},
+        "weighted": {"by weights below 1": max(-report.added_by_weight, 0)},
     }
     made = [Step(name=READ, rows=sum(file.rows for file in report.files), left_out=0, reasons={})]
-    for name, reasons in steps.items():
-        reasons = {reason: rows for reason, rows in Counter(reasons).most_common() if rows}
-        left_out = sum(reasons.values())
-        made.append(Step(name=name, rows=made[-1].rows - left_out, left_out=left_out, reasons=reasons))
-    kept = sum(split.rows for split in report.splits.values())
-    if kept != (rows := made[-1].rows):
-        left_out, added = max(rows - kept, 0), max(kept - rows, 0)
-        reasons = {"not drawn": left_out} if left_out else {}
-        made.append(Step(name="drawn and weighted", rows=kept, left_out=left_out, reasons=reasons, added=added))
+    for name, found in steps.items():
+        reasons = {reason: rows for reason, rows in Counter(found).most_common() if rows}
+        left_out, added = sum(reasons.values()), max(report.added_by_weight, 0) if name == "weighted" else 0
+        rows = made[-1].rows - left_out + added
+        made.append(Step(name=name, rows=rows, left_out=left_out, reasons=reasons, added=added))
     return tuple(made)

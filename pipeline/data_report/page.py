@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from common.words import percent
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.examples import Kind
@@ -13,11 +14,13 @@ from pipeline.data_report.figures import Counts
 from pipeline.data_report.funnel import READ
 from pipeline.data_report.record import DataReport, Step
 from pipeline.data_report.shown import ShownGroup, ShownPair, ShownReject, ShownRow, ShownRule
-from pipeline.data_report.tables import percent, tables
-from pipeline.look.harmless import harmless
+from pipeline.data_report.tables import tables
 from pipeline.look.quantiles import quantile
 from pipeline.report.charts import histograms
 from pipeline.report.page import templates
+
+if TYPE_CHECKING:
+    from pipeline.look.rows import Conversation
 
 REACH = 0.99  # share of the lengths that a histogram has on its axis
 DRAWN = 50_000  # lengths in one
@@ -28,7 +31,7 @@ TITLES: dict[Left, tuple[str, str]] = {
 }
 KINDS: dict[Kind, str] = {
     "near_duplicates": "Near-duplicates, of which one is kept",
-    "components": "Rows on the same side of the split, since they share a prompt or an exchange",
+    "components": "Rows on the same side of the split, since they share a prompt, most of one, or an exchange",
 }
 
 
@@ -51,6 +54,7 @@ class Shown:
     rules: Sequence[ShownRule]
     rejects: Mapping[str, list[ShownReject]]
     words: Mapping[str, Counts]  # of each message of train, by role
+    read: Sequence["Conversation"]  # the rows kept, as the model reads them
     tokens: Sequence[int]  # of conversations
     no_tokens: str  # why there are none
 
@@ -72,7 +76,6 @@ def page(figures: DataReport, report: PrepareReport, cleaning: Cleaning, shown: 
             titles=TITLES,
             kinds=KINDS,
             percent=percent,
-            harmless=harmless,
         )
     )
 

@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.core.formats import Message
+from pipeline.core.messages import said
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import REASONS, Hit
 from pipeline.data.examples import Examples, Group, Step
@@ -99,10 +99,10 @@ def shown_pair(dropped: Conversation, kept: Conversation) -> ShownPair:
 
 
 def _beside(row: Conversation, other: Conversation) -> ShownRow:
-    theirs = [*map(words_of, other.messages), *[""] * len(row.messages)]
+    theirs = [*map(said, other.messages), *[""] * len(row.messages)]
     turns = []
     for message, their_text in zip(row.messages, theirs, strict=False):
-        text = words_of(message)
+        text = said(message)
         pieces = differences(text[:COMPARED], their_text[:COMPARED])
         turns.append(ShownTurn(message["role"], windowed(pieces, text)))
     return ShownRow(row.source, turns)
@@ -110,13 +110,8 @@ def _beside(row: Conversation, other: Conversation) -> ShownRow:
 
 def shown_row(row: Conversation) -> ShownRow:
     """Return a row with nothing marked."""
-    said = [(message["role"], words_of(message)) for message in row.messages]
-    return ShownRow(row.source, [ShownTurn(role, windowed([(text[:COMPARED], False)], text)) for role, text in said])
-
-
-def words_of(message: Message) -> str:
-    """Return what a message says, or what it calls."""
-    return message["content"] or str(message.get("tool_calls") or "")
+    turns = ((message["role"], said(message)) for message in row.messages)
+    return ShownRow(row.source, [ShownTurn(role, windowed([(text[:COMPARED], False)], text)) for role, text in turns])
 
 
 def windowed(pieces: Pieces, text: str) -> Pieces:

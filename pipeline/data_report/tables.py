@@ -1,5 +1,6 @@
 """The tables of the page."""
 
+from common.words import percent
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
 from pipeline.data_report.record import DataReport, SplitFigures, TokenFigures
@@ -15,7 +16,7 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "files": _files(report),
         "lengths": _lengths(figures.splits["train"]),
         "fitting": _fitting(figures.tokens),
-        "sources": _sources(figures),
+        "sources": _sources(report),
         "languages": _languages(figures),
         "topics": _topics(figures),
         "answers": _answers(figures.splits["train"]),
@@ -25,12 +26,6 @@ def tables(figures: DataReport, report: PrepareReport, cleaning: Cleaning) -> di
         "masked": _masked(report),
     }
     return {name: table for name, table in made.items() if table.rows}
-
-
-def percent(part: float, whole: float) -> str:
-    """Return a share as one reads it; what is there is never 0%."""
-    share = part / whole if whole else 0.0
-    return "under 0.1%" if 0 < share < 0.001 else f"{share:.1%}"
 
 
 def _files(report: PrepareReport) -> Table:
@@ -70,13 +65,20 @@ def _fitting(tokens: TokenFigures | None) -> Table:
     return Table("Tokens of a conversation of train", ["", "tokens"], rows)
 
 
-def _sources(figures: DataReport) -> Table:
-    splits = figures.splits.values()
-    names = sorted({name for split in splits for name in split.sources})
+def _sources(report: PrepareReport) -> Table:
     rows: list[list[Cell]] = [
-        [name, *(_of(split.sources.get(name, 0), split.rows) for split in splits)] for name in names
+        [
+            name,
+            f"{source.weight:g}",
+            Figure(f"sources.{name}.usable", source.usable),
+            Figure(f"sources.{name}.sampled_out", source.sampled_out),
+            *(_of(source.splits[split], part.rows) for split, part in report.splits.items()),
+            source.revision or NOTHING,
+        ]
+        for name, source in report.sources.items()
     ]
-    return Table("Rows by source", ["", *figures.splits], rows)
+    head = ["source", "weight", "usable", "not drawn", *report.splits, "revision"]
+    return Table("Sources", head, rows, "Rows of a split, and their share of it.")
 
 
 def _languages(figures: DataReport) -> Table:

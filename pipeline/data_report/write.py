@@ -1,9 +1,11 @@
 """reports/data.html, reports/data.json and reports/dataset_card.md, which prepare ends with."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.files import write_text
 from pipeline.core.data_settings import DataSettings
+from pipeline.core.formats import Messages
 from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, PREPARED, REJECTED
 from pipeline.core.records import PrepareReport
 from pipeline.data.balance import prompt_of
@@ -16,17 +18,11 @@ from pipeline.data_report.figures import DRAWN, Counts, first_rows, split_figure
 from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
-from pipeline.data_report.shown import (
-    SHOWN,
-    Fetch,
-    shown_groups,
-    shown_pairs,
-    shown_rejects,
-    shown_row,
-    shown_rules,
-)
-from pipeline.data_report.tokens import Counted, Model, count_tokens
+from pipeline.data_report.shown import Fetch, shown_groups, shown_pairs, shown_rejects, shown_row, shown_rules
+from pipeline.data_report.tokens import Model, Read, read_tokens
 
+KEPT = 4  # rows that are shown
+LONGEST = 6_000  # characters of one
 NO_MODEL = "no model was named"
 SIZES = ((1, "1"), (2, "2"), (5, "3 to 5"), (10, "6 to 10"), (100, "11 to 100"))  # the largest of each, and its name
 
@@ -39,7 +35,7 @@ def write_report(
     fetch: Fetch,
     out: Path,
     model: Model | None = None,
-) -> None:
+) -> DataReport:
     """Write what prepare tells people below `out`, where data/prepared and data/rejected.jsonl stand already.
 
     Args:
@@ -50,16 +46,14 @@ def write_report(
         fetch: returns rows by their numbers.
         out: the folder that the stage writes to.
         model: whose tokens are counted, where its tokenizer is on this machine; None for no tokens.
+
+    Returns:
+        The figures of reports/data.json.
     """
-    paths = {name: out / PREPARED / f"{name}.parquet" for name in report.splits}
-    first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
-    topics = find_topics(list(map(prompt_of, first["train"])), settings.seed)
-    splits: dict[str, SplitFigures] = {}
-    words: dict[str, dict[str, Counts]] = {}
-    for name, path in paths.items():
-        splits[name], words[name] = split_figures(path, first[name], topics)
-    counted = count_tokens(model, first["train"]) if model else NO_MODEL
-    tokens = counted if isinstance(counted, Counted) else None
+    first, splits, words = read_splits(out / PREPARED, report)
+    kept = numbers_of_short(first)
+    read = read_tokens(model, first, kept) if model else NO_MODEL
+    tokens = read if isinstance(read, Read) else None
     figures = DataReport(
         data=report.data,
         steps=funnel(report),
@@ -67,22 +61,40 @@ def write_report(
         tokens=tokens.figures if tokens else None,
         groups={kind: group_figures(groups) for kind, groups in examples.groups.items()},
     )
+    groups = {kind: shown_groups(groups.largest, fetch) for kind, groups in examples.groups.items()}
     shown = Shown(
-        kept=[shown_row(Conversation(messages, "", None)) for messages in first["train"][:SHOWN]],
+        kept=[shown_row(Conversation(first[number - 1], f"row {number}", None)) for number in kept],
         pairs=shown_pairs(examples, fetch),
-        groups={
-            kind: shown for kind, groups in examples.groups.items() if (shown := shown_groups(groups.largest, fetch))
-        },
+        groups={kind: some for kind, some in groups.items() if some},
         rules=shown_rules(cleaning),
         rejects=shown_rejects(out / REJECTED, settings.seed),
-        words=words["train"],
+        words=words,
+        read=tokens.conversations if tokens else [],
         tokens=tokens.lengths if tokens else [],
-        no_tokens=counted if isinstance(counted, str) else "",
+        no_tokens=read if isinstance(read, str) else "",
     )
     texts = {DATA_PAGE: page(figures, report, cleaning, shown), DATA_CARD: card(settings, report, figures)}
     figures.write(out / DATA_REPORT)
     for path, text in texts.items():
         write_text(out / path, text)
+    return figures
+
+
+def read_splits(
+    folder: Path, report: PrepareReport
+) -> tuple[list[Messages], dict[str, SplitFigures], dict[str, Counts]]:
+    """Return the first rows of train, the figures of all splits, and the words of each message of train by role."""
+    paths = {name: folder / f"{name}.parquet" for name in report.splits}
+    first = {name: first_rows(path, DRAWN) for name, path in paths.items()}
+    topics = find_topics(list(map(prompt_of, first["train"])), report.seed)
+    read = {name: split_figures(path, first[name], topics) for name, path in paths.items()}
+    return first["train"], {name: figures for name, (figures, _) in read.items()}, read["train"][1]
+
+
+def numbers_of_short(rows: Sequence[Messages]) -> list[int]:
+    """Return the numbers, from 1, of the first rows that are short enough to be shown whole; else of the first."""
+    sizes = (sum(len(message["content"]) for message in messages) for messages in rows)
+    return [number for number, size in enumerate(sizes, 1) if size <= LONGEST][:KEPT] or [1]
 
 
 def group_figures(groups: Groups) -> GroupFigures:

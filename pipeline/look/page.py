@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.look.harmless import harmless
 from pipeline.look.rows import Conversation, Reading
 from pipeline.look.summary import Summary
 from pipeline.look.words import control_line, cut_line, heading, summary_lines, turn_line
@@ -31,7 +30,6 @@ def page(summary: Summary, lengths: Sequence[int], conversations: Sequence[Conve
             reading=reading,
             control_line=control_line,
             cut_line=cut_line,
-            harmless=harmless,
             heading=heading,
             turn_line=turn_line,
         )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from pipeline.look.harmless import harmless
+from common.harmless import harmless
 from pipeline.look.rows import Conversation, Piece, Reading
 from pipeline.look.words import control_line, cut_line, heading, turn_line
 

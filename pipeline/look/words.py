@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from common.harmless import harmless
 from common.words import counted
-from pipeline.look.harmless import harmless
 from pipeline.look.rows import Conversation, SeenRow
 from pipeline.look.summary import Summary
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from common.harmless import harmless
 from common.words import counted
 from pipeline.report.charts import curves, histograms
 from pipeline.report.differences import differences
@@ -29,6 +30,7 @@ def templates(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals["counted"] = counted
+    environment.globals["harmless"] = harmless
     return environment
 
 

@@ -46,7 +46,7 @@ from pipeline.data.rejects import Rejects
 from pipeline.data.report import Lengths, SplitDigest, SplitFigures, print_table, question_report
 from pipeline.data.rows import SourceCounts, check_meaning, check_usable
 from pipeline.data.sources import Source, why_ignored
-from pipeline.data_report.tokens import Model, model_of
+from pipeline.data_report.tokens import Model, model_of, token_lines
 from pipeline.data_report.write import write_report
 from pipeline.stages.run import stage
 
@@ -107,8 +107,9 @@ def prepare(settings: DataSettings, root: Path, out: Path, model: Model | None =
         record = PrepareReport.model_validate(report)
         record.write(out / PREPARE_REPORT)
         examples = examples_of(corpus, distinct, divided, settings.seed)
-        write_report(settings, record, cleaning, examples, corpus.conversations, out, model)
+        told = write_report(settings, record, cleaning, examples, corpus.conversations, out, model)
     print_table(report, time.monotonic() - started)
+    print("".join(f"{line}\n" for line in token_lines(told.tokens)), end="")
     print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT, DATA_PAGE))}")
     return report
 

@@ -1,4 +1,4 @@
-"""A hub on this machine that has two datasets: one of a JSONL file, and one of splits in Parquet."""
+"""A hub on this machine with datasets: of a JSONL file, of splits in Parquet, of a script, and one cut short."""
 
 import io
 import json
@@ -42,7 +42,12 @@ class HubHandler(BaseHTTPRequestHandler):
     """As much of the hub's interface as loading and streaming them takes."""
 
     protocol_version = "HTTP/1.1"
-    files: ClassVar = {"owner/chats": {"chats.jsonl": json_lines("Is", 6)}, "owner/splits": SPLITS}
+    files: ClassVar = {
+        "owner/chats": {"chats.jsonl": json_lines("Is", 6)},
+        "owner/splits": SPLITS,
+        "owner/script": {"script.py": b"import datasets\n"},
+        "owner/broken": {"train.parquet": SPLITS["train-00000-of-00001.parquet"][:-200]},
+    }
 
     def do_GET(self) -> None:
         path = self.path.split("?")[0]

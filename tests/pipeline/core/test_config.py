@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from common.errors import UserError
 from pipeline.core.composition import CONF, DEFAULTS, compose
 from pipeline.core.config import OPTIMIZERS, Config, load
+from pipeline.core.data_settings import named_sources
 from pipeline.core.mappings import plain
 from pipeline.models.packaged import is_packaged
 
@@ -210,3 +211,33 @@ def test_an_adapter_of_a_4_bit_model_is_merged_onto_its_16_bit_weights() -> None
     assert four_bit.merge_base == (four_bit.merge_path, None) != (four_bit.path, None)
     whole = config("model.revision=v1").model
     assert whole.merge_base == (whole.path, "v1")
+
+
+def test_sources_have_types_and_what_they_do_not_say_may_be_left_out() -> None:
+    sources = config("data=mix", "data.sources.own.weight=3", "+data.sources.general.split=[train,test]").data.sources
+    assert sources is not None
+    own, general = sources["own"], sources["general"]
+    assert own is not None
+    assert (own.weight, own.split, own.ignore) == (3.0, "train", None)
+    assert general is not None
+    assert (general.split, general.files) == (["train", "test"], [])
+    assert list(named_sources(config("data=mix", "data.sources.general=null").data)) == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.sources.own.wieght=3"], r"data\.sources\.own\.wieght is not a key .*; data\.sources\.own has files, "),
+        (
+            ["+data.sources.own.wieght=3"],
+            r"^data\.sources\.own\.wieght is not a key .*; data\.sources\.own has files, ",
+        ),
+        (["data.sources.own.weight=many"], r"^data\.sources\.own\.weight is 'many'; it must be a finite number$"),
+        (["data.sources.own.files=a"], r"^data\.sources\.own\.files is 'a'; it must be a list, as in \[a, b\]$"),
+        (["data.sources.own=5"], r"^data\.sources\.own is 5; it must be a mapping of keys to values$"),
+        (["data.files=[a]"], r"^data\.files is \['a'\]; it may be empty where data\.sources names what is read"),
+    ],
+)
+def test_what_is_wrong_with_a_source_is_named(overrides: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        config("data=mix", *overrides)

@@ -54,7 +54,7 @@ def test_prompts_with_the_same_telling_words_are_of_one_topic() -> None:
     found = {subject: set(topics.of(some).tolist()) for subject, some in by_subject.items()}
     assert all(not found[one] & found[other] for one in found for other in found if one != other)
     assert topics.of(["Zwölf Boxkämpfer", ""]).tolist() == [NONE, NONE]
-    named = topics.named(next(iter(found["chess"]))).split(", ")
+    named = topics.named(next(iter(found["chess"]))).split(" / ")
     assert set(named) <= set(SUBJECTS["chess"].split())
 
 

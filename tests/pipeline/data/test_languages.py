@@ -16,6 +16,7 @@ from pipeline.data.languages import UNKNOWN, known, language_of, told
         ("Сегодня утром мы долго гуляли по городу, потом пили чай, говорили про погоду, смотрели старые фильмы.", "ru"),
         ("猫はソファーで眠って、家の裏の庭の夢を見ています。", "ja"),
         ("猫在沙发上睡觉梦见房子后面的花园。", "zh"),
+        ("The capital of Slovenia is Ljubljana.", UNKNOWN),
         ("5 + 6 = 11, 12 / 3 = 4", UNKNOWN),
         ("```python\nfor number in range(10):\n    print(number)\n```", UNKNOWN),
         ("Yes.", UNKNOWN),

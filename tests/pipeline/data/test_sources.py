@@ -164,6 +164,9 @@ def test_a_streamed_dataset_out_of_reach_ends_in_one_line(load_from_hub: Any, cl
     ("settings", "message"),
     [
         ({"path": "owner/none"}, "the Hugging Face hub did not give owner/none"),
+        ({"path": "owner/script"}, "Dataset scripts are no longer supported, but found script.py"),
+        ({"path": "owner/broken"}, "the Hugging Face hub did not give owner/broken"),
+        ({"path": "owner/broken", "streaming": True}, "the Hugging Face hub did not give owner/broken"),
         ({"path": "not a name"}, "the Hugging Face hub did not give not a name"),
         ({"split": "dev"}, "Unknown split \"dev\". Should be one of ['train']"),
         ({"split": ["train", "dev"]}, "Unknown split \"dev\". Should be one of ['train']"),

