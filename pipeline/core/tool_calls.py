@@ -48,7 +48,7 @@ RESULT_KEYS = ("name", "tool_call_id")
 CALLING_ROLES = ("function_call", "tool_call")  # ShareGPT's names of turns that are calls, as JSON in a text
 DEEPEST = 64  # levels of a schema or of arguments
 ARGUMENTS_KEYS = ("arguments", "parameters")
-PARTS = frozenset(("tool_use", "tool_result"))  # Anthropic's, of a content
+PARTS = ("tool_use", "tool_result")  # Anthropic's, of a content
 QUERY_COLUMN, ANSWERS_COLUMN = "query", "answers"  # xLAM's: what is asked, and the calls that answer it
 
 TOOLS_NOT_READ = "tools are no list of function schemas; data.ignore=[{}] leaves them out"
@@ -98,22 +98,24 @@ def unfolded(turns: Iterable[object]) -> Iterator[object]:
     """Yield turns, those with calls or results among the parts of their content as turns of their own kind."""
     for turn in turns:
         content = turn.get("content") if isinstance(turn, dict) else None
-        kinds = {part.get("type") for part in content if isinstance(part, dict)} if isinstance(content, list) else ()
-        if isinstance(turn, dict) and not PARTS.isdisjoint(kinds):
-            yield from _unfolded(turn, [part for part in content or [] if isinstance(part, dict)])
+        parts = _parts(content, *PARTS) if isinstance(content, list) else []
+        if isinstance(turn, dict) and isinstance(content, list) and parts:
+            yield from _unfolded(turn, content, [part for part in content if part not in parts])
         else:
             yield turn
 
 
-def _unfolded(turn: Json, parts: list[Json]) -> Iterator[Json]:
-    others = [part for part in parts if part.get("type") not in PARTS]
-    for part in parts:
-        if part.get("type") == "tool_result":
-            yield {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")}
+def _parts(content: list[object], *kinds: str) -> list[Json]:
+    """Return the parts of a content that are of these kinds."""
+    return [part for part in content if isinstance(part, dict) and part.get("type") in kinds]
+
+
+def _unfolded(turn: Json, content: list[object], others: list[object]) -> Iterator[Json]:
+    for part in _parts(content, "tool_result"):
+        yield {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")}
     calls = [
         {"id": part.get("id"), "function": {"name": part.get("name"), "arguments": part.get("input")}}
-        for part in parts
-        if part.get("type") == "tool_use"
+        for part in _parts(content, "tool_use")
     ]
     if others or calls:
         yield turn | {"content": others, **({"tool_calls": calls} if calls else {})}
@@ -245,7 +247,7 @@ def _tool(value: object) -> Json:
     """Return a tool in OpenAI's form, without what is null: tables of Arrow's fill schemas up with it."""
     inner = value.get("function") if isinstance(value, dict) else None
     function = inner if isinstance(inner, dict) else value
-    if not isinstance(value, dict) or not isinstance(function, dict) or not as_text(function.get("name")).strip():
+    if not isinstance(value, dict) or not isinstance(function, dict) or not _is_name(function.get("name")):
         raise ValueError
     if "input_schema" in function:  # as Anthropic calls it
         function = {("parameters" if key == "input_schema" else key): item for key, item in function.items()}
@@ -260,12 +262,16 @@ def _without_null(value: object) -> object:
     return [_without_null(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _call(value: object) -> Call:
     outer = value if isinstance(value, dict) else {}
     inner = parsed(outer.get("function"))
     function = inner if isinstance(inner, dict) else outer
     name = function.get("name")
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not _is_name(name):
         raise UnusableRowError(CALL_NOT_READ)
     given = next((function[key] for key in ARGUMENTS_KEYS if says_something(function.get(key))), None)
     arguments = {} if given is None else parsed(given)

@@ -54,7 +54,9 @@ def test_a_row_may_have_no_tools(nothing: Any) -> None:
     assert read({**row, "tools": nothing}) == read(row)
 
 
-@pytest.mark.parametrize("tools", ["a hammer", ["search"], [7], [{"description": "no name"}], {"name": ""}, "[half"])
+@pytest.mark.parametrize(
+    "tools", ["a hammer", ["search"], [7], [{"description": "no name"}], {"name": ""}, {"name": 3}, "[half"]
+)
 def test_what_is_no_tool_is_refused_with_a_way_out(tools: Any) -> None:
     with pytest.raises(UnusableRowError, match=r"^tools are no list of function schemas; data\.ignore=\[tools\] "):
         read({"question": "Who?", "answer": "Ann", "tools": tools})
@@ -221,7 +223,7 @@ def test_calls_and_results_among_the_parts_of_a_content_are_turns_of_their_own()
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]}
     turns = [
         ASKED,
-        {"role": "assistant", "content": [{"type": "text", "text": "Moment."}, use]},
+        {"role": "assistant", "content": ["Mo", {"type": "text", "text": "ment."}, use]},
         {"role": "user", "content": [result]},
         {"role": "assistant", "content": "Es regnet."},
     ]
