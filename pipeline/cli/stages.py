@@ -61,7 +61,7 @@ def refuse_overrides(arguments: Sequence[str]) -> None:
 
 def makes_results(arguments: Sequence[str]) -> bool:
     """Tell whether `dvc repro` with these arguments ends with results that are new."""
-    stages = [argument for argument in arguments if argument in ("compose", *STAGES)]
+    stages = [argument for argument in arguments if argument in ("compose", "data_report", *STAGES)]
     return "--dry" not in arguments and (not stages or list(STAGES)[-1] in stages)
 
 

@@ -252,8 +252,17 @@ class Noting(dict[str, object]):
 
 def _tool_keys(turn: dict[str, object]) -> frozenset[str]:
     """Return the keys of a turn that say something of tools, by who speaks."""
-    role = ROLES.get(plain_name(turn.get("role", turn.get("from"))))
-    return frozenset({"assistant": CALLS_KEYS, "tool": RESULT_KEYS}.get(str(role), ()))
+    by_role = {"assistant": CALLS_KEYS, "tool": RESULT_KEYS, "system": TOOLS_COLUMNS}
+    return frozenset(by_role.get(_role(turn) or "", ()))
+
+
+def _role(turn: Columns) -> str | None:
+    return ROLES.get(role_name(turn.get("role", turn.get("from"))))
+
+
+def role_name(name: object) -> str:
+    """Return a role's name as ROLES has it."""
+    return plain_name(name).replace("-", "_").replace(" ", "_")
 
 
 def convert(row: object, name: str) -> Messages:
@@ -307,7 +316,8 @@ def with_tools(columns: Columns, messages: Messages, reordered: list[str]) -> tu
     Raises:
         UnusableRowError: they cannot be read.
     """
-    tools = tools_of(columns)
+    tools = _tools(columns)
+    _check_texts(tools)
     if tools and messages[0]["role"] == "system" and tool_calls.stand_in(tools[0], messages[0]["content"]):
         return messages, [*reordered, IN_SYSTEM]
     return [*tools, *messages], reordered
@@ -377,7 +387,14 @@ def _from_turns(columns: Columns, role_key: str, text_key: str) -> Messages:
     turns = turns_of(columns)
     if turns is None:
         raise UnusableRowError(MISSING_FIELD)
-    return [*_history(columns), *_messages(turns, role_key, text_key, tools_of(columns))]
+    return [*_history(columns), *_messages(turns, role_key, text_key, _tools(columns))]
+
+
+def _tools(columns: Columns) -> Messages:
+    """Return the message with a row's tools, which may stand in its system turn; none where it has no tools."""
+    turns = turns_of(columns) or []
+    first = turns[0] if turns and isinstance(turns[0], dict) else {}
+    return tools_of(columns) or (tools_of(first) if _role(first) == "system" else [])
 
 
 def messages_of(turns: Sequence[object]) -> Messages:
@@ -397,7 +414,7 @@ def _messages(turns: Sequence[object], role_key: str, text_key: str, tools: Sequ
             raise UnusableRowError(NOT_AN_OBJECT)
         if role_key not in turn or (text_key not in turn and not any(turn.get(key) for key in CALLS_KEYS)):
             raise UnusableRowError(MISSING_FIELD)
-        messages.append(_message(turn, plain_name(turn[role_key]), turn.get(text_key), list(tools)))
+        messages.append(_message(turn, role_name(turn[role_key]), turn.get(text_key), list(tools)))
     return messages
 
 
@@ -539,7 +556,7 @@ def _check_texts(messages: Messages) -> None:
     for message in messages:
         if not said(message).strip():
             raise UnusableRowError(EMPTY_MESSAGE)
-        if not is_unicode(said(message)):
+        if not all(is_unicode(value) for value in message.values() if isinstance(value, str)):
             raise UnusableRowError(NOT_UNICODE)
 
 

@@ -29,9 +29,11 @@ class UnusableRowError(Exception):
 
 
 def said(message: Message) -> str:
-    """Return all that a message says: its content, and what it calls."""
-    calls = message.get("tool_calls")
-    return f"{message['content']}\n{calls}".lstrip("\n") if calls else message["content"]
+    """Return all that a message says: its content, and what it calls, whatever the calls' ids."""
+    if not (text := message.get("tool_calls")):
+        return message["content"]
+    calls = json.dumps([call["function"] for call in json.loads(text)], ensure_ascii=False)
+    return f"{message['content']}\n{calls}".lstrip("\n")
 
 
 def plain_name(name: object) -> str:

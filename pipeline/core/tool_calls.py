@@ -46,12 +46,14 @@ TOOLS_COLUMNS = ("tools", "functions", "available_tools")
 CALLS_KEYS = ("tool_calls", "function_call")  # of a turn
 RESULT_KEYS = ("name", "tool_call_id")
 CALLING_ROLES = ("function_call", "tool_call")  # ShareGPT's names of turns that are calls, as JSON in a text
+DEEPEST = 64  # levels of a schema or of arguments
 ARGUMENTS_KEYS = ("arguments", "parameters")
-PARTS = frozenset(("tool_use", "tool_result"))  # Anthropic's, of a content
+PARTS = ("tool_use", "tool_result")  # Anthropic's, of a content
 QUERY_COLUMN, ANSWERS_COLUMN = "query", "answers"  # xLAM's: what is asked, and the calls that answer it
 
 TOOLS_NOT_READ = "tools are no list of function schemas; data.ignore=[{}] leaves them out"
 CALL_NOT_READ = "a tool call without a name, or with arguments that are no object"
+NOT_JSON = "tools, calls or a result that are no JSON, or nested too deeply"
 CALLS_OUTSIDE = "tool calls outside an assistant's turn, or twice in one"
 IN_SYSTEM = "tools stand in the system message, and not before it"
 
@@ -80,39 +82,40 @@ def read_tools(value: Sequence[object]) -> Messages:
     Raises:
         ValueError: one is no schema of a function.
     """
+    if _is_deep(value):
+        raise UnusableRowError(NOT_JSON)
     return [{"role": TOOLS, "content": written([_tool(parsed(item)) for item in value])}]
 
 
-def names_of(tools: Message) -> list[str]:
-    """Return the names of the tools that a message has."""
-    return [tool["function"]["name"] for tool in json.loads(tools["content"])]
-
-
 def stand_in(tools: Message, system: str) -> bool:
-    """Return whether a system message has the tools already, as Hermes' data has them beside a column of their own."""
-    return all(f'"{name}"' in system or f"'{name}'" in system for name in names_of(tools))
+    """Return whether a system message has the schemas already, as Hermes' has them beside a column of their own."""
+    functions = [tool["function"] for tool in json.loads(tools["content"])]
+    names = [name for function in functions for name in ("parameters", function["name"], *_properties(function))]
+    return all(f'"{name}"' in system or f"'{name}'" in system for name in names)
 
 
 def unfolded(turns: Iterable[object]) -> Iterator[object]:
     """Yield turns, those with calls or results among the parts of their content as turns of their own kind."""
     for turn in turns:
         content = turn.get("content") if isinstance(turn, dict) else None
-        kinds = {part.get("type") for part in content if isinstance(part, dict)} if isinstance(content, list) else ()
-        if isinstance(turn, dict) and not PARTS.isdisjoint(kinds):
-            yield from _unfolded(turn, [part for part in content or [] if isinstance(part, dict)])
+        parts = _parts(content, *PARTS) if isinstance(content, list) else []
+        if isinstance(turn, dict) and isinstance(content, list) and parts:
+            yield from _unfolded(turn, content, [part for part in content if part not in parts])
         else:
             yield turn
 
 
-def _unfolded(turn: Json, parts: list[Json]) -> Iterator[Json]:
-    others = [part for part in parts if part.get("type") not in PARTS]
-    for part in parts:
-        if part.get("type") == "tool_result":
-            yield {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")}
+def _parts(content: list[object], *kinds: str) -> list[Json]:
+    """Return the parts of a content that are of these kinds."""
+    return [part for part in content if isinstance(part, dict) and part.get("type") in kinds]
+
+
+def _unfolded(turn: Json, content: list[object], others: list[object]) -> Iterator[Json]:
+    for part in _parts(content, "tool_result"):
+        yield {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")}
     calls = [
         {"id": part.get("id"), "function": {"name": part.get("name"), "arguments": part.get("input")}}
-        for part in parts
-        if part.get("type") == "tool_use"
+        for part in _parts(content, "tool_use")
     ]
     if others or calls:
         yield turn | {"content": others, **({"tool_calls": calls} if calls else {})}
@@ -208,8 +211,25 @@ def mapped(message: Message, change: Callable[[str], str]) -> Message:
 
 
 def written(value: object) -> str:
-    """Return a value as JSON, each character as it is."""
-    return json.dumps(value, ensure_ascii=False)
+    """Return a value as JSON, each character as it is.
+
+    Raises:
+        UnusableRowError: it is none, such as a date in a table of Arrow's, or nested too deeply.
+    """
+    if _is_deep(value):
+        raise UnusableRowError(NOT_JSON)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise UnusableRowError(NOT_JSON) from error
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        inner = (part.values() if isinstance(part, dict) else part for part in level if isinstance(part, dict | list))
+        level = [item for items in inner for item in items]
+    return bool(level)
 
 
 def _result(value: object) -> str:
@@ -227,7 +247,7 @@ def _tool(value: object) -> Json:
     """Return a tool in OpenAI's form, without what is null: tables of Arrow's fill schemas up with it."""
     inner = value.get("function") if isinstance(value, dict) else None
     function = inner if isinstance(inner, dict) else value
-    if not isinstance(value, dict) or not isinstance(function, dict) or not as_text(function.get("name")).strip():
+    if not isinstance(value, dict) or not isinstance(function, dict) or not _is_name(function.get("name")):
         raise ValueError
     if "input_schema" in function:  # as Anthropic calls it
         function = {("parameters" if key == "input_schema" else key): item for key, item in function.items()}
@@ -242,12 +262,16 @@ def _without_null(value: object) -> object:
     return [_without_null(item) for item in value] if isinstance(value, list) else value
 
 
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
 def _call(value: object) -> Call:
     outer = value if isinstance(value, dict) else {}
     inner = parsed(outer.get("function"))
     function = inner if isinstance(inner, dict) else outer
     name = function.get("name")
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not _is_name(name):
         raise UnusableRowError(CALL_NOT_READ)
     given = next((function[key] for key in ARGUMENTS_KEYS if says_something(function.get(key))), None)
     arguments = {} if given is None else parsed(given)
@@ -255,14 +279,19 @@ def _call(value: object) -> Call:
         raise UnusableRowError(CALL_NOT_READ)
     call: Call = {"type": "function", "function": {"name": name, "arguments": arguments}}
     number = outer.get("id")
-    return {"id": number, **call} if isinstance(number, str) and number else call
+    return {"id": str(number), **call} if isinstance(number, str | int) and number != "" else call
 
 
 def _own(arguments: Json, tool: Json) -> Json:
+    known = _properties(tool)
+    return {key: value for key, value in arguments.items() if value is not None or key in known}
+
+
+def _properties(tool: Json) -> Json:
+    """Return the parameters of a tool by their names."""
     parameters = tool.get("parameters")
     properties = parameters.get("properties", parameters) if isinstance(parameters, dict) else None
-    known = properties if isinstance(properties, dict) else {}
-    return {key: value for key, value in arguments.items() if value is not None or key in known}
+    return properties if isinstance(properties, dict) else {}
 
 
 def _each(value: object, change: Callable[[str], str]) -> object:

@@ -5,9 +5,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from pipeline.core.messages import Messages
+from pipeline.core.messages import Message, Messages
 from pipeline.core.tool_calls import mapped
 
 # Digits of cards and accounts are checked by their checksums, so that other numbers stay.
@@ -83,6 +83,8 @@ class Masking:
         return f"<{name.upper()}>"
 
     def _value(self, value: object) -> object:
+        if isinstance(value, dict) and "role" in value:
+            return mapped(cast(Message, value), self.text)
         if isinstance(value, dict):
             return {key: self._value(entry) for key, entry in value.items()}
         if isinstance(value, list):

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core.formats import UnusableRowError, convert, detect
+from pipeline.core.preferences import is_comparison
 from pipeline.data.batches import from_batches
 from pipeline.data.json_values import read_values
 from pipeline.data.lines import KEPT, BadLine, Row, Rows, is_utf8, one_line
@@ -163,6 +164,8 @@ def _held(value: object) -> list[object] | dict[str, object] | None:
 
 
 def _is_row(value: dict[str, object]) -> bool:
+    if is_comparison(value):
+        return True
     name = detect(value)
     try:
         return name in ("messages", "sharegpt") or (name is not None and bool(convert(value, name)))

@@ -247,8 +247,8 @@ def test_what_the_configuration_names_outside_is_watched_by_the_stages_that_use_
     run(adopting, "dvc", "commit", "-fq")  # as if all stages had run with these
     assert run(adopting, "dvc", "status").strip().endswith("up to date.")
     for name, stages in (
-        ("mine.jinja", {"train": "chat_template", "export": "chat_template"}),
-        ("model/config.json", {"train": "model", "export": "model", "evaluate": "model"}),
+        ("mine.jinja", dict.fromkeys(("data_report", "train", "export"), "chat_template")),
+        ("model/config.json", dict.fromkeys(("data_report", "train", "export", "evaluate"), "model")),
         ("questions.jsonl", {"prepare": "questions"}),
         ("chats/another.jsonl", {"prepare": "data_folder_1"}),
     ):

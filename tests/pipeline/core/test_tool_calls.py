@@ -1,6 +1,8 @@
 """Tools, calls and results in the shapes that data has them."""
 
 import json
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from pipeline.core import tool_calls
 from pipeline.core.formats import Turns, UnusableRowError, convert, detect, read_row
 from pipeline.core.messages import Messages, said
 from pipeline.core.preferences import compare
-from pipeline.core.tool_calls import mapped, names_of
+from pipeline.core.tool_calls import mapped
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = {"name": "weather", "description": "The weather of a city.", "parameters": PARAMETERS}
@@ -43,7 +45,6 @@ def test_tools_come_first_in_one_form(key: str, tools: Any) -> None:
     first, *others = read({"question": "Who?", "answer": "Ann", "system": "S", key: tools})
     assert first["role"] == "tools"
     assert json.loads(first["content"]) == [TOOL]
-    assert names_of(first) == ["weather"]
     assert [message["role"] for message in others] == ["system", "user", "assistant"]
 
 
@@ -53,7 +54,9 @@ def test_a_row_may_have_no_tools(nothing: Any) -> None:
     assert read({**row, "tools": nothing}) == read(row)
 
 
-@pytest.mark.parametrize("tools", ["a hammer", ["search"], [7], [{"description": "no name"}], {"name": ""}, "[half"])
+@pytest.mark.parametrize(
+    "tools", ["a hammer", ["search"], [7], [{"description": "no name"}], {"name": ""}, {"name": 3}, "[half"]
+)
 def test_what_is_no_tool_is_refused_with_a_way_out(tools: Any) -> None:
     with pytest.raises(UnusableRowError, match=r"^tools are no list of function schemas; data\.ignore=\[tools\] "):
         read({"question": "Who?", "answer": "Ann", "tools": tools})
@@ -100,7 +103,7 @@ def test_an_old_call_beside_words_is_kept_with_both() -> None:
 
 
 @pytest.mark.parametrize("text", [json.dumps(BARE["function"]), json.dumps([BARE["function"]]), json.dumps(BARE)])
-@pytest.mark.parametrize("role", ["function_call", "tool_call"])
+@pytest.mark.parametrize("role", ["function_call", "tool_call", "Function-Call", "tool call"])
 def test_sharegpts_calls_are_calls_where_the_row_has_tools(role: str, text: str) -> None:
     said_by = (("human", "?"), (role, text), ("observation", "rain"), ("gpt", "It rains."))
     row = {"conversations": [{"from": name, "value": value} for name, value in said_by]}
@@ -177,7 +180,7 @@ def test_tools_that_the_system_message_has_are_not_said_twice() -> None:
     converted = read_row(row, "messages")
     assert converted.messages[0]["role"] == "system"
     assert converted.reordered == [tool_calls.IN_SYSTEM]
-    row["messages"][0]["content"] = "You know the weather."
+    row["messages"][0]["content"] = 'Ask for the "weather" of a "city".'  # names alone
     assert read(row)[0]["role"] == "tools"
 
 
@@ -220,7 +223,7 @@ def test_calls_and_results_among_the_parts_of_a_content_are_turns_of_their_own()
     result = {"type": "tool_result", "tool_use_id": "t1", "content": [{"type": "text", "text": "rain"}]}
     turns = [
         ASKED,
-        {"role": "assistant", "content": [{"type": "text", "text": "Moment."}, use]},
+        {"role": "assistant", "content": ["Mo", {"type": "text", "text": "ment."}, use]},
         {"role": "user", "content": [result]},
         {"role": "assistant", "content": "Es regnet."},
     ]
@@ -236,3 +239,49 @@ def test_calls_and_results_among_the_parts_of_a_content_are_turns_of_their_own()
     asked_too = [*turns[:2], {"role": "user", "content": [result, {"type": "text", "text": "And?"}]}, turns[3]]
     with pytest.raises(UnusableRowError, match="roles do not alternate"):  # a question behind the result
         read({**row, "messages": asked_too})
+
+
+def test_calls_of_other_ids_say_the_same() -> None:
+    one, other = (read(conversation(tool_calls=[{**CALL, "id": number}]))[2] for number in ("call_1", "call_2"))
+    assert one != other
+    assert said(one) == said(other)
+    assert calls(read(conversation(tool_calls=[{**CALL, "id": 7}]))[2])[0]["id"] == "7"
+
+
+DEEP: dict[str, Any] = {}
+for _ in range(500):
+    DEEP = {"a": DEEP}
+
+
+@pytest.mark.parametrize("odd", [DEEP, {"at": datetime(2026, 1, 1)}, {"at": b"x"}, {"at": Decimal(1)}])
+def test_what_is_no_json_or_nested_too_deeply_is_refused(odd: dict[str, Any]) -> None:
+    results = conversation(tool_calls=[CALL])
+    results["messages"][2]["content"] = odd
+    schema = {"question": "Who?", "answer": "Ann", "tools": [{**WEATHER, "parameters": odd}]}
+    for row in (conversation(tool_calls=[{"function": {"name": "a", "arguments": odd}}]), results, schema):
+        with pytest.raises(UnusableRowError, match=f"^{tool_calls.NOT_JSON}$"):
+            read(row)
+
+
+def test_half_a_surrogate_pair_anywhere_is_refused() -> None:
+    half = "\ud83d"
+    rows = [conversation(tool_calls=[CALL]) for _ in range(5)]
+    rows[0]["tools"][0] = {**TOOL, "function": {**WEATHER, "description": half}}
+    rows[1]["messages"][1]["tool_calls"] = [{**CALL, "id": half}]
+    rows[2]["messages"][1]["tool_calls"] = [{"function": {"name": "a", "arguments": {"a": half}}}]
+    rows[3]["messages"][2]["tool_call_id"] = half
+    rows[4]["messages"][2]["name"] = half
+    for row in rows:
+        with pytest.raises(UnusableRowError, match="not valid Unicode"):
+            read(row)
+
+
+def test_tools_may_stand_in_the_system_turn() -> None:
+    for key in ("tools", "functions"):
+        told = {"role": "system", "content": "S", key: json.dumps([WEATHER])}
+        row = {"messages": [told, ASKED, {"role": "assistant", "content": "Yo"}]}
+        converted = read_row(row, "messages")
+        assert [message["role"] for message in converted.messages] == ["tools", "system", "user", "assistant"]
+        assert converted.unused == frozenset()
+    asked = {"messages": [{**ASKED, "tools": [WEATHER]}, {"role": "assistant", "content": "Yo"}]}
+    assert read_row(asked, "messages").unused == {"tools"}

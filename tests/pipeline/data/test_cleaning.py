@@ -207,3 +207,13 @@ def test_personal_data_in_what_is_called_is_masked_and_schemas_and_json_stay_who
     assert json.loads(str(masked[2]["tool_calls"]))[0]["function"]["arguments"] == {"to": "<EMAIL>", "n": 5551234567}
     assert cleaning.masked == {"email": 2}
     assert cleaning.reason(masked) is None  # a call alone is no short answer
+
+
+def test_calls_in_preferences_that_are_masked_are_json_still() -> None:
+    call = [{"type": "function", "function": {"name": "pay", "arguments": {"card": 4111111111111111, "to": "a@b.org"}}}]
+    called = {"role": "assistant", "content": "", "tool_calls": json.dumps(call)}
+    line = json.dumps({"messages": [], "chosen": [called], "rejected": [{"role": "assistant", "content": "a@b.org"}]})
+    masked = json.loads(Cleaning(replace(NO_CLEANING, mask=["card", "email"])).mask_line(line))
+    arguments = json.loads(masked["chosen"][0]["tool_calls"])[0]["function"]["arguments"]
+    assert arguments == {"card": 4111111111111111, "to": "<EMAIL>"}
+    assert masked["rejected"][0]["content"] == "<EMAIL>"

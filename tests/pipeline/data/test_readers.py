@@ -114,6 +114,7 @@ SINGLE = [
     {"question": "a", "answer": "b", "tools": [{"name": "add"}]},
     {"name": "unknown", "tags": ["a", "b"]},
     {"name": "unknown", "tags": []},
+    {key: [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": key}] for key in ("chosen", "rejected")},
 ]
 
 
