@@ -5,7 +5,7 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import EXAMPLES, PREFERENCES, PREPARE_REPORT, PREPARED, QUESTIONS, REJECTED
+from pipeline.core.paths import EXAMPLES, PREPARE_REPORT, PREPARED, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -16,16 +16,13 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from common.files import atomic_path, write_json
+from common.files import atomic_path
 from pipeline.core.code import code_digest
 from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, validate
@@ -38,26 +35,24 @@ from pipeline.data.divide import Divided, divide
 from pipeline.data.example_rows import example_rows
 from pipeline.data.examples import Examples
 from pipeline.data.gather import Scratch, gather, scratch
-from pipeline.data.message_schema import completed, schema_of
 from pipeline.data.mixture import Mixture
 from pipeline.data.near_duplicates import Integers
 from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes, require_train
-from pipeline.data.prepared import MADE_FROM, MadeFrom, made_from
-from pipeline.data.questions import Question, drop_asked, load_questions
+from pipeline.data.prepared import MadeFrom, made_from
+from pipeline.data.questions import drop_asked, load_questions
 from pipeline.data.rejects import Rejects
-from pipeline.data.report import Lengths, SplitDigest, SplitFigures, print_table, question_report
+from pipeline.data.report import print_table, question_report
 from pipeline.data.rows import SourceCounts, check_meaning, check_usable
 from pipeline.data.sources import Source, why_ignored
+from pipeline.data.writing import write
 from pipeline.stages import data_report
 from pipeline.stages.run import stage
 
 CODE = (  # that batches of rows depend on
     "pipeline/data", "pipeline/core/formats.py", "pipeline/core/messages.py", "pipeline/core/preferences.py",
-    "pipeline/core/tool_calls.py", "pipeline/core/transcripts.py",
+    "pipeline/core/tool_calls.py", "pipeline/core/transcripts.py", "pipeline/models",
 )  # fmt: skip
 SCRATCH = Path("data/.prepare.tmp")
-ROW_GROUP = 10_000  # rows; keeps a column chunk far below the 2 GiB that 32-bit string offsets reach
-SOURCE = pa.field("source", pa.string())  # where data.sources names some
 
 
 def run(config: Config, out: Path) -> None:
@@ -173,50 +168,6 @@ def not_read(settings: DataSettings, root: Path, counts: list[SourceCounts]) -> 
     reasons = {name: why_ignored(name) for name in ignored}
     reasons |= {name: "it is data.questions" for name in readable if is_questions(name, settings, root)}
     return reasons | {count.file: "empty" for count in counts if not count.rows}
-
-
-def write(
-    folder: Path,
-    corpus: Corpus,
-    splits: dict[str, Integers],
-    questions: list[Question],
-    origin: MadeFrom,
-    preferences: list[str],
-) -> tuple[dict[str, SplitFigures], dict[str, dict[str, int]]]:
-    """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once.
-
-    Returns:
-        Rows and digest of each split, and the lengths of messages by role.
-    """
-    lengths, figures = Lengths(), {}
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        for name, rows in splits.items():
-            figures[name] = write_split(temporary / f"{name}.parquet", corpus, rows, lengths)
-        lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
-        (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
-        if preferences:
-            text = "".join(f"{line}\n" for line in preferences)
-            (temporary / PREFERENCES.name).write_text(text, encoding="utf-8")
-        write_json(temporary / MADE_FROM, origin)
-    return figures, lengths.report()
-
-
-def write_split(file: Path, corpus: Corpus, rows: Integers, lengths: Lengths) -> SplitFigures:
-    """Write a split, a group of rows at a time, and count its messages; return its rows and digest."""
-    schema = schema_of(corpus.fields)
-    schema = schema.append(SOURCE) if corpus.grouped else schema
-    digest = SplitDigest()
-    with pq.ParquetWriter(file, schema) as writer:
-        for start in range(0, len(rows), ROW_GROUP):
-            numbers = rows[start : start + ROW_GROUP].tolist()
-            group = [completed(messages, corpus.fields) for messages in corpus.messages(numbers)]
-            digest.add(group)
-            lengths.add(group)
-            columns: dict[str, Sequence[object]] = {"messages": group}
-            columns |= {"source": [corpus.groups[row] for row in numbers]} if corpus.grouped else {}
-            writer.write_table(pa.table(columns, schema=schema))
-    return digest.report()
 
 
 main = stage(run)
