@@ -12,6 +12,7 @@ from typing import NotRequired, TypedDict
 
 from pipeline.core.messages import (
     NOT_TEXT,
+    TOO_DEEP,
     Columns,
     Message,
     Messages,
@@ -49,6 +50,7 @@ CALLING_ROLES = ("function_call", "tool_call")  # ShareGPT's names of turns that
 ARGUMENTS_KEYS = ("arguments", "parameters")
 PARTS = frozenset(("tool_use", "tool_result"))  # Anthropic's, of a content
 QUERY_COLUMN, ANSWERS_COLUMN = "query", "answers"  # xLAM's: what is asked, and the calls that answer it
+DEEPEST = 100  # levels of what is written as JSON
 
 TOOLS_NOT_READ = "tools are no list of function schemas; data.ignore=[{}] leaves them out"
 CALL_NOT_READ = "a tool call without a name, or with arguments that are no object"
@@ -208,8 +210,21 @@ def mapped(message: Message, change: Callable[[str], str]) -> Message:
 
 
 def written(value: object) -> str:
-    """Return a value as JSON, each character as it is."""
+    """Return a value as JSON, each character as it is.
+
+    Raises:
+        UnusableRowError: templates, which read it again, might not get to its bottom.
+    """
+    inner, depth = [value], 0
+    while inner := [item for part in inner for item in _items(part)]:
+        depth += 1
+    if depth > DEEPEST:
+        raise UnusableRowError(TOO_DEEP)
     return json.dumps(value, ensure_ascii=False)
+
+
+def _items(value: object) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _result(value: object) -> str:

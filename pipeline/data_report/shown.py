@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from common.words import readable
 from pipeline.core.messages import said
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.cleaning_rules import REASONS, Hit
@@ -162,8 +163,8 @@ def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:
             if reason in REASONS:
                 continue
             rows[reason] += 1
-            row = _cut(json.dumps(reject["row"], ensure_ascii=False))
-            place = hashlib.blake2b(row.encode(errors="replace"), key=str(seed).encode(), digest_size=8).digest()
+            row = _cut(readable(json.dumps(reject["row"], ensure_ascii=False)))
+            place = hashlib.blake2b(row.encode(), key=str(seed).encode(), digest_size=8).digest()
             some = drawn.setdefault(reason, {})
             some.setdefault(place, ShownReject(f"{reject['source']}:{reject['line']}", row))
             if len(some) > SHOWN:
