@@ -11,6 +11,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def readable(text: str) -> str:
+    """Return a text as UTF-8 can have it, with ? for halves of surrogate pairs."""
+    return text.encode(errors="replace").decode()
+
+
 def percent(part: float, whole: float) -> str:
     """Return a share as one reads it; what is there is never 0%."""
     share = part / whole if whole else 0.0

@@ -20,6 +20,7 @@ Messages = list[Message]
 Columns = Mapping[str, object]  # a row by names in lower case
 
 NOT_TEXT = "content is not text"
+TOO_DEEP = "nested too deeply"
 TEXT_PARTS = ("text", "input_text", "output_text")
 NOT_TEXT_KEYS = ("image", "image_url", "images", "audio", "input_audio", "video", "file")  # of a part
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sized
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 
 Item = TypeVar("Item")
@@ -14,4 +15,4 @@ def shown(items: Iterable[Item], label: str, total: float | None = None) -> Iter
     console = Console(stderr=True)
     if total is None and isinstance(items, Sized):
         total = len(items)
-    return track(items, label, total=total, console=console, transient=True, disable=not console.is_terminal)
+    return track(items, escape(label), total=total, console=console, transient=True, disable=not console.is_terminal)

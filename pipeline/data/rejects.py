@@ -25,12 +25,20 @@ class Reject(NamedTuple):
     source: str
     line: int
     reason: str
-    row: object
+    row: str  # as JSON
 
     @property
     def place(self) -> str:
         """Where it stands and why it is not taken, in a few words."""
         return f"{self.source}:{self.line} {self.reason}"
+
+
+def rejected(source: str, line: int, reason: str, row: object) -> Reject:
+    """Return a reject, its row as JSON: one of brackets in thousands can be neither written nor pickled."""
+    try:
+        return Reject(source, line, reason, json.dumps(row, default=str))
+    except (ValueError, RecursionError):
+        return Reject(source, line, reason, "null")
 
 
 class Rejects:
@@ -79,7 +87,6 @@ def kind(reason: str) -> str:
 
 
 def _as_line(reject: Reject) -> str:
-    try:
-        return json.dumps(reject._asdict(), default=str) + "\n"
-    except (ValueError, RecursionError):  # brackets in thousands
-        return json.dumps({**reject._asdict(), "row": None}) + "\n"
+    """Return a reject as JSON, whose last key is that of its row."""
+    *_, row = reject
+    return f"{json.dumps({**reject._asdict(), 'row': None}).removesuffix('null}')}{row}}}\n"

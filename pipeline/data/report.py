@@ -89,7 +89,7 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     for file in report["files"]:
         dropped = ", ".join(f"{count} {reason}" for reason, count in file["dropped"].items())
         table.add_row(file["file"], file["format"], f"{file['rows']:,}", f"{file['usable']:,}", dropped or "none")
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names of files and keys may have brackets and colons
     console.print(table)
     if preferences := sum(file.get("preferences", 0) for file in report["files"]):
         console.print(f"preferences set apart: {preferences:,}, in data/prepared/preferences.jsonl", highlight=False)

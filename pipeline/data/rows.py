@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
-from common.words import counted
+from common.words import counted, readable
 from pipeline.core.data_settings import DataSettings, each_source
 from pipeline.core.formats import (
     CHANGES_MEANING,
@@ -24,6 +24,7 @@ from pipeline.core.formats import (
     plain_name,
     read_row,
 )
+from pipeline.core.messages import TOO_DEEP
 from pipeline.core.paths import REJECTED
 from pipeline.core.preferences import answered, compare, is_comparison
 from pipeline.data.cleaning import Cleaning
@@ -31,7 +32,7 @@ from pipeline.data.feedback import AMONG_OTHERS, is_record
 from pipeline.data.lines import BadLine, Row, SetAside
 from pipeline.data.mapping import Mapping
 from pipeline.data.own_splits import SPLIT_OF
-from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind
+from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind, rejected
 from pipeline.data.sources import Source
 
 PREFERENCES = "preferences"
@@ -60,7 +61,7 @@ class SourceCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     reordered: Counter[str] = field(default_factory=Counter)  # rows by what was done with turns
     unused: Counter[str] = field(default_factory=Counter)  # rows by key
-    unknown: list[object] = field(default_factory=list)  # some rows of no known format
+    unknown: list[object] = field(default_factory=list)  # the keys of some rows of no known format, null for no object
 
     @property
     def rows(self) -> int:
@@ -114,17 +115,18 @@ def read_source(
     for row in source.rows:
         if isinstance(row, BadLine):
             counts.dropped[kind(row.reason)] += 1
-            rejects.add(Reject(source.name, row.line, row.reason, row.text), is_bad_line=True)
+            rejects.add(rejected(source.name, row.line, row.reason, row.text), is_bad_line=True)
             continue
         if isinstance(row, SetAside):
             counts.dropped[row.reason] += 1
-            rejects.add(Reject(source.name, row.line, row.reason, row.value))
+            rejects.add(rejected(source.name, row.line, row.reason, row.value))
             continue
         try:
             messages = _cleaned(_taken(row, settings, mapping, counts), cleaning)
-        except UnusableRowError as error:
-            counts.dropped[error.args[0]] += 1
-            rejects.add(Reject(source.name, row.line, error.args[0], row.value))
+        except (UnusableRowError, RecursionError) as error:
+            reason = TOO_DEEP if isinstance(error, RecursionError) else error.args[0]
+            counts.dropped[reason] += 1
+            rejects.add(rejected(source.name, row.line, reason, row.value))
             continue
         if messages:
             counts.usable += 1
@@ -139,7 +141,7 @@ def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCou
     value = mapping.apply(row.value)
     read_as = _compared if is_comparison(value) else _converted
     converted = read_as(value, settings, counts)
-    counts.unused.update(converted.unused | mapping.ignored_in(row.value))
+    counts.unused.update(map(readable, converted.unused | mapping.ignored_in(row.value)))
     counts.reordered.update(converted.reordered)
     return converted.messages
 
@@ -162,7 +164,7 @@ def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> C
     name = detect(value) if settings.format == "auto" else settings.format
     if name is None:
         if len(counts.unknown) < EXAMPLES:
-            counts.unknown.append(value)
+            counts.unknown.append(dict.fromkeys(value) if isinstance(value, dict) else None)
         raise UnusableRowError(NO_KNOWN_FORMAT if isinstance(value, dict) else NOT_AN_OBJECT)
     counts.formats[name] += 1
     return read_row(value, name, Turns(settings.opening, settings.repeated))

@@ -1,6 +1,7 @@
 """Where rows come from: files under the repository, or a dataset of the Hugging Face hub."""
 
 import glob
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
+from pipeline.core.messages import is_unicode
 from pipeline.data.hub import HubSplit, load_splits
 from pipeline.data.lines import BadLine, Row, Rows, SetAside, one_line
 from pipeline.data.readers import COMPRESSIONS, READERS, is_readable, read_file
@@ -51,12 +53,17 @@ def find_files(settings: DataSettings, root: Path) -> tuple[list[str], list[str]
     """Return the files that match `settings.files`.
 
     Those with a known suffix, and the others. Hidden files are left out; a dataset's metadata is among the others.
+
+    Raises:
+        UserError: a name is no UTF-8, which no report can have.
     """
     names: set[str] = set()
     for pattern in settings.files:
         # Path.glob neither follows linked folders nor leaves hidden files out.
         names.update(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
     files = sorted(Path(name).as_posix() for name in names if (root / name).is_file())
+    if unwritten := next((name for name in files if not is_unicode(name)), None):
+        raise UserError(f"the name of {os.fsencode(unwritten)!r} is not UTF-8; rename the file")
     readable = [name for name in files if is_readable(name) and Path(name).name not in METADATA]
     return readable, [name for name in files if name not in set(readable)]
 

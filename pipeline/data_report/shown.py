@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from common.words import readable
 from pipeline.core.messages import Messages
 from pipeline.data.cleaning_rules import REASONS
 from pipeline.data.example_rows import ExampleGroup, ExampleHit, ExampleRow, ExampleRows
@@ -164,8 +165,8 @@ def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:
                 continue
             rows[reason] += 1
             row = reject["row"]
-            row = _cut(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False))
-            place = hashlib.blake2b(row.encode(errors="replace"), key=str(seed).encode(), digest_size=8).digest()
+            row = _cut(readable(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)))
+            place = hashlib.blake2b(row.encode(), key=str(seed).encode(), digest_size=8).digest()
             some = drawn.setdefault(reason, {})
             some.setdefault(place, ShownReject(f"{reject['source']}:{reject['line']}", row))
             if len(some) > SHOWN:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +202,10 @@ def test_offline_mode_is_respected_even_where_the_hub_answers(load_from_hub: Any
     assert line.startswith("UserError: HF_HUB_OFFLINE is set")
     assert "owner/chats" in line
     assert line.endswith("data=starter and data=local work offline")
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    put_each_kind(tmp_path / "raw")
+    (tmp_path / os.fsdecode(b"raw/\xff.jsonl")).write_text("{}\n")
+    with pytest.raises(UserError, match=r"the name of b'raw/\\xff.jsonl' is not UTF-8"):
+        find_files(DataSettings("local", "files", ["raw/**/*"]), tmp_path)

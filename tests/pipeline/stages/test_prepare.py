@@ -594,3 +594,35 @@ def test_a_topic_or_length_beyond_its_share_is_left_out_and_counted(tmp_path: Pa
     report = prepare(local(clean=replace(NO_CLEANING, length_share=0.3)), tmp_path, tmp_path)
     assert report["balanced"] == {"16 to 31 words": 10, **report["balanced"]}
     assert sum(split["rows"] for split in report["splits"].values()) == 100 - sum(report["balanced"].values())
+
+
+def test_rows_nested_in_hundreds_are_rejects_or_read_and_never_end_the_run(tmp_path: Path) -> None:
+    schema = '{"name":"f","parameters":{"type":"object","properties":DEEP}}'
+    shapes = (
+        '{"zz":DEEP}',
+        '{"question":"x","answer":"a","x":DEEP}',
+        '{"question":"y","answer":DEEP}',
+        '{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}],"tools":[' + schema + "]}",
+        '{"prompt":"q","chosen":"c","rejected":{"role":"assistant","content":DEEP}}',
+    )
+    nested = ['{"a":' * depth + "1" + "}" * depth for depth in (20, 300, 600, 850)]
+    rows = [shape.replace("DEEP", deep) for deep in nested for shape in shapes]
+    rows += [json.dumps({"question": "z", "answer": "a", "tools": schema.replace("DEEP", nested[-1])})]
+    put_rows(tmp_path, "a.jsonl", pairs(30))
+    (tmp_path / "data/raw/b.jsonl").write_text("\n".join(rows))
+    report = prepare(local(max_dropped=1, validation=2, test=2), tmp_path, tmp_path)
+    assert report["files"][1]["rows"] == len(rows)
+    assert report["files"][1]["usable"] == 5
+    assert report["files"][1]["dropped"]["nested too deeply"] == 4
+    rejected = [json.loads(line) for line in (tmp_path / "data/rejected.jsonl").read_text().splitlines()]
+    assert (rejected[0]["line"], rejected[0]["row"]) == (1, json.loads(rows[0]))
+
+
+def test_names_of_keys_are_shown_whatever_they_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{**row, "[/b] [red]": 1, ":smile:": 1, "\ud800": 1} for row in pairs(30)]
+    put_rows(tmp_path, "x[/i].jsonl", [*rows, {"question": "half \ud800", "answer": "b"}])
+    report = prepare(local(validation=2, test=2), tmp_path, tmp_path)
+    assert report["files"][0]["unused"] == {":smile:": 30, "?": 30, "[/b] [red]": 30}
+    said = capsys.readouterr().out
+    assert "data/raw/x[/i].jsonl: :smile: (30), ? (30), [/b] [red] (30)" in said
+    assert "half ?&#34;" in (tmp_path / "reports/data.html").read_text(encoding="utf-8")
