@@ -123,6 +123,7 @@ class DataSettings:
     test_files: list[str] = field(default_factory=list)
     duplicates: str = "folded"  # which are dropped: those up to case and punctuation, exact ones, or none (off)
     near_duplicates: float | None = None  # overlap of conversations from which one alone of a cluster is kept
+    common_exchange: float | None = 0.1  # share of rows from which an exchange ties none; null: each ties
     leak_threshold: float | None = 0.8  # of prompts' overlap; null ties only what has the same prompt to the letter
     sources: dict[str, SourceSettings | None] | None = None  # one that is null is left out
 
@@ -166,6 +167,10 @@ def validate(settings: DataSettings) -> None:
         ("leak_threshold", settings.leak_threshold),
     ):
         _require(overlap is None or 0.5 <= overlap <= 1, key, overlap, "null or from 0.5 to 1")
+    common = settings.common_exchange
+    _require(
+        common is None or 0 < common < 1, "common_exchange", common, "null or a share of the rows, above 0 and below 1"
+    )
     _require(settings.answer_after != "", "answer_after", settings.answer_after, "null or a text that is not empty")
     _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
     _validate_sizes(settings)

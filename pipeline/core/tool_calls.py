@@ -12,6 +12,7 @@ from typing import NotRequired, TypedDict
 
 from pipeline.core.messages import (
     NOT_TEXT,
+    TOO_DEEP,
     Columns,
     Message,
     Messages,
@@ -53,7 +54,7 @@ QUERY_COLUMN, ANSWERS_COLUMN = "query", "answers"  # xLAM's: what is asked, and 
 
 TOOLS_NOT_READ = "tools are no list of function schemas; data.ignore=[{}] leaves them out"
 CALL_NOT_READ = "a tool call without a name, or with arguments that are no object"
-NOT_JSON = "tools, calls or a result that are no JSON, or nested too deeply"
+NOT_JSON = "tools, calls or a result that are no JSON"
 CALLS_OUTSIDE = "tool calls outside an assistant's turn, or twice in one"
 IN_SYSTEM = "tools stand in the system message, and not before it"
 
@@ -83,7 +84,7 @@ def read_tools(value: Sequence[object]) -> Messages:
         ValueError: one is no schema of a function.
     """
     if _is_deep(value):
-        raise UnusableRowError(NOT_JSON)
+        raise UnusableRowError(TOO_DEEP)
     return [{"role": TOOLS, "content": written([_tool(parsed(item)) for item in value])}]
 
 
@@ -217,7 +218,7 @@ def written(value: object) -> str:
         UnusableRowError: it is none, such as a date in a table of Arrow's, or nested too deeply.
     """
     if _is_deep(value):
-        raise UnusableRowError(NOT_JSON)
+        raise UnusableRowError(TOO_DEEP)
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:

@@ -22,7 +22,7 @@ from pipeline.data.split import SPLITS, Groups, Rows, shuffled, split
 from pipeline.data.traits import UNASKED
 
 ROUNDS = 10  # of splitting and joining; what MinHash misses is in the first, if at all
-COMMON_SHARE, COMMON_ROWS = 0.1, 5  # an exchange in more rows than both is a greeting, which ties nothing
+COMMON_ROWS = 5  # that an exchange is in at least, and in more, before it may be common
 NO_ROWS = np.empty(0, np.int64)
 
 
@@ -57,7 +57,7 @@ def divide(corpus: Corpus, rows: Rows, settings: DataSettings) -> Divided:
     Raises:
         UserError: a split would be empty, or two splits cannot be kept apart.
     """
-    known = Links(corpus, np.concatenate(list(rows.values())), settings.leak_threshold)
+    known = Links(corpus, np.concatenate(list(rows.values())), settings)
     rows, shared = _apart(rows, known)
     rest, leaks = rows["train"], dict[str, Pairs]()
     for name in (name for name in OWN if len(rows.get(name, ()))):
@@ -118,13 +118,14 @@ def _prompt(messages: Messages) -> str:
 class Links:
     """What ties the rows of all splits to one another; without a threshold, prompts to the letter alone."""
 
-    def __init__(self, corpus: Corpus, rows: Integers, threshold: float | None) -> None:
-        self._corpus, self._threshold = corpus, threshold
+    def __init__(self, corpus: Corpus, rows: Integers, settings: DataSettings) -> None:
+        self._corpus, self._threshold = corpus, settings.leak_threshold
+        self._common = 1.0 if settings.common_exchange is None else settings.common_exchange  # share of the rows
         letters = np.array([int.from_bytes(letter[:8]) for letter in corpus.letters], np.uint64)
         self.common_exchanges = 0
         self._keys, self._owners = letters, np.arange(len(corpus))
         self._numbers = np.full(len(corpus), -1)  # of prompts that are compared
-        if threshold is not None:
+        if self._threshold is not None:
             self._numbers = corpus.prompt_numbers(self._owners)
             exchanges, owners = self._telling_exchanges(rows)
             prompts = np.where(corpus.prompts == NOTHING, letters, corpus.prompts)
@@ -165,7 +166,7 @@ class Links:
         keys, owners = self._corpus.exchanges, self._corpus.exchange_owners
         keys, owners = keys[here[owners]], owners[here[owners]]
         different, counts = np.unique(keys, return_counts=True)
-        commons = different[counts > max(COMMON_ROWS, COMMON_SHARE * len(rows))]
+        commons = different[counts > max(COMMON_ROWS, self._common * len(rows))]
         self.common_exchanges = len(commons)
         telling = ~np.isin(keys, commons)
         return keys[telling], owners[telling]

@@ -101,6 +101,10 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"answer_after": ""}, "data.answer_after is ''; it may be null or a text that is not empty"),
         ({"duplicates": "some"}, "data.duplicates is 'some'; it may be one of folded, exact, off"),
         ({"near_duplicates": 1.2}, "data.near_duplicates is 1.2; it may be null or from 0.5 to 1"),
+        (
+            {"common_exchange": 0},
+            "data.common_exchange is 0; it may be null or a share of the rows, above 0 and below 1",
+        ),
         ({"leak_threshold": 0.2}, "data.leak_threshold is 0.2; it may be null or from 0.5 to 1"),
         ({"seed": -1}, "data.seed is -1; it may be 0 or more"),
         (

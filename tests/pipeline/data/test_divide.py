@@ -29,13 +29,21 @@ class Found(NamedTuple):
     leaks: dict[str, int]
 
 
-def divided(rows: list[Messages], seed: int = 0, threshold: float | None = 0.8, **own: list[Messages]) -> Found:
+def divided(
+    rows: list[Messages],
+    seed: int = 0,
+    threshold: float | None = 0.8,
+    common: float | None = 0.1,
+    **own: list[Messages],
+) -> Found:
     every = {**own, "train": rows}
     corpus = corpus_of(chain.from_iterable(every.values()))
     ends = np.cumsum([len(part) for part in every.values()])
     numbers = dict(zip(every, np.split(np.arange(len(corpus)), ends[:-1]), strict=True))
     parts = {name: without(part, duplicates(corpus, part, "exact")) for name, part in numbers.items()}
-    settings = DataSettings("a", "files", ["a"], validation=0.2, test=0.2, seed=seed, leak_threshold=threshold)
+    settings = DataSettings(
+        "a", "files", ["a"], validation=0.2, test=0.2, seed=seed, leak_threshold=threshold, common_exchange=common
+    )
     found = divide(corpus, parts, settings)
     named = {name: [(corpus.name(row), row) for row in part.tolist()] for name, part in found.splits.items()}
     splits = {name: {key: next(corpus.messages([row])) for key, row in part} for name, part in named.items()}
@@ -85,6 +93,8 @@ def test_an_exchange_that_many_rows_have_ties_none() -> None:
     found = divided(rows)
     assert found.said.common_exchanges == 1
     assert all(found.splits.values())
+    with pytest.raises(UserError, match="40 distinct with 1 component"):
+        divided(rows, common=None)
 
 
 def test_longer_versions_of_a_conversation_are_on_one_side() -> None:

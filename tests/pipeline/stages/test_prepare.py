@@ -24,6 +24,7 @@ from pipeline.core.formats import FORMATS, Columns, Format, Messages
 from pipeline.core.records import PrepareReport
 from pipeline.data.message_schema import schema_of
 from pipeline.data.report import split_report
+from pipeline.stages.data_report import show
 from pipeline.stages.prepare import prepare
 
 PLAIN = schema_of({"role", "content"})
@@ -34,6 +35,7 @@ import sys
 from pathlib import Path
 from pipeline.core.data_settings import DataSettings
 from common.errors import UserError
+from pipeline.stages.data_report import show
 from pipeline.stages.prepare import prepare
 try:
     prepare(DataSettings("local", "files", ["data/raw/**/*"]), Path(sys.argv[1]), Path(sys.argv[2]))
@@ -625,4 +627,5 @@ def test_names_of_keys_are_shown_whatever_they_hold(tmp_path: Path, capsys: pyte
     assert report["files"][0]["unused"] == {":smile:": 30, "?": 30, "[/b] [red]": 30}
     said = capsys.readouterr().out
     assert "data/raw/x[/i].jsonl: :smile: (30), ? (30), [/b] [red] (30)" in said
+    show(local(), tmp_path)
     assert "half ?&#34;" in (tmp_path / "reports/data.html").read_text(encoding="utf-8")
