@@ -145,6 +145,8 @@ CELLS_DO_NOT_MATCH = "more cells than the header"
 MISSING_FIELD = "missing field"
 NOT_UNICODE = "text is not valid Unicode"
 EMPTY_MESSAGE = "empty message"
+LONGEST = 10_000_000  # characters of a conversation: tokens of more take tens of GiB, and no model reads so far
+TOO_LONG = "longer than 10 million characters"
 UNKNOWN_ROLE = "unknown role"
 WEIGHT_BETWEEN = "weight is neither 0 nor 1"
 NOTHING_LEARNT = "no assistant turn that is learnt"
@@ -558,6 +560,8 @@ def _check_texts(messages: Messages) -> None:
             raise UnusableRowError(EMPTY_MESSAGE)
         if not all(is_unicode(value) for value in message.values() if isinstance(value, str)):
             raise UnusableRowError(NOT_UNICODE)
+    if sum(len(said(message)) for message in messages) > LONGEST:
+        raise UnusableRowError(TOO_LONG)
 
 
 # In the order in which a row is held against them, and of two with as many rows the first is taken.

@@ -629,3 +629,12 @@ def test_names_of_keys_are_shown_whatever_they_hold(tmp_path: Path, capsys: pyte
     assert "data/raw/x[/i].jsonl: :smile: (30), ? (30), [/b] [red] (30)" in said
     show(local(), tmp_path)
     assert "half ?&#34;" in (tmp_path / "reports/data.html").read_text(encoding="utf-8")
+
+
+def test_a_row_that_no_model_would_read_to_its_end_is_a_reject(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(30), {"question": "How long?", "answer": "word " * 2_000_000}])
+    report = prepare(local(validation=2, test=2), tmp_path, tmp_path)
+    assert (report["files"][0]["usable"], report["files"][0]["dropped"]) == (
+        30,
+        {"longer than 10 million characters": 1},
+    )
