@@ -79,7 +79,7 @@ def _require_one_claim(sources: list[Source]) -> None:
 def told_apart(sources: list[Source], settings: DataSettings, root: Path, alone: bool = True) -> list[Source]:
     """Return the sources of a set with the splits that they are, less the questions' file.
 
-    A set that is `alone` and has none that is called train has none that is called otherwise.
+    Of a set that is `alone` the names count for nothing where they would leave nothing to train on.
 
     Raises:
         UserError: a pattern of a split matches no file, or two splits claim a file.
@@ -87,7 +87,7 @@ def told_apart(sources: list[Source], settings: DataSettings, root: Path, alone:
     by_key = _listed_files(settings, root)
     data = [source for source in sources if settings.source != "files" or not is_questions(source.name, settings, root)]
     splits = [by_key.get(source.name) or _told(source, settings) for source in data]
-    if alone and "train" not in splits:  # a test.jsonl alone is as good as any other name
+    if alone and set(splits) <= set(OWN):  # a test.jsonl alone is as good as any other name
         splits = [by_key.get(source.name) for source in data]
     return [replace(source, split=split) for source, split in zip(data, splits, strict=True)]
 

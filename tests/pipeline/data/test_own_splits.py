@@ -88,11 +88,19 @@ def test_a_split_that_nobody_brings_is_taken_from_train(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("changes", [{"own_splits": False}, {}])
 def test_they_are_one_set_where_asked_or_where_none_is_for_training(tmp_path: Path, changes: dict[str, Any]) -> None:
-    put_rows(tmp_path, "train.jsonl" if changes else "a.jsonl", pairs("train", 60))
+    put_rows(tmp_path, "train.jsonl" if changes else "eval.jsonl", pairs("train", 60))
     put_rows(tmp_path, "test.jsonl", pairs("test", 40))
     report = prepare(local(validation=10, test=10, **changes), tmp_path, tmp_path)
     assert report["own_splits"] == {}
     assert report["splits"]["train"]["rows"] == 80
+
+
+def test_a_test_file_is_the_test_beside_a_file_of_any_name(tmp_path: Path) -> None:
+    put_rows(tmp_path, "faq.jsonl", pairs("faq", 60))
+    put_rows(tmp_path, "test.jsonl", pairs("test", 9))
+    report = prepare(local(validation=10), tmp_path, tmp_path)
+    assert report["own_splits"] == {"test": ["data/raw/test.jsonl"]}
+    assert {name: part["rows"] for name, part in report["splits"].items()} == {"train": 50, "validation": 10, "test": 9}
 
 
 def test_keys_name_the_files_of_a_split_whatever_they_are_called(tmp_path: Path) -> None:
