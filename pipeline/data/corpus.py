@@ -1,8 +1,10 @@
 """The conversations of a run: their texts on disk, and in memory what the steps after reading know of them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,16 +38,25 @@ class Columns(NamedTuple):
     wholes: Shingles  # of all texts of a conversation, if they are asked for
     sizes: Integers  # characters of all its folded texts
     lengths: Integers  # bytes of its line on disk
+    apart: Integers  # the same of the preferences that are set apart, whose lines follow
+    apart_digests: list[bytes]
     fields: set[str]  # that some message has
 
 
-def columns_of(source: Source, conversations: Sequence[Conversation], lines: Sequence[bytes], whole: bool) -> Columns:
+def columns_of(
+    source: Source,
+    conversations: Sequence[Conversation],
+    lines: Sequence[bytes],
+    apart: Sequence[bytes] = (),
+    whole: bool = False,
+) -> Columns:
     """Return the columns of conversations.
 
     Args:
         source: that they are of.
         conversations: of a batch.
         lines: what stands of each on disk.
+        apart: what stands there of the preferences.
         whole: whether all texts are to be compared, and not prompts alone.
     """
     traits = [traits_of(conversation.messages) for conversation in conversations]
@@ -66,6 +77,8 @@ def columns_of(source: Source, conversations: Sequence[Conversation], lines: Seq
         wholes=shingle(one.whole for one in traits if whole),
         sizes=_numbers(len(one.whole) for one in traits),
         lengths=_numbers(map(len, lines)),
+        apart=_numbers(map(len, apart)),
+        apart_digests=[hashlib.sha256(line).digest() for line in apart],
         fields=fields_of(conversation.messages for conversation in conversations),
     )
 
@@ -73,6 +86,19 @@ def columns_of(source: Source, conversations: Sequence[Conversation], lines: Seq
 def line_of(messages: Messages) -> bytes:
     """Return a conversation as it stands on disk."""
     return json.dumps(messages, ensure_ascii=False).encode() + b"\n"
+
+
+class Lines:
+    """Lines of a file, by their numbers."""
+
+    def __init__(self, file: Path, starts: Sequence[Integers], lengths: Sequence[Integers]) -> None:
+        """Take those that begin at `starts`, in bytes."""
+        self._starts, self._lengths = (_concatenated(some).astype(np.int64) for some in (starts, lengths))
+        self._file = file.open("rb")
+
+    def __getitem__(self, number: int) -> bytes:
+        # A mapping would count as memory of the process, and files beyond memory would push out what is needed.
+        return os.pread(self._file.fileno(), int(self._lengths[number]), int(self._starts[number]))
 
 
 class Corpus:
@@ -99,27 +125,32 @@ class Corpus:
         self.asked, first = np.unique(_concatenated(one.asked for one in columns), return_index=True)
         self.shingles = taken(joined([one.shingles for one in columns]), first)
         self.numbers: dict[int, int] = {}  # of rows with the digest of another
-        self._lengths = _concatenated(one.lengths for one in columns).astype(np.int64)
-        self._ends = np.cumsum(self._lengths)
-        self._file = file.open("rb")
+        sizes = [int(one.lengths.sum() + one.apart.sum()) for one in columns]
+        begins = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
+        both = [np.r_[begin, one.lengths, one.apart][:-1].cumsum() for begin, one in zip(begins, columns, strict=True)]
+        starts = [some[: len(one.lengths)] for some, one in zip(both, columns, strict=True)]
+        apart_starts = [some[len(one.lengths) :][: len(one.apart)] for some, one in zip(both, columns, strict=True)]
+        self._lines = Lines(file, starts, [one.lengths for one in columns])
+        self._apart = Lines(file, apart_starts, [one.apart for one in columns])
+        self.has_preferences = any(len(one.apart) for one in columns)
+        self._apart_digests = [digest for one in columns for digest in one.apart_digests]
 
     def __len__(self) -> int:
         return len(self.digests)
 
     def messages(self, rows: Iterable[int]) -> Iterator[Messages]:
         """Yield conversations from disk."""
-        return map(json.loads, map(self.line, rows))
+        return map(json.loads, map(self._lines.__getitem__, rows))
+
+    def preferences(self) -> Iterator[bytes]:
+        """Yield the different preferences that are set apart, a line of JSON each, in the order of their digests."""
+        first = {digest: number for number, digest in reversed(list(enumerate(self._apart_digests)))}
+        return (self._apart[first[digest]] for digest in sorted(first))
 
     def conversations(self, rows: Sequence[int]) -> list[Conversation]:
         """Return conversations from disk, with where they are from."""
         told = ((self.sources[row], self.splits[row], self.groups[row]) for row in rows)
         return [Conversation(messages, *where) for messages, where in zip(self.messages(rows), told, strict=True)]
-
-    def line(self, row: int) -> bytes:
-        """Return a conversation as it stands on disk."""
-        # A mapping would count as memory of the process, and files beyond memory would push out what is needed.
-        length = int(self._lengths[row])
-        return os.pread(self._file.fileno(), length, int(self._ends[row]) - length)
 
     def name(self, row: int) -> str:
         """Return what a row is called wherever it stands: its digest, and a number where rows of one are kept."""

@@ -70,7 +70,7 @@ class Scratch:
             batch: Batch = pickle.loads(self._place().read_bytes())  # noqa: S301 -- we have written it
         except (OSError, pickle.UnpicklingError, EOFError):
             return None
-        end = self._end + int(batch.columns.lengths.sum())
+        end = self._end + int(batch.columns.lengths.sum() + batch.columns.apart.sum())
         if end > self.lines.stat().st_size:
             return None
         self._end = end
@@ -141,7 +141,9 @@ def _make(
     counts, rejects = SourceCounts(source.name, source.group), Waiting()
     conversations = list(read_source(replace(source, rows=rows), settings, counts, rejects, cleaning))
     lines = [line_of(conversation.messages) for conversation in conversations]
-    columns = columns_of(source, conversations, lines, whole=settings.near_duplicates is not None)
+    apart = [f"{cleaning.mask_line(line)}\n".encode() for line in counts.preferences]
+    counts.preferences.clear()
+    columns = columns_of(source, conversations, lines, apart, whole=settings.near_duplicates is not None)
     batch = Batch(columns, counts, rejects, cleaning)
-    kept.keep(lines, batch)
+    kept.keep([*lines, *apart], batch)
     return batch

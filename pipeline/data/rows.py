@@ -56,7 +56,8 @@ class SourceCounts:
     group: str = ""  # the name that data.sources has for it
     revision: str | None = None  # the hub's commit
     usable: int = 0
-    preferences: list[str] = field(default_factory=list)  # set apart, as lines of JSON
+    apart: int = 0  # preferences
+    preferences: list[str] = field(default_factory=list)  # those of these rows, as lines of JSON
     formats: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     reordered: Counter[str] = field(default_factory=Counter)  # rows by what was done with turns
@@ -66,12 +67,12 @@ class SourceCounts:
     @property
     def rows(self) -> int:
         """How many there are."""
-        return self.usable + len(self.preferences) + self.dropped.total()
+        return self.usable + self.apart + self.dropped.total()
 
     def add(self, more: "SourceCounts") -> None:
-        """Count more rows of the source."""
+        """Count more rows of the source, whose preferences are kept elsewhere."""
         self.usable += more.usable
-        self.preferences += more.preferences
+        self.apart += more.apart
         for own, other in (
             (self.formats, more.formats),
             (self.dropped, more.dropped),
@@ -86,15 +87,15 @@ class SourceCounts:
         names = [name for name in (*FORMATS, PREFERENCES) if self.formats[name]]
         report = {
             "file": self.file,
-            "format": ", ".join(names) or (PREFERENCES if self.preferences else "none"),
+            "format": ", ".join(names) or (PREFERENCES if self.apart else "none"),
             "rows": self.rows,
             "usable": self.usable,
             "dropped": dict(sorted(self.dropped.items())),
         }
         if self.group:
             report["source"] = self.group
-        if self.preferences:
-            report["preferences"] = len(self.preferences)
+        if self.apart:
+            report["preferences"] = self.apart
         if self.reordered:
             report["reordered"] = dict(sorted(self.reordered.items()))
         return report | ({"unused": dict(sorted(self.unused.items()))} if self.unused else {})
@@ -156,6 +157,7 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
         counts.formats[PREFERENCES] += 1
         return Converted(messages, unused, reordered)
     named = {"source": counts.group} if counts.group else {}
+    counts.apart += 1
     counts.preferences.append(json.dumps({**comparison, **named}, ensure_ascii=False))
     return Converted([], unused, reordered)
 
@@ -190,7 +192,7 @@ def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Re
         rejects.check(rows, settings)
     except UserError as error:
         raise UserError(f"{error}{_what_is_known(counts)}") from error
-    if (apart := sum(len(count.preferences) for count in counts)) and not any(count.usable for count in counts):
+    if (apart := sum(count.apart for count in counts)) and not any(count.usable for count in counts):
         raise UserError(
             f"all {counted(apart, 'usable row')} are preferences, which are set apart and not learnt as answers: set "
             "data.preferences=answers to learn the good answers, or add conversations"

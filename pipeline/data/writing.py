@@ -26,7 +26,6 @@ def write(
     splits: dict[str, Integers],
     questions: list[Question],
     origin: MadeFrom,
-    preferences: list[str],
 ) -> tuple[dict[str, SplitFigures], dict[str, dict[str, int]]]:
     """Write splits, questions, preferences if any, and what they were made from: `folder` changes all at once.
 
@@ -40,9 +39,9 @@ def write(
             figures[name] = write_split(temporary / f"{name}.parquet", corpus, rows, lengths)
         lines = [json.dumps(question, ensure_ascii=False) + "\n" for question in questions]
         (temporary / QUESTIONS.name).write_text("".join(lines), encoding="utf-8")
-        if preferences:
-            text = "".join(f"{line}\n" for line in preferences)
-            (temporary / PREFERENCES.name).write_text(text, encoding="utf-8")
+        if corpus.has_preferences:
+            with (temporary / PREFERENCES.name).open("wb") as file:
+                file.writelines(corpus.preferences())
         write_json(temporary / MADE_FROM, origin)
     return figures, lengths.report()
 

@@ -84,8 +84,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         training = corpus.messages(divided.splits["train"].tolist())
         kept = drop_asked(questions, training, settings.leak_threshold)
         splits = mixture.weighed(divided.splits)
-        preferences = sorted({cleaning.mask_line(line) for count in counts for line in count.preferences})
-        figures, lengths = write(out / PREPARED, corpus, splits, kept, origin, preferences)
+        figures, lengths = write(out / PREPARED, corpus, splits, kept, origin)
         report = {
             "data": settings.name,
             "revision": sources[0].revision if settings.sources is None else None,
