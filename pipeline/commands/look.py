@@ -23,7 +23,7 @@ from pipeline.data.prepared import require_prepared
 from pipeline.look import terminal
 from pipeline.look.measure import measure
 from pipeline.look.page import page
-from pipeline.look.rows import Reading, read_conversation
+from pipeline.look.rows import ENDLESS, Reading, read_conversation
 from pipeline.look.summary import summarize
 from pipeline.look.words import summary_lines
 from pipeline.models.chat import load_tokenizer
@@ -107,6 +107,7 @@ def _numbers(path: Path, total: int, rows: int, seed: int, chosen: Sequence[int]
 
 def _reading(config: Config, split: str) -> Reading:
     tokenizer, loss_on = load_tokenizer(config.model), config.train.loss_on
+    tokenizer.model_max_length = ENDLESS  # of which it else warns among the rows
     if split == "test":
         return Reading(tokenizer, config.evaluate.max_length, "evaluate.max_length", loss_on)
     return Reading(tokenizer, config.train.max_length, "train.max_length", loss_on)

@@ -1,5 +1,6 @@
 """`tunesmith data look`: rows as the model reads them, in colours and in marks, and the split in figures."""
 
+import logging
 import re
 import shutil
 from html import escape
@@ -82,6 +83,15 @@ def test_tokens_are_counted_by_turn_and_a_cut_stands_where_it_falls(capsys: pyte
     assert cut
     assert "37 38 39⟨<|eot_id|>⟩⟧" in after
     assert "37 38 39" not in before
+
+
+def test_a_row_beyond_what_the_model_reads_draws_no_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put([chat("Hi", "word " * 3000)])
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    assert "longest 3,0" in shown(capsys)
+    assert "Token indices" not in caplog.text
 
 
 def test_a_control_token_in_words_is_text_and_said(capsys: pytest.CaptureFixture[str]) -> None:
