@@ -282,6 +282,7 @@ class PrepareReport(Record):
     revision: str | None
     files: tuple[SourceReport, ...]
     not_read: dict[str, str]  # reasons, by name
+    not_met: tuple[str, ...] = ()  # names in data.columns, data.roles and data.ignore that no row has
     cleaning: dict[str, RuleReport] = {}  # by rule
     masked: dict[str, Count] = {}  # places of personal data, by kind
     duplicates: Count

@@ -19,6 +19,12 @@ class Names(NamedTuple):
     ignored: frozenset[str]
 
 
+def named(settings: DataSettings) -> set[str]:
+    """Return what `data.columns`, `data.roles` and `data.ignore` name: `columns.frage`."""
+    parts = (("columns", settings.columns or {}), ("roles", settings.roles or {}), ("ignore", settings.ignore))
+    return {f"{part}.{plain_name(name)}" for part, names in parts for name in names}
+
+
 class Mapping:
     """What the settings call keys and roles; names are compared without case and the space around them."""
 
@@ -27,6 +33,7 @@ class Mapping:
         self._roles = {plain_name(theirs): ours for theirs, ours in (settings.roles or {}).items()}
         self._ignored = {plain_name(key) for key in settings.ignore}
         self._names = lru_cache(maxsize=1000)(self._name)  # rows have few sets of keys among them
+        self.met: set[str] = set()  # which of these names rows have, as `named` calls them
 
     def __bool__(self) -> bool:
         return bool(self._columns or self._roles or self._ignored)
@@ -62,8 +69,14 @@ class Mapping:
         keys = self._keys(turn)
         for key in ROLE_KEYS:
             if key in keys:
-                keys[key] = self._roles.get(plain_name(keys[key]), keys[key])
+                keys[key] = self._role(keys[key])
         return keys
+
+    def _role(self, name: object) -> object:
+        if (folded := plain_name(name)) not in self._roles:
+            return name
+        self.met.add(f"roles.{folded}")
+        return self._roles[folded]
 
     def _keys(self, row: dict[object, object]) -> dict[object, object]:
         """Return a row under our names, without what is ignored."""
@@ -71,6 +84,9 @@ class Mapping:
 
     def _name(self, names: tuple[object, ...]) -> Names:
         """Return what keys become; what has such a name beside one that is mapped to it is set aside."""
+        folded_names = set(map(plain_name, names))
+        self.met |= {f"columns.{name}" for name in folded_names & self._columns.keys()}
+        self.met |= {f"ignore.{name}" for name in folded_names & self._ignored}
         kept = [name for name in names if name is None or plain_name(name) not in self._ignored]
         taken = {self._columns.get(plain_name(name)) for name in kept}
         ours = {

@@ -30,7 +30,7 @@ from pipeline.core.preferences import answered, compare, is_comparison
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.feedback import AMONG_OTHERS, is_record
 from pipeline.data.lines import BadLine, Row, SetAside
-from pipeline.data.mapping import Mapping
+from pipeline.data.mapping import Mapping, named
 from pipeline.data.own_splits import SPLIT_OF
 from pipeline.data.rejects import DROPPED_PREFERENCE, NAMED, Reject, Rejects, kind, rejected
 from pipeline.data.sources import Source
@@ -62,6 +62,7 @@ class SourceCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     reordered: Counter[str] = field(default_factory=Counter)  # rows by what was done with turns
     unused: Counter[str] = field(default_factory=Counter)  # rows by key
+    met: set[str] = field(default_factory=set)  # what settings name and rows have
     unknown: list[object] = field(default_factory=list)  # the keys of some rows of no known format, null for no object
 
     @property
@@ -73,6 +74,7 @@ class SourceCounts:
         """Count more rows of the source, whose preferences are kept elsewhere."""
         self.usable += more.usable
         self.apart += more.apart
+        self.met |= more.met
         for own, other in (
             (self.formats, more.formats),
             (self.dropped, more.dropped),
@@ -133,6 +135,7 @@ def read_source(
             counts.usable += 1
             listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
             yield Conversation(messages, source.name, source.split or listed, source.group)
+    counts.met |= mapping.met
 
 
 def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
@@ -203,6 +206,12 @@ def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Re
         raise UserError(f"no row is left to learn from: {reasons}; all are in {REJECTED}")
 
 
+def not_met(counts: list[SourceCounts], settings: DataSettings) -> list[str]:
+    """Return the keys of settings by what they name, where no row has it."""
+    wanted = set().union(*map(named, each_source(settings).values()))
+    return sorted(f"data.{name}" for name in wanted.difference(*(count.met for count in counts)))
+
+
 def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
     """Refuse keys that change what rows mean and had no part in what was made of them, unless they are to be ignored.
 
@@ -217,7 +226,7 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
         if key.lower() in CHANGES_MEANING - set(map(plain_name, alone[count.group].ignore))
     ]
     if found:
-        named = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
+        places = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
         ways = ", ".join(
             f"{place}.ignore=[{','.join(dict.fromkeys([*alone[group].ignore, *keys]))}]"
             for group in dict.fromkeys(count.group for count, _, _ in found)
@@ -225,7 +234,7 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
             for keys in [[key for count, key, _ in found if count.group == group]]
         )
         raise UserError(
-            f"keys that change what a row means are not used: {named}; map them with data.columns, or set "
+            f"keys that change what a row means are not used: {places}; map them with data.columns, or set "
             f"{ways} to read the rows as if they had none"
         )
 

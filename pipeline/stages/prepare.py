@@ -42,7 +42,7 @@ from pipeline.data.prepared import MadeFrom, made_from
 from pipeline.data.questions import drop_asked, load_questions
 from pipeline.data.rejects import Rejects
 from pipeline.data.report import print_table, question_report
-from pipeline.data.rows import SourceCounts, check_meaning, check_usable
+from pipeline.data.rows import SourceCounts, check_meaning, check_usable, not_met
 from pipeline.data.sources import Source, why_ignored
 from pipeline.data.writing import write
 from pipeline.stages import data_report
@@ -90,6 +90,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
             "revision": sources[0].revision if settings.sources is None else None,
             "files": [count.report() for count in counts if count.rows],
             "not_read": not_read(settings, root, counts),
+            "not_met": not_met(counts, settings),
             "own_splits": {name: sorted({corpus.sources[row] for row in parts[name]}) for name in divided.leaks},
             **cleaning.report(),
             **distinct.report(),

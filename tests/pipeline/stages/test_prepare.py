@@ -380,6 +380,16 @@ def test_tools_calls_and_results_are_kept_and_make_other_conversations(tmp_path:
         prepare(local(), tmp_path, tmp_path)
 
 
+def test_names_in_settings_that_no_row_has_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turns = [{"role": "Kunde", "content": "Wie?"}, {"role": "assistant", "content": "So."}]
+    rows = [{"Dialog": [{**turns[0], "content": f"Wie {n}?"}, turns[1]], "score": 1} for n in range(20)]
+    put_rows(tmp_path, "a.jsonl", rows)
+    names = {"columns": {"Dialog": "messages", "Frge": "question"}, "roles": {"kunde": "user", "Berater": "assistant"}}
+    report = prepare(local(ignore=["Score", "rating"], **names), tmp_path, tmp_path)
+    assert report["not_met"] == ["data.columns.frge", "data.ignore.rating", "data.roles.berater"]
+    assert "data.columns.frge: no row has it" in capsys.readouterr().out
+
+
 def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
     rows = "".join(f"Frage {n};Antwort {n};{n}\n" for n in range(20))
     (tmp_path / "data/raw").mkdir(parents=True)
