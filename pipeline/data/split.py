@@ -46,7 +46,7 @@ def split(
     if shares and corpus.grouped:
         chosen = with_each_source(chosen, [group for _, group in places], corpus.groups, shares)
     if _lacks(chosen, sizes):
-        raise _too_few(len(rows), sizes, len(places), "different prompt" if components is None else "component")
+        raise _too_few(len(rows), sizes, [group for _, group in places], components is not None)
     return {name: shuffled(corpus, list(chain(*members)), seed) for name, members in chosen.items()}
 
 
@@ -104,10 +104,17 @@ def seeded(seed: int, key: str) -> bytes:
     return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 
-def _too_few(rows: int, sizes: dict[str, int], groups: int | None = None, kind: str = "") -> UserError:
-    distinct = "" if groups is None else f" with {counted(groups, kind)}"
-    apart = ", or split by exact prompts alone with data.leak_threshold=null" if kind == "component" else ""
+def _too_few(rows: int, sizes: dict[str, int], groups: Groups | None = None, tied: bool = False) -> UserError:
+    distinct, ways = "", "add data or lower the two"
+    if groups is not None:
+        distinct = f" with {counted(len(groups), 'component' if tied else 'different prompt')}"
+        least = min(map(len, groups))
+        if len(groups) >= len(SPLITS) and least > min(size for size in sizes.values() if size):
+            distinct += f" of {least:,} rows or more"
+            ways = f"let each take {least:,} rows"
+    if tied:
+        ways += ", or split by exact prompts alone with data.leak_threshold=null"
     return UserError(
         f"too few rows to split: {rows} distinct{distinct}, of which data.validation takes {sizes['validation']} and "
-        f"data.test {sizes['test']}, and each split needs at least 1; add data or lower the two{apart}"
+        f"data.test {sizes['test']}, and each split needs at least 1; {ways}"
     )

@@ -34,6 +34,7 @@ def divided(
     seed: int = 0,
     threshold: float | None = 0.8,
     common: float | None = 0.1,
+    sizes: float = 0.2,
     **own: list[Messages],
 ) -> Found:
     every = {**own, "train": rows}
@@ -42,7 +43,7 @@ def divided(
     numbers = dict(zip(every, np.split(np.arange(len(corpus)), ends[:-1]), strict=True))
     parts = {name: without(part, duplicates(corpus, part, "exact")) for name, part in numbers.items()}
     settings = DataSettings(
-        "a", "files", ["a"], validation=0.2, test=0.2, seed=seed, leak_threshold=threshold, common_exchange=common
+        "a", "files", ["a"], validation=sizes, test=sizes, seed=seed, leak_threshold=threshold, common_exchange=common
     )
     found = divide(corpus, parts, settings)
     named = {name: [(corpus.name(row), row) for row in part.tolist()] for name, part in found.splits.items()}
@@ -116,6 +117,13 @@ def test_what_hangs_together_as_a_whole_cannot_be_split() -> None:
     with pytest.raises(UserError, match=r"30 distinct with 1 component, .* with data\.leak_threshold=null$"):
         divided(rows)
     assert all(divided(rows, threshold=None).splits.values())
+
+
+def test_components_that_no_share_has_room_for_are_told_with_how_many_rows_it_takes() -> None:
+    rows = [chat(f"Question {n}?", f"Answer {n}", *more) for n in range(9) for more in ((), ("And?", "No."))]
+    with pytest.raises(UserError, match=r"18 distinct with 9 components of 2 rows or more, .*; let each take 2 rows,"):
+        divided(rows, sizes=1)
+    assert all(divided(rows, sizes=2).splits.values())
 
 
 def templated(count: int, draw: random.Random) -> list[Messages]:
