@@ -61,7 +61,10 @@ def find_files(settings: DataSettings, root: Path) -> tuple[list[str], list[str]
     for pattern in settings.files:
         # Path.glob neither follows linked folders nor leaves hidden files out.
         names.update(glob.glob(pattern, root_dir=root, recursive=True))  # noqa: PTH207
-    files = sorted(Path(name).as_posix() for name in names if (root / name).is_file())
+    found = [Path(name) for name in sorted(names, reverse=True) if (root / name).is_file()]
+    # A folder that links lead to in several ways, as one that links to itself, is read once.
+    places = {(root / path).parent.resolve() / path.name: path for path in found}
+    files = sorted(path.as_posix() for path in places.values())
     if unwritten := next((name for name in files if not is_unicode(name)), None):
         raise UserError(f"the name of {os.fsencode(unwritten)!r} is not UTF-8; rename the file")
     readable = [name for name in files if is_readable(name) and Path(name).name not in METADATA]

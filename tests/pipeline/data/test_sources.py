@@ -209,3 +209,10 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"raw/\xff.jsonl")).write_text("{}\n")
     with pytest.raises(UserError, match=r"the name of b'raw/\\xff.jsonl' is not UTF-8"):
         find_files(DataSettings("local", "files", ["raw/**/*"]), tmp_path)
+
+
+def test_a_folder_that_links_lead_to_in_several_ways_is_read_once(tmp_path: Path) -> None:
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/a.jsonl").write_text("{}")
+    (tmp_path / "data/raw/again").symlink_to(".")
+    assert find_files(DataSettings("local", "files", ["data/raw/**/*"]), tmp_path) == (["data/raw/a.jsonl"], [])
