@@ -73,16 +73,22 @@ PAIR_COLUMNS = (
     ("query", "answer"),
     ("problem", "solution"),
     ("input", "output"),
+    ("input", "target"),
+    ("inputs_pretokenized", "targets_pretokenized"),  # P3's, whose inputs and targets are tokens
+    ("inputs", "targets"),
 )
 ROLES = {
     "system": "system",
     "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
     "bot": "assistant",
+    "ai": "assistant",
     "model": "assistant",
     **dict.fromkeys(CALLING_ROLES, "assistant"),  # a text, or calls where the row has tools
     "tool": "tool",
@@ -114,14 +120,18 @@ KNOWN_KEYS = tuple(
         ]
     )
 )
+# The columns of a question's choices, one each.
+LETTERED = tuple(f"{before}{letter}" for before in ("", "option_", "option", "op", "choice_") for letter in "abcd")
 # Without these a row means something else, so one that no format reads is an error unless `data.ignore` names it.
 CHANGES_MEANING = frozenset(
     (
-        *("weight", "train", "mask", "loss", "loss_weight"),
+        *("weight", "train", "mask", "loss", "loss_weight", "train_detail", "training_detail"),
         *("label", "labels", "kto_tag", "correct", "score", "scores", "rating", "ratings", "quality"),
+        *("helpfulness", "correctness", "reward", "overall_score"),
         *("chosen", "rejected", "preference", "preferred"),
         *SYSTEM_COLUMNS,
-        *(HISTORY_COLUMN, "input", "context", "choices", "options"),
+        *(HISTORY_COLUMN, "input", "context", "choices", "options", "answer_choices"),
+        *LETTERED,
         *TOOLS_COLUMNS,
         *CALLS_KEYS,
         *("tool_choice", "function"),
@@ -147,7 +157,7 @@ NOT_UNICODE = "text is not valid Unicode"
 EMPTY_MESSAGE = "empty message"
 LONGEST = 10_000_000  # characters of a conversation: tokens of more take tens of GiB, and no model reads so far
 TOO_LONG = "longer than 10 million characters"
-UNKNOWN_ROLE = "unknown role"
+UNKNOWN_ROLE = "unknown role; data.roles maps roles"
 WEIGHT_BETWEEN = "weight is neither 0 nor 1"
 NOTHING_LEARNT = "no assistant turn that is learnt"
 NO_ASSISTANT_TURN = "no assistant turn"
@@ -533,7 +543,7 @@ def with_system(columns: Columns, messages: Messages) -> Messages:
     """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
     told = next((message["content"] for message in messages if message["role"] == "system"), None)
     if told is None or told in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:
-        column = as_text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
+        column = joined(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
         messages = [{"role": "system", "content": column}, *messages] if told is None else messages
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
 

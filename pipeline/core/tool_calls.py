@@ -275,7 +275,7 @@ def _call(value: object) -> Call:
     if not isinstance(name, str) or not _is_name(name):
         raise UnusableRowError(CALL_NOT_READ)
     given = next((function[key] for key in ARGUMENTS_KEYS if says_something(function.get(key))), None)
-    arguments = {} if given is None else parsed(given)
+    arguments = {} if given is None else parsed(parsed(given))  # some data has JSON in JSON
     if not isinstance(arguments, dict):
         raise UnusableRowError(CALL_NOT_READ)
     call: Call = {"type": "function", "function": {"name": name, "arguments": arguments}}

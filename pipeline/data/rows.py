@@ -233,4 +233,4 @@ def _what_is_known(counts: list[SourceCounts]) -> str:
     if not unknown:
         return ""
     keys = ", ".join(keys_of(unknown)) or "none, since the rows are no objects"
-    return f"; keys found in rows of no known format: {keys}; formats known: {describe()}"
+    return f"; keys found in rows of no known format (data.columns maps them): {keys}; formats known: {describe()}"

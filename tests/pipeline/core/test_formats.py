@@ -51,6 +51,15 @@ CONVERTED = [
     ("pairs", {"prompt": "Who?", "completion": "Ann"}, chat("Who?", "Ann")),
     ("pairs", {"problem": "1 + 1", "solution": "2"}, chat("1 + 1", "2")),
     ("pairs", {"input": "Who?", "output": "Ann", "system": NAN}, chat("Who?", "Ann")),
+    ("pairs", {"input": "Who?", "target": "Ann"}, chat("Who?", "Ann")),
+    ("pairs", {"inputs": "Who?", "targets": "Ann"}, chat("Who?", "Ann")),
+    (
+        "pairs",
+        {"inputs": [7], "inputs_pretokenized": "Who?", "targets": [8], "targets_pretokenized": "Ann"},
+        chat("Who?", "Ann"),
+    ),
+    ("messages", messages(("Prompter", "Hi"), ("Chatbot", "Hello")), chat("Hi", "Hello")),
+    ("messages", {"system": [{"text": "S"}], **messages(("user", "Hi"), ("AI", "Yo"))}, chat("Hi", "Yo", system="S")),
 ]
 
 
@@ -111,6 +120,13 @@ def test_an_unusable_row_has_its_reason(reason: str, name: str, row: Any) -> Non
     with pytest.raises(UnusableRowError) as caught:
         convert(row, name)
     assert caught.value.args == (reason,)
+
+
+@pytest.mark.parametrize("key", ["A", "option_d", "opa", "answer_choices", "helpfulness", "reward", "train_detail"])
+def test_choices_and_grades_change_what_a_row_means(key: str) -> None:
+    unused = read_row({"question": "Which?", key: "x", "answer": "B"}, "pairs").unused
+    assert unused == {key.lower()}
+    assert unused <= formats.CHANGES_MEANING
 
 
 def test_rows_of_no_known_shape_have_no_format() -> None:

@@ -78,6 +78,7 @@ def test_schemas_that_a_table_filled_up_with_null_lose_it() -> None:
         {"tool_calls": [CALL]},
         {"tool_calls": json.dumps([CALL])},
         {"tool_calls": [{**CALL, "function": {"name": "weather", "arguments": json.dumps(ARGUMENTS)}}]},
+        {"tool_calls": [{**CALL, "function": {"name": "weather", "arguments": json.dumps(json.dumps(ARGUMENTS))}}]},
         {"tool_calls": [{"id": "call_1", "name": "weather", "arguments": ARGUMENTS}], "function_call": None},
         {"tool_calls": [CALL], "content": "", "function_call": {}},
     ],
