@@ -60,7 +60,9 @@ ANSWER_COLUMNS = ("output", "response")
 TEXT_COLUMN = "text"
 SYSTEM_COLUMNS = ("system", "system_prompt")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-TURN_KEYS = frozenset(("role", "content", "from", "value", "weight", "train", *REASONING_KEYS))
+WEIGHT_KEYS = ("weight", "train")  # of a row or a turn
+TURN_WEIGHT_KEYS = (*WEIGHT_KEYS, "loss", "loss_weight")  # of a turn; in a row these may be figures
+TURN_KEYS = frozenset(("role", "content", "from", "value", *TURN_WEIGHT_KEYS, *REASONING_KEYS))
 HISTORY_COLUMN = "history"  # earlier turns: pairs of question and answer
 PAIR_COLUMNS = (
     ("question", "answer"),
@@ -76,6 +78,8 @@ PAIR_COLUMNS = (
     ("input", "target"),
     ("inputs_pretokenized", "targets_pretokenized"),  # P3's, whose inputs and targets are tokens
     ("inputs", "targets"),
+    ("human", "assistant"),
+    ("user", "assistant"),
 )
 ROLES = {
     "system": "system",
@@ -125,7 +129,7 @@ LETTERED = tuple(f"{before}{letter}" for before in ("", "option_", "option", "op
 # Without these a row means something else, so one that no format reads is an error unless `data.ignore` names it.
 CHANGES_MEANING = frozenset(
     (
-        *("weight", "train", "mask", "loss", "loss_weight", "train_detail", "training_detail"),
+        *("weight", "train", "mask", "loss", "loss_weight", "train_detail", "training_detail", "output_with_loss"),
         *("label", "labels", "kto_tag", "correct", "score", "scores", "rating", "ratings", "quality"),
         *("helpfulness", "correctness", "reward", "overall_score"),
         *("chosen", "rejected", "preference", "preferred"),
@@ -258,12 +262,15 @@ class Noting(dict[str, object]):
             value = super().__getitem__(column)
             for turn in value if isinstance(value, list) else (turns_of(self) or () if column in TURN_COLUMNS else ()):
                 if isinstance(turn, dict) and (others := turn.keys() - TURN_KEYS):
-                    keys.update(key for key in others - _tool_keys(turn) if _is_content(turn[key]))
+                    keys.update(key for key in others - _own_keys(turn) if _is_content(turn[key]))
         return frozenset(keys)
 
 
-def _tool_keys(turn: dict[str, object]) -> frozenset[str]:
-    """Return the keys of a turn that say something of tools, by who speaks."""
+def _own_keys(turn: dict[str, object]) -> frozenset[str]:
+    """Return the keys that say something in a turn of its kind: of tools, by who speaks, or an exchange's."""
+    if _is_exchange(turn):
+        read = {*_pair(columns := _columns(turn)), _first(columns, SYSTEM_COLUMNS)}
+        return frozenset(key for key in turn if plain_name(key) in read)
     by_role = {"assistant": CALLS_KEYS, "tool": RESULT_KEYS, "system": TOOLS_COLUMNS}
     return frozenset(by_role.get(_role(turn) or "", ()))
 
@@ -443,7 +450,7 @@ def _message(turn: dict[str, object], name: str, content: object, tools: Message
         calls = spoken_calls(text)
         text = "" if calls else text
     message: Message = {"role": role, "content": _reasoned(turn, text, bool(calls)) if role == "assistant" else text}
-    if not is_learnt(turn) and role == "assistant":
+    if not is_learnt(turn, TURN_WEIGHT_KEYS) and role == "assistant":
         message["weight"] = 0
     return with_calls(message, calls, tools)
 
@@ -455,6 +462,33 @@ def _reasoned(turn: dict[str, object], content: str, calls: bool) -> str:
     if not reasoning.strip() or says_nothing or content.lstrip().startswith("<think>"):
         return content
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
+
+
+def _are_exchanges(turns: Sequence[object] | None) -> bool:
+    """Return whether these are texts of user and assistant in turn, or both of an exchange side by side."""
+    return bool(turns) and (all(isinstance(turn, str) for turn in turns) or all(map(_is_exchange, turns)))
+
+
+def _is_exchange(turn: object) -> bool:
+    return isinstance(turn, dict) and not turn.keys() & {"role", "from"} and _pair(_columns(turn)) != (None, None)
+
+
+def _from_exchanges(columns: Columns) -> Messages:
+    turns = turns_of(columns)
+    if not turns or not _are_exchanges(turns):
+        raise UnusableRowError(MISSING_FIELD)
+    return [*_history(columns), *(message for at, turn in enumerate(turns) for message in _exchange(turn, at))]
+
+
+def _exchange(turn: object, at: int) -> Messages:
+    """Return the messages of a text that is the `at`th of a conversation, or of a question with its answer."""
+    if not isinstance(turn, dict):
+        return [{"role": ("user", "assistant")[at % 2], "content": as_text(turn)}]
+    columns = _columns(turn)
+    messages = with_system(columns, _from_pair(columns, *_pair(columns), ()))
+    if not is_learnt(columns, TURN_WEIGHT_KEYS):
+        messages[-1]["weight"] = 0
+    return messages
 
 
 def _history(columns: Columns) -> Messages:
@@ -477,12 +511,12 @@ def _earlier(item: object) -> Messages:
     return [{"role": "user", "content": as_text(item[0])}, {"role": "assistant", "content": as_text(item[1])}]
 
 
-def is_learnt(turn: Columns) -> bool:
+def is_learnt(turn: Columns, names: Sequence[str] = WEIGHT_KEYS) -> bool:
     """Return whether a row is learnt, or a turn where it is the assistant's."""
-    weight, train = turn.get("weight"), turn.get("train")
-    if weight not in (None, 0, 1) or train not in (None, 0, 1):  # in Python, False is 0
+    weights = [turn.get(name) for name in names]
+    if any(weight not in (None, 0, 1) for weight in weights):  # in Python, False is 0
         raise UnusableRowError(WEIGHT_BETWEEN)
-    return 0 not in (weight, train)
+    return 0 not in weights
 
 
 def _from_text(columns: Columns) -> Messages:
@@ -589,6 +623,12 @@ FORMATS = {
             "conversations: [{from, value}]",
             fits=lambda columns: "from" in _turn_keys(columns),
             read=lambda columns: _from_turns(columns, "from", "value"),
+        ),
+        Format(
+            "exchanges",
+            "conversation: [{input, output}], or texts in turn",
+            fits=lambda columns: _are_exchanges(turns_of(columns)),
+            read=_from_exchanges,
         ),
         Format(
             "alpaca",
