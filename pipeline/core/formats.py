@@ -40,7 +40,7 @@ from pipeline.core.tool_calls import (
     tools_of,
     with_calls,
 )
-from pipeline.core.transcripts import CHAT_COLUMN, from_transcript, is_transcript
+from pipeline.core.transcripts import CHAT_COLUMN, TEXT_COLUMN, asked_turns, from_transcript, is_transcript
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Format:
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
 ANSWER_COLUMNS = ("output", "response")
-TEXT_COLUMN = "text"
 SYSTEM_COLUMNS = ("system", "system_prompt")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
 WEIGHT_KEYS = ("weight", "train")  # of a row or a turn
@@ -357,7 +356,7 @@ def keys_of(rows: Sequence[object]) -> list[str]:
     return list(dict.fromkeys(str(key) for row in rows if isinstance(row, dict) for key in row if key is not None))
 
 
-def _columns(row: dict[object, object]) -> Columns:
+def _columns(row: dict[object, object] | Columns) -> Columns:
     """Return a row with its keys as the tables above write them: CSV headers come capitalised and padded."""
     return {plain_name(key): value for key, value in row.items()}
 
@@ -466,6 +465,7 @@ def _reasoned(turn: dict[str, object], content: str, calls: bool) -> str:
 
 def _are_exchanges(turns: Sequence[object] | None) -> bool:
     """Return whether these are texts of user and assistant in turn, or both of an exchange side by side."""
+    turns = turns or ()
     return bool(turns) and (all(isinstance(turn, str) for turn in turns) or all(map(_is_exchange, turns)))
 
 
@@ -552,9 +552,10 @@ def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
 
 def _prompt(value: object) -> tuple[Messages, Messages]:
     """Return what stands before the conversation, a system message, and the turns that are not learnt of a prompt."""
-    if not isinstance(value, list | dict):
-        return [], [{"role": "user", "content": as_text(value)}]
-    messages = messages_of(value if isinstance(value, list) else [value])
+    if isinstance(value, list | dict):
+        messages = messages_of(value if isinstance(value, list) else [value])
+    else:
+        messages = asked_turns(text := as_text(value)) or [{"role": "user", "content": text}]
     for message in messages:
         if message["role"] == "assistant":  # who gives a prompt and an answer wants the answer learnt
             message["weight"] = 0
@@ -644,7 +645,7 @@ FORMATS = {
         ),
         Format(
             "transcript",
-            "chat: USER: ... ASSISTANT: ...",
+            "chat: USER: ... ASSISTANT: ..., or text in a template's marks",
             fits=is_transcript,
             read=from_transcript,
         ),

@@ -188,10 +188,10 @@ def asked_and_called(columns: Columns) -> Messages:
     Raises:
         UnusableRowError: they cannot be read.
     """
-    calls = read_calls(columns[ANSWERS_COLUMN])
+    calls = read_calls(columns.get(ANSWERS_COLUMN))
     answer: Message = {"role": "assistant", "content": ""}
     return [
-        {"role": "user", "content": as_text(columns[QUERY_COLUMN])},
+        {"role": "user", "content": as_text(columns.get(QUERY_COLUMN))},
         with_calls(answer, calls, tools_of(columns)),
     ]
 
