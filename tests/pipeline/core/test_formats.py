@@ -152,7 +152,26 @@ def test_a_figure_of_a_row_is_no_weight() -> None:
     assert read_row({"prompt": "Hi", "response": "Yo", "loss": 0.53}, "pairs").unused == {"loss"}
 
 
-@pytest.mark.parametrize("key", ["A", "option_d", "opa", "answer_choices", "helpfulness", "reward", "train_detail"])
+def test_reasoning_may_stand_beside_the_answer() -> None:
+    thought = chat("2 + 2?", "<think>\nTwo and two.\n</think>\n\n4")
+    row = {"question": "2 + 2?", "Reasoning": "Two and two.", "answer": 4}
+    assert read_row(row, "pairs") == (thought, frozenset(), [])
+    assert convert({"instruction": "2 + 2?", "thinking": "Two and two.", "output": "4"}, "alpaca") == thought
+    assert convert({**row, "answer": thought[1]["content"]}, "pairs") == thought
+    assert convert({"prompt": "2 + 2?", "thinking": None, "response": "4"}, "pairs") == chat("2 + 2?", "4")
+
+
+@pytest.mark.parametrize("word", ["on", "off", "high", 3])
+def test_a_word_about_reasoning_is_none(word: object) -> None:
+    with pytest.raises(
+        UnusableRowError, match=r"^reasoning is no reasoning .*; data\.ignore=\[reasoning\] leaves it out$"
+    ):
+        convert({"input": "2 + 2?", "reasoning": word, "output": "4"}, "pairs")
+
+
+@pytest.mark.parametrize(
+    "key", ["A", "option_d", "opa", "answer_choices", "helpfulness", "reward", "train_detail", "Complex_CoT"]
+)
 def test_choices_and_grades_change_what_a_row_means(key: str) -> None:
     unused = read_row({"question": "Which?", key: "x", "answer": "B"}, "pairs").unused
     assert unused == {key.lower()}
