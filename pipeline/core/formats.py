@@ -131,9 +131,11 @@ CHANGES_MEANING = frozenset(
         *("weight", "train", "mask", "loss", "loss_weight", "train_detail", "training_detail", "output_with_loss"),
         *("label", "labels", "kto_tag", "correct", "score", "scores", "rating", "ratings", "quality"),
         *("helpfulness", "correctness", "reward", "overall_score"),
-        *("chosen", "rejected", "preference", "preferred"),
+        *("chosen", "rejected", "preference", "preferred", "corrected"),
+        *("rejected_response", "chosen_response", "rejected_messages", "chosen_messages"),
         *SYSTEM_COLUMNS,
         *(HISTORY_COLUMN, "input", "context", "choices", "options", "answer_choices"),
+        *("article", "passage", "paragraph", "story", "document", "documents", "support"),  # what a question is about
         *LETTERED,
         *TOOLS_COLUMNS,
         *CALLS_KEYS,
@@ -259,7 +261,7 @@ class Noting(dict[str, object]):
     def unused(self) -> frozenset[str]:
         """Return the keys that say something and were not read, of the row and of the turns in what was read."""
         keys = {key for key, value in self.items() if key not in self.read and _is_content(value)}
-        for column in (self.read & self.keys()).difference(TOOLS_COLUMNS, (ANSWERS_COLUMN,)):
+        for column in (self.read & self.keys()).difference(TOOLS_COLUMNS, SYSTEM_COLUMNS, (ANSWERS_COLUMN,)):
             value = super().__getitem__(column)
             for turn in value if isinstance(value, list) else (turns_of(self) or () if column in TURN_COLUMNS else ()):
                 if isinstance(turn, dict) and (others := turn.keys() - TURN_KEYS):
@@ -591,9 +593,14 @@ def with_system(columns: Columns, messages: Messages) -> Messages:
     """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
     told = next((message["content"] for message in messages if message["role"] == "system"), None)
     if told is None or told in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:
-        column = joined(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
+        column = _system_text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
         messages = [{"role": "system", "content": column}, *messages] if told is None else messages
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
+
+
+def _system_text(value: object) -> str:
+    """Return a system prompt, which may be a text, parts of one, or a message."""
+    return joined(value["content"] if isinstance(value, dict) and "content" in value else value)
 
 
 def _check_turns(messages: Messages) -> None:

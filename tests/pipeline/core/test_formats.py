@@ -63,6 +63,14 @@ CONVERTED = [
         chat("Who?", "Ann"),
     ),
     ("messages", messages(("Prompter", "Hi"), ("Chatbot", "Hello")), chat("Hi", "Hello")),
+    (
+        "messages",
+        {
+            "system": {"role": "system", "content": [{"text": "S"}]},
+            **messages(("user", "Hi"), ("model", [{"text": "Yo"}])),
+        },
+        chat("Hi", "Yo", system="S"),
+    ),
     ("messages", {"system": [{"text": "S"}], **messages(("user", "Hi"), ("AI", "Yo"))}, chat("Hi", "Yo", system="S")),
 ]
 
@@ -146,6 +154,13 @@ def test_turns_have_their_weight_by_several_names_and_parts_their_text() -> None
     expected = chat("Hi", "Yo", "?", "!")
     expected[-1]["weight"] = 0
     assert read_row({"messages": turns}, "messages") == (expected, frozenset(), [])
+
+
+def test_parts_of_a_system_prompt_have_no_keys_that_are_missed() -> None:
+    row = {"system": [{"text": "S"}], **messages(("user", "Hi"), ("assistant", "Yo")), "rejected_response": "No"}
+    assert read_row(row, "messages").unused == {"rejected_response"}
+    with pytest.raises(UnusableRowError, match=NOT_TEXT):
+        convert({**row, "system": {"role": "system"}}, "messages")
 
 
 def test_a_figure_of_a_row_is_no_weight() -> None:
