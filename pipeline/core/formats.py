@@ -165,6 +165,7 @@ LONGEST = 10_000_000  # characters of a conversation: tokens of more take tens o
 TOO_LONG = "longer than 10 million characters"
 UNKNOWN_ROLE = "unknown role; data.roles maps roles"
 REASONING_NOT_READ = "{0} is no reasoning of one answer; data.ignore=[{0}] leaves it out"
+REASONING_OUTSIDE = "reasoning outside an assistant's turn"
 WEIGHT_BETWEEN = "weight is neither 0 nor 1"
 NOTHING_LEARNT = "no assistant turn that is learnt"
 NO_ASSISTANT_TURN = "no assistant turn"
@@ -446,6 +447,8 @@ def _message(turn: dict[str, object], name: str, content: object, tools: Message
     if role is None:
         raise UnusableRowError(UNKNOWN_ROLE)
     calls = calls_of(turn, role)
+    if role != "assistant" and any(says_something(turn.get(key)) for key in REASONING_KEYS):
+        raise UnusableRowError(REASONING_OUTSIDE)
     if role == "tool":
         return tool_calls.result_of(turn, content)
     text = joined(content)
