@@ -164,7 +164,6 @@ EMPTY_MESSAGE = "empty message"
 LONGEST = 10_000_000  # characters of a conversation: tokens of more take tens of GiB, and no model reads so far
 TOO_LONG = "longer than 10 million characters"
 UNKNOWN_ROLE = "unknown role; data.roles maps roles"
-REASONING_NOT_READ = "{0} is no reasoning of one answer; data.ignore=[{0}] leaves it out"
 REASONING_OUTSIDE = "reasoning outside an assistant's turn"
 WEIGHT_BETWEEN = "weight is neither 0 nor 1"
 NOTHING_LEARNT = "no assistant turn that is learnt"
@@ -541,18 +540,16 @@ def _from_pair(columns: Columns, question: str | None, answer: str | None, conte
     """Ask and answer; the first `context` column found follows the question after a blank line."""
     if question is None or answer is None or question not in columns or answer not in columns:
         raise UnusableRowError(MISSING_FIELD)
-    answers = answer_of(columns[answer])
-    if key := _first(_filled(columns), REASONING_KEYS):
-        answers = [_thought_out(answers, columns[key], key)]
-    return [*asked(columns, question, context), *answers]
+    return [*asked(columns, question, context), *_thought_out(columns, answer_of(columns[answer]))]
 
 
-def _thought_out(answers: Messages, reasoning: object, key: str) -> Message:
-    """Return an answer that has its reasoning in a column beside it, which may also say `on` or a grade."""
-    thought = joined(reasoning)
-    if len(answers) != 1 or len(thought.split()) < 2:
-        raise UnusableRowError(REASONING_NOT_READ.format(key))
-    return {**answers[0], "content": _reasoned({key: thought}, answers[0]["content"], calls=False)}
+def _thought_out(columns: Columns, answers: Messages) -> Messages:
+    """Return the one answer of a row after its reasoning in a column beside it; a word there, such as `on`, is none."""
+    key = _first(filled := _filled(columns), REASONING_KEYS)
+    thought = filled[key] if key else None
+    if key is None or len(answers) != 1 or not isinstance(thought, str) or len(thought.split()) < 2:
+        return answers  # and the column is one that had no part
+    return [{**answers[0], "content": _reasoned({key: columns[key]}, answers[0]["content"], calls=False)}]
 
 
 def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:

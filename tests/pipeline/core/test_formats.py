@@ -176,12 +176,10 @@ def test_reasoning_may_stand_beside_the_answer() -> None:
     assert convert({"prompt": "2 + 2?", "thinking": None, "response": "4"}, "pairs") == chat("2 + 2?", "4")
 
 
-@pytest.mark.parametrize("word", ["on", "off", "high", 3])
+@pytest.mark.parametrize("word", ["on", "off", "high", 3, True])
 def test_a_word_about_reasoning_is_none(word: object) -> None:
-    with pytest.raises(
-        UnusableRowError, match=r"^reasoning is no reasoning .*; data\.ignore=\[reasoning\] leaves it out$"
-    ):
-        convert({"input": "2 + 2?", "reasoning": word, "output": "4"}, "pairs")
+    row = {"input": "2 + 2?", "reasoning": word, "output": "4"}
+    assert read_row(row, "pairs") == (chat("2 + 2?", "4"), {"reasoning"}, [])
 
 
 @pytest.mark.parametrize(
