@@ -2,7 +2,7 @@
 
 Anthropic's have `Human:` and `Assistant:`; Glaive's, about tools, `USER:`, `ASSISTANT:` and `FUNCTION RESPONSE:`, calls
 after `<functioncall>`, and the schemas of the tools at the end of the system prompt. Others are what a chat template
-wrote: ChatML, Llama's, Gemma's, or Guanaco's `### Human:`.
+wrote: ChatML, Llama's, Gemma's, Guanaco's `### Human:`, or Alpaca's `### Instruction:`.
 """
 
 import json
@@ -38,6 +38,11 @@ WRITTEN_ROLES = {
 }
 BEGINNINGS = re.compile(
     r"(?:(?:<s>|<bos>|<\|begin_of_text\|>)\s*)?(?=<\|im_start|<\|start_header|<start_of_turn|\[INST|### ?Human:)"
+)
+ALPACA = re.compile(
+    r"(?P<system>[^#]{0,500})### Instruction:\n(?P<asked>.*?)(?:\n{1,9}### Input:\n(?P<input>.*?))?"
+    r"\n{1,9}### Response:(?P<said>.*?)(?:</s>|<\|end_?of_?text\|>)?",
+    re.DOTALL,
 )
 LLAMA_SYSTEM = re.compile(r"\s*<<SYS>>(?P<system>.*?)<</SYS>>(?P<said>.*)", re.DOTALL)
 QUOTED = re.compile(r"\"arguments\":\s*'(?P<arguments>.*)'\s*\}\Z", re.DOTALL)
@@ -89,7 +94,7 @@ def _written_turns(text: str) -> Messages:
     """Return the turns of a text that a template wrote, if that is all of it and the assistant speaks."""
     text = text.strip()
     if (begun := BEGINNINGS.match(text)) is None:
-        return []
+        return _alpaca_turns(text)
     for turn in WRITTEN:
         messages: Messages = []
         at = begun.end()
@@ -99,6 +104,17 @@ def _written_turns(text: str) -> Messages:
         if at == len(text) and any(message["role"] == "assistant" for message in messages):
             return _with_llama_system(messages)
     return []
+
+
+def _alpaca_turns(text: str) -> Messages:
+    """Return the one exchange of a text by Alpaca's template, whose first sentences are the system prompt."""
+    found = ALPACA.fullmatch(text) if text.count("### Instruction:") == 1 == text.count("### Response:") else None
+    if found is None:
+        return []
+    told, asked, more, said = (part.strip() for part in found.groups(default=""))
+    system: Messages = [{"role": "system", "content": told}] if told else []
+    question = "\n\n".join(filter(None, (asked, more)))
+    return [*system, {"role": "user", "content": question}, {"role": "assistant", "content": said}]
 
 
 def _with_llama_system(messages: Messages) -> Messages:

@@ -80,6 +80,11 @@ WRITTEN = [
     ("<s>[INST] Hi [/INST] Yo </s>", ASKED),
     ("<s>[INST] Hi [/INST] Yo </s><s>[INST] Hi [/INST] Yo </s>", ASKED * 2),
     ("[INST] <<SYS>>\nS\n<</SYS>>\n\nHi [/INST] Yo", TOLD_ASKED),
+    ("S\n\n### Instruction:\nHi\n\n### Response:\nYo</s>", TOLD_ASKED),
+    (
+        "### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:\n3<|endoftext|>",
+        [{"role": "user", "content": "Add.\n\n1, 2"}, {"role": "assistant", "content": "3"}],
+    ),
     ("### Human: Hi### Assistant: Yo### Human: Hi### Assistant: Yo", ASKED * 2),
 ]
 
@@ -100,6 +105,8 @@ def test_what_a_template_wrote_is_read_as_the_turns_that_it_was(text: str, expec
         "<|im_start|>user\nHi<|im_end|>\n<|im_start|>critic\nYo<|im_end|>",
         "### Human: the last of them\nHe walked.",
         "[INST] is how Llama 2's prompts begin.",
+        "### Instruction:\nHi\n\n### Response:\nYo\n\n### Instruction:\nHi\n\n### Response:\nYo",
+        "# Prompts\n\n### Instruction:\nHi\n\n### Response:\nYo",
     ],
 )
 def test_a_text_that_is_more_than_turns_or_has_no_answer_stays_a_text(text: str) -> None:
