@@ -40,7 +40,7 @@ from pipeline.core.tool_calls import (
     tools_of,
     with_calls,
 )
-from pipeline.core.transcripts import CHAT_COLUMN, from_transcript, is_transcript
+from pipeline.core.transcripts import CHAT_COLUMN, TEXT_COLUMN, asked_turns, from_transcript, is_transcript
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ class Format:
 TURN_COLUMNS = ("messages", "conversations", "conversation")
 CONTEXT_COLUMNS = ("input", "context")  # Alpaca's name and Dolly's
 ANSWER_COLUMNS = ("output", "response")
-TEXT_COLUMN = "text"
 SYSTEM_COLUMNS = ("system", "system_prompt")
 REASONING_KEYS = ("reasoning_content", "thinking", "reasoning")
-TURN_KEYS = frozenset(("role", "content", "from", "value", "weight", "train", *REASONING_KEYS))
+WEIGHT_KEYS = ("weight", "train")  # of a row or a turn
+TURN_WEIGHT_KEYS = (*WEIGHT_KEYS, "loss", "loss_weight")  # of a turn; in a row these may be figures
+TURN_KEYS = frozenset(("role", "content", "from", "value", *TURN_WEIGHT_KEYS, *REASONING_KEYS))
 HISTORY_COLUMN = "history"  # earlier turns: pairs of question and answer
 PAIR_COLUMNS = (
     ("question", "answer"),
@@ -73,16 +74,24 @@ PAIR_COLUMNS = (
     ("query", "answer"),
     ("problem", "solution"),
     ("input", "output"),
+    ("input", "target"),
+    ("inputs_pretokenized", "targets_pretokenized"),  # P3's, whose inputs and targets are tokens
+    ("inputs", "targets"),
+    ("human", "assistant"),
+    ("user", "assistant"),
 )
 ROLES = {
     "system": "system",
     "developer": "system",
     "user": "user",
     "human": "user",
+    "prompter": "user",
     "assistant": "assistant",
     "gpt": "assistant",
     "chatgpt": "assistant",
+    "chatbot": "assistant",
     "bot": "assistant",
+    "ai": "assistant",
     "model": "assistant",
     **dict.fromkeys(CALLING_ROLES, "assistant"),  # a text, or calls where the row has tools
     "tool": "tool",
@@ -114,18 +123,25 @@ KNOWN_KEYS = tuple(
         ]
     )
 )
+# The columns of a question's choices, one each.
+LETTERED = tuple(f"{before}{letter}" for before in ("", "option_", "option", "op", "choice_") for letter in "abcd")
 # Without these a row means something else, so one that no format reads is an error unless `data.ignore` names it.
 CHANGES_MEANING = frozenset(
     (
-        *("weight", "train", "mask", "loss", "loss_weight"),
+        *("weight", "train", "mask", "loss", "loss_weight", "train_detail", "training_detail", "output_with_loss"),
         *("label", "labels", "kto_tag", "correct", "score", "scores", "rating", "ratings", "quality"),
-        *("chosen", "rejected", "preference", "preferred"),
+        *("helpfulness", "correctness", "reward", "overall_score"),
+        *("chosen", "rejected", "preference", "preferred", "corrected"),
+        *("rejected_response", "chosen_response", "rejected_messages", "chosen_messages"),
         *SYSTEM_COLUMNS,
-        *(HISTORY_COLUMN, "input", "context", "choices", "options"),
+        *(HISTORY_COLUMN, "input", "context", "choices", "options", "answer_choices"),
+        *("article", "passage", "paragraph", "story", "document", "documents", "support"),  # what a question is about
+        *LETTERED,
         *TOOLS_COLUMNS,
         *CALLS_KEYS,
         *("tool_choice", "function"),
         *REASONING_KEYS,
+        *("cot", "complex_cot", "chain_of_thought", "rationale", "thought", "thoughts", "reasoning_trace"),
         *("image", "images", "audio", "audios", "video", "videos"),
     )
 )
@@ -147,7 +163,8 @@ NOT_UNICODE = "text is not valid Unicode"
 EMPTY_MESSAGE = "empty message"
 LONGEST = 10_000_000  # characters of a conversation: tokens of more take tens of GiB, and no model reads so far
 TOO_LONG = "longer than 10 million characters"
-UNKNOWN_ROLE = "unknown role"
+UNKNOWN_ROLE = "unknown role; data.roles maps roles"
+REASONING_OUTSIDE = "reasoning outside an assistant's turn"
 WEIGHT_BETWEEN = "weight is neither 0 nor 1"
 NOTHING_LEARNT = "no assistant turn that is learnt"
 NO_ASSISTANT_TURN = "no assistant turn"
@@ -244,16 +261,19 @@ class Noting(dict[str, object]):
     def unused(self) -> frozenset[str]:
         """Return the keys that say something and were not read, of the row and of the turns in what was read."""
         keys = {key for key, value in self.items() if key not in self.read and _is_content(value)}
-        for column in (self.read & self.keys()).difference(TOOLS_COLUMNS, (ANSWERS_COLUMN,)):
+        for column in (self.read & self.keys()).difference(TOOLS_COLUMNS, SYSTEM_COLUMNS, (ANSWERS_COLUMN,)):
             value = super().__getitem__(column)
             for turn in value if isinstance(value, list) else (turns_of(self) or () if column in TURN_COLUMNS else ()):
                 if isinstance(turn, dict) and (others := turn.keys() - TURN_KEYS):
-                    keys.update(key for key in others - _tool_keys(turn) if _is_content(turn[key]))
+                    keys.update(key for key in others - _own_keys(turn) if _is_content(turn[key]))
         return frozenset(keys)
 
 
-def _tool_keys(turn: dict[str, object]) -> frozenset[str]:
-    """Return the keys of a turn that say something of tools, by who speaks."""
+def _own_keys(turn: dict[str, object]) -> frozenset[str]:
+    """Return the keys that say something in a turn of its kind: of tools, by who speaks, or an exchange's."""
+    if _is_exchange(turn):
+        read = {*_pair(columns := _columns(turn)), _first(columns, SYSTEM_COLUMNS)}
+        return frozenset(key for key in turn if plain_name(key) in read)
     by_role = {"assistant": CALLS_KEYS, "tool": RESULT_KEYS, "system": TOOLS_COLUMNS}
     return frozenset(by_role.get(_role(turn) or "", ()))
 
@@ -340,7 +360,7 @@ def keys_of(rows: Sequence[object]) -> list[str]:
     return list(dict.fromkeys(str(key) for row in rows if isinstance(row, dict) for key in row if key is not None))
 
 
-def _columns(row: dict[object, object]) -> Columns:
+def _columns(row: dict[object, object] | Columns) -> Columns:
     """Return a row with its keys as the tables above write them: CSV headers come capitalised and padded."""
     return {plain_name(key): value for key, value in row.items()}
 
@@ -426,6 +446,8 @@ def _message(turn: dict[str, object], name: str, content: object, tools: Message
     if role is None:
         raise UnusableRowError(UNKNOWN_ROLE)
     calls = calls_of(turn, role)
+    if role != "assistant" and any(says_something(turn.get(key)) for key in REASONING_KEYS):
+        raise UnusableRowError(REASONING_OUTSIDE)
     if role == "tool":
         return tool_calls.result_of(turn, content)
     text = joined(content)
@@ -433,7 +455,7 @@ def _message(turn: dict[str, object], name: str, content: object, tools: Message
         calls = spoken_calls(text)
         text = "" if calls else text
     message: Message = {"role": role, "content": _reasoned(turn, text, bool(calls)) if role == "assistant" else text}
-    if not is_learnt(turn) and role == "assistant":
+    if not is_learnt(turn, TURN_WEIGHT_KEYS) and role == "assistant":
         message["weight"] = 0
     return with_calls(message, calls, tools)
 
@@ -445,6 +467,34 @@ def _reasoned(turn: dict[str, object], content: str, calls: bool) -> str:
     if not reasoning.strip() or says_nothing or content.lstrip().startswith("<think>"):
         return content
     return f"<think>\n{reasoning.strip()}\n</think>\n\n{content}"
+
+
+def _are_exchanges(turns: Sequence[object] | None) -> bool:
+    """Return whether these are texts of user and assistant in turn, or both of an exchange side by side."""
+    turns = turns or ()
+    return bool(turns) and (all(isinstance(turn, str) for turn in turns) or all(map(_is_exchange, turns)))
+
+
+def _is_exchange(turn: object) -> bool:
+    return isinstance(turn, dict) and not turn.keys() & {"role", "from"} and _pair(_columns(turn)) != (None, None)
+
+
+def _from_exchanges(columns: Columns) -> Messages:
+    turns = turns_of(columns)
+    if not turns or not _are_exchanges(turns):
+        raise UnusableRowError(MISSING_FIELD)
+    return [*_history(columns), *(message for at, turn in enumerate(turns) for message in _exchange(turn, at))]
+
+
+def _exchange(turn: object, at: int) -> Messages:
+    """Return the messages of a text that is the `at`th of a conversation, or of a question with its answer."""
+    if not isinstance(turn, dict):
+        return [{"role": ("user", "assistant")[at % 2], "content": as_text(turn)}]
+    columns = _columns(turn)
+    messages = with_system(columns, _from_pair(columns, *_pair(columns), ()))
+    if not is_learnt(columns, TURN_WEIGHT_KEYS):
+        messages[-1]["weight"] = 0
+    return messages
 
 
 def _history(columns: Columns) -> Messages:
@@ -467,12 +517,12 @@ def _earlier(item: object) -> Messages:
     return [{"role": "user", "content": as_text(item[0])}, {"role": "assistant", "content": as_text(item[1])}]
 
 
-def is_learnt(turn: Columns) -> bool:
+def is_learnt(turn: Columns, names: Sequence[str] = WEIGHT_KEYS) -> bool:
     """Return whether a row is learnt, or a turn where it is the assistant's."""
-    weight, train = turn.get("weight"), turn.get("train")
-    if weight not in (None, 0, 1) or train not in (None, 0, 1):  # in Python, False is 0
+    weights = [turn.get(name) for name in names]
+    if any(weight not in (None, 0, 1) for weight in weights):  # in Python, False is 0
         raise UnusableRowError(WEIGHT_BETWEEN)
-    return 0 not in (weight, train)
+    return 0 not in weights
 
 
 def _from_text(columns: Columns) -> Messages:
@@ -490,7 +540,16 @@ def _from_pair(columns: Columns, question: str | None, answer: str | None, conte
     """Ask and answer; the first `context` column found follows the question after a blank line."""
     if question is None or answer is None or question not in columns or answer not in columns:
         raise UnusableRowError(MISSING_FIELD)
-    return [*asked(columns, question, context), *answer_of(columns[answer])]
+    return [*asked(columns, question, context), *_thought_out(columns, answer_of(columns[answer]))]
+
+
+def _thought_out(columns: Columns, answers: Messages) -> Messages:
+    """Return the one answer of a row after its reasoning in a column beside it; a word there, such as `on`, is none."""
+    key = _first(filled := _filled(columns), REASONING_KEYS)
+    thought = filled[key] if key else None
+    if key is None or len(answers) != 1 or not isinstance(thought, str) or len(thought.split()) < 2:
+        return answers  # and the column is one that had no part
+    return [{**answers[0], "content": _reasoned({key: columns[key]}, answers[0]["content"], calls=False)}]
 
 
 def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
@@ -508,9 +567,10 @@ def asked(columns: Columns, question: str, context: Sequence[str]) -> Messages:
 
 def _prompt(value: object) -> tuple[Messages, Messages]:
     """Return what stands before the conversation, a system message, and the turns that are not learnt of a prompt."""
-    if not isinstance(value, list | dict):
-        return [], [{"role": "user", "content": as_text(value)}]
-    messages = messages_of(value if isinstance(value, list) else [value])
+    if isinstance(value, list | dict):
+        messages = messages_of(value if isinstance(value, list) else [value])
+    else:
+        messages = asked_turns(text := as_text(value)) or [{"role": "user", "content": text}]
     for message in messages:
         if message["role"] == "assistant":  # who gives a prompt and an answer wants the answer learnt
             message["weight"] = 0
@@ -533,9 +593,14 @@ def with_system(columns: Columns, messages: Messages) -> Messages:
     """Put a column with a system prompt first where the turns have none, and leave empty ones out."""
     told = next((message["content"] for message in messages if message["role"] == "system"), None)
     if told is None or told in [columns[name] for name in SYSTEM_COLUMNS if name in columns]:
-        column = as_text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
+        column = _system_text(columns.get(_first(columns, SYSTEM_COLUMNS) or ""))
         messages = [{"role": "system", "content": column}, *messages] if told is None else messages
     return [message for message in messages if message["role"] != "system" or message["content"].strip()]
+
+
+def _system_text(value: object) -> str:
+    """Return a system prompt, which may be a text, parts of one, or a message."""
+    return joined(value["content"] if isinstance(value, dict) and "content" in value else value)
 
 
 def _check_turns(messages: Messages) -> None:
@@ -581,6 +646,12 @@ FORMATS = {
             read=lambda columns: _from_turns(columns, "from", "value"),
         ),
         Format(
+            "exchanges",
+            "conversation: [{input, output}], or texts in turn",
+            fits=lambda columns: _are_exchanges(turns_of(columns)),
+            read=_from_exchanges,
+        ),
+        Format(
             "alpaca",
             "instruction, input, output",
             fits=lambda columns: "instruction" in columns and _first(columns, ANSWER_COLUMNS) is not None,
@@ -594,7 +665,7 @@ FORMATS = {
         ),
         Format(
             "transcript",
-            "chat: USER: ... ASSISTANT: ...",
+            "chat: USER: ... ASSISTANT: ..., or text in a template's marks",
             fits=is_transcript,
             read=from_transcript,
         ),

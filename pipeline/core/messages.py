@@ -21,6 +21,7 @@ Columns = Mapping[str, object]  # a row by names in lower case
 
 NOT_TEXT = "content is not text"
 TOO_DEEP = "nested too deeply"
+TEXT_KEYS = ("text", "value")  # of a part
 TEXT_PARTS = ("text", "input_text", "output_text")
 NOT_TEXT_KEYS = ("image", "image_url", "images", "audio", "input_audio", "video", "file")  # of a part
 
@@ -109,7 +110,8 @@ def is_other_part(part: object) -> bool:
 
 
 def _part(part: object) -> str:
-    text = part.get("text") if isinstance(part, dict) and part.get("type", "text") in TEXT_PARTS else None
+    known = part if isinstance(part, dict) and part.get("type", "text") in TEXT_PARTS else {}
+    text = next((known[key] for key in TEXT_KEYS if known.get(key) is not None), None)
     if not isinstance(text, str) or is_other_part(part):
         raise UnusableRowError(NOT_TEXT)
     return text

@@ -13,7 +13,9 @@ from pipeline.core.transcripts import human_turns
 
 PROMPT_COLUMNS = ("prompt", "question", "instruction", "query", "problem", "input")
 LABEL_COLUMNS = ("label", "kto_tag")
-MARKS = ("chosen", *LABEL_COLUMNS)
+# Other names of what is better and worse: OpenAI's and LLaMA-Factory's.
+OTHER_NAMES = (("preferred_output", "non_preferred_output"), ("chosen_messages", "rejected_messages"))
+MARKS = ("chosen", *(chosen for chosen, _ in OTHER_NAMES), *LABEL_COLUMNS)
 VERDICTS = {"true": True, "1": True, "false": False, "0": False}
 
 SAME_ANSWERS = "chosen and rejected are the same"
@@ -51,7 +53,7 @@ def is_comparison(row: object) -> bool:
     """Return whether a row compares or judges answers."""
     if not isinstance(row, dict) or all(formats.plain_name(key) not in MARKS for key in row):  # as nearly all are
         return False
-    columns = formats.filled(row)
+    columns = _under_our_names(row)
     return _is_preference(columns) or _is_judgement(columns)
 
 
@@ -61,12 +63,25 @@ def compare(row: dict[str, object], turns: Turns = TURNS) -> Compared:
     Raises:
         UnusableRowError: with the reason.
     """
-    columns = Noting(formats.filled(row))
+    columns = Noting(_under_our_names(row))
     if not formats.is_learnt(columns):
         raise UnusableRowError(formats.NOT_TO_BE_LEARNT)
     read = _preference if _is_preference(columns) else _judgement
     comparison, reordered = read(columns, turns)
     return Compared(comparison, columns.unused(), reordered)
+
+
+def _under_our_names(row: dict[str, object]) -> Columns:
+    """Return a row's columns by the names used here; OpenAI's pairs have conversation and tools in `input`."""
+    columns = formats.filled(row)
+    for names in OTHER_NAMES:
+        if columns.keys() >= set(names) and not columns.keys() & {"chosen", "rejected"}:
+            ours = dict(zip(names, ("chosen", "rejected"), strict=True))
+            columns = {ours.get(name, name): value for name, value in columns.items()}
+    inner = columns.get("input")
+    if not isinstance(inner, dict) or "messages" not in inner or inner.keys() & columns.keys():
+        return columns
+    return formats.filled({**{name: value for name, value in columns.items() if name != "input"}, **inner})
 
 
 def answered(comparison: Preference | Judgement) -> Messages:

@@ -49,13 +49,15 @@ RESULT_KEYS = ("name", "tool_call_id")
 CALLING_ROLES = ("function_call", "tool_call")  # ShareGPT's names of turns that are calls, as JSON in a text
 DEEPEST = 64  # levels of a schema or of arguments
 ARGUMENTS_KEYS = ("arguments", "parameters")
-PARTS = ("tool_use", "tool_result")  # Anthropic's, of a content
+PARTS = ("tool_use", "tool_result", "tool_call", "thinking", "reasoning")  # of a content, which become a turn's fields
+THOUGHT_KEYS = ("thinking", "value", "text")  # of a part
 QUERY_COLUMN, ANSWERS_COLUMN = "query", "answers"  # xLAM's: what is asked, and the calls that answer it
 
 TOOLS_NOT_READ = "tools are no list of function schemas; data.ignore=[{}] leaves them out"
 CALL_NOT_READ = "a tool call without a name, or with arguments that are no object"
 NOT_JSON = "tools, calls or a result that are no JSON"
 CALLS_OUTSIDE = "tool calls outside an assistant's turn, or twice in one"
+THOUGHT_LATER = "reasoning behind what is said"
 IN_SYSTEM = "tools stand in the system message, and not before it"
 
 
@@ -96,7 +98,7 @@ def stand_in(tools: Message, system: str) -> bool:
 
 
 def unfolded(turns: Iterable[object]) -> Iterator[object]:
-    """Yield turns, those with calls or results among the parts of their content as turns of their own kind."""
+    """Yield turns: calls and reasoning among the parts of a content as fields, results as turns of their own."""
     for turn in turns:
         content = turn.get("content") if isinstance(turn, dict) else None
         parts = _parts(content, *PARTS) if isinstance(content, list) else []
@@ -114,12 +116,21 @@ def _parts(content: list[object], *kinds: str) -> list[Json]:
 def _unfolded(turn: Json, content: list[object], others: list[object]) -> Iterator[Json]:
     for part in _parts(content, "tool_result"):
         yield {"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")}
-    calls = [
+    calls: list[object] = [
         {"id": part.get("id"), "function": {"name": part.get("name"), "arguments": part.get("input")}}
         for part in _parts(content, "tool_use")
     ]
-    if others or calls:
-        yield turn | {"content": others, **({"tool_calls": calls} if calls else {})}
+    calls += [part.get("value") for part in _parts(content, "tool_call")]
+    thoughts = _parts(content, "thinking", "reasoning")
+    if thoughts != content[: len(thoughts)]:  # it is written before all else
+        raise UnusableRowError(THOUGHT_LATER)
+    if others or calls or thoughts:
+        fields = {"tool_calls": calls, "reasoning_content": "\n\n".join(map(_thought, thoughts))}
+        yield turn | {"content": others} | {key: value for key, value in fields.items() if value}
+
+
+def _thought(part: Json) -> str:
+    return joined(next((part[key] for key in THOUGHT_KEYS if key in part), None))
 
 
 def calls_of(turn: dict[str, object], role: str) -> list[Call]:
@@ -188,10 +199,10 @@ def asked_and_called(columns: Columns) -> Messages:
     Raises:
         UnusableRowError: they cannot be read.
     """
-    calls = read_calls(columns[ANSWERS_COLUMN])
+    calls = read_calls(columns.get(ANSWERS_COLUMN))
     answer: Message = {"role": "assistant", "content": ""}
     return [
-        {"role": "user", "content": as_text(columns[QUERY_COLUMN])},
+        {"role": "user", "content": as_text(columns.get(QUERY_COLUMN))},
         with_calls(answer, calls, tools_of(columns)),
     ]
 
@@ -275,7 +286,7 @@ def _call(value: object) -> Call:
     if not isinstance(name, str) or not _is_name(name):
         raise UnusableRowError(CALL_NOT_READ)
     given = next((function[key] for key in ARGUMENTS_KEYS if says_something(function.get(key))), None)
-    arguments = {} if given is None else parsed(given)
+    arguments = {} if given is None else parsed(parsed(given))  # some data has JSON in JSON
     if not isinstance(arguments, dict):
         raise UnusableRowError(CALL_NOT_READ)
     call: Call = {"type": "function", "function": {"name": name, "arguments": arguments}}

@@ -142,12 +142,19 @@ def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCou
     """Return the messages of a row; none where it is set apart."""
     if is_record(row.value):
         raise UnusableRowError(AMONG_OTHERS)
-    value = mapping.apply(row.value)
+    whole = _as_object(row.value)
+    value = mapping.apply(whole)
     read_as = _compared if is_comparison(value) else _converted
     converted = read_as(value, settings, counts)
-    counts.unused.update(map(readable, converted.unused | mapping.ignored_in(row.value)))
+    counts.unused.update(map(readable, converted.unused | mapping.ignored_in(whole)))
     counts.reordered.update(converted.reordered)
     return converted.messages
+
+
+def _as_object(value: object) -> object:
+    """Return a row that is a list of turns as an object that has them."""
+    is_list_of_turns = isinstance(value, list) and value and all(isinstance(turn, dict) for turn in value)
+    return {"messages": value} if is_list_of_turns else value
 
 
 def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Converted:
@@ -244,4 +251,4 @@ def _what_is_known(counts: list[SourceCounts]) -> str:
     if not unknown:
         return ""
     keys = ", ".join(keys_of(unknown)) or "none, since the rows are no objects"
-    return f"; keys found in rows of no known format: {keys}; formats known: {describe()}"
+    return f"; keys found in rows of no known format (data.columns maps them): {keys}; formats known: {describe()}"

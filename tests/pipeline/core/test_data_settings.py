@@ -88,7 +88,7 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"source": "hub", "path": "a/b", "split": ""}, "data.split is ''; it may be the name of a split"),
         (
             {"format": "csv"},
-            "data.format is 'csv'; it may be one of auto, messages, sharegpt, alpaca, calls, transcript",
+            "data.format is 'csv'; it may be one of auto, messages, sharegpt, exchanges, alpaca, calls",
         ),
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
         ({"columns": {"Frage": "frage"}}, "data.columns.Frage is 'frage'; it may be one of messages, conversations"),

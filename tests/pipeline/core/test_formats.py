@@ -39,6 +39,10 @@ CONVERTED = [
     ("sharegpt", sharegpt(("human", "Hi"), ("gpt", "Hello")), chat("Hi", "Hello")),
     ("sharegpt", sharegpt(("system", "S"), ("user", "Hi"), ("assistant", "Yo")), chat("Hi", "Yo", system="S")),
     ("sharegpt", sharegpt(("Human", "Hi"), ("chatgpt", "Hello")), chat("Hi", "Hello")),
+    ("exchanges", {"conversations": ["Hi", "Hello"]}, chat("Hi", "Hello")),
+    ("exchanges", {"conversation": [{"input": "Hi", "output": "Yo"}] * 2}, chat("Hi", "Yo", "Hi", "Yo")),
+    ("exchanges", {"system": "S", "conversation": [{"Human": "Hi", "Assistant": "Yo"}]}, chat("Hi", "Yo", system="S")),
+    ("exchanges", {"conversation": [{"system": "S", "input": "Hi", "output": "Yo"}]}, chat("Hi", "Yo", system="S")),
     ("alpaca", {"instruction": "Add.", "input": "1, 2", "output": "3"}, chat("Add.\n\n1, 2", "3")),
     ("alpaca", {"instruction": "Greet.", "input": "", "output": "Hello"}, chat("Greet.", "Hello")),
     ("alpaca", {"instruction": "Greet.", "input": None, "output": "Hello"}, chat("Greet.", "Hello")),
@@ -51,6 +55,23 @@ CONVERTED = [
     ("pairs", {"prompt": "Who?", "completion": "Ann"}, chat("Who?", "Ann")),
     ("pairs", {"problem": "1 + 1", "solution": "2"}, chat("1 + 1", "2")),
     ("pairs", {"input": "Who?", "output": "Ann", "system": NAN}, chat("Who?", "Ann")),
+    ("pairs", {"input": "Who?", "target": "Ann"}, chat("Who?", "Ann")),
+    ("pairs", {"inputs": "Who?", "targets": "Ann"}, chat("Who?", "Ann")),
+    (
+        "pairs",
+        {"inputs": [7], "inputs_pretokenized": "Who?", "targets": [8], "targets_pretokenized": "Ann"},
+        chat("Who?", "Ann"),
+    ),
+    ("messages", messages(("Prompter", "Hi"), ("Chatbot", "Hello")), chat("Hi", "Hello")),
+    (
+        "messages",
+        {
+            "system": {"role": "system", "content": [{"text": "S"}]},
+            **messages(("user", "Hi"), ("model", [{"text": "Yo"}])),
+        },
+        chat("Hi", "Yo", system="S"),
+    ),
+    ("messages", {"system": [{"text": "S"}], **messages(("user", "Hi"), ("AI", "Yo"))}, chat("Hi", "Yo", system="S")),
 ]
 
 
@@ -84,6 +105,8 @@ UNUSABLE = [
     (formats.MISSING_FIELD, "messages", {"messages": [{"role": "user"}]}),
     (formats.MISSING_FIELD, "sharegpt", {"conversations": chat("Hi", "Hello")}),
     (formats.MISSING_FIELD, "alpaca", {"instruction": "Greet."}),
+    (formats.MISSING_FIELD, "exchanges", {"conversation": ["Hi", {"input": "Hi", "output": "Yo"}]}),
+    (formats.EMPTY_MESSAGE, "exchanges", {"conversation": [{"input": "", "output": "Once upon a time."}]}),
     (formats.MISSING_FIELD, "pairs", {"question": "Who?", "reply": "Ann"}),
     (NOT_TEXT, "messages", messages(("user", [{"type": "image"}]), ("assistant", "A cat"))),
     (NOT_TEXT, "pairs", {"question": "Is it?", "answer": True}),
@@ -111,6 +134,61 @@ def test_an_unusable_row_has_its_reason(reason: str, name: str, row: Any) -> Non
     with pytest.raises(UnusableRowError) as caught:
         convert(row, name)
     assert caught.value.args == (reason,)
+
+
+def test_an_exchange_may_have_a_weight_and_what_it_has_besides_is_known() -> None:
+    pairs = [{"input": "Hi", "output": "Yo", "loss": False}, {"input": "?", "output": "!", "output_with_loss": False}]
+    messages, unused, _ = read_row({"conversation": pairs}, "exchanges")
+    assert [message.get("weight") for message in messages] == [None, 0, None, None]
+    assert unused == {"output_with_loss"}
+    assert unused <= formats.CHANGES_MEANING
+
+
+def test_turns_have_their_weight_by_several_names_and_parts_their_text() -> None:
+    turns = [
+        {"role": "user", "content": [{"type": "text", "value": "Hi"}], "loss_weight": 0.0},
+        {"role": "assistant", "content": [{"type": "text", "value": "Yo", "text": None}], "loss_weight": 1.0},
+        {"role": "user", "content": "?"},
+        {"role": "assistant", "content": "!", "loss": False},
+    ]
+    expected = chat("Hi", "Yo", "?", "!")
+    expected[-1]["weight"] = 0
+    assert read_row({"messages": turns}, "messages") == (expected, frozenset(), [])
+
+
+def test_parts_of_a_system_prompt_have_no_keys_that_are_missed() -> None:
+    row = {"system": [{"text": "S"}], **messages(("user", "Hi"), ("assistant", "Yo")), "rejected_response": "No"}
+    assert read_row(row, "messages").unused == {"rejected_response"}
+    with pytest.raises(UnusableRowError, match=NOT_TEXT):
+        convert({**row, "system": {"role": "system"}}, "messages")
+
+
+def test_a_figure_of_a_row_is_no_weight() -> None:
+    assert read_row({"prompt": "Hi", "response": "Yo", "loss": 0.53}, "pairs").unused == {"loss"}
+
+
+def test_reasoning_may_stand_beside_the_answer() -> None:
+    thought = chat("2 + 2?", "<think>\nTwo and two.\n</think>\n\n4")
+    row = {"question": "2 + 2?", "Reasoning": "Two and two.", "answer": 4}
+    assert read_row(row, "pairs") == (thought, frozenset(), [])
+    assert convert({"instruction": "2 + 2?", "thinking": "Two and two.", "output": "4"}, "alpaca") == thought
+    assert convert({**row, "answer": thought[1]["content"]}, "pairs") == thought
+    assert convert({"prompt": "2 + 2?", "thinking": None, "response": "4"}, "pairs") == chat("2 + 2?", "4")
+
+
+@pytest.mark.parametrize("word", ["on", "off", "high", 3, True])
+def test_a_word_about_reasoning_is_none(word: object) -> None:
+    row = {"input": "2 + 2?", "reasoning": word, "output": "4"}
+    assert read_row(row, "pairs") == (chat("2 + 2?", "4"), {"reasoning"}, [])
+
+
+@pytest.mark.parametrize(
+    "key", ["A", "option_d", "opa", "answer_choices", "helpfulness", "reward", "train_detail", "Complex_CoT"]
+)
+def test_choices_and_grades_change_what_a_row_means(key: str) -> None:
+    unused = read_row({"question": "Which?", key: "x", "answer": "B"}, "pairs").unused
+    assert unused == {key.lower()}
+    assert unused <= formats.CHANGES_MEANING
 
 
 def test_rows_of_no_known_shape_have_no_format() -> None:

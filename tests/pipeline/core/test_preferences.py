@@ -119,6 +119,28 @@ def test_an_opening_of_the_prompt_goes_as_that_of_a_conversation_does() -> None:
     assert (comparison["messages"], done) == (row["messages"], ["opening kept, not learnt"])
 
 
+def test_pairs_of_openai_have_their_conversation_in_the_input() -> None:
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    row = {
+        "input": {"messages": [*SYSTEM, *ASKED], "tools": tools, "parallel_tool_calls": True},
+        "preferred_output": assistant("Good"),
+        "non_preferred_output": assistant("Bad"),
+    }
+    assert is_comparison(row)
+    comparison, unused, _ = compare(row)
+    assert [message["role"] for message in comparison["messages"][:1]] == ["tools"]
+    assert answered(comparison)[-1:] == assistant("Good")
+    assert comparison["messages"][1:] == [*SYSTEM, *ASKED]
+    assert unused == {"parallel_tool_calls"}
+
+
+def test_whole_conversations_may_be_called_messages() -> None:
+    row = {"chosen_messages": WHOLE["chosen"], "rejected_messages": WHOLE["rejected"]}
+    assert is_comparison(row)
+    assert compare(row) == compare(WHOLE)
+    assert not is_comparison({"preferred_output": assistant("Good"), "id": 1})
+
+
 def test_keys_that_had_no_part_are_known() -> None:
     assert compare({"prompt": "Hi", "id": 1, "rating": [9, 2], **TEXTS}).unused == {"id", "rating"}
 

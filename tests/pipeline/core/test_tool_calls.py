@@ -78,6 +78,7 @@ def test_schemas_that_a_table_filled_up_with_null_lose_it() -> None:
         {"tool_calls": [CALL]},
         {"tool_calls": json.dumps([CALL])},
         {"tool_calls": [{**CALL, "function": {"name": "weather", "arguments": json.dumps(ARGUMENTS)}}]},
+        {"tool_calls": [{**CALL, "function": {"name": "weather", "arguments": json.dumps(json.dumps(ARGUMENTS))}}]},
         {"tool_calls": [{"id": "call_1", "name": "weather", "arguments": ARGUMENTS}], "function_call": None},
         {"tool_calls": [CALL], "content": "", "function_call": {}},
     ],
@@ -285,3 +286,27 @@ def test_tools_may_stand_in_the_system_turn() -> None:
         assert converted.unused == frozenset()
     asked = {"messages": [{**ASKED, "tools": [WEATHER]}, {"role": "assistant", "content": "Yo"}]}
     assert read_row(asked, "messages").unused == {"tools"}
+
+
+@pytest.mark.parametrize(
+    "thought",
+    [
+        {"type": "thinking", "thinking": "It may rain.", "signature": "x"},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "It may rain."}]},
+        {"type": "reasoning", "value": "It may rain."},
+        {"type": "reasoning", "text": "It may rain."},
+    ],
+)
+def test_reasoning_and_calls_may_be_parts_of_a_content(thought: dict[str, Any]) -> None:
+    words = {"type": "text", "text": "Einen Moment."}
+    parts = [thought, words, {"type": "tool_call", "value": json.dumps(BARE["function"])}]
+    called = read(conversation(content=parts))[2]
+    assert called["content"] == "<think>\nIt may rain.\n</think>\n\nEinen Moment."
+    assert calls(called) == [BARE]
+    for wrong, reason in (([words, thought], "behind what is said"), ([thought], "empty message")):
+        with pytest.raises(UnusableRowError, match=reason):
+            read(conversation(content=wrong))
+    row = conversation(tool_calls=[CALL])
+    row["messages"][0] = {**row["messages"][0], "content": [thought, words]}
+    with pytest.raises(UnusableRowError, match="outside an assistant's turn"):
+        read(row)

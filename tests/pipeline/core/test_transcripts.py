@@ -61,3 +61,68 @@ def test_a_chat_of_other_kinds_is_no_transcript() -> None:
         assert detect({"chat": chat}) is None
     with pytest.raises(UnusableRowError, match=r"^roles do not alternate$"):
         read(chat="USER: a\n\n\nUSER: b\n\n\nASSISTANT: c")
+
+
+ASKED: Messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yo"}]
+TOLD_ASKED: Messages = [{"role": "system", "content": "S"}, *ASKED]
+WRITTEN = [
+    (
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\n",
+        TOLD_ASKED,
+    ),
+    ("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo", ASKED),
+    ("<bos><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nYo<end_of_turn>\n", ASKED),
+    (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nYo<|eot_id|>",
+        ASKED,
+    ),
+    ("<s>[INST] Hi [/INST] Yo </s>", ASKED),
+    ("<s>[INST] Hi [/INST] Yo </s><s>[INST] Hi [/INST] Yo </s>", ASKED * 2),
+    ("[INST] <<SYS>>\nS\n<</SYS>>\n\nHi [/INST] Yo", TOLD_ASKED),
+    ("S\n\n### Instruction:\nHi\n\n### Response:\nYo</s>", TOLD_ASKED),
+    (
+        "### Instruction:\nAdd.\n\n### Input:\n1, 2\n\n### Response:\n3<|endoftext|>",
+        [{"role": "user", "content": "Add.\n\n1, 2"}, {"role": "assistant", "content": "3"}],
+    ),
+    ("### Human: Hi### Assistant: Yo### Human: Hi### Assistant: Yo", ASKED * 2),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), WRITTEN)
+def test_what_a_template_wrote_is_read_as_the_turns_that_it_was(text: str, expected: Messages) -> None:
+    assert detect({"text": text}) == "transcript"
+    assert read(text=text) == expected
+    assert convert({"text": text}, "text") == [{"role": "text", "content": text}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "As in <|im_start|>user\nHi<|im_end|>",
+        "<|im_start|>user\nHi<|im_end|>\n",
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYo<|im_end|>\nThe end.",
+        "<|im_start|>user\nHi<|im_end|>\n<|im_start|>critic\nYo<|im_end|>",
+        "### Human: the last of them\nHe walked.",
+        "[INST] is how Llama 2's prompts begin.",
+        "### Instruction:\nHi\n\n### Response:\nYo\n\n### Instruction:\nHi\n\n### Response:\nYo",
+        "# Prompts\n\n### Instruction:\nHi\n\n### Response:\nYo",
+    ],
+)
+def test_a_text_that_is_more_than_turns_or_has_no_answer_stays_a_text(text: str) -> None:
+    assert detect({"text": text}) == "text"
+
+
+def test_a_prompt_that_ends_where_the_assistant_speaks_is_the_turns_before() -> None:
+    earlier = "Human:Hi\nAssistant:Yo\nHuman:Human: who?\nAssistant:"
+    answer: Messages = [{"role": "user", "content": "Human: who?"}, {"role": "assistant", "content": "You."}]
+    assert read(instruction=earlier, output="You.") == [ASKED[0], {**ASKED[1], "weight": 0}, *answer]
+    assert read(prompt="\n\nHuman: Hi\n\nAssistant:", completion="Yo") == ASKED
+    for other in ("Human: Hi", "Say Human: Hi\nAssistant:"):
+        assert read(prompt=other, completion="Yo")[0]["content"] == other
+
+
+@pytest.mark.parametrize("name", ["transcript", "calls"])
+def test_a_row_without_what_a_format_reads_is_unusable(name: str) -> None:
+    with pytest.raises(UnusableRowError):
+        convert({"question": "Hi", "answer": "Yo"}, name)

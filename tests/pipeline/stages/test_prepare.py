@@ -399,6 +399,15 @@ def test_columns_of_other_names_are_mapped(tmp_path: Path) -> None:
     assert report["files"][0]["unused"] == {"nr": 20}
 
 
+def test_rows_may_be_lists_of_turns(tmp_path: Path) -> None:
+    rows = [[{"role": "user", "content": f"Ask {n}"}, {"role": "bot", "content": f"Say {n}"}] for n in range(20)]
+    put_rows(tmp_path, "a.jsonl", rows)
+    (tmp_path / "data/raw/b.json").write_text(json.dumps([[{"von": "user", "content": "Hi"}], *rows[:1]]))
+    report = prepare(local(columns={"von": "role"}), tmp_path, tmp_path)
+    assert [(file["format"], file["usable"]) for file in report["files"]] == [("messages", 20), ("messages", 1)]
+    assert report["files"][1]["dropped"] == {"no assistant turn": 1}
+
+
 def test_what_was_done_with_turns_is_counted_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = ("assistant", "Welcome"), ("user", "Hi"), ("user", "there"), ("assistant", "Yo")
     named = [dict(zip(("role", "content"), turn, strict=True)) for turn in said]
