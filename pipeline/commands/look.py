@@ -23,10 +23,10 @@ from pipeline.data.prepared import require_prepared
 from pipeline.look import terminal
 from pipeline.look.measure import measure
 from pipeline.look.page import page
-from pipeline.look.rows import ENDLESS, Reading, read_conversation
+from pipeline.look.rows import Reading, read_conversation
 from pipeline.look.summary import summarize
 from pipeline.look.words import summary_lines
-from pipeline.models.chat import load_tokenizer
+from pipeline.models.chat import ENDLESS, load_tokenizer
 from pipeline.models.turns import Message
 
 

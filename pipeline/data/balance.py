@@ -1,6 +1,5 @@
 """Rows that are left out so that no topic, and no length, has too large a share of what is learnt."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -10,6 +9,7 @@ from typing import NamedTuple
 from common.errors import UserError
 from pipeline.core.data_settings import CleanSettings
 from pipeline.core.formats import Messages
+from pipeline.data.draw import place
 from pipeline.data.topics import NONE, find_topics
 
 DRAWN = 5_000  # prompts that topics are found in
@@ -44,7 +44,9 @@ def balance(
     Raises:
         UserError: topics are to be balanced, and there are none.
     """
-    ordered = sorted(rows, key=lambda row: _place(digest_of(row), seed))
+    if settings.topic_share is None and settings.length_share is None:
+        return Balanced(list(rows), {})
+    ordered = sorted(rows, key=lambda row: place(digest_of(row), seed))
     left_out: Counter[str] = Counter()
     gone: set[int] = set()
     for share, keys_of in ((settings.topic_share, _topics), (settings.length_share, _lengths)):
@@ -91,7 +93,3 @@ def _parts(rows: Sequence[int], texts: Texts) -> Iterable[Iterable[Messages]]:
     waiting = iter(rows)
     while part := list(islice(waiting, CHUNK)):
         yield texts(part)
-
-
-def _place(digest: bytes, seed: int) -> bytes:
-    return hashlib.blake2b(digest, key=str(seed).encode(), digest_size=8).digest()

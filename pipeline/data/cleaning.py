@@ -3,7 +3,6 @@
 What a rule finds it drops, or it only counts, as its setting of `data.clean` says.
 """
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -11,6 +10,7 @@ from common.errors import UserError
 from pipeline.core.data_settings import CleanSettings
 from pipeline.core.formats import Messages
 from pipeline.data.cleaning_rules import LEFTOVER, RULES, Hit, Rule
+from pipeline.data.draw import place
 from pipeline.data.languages import known
 from pipeline.data.masking import Masking
 
@@ -24,7 +24,7 @@ class Found:
     """What a rule has found; a draw of it stands in `drawn`."""
 
     mode: str
-    seed: bytes
+    seed: int
     rows: int = 0
     drawn: list[tuple[bytes, Hit]] = field(default_factory=list)
 
@@ -32,10 +32,10 @@ class Found:
         """Count a conversation, for what stands in it."""
         self.rows += 1
         text = hit.text[:COMPARED].encode(errors="replace")
-        place = hashlib.blake2b(text, key=self.seed, digest_size=8).digest()
-        is_drawn = len(self.drawn) < SHOWN or place < self.drawn[-1][0]
-        if is_drawn and place not in dict(self.drawn):  # the same words are shown once
-            self.drawn = sorted([*self.drawn, (place, hit.excerpt)])[:SHOWN]
+        here = place(text, self.seed)
+        is_drawn = len(self.drawn) < SHOWN or here < self.drawn[-1][0]
+        if is_drawn and here not in dict(self.drawn):  # the same words are shown once
+            self.drawn = sorted([*self.drawn, (here, hit.excerpt)])[:SHOWN]
 
     @property
     def examples(self) -> list[Hit]:
@@ -55,9 +55,7 @@ class Cleaning:
         if settings.languages and (unknown := sorted(set(settings.languages) - set(known()))):
             raise UserError(f"data.clean.languages has {unknown[0]!r}; those that can be told: {', '.join(known())}")
         self._settings = settings
-        self.rules = [
-            (rule, Found(mode, str(seed).encode())) for rule in RULES if (mode := mode_of(rule, settings)) != "off"
-        ]
+        self.rules = [(rule, Found(mode, seed)) for rule in RULES if (mode := mode_of(rule, settings)) != "off"]
         self._masking = Masking(settings.mask)
         self.masked = self._masking.places
         self.marks: Counter[str] = Counter()  # rows by the mark of a template that they have

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,9 +90,9 @@ def line_of(messages: Messages) -> bytes:
 class Lines:
     """Lines of a file, by their numbers."""
 
-    def __init__(self, file: Path, starts: Sequence[Integers], lengths: Sequence[Integers]) -> None:
+    def __init__(self, file: Path, starts: Integers, lengths: Integers) -> None:
         """Take those that begin at `starts`, in bytes."""
-        self._starts, self._lengths = (_concatenated(some).astype(np.int64) for some in (starts, lengths))
+        self._starts, self._lengths = starts, lengths
         self._file = file.open("rb")
 
     def __getitem__(self, number: int) -> bytes:
@@ -125,14 +124,14 @@ class Corpus:
         self.asked, first = np.unique(_concatenated(one.asked for one in columns), return_index=True)
         self.shingles = taken(joined([one.shingles for one in columns]), first)
         self.numbers: dict[int, int] = {}  # of rows with the digest of another
-        sizes = [int(one.lengths.sum() + one.apart.sum()) for one in columns]
-        begins = [end - size for end, size in zip(accumulate(sizes), sizes, strict=True)]
-        both = [np.r_[begin, one.lengths, one.apart][:-1].cumsum() for begin, one in zip(begins, columns, strict=True)]
-        starts = [some[: len(one.lengths)] for some, one in zip(both, columns, strict=True)]
-        apart_starts = [some[len(one.lengths) :][: len(one.apart)] for some, one in zip(both, columns, strict=True)]
-        self._lines = Lines(file, starts, [one.lengths for one in columns])
-        self._apart = Lines(file, apart_starts, [one.apart for one in columns])
-        self.has_preferences = any(len(one.apart) for one in columns)
+        # Conversations and preferences stand in turn in the file, those of a batch after another's.
+        parts = [part for one in columns for part in (one.lengths, one.apart)]
+        lengths = _concatenated(parts).astype(np.int64)
+        starts = np.cumsum(lengths) - lengths
+        is_apart = np.repeat(np.arange(len(parts)) % 2 == 1, _numbers(map(len, parts)))
+        self._lines = Lines(file, starts[~is_apart], lengths[~is_apart])
+        self._apart = Lines(file, starts[is_apart], lengths[is_apart])
+        self.has_preferences = bool(is_apart.any())
         self._apart_digests = [digest for one in columns for digest in one.apart_digests]
 
     def __len__(self) -> int:

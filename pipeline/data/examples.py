@@ -3,11 +3,12 @@
 Steps hand over row numbers alone; the report fetches the texts of those that it shows.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
 from typing import Literal, NamedTuple
+
+from pipeline.data.draw import place
 
 DRAWN = 25  # pairs a step, of which the report shows those first that differ
 SHOWN_GROUPS = 5  # the largest
@@ -43,7 +44,7 @@ class Examples:
 
     def __init__(self, seed: int, digest_of: Callable[[int], bytes]) -> None:
         """Draw by `seed`, from rows known by the digests of their texts: so their numbers do not count."""
-        self._seed = str(seed).encode()
+        self._seed = seed
         self._digest_of = digest_of
         self.left: dict[Step, list[LeftOut]] = {}
         self.groups: dict[Kind, Groups] = {}
@@ -58,9 +59,9 @@ class Examples:
         """
         found: dict[int, tuple[bytes, LeftOut]] = {}
         for pair in pairs:
-            place, left = self._place(pair[0]), LeftOut(*pair)
-            if left.kept not in found or place < found[left.kept][0]:
-                found[left.kept] = place, left
+            here, left = self._place(pair[0]), LeftOut(*pair)
+            if left.kept not in found or here < found[left.kept][0]:
+                found[left.kept] = here, left
         drawn = nsmallest(DRAWN, found.items(), key=lambda one: (self._place(one[0]), one[1][0]))
         self.left[step] = [left for _, (_, left) in drawn]
 
@@ -83,4 +84,4 @@ class Examples:
         return nsmallest(SHOWN_GROUPS, groups, key=lambda group: (-len(group), min(map(self._digest_of, group))))
 
     def _place(self, row: int) -> bytes:
-        return hashlib.blake2b(self._digest_of(row), key=self._seed, digest_size=8).digest()
+        return place(self._digest_of(row), self._seed)

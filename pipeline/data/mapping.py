@@ -1,11 +1,11 @@
 """Rows under the names that the formats know: `data.columns`, `data.roles`, and without what `data.ignore` names."""
 
-import json
 from functools import lru_cache
 from typing import NamedTuple
 
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import TURN_COLUMNS, plain_name
+from pipeline.core.messages import parsed
 from pipeline.core.tool_calls import TOOLS_COLUMNS
 
 ROLE_KEYS = ("role", "from")
@@ -54,11 +54,8 @@ class Mapping:
     def _cell(self, key: object, value: object) -> object:
         if plain_name(key) in TOOLS_COLUMNS:  # whose keys are those of schemas
             return value
-        if isinstance(value, str) and key in TURN_COLUMNS:  # a CSV cell holds turns as JSON
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                return value
+        if key in TURN_COLUMNS:  # a CSV cell holds turns as JSON
+            value = parsed(value)
         if isinstance(value, dict):
             return self._turn(value)
         return [self._turn(item) for item in value] if isinstance(value, list) else value

@@ -39,7 +39,7 @@ class Mixture:
         """Return the splits with the rows of train as often as their source's weight says.
 
         Raises:
-            UserError: that is never.
+            UserError: the weights leave no row.
         """
         train = splits["train"]
         weights = {name: source.weight for name, source in self._sources.items()}

@@ -74,13 +74,8 @@ def taken(shingles: Shingles, rows: Integers) -> Shingles:
 
 
 def chunks(shingles: Shingles, rows: Integers) -> Iterator[Integers]:
-    """Yield the rows in parts whose shingles come to no more than a chunk, but for one that is larger by itself."""
-    first, ends = 0, np.cumsum(shingles.sizes[rows])
-    while first < len(rows):
-        before = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, before + CHUNK, side="right")), first + 1)
-        yield rows[first:last]
-        first = last
+    """Return the rows in parts whose shingles come to no more than a chunk, but for one that is larger by itself."""
+    return (rows[part] for part in _parts(shingles.sizes[rows]))
 
 
 def _word_hashes(texts: list[str]) -> tuple[Words, Integers]:
@@ -201,7 +196,7 @@ def _pairs(codes: Integers, count: int) -> Integers:
 
 
 def _parts(sizes: Integers) -> Iterator[slice]:
-    """Yield slices of pairs whose sizes come to no more than a chunk, but for one that is larger by itself."""
+    """Yield slices of what comes to no more than a chunk, but for one that is larger by itself."""
     first, ends = 0, np.cumsum(sizes)
     while first < len(sizes):
         before = ends[first - 1] if first else 0

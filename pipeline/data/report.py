@@ -138,7 +138,7 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     if report["revision"]:
         console.print(f"revision: {report['revision']}", highlight=False, soft_wrap=True)
     for name in report["not_met"]:
-        console.print(f"{name}: no row has it", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"{name}: no row has it", highlight=False, soft_wrap=True)
     for name, reason in report["not_read"].items():
         console.print(f"not read: {name} ({reason})", highlight=False, soft_wrap=True)
     console.print(f"{seconds:.1f} s", highlight=False)

@@ -115,21 +115,26 @@ def read_source(
 ) -> Iterator[Conversation]:
     """Yield the conversations of a source, by its own settings, counting what becomes of each row."""
     mapping = Mapping(settings)
+
+    def reject(line: int, reason: str, value: object) -> None:
+        counts.dropped[reason] += 1
+        rejects.add(rejected(source.name, line, reason, value))
+
     for row in source.rows:
         if isinstance(row, BadLine):
             counts.dropped[kind(row.reason)] += 1
             rejects.add(rejected(source.name, row.line, row.reason, row.text), is_bad_line=True)
             continue
         if isinstance(row, SetAside):
-            counts.dropped[row.reason] += 1
-            rejects.add(rejected(source.name, row.line, row.reason, row.value))
+            reject(row.line, row.reason, row.value)
             continue
         try:
             messages = _cleaned(_taken(row, settings, mapping, counts), cleaning)
-        except (UnusableRowError, RecursionError) as error:
-            reason = TOO_DEEP if isinstance(error, RecursionError) else error.args[0]
-            counts.dropped[reason] += 1
-            rejects.add(rejected(source.name, row.line, reason, row.value))
+        except UnusableRowError as error:
+            reject(row.line, error.args[0], row.value)
+            continue
+        except RecursionError:
+            reject(row.line, TOO_DEEP, row.value)
             continue
         if messages:
             counts.usable += 1
@@ -166,9 +171,9 @@ def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Convert
         messages = answered(comparison)
         counts.formats[PREFERENCES] += 1
         return Converted(messages, unused, reordered)
-    named = {"source": counts.group} if counts.group else {}
+    origin = {"source": counts.group} if counts.group else {}
     counts.apart += 1
-    counts.preferences.append(json.dumps({**comparison, **named}, ensure_ascii=False))
+    counts.preferences.append(json.dumps({**comparison, **origin}, ensure_ascii=False))
     return Converted([], unused, reordered)
 
 

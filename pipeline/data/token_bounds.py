@@ -1,6 +1,7 @@
 """Tokens of a conversation, as a model's chat template writes it."""
 
-from functools import cache
+import json
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,6 @@ from pipeline.core.formats import Messages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ENDLESS = 2**31  # tokens; more than any row has
 
 
 def tokens_of(messages: Messages, tokenizer: str | None) -> int | None:
@@ -24,12 +23,17 @@ def tokens_of(messages: Messages, tokenizer: str | None) -> int | None:
     Raises:
         UserError: there is no tokenizer, or none that training could take.
     """
+    return _tokens_of(json.dumps(messages), str(tokenizer))
+
+
+@lru_cache(maxsize=1)  # both bounds ask of a conversation, one after the other
+def _tokens_of(messages: str, tokenizer: str) -> int | None:
     with importing():  # Transformers, which a run without bounds does not need
-        from pipeline.models.chat import encode
+        from pipeline.models.chat import ENDLESS, encode
         from pipeline.models.turns import RefusedError
 
     try:
-        rows = encode(_loaded(str(tokenizer)), list(map(dict, messages)), ENDLESS)
+        rows = encode(_loaded(tokenizer), json.loads(messages), ENDLESS)
     except RefusedError:
         return None  # training says so, and why
     return max(len(ids) for ids, _ in rows)

@@ -1,6 +1,5 @@
 """Examples with their texts: what was left out, beside what it gave way to."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,6 +11,7 @@ from typing import NamedTuple
 from common.words import readable
 from pipeline.core.messages import Messages
 from pipeline.data.cleaning_rules import REASONS
+from pipeline.data.draw import place
 from pipeline.data.example_rows import ExampleGroup, ExampleHit, ExampleRow, ExampleRows
 from pipeline.data.examples import Step
 from pipeline.data.rejects import kind
@@ -166,9 +166,8 @@ def shown_rejects(path: Path, seed: int) -> dict[str, list[ShownReject]]:
             rows[reason] += 1
             row = reject["row"]
             row = _cut(readable(row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)))
-            place = hashlib.blake2b(row.encode(), key=str(seed).encode(), digest_size=8).digest()
             some = drawn.setdefault(reason, {})
-            some.setdefault(place, ShownReject(f"{reject['source']}:{reject['line']}", row))
+            some.setdefault(place(row.encode(), seed), ShownReject(f"{reject['source']}:{reject['line']}", row))
             if len(some) > SHOWN:
                 del some[max(some)]
     commonest = sorted(rows, key=lambda reason: (-rows[reason], reason))

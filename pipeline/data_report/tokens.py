@@ -42,9 +42,9 @@ def model_of(config: Config) -> Model:
 def read_tokens(model: Model, rows: Sequence[Messages], shown: Sequence[int]) -> Read | str:
     """Return what the rows come to in tokens, and some of them as they are read; or why there is neither here."""
     with importing():  # Transformers, which a run without a model does not need
-        from pipeline.look.rows import ENDLESS, Reading, read_conversation
+        from pipeline.look.rows import Reading, read_conversation
         from pipeline.look.summary import measured, summarize
-        from pipeline.models.chat import load_tokenizer
+        from pipeline.models.chat import ENDLESS, load_tokenizer
 
     try:
         settings = here(model.settings)

@@ -8,10 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.core.messages import Messages, said
 from pipeline.models import control
-from pipeline.models.chat import encode, is_text, learnt_turns
+from pipeline.models.chat import ENDLESS, encode, is_text, learnt_turns
 from pipeline.models.turns import Message, RefusedError
-
-ENDLESS = 2**31  # tokens; more than any row has
 
 
 class Reading(NamedTuple):

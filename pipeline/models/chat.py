@@ -46,6 +46,7 @@ THINKING = re.compile("think|reason")  # is in the names of switches that are fo
 TURN_END = "turn_end"  # the key of tokenizer_config.json for the token that ends an answer, where that is not EOS
 CALL_END = "call_end"  # that of the token that ends a turn which calls, where that is neither
 TEXT = "text"  # the role of the only message of a plain text
+ENDLESS = 2**31  # tokens; more than any row has
 PLAIN = "pipeline/models/templates/plain.jinja"
 
 

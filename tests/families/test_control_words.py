@@ -1,33 +1,22 @@
 """Control tokens in people's words, by true tokenizers and their templates."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
 from conversations import REASONED, TAUGHT
-from families import FAMILIES
-from packages import NotFetched
+from true_tokenizers import true_tokenizer
 
-from pipeline.core.composition import compose
-from pipeline.core.config import load
 from pipeline.models import control
-from pipeline.models.chat import encode, load_tokenizer
+from pipeline.models.chat import encode
 
-REPO = Path(__file__).parents[2]
 # One of each kind: byte pairs and SentencePiece's, marked and unmarked, controls that do not say that they are special.
 KINDS = ["llama-3.2", "llama-2", "qwen-3", "gemma-3", "mistral-v0.3", "phi-3.5", "smollm3", "deepseek"]
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(request.param)
-    try:
-        FAMILIES[request.param].tokenizer(folder)
-    except NotFetched as reason:
-        pytest.skip(str(reason))
-    chosen = [f"model={FAMILIES[request.param].preset}", f"model.path={folder}", "model.chat_template=null"]
-    return load_tokenizer(load(compose(REPO / "conf", chosen)).model)
+    return true_tokenizer(request.param, tmp_path_factory.mktemp(request.param))
 
 
 def controls(tokenizer: Any, asked: str, answered: str) -> Counter[str]:

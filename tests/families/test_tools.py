@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 from families import FAMILIES
-from packages import NotFetched
-from transformers import GenerationConfig
+from true_tokenizers import true_tokenizer
 
-from pipeline.core.composition import compose
-from pipeline.core.config import load
-from pipeline.models.chat import encode, load_tokenizer
+from pipeline.models.chat import encode
 from pipeline.models.turns import RefusedError
 
 REPO = Path(__file__).parents[2]
@@ -64,16 +61,7 @@ TAKEN = {
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp(request.param)
-    try:
-        FAMILIES[request.param].tokenizer(folder)
-    except NotFetched as reason:
-        pytest.skip(str(reason))
-    added = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
-    ends = [token["id"] for token in added if token["content"] in FAMILIES[request.param].ends]
-    GenerationConfig(eos_token_id=ends).save_pretrained(folder)
-    chosen = [f"model={FAMILIES[request.param].preset}", f"model.path={folder}", "model.chat_template=null"]
-    loaded = load_tokenizer(load(compose(REPO / "conf", chosen)).model)
+    loaded = true_tokenizer(request.param, tmp_path_factory.mktemp(request.param), with_ends=True)
     loaded.family = request.param
     return loaded
 

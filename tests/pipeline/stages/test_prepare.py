@@ -35,7 +35,6 @@ import sys
 from pathlib import Path
 from pipeline.core.data_settings import DataSettings
 from common.errors import UserError
-from pipeline.stages.data_report import show
 from pipeline.stages.prepare import prepare
 try:
     prepare(DataSettings("local", "files", ["data/raw/**/*"]), Path(sys.argv[1]), Path(sys.argv[2]))
