@@ -129,7 +129,8 @@ def read_source(
             reject(row.line, row.reason, row.value)
             continue
         try:
-            messages = _cleaned(_taken(row, settings, mapping, counts), cleaning)
+            messages = _taken(row, settings, mapping, counts)
+            messages = _cleaned(messages, cleaning) if messages else messages
         except UnusableRowError as error:
             reject(row.line, error.args[0], row.value)
             continue

@@ -81,7 +81,7 @@ class GroupFigures(Record):
 class DataReport(Record):
     """What the page shows in figures."""
 
-    made_by: ClassVar[str] = "prepare"
+    made_by: ClassVar[str] = "data_report"
 
     data: str
     steps: tuple[Step, ...]

@@ -28,6 +28,7 @@ from pipeline.stages.data_report import show
 from pipeline.stages.prepare import prepare
 
 PLAIN = schema_of({"role", "content"})
+STARTER = Path(__file__).parents[3] / "starter/models/starter-s"
 QUESTION = {"prompt": "Question 0?", "answer": "Answer 0", "kind": "text", "group": "held_out", "task": "recall"}
 
 RUN = """
@@ -377,6 +378,14 @@ def test_tools_calls_and_results_are_kept_and_make_other_conversations(tmp_path:
     put_rows(tmp_path, "a.jsonl", [{**row(number, "one"), "tool_choice": "auto"} for number in range(10)])
     with pytest.raises(UserError, match=r"tool_choice \(10 rows\)"):
         prepare(local(), tmp_path, tmp_path)
+
+
+def test_preferences_that_are_set_apart_are_not_held_against_bounds_in_tokens(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", [*pairs(20), {"prompt": "Who?", "chosen": "Ann", "rejected": "Bob"}])
+    clean = replace(NO_CLEANING, tokenizer=str(STARTER), min_tokens=2)
+    report = prepare(local(clean=clean), tmp_path, tmp_path)
+    assert report["files"][0]["preferences"] == 1
+    assert report["files"][0]["usable"] == 20
 
 
 def test_names_in_settings_that_no_row_has_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
