@@ -1,4 +1,4 @@
-"""The one exception that users are meant to read."""
+"""The one exception that users are meant to read, and those of its kinds that are told apart."""
 
 
 class UserError(Exception):
@@ -11,3 +11,17 @@ class UserError(Exception):
 
 class Interrupted(UserError):
     """The stage was asked to stop and can be gone on with: by a signal, or because its time was up."""
+
+
+class MachineError(UserError):
+    """The machine stands in the way, and not the settings: a disk that is full, another process that trains the same.
+
+    Once it is mended, the same command goes on.
+    """
+
+
+class Hopeless(UserError):
+    """A trial of a sweep need not go on: it has diverged, or lies far behind the others."""
+
+
+KINDS = {kind.__name__: kind for kind in (UserError, Interrupted, MachineError, Hopeless)}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import MachineError
 
 NO_ROOM = 2**20  # bytes left on a disk that counts as full
 
@@ -24,7 +24,7 @@ def atomic_path(final: Path) -> Iterator[Path]:
     is removed first: one process at a time may write a `final`.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written.
+        MachineError: the disk is full or the folder cannot be written.
     """
     temporary, aside = final.with_name(f".{final.name}.tmp"), final.with_name(f".{final.name}.old.tmp")
     try:
@@ -47,7 +47,9 @@ def atomic_path(final: Path) -> Iterator[Path]:
         reason = unwritable(error)
         if reason is None:
             raise
-        raise UserError(f"cannot write {final}: {reason}; make room or grant access there, then run again") from error
+        raise MachineError(
+            f"cannot write {final}: {reason}; make room or grant access there, then run again"
+        ) from error
 
 
 def write_text(final: Path, text: str) -> None:
@@ -102,7 +104,9 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"cannot make the folder {folder}: a file has its name; move that, then run again") from error
+        raise MachineError(
+            f"cannot make the folder {folder}: a file has its name; move that, then run again"
+        ) from error
 
 
 def _is_folder(path: Path) -> bool:

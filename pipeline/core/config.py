@@ -219,7 +219,7 @@ def load(composed: DictConfig) -> Config:
         values = OmegaConf.to_container(composed, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {' '.join(str(error).split())}") from error
-    config = _build(Config, values, "")
+    config = build(Config, values, "")
     validate_data(config.data)
     validate_batch(config.train)
     validate_training(config)
@@ -288,8 +288,12 @@ def _no_key(kind: type, path: str, key: str) -> str:
     return f"{path}.{key}".strip(".") + f" is not a key of the configuration; {path or 'it'} has {keys}"
 
 
-def _build(kind: type, values: Any, path: str) -> Any:
-    """Return an instance of the dataclass `kind` from a mapping, its keys checked one by one."""
+def build(kind: type, values: Any, path: str) -> Any:
+    """Return an instance of the dataclass `kind` from a mapping, its keys checked one by one.
+
+    Raises:
+        UserError: an unknown or missing key, a value of the wrong type or out of range; the message names the key.
+    """
     if not isinstance(values, dict):
         raise UserError(f"{path or 'the configuration'} is {values!r}; it must be a mapping of keys to values")
     specs = {f.name: f for f in fields(kind)}
@@ -315,7 +319,7 @@ def _value(hint: Any, limits: Any, value: Any, path: str) -> Any:
             raise UserError(f"{path} is {value!r}; it must be {other} or {', '.join(words)}")
         hint = _option(typing.get_args(hint), value)
     if hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, path)
+        return build(hint, value, path)
     if typing.get_origin(hint) is list:
         if not isinstance(value, list) or (limits.get("filled") and not value):
             entries = " with at least one entry" if limits.get("filled") else ""

@@ -23,6 +23,7 @@ from common.imports import end_of_imports
 from common.logs import configure_logs
 from pipeline.core.composition import DEFAULTS, reason
 from pipeline.core.config import Config, load
+from pipeline.sweeps.job import is_trial, run_trial
 from pipeline.workers.last_words import TRY_AGAIN, reported
 from pipeline.workers.ranks import rank
 
@@ -53,8 +54,11 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by `tie_to_parent`
             signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
+            out = Path(job.runtime.output_dir)
+            if job.mode == RunMode.MULTIRUN and is_trial(out):
+                return run_trial(lambda: run(load(composed), out), out)
             with reported():
-                return run(load(composed), Path(job.runtime.output_dir))
+                return run(load(composed), out)
         except Interrupted as error:
             if rank() == 0:
                 print(f"{name}: {error}", file=sys.stderr)

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
+from common.errors import MachineError
 from common.files import atomic_path, unwritable, write_text
 
 JOURNAL = "mlflow.jsonl"
@@ -47,7 +47,7 @@ class Journal:
         """Write an entry; what a killed process left of a line is closed off first, and then no entry.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written.
+            MachineError: the disk is full or the folder cannot be written.
         """
         line = (
             json.dumps(asdict(Entry(kind, value, time.time_ns() // 10**6, step)), ensure_ascii=False).encode() + b"\n"
@@ -62,7 +62,7 @@ class Journal:
         except OSError as error:
             why = unwritable(error) or error.strerror
             way_out = "make room or grant access there, or take tracking=none"
-            raise UserError(f"cannot write {self.path}: {why}; {way_out}") from error
+            raise MachineError(f"cannot write {self.path}: {why}; {way_out}") from error
 
     def entries(self, start: int = 0) -> Iterator[tuple[Entry, int]]:
         """Yield each entry from byte `start` on, with the byte at which it ends."""

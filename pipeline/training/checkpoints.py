@@ -18,10 +18,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
-from common.errors import UserError
+from common.errors import MachineError
 from common.files import disk_full, flush, sha256, unwritable, write_json
 from pipeline.core.code import code_digest
 from pipeline.core.config import ModelSettings, TrainSettings
+from pipeline.core.learnt import learnt_settings
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.training.engines import Engine
 from pipeline.workers.ranks import rank
@@ -32,37 +33,18 @@ COMPLETE = "complete.json"
 SETTINGS = "settings.json"
 ASIDE = "incomplete-"
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
-# What may change without changing what is learnt.
-NOT_LEARNT = (
-    "stop_step", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps", "max_truncated",
-    "batch_size", "packing", "attention", "compile", "gradient_checkpointing", "effective_batch",
-    "gradient_accumulation_steps", "check_export",
-)  # fmt: skip
-# Settings that came later, where they are off: trainings of before go on.
-OFF: dict[str, Any] = {
-    "neftune_alpha": None, "min_lr_ratio": 0.0, "decay_ratio": None, "rslora": False, "dora": False,
-    "modules_to_save": [], "loss_on": "all",
-}  # fmt: skip
 
 
 def fingerprint(
     model: ModelSettings, train: TrainSettings, data_digest: str, base_digest: str, engine: str
 ) -> tuple[str, dict[str, Any]]:
     """Return a short name for what a run learns, and the settings that it stands for."""
-    ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
-    learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
-    learnt["lora"] = switched_on(learnt["lora"])
     settings = {
         "model": {**asdict(model), "digest": base_digest},
-        "train": {**learnt, "update_size": train.update_size, "engine": engine},
+        "train": {**learnt_settings(train), "engine": engine},
         "data": data_digest,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16], settings
-
-
-def switched_on(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings but those that came later and are off."""
-    return {key: value for key, value in settings.items() if key not in OFF or value != OFF[key]}
 
 
 @contextmanager
@@ -72,7 +54,7 @@ def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
     Of processes that train together, the first does so for all.
 
     Raises:
-        UserError: another process trains there, or the folder cannot be written.
+        MachineError: another process trains there, or the folder cannot be written.
     """
     if rank():
         yield
@@ -82,10 +64,10 @@ def claimed(folder: Path, settings: dict[str, Any]) -> Iterator[None]:
         lock = locked(folder)
     except BlockingIOError:
         holder = (folder / "lock").read_text(encoding="utf-8").strip() or "another process"
-        raise UserError(f"{holder} trains the same in {folder}; wait for it or end it") from None
+        raise MachineError(f"{holder} trains the same in {folder}; wait for it or end it") from None
     except OSError as error:
         why = f"cannot keep checkpoints in {folder}: {error.strerror}"
-        raise UserError(f"{why}; make it writable or set runtime.checkpoint_root") from error
+        raise MachineError(f"{why}; make it writable or set runtime.checkpoint_root") from error
     with lock:
         write_json(folder / SETTINGS, settings)
         yield
@@ -156,7 +138,7 @@ def written_whole(
         wait: returns once all processes have called it.
 
     Raises:
-        UserError: the disk refuses it.
+        MachineError: the disk refuses it.
     """
     # Of earlier times: what was set aside, whose room is needed, and what stop_step has gone back behind.
     for useless in (checkpoint, *checkpoint.parent.glob(f"{ASIDE}*")) if rank() == 0 else ():
@@ -176,7 +158,7 @@ def written_whole(
         earlier = newest_step(checkpoint.parent)
         kept = "no earlier one is there" if earlier is None else f"that of step {earlier} is whole"
         message = f"cannot save {checkpoint}: {reason}; {kept}; make room or grant access there, then run again"
-        raise UserError(message) from error
+        raise MachineError(message) from error
     wait()
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
-from common.errors import Interrupted, UserError
+from common.errors import KINDS, Interrupted, UserError
 from common.files import write_json
 from pipeline.workers.parent import ORPHANED, launcher
 from pipeline.workers.ranks import rank
@@ -24,7 +24,7 @@ HANDED_ON = 2.0  # seconds within which the launcher hands on what it is asked, 
 class LastWords(TypedDict):
     """What a worker said when it ended."""
 
-    kind: str  # Interrupted, UserError or defect
+    kind: str  # one of common.errors.KINDS, or defect
     text: str
     at: float  # by time.monotonic
 
@@ -44,12 +44,12 @@ def reported() -> Iterator[None]:
         folder = launcher_folder()
         if folder is None:
             raise
-        kind = "Interrupted" if isinstance(error, Interrupted) else "UserError"
+        kind = type(error).__name__ if type(error).__name__ in KINDS else "UserError"
         text = str(error)
         if not isinstance(error, UserError):
             kind, text = "defect", traceback.format_exc()
         write_json(folder / f"{rank()}.json", LastWords(kind=kind, text=text, at=time.monotonic()))
-        sys.exit(TRY_AGAIN if kind == "Interrupted" else 1)
+        sys.exit(TRY_AGAIN if isinstance(error, Interrupted) else 1)
 
 
 def launcher_folder() -> Path | None:

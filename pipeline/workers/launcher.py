@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from omegaconf import OmegaConf
 
-from common.errors import Interrupted, UserError
+from common.errors import KINDS, UserError
 from common.files import atomic_path
 from common.words import counted
 from pipeline.core.config import Config, RuntimeSettings
@@ -192,10 +192,8 @@ def raise_last_words(folder: Path) -> None:
         UserError: something was wrong.
     """
     for words in last_words(folder):
-        if words["kind"] == "Interrupted":
-            raise Interrupted(words["text"])
-        if words["kind"] == "UserError":
-            raise UserError(words["text"])
+        if words["kind"] in KINDS:
+            raise KINDS[words["kind"]](words["text"])
 
 
 def explain(lost: dict[int, int], processes: int, folder: Path) -> NoReturn:

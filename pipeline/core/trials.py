@@ -1,0 +1,83 @@
+"""What a sweep and the jobs that it launches tell one another, each in a file of the job's output folder.
+
+A job is one trial at one rung. Neither side waits for the other in memory: so a job may run in another process, or on
+another machine that shares the disk, and a sweep that was killed finds all of it again.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pipeline.core.records import Amount, Count, Record
+
+TASK, OUTCOME, PROGRESS, LOG = "task.json", "outcome.json", "progress.jsonl", "log.txt"
+UNTRAINED = "untrained.json"  # in the sweep's folder
+
+
+class Limit(Record):
+    """A validation loss that is hopeless from a step on: other trials had a better one long before."""
+
+    step: Count
+    loss: float
+
+
+class Task(Record):
+    """What a job is told: task.json, written before it is launched."""
+
+    made_by: ClassVar[str] = "train"
+
+    trial: Count
+    sweep: str  # its folder
+    stop_step: Count | None
+    mlflow_parent: str | None
+    worst: float | None  # times the loss of the untrained model; a trial above it has diverged
+    limit: Limit | None = None
+
+
+class Outcome(Record):
+    """How a job ended: outcome.json, written last. A job without it was cut off, and is launched again.
+
+    `finished` went to its stop step, `ended` was given up within its rung, `failed` could not be trained; `stopped` was
+    asked to stop or could not write, and is launched again, too.
+    """
+
+    made_by: ClassVar[str] = "train"
+
+    status: Literal["finished", "ended", "failed", "stopped"]
+    reason: str | None = None  # of all but the first
+    steps: Count | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+    train_loss: float | None = None
+    tokens_per_second: float | None = None
+    adapter_mb: Amount | None = None
+    seconds: Amount | None = None  # over all rungs so far
+    fingerprint: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it need not be launched again."""
+        return self.status != "stopped"
+
+
+class Untrained(Record):
+    """The validation loss of the model before its training, which the trials of a sweep share: untrained.json."""
+
+    made_by: ClassVar[str] = "train"
+
+    losses: dict[str, float]  # by digests of base and data
+
+
+class Point(Record):
+    """A line of progress.jsonl: a step and what was measured at it."""
+
+    step: Count
+    of: Count  # steps until the rung ends
+    train_loss: float | None = None
+    validation_loss: float | None = None
+
+
+def read_progress(folder: Path) -> list[Point]:
+    """Return what a job has written of its losses so far; a line that is being written is left out."""
+    path = folder / PROGRESS
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
+    return [Point.parse_text(line, str(path)) for line in lines if line.endswith("\n")]

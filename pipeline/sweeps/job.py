@@ -1,0 +1,94 @@
+"""A stage as a trial of a sweep: its output goes into a file, and how it ended into another."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from common.errors import Hopeless, Interrupted, MachineError, UserError
+from pipeline.core.paths import ADAPTER, TRAIN_REPORT
+from pipeline.core.records import TrainReport
+from pipeline.core.trials import LOG, OUTCOME, TASK, Outcome, Task
+from pipeline.tracking.run import PARENT
+
+MEGABYTE = 1e6
+
+
+def is_trial(out: Path) -> bool:
+    """Return whether the output folder is a job's that a sweep has launched."""
+    return (out / TASK).is_file()
+
+
+def run_trial(run: Callable[[], object], out: Path) -> float | None:
+    """Run a job to its outcome, and return its validation loss.
+
+    What goes wrong with the trial is its outcome, and ends no sweep.
+
+    Raises:
+        Interrupted: it was asked to stop.
+        MachineError: what went wrong is no fault of the trial's.
+    """
+    task = Task.read(out / TASK)
+    if task.mlflow_parent:
+        os.environ[PARENT] = task.mlflow_parent
+    with output_in(out / LOG):
+        outcome = ended(run, out)
+    outcome.write(out / OUTCOME)
+    return outcome.validation_loss
+
+
+def ended(run: Callable[[], object], out: Path) -> Outcome:
+    """Return how a job ends, as `run_trial`; a traceback goes to its output."""
+    try:
+        run()
+    except (Interrupted, MachineError) as error:
+        print(f"stopped: {error}")
+        Outcome(status="stopped", reason=str(error)).write(out / OUTCOME)
+        raise
+    except Hopeless as error:
+        return Outcome(status="ended", reason=str(error))
+    except UserError as error:
+        print(error)
+        return Outcome(status="failed", reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Outcome(status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+    return finished(out)
+
+
+def finished(out: Path) -> Outcome:
+    """Return the outcome of a job that went to its end; of a training, with its figures."""
+    if not (out / TRAIN_REPORT).is_file():
+        return Outcome(status="finished")
+    report = TrainReport.read(out / TRAIN_REPORT)
+    return Outcome(
+        status="finished",
+        steps=report.steps,
+        validation_loss=report.validation_loss,
+        train_loss=report.train_loss,
+        tokens_per_second=report.steady_tokens_per_second or report.tokens_per_second,
+        adapter_mb=sum(path.stat().st_size for path in (out / ADAPTER).glob("*.safetensors")) / MEGABYTE,
+        seconds=report.seconds,
+        fingerprint=report.fingerprint,
+    )
+
+
+@contextmanager
+def output_in(path: Path) -> Iterator[None]:
+    """Have all output of this process, also that of libraries in other languages, appended to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)

@@ -1,0 +1,275 @@
+"""A sweep as it is to be: its trials, what each is, and which are one and the same training."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.errors import UserError
+from pipeline.core.composition import reason
+from pipeline.core.config import Config, load
+from pipeline.core.learnt import learnt_settings
+from pipeline.core.mappings import changed_keys, flatten
+from pipeline.core.paths import PREPARE_REPORT
+from pipeline.core.records import PrepareReport
+from pipeline.sweeps.record import Extension, Folder, SweepRecord, Trial
+from pipeline.sweeps.rungs import bracket_rungs, bracket_sizes, rungs
+from pipeline.sweeps.settings import PLACE, SweepSettings
+from pipeline.sweeps.space import Dimension, Values, combinations, dimensions, sample
+
+TRAIN = "train"  # the stage whose trials have checkpoints and a loss
+OF_RUNGS = ("train.stop_step", "train.max_steps", "train.patience")  # which rungs set, or end a trial beside them
+NOT_COMPARED = ("hydra", "tracking", "runtime", "compare")  # which change no result
+
+Compose = Callable[[Sequence[str]], DictConfig]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sweep as it was asked for."""
+
+    name: str
+    stage: str
+    arguments: tuple[str, ...]  # the command line
+    overrides: Sequence[Override]  # of the command line and of hydra.sweeper.params, which it overrules
+    settings: SweepSettings
+    compose: Compose
+
+    @property
+    def space(self) -> list[Dimension]:
+        """What trials differ in."""
+        return dimensions(self.overrides)
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """What they have in common."""
+        last = {override.get_key_element(): override for override in self.overrides}
+        return tuple(str(override.input_line) for override in last.values() if not override.is_sweep_override())
+
+
+def begin(request: Request, folder: Folder) -> SweepRecord:
+    """Return the sweep of this folder: gone on with where it is the same, else planned and written.
+
+    Raises:
+        UserError: the folder has another sweep; the message has the keys that differ.
+    """
+    planned = plan(request)
+    if not folder.record_path.is_file():
+        return proposed_all(planned, request, folder)
+    record = folder.read()
+    if changed := differences(record, planned):
+        where = f"{folder.path} has another sweep"
+        way_out = f"give this one a name of its own ({PLACE}.name=…), or go on with that: tunesmith sweeps resume {record.name}"
+        raise UserError(f"{where}; differing: {'; '.join(changed)}; {way_out}")
+    return record
+
+
+def plan(request: Request) -> SweepRecord:
+    """Return a sweep without its trials yet.
+
+    Raises:
+        UserError: settings that do not fit the stage or one another.
+    """
+    settings, stage = request.settings, request.stage
+    if settings.halves and stage != TRAIN:
+        raise UserError(f"{PLACE} stops trainings at rungs, and {stage} is none; take hydra/sweeper=grid")
+    if settings.halves:
+        refuse_own_steps(request)
+    steps = rungs(settings.min_steps or 1, settings.max_steps, settings.eta) if settings.max_steps else []
+    return SweepRecord(
+        schema_version=1,
+        name=request.name,
+        stage=stage,
+        arguments=request.arguments,
+        settings=asdict(settings),
+        fixed=request.fixed,
+        space={
+            each.get_key_element(): str(each.input_line).partition("=")[2]
+            for each in request.overrides
+            if each.is_sweep_override()
+        },
+        base=base_settings(request),
+        data=learnt_digest() if stage == TRAIN else None,
+        rungs=tuple(map(tuple, bracket_rungs(steps, settings.brackets))) if steps else ((),),
+        trials=(),
+    )
+
+
+def refuse_own_steps(request: Request) -> None:
+    """Refuse settings that are the rungs'.
+
+    Raises:
+        UserError: there is one.
+    """
+    for override in request.overrides:
+        if override.key_or_group in OF_RUNGS and override.value() is not None:
+            raise UserError(
+                f"{override.input_line} and rungs both end trainings; leave it out, and set {PLACE}.max_steps"
+            )
+    composed = request.compose(request.fixed)
+    if OmegaConf.select(composed, "train.patience") is not None:
+        raise UserError("train.patience and rungs both end trainings; set train.patience=null")
+
+
+def base_settings(request: Request) -> dict[str, Any]:
+    """Return what the fixed overrides compose to, by dotted keys."""
+    composed = OmegaConf.to_container(request.compose(request.fixed), resolve=False)
+    assert isinstance(composed, dict)  # noqa: S101
+    return flatten({key: value for key, value in composed.items() if key not in NOT_COMPARED})
+
+
+def learnt_digest() -> str | None:
+    """Return the digest of the prepared data, None where a stage has yet to complain that there are none."""
+    return PrepareReport.read(PREPARE_REPORT).learnt_digest if PREPARE_REPORT.is_file() else None
+
+
+def differences(record: SweepRecord, planned: SweepRecord) -> list[str]:
+    """Return in what a recorded sweep differs from one that is asked for: `key: old -> new`."""
+    old, new = compared(record), compared(planned)
+    return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed_keys(old, new)]
+
+
+def compared(record: SweepRecord) -> dict[str, object]:
+    """Return by dotted keys what makes a sweep another one; not how often a job is tried, nor the launcher."""
+    settings = {key: value for key, value in record.settings.items() if key not in ("name", "attempts")}
+    space = {f"space of {key}": value for key, value in record.space.items()}
+    return {
+        "stage": record.stage,
+        **flatten({"hydra": {"sweeper": settings}}),
+        **space,
+        **record.base,
+        "prepared data": record.data,
+    }
+
+
+def proposed_all(record: SweepRecord, request: Request, folder: Folder) -> SweepRecord:
+    """Write the sweep with all its trials, or those of the first bracket where a sampler learns from one for the next."""
+    settings = request.settings
+    if settings.sampler not in ("grid", "random"):
+        folder.path.mkdir(parents=True, exist_ok=True)
+        record.write(folder.record_path)
+        return record
+    return with_trials(record, request, folder, by_bracket(record, settings, request.space, record.extension))
+
+
+def by_bracket(
+    record: SweepRecord, settings: SweepSettings, space: Sequence[Dimension], more: Extension
+) -> Iterator[tuple[int, Values]]:
+    """Yield each trial's bracket and values; trials that are added come last, and into the first bracket."""
+    if settings.sampler == "grid" and settings.trials is None:
+        chosen: list[Values] = combinations(space)
+        base = len(chosen)
+    else:
+        if settings.trials is None:
+            raise UserError(
+                f"{PLACE}.sampler is {settings.sampler} and {PLACE}.trials null; set it to how many trials are drawn"
+            )
+        chosen = sample(space, settings.trials + more.trials, settings.seed)
+        base = min(settings.trials, len(chosen))
+    sizes = bracket_sizes(base, record.rungs) if len(record.rungs) > 1 else [base]
+    if 0 in sizes:
+        raise UserError(f"{base} trials are too few for {len(sizes)} brackets; take fewer brackets or more trials")
+    numbers = [bracket for bracket, size in enumerate(sizes) for _ in range(size)] + [0] * (len(chosen) - base)
+    yield from zip(numbers, chosen, strict=True)
+
+
+def with_trials(
+    record: SweepRecord, request: Request, folder: Folder, chosen: Iterable[tuple[int, Values]]
+) -> SweepRecord:
+    """Write the record with more trials, each looked at: what cannot be configured is refused before anything runs.
+
+    Raises:
+        UserError: none of the trials can be configured; the message is the first one's.
+    """
+    trials, known = list(record.trials), identities(record, request)
+    have = {tuple(trial.values.items()) for trial in trials}
+    for bracket, values in chosen:
+        if tuple(values.items()) in have:
+            continue
+        number, identity, refused = len(trials), None, None
+        try:
+            identity = identity_of(configured(request, values), request)
+        except UserError as error:
+            refused = str(error)
+        same_as = known.setdefault(identity, number) if identity else number
+        trials.append(
+            Trial(
+                number=number,
+                bracket=bracket,
+                values=dict(values),
+                refused=refused,
+                same_as=same_as if same_as != number else None,
+            )
+        )
+    if trials and all(trial.refused for trial in trials):
+        raise UserError(str(trials[0].refused))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    record = record.model_copy(update={"trials": tuple(trials)})
+    record.write(folder.record_path)
+    return record
+
+
+def configured(request: Request, values: Values) -> Config:
+    """Return the configuration of a trial.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    try:
+        return load(request.compose([*request.fixed, *written(values)]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(reason(error)) from error
+
+
+def written(values: Values) -> list[str]:
+    """Return what a trial has as overrides."""
+    return [f"{key}={value}" for key, value in values.items()]
+
+
+def identities(record: SweepRecord, request: Request) -> dict[str, int]:
+    """Return the trials that a sweep has by what they learn; those that are another's twin are left out."""
+    own = [trial for trial in record.trials if trial.same_as is None and trial.refused is None]
+    found = ((identity_of(configured(request, trial.values), request), trial.number) for trial in own)
+    return {identity: number for identity, number in found if identity}
+
+
+def identity_of(config: Config, request: Request) -> str | None:
+    """Return a name for what a trial learns; None where speed counts, or where the stage is none that learns."""
+    if request.stage != TRAIN or "tokens_per_second" in request.settings.objective:
+        return None
+    learnt = {"model": asdict(config.model), "data": asdict(config.data), "train": learnt_settings(config.train)}
+    return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def extended(record: SweepRecord, rungs_more: int, trials_more: int) -> SweepRecord:
+    """Return a sweep that goes on by rungs above its last, or by trials.
+
+    Raises:
+        UserError: it has no rungs, or no room for more trials.
+    """
+    settings = record.settings
+    if rungs_more and not record.rungs[0]:
+        raise UserError(f"{record.name} is a grid without rungs; a longer training is another sweep")
+    if trials_more and (
+        settings["trials"] is None or (settings["sampler"] != "grid" and settings["sampler"] != "random")
+    ):
+        raise UserError(
+            f"{record.name} has all combinations of its space, or proposes them; a wider space is another sweep"
+        )
+    longer = tuple(
+        (*steps, *(steps[-1] * settings["eta"] ** more for more in range(1, rungs_more + 1))) for steps in record.rungs
+    )
+    added = record.extension
+    extension = replace_counts(added, rungs_more, trials_more)
+    return record.model_copy(update={"rungs": longer, "extension": extension})
+
+
+def replace_counts(extension: Extension, rungs_more: int, trials_more: int) -> Extension:
+    """Return an extension with more of both."""
+    return Extension(rungs=extension.rungs + rungs_more, trials=extension.trials + trials_more)

@@ -1,0 +1,220 @@
+"""A sweep from its plan to its winner, wave by wave: what has no outcome is launched, and who goes on is read from files."""
+
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+from common.errors import Interrupted, MachineError, UserError
+from pipeline.core.trials import LOG, OUTCOME, TASK, Limit, Outcome, Task
+from pipeline.sweeps.plan import TRAIN, Request, configured, with_trials, written
+from pipeline.sweeps.proposals import propose
+from pipeline.sweeps.ranking import score
+from pipeline.sweeps.record import Folder, JobFolder, SweepRecord, Trial, subfolder
+from pipeline.sweeps.rungs import promoted
+from pipeline.sweeps.settings import SweepSettings
+from pipeline.tracking.run import Run
+
+Launch = Callable[[Sequence[Sequence[str]]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial at a rung."""
+
+    trial: Trial
+    stop_step: int | None  # None in a grid
+    limit: Limit | None = None
+
+
+@dataclass
+class Sweep:
+    """A sweep that runs."""
+
+    folder: Folder
+    record: SweepRecord
+    request: Request
+    launch: Launch
+    parent: Run
+
+    @property
+    def settings(self) -> SweepSettings:
+        """What it was asked for with."""
+        return self.request.settings
+
+    def run(self) -> None:
+        """Launch wave after wave until no trial has a rung before it.
+
+        Raises:
+            Interrupted: it was asked to stop.
+            UserError: no trial can be trained, or the machine stands in the way.
+        """
+        for brackets in self.groups():
+            self.propose(brackets)
+            for jobs in self.waves(brackets):
+                self.complete(jobs)
+
+    def groups(self) -> list[list[int]]:
+        """Return the brackets that run together: all, or one after another where each learns from those before."""
+        brackets = list(range(len(self.record.rungs)))
+        return [brackets] if self.settings.sampler in ("grid", "random") else [[bracket] for bracket in brackets]
+
+    def propose(self, brackets: list[int]) -> None:
+        """Have the sampler propose the trials of a bracket that has none yet."""
+        if any(trial.bracket in brackets for trial in self.record.trials):
+            return
+        for bracket in brackets:
+            chosen = propose(self.record, self.folder, self.settings, self.request.space, bracket)
+            self.record = with_trials(self.record, self.request, self.folder, [(bracket, values) for values in chosen])
+
+    def waves(self, brackets: list[int]) -> Iterator[list[Job]]:
+        """Yield the jobs of each rung, of all these brackets; the next ones are known once those are complete."""
+        going = {bracket: self.trained(bracket) for bracket in brackets}
+        limits: dict[int, Limit | None] = dict.fromkeys(brackets)
+        for depth in range(max(len(self.record.rungs[bracket]) for bracket in brackets) or 1):
+            jobs = []
+            for bracket, trials in going.items():
+                steps = self.record.rungs[bracket]
+                if depth < max(len(steps), 1):
+                    jobs += [Job(trial, steps[depth] if steps else None, limits[bracket]) for trial in trials]
+            yield jobs
+            for bracket, trials in going.items():
+                steps = self.record.rungs[bracket]
+                if depth < len(steps) - 1:
+                    going[bracket], limits[bracket] = self.survivors(trials, steps[depth], steps[depth + 1])
+
+    def trained(self, bracket: int) -> list[Trial]:
+        """Return the trials of a bracket that have a training of their own."""
+        return [t for t in self.record.trials if t.bracket == bracket and t.same_as is None and t.refused is None]
+
+    def survivors(self, trials: list[Trial], step: int, next_step: int) -> tuple[list[Trial], Limit | None]:
+        """Return who goes on behind a rung, and from what loss on it is hopeless halfway to the next one.
+
+        That is the worst loss with which a trial has gone on: who is still above it there would be dropped.
+        """
+        scores = scored(self.folder, trials, step, self.settings)
+        if not scores:
+            raise UserError(f"no trial has finished {step} steps; the first: {why(self.folder, trials[0], step)}")
+        kept = promoted(scores, len(trials), self.settings.eta)
+        by_number = {trial.number: trial for trial in trials}
+        losses = [self.folder.job(number, step).outcome().validation_loss for number in kept]
+        known = [loss for loss in losses if loss is not None]
+        limit = Limit(step=(step + next_step) // 2, loss=max(known)) if len(known) > 1 else None
+        return [by_number[number] for number in kept], limit
+
+    def complete(self, jobs: list[Job]) -> None:
+        """Launch these jobs until each has an outcome; one that ends without a word several times has failed.
+
+        Raises:
+            UserError: the launcher starts none of them.
+        """
+        tries: Counter[int] = Counter()
+        while missing := [job for job in jobs if not self.is_done(job)]:
+            self.write_tasks(missing)
+            before, trouble = self.begun(missing), None
+            try:
+                self.launch([self.overrides(job) for job in missing])
+            except Exception as error:
+                trouble = error
+            missing = [job for job in missing if not self.is_done(job)]
+            self.raise_if_stopped(missing)
+            if missing and self.begun(missing) == before and (trouble is not None or tries):
+                raise trouble or MachineError("the launcher has started none of the jobs")
+            for job in missing:
+                tries[job.trial.number] += 1
+                if tries[job.trial.number] >= self.settings.attempts:
+                    self.give_up(job, tries[job.trial.number])
+
+    def is_done(self, job: Job) -> bool:
+        """Return whether a job need not be launched."""
+        outcome = self.at(job).outcome()
+        return outcome is not None and outcome.is_final
+
+    def at(self, job: Job) -> JobFolder:
+        """Return the folder of a job."""
+        return self.folder.job(job.trial.number, job.stop_step)
+
+    def write_tasks(self, jobs: list[Job]) -> None:
+        """Leave each job what it is to do, and nothing of how it was stopped before."""
+        for job in jobs:
+            folder = self.at(job).path
+            (folder / OUTCOME).unlink(missing_ok=True)
+            Task(
+                trial=job.trial.number,
+                sweep=str(self.folder.path.resolve()),
+                stop_step=job.stop_step,
+                mlflow_parent=self.parent.id,
+                worst=self.settings.worst if job.stop_step else None,
+                limit=job.limit,
+            ).write(folder / TASK)
+
+    def begun(self, jobs: list[Job]) -> dict[int, int]:
+        """Return how much each job has written of its output."""
+        logs = {job.trial.number: self.at(job).path / LOG for job in jobs}
+        return {number: log.stat().st_size for number, log in logs.items() if log.is_file()}
+
+    def overrides(self, job: Job) -> list[str]:
+        """Return what a job is launched with."""
+        own = [f"hydra.sweep.subdir={subfolder(job.trial.number, job.stop_step)}"]
+        if self.request.stage == TRAIN:
+            own.append(f"runtime.checkpoint_root={quoted(self.checkpoint_root(job))}")
+        if job.stop_step is not None:
+            horizon = max(self.settings.max_steps or 0, job.stop_step)  # a rung that was added is beyond it
+            own += [f"train.max_steps={horizon}", f"train.stop_step={job.stop_step}"]
+        return [*self.request.fixed, *written(job.trial.values), *own]
+
+    def checkpoint_root(self, job: Job) -> str:
+        """Return where a trial's checkpoints are: the sweep's own folder, so that no other training goes on from them."""
+        config = configured(self.request, job.trial.values)
+        root = f"{config.runtime.checkpoint_root}/sweeps/{self.record.name}"
+        return f"{root}/{job.trial.number}" if "tokens_per_second" in self.settings.objective else root
+
+    def raise_if_stopped(self, jobs: list[Job]) -> None:
+        """End the sweep where a job was asked to stop, or could not write.
+
+        Raises:
+            Interrupted: with the job's reason.
+        """
+        for job in jobs:
+            outcome = self.at(job).outcome()
+            if outcome is not None:
+                raise Interrupted(f"trial {job.trial.number}: {outcome.reason}; the same command goes on")
+
+    def give_up(self, job: Job, tries: int) -> None:
+        """Have a job failed that has ended several times without a word."""
+        folder = self.at(job).path
+        reason = f"its process has ended {tries} times without a word, as one does that takes too much memory; see {folder / LOG}"
+        Outcome(status="failed", reason=reason).write(folder / OUTCOME)
+
+
+def scored(folder: Folder, trials: Sequence[Trial], step: int | None, settings: SweepSettings) -> dict[int, float]:
+    """Return the scores of those that finished a rung, by trial."""
+    scores = {trial.number: score(folder.job(trial.number, step).outcome(), settings.objective) for trial in trials}
+    return {number: value for number, value in scores.items() if value is not None}
+
+
+def why(folder: Folder, trial: Trial, step: int | None) -> str:
+    """Return why a trial has not finished a rung."""
+    outcome = folder.job(trial.number, step).outcome()
+    return (outcome.reason if outcome else None) or "it has no figures to be ranked by"
+
+
+def quoted(text: str) -> str:
+    """Return a text as a value that Hydra takes as it is."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+@contextmanager
+def stopped_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end what runs in this process as Ctrl-C does; a training in it takes both itself."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Interrupted("SIGTERM: the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

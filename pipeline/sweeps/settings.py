@@ -1,0 +1,74 @@
+"""The keys of conf/hydra/sweeper, with their types and bounds."""
+
+import math
+from dataclasses import dataclass, field
+
+from common.errors import UserError
+from pipeline.core.config import build
+from pipeline.core.limits import limited, one_of
+
+SAMPLERS = ("grid", "random", "tpe", "gp", "cmaes", "qmc")
+MEASURES = ("validation_loss", "validation_accuracy", "train_loss", "tokens_per_second", "adapter_mb")
+PLACE = "hydra.sweeper"  # of the keys, in errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """Which trials there are, how far each goes, and by what they are ranked."""
+
+    name: str | None
+    sampler: str = one_of(*SAMPLERS)
+    trials: int | None = limited(least=1)
+    seed: int = limited(least=0, most=2**32 - 1)
+    min_steps: int | None = limited(least=1)
+    max_steps: int | None = limited(least=1)
+    eta: int = limited(least=2)
+    brackets: int = limited(least=1)
+    objective: dict[str, float] = field()
+    worst: float | None = limited(above=1)
+    attempts: int = limited(least=1)
+
+    @property
+    def halves(self) -> bool:
+        """Whether trials are stopped at rungs; a plain grid has each go to its end."""
+        return self.max_steps is not None
+
+
+def read_settings(values: dict[str, object]) -> SweepSettings:
+    """Return the settings that the sweeper is given, checked.
+
+    Raises:
+        UserError: an unknown key, a value out of range, or two that contradict each other.
+    """
+    settings: SweepSettings = build(SweepSettings, values, PLACE)
+    if settings.name is not None and ("/" in settings.name or settings.name.startswith(".")):
+        raise UserError(
+            f"{PLACE}.name is {settings.name!r}; it is a folder's name, without / and not beginning with a dot"
+        )
+    if settings.max_steps is None and (settings.min_steps is not None or settings.brackets > 1):
+        raise UserError(
+            f"{PLACE}.max_steps is null, and there are no rungs without it; set it to the steps of the last one"
+        )
+    if settings.max_steps is not None and not (settings.min_steps or 1) <= settings.max_steps:
+        raise UserError(
+            f"{PLACE}.min_steps is {settings.min_steps}; it may be at most max_steps, which is {settings.max_steps}"
+        )
+    check_objective(settings)
+    return settings
+
+
+def check_objective(settings: SweepSettings) -> None:
+    """Check that what trials are ranked by is measured, and counts.
+
+    Raises:
+        UserError: an unknown name, or no weight.
+    """
+    for name, weight in settings.objective.items():
+        if name not in MEASURES:
+            raise UserError(f"{PLACE}.objective names {name}; it may name {', '.join(MEASURES)}")
+        if weight == 0 or not math.isfinite(weight):
+            raise UserError(
+                f"{PLACE}.objective.{name} is {weight}; a weight is positive where less is better, or negative"
+            )
+    if not settings.objective:
+        raise UserError(f"{PLACE}.objective is empty; give it a measure and its weight, as {{validation_loss: 1}}")
