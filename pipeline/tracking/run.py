@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from common.errors import Interrupted, UserError
+from common.errors import Hopeless, Interrupted, UserError
 from pipeline.core.config import Config, TrackingSettings
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import root
@@ -142,7 +142,9 @@ def tracked(config: Config, folder: Path, name: str, run_id: str | None = None) 
         with suppress(UserError):  # a full disk has its line already
             if isinstance(error, Interrupted):
                 run.mark(str(error).partition(";")[0])
-            run.end("KILLED" if was_stopped else "FAILED")
+            if isinstance(error, Hopeless):
+                run.tags({"ended": error})
+            run.end("KILLED" if was_stopped else "FINISHED" if isinstance(error, Hopeless) else "FAILED")
         raise
     run.end("FINISHED")
 
