@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pipeline.core.records import Amount, Count, Record
 
 TASK, OUTCOME, PROGRESS, LOG = "task.json", "outcome.json", "progress.jsonl", "log.txt"
-UNTRAINED = "untrained.json"  # in the sweep's folder
+UNTRAINED = "untrained.json"  # the end of such a file's name, in the sweep's folder
 
 
 class Limit(Record):
@@ -60,11 +60,11 @@ class Outcome(Record):
 
 
 class Untrained(Record):
-    """The validation loss of the model before its training, which the trials of a sweep share: untrained.json."""
+    """The validation loss of a model before its training, which the trials share that begin with it and its data."""
 
     made_by: ClassVar[str] = "train"
 
-    losses: dict[str, float]  # by digests of base and data
+    loss: float
 
 
 class Point(Record):

@@ -26,6 +26,7 @@ from pipeline.training.plan import Plan, choose_compile, this_card
 from pipeline.training.report import operations
 from pipeline.training.rows import supervised
 from pipeline.training.trainer import Trainer
+from pipeline.training.trial import FollowTrial
 from pipeline.training.updates import Conversations, Layout
 from pipeline.workers.ranks import rank, world
 
@@ -41,6 +42,7 @@ class Session:
     plan: Plan
     device: str  # cpu or cuda
     folder: Path
+    trial: FollowTrial | None = None  # where it is one of a sweep
 
     @property
     def engine(self) -> Engine:
@@ -114,6 +116,9 @@ class Session:
         progress = ShowProgress()
         for callback in (Track(run), progress, StopWhenAsked(interruption)):
             trainer.add_callback(callback)
+        if self.trial is not None:
+            trainer.add_callback(self.trial)
+            trainer.args.eval_on_start = checkpoint is None and self.trial.starts_with_evaluation
         try:
             with progress.bar, interruption.deferred():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))

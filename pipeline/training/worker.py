@@ -42,6 +42,7 @@ from pipeline.training.requirements import check
 from pipeline.training.session import Session
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
+from pipeline.training.trial import follow
 from pipeline.workers.ranks import rank
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def train(
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
         run.splits(prepared, LEARNT_FROM)
-        session = Session(config, tokenizer, plan, device, folder)
+        session = Session(config, tokenizer, plan, device, folder, follow(report.parent.parent, settings, config.train))
         checkpoint = session.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0
         announce(checkpoint, again, folder, settings, session.engine, run)
