@@ -53,7 +53,7 @@ def run(config: Config, out: Path) -> None:
     measured = Measurements.read(MEASUREMENTS)
     require_one_training(measured, manifest, lineage)
     folder = training_folder(config, lineage.fingerprint)
-    with tracked(config, folder, config.model.name, lineage.mlflow_run) as tracking:
+    with tracked(config, folder, "report", lineage.mlflow_run) as tracking:
         evaluation = judged(measured, config.evaluate.gate, tracking.id or lineage.mlflow_run)
         tracking.params(config, ("evaluate",))
         tracking.metrics(numbers(evaluation))

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from evaluated import evaluation
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from common.errors import Interrupted, UserError
 from pipeline.commands import deliver
@@ -187,7 +188,7 @@ def training(folder: Path, first: int, last: int, **environment: str) -> subproc
 def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text("{}")
     (tmp_path / "metrics.json").write_text("{}")
-    with tracked(config("two"), tmp_path / "abc", "starter-m on starter") as run:
+    with tracked(config("two"), tmp_path / "abc", "train") as run:
         run.params(config("two"), ("model", "train"))
         run.metrics({"train.loss": 2.0}, step=10)
         run.metrics({"train.loss": 1.0}, step=20)
@@ -195,7 +196,7 @@ def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient,
         run.artifact(tmp_path / "train.json")
         first = str(run.id)
     assert client.get_run(first).info.status == "FINISHED"
-    with tracked(config("two"), tmp_path / "abc", "another name") as run:
+    with tracked(config("two"), tmp_path / "abc", "export") as run:
         assert run.id == first
         assert client.get_run(run.id).info.status == "RUNNING"
         run.params(config("two"), ("export",))
@@ -212,7 +213,7 @@ def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient,
     assert steps(client, first) == [10, 20]
     assert steps(client, first, "tuned.loss") == [0]
     assert recorded.data.tags["fingerprint"] == "abc"
-    assert {item.path for item in client.list_artifacts(first)} == {"train.json", "metrics.json"}
+    assert {item.path for item in client.list_artifacts(first)} == {"params.yaml", "train.json", "metrics.json"}
     assert Path(recorded.info.artifact_uri.removeprefix("file://")).is_relative_to(folder / "mlartifacts")
     assert (tmp_path / "abc/mlflow_run").read_text() == first
 
@@ -243,6 +244,7 @@ def test_the_commit_is_a_tag(folder: Path, client: MlflowClient, tmp_path: Path,
     with tracked(config("commit"), tmp_path / "abc", "x") as run:
         tags = client.get_run(str(run.id)).data.tags
     assert (tags["git_commit"], tags["git_dirty"]) == (head.stdout.strip(), "false")
+    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
 
 
 def test_outside_of_git_there_is_no_commit(client: MlflowClient, tmp_path: Path) -> None:
@@ -269,7 +271,6 @@ def test_long_settings_and_odd_names_do_not_fail(client: MlflowClient, tmp_path:
         run.metrics({str(number): 0.0 for number in range(1500)}, step=1)  # more than one batch
     assert said == []
     (recorded,) = runs(client, "odd")
-    assert len(recorded.data.params["evaluate.prompts"]) == 500
     assert recorded.data.metrics["accuracy.held-out _hard_ _ ä_"] == 0.5
     assert len(recorded.data.metrics) == 1503
     assert json.dumps(recorded.data.metrics["loss"]) == "NaN"
@@ -291,6 +292,80 @@ def test_what_mlflow_refuses_is_said_and_everything_else_is_recorded(client: Mlf
     assert len(said) == 3
     for part in ("MLflow refuses metrics {'a name?': 1.0} (", "/missing is not kept", "MLflow does not keep /"):
         assert [line for line in said if part in line and "\n" not in line]
+
+
+def test_who_started_what_is_where_mlflows_columns_look_for_it(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+    with tracked(config("columns"), tmp_path, "train") as run:
+        pass
+    (recorded,) = runs(client, "columns")
+    tags = recorded.data.tags
+    assert (recorded.info.user_id, tags["mlflow.user"]) == ("ada", "ada")
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("tunesmith train", "LOCAL")
+    assert recorded.info.run_name == "starter-m on starter"
+    assert run.before is None
+
+
+def test_a_user_without_a_name_is_no_error(client: MlflowClient, tmp_path: Path, monkeypatch: Any) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with tracked(config("nameless"), tmp_path, "train"):
+        pass
+    (recorded,) = runs(client, "nameless")
+    assert "mlflow.user" not in recorded.data.tags
+
+
+def test_all_settings_are_kept_beside_the_run_as_they_were_last(client: MlflowClient, tmp_path: Path) -> None:
+    place = tmp_path / "mlflow.db"
+    first = config("settings", uri=f"sqlite:///{place}")
+    for stage, settings in (("train", first), ("export", replace(first, export=replace(first.export, adapter=True)))):
+        with tracked(settings, tmp_path / "abc", stage) as run:
+            pass
+    kept = MlflowClient(f"sqlite:///{place}").download_artifacts(str(run.id), "params.yaml", str(tmp_path))
+    assert load(OmegaConf.load(kept)) == settings != first
+
+
+def test_a_password_is_no_setting_that_is_kept(tmp_path: Path) -> None:
+    secret = config("secret", uri="postgresql://ada:pa%40ss@localhost:1/runs")
+    with warned(), tracked(secret, tmp_path, "train"):
+        pass
+    text = (tmp_path / "mlflow_artifacts/params.yaml").read_text()
+    assert "uri: postgresql://ada:***@localhost:1/runs" in text
+    assert "pa%40ss" not in text
+
+
+def test_a_setting_is_kept_as_far_as_mlflow_takes_it_and_says_where_it_was_cut(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    longest, longer = "x" * (6000 - len("['']")), "x" * 7000
+    for experiment, prompt in (("longest", longest), ("longer", longer)):
+        asked = replace(CONFIG.evaluate, prompts=[prompt])
+        with warned() as said, tracked(replace(config(experiment), evaluate=asked), tmp_path / experiment, "x") as run:
+            run.params(replace(CONFIG, evaluate=asked), ("evaluate",))
+        assert said == []
+    (whole,), (cut,) = (runs(client, experiment) for experiment in ("longest", "longer"))
+    assert whole.data.params["evaluate.prompts"] == f"['{longest}']"
+    assert len(cut.data.params["evaluate.prompts"]) == 6000
+    assert cut.data.params["evaluate.prompts"].endswith("x … (cut; params.yaml has all of it)")
+    kept = client.download_artifacts(cut.info.run_id, "params.yaml", str(tmp_path))
+    assert longer in Path(kept).read_text()
+
+
+def test_an_experiment_of_dvcs_is_found_by_its_name_and_its_baseline(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "f" * 40)
+    for name in ("sad-mule", "wise-owl"):  # the second has the same settings, and so the same run
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        with tracked(config("dvc"), tmp_path, "train"):
+            pass
+    experiment = client.get_experiment_by_name("dvc")
+    assert experiment is not None
+    for condition, found in (("`dvc.experiment` = 'wise-owl'", 1), ("`dvc.baseline` LIKE 'ffff%'", 1)):
+        assert len(client.search_runs([experiment.experiment_id], f"tags.{condition}")) == found
 
 
 def test_a_job_of_a_sweep_is_its_parents_child(
@@ -410,7 +485,7 @@ def test_a_clone_goes_on_with_the_run_that_its_adapter_names_if_mlflow_knows_tha
     assert client.get_run(trained).data.metrics == {"size": 1.0}
     with tracked(config("clone"), tmp_path / "another", "export", "0" * 32) as run:
         assert run.id not in (None, "0" * 32)
-    assert client.get_run(str(run.id)).info.run_name == "export"
+    assert client.get_run(str(run.id)).info.run_name == "starter-m on starter"
 
 
 def test_another_database_and_a_deleted_run_are_told_everything_again(
@@ -434,7 +509,7 @@ def test_another_database_and_a_deleted_run_are_told_everything_again(
         run.metrics({"train.loss": 1.0}, step=3)
     assert run.id not in ids
     assert steps(client, run.id) == [0, 1, 2, 3]
-    assert [item.path for item in client.list_artifacts(str(run.id))] == ["report.json"]
+    assert {item.path for item in client.list_artifacts(str(run.id))} == {"params.yaml", "report.json"}
 
 
 def test_a_deleted_database_is_made_anew_with_everything(blank: Path, tmp_path: Path) -> None:
@@ -496,7 +571,7 @@ def test_the_next_stage_delivers_what_was_kept(client: MlflowClient, tmp_path: P
         run.metrics({"size": 1.0})
     assert said == []
     (recorded,) = runs(client, "kept")
-    assert recorded.info.run_name == "train"
+    assert recorded.info.run_name == "starter-m on starter"
     assert recorded.info.start_time <= ended * 1000
     assert recorded.data.metrics == {"train.loss": 1.0, "size": 1.0}
     assert client.get_metric_history(str(run.id), "train.loss")[0].timestamp <= ended * 1000
@@ -543,7 +618,7 @@ def test_a_server_that_goes_and_comes_back_misses_nothing(server: Server, tmp_pa
     client = MlflowClient(server.uri)
     assert steps(client, run.id) == list(range(1, 41))
     assert client.get_run(str(run.id)).info.status == "FINISHED"
-    assert [item.path for item in client.list_artifacts(str(run.id))] == ["README.md"]
+    assert {item.path for item in client.list_artifacts(str(run.id))} == {"params.yaml", "README.md"}
 
 
 def test_a_server_leaves_out_what_it_is_told_twice(server: Server, tmp_path: Path) -> None:
