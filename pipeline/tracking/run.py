@@ -1,12 +1,13 @@
 """MLflow, kept at arm's length: what a stage records goes into a journal on disk, and MLflow gets it when it can."""
 
 import getpass
+import itertools
 import os
 import re
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from pipeline.core.records import PrepareReport
 from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
 from pipeline.tracking.journal import Journal, Value
 from pipeline.tracking.naming import run_name
+from pipeline.tracking.system_metrics import PREFIX, sampled
 from pipeline.workers.ranks import rank
 
 __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
@@ -101,6 +103,15 @@ class Run:
         if numbers:
             self._record("metrics", numbers, step)
 
+    def system_metrics(self, settings: TrackingSettings) -> AbstractContextManager[None]:
+        """Return a context that records what the machine does, at steps that go on from those before."""
+        if self.delivery is None or not settings.system_metrics:
+            return nullcontext()
+        steps = itertools.count(
+            max((step for key, step in self.steps.items() if key.startswith(PREFIX)), default=-1) + 1
+        )
+        return sampled(lambda figures: self._record("metrics", figures, next(steps)), settings.system_metrics_seconds)
+
     def tags(self, tags: Mapping[str, object]) -> None:
         """Record texts about the run."""
         self._record("tags", {_key(key): str(value) for key, value in tags.items()})
@@ -157,7 +168,8 @@ def tracked(config: Config, folder: Path, stage: str, run_id: str | None = None)
         run = open_run(config.tracking, folder, stage, run_id, run_name(config))
     try:
         run.settings(config)
-        yield run
+        with run.system_metrics(config.tracking):
+            yield run
     except BaseException as error:
         was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         with suppress(UserError):  # a full disk has its line already

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from evaluated import evaluation
 from mlflow import MlflowClient
@@ -27,7 +28,7 @@ from pipeline.commands import deliver
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.core.records import LEARNT_FROM, PrepareReport
-from pipeline.tracking import delivery
+from pipeline.tracking import delivery, system_metrics
 from pipeline.tracking import run as tracking
 from pipeline.tracking.journal import JOURNAL, Journal
 from pipeline.tracking.run import PARENT, Run, open_run, tracked, tracking_uri, training_folder
@@ -37,6 +38,12 @@ CONFIG = load(compose(REPO / "conf"))
 NOWHERE = "http://127.0.0.1:9"  # where nothing listens
 PREPARED = {"train": 800, "validation": 60, "test": 40}  # rows
 SECONDS = 60  # that anything is waited for
+# As MLflow's documentation lists them; its page draws no others.
+MACHINE = (
+    *("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"),
+    *("disk_usage_percentage", "disk_usage_megabytes", "disk_available_megabytes"),
+    *("network_receive_megabytes", "network_transmit_megabytes"),
+)
 TRAIN = """
 import itertools, sys
 from dataclasses import replace
@@ -398,6 +405,70 @@ def test_runs_go_where_the_setting_says_else_the_environment_else_beside_the_rep
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
     assert tracking_uri(CONFIG.tracking) == "http://localhost:1"
     assert tracking_uri(replace(CONFIG.tracking, uri="sqlite:///x.db")) == "sqlite:///x.db"
+
+
+# What the machine does meanwhile
+
+
+def watching(experiment: str, **changes: Any) -> Config:
+    """Settings by which the machine is read often."""
+    settings = config(experiment, uri=changes.pop("uri", None))
+    return replace(settings, tracking=replace(settings.tracking, **{"system_metrics_seconds": 0.05, **changes}))
+
+
+def readings(run: Run) -> list[dict[str, float]]:
+    assert run.delivery is not None
+    found = [entry.value for entry, _ in run.delivery.journal.entries() if entry.kind == "metrics"]
+    return [figures for figures in found if any(key.startswith("system/") for key in figures)]
+
+
+def test_what_the_machine_does_is_under_the_names_that_mlflows_page_knows(client: MlflowClient, tmp_path: Path) -> None:
+    parts = []
+    for stage in ("train", "export"):
+        with tracked(watching("system"), tmp_path, stage) as run:
+            before = len(readings(run))
+            eventually(lambda: len(readings(run)) >= before + 2)  # noqa: B023
+        assert system_metrics.THREAD not in {thread.name for thread in threading.enumerate()}
+        parts.append(len(readings(run)))
+    (recorded,) = runs(client, "system")
+    read = {key for key in recorded.data.metrics if not key.startswith("system/gpu_")}
+    assert read == {f"system/{name}" for name in MACHINE}
+    assert 0 <= recorded.data.metrics["system/cpu_utilization_percentage"] <= 100
+    assert steps(client, run.id, "system/cpu_utilization_percentage") == list(range(parts[1]))
+
+
+def test_what_the_machine_did_while_mlflow_was_away_is_delivered_later(client: MlflowClient, tmp_path: Path) -> None:
+    with warned(), tracked(watching("system kept", uri=NOWHERE), tmp_path, "train") as run:
+        eventually(lambda: len(readings(run)) >= 3)
+    with tracked(watching("system kept", system_metrics=False), tmp_path, "export") as run:
+        pass
+    found = steps(client, run.id, "system/system_memory_usage_megabytes")
+    assert found == list(range(len(found))) == list(range(len(readings(run))))
+
+
+def test_the_machine_is_not_watched_where_it_is_off(tmp_path: Path) -> None:
+    for enabled, watch in ((True, False), (False, True)):
+        settings = watching("unwatched", enabled=enabled, system_metrics=watch)
+        with tracked(settings, tmp_path, "train"):
+            assert system_metrics.THREAD not in {thread.name for thread in threading.enumerate()}
+
+
+def test_figures_that_cannot_be_read_are_said_once_and_end_no_stage(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = psutil.net_io_counters
+    monkeypatch.setattr("psutil.net_io_counters", lambda: None)  # as in a container without interfaces
+    with warned() as said, tracked(watching("hidden"), tmp_path / "first", "train") as run:
+        run.metrics({"loss": 1.0}, 1)
+    assert [line.partition(" (")[0] for line in said] == ["MLflow gets no system metrics"]
+    monkeypatch.setattr("psutil.net_io_counters", known)
+    with warned() as said, tracked(watching("lost"), tmp_path / "second", "train") as run:
+        eventually(lambda: readings(run))
+        monkeypatch.setattr("psutil.disk_usage", lambda _: {}["gone"])
+        eventually(lambda: said)
+        run.metrics({"loss": 1.0}, 1)
+    assert [line.partition(" (")[0] for line in said] == ["MLflow gets no more system metrics of this stage"]
+    assert client.get_experiment_by_name("hidden") is not None
 
 
 # How a run ends, and goes on
