@@ -62,7 +62,7 @@ def parent_run(request: Request, record: SweepRecord, folder: Folder) -> Iterato
     """Yield the sweep's run in MLflow, whose children the trials are; the same one whenever the sweep goes on."""
     first = next(trial for trial in (*record.trials, None) if trial is None or trial.refused is None)
     config = configured(request, first.values if first else {})
-    with tracked(config, folder.path, f"sweep {record.name}") as run:
+    with tracked(config, folder.path, "sweep", name=f"sweep {record.name}") as run:
         run.tags({"sweep": record.name, "space": " ".join(f"{key}={value}" for key, value in record.space.items())})
         try:
             yield run

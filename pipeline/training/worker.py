@@ -75,11 +75,10 @@ def train(
     name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)
     again = folder.is_dir()
-    title = f"{config.model.name} on {config.data.name}"
     with (
         Interruption(config.runtime.seconds_allowed) as interruption,
         claimed(folder, settings),
-        tracked(config, folder, title) as run,
+        tracked(config, folder, "train") as run,
     ):
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
