@@ -102,14 +102,16 @@ class Decision:
         return max(self.kept.values())
 
 
-def standings(folder: Folder, record: SweepRecord, settings: SweepSettings) -> list[Standing]:
-    """Return all trials, the best first.
+def standings(
+    folder: Folder, record: SweepRecord, settings: SweepSettings, made: Sequence[Decision] | None = None
+) -> list[Standing]:
+    """Return all trials, the best first; `made` are the decisions so far, where they are known.
 
     Those that came furthest lead, by their score there; then those that finished no rung yet, those that ended within
     one, those that failed and those that were refused. A trial whose training is another's stands behind it, at the
     same place.
     """
-    dropped = dropped_at(decisions(folder, record, settings))
+    dropped = dropped_at(decisions(folder, record, settings) if made is None else made)
     own = [standing(folder, record, settings, trial, dropped) for trial in record.trials if trial.same_as is None]
     ranked = [replace(each, place=place) for place, each in enumerate(sorted(own, key=order), 1)]
     twins: dict[int, list[Trial]] = {}
