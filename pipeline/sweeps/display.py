@@ -211,6 +211,7 @@ def print_ranking(folder: Folder, record: SweepRecord, ranked: Sequence[Standing
     if len(ranked) > most:
         console.print(f"and {len(ranked) - most} more in {folder.path}")
     for (state, reason), these in reasons(ranked).items():
-        trials = f"trial{'s' * (len(these) > 1)} {', '.join(str(each.trial.number) for each in these)}"
+        numbers = ", ".join(str(each.trial.number) for each in these)
+        trials = f"trial{'s' * (len(these) > 1)} {numbers}{', the first' * (len({e.reason for e in these}) > 1)}"
         log = folder.job(these[0].trial.number, these[0].stops[-1].step).path / LOG if these[0].stops else None
         console.print(Text(harmless(f"{state}: {trials}: {reason}") + (f" ({log})" if log else "")), soft_wrap=True)

@@ -1,6 +1,7 @@
 """How far each trial of a sweep has come, and what was decided at its rungs: read from the sweep's files alone."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +15,7 @@ from pipeline.sweeps.rungs import promoted
 from pipeline.sweeps.settings import SweepSettings
 
 State = Literal["waiting", "running", "stopped", "passed", "dropped", "finished", "ended", "failed", "refused"]
+NUMBER = re.compile(r"\d+(\.\d+)?")
 OUT = ("ended", "failed", "refused")  # what is ranked behind all else, in this order
 
 
@@ -132,12 +134,12 @@ def order(standing: Standing) -> tuple[int, float, float, int]:
 
 
 def reasons(ranked: Sequence[Standing]) -> dict[tuple[State, str], list[Standing]]:
-    """Return why trials came to nothing: the trials of each reason."""
+    """Return why trials came to nothing: the trials of each reason; of those that differ in numbers alone the first."""
     found: dict[tuple[State, str], list[Standing]] = {}
     for each in ranked:
         if each.reason is not None and each.trial.same_as is None:
-            found.setdefault((each.state, each.reason), []).append(each)
-    return found
+            found.setdefault((each.state, NUMBER.sub("#", each.reason)), []).append(each)
+    return {(state, str(these[0].reason)): these for (state, _), these in found.items()}
 
 
 def decisions(folder: Folder, record: SweepRecord, settings: SweepSettings) -> list[Decision]:
