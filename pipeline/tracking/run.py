@@ -160,7 +160,7 @@ def tracked(
 ) -> Iterator[Run]:
     """Yield the run whose journal is in `folder`, else `run_id`, else a new one; ended when the block ends.
 
-    Of processes that train together, the first records. A new one gets a name that tells its settings, if none is given.
+    Of processes that train together, the first records. A new run's name tells its settings, if none is given.
 
     Raises:
         UserError: the journal cannot be written.
