@@ -17,12 +17,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-OF_LAUNCHERS = (
-    "hydra/launcher",
-    "hydra.launcher.",
-    "hydra.sweep.",
-    "hydra.mode",
-)  # how a sweep runs, and not what it is
+# How a sweep runs, and not what it is.
+OF_LAUNCHERS = ("hydra/launcher", "hydra.launcher.", "hydra.sweep.", "hydra.job.", "hydra.mode", "runtime", "tracking")
 
 
 class Halving(Sweeper):
@@ -31,10 +27,7 @@ class Halving(Sweeper):
     def __init__(self, params: DictConfig | None = None, **settings: Any) -> None:
         """With the space of a preset, as Hydra's own sweeper has it, and the settings."""
         self.params = dict(params or {})
-        self.settings = {
-            key: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            for key, value in settings.items()
-        }
+        self.settings = {key: plain(value) for key, value in settings.items()}
         self.hydra_context: HydraContext
         self.config: DictConfig
         self.launcher: Launcher
@@ -84,3 +77,8 @@ class Halving(Sweeper):
         for package in ("hydra", "hydra_plugins"):
             logging.getLogger(package).setLevel(logging.WARNING)  # a line for each job, beside our table
         self.launcher.launch(jobs, initial_job_idx=0)
+
+
+def plain(value: Any) -> Any:
+    """Return a setting as a dictionary, a list or a plain value."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

@@ -177,6 +177,8 @@ class TrackingSettings:
     enabled: bool
     experiment: str
     uri: str | None
+    system_metrics: bool
+    system_metrics_seconds: float = limited(above=0)
 
 
 @dataclass(frozen=True, kw_only=True)

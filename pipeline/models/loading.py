@@ -1,6 +1,8 @@
 """Base models out of Transformers: found, described, loaded, with an adapter merged onto them."""
 
 import hashlib
+import time
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,6 +16,7 @@ from pipeline.core.config import ModelSettings
 from pipeline.models.chat import unreadable
 from pipeline.models.packaged import located
 
+SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system that is in use
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
 
 
@@ -49,8 +52,24 @@ def base_digest(model: ModelSettings) -> str:
         commit = ""
     else:
         commit = str(read_config(model)._commit_hash)
-    state = "".join([commit, *(f"{path.name} {sha256(path)}" for path in files)])
+    state = "".join([commit, *(f"{path.name} {digest(path)}" for path in files)])
     return hashlib.sha256(state.encode()).hexdigest()[:16]
+
+
+def digest(path: Path) -> str:
+    """Return a file's SHA-256, read once for as long as the file system says that it is the same file.
+
+    One that was changed a moment ago is read each time: it may change again before the clock of its times goes on.
+    """
+    state = path.stat()
+    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) < SETTLED:
+        return sha256(path)
+    return _known(path, state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(maxsize=256)
+def _known(path: Path, *_: int) -> str:
+    return sha256(path)
 
 
 def head_size(model: ModelSettings) -> int:

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation, for DVC and MLflow: reports/metrics.json."""
+"""The numbers of an evaluation: all of them in reports/metrics.json and MLflow, a few as DVC's metrics."""
 
 from typing import Any
 
@@ -17,6 +17,36 @@ def numbers(evaluation: Evaluation) -> Numbers:
             "tuned": tree["tuned_model"],
             "gain": tree["gain"],
             "gguf": files,
+            "passed": int(evaluation.verdict.passed),
+        }
+    )
+    return found
+
+
+def headlines(evaluation: Evaluation) -> Numbers:
+    """Return those by which experiments are compared, in the order of the stages; what was not measured is left out.
+
+    Of the GGUF files they tell of the smallest, which has most to lose.
+    """
+    prepared, training = evaluation.prepared, evaluation.training
+    base, tuned = evaluation.base_model, evaluation.tuned_model
+    smallest = min(evaluation.tuned_files.values(), key=lambda file: file.bytes, default=None)
+    found: Numbers = _known(
+        {
+            "train_rows": prepared and prepared.splits["train"].rows,
+            "validation_loss": training and training.validation_loss,
+            "train_seconds": training and training.seconds,
+            "train_tokens_per_second": training and training.tokens_per_second,
+            "peak_memory_gib": training and training.peak_memory_gib,
+            "base_loss": base.loss,
+            "tuned_loss": tuned.loss,
+            "base_perplexity": base.perplexity,
+            "tuned_perplexity": tuned.perplexity,
+            "base_accuracy": base.accuracy,
+            "tuned_accuracy": tuned.accuracy,
+            "gguf_bytes": smallest and smallest.bytes,
+            "gguf_kl": smallest and smallest.kl,
+            "gguf_answer_seconds": smallest and smallest.answer_seconds,
             "passed": int(evaluation.verdict.passed),
         }
     )

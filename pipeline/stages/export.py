@@ -62,7 +62,7 @@ def run(config: Config, out: Path) -> None:
             files=tuple(files),
         ).write(folder / MANIFEST)
     journal = training_folder(config, lineage.fingerprint)
-    with tracked(config, journal, config.model.name, lineage.mlflow_run) as tracking:
+    with tracked(config, journal, "export", lineage.mlflow_run) as tracking:
         tracking.params(config, ("export",))
         tracking.artifact(out / GGUF / MANIFEST)
         tracking.metrics({"gguf": {file.type: {"bytes": file.bytes} for file in files if file.of == "tuned"}})

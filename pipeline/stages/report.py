@@ -25,6 +25,7 @@ from pipeline.core.paths import (
     DATA_REPORT,
     EVALUATION,
     GGUF,
+    HEADLINES,
     LOSS_CURVE,
     MANIFEST,
     MEASUREMENTS,
@@ -40,7 +41,7 @@ from pipeline.models.lineage import read_lineage
 from pipeline.publishing.card import model_card, model_readme
 from pipeline.report.curve import read_curve
 from pipeline.report.files import write
-from pipeline.report.numbers import numbers
+from pipeline.report.numbers import headlines, numbers
 from pipeline.report.record import Evaluation, Measurements
 from pipeline.report.verdict import judge, verdict_lines
 from pipeline.stages.run import stage
@@ -53,7 +54,7 @@ def run(config: Config, out: Path) -> None:
     measured = Measurements.read(MEASUREMENTS)
     require_one_training(measured, manifest, lineage)
     folder = training_folder(config, lineage.fingerprint)
-    with tracked(config, folder, config.model.name, lineage.mlflow_run) as tracking:
+    with tracked(config, folder, "report", lineage.mlflow_run) as tracking:
         evaluation = judged(measured, config.evaluate.gate, tracking.id or lineage.mlflow_run)
         tracking.params(config, ("evaluate",))
         tracking.metrics(numbers(evaluation))
@@ -109,6 +110,7 @@ def write_reports(out: Path, evaluation: Evaluation, manifest: Manifest, lineage
     """Write the reports and what goes with the model; return those that MLflow keeps."""
     evaluation.write(out / EVALUATION)
     write_json(out / METRICS, numbers(evaluation))
+    write_json(out / HEADLINES, headlines(evaluation))
     shown = write(evaluation, out / REPORTS)
     write_json(out / CARD, model_card(evaluation, manifest, lineage))
     write_text(out / README, model_readme(evaluation, manifest, lineage))

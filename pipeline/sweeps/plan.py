@@ -20,7 +20,7 @@ from pipeline.core.paths import PREPARE_REPORT
 from pipeline.core.records import PrepareReport
 from pipeline.sweeps.record import Extension, Folder, SweepRecord, Trial
 from pipeline.sweeps.rungs import bracket_rungs, bracket_sizes, rungs
-from pipeline.sweeps.settings import PLACE, SweepSettings
+from pipeline.sweeps.settings import OWN_SAMPLERS, PLACE, SweepSettings
 from pipeline.sweeps.space import Dimension, Values, combinations, dimensions, sample
 
 TRAIN = "train"  # the stage whose trials have checkpoints and a loss
@@ -54,20 +54,34 @@ class Request:
 
 
 def begin(request: Request, folder: Folder) -> SweepRecord:
-    """Return the sweep of this folder: gone on with where it is the same, else planned and written.
+    """Return the sweep of this folder: gone on with where it is the same, else planned; and write it.
 
     Raises:
         UserError: the folder has another sweep; the message has the keys that differ.
     """
-    planned = plan(request)
-    if not folder.record_path.is_file():
-        return proposed_all(planned, request, folder)
-    record = folder.read()
-    if changed := differences(record, planned):
-        where = f"{folder.path} has another sweep"
-        way_out = f"give this one a name of its own ({PLACE}.name=…), or go on with that: tunesmith sweeps resume {record.name}"
-        raise UserError(f"{where}; differing: {'; '.join(changed)}; {way_out}")
-    return record
+    record = plan(request)
+    if folder.record_path.is_file():
+        recorded = folder.read()
+        refuse_another(recorded, record, folder)
+        record = recorded
+    if request.settings.sampler not in OWN_SAMPLERS:  # which proposes a bracket's trials from those before
+        record.write(folder.record_path)
+        return record
+    return with_trials(record, request, folder, by_bracket(record, request))
+
+
+def refuse_another(recorded: SweepRecord, asked: SweepRecord, folder: Folder) -> None:
+    """Check that a folder's sweep is the one that is asked for.
+
+    Raises:
+        UserError: it is not; the message has the keys that differ.
+    """
+    old, new = compared(recorded), compared(asked)
+    changed = [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed_keys(old, new)]
+    if changed:
+        name = recorded.name
+        ways = f"give this one another name ({PLACE}.name=…), or go on with that: tunesmith sweeps resume {name}"
+        raise UserError(f"{folder.path} has another sweep; differing: {'; '.join(changed)}; {ways}")
 
 
 def plan(request: Request) -> SweepRecord:
@@ -129,12 +143,6 @@ def learnt_digest() -> str | None:
     return PrepareReport.read(PREPARE_REPORT).learnt_digest if PREPARE_REPORT.is_file() else None
 
 
-def differences(record: SweepRecord, planned: SweepRecord) -> list[str]:
-    """Return in what a recorded sweep differs from one that is asked for: `key: old -> new`."""
-    old, new = compared(record), compared(planned)
-    return [f"{key}: {old.get(key, '(none)')} -> {new.get(key, '(none)')}" for key in changed_keys(old, new)]
-
-
 def compared(record: SweepRecord) -> dict[str, object]:
     """Return by dotted keys what makes a sweep another one; not how often a job is tried, nor the launcher."""
     settings = {key: value for key, value in record.settings.items() if key not in ("name", "attempts")}
@@ -148,71 +156,68 @@ def compared(record: SweepRecord) -> dict[str, object]:
     }
 
 
-def proposed_all(record: SweepRecord, request: Request, folder: Folder) -> SweepRecord:
-    """Write the sweep with all its trials, or those of the first bracket where a sampler learns from one for the next."""
+def by_bracket(record: SweepRecord, request: Request) -> Iterator[tuple[int, Values]]:
+    """Yield each trial's bracket and values; trials that were added come last, in the first bracket.
+
+    Raises:
+        UserError: nothing says how many are drawn, or they are too few for the brackets.
+    """
     settings = request.settings
-    if settings.sampler not in ("grid", "random"):
-        folder.path.mkdir(parents=True, exist_ok=True)
-        record.write(folder.record_path)
-        return record
-    return with_trials(record, request, folder, by_bracket(record, settings, request.space, record.extension))
-
-
-def by_bracket(
-    record: SweepRecord, settings: SweepSettings, space: Sequence[Dimension], more: Extension
-) -> Iterator[tuple[int, Values]]:
-    """Yield each trial's bracket and values; trials that are added come last, and into the first bracket."""
     if settings.sampler == "grid" and settings.trials is None:
-        chosen: list[Values] = combinations(space)
-        base = len(chosen)
+        chosen = combinations(request.space)
+        first = len(chosen)
     else:
-        if settings.trials is None:
-            raise UserError(
-                f"{PLACE}.sampler is {settings.sampler} and {PLACE}.trials null; set it to how many trials are drawn"
-            )
-        chosen = sample(space, settings.trials + more.trials, settings.seed)
-        base = min(settings.trials, len(chosen))
-    sizes = bracket_sizes(base, record.rungs) if len(record.rungs) > 1 else [base]
+        count = required_trials(settings)
+        chosen = sample(request.space, count + record.extension.trials, settings.seed)
+        first = min(count, len(chosen))
+    sizes = bracket_sizes(first, record.rungs) if len(record.rungs) > 1 else [first]
     if 0 in sizes:
-        raise UserError(f"{base} trials are too few for {len(sizes)} brackets; take fewer brackets or more trials")
-    numbers = [bracket for bracket, size in enumerate(sizes) for _ in range(size)] + [0] * (len(chosen) - base)
-    yield from zip(numbers, chosen, strict=True)
+        raise UserError(f"{first} trials are too few for {len(sizes)} brackets; take fewer brackets or more trials")
+    numbers = [bracket for bracket, size in enumerate(sizes) for _ in range(size)]
+    yield from zip(numbers + [0] * (len(chosen) - first), chosen, strict=True)
+
+
+def required_trials(settings: SweepSettings) -> int:
+    """Return how many trials are drawn.
+
+    Raises:
+        UserError: nothing says so.
+    """
+    if settings.trials is None:
+        raise UserError(f"{PLACE}.sampler is {settings.sampler} and {PLACE}.trials null; set it to how many are drawn")
+    return settings.trials
 
 
 def with_trials(
     record: SweepRecord, request: Request, folder: Folder, chosen: Iterable[tuple[int, Values]]
 ) -> SweepRecord:
-    """Write the record with more trials, each looked at: what cannot be configured is refused before anything runs.
+    """Write the record with these trials, each looked at: what cannot be configured is refused before anything runs.
 
     Raises:
         UserError: none of the trials can be configured; the message is the first one's.
     """
-    trials, known = list(record.trials), identities(record, request)
-    have = {tuple(trial.values.items()) for trial in trials}
-    for bracket, values in chosen:
-        if tuple(values.items()) in have:
-            continue
-        number, identity, refused = len(trials), None, None
-        try:
-            identity = identity_of(configured(request, values), request)
-        except UserError as error:
-            refused = str(error)
-        same_as = known.setdefault(identity, number) if identity else number
-        trials.append(
-            Trial(
-                number=number,
-                bracket=bracket,
-                values=dict(values),
-                refused=refused,
-                same_as=same_as if same_as != number else None,
-            )
-        )
+    have = {tuple(trial.values.items()) for trial in record.trials}
+    fresh = [(bracket, values) for bracket, values in chosen if tuple(values.items()) not in have]
+    known = identities(record, request) if fresh else {}
+    trials = list(record.trials)
+    for bracket, values in fresh:
+        trials.append(looked_at(len(trials), bracket, values, known, request))
     if trials and all(trial.refused for trial in trials):
         raise UserError(str(trials[0].refused))
-    folder.path.mkdir(parents=True, exist_ok=True)
     record = record.model_copy(update={"trials": tuple(trials)})
     record.write(folder.record_path)
     return record
+
+
+def looked_at(number: int, bracket: int, values: Values, known: dict[str, int], request: Request) -> Trial:
+    """Return a trial, refused or another's twin where it is; `known` has trials by what they learn, and gets it."""
+    try:
+        identity = identity_of(configured(request, values), request)
+    except UserError as error:
+        return Trial(number=number, bracket=bracket, values=dict(values), refused=str(error))
+    same_as = known.setdefault(identity, number) if identity else number
+    trial = Trial(number=number, bracket=bracket, values=dict(values))
+    return trial if same_as == number else trial.model_copy(update={"same_as": same_as})
 
 
 def configured(request: Request, values: Values) -> Config:
@@ -253,23 +258,13 @@ def extended(record: SweepRecord, rungs_more: int, trials_more: int) -> SweepRec
     Raises:
         UserError: it has no rungs, or no room for more trials.
     """
-    settings = record.settings
+    settings, before = record.settings, record.extension
     if rungs_more and not record.rungs[0]:
         raise UserError(f"{record.name} is a grid without rungs; a longer training is another sweep")
-    if trials_more and (
-        settings["trials"] is None or (settings["sampler"] != "grid" and settings["sampler"] != "random")
-    ):
-        raise UserError(
-            f"{record.name} has all combinations of its space, or proposes them; a wider space is another sweep"
-        )
+    if trials_more and (settings["trials"] is None or settings["sampler"] not in OWN_SAMPLERS):
+        raise UserError(f"{record.name} draws no sample that could be larger; a wider space is another sweep")
     longer = tuple(
         (*steps, *(steps[-1] * settings["eta"] ** more for more in range(1, rungs_more + 1))) for steps in record.rungs
     )
-    added = record.extension
-    extension = replace_counts(added, rungs_more, trials_more)
+    extension = Extension(rungs=before.rungs + rungs_more, trials=before.trials + trials_more)
     return record.model_copy(update={"rungs": longer, "extension": extension})
-
-
-def replace_counts(extension: Extension, rungs_more: int, trials_more: int) -> Extension:
-    """Return an extension with more of both."""
-    return Extension(rungs=extension.rungs + rungs_more, trials=extension.trials + trials_more)

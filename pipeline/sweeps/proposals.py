@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from pipeline.sweeps.plan import required_trials
 from pipeline.sweeps.ranking import score
 from pipeline.sweeps.record import Folder, SweepRecord, Trial
 from pipeline.sweeps.rungs import bracket_sizes
@@ -30,10 +31,7 @@ def propose(
     Raises:
         UserError: Optuna is not installed, or there is no number of trials.
     """
-    if settings.trials is None:
-        raise UserError(
-            f"{PLACE}.sampler is {settings.sampler} and {PLACE}.trials null; set it to how many trials are proposed"
-        )
+    trials = required_trials(settings)
     try:
         import optuna
     except ImportError:
@@ -45,7 +43,7 @@ def propose(
     distributions = {each.key: distribution(each) for each in space}
     for trial in record.trials:
         study.add_trial(told(trial, record, folder, settings, space, distributions))
-    count = bracket_sizes(settings.trials, record.rungs)[bracket]
+    count = bracket_sizes(trials, record.rungs)[bracket]
     return [asked(study, space, distributions) for _ in range(count)]
 
 

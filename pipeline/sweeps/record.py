@@ -90,14 +90,3 @@ class JobFolder:
     def progress(self) -> list[Point]:
         """Return its losses so far."""
         return read_progress(self.path)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far a trial has come."""
-
-    trial: Trial
-    stop_step: int | None  # of the last rung that it began; None where it began none
-    outcome: Outcome | None  # there
-    score: float | None  # the objective of the last rung that it finished
-    finished: int  # rungs

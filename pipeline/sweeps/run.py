@@ -1,23 +1,23 @@
-"""A sweep from its plan to its winner, wave by wave: what has no outcome is launched, and who goes on is read from files."""
+"""A sweep from wave to wave: what has no outcome is launched, and who goes on is read from files."""
 
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from types import FrameType
 
 from common.errors import Interrupted, MachineError, UserError
 from pipeline.core.trials import LOG, OUTCOME, TASK, Limit, Outcome, Task
-from pipeline.sweeps.plan import TRAIN, Request, configured, with_trials, written
+from pipeline.sweeps.plan import TRAIN, Request, with_trials, written
 from pipeline.sweeps.proposals import propose
-from pipeline.sweeps.ranking import score
 from pipeline.sweeps.record import Folder, JobFolder, SweepRecord, Trial, subfolder
-from pipeline.sweeps.rungs import promoted
-from pipeline.sweeps.settings import SweepSettings
+from pipeline.sweeps.settings import OWN_SAMPLERS, SweepSettings
+from pipeline.sweeps.standings import Decision, decisions
 from pipeline.tracking.run import Run
 
-Launch = Callable[[Sequence[Sequence[str]]], None]
+Launch = Callable[[Sequence[Sequence[str]]], None]  # jobs' overrides; returns once all have ended
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Job:
 
 @dataclass
 class Sweep:
-    """A sweep that runs."""
+    """A sweep that runs; its record grows where a sampler proposes."""
 
     folder: Folder
     record: SweepRecord
@@ -59,7 +59,7 @@ class Sweep:
     def groups(self) -> list[list[int]]:
         """Return the brackets that run together: all, or one after another where each learns from those before."""
         brackets = list(range(len(self.record.rungs)))
-        return [brackets] if self.settings.sampler in ("grid", "random") else [[bracket] for bracket in brackets]
+        return [brackets] if self.settings.sampler in OWN_SAMPLERS else [[bracket] for bracket in brackets]
 
     def propose(self, brackets: list[int]) -> None:
         """Have the sampler propose the trials of a bracket that has none yet."""
@@ -73,36 +73,55 @@ class Sweep:
         """Yield the jobs of each rung, of all these brackets; the next ones are known once those are complete."""
         going = {bracket: self.trained(bracket) for bracket in brackets}
         limits: dict[int, Limit | None] = dict.fromkeys(brackets)
-        for depth in range(max(len(self.record.rungs[bracket]) for bracket in brackets) or 1):
-            jobs = []
-            for bracket, trials in going.items():
-                steps = self.record.rungs[bracket]
-                if depth < max(len(steps), 1):
-                    jobs += [Job(trial, steps[depth] if steps else None, limits[bracket]) for trial in trials]
-            yield jobs
-            for bracket, trials in going.items():
-                steps = self.record.rungs[bracket]
-                if depth < len(steps) - 1:
-                    going[bracket], limits[bracket] = self.survivors(trials, steps[depth], steps[depth + 1])
+        for depth in range(max(1, *(len(self.record.rungs[bracket]) for bracket in brackets))):
+            yield [
+                Job(trial, self.step(bracket, depth), limits[bracket])
+                for bracket in brackets
+                if depth < max(1, len(self.record.rungs[bracket]))
+                for trial in going[bracket]
+            ]
+            for bracket in brackets:
+                if depth + 1 < len(self.record.rungs[bracket]):
+                    decision = self.decide(bracket, depth)
+                    going[bracket] = [self.record.trials[number] for number in decision.kept]
+                    limits[bracket] = self.limit(bracket, depth, decision)
 
     def trained(self, bracket: int) -> list[Trial]:
         """Return the trials of a bracket that have a training of their own."""
         return [t for t in self.record.trials if t.bracket == bracket and t.same_as is None and t.refused is None]
 
-    def survivors(self, trials: list[Trial], step: int, next_step: int) -> tuple[list[Trial], Limit | None]:
-        """Return who goes on behind a rung, and from what loss on it is hopeless halfway to the next one.
+    def step(self, bracket: int, depth: int) -> int | None:
+        """Return where the jobs of a rung stop; None in a grid."""
+        steps = self.record.rungs[bracket]
+        return steps[depth] if steps else None
 
-        That is the worst loss with which a trial has gone on: who is still above it there would be dropped.
+    def decide(self, bracket: int, depth: int) -> Decision:
+        """Return who goes on behind a rung, and tell MLflow.
+
+        Raises:
+            UserError: nobody has come through it.
         """
-        scores = scored(self.folder, trials, step, self.settings)
-        if not scores:
-            raise UserError(f"no trial has finished {step} steps; the first: {why(self.folder, trials[0], step)}")
-        kept = promoted(scores, len(trials), self.settings.eta)
-        by_number = {trial.number: trial for trial in trials}
-        losses = [self.folder.job(number, step).outcome().validation_loss for number in kept]
-        known = [loss for loss in losses if loss is not None]
-        limit = Limit(step=(step + next_step) // 2, loss=max(known)) if len(known) > 1 else None
-        return [by_number[number] for number in kept], limit
+        step = self.record.rungs[bracket][depth]
+        made = decisions(self.folder, self.record, self.settings)
+        decision = next((each for each in made if (each.bracket, each.step) == (bracket, step)), None)
+        if decision is None:
+            first = self.trained(bracket)[0]
+            outcome = self.folder.job(first.number, self.record.rungs[bracket][0]).outcome()
+            raise UserError(
+                f"no trial has come to step {step}; the first: {outcome.reason if outcome else 'no outcome'}"
+            )
+        self.parent.metrics({"best": {"score": min(decision.kept.values())}, "cut": decision.cut}, step=step)
+        return decision
+
+    def limit(self, bracket: int, depth: int, decision: Decision) -> Limit | None:
+        """Return from which loss on a trial is hopeless halfway to the next rung.
+
+        It is the worst with which one went on: who has it still would be dropped there, too.
+        """
+        step, next_step = self.record.rungs[bracket][depth : depth + 2]
+        outcomes = [self.folder.job(number, step).outcome() for number in decision.kept]
+        losses = [outcome.validation_loss for outcome in outcomes if outcome and outcome.validation_loss is not None]
+        return Limit(step=(step + next_step) // 2, loss=max(losses)) if len(losses) > 1 else None
 
     def complete(self, jobs: list[Job]) -> None:
         """Launch these jobs until each has an outcome; one that ends without a word several times has failed.
@@ -113,14 +132,14 @@ class Sweep:
         tries: Counter[int] = Counter()
         while missing := [job for job in jobs if not self.is_done(job)]:
             self.write_tasks(missing)
-            before, trouble = self.begun(missing), None
+            before, trouble = self.written_so_far(missing), None
             try:
                 self.launch([self.overrides(job) for job in missing])
             except Exception as error:
                 trouble = error
             missing = [job for job in missing if not self.is_done(job)]
             self.raise_if_stopped(missing)
-            if missing and self.begun(missing) == before and (trouble is not None or tries):
+            if missing and self.written_so_far(missing) == before and (trouble is not None or tries):
                 raise trouble or MachineError("the launcher has started none of the jobs")
             for job in missing:
                 tries[job.trial.number] += 1
@@ -150,7 +169,7 @@ class Sweep:
                 limit=job.limit,
             ).write(folder / TASK)
 
-    def begun(self, jobs: list[Job]) -> dict[int, int]:
+    def written_so_far(self, jobs: list[Job]) -> dict[int, int]:
         """Return how much each job has written of its output."""
         logs = {job.trial.number: self.at(job).path / LOG for job in jobs}
         return {number: log.stat().st_size for number, log in logs.items() if log.is_file()}
@@ -159,17 +178,20 @@ class Sweep:
         """Return what a job is launched with."""
         own = [f"hydra.sweep.subdir={subfolder(job.trial.number, job.stop_step)}"]
         if self.request.stage == TRAIN:
-            own.append(f"runtime.checkpoint_root={quoted(self.checkpoint_root(job))}")
+            own.append(f"runtime.checkpoint_root={quoted(self.checkpoints(job.trial))}")
         if job.stop_step is not None:
             horizon = max(self.settings.max_steps or 0, job.stop_step)  # a rung that was added is beyond it
             own += [f"train.max_steps={horizon}", f"train.stop_step={job.stop_step}"]
         return [*self.request.fixed, *written(job.trial.values), *own]
 
-    def checkpoint_root(self, job: Job) -> str:
-        """Return where a trial's checkpoints are: the sweep's own folder, so that no other training goes on from them."""
-        config = configured(self.request, job.trial.values)
-        root = f"{config.runtime.checkpoint_root}/sweeps/{self.record.name}"
-        return f"{root}/{job.trial.number}" if "tokens_per_second" in self.settings.objective else root
+    def checkpoints(self, trial: Trial) -> str:
+        """Return where a trial has its checkpoints; one whose speed counts shares them with no twin."""
+        return f"{self.root}/{trial.number}" if "tokens_per_second" in self.settings.objective else self.root
+
+    @cached_property
+    def root(self) -> str:
+        """Where the trials have their checkpoints: a place of the sweep's own, which no other training reads."""
+        return f"{self.request.compose(self.request.fixed).runtime.checkpoint_root}/sweeps/{self.record.name}"
 
     def raise_if_stopped(self, jobs: list[Job]) -> None:
         """End the sweep where a job was asked to stop, or could not write.
@@ -185,20 +207,8 @@ class Sweep:
     def give_up(self, job: Job, tries: int) -> None:
         """Have a job failed that has ended several times without a word."""
         folder = self.at(job).path
-        reason = f"its process has ended {tries} times without a word, as one does that takes too much memory; see {folder / LOG}"
-        Outcome(status="failed", reason=reason).write(folder / OUTCOME)
-
-
-def scored(folder: Folder, trials: Sequence[Trial], step: int | None, settings: SweepSettings) -> dict[int, float]:
-    """Return the scores of those that finished a rung, by trial."""
-    scores = {trial.number: score(folder.job(trial.number, step).outcome(), settings.objective) for trial in trials}
-    return {number: value for number, value in scores.items() if value is not None}
-
-
-def why(folder: Folder, trial: Trial, step: int | None) -> str:
-    """Return why a trial has not finished a rung."""
-    outcome = folder.job(trial.number, step).outcome()
-    return (outcome.reason if outcome else None) or "it has no figures to be ranked by"
+        why = f"its process has ended {tries} times without a word, as one does that takes too much memory"
+        Outcome(status="failed", reason=f"{why}; see {folder / LOG}").write(folder / OUTCOME)
 
 
 def quoted(text: str) -> str:

@@ -7,7 +7,8 @@ from common.errors import UserError
 from pipeline.core.config import build
 from pipeline.core.limits import limited, one_of
 
-SAMPLERS = ("grid", "random", "tpe", "gp", "cmaes", "qmc")
+OWN_SAMPLERS = ("grid", "random")  # all of whose trials are known from the start
+SAMPLERS = (*OWN_SAMPLERS, "tpe", "gp", "cmaes", "qmc")
 MEASURES = ("validation_loss", "validation_accuracy", "train_loss", "tokens_per_second", "adapter_mb")
 PLACE = "hydra.sweeper"  # of the keys, in errors
 

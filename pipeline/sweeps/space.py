@@ -90,7 +90,7 @@ def combinations(space: Sequence[Dimension]) -> list[Values]:
     for each in space:
         if each.is_interval:
             raise UserError(
-                f"{each.key} is an interval, of which there are no combinations; set hydra.sweeper.trials, or list its values"
+                f"{each.key} is an interval without an end of values; set hydra.sweeper.trials, or list some"
             )
     if (count := math.prod(len(each.values) for each in space)) > MOST:
         raise UserError(f"the space has {count:,} combinations; set hydra.sweeper.trials for a sample of them")
@@ -101,7 +101,7 @@ def combinations(space: Sequence[Dimension]) -> list[Values]:
 
 
 def sample(space: Sequence[Dimension], count: int, seed: int) -> list[Values]:
-    """Return `count` different combinations at random, or all where there are no more; more begin with the same ones."""
+    """Return so many different combinations at random, or all where there are fewer; more begin with the same."""
     size = math.inf if any(each.is_interval for each in space) else math.prod(len(each.values) for each in space)
     random_numbers, drawn = random.Random(seed), dict[tuple[str, ...], None]()
     while len(drawn) < min(count, size):

@@ -111,6 +111,11 @@ class Journal:
             shutil.copyfile(path, temporary)
         return path.name
 
+    def put(self, name: str, text: str) -> str:
+        """Write a file to be kept, and return the name for `kept`."""
+        write_text(self.kept(name), text)
+        return name
+
     def kept(self, name: str) -> Path:
         """Return where a file is that `keep` named so."""
         return self.folder / "mlflow_artifacts" / name

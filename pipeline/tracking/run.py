@@ -1,21 +1,27 @@
 """MLflow, kept at arm's length: what a stage records goes into a journal on disk, and MLflow gets it when it can."""
 
+import getpass
+import itertools
 import os
 import re
 import subprocess
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from common.errors import Interrupted, UserError
+import yaml
+
+from common.errors import Hopeless, Interrupted, UserError
 from pipeline.core.config import Config, TrackingSettings
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import root
 from pipeline.core.records import PrepareReport
 from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
 from pipeline.tracking.journal import Journal, Value
+from pipeline.tracking.naming import run_name
+from pipeline.tracking.system_metrics import PREFIX, sampled
 from pipeline.workers.ranks import rank
 
 __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
@@ -24,6 +30,11 @@ LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
 PARENT_TAG = "mlflow.parentRunId"
 PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
 SWEEPS = Path("multirun")  # as conf/config.yaml has it
+# Tags by which MLflow's search finds the runs of an experiment of DVC's, and all of those that began at one commit.
+DVC = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
+MAX_PARAM = 6000  # characters that MLflow keeps of a setting
+CUT = " … (cut; params.yaml has all of it)"
+SETTINGS = "params.yaml"
 INTERRUPTIONS = "interruptions"
 HURRY = 3.0  # seconds that a stage waits for MLflow which was asked to stop: it may be killed soon
 
@@ -57,18 +68,27 @@ class Run:
         self.delivery.tried.wait(FAREWELL)
         return self.delivery.journal.run_id
 
-    def begin(self, tags: dict[str, str]) -> None:
-        """Open the run, or open it again; `tags` are what it is made with."""
+    def begin(self, tags: dict[str, str], belonging: dict[str, str]) -> None:
+        """Open the run, made with `tags`, or open it again; what it belongs to may be another since."""
         if not self.begun:
-            self._record("run", {IDENTITY: uuid.uuid4().hex, "mlflow.runName": self.name, **tags})
-        elif PARENT_TAG in tags:  # a sweep that was started again has a new parent
-            self.tags({PARENT_TAG: tags[PARENT_TAG]})
+            self._record("run", {IDENTITY: uuid.uuid4().hex, **tags, **belonging})
+        elif belonging:
+            self.tags(belonging)
         self._record("status", {"name": self.name, "status": "RUNNING"})
 
     def params(self, config: Config, groups: tuple[str, ...] = LOGGED_GROUPS) -> None:
         """Record settings; a value that differs from an earlier stage's becomes a tag, since params cannot change."""
         values = flatten({group: asdict(getattr(config, group)) for group in groups})
-        self._record("params", {_key(key): str(value)[:500] for key, value in values.items()})
+        self._record("params", {_key(key): _cut(str(value)) for key, value in values.items()})
+
+    def settings(self, config: Config) -> None:
+        """Keep all settings beside the run, as params.yaml has them; of an address, no password."""
+        if self.delivery is None:
+            return
+        settings = asdict(config)
+        settings["tracking"]["uri"] = without_password(config.tracking.uri or "") or None
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        self._record("artifact", self.delivery.journal.put(SETTINGS, text))
 
     def metrics(self, figures: Mapping[str, object], step: int | None = None) -> None:
         """Record numbers; nested ones get dotted names, and what is no number is left out.
@@ -82,6 +102,15 @@ class Run:
             self.steps |= dict.fromkeys(numbers, step)
         if numbers:
             self._record("metrics", numbers, step)
+
+    def system_metrics(self, settings: TrackingSettings) -> AbstractContextManager[None]:
+        """Return a context that records what the machine does, at steps that go on from those before."""
+        if self.delivery is None or not settings.system_metrics:
+            return nullcontext()
+        steps = itertools.count(
+            max((step for key, step in self.steps.items() if key.startswith(PREFIX)), default=-1) + 1
+        )
+        return sampled(lambda figures: self._record("metrics", figures, next(steps)), settings.system_metrics_seconds)
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Record texts about the run."""
@@ -126,33 +155,54 @@ class Run:
 
 
 @contextmanager
-def tracked(config: Config, folder: Path, name: str, run_id: str | None = None) -> Iterator[Run]:
+def tracked(
+    config: Config, folder: Path, stage: str, run_id: str | None = None, name: str | None = None
+) -> Iterator[Run]:
     """Yield the run whose journal is in `folder`, else `run_id`, else a new one; ended when the block ends.
 
-    Of processes that train together, the first records.
+    Of processes that train together, the first records. A new one gets a name that tells its settings, if none is given.
 
     Raises:
         UserError: the journal cannot be written.
     """
-    run = open_run(config.tracking, folder, name, run_id) if config.tracking.enabled and rank() == 0 else Run()
+    run = Run()
+    if config.tracking.enabled and rank() == 0:
+        run = open_run(config.tracking, folder, stage, run_id, name or run_name(config))
     try:
-        yield run
+        run.settings(config)
+        with run.system_metrics(config.tracking):
+            yield run
     except BaseException as error:
         was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
         with suppress(UserError):  # a full disk has its line already
             if isinstance(error, Interrupted):
                 run.mark(str(error).partition(";")[0])
-            run.end("KILLED" if was_stopped else "FAILED")
+            if isinstance(error, Hopeless):
+                run.tags({"ended": error})
+            run.end("KILLED" if was_stopped else "FINISHED" if isinstance(error, Hopeless) else "FAILED")
         raise
     run.end("FINISHED")
 
 
-def open_run(settings: TrackingSettings, folder: Path, name: str, run_id: str | None = None) -> Run:
-    """Go on with the run of a journal, or with `run_id` where it has none and MLflow knows that, or start a run."""
+def open_run(
+    settings: TrackingSettings, folder: Path, part: str, run_id: str | None = None, name: str | None = None
+) -> Run:
+    """Go on with the run of a journal, or with `run_id` where it has none and MLflow knows that, or start a run.
+
+    Args:
+        settings: where runs go.
+        folder: of the journal.
+        part: what records, as a stage, by whose name its end is known the next time.
+        run_id: of a run to go on with.
+        name: of a run that is started; the part's, if not given.
+    """
     delivery = Delivery(Journal(folder), settings, run_id)
-    run = Run(delivery, name)
-    parent = os.environ.get(PARENT)
-    run.begin({**commit_tags(), **({PARENT_TAG: parent} if parent else {})})
+    run = Run(delivery, part)
+    belonging = {PARENT_TAG: PARENT, **DVC}
+    run.begin(
+        {"mlflow.runName": name or part, **source_tags(part)},
+        {tag: os.environ[variable] for tag, variable in belonging.items() if os.environ.get(variable)},
+    )
     delivery.start()
     return run
 
@@ -162,6 +212,16 @@ def training_folder(config: Config, fingerprint: str) -> Path:
     return (root() / config.runtime.checkpoint_root / fingerprint).resolve()
 
 
+def source_tags(part: str) -> dict[str, str]:
+    """Return who has started what, of which commit: MLflow's own tags, which it has columns for, and ours."""
+    tags = {"mlflow.source.name": f"tunesmith {part}", "mlflow.source.type": "LOCAL", **commit_tags()}
+    if "git_commit" in tags:
+        tags["mlflow.source.git.commit"] = tags["git_commit"]
+    with suppress(KeyError, OSError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
 def commit_tags() -> dict[str, str]:
     """Return the git commit that runs, and whether files differ from it."""
     try:
@@ -169,6 +229,15 @@ def commit_tags() -> dict[str, str]:
         return {"git_commit": commit, "git_dirty": str(bool(_git("status", "--porcelain", "-uno"))).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}
+
+
+def without_password(uri: str) -> str:
+    """Return an address as it may be shown."""
+    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_PARAM else text[: MAX_PARAM - len(CUT)] + CUT
 
 
 def _key(name: str) -> str:

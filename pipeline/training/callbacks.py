@@ -11,7 +11,7 @@ from transformers.trainer_callback import ExportableState
 from common.errors import UserError
 from pipeline.tracking.run import Run
 from pipeline.training.checkpoints import newest_step
-from pipeline.training.interruption import began
+from pipeline.training.shared import TRAININGS
 
 LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
 
@@ -110,7 +110,7 @@ class Meter(TrainerCallback, ExportableState):
         now = time.monotonic()
         self.updates += 1
         if self.startup is None:
-            self.startup = time.time() - began()
+            self.startup = time.time() - TRAININGS.began
         if self.steady_from is not None:
             self.steady_updates += now - self.update_began
             self.steady_tokens += int(state.num_input_tokens_seen) - self.tokens

@@ -35,7 +35,7 @@ class Interruption:
         self.reason: str | None = None
         self.step = 0  # of the newest checkpoint
         self._deferred = False
-        self._started = began()
+        self._started = process_began()
         self._time_limit = time_limit
         self._before: dict[signal.Signals, Handler] = {}
 
@@ -88,8 +88,8 @@ class Interruption:
             self.raise_if_asked()
 
 
-def began() -> float:
-    """Return when this training began: its process, or that which launched it; seconds since the epoch."""
+def process_began() -> float:
+    """Return when this process began, or that which launched it; seconds since the epoch."""
     try:
         return psutil.Process(started_by.pid if (started_by := launcher()) else None).create_time()
     except psutil.NoSuchProcess:  # the launcher has just been killed

@@ -1,6 +1,5 @@
 """How much goes through the model at once, activations kept or recomputed: as set, or as the GPU's memory allows."""
 
-import gc
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from common.errors import UserError
 from common.files import write_json
 from common.words import counted
 from pipeline.models.loading import device_name
+from pipeline.training.shared import free_memory
 from pipeline.training.trainer import Trainer
 
 RECORD = "micro_batch.json"
@@ -114,11 +114,3 @@ def cpu_rows(trainer: Trainer) -> int:
     """Return rows at once on a CPU: of so many tokens on average."""
     lengths = trainer.conversations["train"].lengths
     return max(1, min(trainer.update_size, CPU_ROWS, CPU_TOKENS * len(lengths) // sum(lengths)))
-
-
-def free_memory() -> None:
-    """Give back what no tensor holds any more, and measure the peak anew."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()

@@ -17,10 +17,12 @@ from common.files import sha256
 from common.words import counted
 from pipeline.core.code import code_digest
 from pipeline.core.paths import PREPARED
+from pipeline.core.records import LEARNT_FROM
 from pipeline.models import control
 from pipeline.models.chat import encode, is_text
 from pipeline.models.refusal import Refusals, RefusedError
 from pipeline.models.turns import Message
+from pipeline.training.shared import Kept
 from pipeline.training.updates import IGNORED
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,16 @@ class Tally(NamedTuple):
     controls: int  # that have control tokens in their words
 
 
+class Tokenized(NamedTuple):
+    """A split as a model reads it."""
+
+    rows: Dataset  # `input_ids` and `labels`, of which something is learnt
+    tally: Tally
+
+
+TOKENIZED: dict[str, Kept[Tokenized]] = {name: Kept() for name in LEARNT_FROM}
+
+
 def supervised(
     split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, max_truncated: float = 1.0, loss_on: str = "all"
 ) -> Dataset:
@@ -87,6 +99,23 @@ def supervised(
     path = PREPARED / f"{split}.parquet"
     if not path.is_file():
         raise UserError(f"{path} is missing; run `dvc repro prepare` first")
+    made = tokenized(path, tokenizer, max_length, loss_on)
+    logger.info(described(split, made.tally, max_length))
+    require_enough(split, made.tally, max_length, max_truncated)
+    return made.rows
+
+
+def tokenized(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> Tokenized:
+    """Return the rows of a split's file; what they are is kept until the same split is read otherwise.
+
+    A tokenizer is known by itself, whose vocabulary nobody changes once it is loaded, and by its template.
+    """
+    key = (sha256(path), tokenizer, tokenizer.chat_template, max_length, loss_on)
+    return TOKENIZED[path.stem].get(key, lambda: tokenize(path, tokenizer, max_length, loss_on))
+
+
+def tokenize(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> Tokenized:
+    """Return the rows of a split's file, from the cache of `datasets` where they are there."""
     conversations = Dataset.from_parquet(str(path))
 
     def label(batch: dict[str, list[list[Message]]], indices: list[int]) -> dict[str, list[object]]:
@@ -105,13 +134,10 @@ def supervised(
         remove_columns=conversations.column_names,
         features=FEATURES,
         new_fingerprint=cache_name(path, tokenizer, max_length, loss_on),
-        desc=f"tokenizing {split}",
+        desc=f"tokenizing {path.stem}",
     )
-    tally = tally_of(rows, conversations)
-    logger.info(described(split, tally, max_length))
-    require_enough(split, tally, max_length, max_truncated)
-    kept = rows.filter(lambda learns: learns, input_columns="learns")
-    return kept.select_columns(["input_ids", "labels"])
+    learnt = rows.filter(lambda learns: learns, input_columns="learns")
+    return Tokenized(learnt.select_columns(["input_ids", "labels"]), tally_of(rows, conversations))
 
 
 def cache_name(split: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> str:

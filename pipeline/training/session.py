@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
 from trl import SFTConfig
 
 from common.errors import UserError
 from common.words import counted
 from pipeline.core.config import OPTIMIZERS, Config, TrainSettings
+from pipeline.core.records import LEARNT_FROM
 from pipeline.models.loading import device_name
 from pipeline.tracking.progress_bar import ShowProgress
 from pipeline.tracking.run import Run
@@ -25,12 +27,15 @@ from pipeline.training.interruption import EvaluationStopped, Interruption, Stop
 from pipeline.training.plan import Plan, choose_compile, this_card
 from pipeline.training.report import operations
 from pipeline.training.rows import supervised
+from pipeline.training.shared import TRAININGS, Kept, free_memory
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import FollowTrial
 from pipeline.training.updates import Conversations, Layout
 from pipeline.workers.ranks import rank, world
 
 logger = logging.getLogger(__name__)
+
+CONVERSATIONS: dict[str, Kept[Conversations]] = {name: Kept() for name in LEARNT_FROM}
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Session:
     plan: Plan
     device: str  # cpu or cuda
     folder: Path
+    base: str | None = None  # its digest; without one, its weights are kept for no other training
     trial: FollowTrial | None = None  # where it is one of a sweep
 
     @property
@@ -78,7 +84,7 @@ class Session:
             size, checkpoint = self.smaller(size), self.checkpoint()
             start = "the start" if checkpoint is None else checkpoint.name
             logger.info(f"the GPU's memory is full: on from {start}, {counted(size.rows, 'row')} at once")
-            micro_batch.free_memory()
+            free_memory()
             trainer = self.trainer()
             if not self.attempt(trainer, size, checkpoint, run, interruption):
                 self.give_up(size, f"{counted(size.rows, 'row')} at once, too")
@@ -109,9 +115,12 @@ class Session:
         interruption: Interruption,
     ) -> bool:
         """Train until the end or a request to stop; False if the GPU does not hold what goes through it at once."""
-        micro_batch.free_memory()  # which the search for it has taken
+        free_memory()  # which the search for it has taken
         if rank() == 0:
             micro_batch.record(self.folder, size)
+        if size.compile:
+            lora, dtype = self.config.train.lora, self.config.train.frozen_dtype
+            TRAININGS.compile((self.base, self.plan.attention, size.checkpointing, lora, dtype))
         trainer.use(size.rows, size.checkpointing, size.compile)
         progress = ShowProgress()
         for callback in (Track(run), progress, StopWhenAsked(interruption)):
@@ -187,16 +196,13 @@ class Session:
         if settings.patience:
             callbacks.append(EarlyStopping(settings.patience))
         trainer = Trainer(
-            model=self.engine.load(self.plan, self.config.model, settings, self.device),
+            model=self.engine.load(self.plan, self.config.model, settings, self.device, self.base),
             args=self.arguments(),
             train_dataset=splits["train"],
             eval_dataset=splits["validation"],
             processing_class=tokenizer,
             callbacks=callbacks,
-            conversations={
-                name: Conversations(rows.with_format("numpy")[:], layout, tokenizer.pad_token_id)  # else row by row
-                for name, rows in splits.items()
-            },
+            conversations={name: conversations(name, rows, tokenizer, layout) for name, rows in splits.items()},
             update_size=settings.update_size,
             eval_rows=settings.eval_batch_size,
             decay_ratio=settings.decay_ratio,
@@ -245,6 +251,15 @@ class Session:
         )
         arguments._n_gpu = 1  # of several visible ones; DataParallel would multiply the batch
         return arguments
+
+
+def conversations(split: str, rows: Dataset, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Conversations:
+    """Return the rows of a split as tensors, which are kept until other rows are asked for."""
+
+    def read() -> Conversations:
+        return Conversations(rows.with_format("numpy")[:], layout, tokenizer.pad_token_id)  # else row by row
+
+    return CONVERSATIONS[split].get(rows, read).laid_out(layout)
 
 
 def schedule(train: TrainSettings) -> dict[str, Any]:

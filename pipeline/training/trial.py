@@ -73,7 +73,8 @@ class FollowTrial(TrainerCallback):
         """
         worst, untrained = self.task.worst, self.untrained
         if worst is not None and untrained is not None and loss is not None and not loss <= worst * untrained:
-            raise Hopeless(f"diverged: loss {loss:.4f} at step {step}, more than {worst:g} times the untrained {untrained:.4f}")
+            times = f"more than {worst:g} times the untrained {untrained:.4f}"
+            raise Hopeless(f"diverged: loss {loss:.4f} at step {step}, {times}")
 
     def raise_if_behind(self, step: int, loss: float) -> None:
         """End a trial whose validation loss others had long before.
@@ -83,7 +84,8 @@ class FollowTrial(TrainerCallback):
         """
         limit = self.task.limit
         if limit is not None and limit.step <= step < (self.task.stop_step or 0) and loss > limit.loss:
-            raise Hopeless(f"behind: validation loss {loss:.4f} at step {step}, where all others began the rung with {limit.loss:.4f} or less")
+            others = f"where all others began the rung with {limit.loss:.4f} or less"
+            raise Hopeless(f"behind: validation loss {loss:.4f} at step {step}, {others}")
 
 
 def follow(folder: Path, settings: dict[str, Any], train: TrainSettings) -> FollowTrial | None:

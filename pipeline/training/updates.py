@@ -5,6 +5,7 @@ one GPU or several. Layout changes speed and memory, and of the result the last 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple, Required, TypedDict
 
@@ -128,6 +129,12 @@ class Conversations(Dataset[Inputs]):
         self.supervised = [int((labels != IGNORED).sum()) for labels in self.labels]
         self.layout = layout
         self.pad_token_id = pad_token_id
+
+    def laid_out(self, layout: Layout) -> "Conversations":
+        """Return the same conversations, of the same tensors, in another layout."""
+        other = copy(self)
+        other.layout = layout
+        return other
 
     def __len__(self) -> int:
         return len(self.ids)

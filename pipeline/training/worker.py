@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import UserError
-from common.files import atomic_path, write_json
+from common.files import atomic_path, sha256, write_json
 from pipeline.core.config import Config
 from pipeline.core.paths import LINEAGE, PREPARE_REPORT, PREPARED
 from pipeline.core.records import LEARNT_FROM, Lineage, PrepareReport, TrainReport
@@ -40,6 +41,7 @@ from pipeline.training.plan import choose, this_card
 from pipeline.training.report import print_report, resource_report
 from pipeline.training.requirements import check
 from pipeline.training.session import Session
+from pipeline.training.shared import TOKENIZER, TRAININGS
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import follow
@@ -54,7 +56,7 @@ def run_worker(config: Config, may_begin: Callable[[], None], adapter: Path, rep
     `may_begin` is called before weights are loaded, and raises where that is of no use.
     """
     device = choose_device(config.runtime.device)
-    with process_group(device):
+    with process_group(device), TRAININGS.one():
         return train(config, may_begin, device, adapter, report, curve)
 
 
@@ -62,12 +64,13 @@ def train(
     config: Config, may_begin: Callable[[], None], device: str, adapter: Path, report: Path, curve: Path
 ) -> float | None:
     """Train on `device` and write adapter, report and loss curve; return the validation loss."""
-    model, tokenizer = without_weights(config.model), load_tokenizer(config.model)
+    model, base = without_weights(config.model), base_digest(config.model)
+    tokenizer = TOKENIZER.get((base, config.model), lambda: load_tokenizer(config.model))
     plan = choose(
         config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
     )
     prepared = read_prepared(PREPARE_REPORT)
-    data, base = prepared.learnt_digest, base_digest(config.model)
+    data = prepared.learnt_digest
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
     check(config, model, tokenizer)
@@ -75,16 +78,16 @@ def train(
     name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)
     again = folder.is_dir()
-    title = f"{config.model.name} on {config.data.name}"
     with (
         Interruption(config.runtime.seconds_allowed) as interruption,
         claimed(folder, settings),
-        tracked(config, folder, title) as run,
+        tracked(config, folder, "train") as run,
     ):
         run.params(config)
         run.tags({"fingerprint": name, "data_digest": data})
         run.splits(prepared, LEARNT_FROM)
-        session = Session(config, tokenizer, plan, device, folder, follow(report.parent.parent, settings, config.train))
+        trial = follow(report.parent.parent, settings, config.train)
+        session = Session(config, tokenizer, plan, device, folder, base, trial)
         checkpoint = session.checkpoint()
         interruption.step = step_of(checkpoint) if checkpoint else 0
         announce(checkpoint, again, folder, settings, session.engine, run)
@@ -137,9 +140,15 @@ def read_prepared(report: Path) -> PrepareReport:
         path = PREPARED / f"{name}.parquet"
         if not path.is_file():
             raise UserError(f"{path} is missing; run `dvc repro prepare` first")
-        if split_report(pq.read_table(path)["messages"].to_pylist())["sha256"] != prepared.splits[name].sha256:
+        if messages_digest(path, sha256(path)) != prepared.splits[name].sha256:
             raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
     return prepared
+
+
+@lru_cache(maxsize=len(LEARNT_FROM))
+def messages_digest(path: Path, _: str) -> str:
+    """Return the digest of a split's messages; the second argument is the file's, of which this is kept."""
+    return split_report(pq.read_table(path)["messages"].to_pylist())["sha256"]
 
 
 def write_curve(path: Path, history: list[dict[str, Any]]) -> None:

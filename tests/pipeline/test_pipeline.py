@@ -339,6 +339,14 @@ def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
     assert names >= {"metrics.json", "train.json", "prepare.json", "manifest.json", *data, *reports}
 
 
+def test_dvc_compares_experiments_by_a_few_numbers(workspace: Path) -> None:
+    shown = json.loads(run(workspace, "dvc", "metrics", "show", "--json"))[""]["data"]
+    headlines = json.loads((workspace / "reports/headlines.json").read_text())
+    assert {name: file["data"] for name, file in shown.items()} == {"reports/headlines.json": headlines}
+    assert 10 <= len(headlines) <= 15
+    assert headlines["validation_loss"] == json.loads((workspace / "reports/train.json").read_text())["validation_loss"]
+
+
 def test_what_came_out_is_compared_and_promoted(workspace: Path) -> None:
     metrics = json.loads((workspace / "reports/metrics.json").read_text())
     assert "Recommended: starter-s" in run(workspace, "python", "-m", "pipeline", "compare", "workspace", "HEAD")

@@ -48,8 +48,17 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def load(self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str) -> "Model":
+    def load(
+        self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str, digest: str | None = None
+    ) -> "Model":
         """Return the base, ready to train on `device`: with its adapter, or whole under `train.method: full`.
+
+        Args:
+            plan: how it is trained.
+            model: the base.
+            train: what is asked for.
+            device: `cpu` or `cuda`.
+            digest: of the base's files, by which an engine that can keeps its weights for the next training.
 
         Raises:
             UserError: the weights cannot be loaded, or are of no use to it.

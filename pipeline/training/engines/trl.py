@@ -14,6 +14,7 @@ from pipeline.training.engines import Engine
 from pipeline.training.lora import Model, fuse
 from pipeline.training.loss import learn_from_supervised
 from pipeline.training.noise import Noise
+from pipeline.training.shared import shared_base
 from pipeline.training.targets import saved, target_names, tied
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 class Trl(Engine):
     """TRL with PEFT, and what lora.py, loss.py and attention.py make faster of it."""
 
-    def load(self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str) -> Model:
+    def load(
+        self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str, digest: str | None = None
+    ) -> Model:
         """Return the base with its adapter, which is float32; compute is bf16 on a GPU.
 
         Raises:
@@ -34,7 +37,9 @@ class Trl(Engine):
         if packed_attention:
             register(plan.attention)
         dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
-        base = load_base(model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
+        place = (model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
+        key = (digest, *place) if digest and weights_stay(model, train) else None
+        base = shared_base(key, lambda: load_base(*place))
         require_plain_attention(base.config, model, train, packed_attention)
         base.config.use_cache = False  # with which Transformers would not keep packed conversations apart
         adapted = base if train.method == "full" else with_adapter(base, train)
@@ -44,6 +49,20 @@ class Trl(Engine):
         if train.method == "lora" and not train.lora.dropout:  # which PEFT applies to each projection's input anew
             fuse(adapted, fp8=train.frozen_dtype == "fp8")
         return adapted
+
+
+def weights_stay(model: ModelSettings, train: TrainSettings) -> bool:
+    """Return whether a training leaves a base's weights as they were loaded.
+
+    Those of modules that learn whole it does not; those in FP8 take the place of others, and so would take more memory
+    beside them; those in 4 bit are more than their numbers.
+    """
+    return (
+        train.method == "lora"
+        and train.frozen_dtype != "fp8"
+        and not train.lora.modules_to_save
+        and not model.load_in_4bit
+    )
 
 
 def require_plain_attention(config: PreTrainedConfig, model: ModelSettings, train: TrainSettings, packed: bool) -> None:

@@ -13,6 +13,7 @@ from pipeline.models.chat import unreadable
 from pipeline.models.loading import too_large
 from pipeline.models.packaged import located
 from pipeline.training.engines import DEFAULT, Engine
+from pipeline.training.shared import WEIGHTS
 from pipeline.training.targets import target_names
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ class Unsloth(Engine):
                     f" Take {DEFAULT}, or auto"
                 )
 
-    def load(self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str) -> "Model":
+    def load(
+        self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str, digest: str | None = None
+    ) -> "Model":
         """Return Unsloth's model with its adapter; it takes the GPU that there is.
 
         Raises:
@@ -72,6 +75,7 @@ class Unsloth(Engine):
         os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", str(Path.home() / ".cache/tunesmith/unsloth"))
         from unsloth import FastLanguageModel  # patches Transformers when imported, so only when chosen
 
+        WEIGHTS.drop()
         path, revision = located(model.path, model.revision)
         try:
             base, _ = FastLanguageModel.from_pretrained(

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import recorded_run
 import torch
 from safetensors.torch import load_file, save_file
 
 from common.errors import UserError
 from pipeline.core.config import Config
 from pipeline.core.mappings import flatten
+from pipeline.report.numbers import headlines
 from pipeline.report.record import Evaluation
 from pipeline.report.verdict import failed
 from pipeline.stages import evaluate, report
@@ -29,7 +31,14 @@ Settings = Callable[..., Config]
 LENIENT = ("evaluate.gate.min_gain=-99", "evaluate.gate.max_quantization_loss=9", "evaluate.gate.max_task_drop=1")
 WRITTEN = {
     *(f"reports/{name}" for name in ("evaluation.html", "evaluation.json", "evaluation.md", "evaluation.png")),
-    *("reports/gguf.csv", "reports/lengths.csv", "reports/metrics.json", "models/README.md", "models/card.json"),
+    *(
+        "reports/gguf.csv",
+        "reports/lengths.csv",
+        "reports/metrics.json",
+        "reports/headlines.json",
+        "models/README.md",
+        "models/card.json",
+    ),
 }
 
 
@@ -93,6 +102,34 @@ def test_the_metrics_are_the_evaluations_figures(metrics: dict[str, Any], evalua
         assert metrics["gguf"][key] == known
 
 
+def test_the_headlines_are_few_and_are_those_of_the_whole_report(reported: Path, metrics: dict[str, Any]) -> None:
+    found = json.loads((reported / "reports/headlines.json").read_text())
+    assert len(found) <= 15
+    for model in ("base", "tuned"):
+        for figure in ("loss", "perplexity", "accuracy"):
+            assert found[f"{model}_{figure}"] == metrics[model][figure]
+    smallest = min((metrics["gguf"][kind] for kind in ("F16", "Q8_0")), key=lambda file: file["bytes"])
+    for figure in ("bytes", "kl", "answer_seconds"):
+        assert found[f"gguf_{figure}"] == smallest[figure]
+    assert found["passed"] == metrics["passed"]
+
+
+def test_headlines_of_what_was_not_measured_are_left_out() -> None:
+    tree = recorded_run.evaluation(questions=0)
+    bare = Evaluation.parse(
+        {
+            **tree,
+            "training": None,
+            "prepared": None,
+            "gguf": {},
+            "answers": {name: tree["answers"][name] for name in ("base", "tuned")},
+        },
+        "",
+    )
+    left = {"base_loss", "tuned_loss", "base_perplexity", "tuned_perplexity", "passed"}
+    assert headlines(bare).keys() == left
+
+
 def test_what_was_measured_stands_in_the_evaluation_as_it_was(evaluation: dict[str, Any], measured: Path) -> None:
     found = json.loads((measured / "reports/measurements.json").read_text())
     del found["settings"], evaluation["settings"]["evaluate"]["gate"]
@@ -120,7 +157,7 @@ def test_a_verdict_follows_the_thresholds_without_another_measurement(
     assert json.loads((project / "reports/metrics.json").read_text())["passed"] == 1
     changed = {name for name, content in contents(project).items() if content != first[name]}
     judged = {f"reports/evaluation.{kind}" for kind in ("html", "json", "md")}
-    assert changed == judged | {"reports/metrics.json", "models/README.md"}
+    assert changed == judged | {"reports/metrics.json", "reports/headlines.json", "models/README.md"}
     report.run(tuned_config(), project)
     assert contents(project) == first
 

@@ -17,16 +17,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from evaluated import evaluation
 from mlflow import MlflowClient
+from omegaconf import OmegaConf
 
 from common.errors import Interrupted, UserError
 from pipeline.commands import deliver
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.core.records import LEARNT_FROM, PrepareReport
-from pipeline.tracking import delivery
+from pipeline.tracking import delivery, system_metrics
 from pipeline.tracking import run as tracking
 from pipeline.tracking.journal import JOURNAL, Journal
 from pipeline.tracking.run import PARENT, Run, open_run, tracked, tracking_uri, training_folder
@@ -36,6 +38,12 @@ CONFIG = load(compose(REPO / "conf"))
 NOWHERE = "http://127.0.0.1:9"  # where nothing listens
 PREPARED = {"train": 800, "validation": 60, "test": 40}  # rows
 SECONDS = 60  # that anything is waited for
+# As MLflow's documentation lists them; its page draws no others.
+MACHINE = (
+    *("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"),
+    *("disk_usage_percentage", "disk_usage_megabytes", "disk_available_megabytes"),
+    *("network_receive_megabytes", "network_transmit_megabytes"),
+)
 TRAIN = """
 import itertools, sys
 from dataclasses import replace
@@ -187,7 +195,7 @@ def training(folder: Path, first: int, last: int, **environment: str) -> subproc
 def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text("{}")
     (tmp_path / "metrics.json").write_text("{}")
-    with tracked(config("two"), tmp_path / "abc", "starter-m on starter") as run:
+    with tracked(config("two"), tmp_path / "abc", "train") as run:
         run.params(config("two"), ("model", "train"))
         run.metrics({"train.loss": 2.0}, step=10)
         run.metrics({"train.loss": 1.0}, step=20)
@@ -195,7 +203,7 @@ def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient,
         run.artifact(tmp_path / "train.json")
         first = str(run.id)
     assert client.get_run(first).info.status == "FINISHED"
-    with tracked(config("two"), tmp_path / "abc", "another name") as run:
+    with tracked(config("two"), tmp_path / "abc", "export") as run:
         assert run.id == first
         assert client.get_run(run.id).info.status == "RUNNING"
         run.params(config("two"), ("export",))
@@ -212,7 +220,7 @@ def test_one_run_gets_what_two_stages_record(folder: Path, client: MlflowClient,
     assert steps(client, first) == [10, 20]
     assert steps(client, first, "tuned.loss") == [0]
     assert recorded.data.tags["fingerprint"] == "abc"
-    assert {item.path for item in client.list_artifacts(first)} == {"train.json", "metrics.json"}
+    assert {item.path for item in client.list_artifacts(first)} == {"params.yaml", "train.json", "metrics.json"}
     assert Path(recorded.info.artifact_uri.removeprefix("file://")).is_relative_to(folder / "mlartifacts")
     assert (tmp_path / "abc/mlflow_run").read_text() == first
 
@@ -243,6 +251,7 @@ def test_the_commit_is_a_tag(folder: Path, client: MlflowClient, tmp_path: Path,
     with tracked(config("commit"), tmp_path / "abc", "x") as run:
         tags = client.get_run(str(run.id)).data.tags
     assert (tags["git_commit"], tags["git_dirty"]) == (head.stdout.strip(), "false")
+    assert tags["mlflow.source.git.commit"] == head.stdout.strip()
 
 
 def test_outside_of_git_there_is_no_commit(client: MlflowClient, tmp_path: Path) -> None:
@@ -269,7 +278,6 @@ def test_long_settings_and_odd_names_do_not_fail(client: MlflowClient, tmp_path:
         run.metrics({str(number): 0.0 for number in range(1500)}, step=1)  # more than one batch
     assert said == []
     (recorded,) = runs(client, "odd")
-    assert len(recorded.data.params["evaluate.prompts"]) == 500
     assert recorded.data.metrics["accuracy.held-out _hard_ _ ä_"] == 0.5
     assert len(recorded.data.metrics) == 1503
     assert json.dumps(recorded.data.metrics["loss"]) == "NaN"
@@ -291,6 +299,80 @@ def test_what_mlflow_refuses_is_said_and_everything_else_is_recorded(client: Mlf
     assert len(said) == 3
     for part in ("MLflow refuses metrics {'a name?': 1.0} (", "/missing is not kept", "MLflow does not keep /"):
         assert [line for line in said if part in line and "\n" not in line]
+
+
+def test_who_started_what_is_where_mlflows_columns_look_for_it(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "ada")
+    with tracked(config("columns"), tmp_path, "train") as run:
+        pass
+    (recorded,) = runs(client, "columns")
+    tags = recorded.data.tags
+    assert (recorded.info.user_id, tags["mlflow.user"]) == ("ada", "ada")
+    assert (tags["mlflow.source.name"], tags["mlflow.source.type"]) == ("tunesmith train", "LOCAL")
+    assert recorded.info.run_name == "starter-m on starter"
+    assert run.before is None
+
+
+def test_a_user_without_a_name_is_no_error(client: MlflowClient, tmp_path: Path, monkeypatch: Any) -> None:
+    for variable in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 54321)
+    with tracked(config("nameless"), tmp_path, "train"):
+        pass
+    (recorded,) = runs(client, "nameless")
+    assert "mlflow.user" not in recorded.data.tags
+
+
+def test_all_settings_are_kept_beside_the_run_as_they_were_last(client: MlflowClient, tmp_path: Path) -> None:
+    place = tmp_path / "mlflow.db"
+    first = config("settings", uri=f"sqlite:///{place}")
+    for stage, settings in (("train", first), ("export", replace(first, export=replace(first.export, adapter=True)))):
+        with tracked(settings, tmp_path / "abc", stage) as run:
+            pass
+    kept = MlflowClient(f"sqlite:///{place}").download_artifacts(str(run.id), "params.yaml", str(tmp_path))
+    assert load(OmegaConf.load(kept)) == settings != first
+
+
+def test_a_password_is_no_setting_that_is_kept(tmp_path: Path) -> None:
+    secret = config("secret", uri="postgresql://ada:pa%40ss@localhost:1/runs")
+    with warned(), tracked(secret, tmp_path, "train"):
+        pass
+    text = (tmp_path / "mlflow_artifacts/params.yaml").read_text()
+    assert "uri: postgresql://ada:***@localhost:1/runs" in text
+    assert "pa%40ss" not in text
+
+
+def test_a_setting_is_kept_as_far_as_mlflow_takes_it_and_says_where_it_was_cut(
+    client: MlflowClient, tmp_path: Path
+) -> None:
+    longest, longer = "x" * (6000 - len("['']")), "x" * 7000
+    for experiment, prompt in (("longest", longest), ("longer", longer)):
+        asked = replace(CONFIG.evaluate, prompts=[prompt])
+        with warned() as said, tracked(replace(config(experiment), evaluate=asked), tmp_path / experiment, "x") as run:
+            run.params(replace(CONFIG, evaluate=asked), ("evaluate",))
+        assert said == []
+    (whole,), (cut,) = (runs(client, experiment) for experiment in ("longest", "longer"))
+    assert whole.data.params["evaluate.prompts"] == f"['{longest}']"
+    assert len(cut.data.params["evaluate.prompts"]) == 6000
+    assert cut.data.params["evaluate.prompts"].endswith("x … (cut; params.yaml has all of it)")
+    kept = client.download_artifacts(cut.info.run_id, "params.yaml", str(tmp_path))
+    assert longer in Path(kept).read_text()
+
+
+def test_an_experiment_of_dvcs_is_found_by_its_name_and_its_baseline(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_EXP_BASELINE_REV", "f" * 40)
+    for name in ("sad-mule", "wise-owl"):  # the second has the same settings, and so the same run
+        monkeypatch.setenv("DVC_EXP_NAME", name)
+        with tracked(config("dvc"), tmp_path, "train"):
+            pass
+    experiment = client.get_experiment_by_name("dvc")
+    assert experiment is not None
+    for condition, found in (("`dvc.experiment` = 'wise-owl'", 1), ("`dvc.baseline` LIKE 'ffff%'", 1)):
+        assert len(client.search_runs([experiment.experiment_id], f"tags.{condition}")) == found
 
 
 def test_a_job_of_a_sweep_is_its_parents_child(
@@ -323,6 +405,70 @@ def test_runs_go_where_the_setting_says_else_the_environment_else_beside_the_rep
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:1")
     assert tracking_uri(CONFIG.tracking) == "http://localhost:1"
     assert tracking_uri(replace(CONFIG.tracking, uri="sqlite:///x.db")) == "sqlite:///x.db"
+
+
+# What the machine does meanwhile
+
+
+def watching(experiment: str, **changes: Any) -> Config:
+    """Settings by which the machine is read often."""
+    settings = config(experiment, uri=changes.pop("uri", None))
+    return replace(settings, tracking=replace(settings.tracking, **{"system_metrics_seconds": 0.05, **changes}))
+
+
+def readings(run: Run) -> list[dict[str, float]]:
+    assert run.delivery is not None
+    found = [entry.value for entry, _ in run.delivery.journal.entries() if entry.kind == "metrics"]
+    return [figures for figures in found if any(key.startswith("system/") for key in figures)]
+
+
+def test_what_the_machine_does_is_under_the_names_that_mlflows_page_knows(client: MlflowClient, tmp_path: Path) -> None:
+    parts = []
+    for stage in ("train", "export"):
+        with tracked(watching("system"), tmp_path, stage) as run:
+            before = len(readings(run))
+            eventually(lambda: len(readings(run)) >= before + 2)  # noqa: B023
+        assert system_metrics.THREAD not in {thread.name for thread in threading.enumerate()}
+        parts.append(len(readings(run)))
+    (recorded,) = runs(client, "system")
+    read = {key for key in recorded.data.metrics if not key.startswith("system/gpu_")}
+    assert read == {f"system/{name}" for name in MACHINE}
+    assert 0 <= recorded.data.metrics["system/cpu_utilization_percentage"] <= 100
+    assert steps(client, run.id, "system/cpu_utilization_percentage") == list(range(parts[1]))
+
+
+def test_what_the_machine_did_while_mlflow_was_away_is_delivered_later(client: MlflowClient, tmp_path: Path) -> None:
+    with warned(), tracked(watching("system kept", uri=NOWHERE), tmp_path, "train") as run:
+        eventually(lambda: len(readings(run)) >= 3)
+    with tracked(watching("system kept", system_metrics=False), tmp_path, "export") as run:
+        pass
+    found = steps(client, run.id, "system/system_memory_usage_megabytes")
+    assert found == list(range(len(found))) == list(range(len(readings(run))))
+
+
+def test_the_machine_is_not_watched_where_it_is_off(tmp_path: Path) -> None:
+    for enabled, watch in ((True, False), (False, True)):
+        settings = watching("unwatched", enabled=enabled, system_metrics=watch)
+        with tracked(settings, tmp_path, "train"):
+            assert system_metrics.THREAD not in {thread.name for thread in threading.enumerate()}
+
+
+def test_figures_that_cannot_be_read_are_said_once_and_end_no_stage(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = psutil.net_io_counters
+    monkeypatch.setattr("psutil.net_io_counters", lambda: None)  # as in a container without interfaces
+    with warned() as said, tracked(watching("hidden"), tmp_path / "first", "train") as run:
+        run.metrics({"loss": 1.0}, 1)
+    assert [line.partition(" (")[0] for line in said] == ["MLflow gets no system metrics"]
+    monkeypatch.setattr("psutil.net_io_counters", known)
+    with warned() as said, tracked(watching("lost"), tmp_path / "second", "train") as run:
+        eventually(lambda: readings(run))
+        monkeypatch.setattr("psutil.disk_usage", lambda _: {}["gone"])
+        eventually(lambda: said)
+        run.metrics({"loss": 1.0}, 1)
+    assert [line.partition(" (")[0] for line in said] == ["MLflow gets no more system metrics of this stage"]
+    assert client.get_experiment_by_name("hidden") is not None
 
 
 # How a run ends, and goes on
@@ -410,7 +556,7 @@ def test_a_clone_goes_on_with_the_run_that_its_adapter_names_if_mlflow_knows_tha
     assert client.get_run(trained).data.metrics == {"size": 1.0}
     with tracked(config("clone"), tmp_path / "another", "export", "0" * 32) as run:
         assert run.id not in (None, "0" * 32)
-    assert client.get_run(str(run.id)).info.run_name == "export"
+    assert client.get_run(str(run.id)).info.run_name == "starter-m on starter"
 
 
 def test_another_database_and_a_deleted_run_are_told_everything_again(
@@ -434,7 +580,7 @@ def test_another_database_and_a_deleted_run_are_told_everything_again(
         run.metrics({"train.loss": 1.0}, step=3)
     assert run.id not in ids
     assert steps(client, run.id) == [0, 1, 2, 3]
-    assert [item.path for item in client.list_artifacts(str(run.id))] == ["report.json"]
+    assert {item.path for item in client.list_artifacts(str(run.id))} == {"params.yaml", "report.json"}
 
 
 def test_a_deleted_database_is_made_anew_with_everything(blank: Path, tmp_path: Path) -> None:
@@ -496,7 +642,7 @@ def test_the_next_stage_delivers_what_was_kept(client: MlflowClient, tmp_path: P
         run.metrics({"size": 1.0})
     assert said == []
     (recorded,) = runs(client, "kept")
-    assert recorded.info.run_name == "train"
+    assert recorded.info.run_name == "starter-m on starter"
     assert recorded.info.start_time <= ended * 1000
     assert recorded.data.metrics == {"train.loss": 1.0, "size": 1.0}
     assert client.get_metric_history(str(run.id), "train.loss")[0].timestamp <= ended * 1000
@@ -543,7 +689,7 @@ def test_a_server_that_goes_and_comes_back_misses_nothing(server: Server, tmp_pa
     client = MlflowClient(server.uri)
     assert steps(client, run.id) == list(range(1, 41))
     assert client.get_run(str(run.id)).info.status == "FINISHED"
-    assert [item.path for item in client.list_artifacts(str(run.id))] == ["README.md"]
+    assert {item.path for item in client.list_artifacts(str(run.id))} == {"params.yaml", "README.md"}
 
 
 def test_a_server_leaves_out_what_it_is_told_twice(server: Server, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from mounts import may_mount
 from common.errors import UserError
 from pipeline.core.composition import compose
 from pipeline.core.config import load
+from pipeline.core.learnt import OFF
 from pipeline.training.checkpoints import (
     COMPLETE,
-    OFF,
     claimed,
     damage,
     differences,

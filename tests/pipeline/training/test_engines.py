@@ -27,9 +27,9 @@ class Quiet(Trl):
 
     libraries = ("safetensors",)
 
-    def load(self, plan, model, train, device):
+    def load(self, plan, model, train, device, digest=None):
         print(f"loaded by {self.name}", flush=True)
-        return super().load(plan, model, train, device)
+        return super().load(plan, model, train, device, digest)
 
 
 ENGINE = Quiet()

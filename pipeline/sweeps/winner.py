@@ -1,0 +1,81 @@
+"""The winner as an experiment: conf/experiment/<name>-best.yaml, which `dvc exp run` trains through all stages."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+
+from common.files import write_text
+from pipeline.sweeps.record import SweepRecord, Trial
+
+EXPERIMENTS = Path("conf/experiment")
+NOT_OF_A_MODEL = ("hydra", "sweep", "runtime", "tracking", "experiment", "compare")
+GROUPS = ("model", "data", "train", "export", "evaluate", "recipe")  # that an override without a dot chooses from
+
+
+def experiment_name(sweep: str) -> str:
+    """Return what the winner of a sweep is called as an experiment."""
+    return f"{sweep}-best"
+
+
+def winner_yaml(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) -> str:
+    """Return the winner's settings as an overlay, over the experiment that the sweep stood on, if any.
+
+    Args:
+        record: the sweep.
+        trial: its winner.
+        checkpoints: where the winner's are.
+        loss: what it came to, for the comment.
+    """
+    given = [*record.fixed, *(f"{key}={value}" for key, value in trial.values.items())]
+    overrides = [each for each in OverridesParser.create().parse_overrides(given) if is_of_model(each)]
+    under = next(
+        (str(each.value()) for each in parsed(given) if each.key_or_group == "experiment" and each.value()), None
+    )
+    name = experiment_name(record.name)
+    defaults: list[Any] = [under] if under else []
+    defaults += [{f"override /{each.key_or_group}": each.value()} for each in overrides if each.key_or_group in GROUPS]
+    values: dict[str, Any] = {}
+    for each in overrides:
+        if each.key_or_group not in GROUPS:
+            put(values, each.key_or_group.split("."), each.value())
+    if record.rungs[0]:
+        put(values, ["train", "max_steps"], record.rungs[0][-1])
+    content = {**({"defaults": defaults} if defaults else {}), "experiment": name, **values}
+    head = [
+        "# @package _global_",
+        f"# The winner of the sweep {record.name}, trial {trial.number}: {loss}.",
+        f"#   dvc exp run -S experiment={name}                                        trains it from nothing",
+        f"#   dvc exp run -S experiment={name} -S runtime.checkpoint_root={checkpoints}   goes on from its checkpoint",
+    ]
+    return "\n".join(head) + "\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+def parsed(overrides: Sequence[str]) -> list[Override]:
+    """Return overrides as Hydra reads them."""
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def is_of_model(override: Override) -> bool:
+    """Return whether an override says what is made, and not where and how."""
+    return re.split(r"[./]", override.key_or_group)[0] not in NOT_OF_A_MODEL
+
+
+def put(values: dict[str, Any], path: Sequence[str], value: object) -> None:
+    """Set a value at a path of keys; a mapping goes into the one that is there."""
+    here = values
+    for key in path[:-1]:
+        here = here.setdefault(key, {})
+    there = here.get(path[-1])
+    here[path[-1]] = {**there, **value} if isinstance(there, Mapping) and isinstance(value, Mapping) else value
+
+
+def write_winner(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) -> Path:
+    """Write the winner's file, and return where."""
+    path = EXPERIMENTS / f"{experiment_name(record.name)}.yaml"
+    write_text(path, winner_yaml(record, trial, checkpoints, loss))
+    return path
