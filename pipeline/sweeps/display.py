@@ -199,7 +199,7 @@ def table_of(record: SweepRecord, rows: Sequence[Standing]) -> Table:
     table = Table(*right, Column("state", overflow="ellipsis", no_wrap=True), box=SIMPLE_HEAD, pad_edge=False)
     for each in rows:
         values = [each.trial.values.get(key, "-") for key in names]
-        cells = [str(each.place), str(each.trial.number), *values, str(each.steps), loss_text(each.loss)]
+        cells = [str(each.place), str(each.trial.number), *values, str(each.step), loss_text(each.loss)]
         table.add_row(*map(Text, [*cells, state_text(each, len(record.rungs[0]))]), style=STYLES.get(each.state))
     return table
 
