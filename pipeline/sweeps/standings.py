@@ -71,10 +71,10 @@ class Standing:
         """Its losses since it was last begun anew, a point for each step at which there is one."""
         merged: dict[int, Point] = {}
         for stop in self.stops:
-            merged = merged if stop.begin else {}
+            merged = merged if stop.begin or not stop.points else {}
             for point in stop.points:
                 known = merged.get(point.step)
-                merged[point.step] = point.model_copy(update=known.model_dump(exclude_none=True)) if known else point
+                merged[point.step] = known.model_copy(update=point.model_dump(exclude_none=True)) if known else point
         return tuple(merged[step] for step in sorted(merged))
 
     @property
@@ -231,10 +231,9 @@ def standing(
 def begins(steps: Sequence[int | None], settings: SweepSettings) -> dict[int | None, int]:
     """Return from which step each rung goes on; one that was added begins anew, with a longer course."""
     course = settings.max_steps or 0
-    before = [None, *steps[:-1]]
     return {
         step: 0 if last is None or step is None or step > course else last
-        for last, step in zip(before, steps, strict=True)
+        for last, step in zip([None, *steps], steps, strict=False)  # the last one has none behind it
     }
 
 
