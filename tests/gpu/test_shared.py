@@ -21,6 +21,7 @@ from pipeline.core.composition import compose
 from pipeline.core.config import load
 from pipeline.stages import train
 from pipeline.stages.prepare import prepare
+from pipeline.training.session import FITTING
 from pipeline.training.shared import TRAININGS, WEIGHTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -101,6 +102,16 @@ def test_each_gives_what_it_gives_alone_in_the_memory_that_it_takes_alone(
         assert off < NATS
         assert peaks[0] == pytest.approx(peaks[1], rel=0.05, abs=0.1)
         assert report["micro_batch"] == wanted["micro_batch"]
+
+
+def test_what_the_card_holds_is_tried_once_for_trainings_that_differ_in_their_course_alone(trained: Trained) -> None:
+    trained()
+    found = FITTING.made
+    assert found is not None
+    trained("train.lr=2e-3", "train.scheduler=cosine")
+    assert FITTING.made is found
+    trained("train.lora.r=8")
+    assert FITTING.made is not found
 
 
 def test_what_a_training_took_is_free_again_but_for_the_base(trained: Trained) -> None:
