@@ -635,6 +635,26 @@ def test_a_command_delivers_what_is_kept_when_no_stage_follows(
     assert recorded.info.status == "FINISHED"
 
 
+def test_a_command_delivers_what_sweeps_and_their_trainings_keep(
+    client: MlflowClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = config(uri=NOWHERE)
+    monkeypatch.setattr(tracking, "FAREWELL", 0.1)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").symlink_to(REPO / "conf")
+    places = [training_folder(away, "sweeps/lr/abc"), training_folder(away, "sweeps/lr/trial-3/abc")]
+    with warned():
+        for place in (*places, Path("sweeps/lr"), Path("multirun/today")):
+            with tracked(away, place, "train") as run:
+                run.tags({"place": place})
+    deliver.run(["tracking.experiment=of sweeps"])
+    assert {run.data.tags["place"] for run in runs(client, "of sweeps")} == {
+        *map(str, places),
+        "sweeps/lr",
+        "multirun/today",
+    }
+
+
 def test_a_server_that_goes_and_comes_back_misses_nothing(server: Server, tmp_path: Path) -> None:
     with warned() as said, tracked(config(uri=server.uri), tmp_path, "train") as run:
         run.metrics({"train.loss": 1.0}, step=1)
