@@ -37,7 +37,8 @@ class Halving(Sweeper):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Name the sweep where its user has not, and take the launcher that the configuration names."""
         self.hydra_context, self.config = hydra_context, config
-        arguments = [*config.hydra.overrides.task, *config.hydra.overrides.hydra]
+        overrides = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # one may be an interpolation
+        arguments = [*overrides["task"], *overrides["hydra"]]
         self.arguments = tuple(argument for argument in arguments if not argument.startswith("hydra.mode"))
         with read_write(config), open_dict(config):
             if config.hydra.sweeper.name is None:

@@ -6,11 +6,13 @@ processes, so it holds nothing.
 
 import sys
 from pathlib import Path
+from typing import cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
 from pipeline.core.adopted import meeting
@@ -35,10 +37,9 @@ class Before(Callback):
     def on_multirun_start(self, config: DictConfig, **_: object) -> None:
         """Check the data that all jobs read; a configuration that is not valid is left for them to refuse."""
         say_meetings(config)
-        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
-            settings = load(plain)
-        except UserError:
+            settings = load(OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"]))
+        except (UserError, OmegaConfBaseException):
             return
         check_data(config, settings.data)
 
@@ -80,5 +81,7 @@ def check_data(config: DictConfig, settings: DataSettings) -> None:
 
 def swept(config: DictConfig) -> list[Override]:
     """Return the overrides of the command line that the jobs of a sweep differ in."""
-    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    # One of them may be an interpolation, which has no value here.
+    given = cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
+    parsed = OverridesParser.create().parse_overrides(given)
     return [override for override in parsed if override.is_sweep_override()]

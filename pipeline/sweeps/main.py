@@ -12,6 +12,7 @@ from typing import IO
 from common.errors import MachineError, UserError
 from common.words import counted
 from pipeline.core.trials import Outcome
+from pipeline.sweep_report.write import FIGURES, PAGE, write_report
 from pipeline.sweeps.display import print_ranking, showing
 from pipeline.sweeps.leash import Leash
 from pipeline.sweeps.plan import TRAIN, Request, begin, configured, written
@@ -83,7 +84,10 @@ def conclude(sweep: Sweep) -> None:
     best = next((standing for standing in ranking if standing.state == "finished"), None)
     if best is not None and sweep.request.stage == TRAIN:
         announce_winner(sweep, best)
-    sweep.parent.artifact(sweep.folder.record_path)
+    write_report(sweep.folder)
+    logger.info(f"written: {sweep.folder.path / PAGE}")
+    for path in (sweep.folder.record_path, sweep.folder.path / PAGE, sweep.folder.path / FIGURES):
+        sweep.parent.artifact(path)
     refuse_failed(sweep, ranking)
 
 

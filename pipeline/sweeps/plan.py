@@ -228,8 +228,10 @@ def configured(request: Request, values: Values) -> Config:
     """
     try:
         return load(request.compose([*request.fixed, *written(values)]))
-    except (HydraException, OmegaConfBaseException) as error:
+    except HydraException as error:
         raise UserError(reason(error)) from error
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration does not resolve: {reason(error)}") from error
 
 
 def written(values: Values) -> list[str]:

@@ -231,7 +231,7 @@ class Sweep:
 
 def quoted(text: str) -> str:
     """Return a text as a value that Hydra takes as it is."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + text.replace("'", "\\'") + "'"  # a backslash is one everywhere but before a quote
 
 
 @contextmanager

@@ -90,8 +90,9 @@ def test_each_job_of_a_sweep_that_fails_says_why(tmp_path: Path) -> None:
     done = ended(tmp_path, "UserError(f'no data for {config.train.seed}')", *sweep)
     said = [line for line in done.stderr.splitlines() if line.startswith("tried: ")]
     assert said == [
-        "tried: train.seed=1 tracking=none: no data for 1",
-        "tried: train.seed=2 tracking=none: no data for 2",
+        "tried: train.seed=1: no data for 1",
+        "tried: train.seed=2: no data for 2",
+        "tried: 2 of 2 trials failed",
     ]
     assert "Traceback" not in done.stderr
 
@@ -104,13 +105,20 @@ def test_a_defect_keeps_its_traceback(tmp_path: Path) -> None:
 
 
 def test_a_job_that_fails_does_not_end_a_sweep_and_a_request_to_stop_does(tmp_path: Path) -> None:
-    sweep = ("-m", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
-    failed = ended(tmp_path, "UserError('data is missing')", *sweep)
-    assert [line for line in failed.stdout.splitlines() if line.startswith("job")] == ["job 1", "job 2"]
+    failed = ended(
+        tmp_path, "UserError('data is missing')", "-m", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/failed"
+    )
+    assert output(tmp_path / "failed") == {"0": "job 1\ndata is missing\n", "1": "job 2\ndata is missing\n"}
     assert failed.returncode == 1
-    stopped = ended(tmp_path, "Interrupted('SIGTERM: resumable at step 7')", *sweep)
-    assert [line for line in stopped.stdout.splitlines() if line.startswith("job")] == ["job 1"]
+    asked = "Interrupted('SIGTERM: resumable at step 7')"
+    stopped = ended(tmp_path, asked, "-m", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/stopped")
+    assert output(tmp_path / "stopped") == {"0": "job 1\nstopped: SIGTERM: resumable at step 7\n"}
     assert stopped.returncode == 75
+
+
+def output(sweep: Path) -> dict[str, str]:
+    """What the jobs of a sweep have printed, by job."""
+    return {log.parent.name: log.read_text() for log in sorted(sweep.glob("*/log.txt"))}
 
 
 def test_a_direct_run_writes_where_it_is_started_and_leaves_no_folders_of_hydras(tmp_path: Path) -> None:
@@ -145,12 +153,13 @@ def test_a_direct_run_says_what_its_experiment_overrides(tmp_path: Path, adopted
 def test_a_sweep_says_it_once_for_each_experiment(tmp_path: Path, adopted: Path) -> None:
     sweep = ("-m", "experiment=r2-3b,r5", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
     done = ended(tmp_path, "UserError('no data')", *sweep, conf=adopted)
-    assert [line for line in done.stdout.splitlines() if line.startswith("job ")] == ["job 1", "job 2"] * 2
+    assert [said.split("\n")[0] for said in output(tmp_path / "sweep").values()] == ["job 1", "job 2"] * 2
     assert meetings(done) == [
         "experiment=r2-3b leaves adopted model=llama-3.2-3b",
         "experiment=r5 overrides adopted model=llama-3.2-3b",
     ]
-    assert sorted(path.name for path in (tmp_path / "sweep/0").iterdir()) == [".hydra"]
+    files = sorted(path.name for path in (tmp_path / "sweep/0").iterdir())
+    assert files == [".hydra", "log.txt", "outcome.json", "task.json"]
 
 
 def test_a_stage_whose_dvc_is_gone_does_not_begin(tmp_path: Path) -> None:
