@@ -128,6 +128,7 @@ class Session:
         if self.trial is not None:
             trainer.add_callback(self.trial)
             trainer.args.eval_on_start = checkpoint is None and self.trial.starts_with_evaluation
+            trainer.measures_accuracy = self.trial.task.measure_accuracy
         try:
             with progress.bar, interruption.deferred():
                 trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
