@@ -41,8 +41,9 @@ checkpoints: setup  ## list the checkpoints; remove some by PRUNE=7d (unused for
 serve: setup  ## open the chat on http://localhost:7860
 	@$(RUN) $(BIN)/tunesmith serve
 
-mlflow: setup  ## open the tracked runs on http://localhost:5000
-	@$(RUN) $(BIN)/tunesmith mlflow
+PORT ?= 5000
+mlflow: setup  ## open the tracked runs on http://localhost:5000; for others: make mlflow PORT=5001 HOST=0.0.0.0 HOSTS=a,b
+	@$(RUN) $(BIN)/tunesmith mlflow --port $(PORT) $(if $(HOST),--host $(HOST)) $(if $(HOSTS),--allowed-hosts $(HOSTS))
 
 # So many files of tests at a time, for two cores: some tests wait for what they have started. Each takes up to 4 GB.
 JOBS ?= 3

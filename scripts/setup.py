@@ -71,7 +71,7 @@ def parse_arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description="Makes the virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
-    parser.add_argument("--extras", default="pipeline,dev", help="by commas; '' for the server alone")
+    parser.add_argument("--extras", default="pipeline,sweeps,dev", help="by commas; '' for the server alone")
     parser.add_argument("--deps-only", action="store_true", help="leave out this project itself, as images do")
     return parser.parse_args()
 

@@ -17,6 +17,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from hydra_plugins.halving.launching import launch
+
 # How a sweep runs, and not what it is.
 OF_LAUNCHERS = ("hydra/launcher", "hydra.launcher.", "hydra.sweep.", "hydra.job.", "hydra.mode", "runtime", "tracking")
 
@@ -49,10 +51,12 @@ class Halving(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the sweep; `arguments` are the overrides of the command line."""
+        from common.logs import configure_logs
         from pipeline.sweeps.main import sweep
         from pipeline.sweeps.plan import Request
         from pipeline.sweeps.settings import read_settings
 
+        configure_logs(0)
         given = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         hydra = self.config.hydra
@@ -73,11 +77,13 @@ class Halving(Sweeper):
             del composed["hydra"]
         return composed
 
-    def launch(self, jobs: Sequence[Sequence[str]]) -> None:
+    def launch(self, jobs: Sequence[Sequence[str]], again: bool) -> None:
         """Have the launcher run jobs, and wait for them; how they ended stands in their folders."""
         for package in ("hydra", "hydra_plugins"):
             logging.getLogger(package).setLevel(logging.WARNING)  # a line for each job, beside our table
-        self.launcher.launch(jobs, initial_job_idx=0)
+        handlers = logging.root.handlers[:]
+        launch(self.launcher, jobs, self.config, again)
+        logging.root.handlers[:] = handlers  # some launchers put Hydra's own in their place
 
 
 def plain(value: Any) -> Any:

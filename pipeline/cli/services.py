@@ -1,5 +1,6 @@
 """The verbs that serve and show what came out, and the one that looks at the machine."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,8 @@ from pipeline.cli.app import Verb, app, verb
 from pipeline.cli.processes import become
 from pipeline.cli.stages import Arguments
 
-DATABASE, PORT = "sqlite:///mlflow.db", "5000"
+PORT = "5000"
+DATABASE = "MLFLOW_BACKEND_STORE_URI"  # not on the command line, where everybody could read its password
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in conf/.", show_default=False)
@@ -60,16 +62,24 @@ def export(
     export(show(folder), out, preferences)
 
 
-@verb("mlflow", "mlflow --port 5001 --host 0.0.0.0", passes_on=True)
+@verb(
+    "mlflow",
+    "mlflow --port 5001 --host 0.0.0.0 --allowed-hosts runs.example.org",
+    "mlflow tracking.uri=postgresql://localhost/runs",
+    passes_on=True,
+)
 def mlflow(arguments: Arguments = None) -> None:
     """Deliver what MLflow has not taken yet, then show the runs.
 
-    On http://localhost:5000, out of mlflow.db. Arguments are those of `mlflow ui`.
+    On http://localhost:5000, out of the database that conf/tracking or MLFLOW_TRACKING_URI names, else mlflow.db; where
+    they go to a server, it says so. Arguments are settings of tracking, and the options of `mlflow server`.
     """
-    from pipeline.commands import deliver
+    from pipeline.commands import mlflow_server
 
-    deliver.run()
-    become("mlflow", "ui", "--backend-store-uri", DATABASE, "--port", PORT, *(arguments or ()))
+    database, options = mlflow_server.run(arguments or ())
+    if database:
+        os.environ[DATABASE] = database
+        become("mlflow", "server", "--port", PORT, *options)
 
 
 @verb("deliver", "deliver tracking.uri=http://localhost:5000")

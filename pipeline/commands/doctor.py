@@ -307,7 +307,7 @@ def mlflow() -> Finding:
     """Ask the MLflow that runs are recorded in, where it is a server."""
     from pipeline.core.composition import CONF, compose
     from pipeline.core.config import load
-    from pipeline.tracking.delivery import tracking_uri
+    from pipeline.tracking.delivery import tracking_uri, without_login
 
     settings = load(compose(CONF)).tracking
     uri = tracking_uri(settings)
@@ -315,7 +315,7 @@ def mlflow() -> Finding:
         return ok("off (tracking.enabled)")
     if not uri.startswith(("http://", "https://")):
         return ok(uri.partition("://")[0] + (f" ({uri.rpartition('/')[2]})" if uri.startswith("sqlite:") else ""))
-    shown = re.sub(r"//[^/@]*@", "//", uri)  # without a password
+    shown = without_login(uri)
     if reason := unreachable(f"{uri.rstrip('/')}/health"):
         kept = "training goes on without it; tunesmith deliver hands over what is kept"
         return note(f"{shown} does not answer ({reason})", kept)

@@ -187,6 +187,7 @@ class RuntimeSettings:
 
     device: str = one_of("auto", "cpu", "cuda")
     processes: int | Literal["auto"] = limited(least=1)
+    jobs_per_gpu: int = limited(least=1)
     checkpoint_root: str = field()
     time_limit: str | None
 

@@ -19,6 +19,7 @@ from pipeline.core.records import TrainReport
 from pipeline.data.prepared import require_prepared
 from pipeline.gguf.preflight import preflight
 from pipeline.stages.run import stage
+from pipeline.workers.gpus import claim_gpu
 from pipeline.workers.launcher import launch, workers_wanted
 from pipeline.workers.ranks import rank
 
@@ -31,6 +32,7 @@ def run(config: Config, out: Path) -> float | None:
     if processes > 1:
         launch(config, out, processes)
         return TrainReport.read(out / TRAIN_REPORT).validation_loss
+    claim_gpu(config.runtime)
     with preflight(config.model, config.train.check_export) as require_exportable:
         # What trains takes seconds to import, and none of it is needed to start the processes that do.
         with importing():

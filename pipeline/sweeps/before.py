@@ -6,6 +6,7 @@ processes, so it holds nothing.
 
 import sys
 from pathlib import Path
+from typing import cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
@@ -80,6 +81,7 @@ def check_data(config: DictConfig, settings: DataSettings) -> None:
 
 def swept(config: DictConfig) -> list[Override]:
     """Return the overrides of the command line that the jobs of a sweep differ in."""
-    given = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)  # one may be an interpolation
-    parsed = OverridesParser.create().parse_overrides(list(map(str, given)))
+    # One of them may be an interpolation, which has no value here.
+    given = cast(list[str], OmegaConf.to_container(config.hydra.overrides.task, resolve=False))
+    parsed = OverridesParser.create().parse_overrides(given)
     return [override for override in parsed if override.is_sweep_override()]

@@ -19,12 +19,13 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
+from common.harmless import harmless
 from common.words import counted
 from pipeline.core.trials import LOG
 from pipeline.sweeps.names import duration, loss_text, settings_text, short_names, state_text
 from pipeline.sweeps.progress import View, decision_line, ended_lines, look, steps_left
 from pipeline.sweeps.record import Folder, SweepRecord
-from pipeline.sweeps.standings import Standing
+from pipeline.sweeps.standings import Standing, reasons
 
 EVERY = 0.5  # seconds between two looks, or
 REST = 100  # times what a look takes, so that jobs lose 1% at most: one at 108 trials takes about 10 ms
@@ -212,13 +213,4 @@ def print_ranking(folder: Folder, record: SweepRecord, ranked: Sequence[Standing
     for (state, reason), these in reasons(ranked).items():
         trials = f"trial{'s' * (len(these) > 1)} {', '.join(str(each.trial.number) for each in these)}"
         log = folder.job(these[0].trial.number, these[0].stops[-1].step).path / LOG if these[0].stops else None
-        console.print(Text(f"{state}: {trials}: {reason}" + (f" ({log})" if log else "")), soft_wrap=True)
-
-
-def reasons(ranked: Sequence[Standing]) -> dict[tuple[str, str], list[Standing]]:
-    """Return why trials came to nothing: the trials of each reason."""
-    found: dict[tuple[str, str], list[Standing]] = {}
-    for each in ranked:
-        if each.reason is not None and each.trial.same_as is None:
-            found.setdefault((each.state, each.reason), []).append(each)
-    return found
+        console.print(Text(harmless(f"{state}: {trials}: {reason}") + (f" ({log})" if log else "")), soft_wrap=True)

@@ -11,6 +11,9 @@ from common.errors import Hopeless, Interrupted, MachineError, UserError
 from pipeline.core.paths import ADAPTER, TRAIN_REPORT
 from pipeline.core.records import TrainReport
 from pipeline.core.trials import LOG, OUTCOME, TASK, Outcome, Task
+from pipeline.sweeps.leash import one_at_a_time, raise_if_let_go, runs_here
+from pipeline.sweeps.record import JobFolder
+from pipeline.sweeps.requeue import saved_before_requeue
 from pipeline.tracking.run import PARENT
 
 MEGABYTE = 1e6
@@ -24,18 +27,28 @@ def is_trial(out: Path) -> bool:
 def run_trial(run: Callable[[], object], out: Path) -> float | None:
     """Run a job to its outcome, and return its validation loss.
 
-    What goes wrong with the trial is its outcome, and ends no sweep.
+    What goes wrong with the trial is its outcome, and ends no sweep. Nor does a request to stop where the sweep runs in
+    another process, which reads of it.
 
     Raises:
         Interrupted: it was asked to stop.
         MachineError: what went wrong is no fault of the trial's.
     """
     task = Task.read(out / TASK)
+    sweep = Path(task.sweep)
     if task.mlflow_parent:
         os.environ[PARENT] = task.mlflow_parent
-    with output_in(out / LOG):
-        outcome = ended(run, out)
-    outcome.write(out / OUTCOME)
+
+    def run_while_it_lasts() -> None:
+        raise_if_let_go(sweep)
+        run()
+
+    with saved_before_requeue(), one_at_a_time(sweep, out):
+        outcome = JobFolder(out).outcome()
+        if outcome is None or not outcome.is_final:  # else the process that this one has waited for has done it
+            with output_in(out / LOG):
+                outcome = ended(run_while_it_lasts, out)
+            outcome.write(out / OUTCOME)
     return outcome.validation_loss
 
 
@@ -45,8 +58,11 @@ def ended(run: Callable[[], object], out: Path) -> Outcome:
         run()
     except (Interrupted, MachineError) as error:
         print(f"stopped: {error}")
-        Outcome(status="stopped", reason=str(error)).write(out / OUTCOME)
-        raise
+        outcome = Outcome(status="stopped", reason=str(error))
+        outcome.write(out / OUTCOME)
+        if runs_here():
+            raise
+        return outcome
     except Hopeless as error:
         return Outcome(status="ended", reason=str(error))
     except UserError as error:

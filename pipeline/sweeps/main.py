@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from common.errors import MachineError, UserError
 from common.words import counted
 from pipeline.core.trials import Outcome
 from pipeline.sweeps.display import print_ranking, showing
+from pipeline.sweeps.leash import Leash
 from pipeline.sweeps.plan import TRAIN, Request, begin, configured, written
 from pipeline.sweeps.record import Folder, SweepRecord
 from pipeline.sweeps.run import Launch, Sweep, stopped_by_sigterm
@@ -31,18 +33,18 @@ def sweep(request: Request, path: Path, launch: Launch) -> None:
         UserError: it cannot be begun, or trials that are no search's have failed.
     """
     folder = Folder(path)
-    with stopped_by_sigterm(), alone_in(folder):
+    with stopped_by_sigterm(), alone_in(folder) as lock, Leash(lock) as leash:
         record = begin(request, folder)
         with parent_run(request, record, folder) as parent:
-            running = Sweep(folder, record, request, launch, parent)
+            running = Sweep(folder, record, request, launch, parent, leash)
             with showing(folder, record):
                 running.run()
             conclude(running)
 
 
 @contextmanager
-def alone_in(folder: Folder) -> Iterator[None]:
-    """Keep every other process from running the sweep of this folder.
+def alone_in(folder: Folder) -> Iterator[IO[str]]:
+    """Keep every other process from running the sweep of this folder, by the lock that is yielded.
 
     Raises:
         MachineError: another one does.
@@ -54,7 +56,7 @@ def alone_in(folder: Folder) -> Iterator[None]:
         holder = (folder.path / "lock").read_text(encoding="utf-8").strip()
         raise MachineError(f"{folder.path} is run by {holder} wait for it or end it") from None
     with lock:
-        yield
+        yield lock
 
 
 @contextmanager

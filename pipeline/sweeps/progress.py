@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
 
+from common.harmless import harmless
 from pipeline.sweeps.names import duration, loss_text, settings_text
 from pipeline.sweeps.record import Folder, SweepRecord
 from pipeline.sweeps.settings import SweepSettings, read_settings
@@ -89,7 +90,7 @@ def job_line(view: View, standing: Standing, place: int) -> str:
     what = outcome.status if outcome.reason is None else f"{outcome.status}: {outcome.reason}"
     loss = "" if outcome.validation_loss is None else f"loss {loss_text(outcome.validation_loss)}  "
     whose = f"trial {trial.number} of {len(view.record.trials)}"
-    return f"{rung}{whose}  {settings_text(trial.values)}  {loss}{what}{spent}"
+    return harmless(f"{rung}{whose}  {settings_text(trial.values)}  {loss}{what}{spent}")
 
 
 def decision_line(view: View, decision: Decision) -> str:

@@ -10,6 +10,7 @@ from types import FrameType
 
 from common.errors import Interrupted, MachineError, UserError
 from pipeline.core.trials import LOG, OUTCOME, TASK, Limit, Outcome, Task
+from pipeline.sweeps.leash import Leash, begun
 from pipeline.sweeps.plan import TRAIN, Request, with_trials, written
 from pipeline.sweeps.proposals import propose
 from pipeline.sweeps.record import Folder, JobFolder, SweepRecord, Trial, subfolder
@@ -17,7 +18,9 @@ from pipeline.sweeps.settings import OWN_SAMPLERS, SweepSettings
 from pipeline.sweeps.standings import Decision, decisions
 from pipeline.tracking.run import Run
 
-Launch = Callable[[Sequence[Sequence[str]]], None]  # jobs' overrides; returns once all have ended
+# Runs jobs with these overrides and returns once all have ended. One that has died before may be told to take no other
+# with it.
+Launch = Callable[[Sequence[Sequence[str]], bool], None]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Sweep:
     request: Request
     launch: Launch
     parent: Run
+    leash: Leash
 
     @property
     def settings(self) -> SweepSettings:
@@ -127,24 +131,39 @@ class Sweep:
         """Launch these jobs until each has an outcome; one that ends without a word several times has failed.
 
         Raises:
+            Interrupted: it was asked to stop.
             UserError: the launcher starts none of them.
         """
         tries: Counter[int] = Counter()
         while missing := [job for job in jobs if not self.is_done(job)]:
-            self.write_tasks(missing)
-            before, trouble = self.written_so_far(missing), None
-            try:
-                self.launch([self.overrides(job) for job in missing])
-            except Exception as error:
-                trouble = error
-            missing = [job for job in missing if not self.is_done(job)]
-            self.raise_if_stopped(missing)
-            if missing and self.written_so_far(missing) == before and (trouble is not None or tries):
-                raise trouble or MachineError("the launcher has started none of the jobs")
-            for job in missing:
+            fresh = [job for job in missing if not tries[job.trial.number]]
+            for job in self.died(fresh or missing, again=not fresh):
                 tries[job.trial.number] += 1
                 if tries[job.trial.number] >= self.settings.attempts:
                     self.give_up(job, tries[job.trial.number])
+
+    def died(self, jobs: list[Job], again: bool) -> list[Job]:
+        """Launch jobs, and return those that began and have no outcome.
+
+        Raises:
+            Interrupted: it was asked to stop.
+            UserError: the launcher starts none of them.
+        """
+        self.write_tasks(jobs)
+        before, trouble = self.begun(jobs), None
+        try:
+            with self.leash.until_asked():
+                self.launch([self.overrides(job) for job in jobs], again)
+        except Interrupted:
+            raise
+        except Exception as error:
+            trouble = error
+        missing = [job for job in jobs if not self.is_done(job)]
+        self.raise_if_stopped(missing)
+        after = self.begun(jobs)
+        if after == before:
+            raise trouble or MachineError("the launcher has started none of the jobs")
+        return [job for job in missing if after[job.trial.number] != before[job.trial.number]]
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job need not be launched."""
@@ -169,10 +188,9 @@ class Sweep:
                 limit=job.limit,
             ).write(folder / TASK)
 
-    def written_so_far(self, jobs: list[Job]) -> dict[int, int]:
-        """Return how much each job has written of its output."""
-        logs = {job.trial.number: self.at(job).path / LOG for job in jobs}
-        return {number: log.stat().st_size for number, log in logs.items() if log.is_file()}
+    def begun(self, jobs: list[Job]) -> dict[int, int | None]:
+        """Return when each job was last begun, by trial."""
+        return {job.trial.number: begun(self.at(job).path) for job in jobs}
 
     def overrides(self, job: Job) -> list[str]:
         """Return what a job is launched with."""
@@ -213,7 +231,7 @@ class Sweep:
 
 def quoted(text: str) -> str:
     """Return a text as a value that Hydra takes as it is."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return "'" + text.replace("'", "\\'") + "'"  # a backslash is one everywhere but before a quote
 
 
 @contextmanager

@@ -29,9 +29,8 @@ def bracket_rungs(steps: Sequence[int], brackets: int) -> list[list[int]]:
         UserError: there are more brackets than rungs.
     """
     if brackets > len(steps):
-        raise UserError(
-            f"hydra.sweeper.brackets is {brackets}, and there are {len(steps)} rungs ({steps}); take at most as many"
-        )
+        there = f"there are {len(steps)} rungs ({', '.join(map(str, steps))})"
+        raise UserError(f"hydra.sweeper.brackets is {brackets}, and {there}; take at most as many")
     return [list(steps[bracket:]) for bracket in range(brackets)]
 
 

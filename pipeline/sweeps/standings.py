@@ -131,6 +131,15 @@ def order(standing: Standing) -> tuple[int, float, float, int]:
     return group, -reached, math.inf if standing.score is None else standing.score, standing.trial.number
 
 
+def reasons(ranked: Sequence[Standing]) -> dict[tuple[State, str], list[Standing]]:
+    """Return why trials came to nothing: the trials of each reason."""
+    found: dict[tuple[State, str], list[Standing]] = {}
+    for each in ranked:
+        if each.reason is not None and each.trial.same_as is None:
+            found.setdefault((each.state, each.reason), []).append(each)
+    return found
+
+
 def decisions(folder: Folder, record: SweepRecord, settings: SweepSettings) -> list[Decision]:
     """Return what was decided so far: by bracket, rung after rung."""
     made = []

@@ -1,12 +1,14 @@
 """A thread that tells MLflow what a journal holds, whenever it listens: no stage waits for a server or fails for it."""
 
+import fcntl
 import json
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, TypeVar
@@ -27,6 +29,7 @@ THREAD = "mlflow delivery"
 IDENTITY = "journal"  # the tag by which a run is known again whose id was never written down
 MAX_METRICS, MAX_OTHERS = 1000, 100  # MLflow's limits for one batch: metrics; params and tags
 MAX_DIGEST, MAX_FILES = 36, 10_000  # characters of a data set's digest, and of its source
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow knows
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # however often it is asked
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for what is no id at all
 
@@ -43,8 +46,7 @@ class Delivery:
         self.run_id = run_id
         self.experiment = settings.experiment
         self.uri = tracking_uri(settings)
-        # Beside the database; MLflow's default is the working folder, which DVC may throw away.
-        self.artifacts = (root().resolve() / "mlartifacts").as_uri() if self.uri.startswith("sqlite:") else None
+        self.artifacts = artifact_store(self.uri)
         self.trouble = NO_ANSWER  # why MLflow has not taken everything
         self.away = False  # and it has been said
         self.news, self.tried, self.closing = threading.Event(), threading.Event(), threading.Event()
@@ -225,6 +227,24 @@ def tracking_uri(settings: TrackingSettings) -> str:
     return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root().resolve() / 'mlflow.db'}"
 
 
+def is_database(uri: str) -> bool:
+    """Return whether an address is a database's, which no server of MLflow's stands before."""
+    return uri.partition("://")[0].partition("+")[0] in DATABASES
+
+
+def artifact_store(uri: str) -> str | None:
+    """Return where runs in a database keep their files: in the repository.
+
+    MLflow's default is the working folder, which DVC may throw away. A server says so itself: None.
+    """
+    return (root().resolve() / "mlartifacts").as_uri() if is_database(uri) else None
+
+
+def without_login(uri: str) -> str:
+    """Return an address as it may be shown."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
 def connect(uri: str) -> "MlflowClient":
     """Return MLflow's client, with less patience than the minutes a call that it has by itself."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -233,7 +253,22 @@ def connect(uri: str) -> "MlflowClient":
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table that it makes
     from mlflow import MlflowClient  # two seconds of import, so only where something is recorded
 
-    return MlflowClient(uri)
+    if is_database(uri):
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 -- two more, for which nobody has to wait
+
+    with one_at_a_time():
+        return MlflowClient(uri)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Keep other processes of this repository out: of several that make MLflow's tables at once, all but one fail."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # a file system without locks: who fails tries again
+            folder = os.open(root(), os.O_RDONLY)
+            stack.callback(os.close, folder)
+            fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
@@ -251,10 +286,18 @@ def find_run(client: "MlflowClient", run_id: str) -> "Run | None":
 
 def find_experiment(client: "MlflowClient", name: str, artifacts: str | None) -> str:
     """Return the experiment's id; it is made if there is none of that name."""
+    from mlflow.exceptions import MlflowException
+
     existing = client.get_experiment_by_name(name)
     if existing is not None:
         return existing.experiment_id
-    return client.create_experiment(name, artifact_location=artifacts)
+    try:
+        return client.create_experiment(name, artifact_location=artifacts)
+    except MlflowException:
+        made = client.get_experiment_by_name(name)  # by another process, since
+        if made is None:
+            raise
+        return made.experiment_id
 
 
 def batches(items: list[T], size: int) -> Iterator[list[T]]:

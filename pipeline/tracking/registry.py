@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from common.errors import UserError
 from pipeline.core.config import TrackingSettings
-from pipeline.core.paths import root
-from pipeline.tracking.delivery import brief, find_experiment, tracking_uri
+from pipeline.tracking.delivery import artifact_store, brief, find_experiment, one_at_a_time, tracking_uri
 
 if TYPE_CHECKING:  # two seconds of import
     from mlflow import MlflowClient
@@ -53,8 +52,10 @@ def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
 
     mlflow.set_tracking_uri(uri)  # where its registry looks for a version's files, whatever its client was told
     try:
-        yield mlflow.MlflowClient(uri)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+        with one_at_a_time():
+            client = mlflow.MlflowClient(uri)
+        yield client
+    except (MlflowException, SQLAlchemyError, OSError, ModuleNotFoundError) as error:  # the last: a database's driver
         raise UserError(f"MLflow fails ({brief(error)}); see to it, then run again") from error
 
 
@@ -97,8 +98,7 @@ def register(
         tags: of the version.
         run_id: of the run that made it, if this MLflow has it.
     """
-    beside = (root().resolve() / "mlartifacts").as_uri() if tracking_uri(settings).startswith("sqlite:") else None
-    experiment = find_experiment(client, settings.experiment, beside)
+    experiment = find_experiment(client, settings.experiment, artifact_store(tracking_uri(settings)))
     title = "".join("-" if character in "/:.%\"'" else character for character in title)  # MLflow refuses these
     model = client.create_logged_model(experiment, name=title, source_run_id=run_id)
     version = None

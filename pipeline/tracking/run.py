@@ -18,7 +18,7 @@ from pipeline.core.config import Config, TrackingSettings
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import root
 from pipeline.core.records import PrepareReport
-from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn
+from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn, without_login
 from pipeline.tracking.journal import Journal, Value
 from pipeline.tracking.naming import run_name
 from pipeline.tracking.system_metrics import PREFIX, sampled
@@ -82,11 +82,11 @@ class Run:
         self._record("params", {_key(key): _cut(str(value)) for key, value in values.items()})
 
     def settings(self, config: Config) -> None:
-        """Keep all settings beside the run, as params.yaml has them; of an address, no password."""
+        """Keep all settings beside the run, as params.yaml has them; of an address, no login."""
         if self.delivery is None:
             return
         settings = asdict(config)
-        settings["tracking"]["uri"] = without_password(config.tracking.uri or "") or None
+        settings["tracking"]["uri"] = config.tracking.uri and without_login(config.tracking.uri)
         text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
         self._record("artifact", self.delivery.journal.put(SETTINGS, text))
 
@@ -160,7 +160,7 @@ def tracked(
 ) -> Iterator[Run]:
     """Yield the run whose journal is in `folder`, else `run_id`, else a new one; ended when the block ends.
 
-    Of processes that train together, the first records. A new one gets a name that tells its settings, if none is given.
+    Of processes that train together, the first records. A new run's name tells its settings, if none is given.
 
     Raises:
         UserError: the journal cannot be written.
@@ -229,11 +229,6 @@ def commit_tags() -> dict[str, str]:
         return {"git_commit": commit, "git_dirty": str(bool(_git("status", "--porcelain", "-uno"))).lower()}
     except (OSError, subprocess.CalledProcessError):
         return {}
-
-
-def without_password(uri: str) -> str:
-    """Return an address as it may be shown."""
-    return re.sub(r"(://[^:/@]*):[^@/]*@", r"\1:***@", uri)
 
 
 def _cut(text: str) -> str:

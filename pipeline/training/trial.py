@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from common.errors import Hopeless
 from pipeline.core.config import TrainSettings
@@ -35,6 +36,7 @@ class FollowTrial(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         logs: dict[str, float] | None = None,
+        model: PreTrainedModel | None = None,
         **_: object,
     ) -> None:
         """Write a loss down, and see whether it is hopeless.
@@ -49,9 +51,11 @@ class FollowTrial(TrainerCallback):
             self.untrained = validation
         if rank() == 0:
             self.write(state, loss, validation)
-        self.raise_if_diverged(state.global_step, loss if validation is None else validation)
         if validation is not None:
+            self.raise_if_worse(state.global_step, validation)
             self.raise_if_behind(state.global_step, validation)
+        elif loss is not None and model is not None:
+            self.raise_if_guessing(state.global_step, loss, model)
 
     def write(self, state: TrainerState, loss: float | None, validation: float | None) -> None:
         """Append a line; a training that was cut off repeats steps, which are written once."""
@@ -65,16 +69,26 @@ class FollowTrial(TrainerCallback):
         with (self.folder / PROGRESS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(point.tree()) + "\n")
 
-    def raise_if_diverged(self, step: int, loss: float | None) -> None:
-        """End a trial whose loss is far above that of the untrained model.
+    def raise_if_worse(self, step: int, loss: float) -> None:
+        """End a trial whose validation loss is far above that of the untrained model.
 
         Raises:
             Hopeless: it is.
         """
         worst, untrained = self.task.worst, self.untrained
-        if worst is not None and untrained is not None and loss is not None and not loss <= worst * untrained:
+        if worst is not None and untrained is not None and not loss <= worst * untrained:
             times = f"more than {worst:g} times the untrained {untrained:.4f}"
-            raise Hopeless(f"diverged: loss {loss:.4f} at step {step}, {times}")
+            raise Hopeless(f"diverged: validation loss {loss:.4f} at step {step}, {times}")
+
+    def raise_if_guessing(self, step: int, loss: float, model: PreTrainedModel) -> None:
+        """End a trial that learns worse than chance; few rows may be harder than those of validation, but not so hard.
+
+        Raises:
+            Hopeless: it does.
+        """
+        chance = math.log(model.config.get_text_config().vocab_size)
+        if self.task.worst is not None and not loss <= chance:
+            raise Hopeless(f"diverged: training loss {loss:.4f} at step {step}, and to guess has {chance:.4f}")
 
     def raise_if_behind(self, step: int, loss: float) -> None:
         """End a trial whose validation loss others had long before.

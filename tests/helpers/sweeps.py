@@ -1,16 +1,17 @@
 """Folders of sweeps, written as their sweepers and jobs write them, with losses of an arithmetic's making."""
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from pipeline.core.trials import LOG, OUTCOME, PROGRESS, TASK, Outcome, Point, Task
 from pipeline.sweeps.record import Folder, SweepRecord, Trial
 from pipeline.sweeps.rungs import promoted
 from pipeline.sweeps.settings import SweepSettings, read_settings
+from pipeline.sweeps.space import combinations, dimensions
 
 Loss = Callable[[Mapping[str, str], int], float]  # of a trial's values, at a step
 DEFAULTS = yaml.safe_load(Path("conf/hydra/sweeper/grid.yaml").read_text(encoding="utf-8"))
@@ -33,19 +34,21 @@ class FakeSweep:
         steps = {"min_steps": rungs[0][0], "max_steps": rungs[0][-1]} if rungs[0] else {}
         settings = {**given, "name": path.name, **steps, **settings}
         self.folder, self.loss, self.settings = Folder(path), loss, read_settings(settings)
-        made = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+        texts = {key: ",".join(values) for key, values in space.items()}
+        asked = OverridesParser.create().parse_overrides([f"{key}={text}" for key, text in texts.items()])
+        made = combinations(dimensions(asked)) if trials is None else []
         self.record = SweepRecord(
             schema_version=1,
             name=path.name,
             stage="train",
-            arguments=("hydra/sweeper=halving", *(f"{key}={','.join(values)}" for key, values in space.items())),
+            arguments=("hydra/sweeper=halving", *(f"{key}={text}" for key, text in texts.items())),
             settings=settings,
             fixed=("model=starter-s",),
-            space={key: ",".join(values) for key, values in space.items()},
+            space=texts,
             base={"train.max_steps": 8, "model.path": "starter"},
             data=None,
             rungs=tuple(map(tuple, rungs)),
-            trials=tuple(trials or [Trial(number=n, bracket=0, values=values) for n, values in enumerate(made)]),
+            trials=tuple(trials or [Trial(number=n, bracket=0, values=dict(values)) for n, values in enumerate(made)]),
         )
         self.record.write(self.folder.record_path)
 

@@ -185,8 +185,13 @@ def steps(client: MlflowClient, run_id: str | None, key: str = "train.loss") -> 
 def training(folder: Path, first: int, last: int, **environment: str) -> subprocess.Popen[str]:
     """Another process that records the steps `first` to `last`, or ever more where that is 0."""
     command = [sys.executable, "-c", TRAIN, str(REPO / "conf"), str(folder), str(first), str(last)]
-    paths = {"PYTHONPATH": str(REPO), "DVC_ROOT": os.environ["DVC_ROOT"]}
-    return subprocess.Popen(command, env=os.environ | paths | environment, stdout=subprocess.PIPE, text=True)
+    paths = {
+        "PYTHONPATH": os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]),
+        "DVC_ROOT": os.environ["DVC_ROOT"],
+    }
+    return subprocess.Popen(
+        command, env=os.environ | paths | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 # What a run holds
@@ -340,7 +345,7 @@ def test_a_password_is_no_setting_that_is_kept(tmp_path: Path) -> None:
     with warned(), tracked(secret, tmp_path, "train"):
         pass
     text = (tmp_path / "mlflow_artifacts/params.yaml").read_text()
-    assert "uri: postgresql://ada:***@localhost:1/runs" in text
+    assert "uri: postgresql://localhost:1/runs" in text
     assert "pa%40ss" not in text
 
 
@@ -595,6 +600,29 @@ def test_a_deleted_database_is_made_anew_with_everything(blank: Path, tmp_path: 
     assert steps(first, old.info.run_id) == [1, 2, 3]
     assert steps(second, new.info.run_id) == [1, 2, 3, 4, 5]
     assert (tmp_path / "abc/mlflow_run").read_text() == new.info.run_id != old.info.run_id
+
+
+def four_first_runs(place: Path, database: str) -> None:
+    """Four processes at once on a database without tables: none of them fails, and each has its run."""
+    folders = [place / str(number) for number in range(4)]
+    begun = [training(folder, 1, 20, DVC_ROOT=str(place), MLFLOW_TRACKING_URI=database) for folder in folders]
+    said = [process.communicate()[1] for process in begun]
+    assert [process.returncode for process in begun] == [0] * 4
+    assert [text for text in said if "out of reach" in text] == []
+    settings = replace(CONFIG.tracking, uri=database)
+    for folder in folders:  # on a busy machine the end of a process may have been too soon
+        late = delivery.Delivery(Journal(folder), settings)
+        late.start()
+        late.close(SECONDS)
+    found = runs(MlflowClient(database), "tunesmith")
+    assert [run.info.status for run in found] == ["FINISHED"] * 4
+    for run in found:
+        assert steps(MlflowClient(database), run.info.run_id) == list(range(1, 21))
+        assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(place / "mlartifacts")
+
+
+def test_four_first_runs_at_once_make_one_database(tmp_path: Path) -> None:
+    four_first_runs(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
 
 
 # MLflow is away
