@@ -84,10 +84,10 @@ def table(made: dict[str, Any]) -> str:
         "",
         f"{made['date']}; {versions}.{over}",
         "",
-        f"{first['trials']} trials, {first['distinct']} of them distinct trainings, as batch times accumulation is what "
-        f"an update learns from. The plain grid takes {first['plain_steps']:,} steps, one that trains twins once "
+        f"{first['trials']} trials, {first['distinct']} of them distinct trainings, as batch times accumulation is "
+        f"what an update learns from. The plain grid takes {first['plain_steps']:,} steps, one that trains twins once "
         f"{first['distinct_steps']:,}. The grid and the sweep of ours were trained; the peers' own code decided over "
-        "the losses of the grid, one trial after another in a seeded order, and is charged the steps that it asked for.",
+        "the losses of the grid, one trial after another in a seeded order, and is charged for what it asked to train.",
         "",
         "| search | loss above the grid's best, mean | worst seed | steps | of the plain grid | steps, twins once | "
         "of the distinct grid |",
