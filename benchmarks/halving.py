@@ -1,16 +1,16 @@
 """What successive halving is worth: R5's space on the starter, beside the whole grid, Optuna's rule and Ray Tune's.
 
-    python -m benchmarks.halving --workers 16     again, until nothing is left
-    python -m benchmarks.halving --gpu            R5's sweep on the 1B shape beside the grid, in GPU-seconds
+    python -m benchmarks.halving --workers 16                    again, until nothing is left
+    python -m benchmarks.halving --gpu inputs halving pairs      R5's sweep on the 1B shape, in GPU-seconds
 
 For each seed of the training the grid of R5's 108 trials is trained to its end, which says what there is to find, and
 the sweep that halves is run: a real one, with checkpoints of its own. The peers' rules then decide over the losses that
 the grid has measured (benchmarks/halving_searches.py), since a training gives the same digits whenever it is run: that
 the losses of the sweep that halves are the grid's is counted, too.
 
-All is kept in --folder; a sweep that was cut off at --seconds goes on with the same command. --out packs what the
-table is made of, --from unpacks it on another machine, --table trains nothing. Settings after the options go over the
-sweeps': `train.lr=1e-4,5e-4`, for a try.
+All is kept in --folder; a sweep that was cut off at --seconds goes on with the same command. --out makes an archive in
+place of the table, which --from unpacks on another machine; --table trains nothing. Settings after the options go over
+the sweeps': `train.lr=1e-4,5e-4`, for a try.
 
 Writes benchmarks/results/halving.json and .md; with --gpu halving-1b.json and .md.
 """
@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.halving_gpu import measure
+from benchmarks.halving_gpu import PARTS, measure
 from benchmarks.halving_searches import Seed, compared, is_over
 from benchmarks.halving_table import report, table
 from benchmarks.train import execute, reason
@@ -73,7 +73,7 @@ def main() -> None:
     deadline = time.monotonic() + arguments.seconds
     folder, results = arguments.folder.absolute(), arguments.results
     if arguments.gpu:
-        measure(folder, results, deadline, arguments.overrides)
+        measure(folder, results, deadline, arguments.gpu, arguments.overrides)
         return
     bench = Bench(folder, tuple(arguments.rungs), tuple(arguments.overrides))
     if arguments.source:
@@ -82,7 +82,8 @@ def main() -> None:
         run_missing(bench, arguments.seeds, arguments.workers, deadline)
     if arguments.out:
         pack(bench.rows / ROOT, arguments.out)
-    write_table(bench, arguments.seeds, results)
+    else:
+        write_table(bench, arguments.seeds, results)
 
 
 def parse() -> argparse.Namespace:
@@ -99,7 +100,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="ARCHIVE", help="a .tar.xz for what was measured")
     parser.add_argument("--from", type=Path, dest="source", metavar="ARCHIVE", help="what another machine has measured")
     parser.add_argument("--table", action="store_true", help="train nothing")
-    parser.add_argument("--gpu", action="store_true", help="R5's sweep on the 1B shape")
+    parser.add_argument(
+        "--gpu", nargs="+", choices=PARTS, help="of R5's sweep on the 1B shape; the last two each on a GPU of its own"
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings over the sweeps'")
     return parser.parse_args()
 
@@ -131,7 +134,7 @@ def prepare_rows(rows: Path) -> None:
 def run_sweep(bench: Bench, kind: str, seed: int, workers: int, deadline: float) -> None:
     """Run a sweep to its end or the deadline, each training on one thread, whose number changes the last digits."""
     log, begun = bench.folder / f"{kind}-{seed}.log", time.monotonic()
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     status = execute(bench.command(kind, seed, workers), bench.rows, log, deadline)
     said = "done" if status == 0 else f"failed: {reason(log)}; {log} has it all"
     if status is None:
@@ -140,11 +143,11 @@ def run_sweep(bench: Bench, kind: str, seed: int, workers: int, deadline: float)
 
 
 def pack(sweeps: Path, archive: Path) -> None:
-    """Write what the table is made of, without checkpoints and adapters."""
+    """Write what the table is made of, and no checkpoints: a sweep that needs them to go on is left out."""
+    kept = [path for path in sorted(sweeps.iterdir()) if path.name.startswith("grid-") or is_over(Folder(path))]
     with atomic_path(archive) as temporary, tarfile.open(temporary, "w:xz") as packed:
-        for path in sorted(sweeps.rglob("*")):
-            if path.name in KEPT:
-                packed.add(path, path.relative_to(sweeps))
+        for path in (path for sweep in kept for path in sorted(sweep.rglob("*")) if path.name in KEPT):
+            packed.add(path, path.relative_to(sweeps))
 
 
 def unpack(archive: Path, sweeps: Path) -> None:

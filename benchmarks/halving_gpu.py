@@ -30,6 +30,8 @@ REPOSITORY = Path(__file__).parents[1]
 CONVERSATIONS = 3840  # 120 updates of the 32 that are the most in R5
 RATES_AND_SCHEDULES = 12
 GOAL = 0.2
+SWEEPS = ("halving", "pairs")
+PARTS = ("inputs", *SWEEPS)
 TO_SAVE = 30.0  # seconds for a training that is asked to stop
 BOTH = ["tracking=none", "experiment=r5", "data=starter", *DATA, "model.chat_template=null", "train.check_export=false"]
 # Beside the loss the speed counts, by a hair: so twins are no twins, and each is trained.
@@ -64,20 +66,21 @@ class GpuBench:
         pairs += ["train.lr=choice(2e-4)", "train.scheduler=choice(linear)"]
         own = pairs if kind == "pairs" else []
         model = f"model.path={self.model}"
-        sweep = ["-m", "sweep=r5", *BOTH, model, *own, f"hydra.sweeper.name={kind}"]
-        return ["pipeline.stages.train", *sweep, *self.overrides]
+        name = f"hydra.sweeper.name={kind}"
+        return ["pipeline.stages.train", "-m", "sweep=r5", *BOTH, model, *self.overrides, *own, name]
 
 
-def measure(folder: Path, results: Path, deadline: float, overrides: Sequence[str]) -> None:
-    """Run what is missing while there is time; write the figures once all is there."""
+def measure(folder: Path, results: Path, deadline: float, parts: Sequence[str], overrides: Sequence[str]) -> None:
+    """Run what is missing of these parts while there is time; write the figures once all is there."""
     setup = facts()
     bench = GpuBench(folder, "1b" if setup["card"] else "tiny", tuple(overrides))
-    make_inputs(bench)
-    for kind in ("halving", "pairs"):
-        if time.monotonic() < deadline and not is_over(bench.sweep(kind)):
+    if "inputs" in parts:
+        make_inputs(bench)
+    for kind in SWEEPS:
+        if kind in parts and time.monotonic() < deadline and not is_over(bench.sweep(kind)):
             run(bench, kind, deadline)
-    if not all(is_over(bench.sweep(kind)) for kind in ("halving", "pairs")):
-        print("not done yet; the same command goes on")
+    if not all(is_over(bench.sweep(kind)) for kind in SWEEPS):
+        print("not all is measured yet")
         return
     made = {"date": time.strftime("%Y-%m-%d"), **setup, "overrides": list(overrides), "shape": bench.shape}
     made |= figures(bench)
@@ -128,8 +131,8 @@ def run(bench: GpuBench, kind: str, deadline: float) -> None:
 
 def figures(bench: GpuBench) -> dict[str, Any]:
     """Return the GPU-seconds of the sweep, and of the grid by its pairs."""
-    halving, pairs = (look(bench.sweep(kind)) for kind in ("halving", "pairs"))
-    walls = {kind: read_walls(bench, kind) for kind in ("halving", "pairs")}
+    halving, pairs = (look(bench.sweep(kind)) for kind in SWEEPS)
+    walls = {kind: read_walls(bench, kind) for kind in SWEEPS}
     seconds = {kind: sum(ended - started for started, ended in each) for kind, each in walls.items()}
     pair_seconds = job_seconds(bench, [trial.number for trial in pairs.record.trials])
     trained = {each.trial.number: each.stops[-1].outcome for each in pairs.own}
