@@ -38,7 +38,7 @@ def read_figures(folder: Folder) -> SweepReport:
         name=view.record.name,
         stage=view.record.stage,
         command=f"tunesmith {view.record.stage} -m {shlex.join(view.record.arguments)}",
-        measure=measure(view.settings.objective),
+        measure=measure(view.settings.weights),
         is_over=not any(trial.state in ("waiting", "running", "stopped", "passed") for trial in trials),
         rungs=view.record.rungs,
         winner=best.number if best else None,

@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,8 +57,12 @@ def alone_in(folder: Folder) -> Iterator[IO[str]]:
     except BlockingIOError:
         holder = (folder.path / "lock").read_text(encoding="utf-8").strip()
         raise MachineError(f"{folder.path} is run by {holder} wait for it or end it") from None
-    with lock:
-        yield lock
+    try:
+        with lock:
+            yield lock
+    finally:
+        if not folder.record_path.is_file():  # refused before it was one
+            shutil.rmtree(folder.path, ignore_errors=True)
 
 
 @contextmanager

@@ -193,7 +193,7 @@ def complete_scores(
     outcomes = {trial.number: outcome_of(folder.job(trial.number, step)) for trial in trials}
     if any(outcome is None or not outcome.is_final for outcome in outcomes.values()):
         return None
-    scores = {number: score(outcome, settings.objective) for number, outcome in outcomes.items()}
+    scores = {number: score(outcome, settings.weights) for number, outcome in outcomes.items()}
     return {number: value for number, value in scores.items() if value is not None}
 
 
@@ -240,7 +240,7 @@ def begins(steps: Sequence[int | None], settings: SweepSettings) -> dict[int | N
 def stop(step: int | None, begin: int, job: JobFolder, settings: SweepSettings) -> Stop:
     """Return a trial at one rung."""
     outcome = outcome_of(job)
-    return Stop(step, begin, outcome, score(outcome, settings.objective), progress_of(job))
+    return Stop(step, begin, outcome, score(outcome, settings.weights), progress_of(job))
 
 
 def state_at(last: Stop, job: JobFolder, *, is_last: bool) -> State:
