@@ -26,6 +26,7 @@ from pipeline.sweeps.names import duration, loss_text, settings_text, short_name
 from pipeline.sweeps.progress import View, decision_line, ended_lines, look, steps_left
 from pipeline.sweeps.ranking import VALIDATION
 from pipeline.sweeps.record import Folder, SweepRecord
+from pipeline.sweeps.settings import read_settings
 from pipeline.sweeps.standings import Standing, reasons
 
 EVERY = 0.5  # seconds between two looks, or
@@ -199,7 +200,7 @@ def table_of(record: SweepRecord, rows: Sequence[Standing]) -> Table:
     names = short_names(record.space)
     known = [Column(name, justify="right", no_wrap=True, min_width=len(name)) for name in ("rank", "trial")]
     differ = [setting_column(name, [each.trial.values.get(key, "-") for each in rows]) for key, name in names.items()]
-    has_score = record.settings.get("objective") not in (None, VALIDATION)
+    has_score = read_settings(record.settings).weights != VALIDATION
     measured = ("step", "loss", "score") if has_score else ("step", "loss")
     found = [Column(name, justify="right", no_wrap=True, min_width=6) for name in measured]
     state = Column("state", overflow="ellipsis", no_wrap=True, min_width=9)

@@ -193,7 +193,7 @@ def test_reasons_that_differ_in_numbers_alone_are_said_once(
 
 
 def test_a_sum_is_shown_beside_the_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    objective = {"validation_loss": 1, "tokens_per_second": -0.01}
+    objective = ["validation_loss", "-0.01*tokens_per_second"]
     sweep = FakeSweep(tmp_path / "sum", RATES, loss=by_rate, objective=objective)
     sweep.play()
     print_ranking(sweep.folder, sweep.record, standings(*sweep.parts))
