@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
+from textwrap import wrap
 from typing import Literal
 
 from pipeline.report.charts import HEIGHT, WIDTH, Axis
@@ -19,6 +20,8 @@ BAND = 0.7  # of the room between two values, over which the lines through one a
 MOST_TICKS = 12  # of an axis with values
 TEXT = 16  # letters of a value on an axis
 GOLDEN = 0.618034  # by which dots are spread evenly, and in no order that could be taken for one
+APART = 130  # of two axes, at least
+NAME = 14  # letters of a name beside an interval
 ROW = 30  # height of a setting's interval
 
 Spot = tuple[float, float]
@@ -64,7 +67,7 @@ class Scale:
     """An axis among parallel ones."""
 
     x: float
-    name: str
+    name: list[str]  # in lines
     ticks: list[tuple[float, str]]
 
 
@@ -203,15 +206,16 @@ def parallel(report: SweepReport, settings: Sequence[Setting]) -> Parallel | Non
     if not scored:
         return None
     count = len(settings)
-    xs = [round(60 + place * (WIDE - 130) / count, 1) for place in range(count + 1)]
-    floor, top = HIGH - 34, 52
+    width = max(WIDE, APART * (count + 1))
+    xs = [round(60 + place * (width - 130) / count, 1) for place in range(count + 1)]
+    floor, top = HIGH - 60, 52
     columns = [column(trials, each, floor, top) for each in settings]
     low, high = reach(scored)
     y = Axis(low, high, floor, top + 30)
     ends = {t.number: y(min(t.score, high)) if t.score is not None else float(top) for t in trials}
-    scales = [Scale(x, each.name, ticks(each, floor, top)) for x, each in zip(xs, settings, strict=False)]
+    scales = [Scale(x, in_lines(each.name), ticks(each, floor, top)) for x, each in zip(xs, settings, strict=False)]
     none = [(float(top), "none")] if len(scored) < len(trials) else []
-    scales.append(Scale(xs[-1], report.measure if len(report.measure) < TEXT else "score", [*none, *y.ticks(5)]))
+    scales.append(Scale(xs[-1], [report.measure if len(report.measure) < TEXT else "score"], [*none, *y.ticks(5)]))
     lines = [
         Line(
             trial=trial.number,
@@ -222,7 +226,7 @@ def parallel(report: SweepReport, settings: Sequence[Setting]) -> Parallel | Non
         )
         for trial in trials
     ]
-    return Parallel(WIDE, HIGH, top, floor, scales, lines)
+    return Parallel(width, HIGH, top, floor, scales, lines)
 
 
 def column(trials: Sequence[TrialFigures], setting: Setting, floor: float, top: float) -> dict[int, float]:
@@ -266,9 +270,14 @@ def ticks(setting: Setting, floor: float, top: float) -> list[tuple[float, str]]
     return [(y(math.log(value)), f"{value:g}") for value in dict.fromkeys([*setting.bounds, *tens])]
 
 
-def shortened(value: str) -> str:
-    """Return a value as there is room for on an axis."""
-    return value if len(value) <= TEXT else f"{value[: TEXT - 1]}…"
+def in_lines(name: str) -> list[str]:
+    """Return a name in lines that there is room for between two axes."""
+    return [shortened(line) for line in wrap(name.replace("_", " "), TEXT, break_long_words=False)]
+
+
+def shortened(value: str, most: int = TEXT) -> str:
+    """Return a text as there is room for on an axis."""
+    return value if len(value) <= most else f"{value[: most - 1]}…"
 
 
 def strips(report: SweepReport, settings: Sequence[Setting], step: int | None) -> list[Strip]:
@@ -335,7 +344,7 @@ def intervals(found: Importance, settings: Sequence[Setting]) -> Intervals | Non
     x = Axis(low, high, 130, WIDTH - 60)
     rows = [
         Interval(
-            name=shortened(names[each.key]),
+            name=shortened(names[each.key], NAME),
             y=20 + place * ROW,
             low=x(each.low),
             high=x(each.high),

@@ -32,6 +32,8 @@ def read_figures(folder: Folder) -> SweepReport:
     """
     view = look(folder)
     trials = tuple(map(trial_figures, view.ranked))
+    found = tuple(importance_by_rung(trials, view))
+    idle = [each.key for each in found[0].influences if not each.is_sure] if found else []
     best = trials[0] if trials and trials[0].state == "finished" and trials[0].score is not None else None
     return SweepReport(
         schema_version=1,
@@ -45,9 +47,9 @@ def read_figures(folder: Folder) -> SweepReport:
         adopt=command(view, best) if best else None,
         trials=trials,
         decisions=tuple(map(decision_figures, view.decisions)),
-        importance=tuple(importance_by_rung(trials, view)),
+        importance=found,
         spent=spent(folder, view, trials),
-        untried=untried(trials, settings_of(view.record), view.rungs),
+        untried=untried(trials, settings_of(view.record), view.rungs, idle),
         failures=tuple(
             Failure(state=state, reason=reason, trials=tuple(each.trial.number for each in these))
             for (state, reason), these in reasons(view.ranked).items()

@@ -2,27 +2,32 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from common.words import counted
 from pipeline.sweep_report.dimensions import Setting, said
 from pipeline.sweep_report.record import TrialFigures
 
 EDGE = 0.05  # of an interval's width
+GAP = 0.15  # of it, without a trial
 NAMED = 3  # pairs
 
 
-def untried(trials: Sequence[TrialFigures], settings: Sequence[Setting], rungs: int) -> tuple[str, ...]:
+def untried(
+    trials: Sequence[TrialFigures], settings: Sequence[Setting], rungs: int, idle: Collection[str] = ()
+) -> tuple[str, ...]:
     """Return a sentence for each part of the space that no trial covers, or that was given up on little evidence.
 
     Args:
         trials: the best first.
         settings: what they differ in.
         rungs: how many there are.
+        idle: keys that cannot be told from settings that do nothing, whose edges say nothing either.
     """
     listed = [each for each in settings if each.bounds is None]
     return (
-        *edges(trials, settings),
+        *edges(trials, [each for each in settings if each.key not in idle]),
+        *gaps(trials, [each for each in settings if each.key not in idle]),
         *combinations_left_out(trials, listed, whole=len(listed) == len(settings)),
         *pairs_left_out(trials, listed),
         *values_without_result(trials, listed),
@@ -47,9 +52,29 @@ def edge(setting: Setting, value: str, values: Sequence[str]) -> str | None:
     """Return whether a value is the `lowest` or `highest`, of an interval nearly."""
     if setting.bounds is None:
         return {0: "lowest", len(values) - 1: "highest"}.get(values.index(value))
-    low, high = (math.log(bound) if setting.is_log else bound for bound in setting.bounds)
+    low, high = ends(setting, setting.bounds)
     share = (setting.code(value) - low) / (high - low)
     return "lowest" if share < EDGE else "highest" if share > 1 - EDGE else None
+
+
+def ends(setting: Setting, bounds: tuple[float, float]) -> tuple[float, float]:
+    """Return an interval's bounds as numbers of the kind that its values are measured in."""
+    low, high = bounds
+    return (math.log(low), math.log(high)) if setting.is_log else (low, high)
+
+
+def gaps(trials: Sequence[TrialFigures], settings: Sequence[Setting]) -> Iterator[str]:
+    """Yield the widest stretch of each interval that no trial lies in, where it is wide."""
+    for each in settings:
+        if each.bounds is None or not trials:
+            continue
+        low, high = ends(each, each.bounds)
+        tried = {each.code(trial.values[each.key]): float(trial.values[each.key]) for trial in trials}
+        tried |= {low: each.bounds[0], high: each.bounds[1]}
+        codes = sorted(tried)
+        width, start, end = max((after - at, at, after) for at, after in itertools.pairwise(codes))
+        if width > GAP * (high - low):
+            yield f"No trial has {each.name} between {tried[start]:g} and {tried[end]:g}."
 
 
 def combinations_left_out(trials: Sequence[TrialFigures], listed: Sequence[Setting], *, whole: bool) -> Iterator[str]:

@@ -48,7 +48,7 @@ def test_an_edge_is_where_results_end_and_not_where_the_list_does(tmp_path: Path
 
 
 def test_the_end_of_an_interval_is_an_edge_also_where_no_trial_lies_on_it(tmp_path: Path) -> None:
-    values = ["1e-05", "0.0002", "0.00098"]
+    values = ["2e-06", "5e-06", "1e-05", "2e-05", "5e-05", "0.0001", "0.0002", "0.0004", "0.00098"]
     trials = [Trial(number=n, bracket=0, values={"train.lr": value}) for n, value in enumerate(values)]
     sweep = FakeSweep(tmp_path / "interval", {"train.lr": ["tag(log, interval(1e-6, 1e-3))"]}, [[]], trials=trials)
     sweep.loss = lambda values, step: -float(values["train.lr"])
@@ -73,3 +73,17 @@ def test_a_sample_says_how_many_combinations_and_which_pairs_it_left_out(tmp_pat
 def test_a_value_that_no_trial_took_further_says_how_far_they_came(tmp_path: Path) -> None:
     sweep = FakeSweep(tmp_path / "early", SPACE, [[2, 4]], nearest)
     assert "With lr 3 no trial of 3 went beyond 2 steps." in untried(sweep)
+
+
+def test_a_setting_that_does_nothing_has_no_edge(tmp_path: Path) -> None:
+    space = {"train.lr": ["1", "2", "3", "4", "5"], "train.seed": ["1", "2", "3", "4", "5", "6"]}
+    sweep = FakeSweep(tmp_path / "idle", space, [[]], lambda values, step: -float(values["train.lr"]))
+    assert untried(sweep) == ("The best trial has lr 5, the highest of its values; no higher one has a result.",)
+
+
+def test_a_wide_stretch_of_an_interval_without_a_trial_is_named(tmp_path: Path) -> None:
+    values = ["0.05", "0.1", "0.2", "0.3", "0.7", "0.8", "0.9"]
+    trials = [Trial(number=n, bracket=0, values={"train.lr": value}) for n, value in enumerate(values)]
+    sweep = FakeSweep(tmp_path / "gap", {"train.lr": ["interval(0.0, 1.0)"]}, [[]], trials=trials)
+    sweep.loss = lambda values, step: abs(float(values["train.lr"]) - 0.5)
+    assert untried(sweep) == ("No trial has lr between 0.3 and 0.7.",)
