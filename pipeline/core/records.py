@@ -367,3 +367,4 @@ class TrainReport(Record):
     trainable_share: float | None = None
     train_loss: float | None = None
     validation_loss: float | None = None
+    validation_accuracy: Share | None = None  # where it was asked for

@@ -31,6 +31,7 @@ class Task(Record):
     mlflow_parent: str | None
     worst: float | None  # times the loss of the untrained model; a trial above it has diverged
     limit: Limit | None = None
+    measure_accuracy: bool = False
 
 
 class Outcome(Record):

@@ -86,6 +86,9 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
             if begun:  # a defect
                 raise
             sys.exit(f"{name}: {reason(error)}")
+        except Interrupted as error:  # a sweep, between its jobs or with jobs in other processes
+            print(f"{name}: {error}", file=sys.stderr)
+            sys.exit(TRY_AGAIN)
         except UserError as error:
             sys.exit(1 if error in printed else f"{name}: {error}")
 

@@ -83,6 +83,7 @@ def finished(out: Path) -> Outcome:
         status="finished",
         steps=report.steps,
         validation_loss=report.validation_loss,
+        validation_accuracy=report.validation_accuracy,
         train_loss=report.train_loss,
         tokens_per_second=report.steady_tokens_per_second or report.tokens_per_second,
         adapter_mb=sum(path.stat().st_size for path in (out / ADAPTER).glob("*.safetensors")) / MEGABYTE,

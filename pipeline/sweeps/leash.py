@@ -123,9 +123,8 @@ def wait_for_end(sweep: Path) -> None:
     parent = os.getppid()
     with (sweep / LOCK).open(encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
-    if not _busy.acquire(blocking=False):
+    if _busy.locked():
         os.kill(os.getpid(), ORPHANED)
-        _busy.acquire()
-    while os.getppid() == parent:  # which ends its workers itself, where it can
+    while os.getppid() == parent or _busy.locked():  # a parent that lives ends its workers itself
         time.sleep(POLL)
     os._exit(TRY_AGAIN)

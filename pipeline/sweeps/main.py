@@ -3,6 +3,7 @@
 import logging
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import IO
 from common.errors import MachineError, UserError
 from common.words import counted
 from pipeline.core.trials import Outcome
+from pipeline.sweep_report.write import FIGURES, PAGE, write_report
 from pipeline.sweeps.display import print_ranking, showing
 from pipeline.sweeps.leash import Leash
 from pipeline.sweeps.plan import TRAIN, Request, begin, configured, written
@@ -55,8 +57,12 @@ def alone_in(folder: Folder) -> Iterator[IO[str]]:
     except BlockingIOError:
         holder = (folder.path / "lock").read_text(encoding="utf-8").strip()
         raise MachineError(f"{folder.path} is run by {holder} wait for it or end it") from None
-    with lock:
-        yield lock
+    try:
+        with lock:
+            yield lock
+    finally:
+        if not folder.record_path.is_file():  # refused before it was one
+            shutil.rmtree(folder.path, ignore_errors=True)
 
 
 @contextmanager
@@ -83,7 +89,10 @@ def conclude(sweep: Sweep) -> None:
     best = next((standing for standing in ranking if standing.state == "finished"), None)
     if best is not None and sweep.request.stage == TRAIN:
         announce_winner(sweep, best)
-    sweep.parent.artifact(sweep.folder.record_path)
+    write_report(sweep.folder)
+    logger.info(f"written: {sweep.folder.path / PAGE}")
+    for path in (sweep.folder.record_path, sweep.folder.path / PAGE, sweep.folder.path / FIGURES):
+        sweep.parent.artifact(path)
     refuse_failed(sweep, ranking)
 
 

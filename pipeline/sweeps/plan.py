@@ -248,7 +248,7 @@ def identities(record: SweepRecord, request: Request) -> dict[str, int]:
 
 def identity_of(config: Config, request: Request) -> str | None:
     """Return a name for what a trial learns; None where speed counts, or where the stage is none that learns."""
-    if request.stage != TRAIN or "tokens_per_second" in request.settings.objective:
+    if request.stage != TRAIN or "tokens_per_second" in request.settings.weights:
         return None
     learnt = {"model": asdict(config.model), "data": asdict(config.data), "train": learnt_settings(config.train)}
     return hashlib.sha256(json.dumps(learnt, sort_keys=True).encode()).hexdigest()[:16]

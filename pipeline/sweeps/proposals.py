@@ -84,7 +84,7 @@ def told(
 
     own = trial.number if trial.same_as is None else trial.same_as
     steps = record.rungs[record.trials[own].bracket]
-    scores = {step: score(folder.job(own, step).outcome(), settings.objective) for step in steps}
+    scores = {step: score(folder.job(own, step).outcome(), settings.weights) for step in steps}
     known = {step: value for step, value in scores.items() if value is not None}
     done = steps[-1] in known
     return create_trial(

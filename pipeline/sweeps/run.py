@@ -186,6 +186,7 @@ class Sweep:
                 mlflow_parent=self.parent.id,
                 worst=self.settings.worst if job.stop_step else None,
                 limit=job.limit,
+                measure_accuracy="validation_accuracy" in self.settings.weights,
             ).write(folder / TASK)
 
     def begun(self, jobs: list[Job]) -> dict[int, int | None]:
@@ -204,7 +205,7 @@ class Sweep:
 
     def checkpoints(self, trial: Trial) -> str:
         """Return where a trial has its checkpoints; one whose speed counts shares them with no twin."""
-        return f"{self.root}/{trial.number}" if "tokens_per_second" in self.settings.objective else self.root
+        return f"{self.root}/{trial.number}" if "tokens_per_second" in self.settings.weights else self.root
 
     @cached_property
     def root(self) -> str:

@@ -1,11 +1,11 @@
 """The keys of conf/hydra/sweeper, with their types and bounds."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from common.errors import UserError
 from pipeline.core.config import build
-from pipeline.core.limits import limited, one_of
+from pipeline.core.limits import filled, limited, one_of
 
 OWN_SAMPLERS = ("grid", "random")  # all of whose trials are known from the start
 SAMPLERS = (*OWN_SAMPLERS, "tpe", "gp", "cmaes", "qmc")
@@ -25,9 +25,18 @@ class SweepSettings:
     max_steps: int | None = limited(least=1)
     eta: int = limited(least=2)
     brackets: int = limited(least=1)
-    objective: dict[str, float] = field()
+    objective: list[str] = filled()  # terms of a sum: measures, each by a weight
     worst: float | None = limited(above=1)
     attempts: int = limited(least=1)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """What a score is the sum of: the weight of each measure.
+
+        Raises:
+            UserError: a term cannot be read.
+        """
+        return dict(map(weighted, self.objective))
 
     @property
     def halves(self) -> bool:
@@ -54,22 +63,24 @@ def read_settings(values: dict[str, object]) -> SweepSettings:
         raise UserError(
             f"{PLACE}.min_steps is {settings.min_steps}; it may be at most max_steps, which is {settings.max_steps}"
         )
-    check_objective(settings)
+    _ = settings.weights
     return settings
 
 
-def check_objective(settings: SweepSettings) -> None:
-    """Check that what trials are ranked by is measured, and counts.
+def weighted(term: str) -> tuple[str, float]:
+    """Return a measure and its weight out of a term such as `-1e-5*tokens_per_second`.
 
     Raises:
-        UserError: an unknown name, or no weight.
+        UserError: it is no such term.
     """
-    for name, weight in settings.objective.items():
-        if name not in MEASURES:
-            raise UserError(f"{PLACE}.objective names {name}; it may name {', '.join(MEASURES)}")
-        if weight == 0 or not math.isfinite(weight):
-            raise UserError(
-                f"{PLACE}.objective.{name} is {weight}; a weight is positive where less is better, or negative"
-            )
-    if not settings.objective:
-        raise UserError(f"{PLACE}.objective is empty; give it a measure and its weight, as {{validation_loss: 1}}")
+    weight, times, name = term.replace(" ", "").rpartition("*")
+    sign, name = (-1.0, name[1:]) if name.startswith("-") else (1.0, name)
+    try:
+        value = sign * float(weight if times else 1)
+    except ValueError:
+        value = 0.0
+    if name not in MEASURES:
+        raise UserError(f"{PLACE}.objective names {name}; it may name {', '.join(MEASURES)}")
+    if value == 0 or not math.isfinite(value):
+        raise UserError(f"{PLACE}.objective has {term!r}; a weight is a number above 0 where less is better, or below")
+    return name, value

@@ -13,7 +13,13 @@ from pipeline.tracking.run import Run
 from pipeline.training.checkpoints import newest_step
 from pipeline.training.shared import TRAININGS
 
-LOGGED = {"loss": "train.loss", "eval_loss": "validation.loss", "learning_rate": "lr", "grad_norm": "grad_norm"}
+LOGGED = {
+    "loss": "train.loss",
+    "eval_loss": "validation.loss",
+    "eval_accuracy": "validation.accuracy",
+    "learning_rate": "lr",
+    "grad_norm": "grad_norm",
+}
 
 
 def busy_after(control: TrainerControl) -> bool:

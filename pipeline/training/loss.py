@@ -47,11 +47,28 @@ def learn_from_supervised(model: Any) -> None:
         if last is not None:
             last.positions = positions if len(positions) else positions.new_zeros(1)  # kernels want a row
         hidden = self.base_model(use_cache=False, **inputs).last_hidden_state.flatten(0, 1)
-        nats: Any = linear_cross_entropy(Rows.apply(hidden, positions), head.weight, targets)
+        supervised: Any = Rows.apply(hidden, positions)
+        if hit_rate := getattr(self, "hit_rate", None):
+            hit_rate.count(supervised, head.weight, targets)
+        nats: Any = linear_cross_entropy(supervised, head.weight, targets)
         return CausalLMOutput(loss=nats / num_items_in_batch)
 
     model.forward = MethodType(forward, model)
     model.learns_from_supervised = True
+
+
+class HitRate:
+    """The share of the supervised tokens that the model would have chosen: its `hit_rate`, while it is measured."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Begin with none."""
+        self.counts = torch.zeros(2, device=device)  # hits, and all
+
+    def count(self, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add positions; arguments are those of `linear_cross_entropy`."""
+        for part, ids in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+            chosen = torch.nn.functional.linear(part.to(weight.dtype), weight).argmax(-1)
+            self.counts += torch.stack(((chosen == ids).sum(), torch.full_like(ids.sum(), len(ids))))
 
 
 def learn_as_made(model: Any) -> None:

@@ -50,6 +50,7 @@ def resource_report(trainer: Trainer) -> dict[str, Any]:
         "trainable_share": round(trainable / total, 6),
         "train_loss": _last(state.log_history, "loss"),
         "validation_loss": trainer.validation_loss,
+        **({} if trainer.validation_accuracy is None else {"validation_accuracy": trainer.validation_accuracy}),
     }
 
 

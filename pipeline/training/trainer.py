@@ -21,7 +21,7 @@ from pipeline.training.checkpoints import damage, newest_step, rotate, written_w
 from pipeline.training.collectives import barrier
 from pipeline.training.interruption import EvaluationStopped
 from pipeline.training.lora import Model, forget, without_adapter
-from pipeline.training.loss import check_loss
+from pipeline.training.loss import HitRate, check_loss
 from pipeline.training.updates import Conversations, Inputs, MicroBatch, UpdateLoader, Updates
 from pipeline.workers.ranks import rank
 
@@ -86,6 +86,7 @@ class Trainer(SFTTrainer):
         self.saved: AbstractContextManager[object] = (
             ActivationOffloading(self.trained_model) if offload else nullcontext()
         )
+        self.measures_accuracy = False  # beside the validation loss
         self.begun = False
         self.unchecked: Unchecked | None = None
 
@@ -175,6 +176,12 @@ class Trainer(SFTTrainer):
         if self.best_step is not None:
             evaluations = [entry for entry in evaluations if entry["step"] == self.best_step]
         return round(evaluations[-1]["eval_loss"], 5) if evaluations else None
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        """The share of validation's supervised tokens that the model would have chosen, where it was measured last."""
+        measured = [entry["eval_accuracy"] for entry in self.state.log_history if "eval_accuracy" in entry]
+        return round(measured[-1], 5) if measured else None
 
     def take_best(self) -> None:
         """Take the weights of the best step, if those are not the present ones.
@@ -303,7 +310,7 @@ class Trainer(SFTTrainer):
             self._evaluate(None, None)
 
     def evaluate(self, *_: object, **__: object) -> dict[str, float]:
-        """Return the mean loss over the supervised tokens of the validation split, in nats.
+        """Return the mean loss over the supervised tokens of the validation split, in nats; and accuracy, if wanted.
 
         Without a trace in the random state: when it is measured does not change what is learnt. Not compiled, since the
         layers would have to be once more.
@@ -314,6 +321,8 @@ class Trainer(SFTTrainer):
         held_out, args = self.conversations["validation"], self.args
         model = self.model_wrapped
         model.eval()
+        learner: Any = without_adapter(self.trained_model)
+        learner.hit_rate = HitRate(args.device) if self.measures_accuracy and self.learns_from_supervised else None
         parts = held_out.split(range(len(held_out)), args.process_index, args.world_size)
         try:
             with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
@@ -327,6 +336,10 @@ class Trainer(SFTTrainer):
             ) from error
         loss = self.accelerator.reduce(torch.stack(losses).sum(), "mean")
         metrics = {"eval_loss": loss.item()}
+        if learner.hit_rate is not None:
+            hits, tokens = self.accelerator.reduce(learner.hit_rate.counts, "sum").tolist()
+            metrics["eval_accuracy"] = hits / tokens
+        learner.hit_rate = None
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(args, self.state, self.control, metrics)
         return metrics

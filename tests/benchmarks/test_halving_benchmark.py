@@ -61,7 +61,7 @@ def sweeps(tmp_path: Path) -> Callable[..., Folder]:
 
 SETTINGS = {
     "name": "a", "sampler": "grid", "trials": None, "seed": 0, "min_steps": None, "max_steps": None, "eta": 2,
-    "brackets": 1, "objective": {"validation_loss": 1}, "worst": None, "attempts": 3,
+    "brackets": 1, "objective": ["validation_loss"], "worst": None, "attempts": 3,
 }  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_the_grid_s_pairs_on_a_gpu_are_all_trained_at_one_rate_and_schedule() ->
     bench = halving_gpu.GpuBench(Path("/bench"), "tiny", (15, 120), ())
     pairs, ours = (set(bench.command(kind)) for kind in ("pairs", "halving"))
     assert {"train.lr=choice(2e-4)", "train.scheduler=choice(linear)", "train.max_steps=120"} < pairs
-    assert any(each.startswith("+hydra.sweeper.objective.tokens_per_second=") for each in pairs - ours)
+    assert any("tokens_per_second" in each for each in pairs - ours)
 
 
 def test_the_table_has_means_and_says_which_goals_are_missed() -> None:

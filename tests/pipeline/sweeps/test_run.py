@@ -16,6 +16,8 @@ from omegaconf import DictConfig
 from common.errors import Interrupted, UserError
 from pipeline.core.composition import CONF, compose
 from pipeline.core.trials import LOG, OUTCOME, TASK, Outcome, Task
+from pipeline.sweeps.leash import LOCK, Leash
+from pipeline.sweeps.main import alone_in
 from pipeline.sweeps.plan import Request, begin, extended
 from pipeline.sweeps.record import Folder
 from pipeline.sweeps.run import Sweep, quoted, stopped_by_sigterm
@@ -69,19 +71,23 @@ def finish(job: Job, folder: Path) -> None:
 class Launcher:
     """Acts as the jobs, and remembers them: each launch as pairs of trial and stop step."""
 
-    def __init__(self, path: Path, act: Act = finish) -> None:
-        self.path, self.act, self.launched = path, act, list[list[str]]()
+    def __init__(self, path: Path, act: Act = finish, starts: bool = True) -> None:
+        self.path, self.act, self.starts, self.launched = path, act, starts, list[list[str]]()
 
-    def __call__(self, jobs: Sequence[Sequence[str]]) -> None:
+    def __call__(self, jobs: Sequence[Sequence[str]], again: bool) -> None:
         self.launched.append([job_of(overrides)["hydra.sweep.subdir"] for overrides in jobs])
         for overrides in jobs:
             job = job_of(overrides)
-            self.act(job, self.path / job["hydra.sweep.subdir"])
+            folder = self.path / job["hydra.sweep.subdir"]
+            if self.starts:
+                (folder / LOCK).touch()
+            self.act(job, folder)
 
 
-def run(asked: Request, path: Path, act: Act = finish) -> Launcher:
-    launcher, folder = Launcher(path, act), Folder(path)
-    Sweep(folder, begin(asked, folder), asked, launcher, Run()).run()
+def run(asked: Request, path: Path, act: Act = finish, starts: bool = True) -> Launcher:
+    launcher, folder = Launcher(path, act, starts), Folder(path)
+    with alone_in(folder) as lock, Leash(lock) as leash:
+        Sweep(folder, begin(asked, folder), asked, launcher, Run(), leash).run()
     return launcher
 
 
@@ -202,7 +208,7 @@ def test_the_launchers_error_does_not_lose_what_its_jobs_have_done(tmp_path: Pat
         finish(job, folder)
 
     launcher = run(halving("train.lr=1e-5,2e-5,3e-5,4e-5"), tmp_path, act)
-    assert launcher.launched[:2] == [[f"{trial}/step-2" for trial in range(4)], ["2/step-2", "3/step-2"]]
+    assert launcher.launched[:3] == [[f"{trial}/step-2" for trial in range(4)], ["3/step-2"], ["2/step-2"]]
 
 
 def test_a_launcher_that_starts_nothing_ends_the_sweep_with_its_reason(tmp_path: Path) -> None:
@@ -210,7 +216,7 @@ def test_a_launcher_that_starts_nothing_ends_the_sweep_with_its_reason(tmp_path:
         raise RuntimeError("sbatch: command not found")
 
     with pytest.raises(RuntimeError, match="sbatch"):
-        run(halving(RATES), tmp_path, refuse)
+        run(halving(RATES), tmp_path, refuse, starts=False)
 
 
 def test_a_job_that_was_stopped_ends_the_sweep_and_is_launched_again(tmp_path: Path) -> None:
@@ -243,13 +249,13 @@ def test_where_speed_counts_each_trial_is_its_own(tmp_path: Path) -> None:
         roots.add(job["runtime.checkpoint_root"])
         Outcome(status="finished", tokens_per_second=5.0, validation_loss=1.0).write(folder / OUTCOME)
 
-    asked = halving(*space, objective={"validation_loss": 1, "tokens_per_second": -1e-3})
+    asked = halving(*space, objective=["validation_loss", "-1e-3*tokens_per_second"])
     assert len(run(asked, tmp_path, act).launched[0]) == 4
     assert roots == {f"'.checkpoints/sweeps/tried/{trial}'" for trial in range(4)}
 
 
 def test_a_weight_says_which_way_is_better(tmp_path: Path) -> None:
-    asked = halving("train.lr=1e-5,2e-5,3e-5", objective={"validation_loss": -2.0})
+    asked = halving("train.lr=1e-5,2e-5,3e-5", objective=["-2*validation_loss"])
     run(asked, tmp_path)
     assert ranking(asked, tmp_path)[0] == (2, "finished")
 
@@ -280,8 +286,8 @@ def test_another_sweep_in_the_folder_is_refused_by_its_keys(tmp_path: Path) -> N
         ([RATES], {"sampler": "random"}, "sampler is random and hydra.sweeper.trials null"),
         ([RATES], {"min_steps": 9}, "min_steps is 9; it may be at most max_steps, which is 8"),
         ([RATES], {"max_steps": None}, "max_steps is null, and there are no rungs without it"),
-        ([RATES], {"objective": {"loss": 1}}, "objective names loss; it may name validation_loss, "),
-        ([RATES], {"objective": {"train_loss": 0}}, "objective.train_loss is 0.0; a weight is positive"),
+        ([RATES], {"objective": ["2*loss"]}, "objective names loss; it may name validation_loss, "),
+        ([RATES], {"objective": ["0*train_loss"]}, "objective has '0*train_loss'; a weight is a number above 0"),
         ([RATES], {"eta": 1}, "hydra.sweeper.eta is 1; it may be at least 2"),
         ([RATES], {"etta": 2}, "hydra.sweeper.etta is not a key of the configuration; hydra.sweeper has name, "),
         ([RATES], {"name": "a/b"}, "hydra.sweeper.name is 'a/b'; it is a folder's name"),
