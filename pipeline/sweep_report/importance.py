@@ -4,7 +4,8 @@ Permutation importance: a random forest is fitted to a resample of the trials, a
 squared error grows with one setting shuffled among them is twice the share of the variance that rests on it. It is
 counted in ranks and not in losses, so that a trial that diverged counts as a last place and no more. The interval comes
 from the resamples, so it is wide where trials are few; where it reaches 0 a setting cannot be told from one that does
-nothing.
+nothing. Of 36 sweeps whose scores were chance alone one, of 12 trials, had a setting taken for one that matters; a rate
+that moved scores as much as chance did was found in 2 of 12 sweeps with 12 trials, in 10 with 24, and in all with 48.
 
 Breiman (2001), "Random Forests"; Hutter, Hoos and Leyton-Brown (2014) for settings of trainings.
 """
@@ -88,10 +89,11 @@ def resampled(inputs: Numbers, targets: Numbers) -> tuple[float, Numbers]:
     from sklearn.ensemble import RandomForestRegressor
 
     random, explained, shares = np.random.default_rng(0), [], []
+    variance = float(np.var(targets)) or 1.0
     for seed in range(RESAMPLES):
         inside = random.integers(0, len(targets), len(targets))
         outside = np.setdiff1d(np.arange(len(targets)), inside)
-        if len(outside) < 2 or not (variance := float(np.var(targets[outside]))):
+        if len(outside) < 2:
             continue
         forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=seed)
         forest.fit(inputs[inside], targets[inside])
