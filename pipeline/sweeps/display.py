@@ -32,7 +32,7 @@ from pipeline.sweeps.standings import Standing, reasons
 EVERY = 0.5  # seconds between two looks, or
 REST = 100  # times what a look takes, so that jobs lose 1% at most: one at 108 trials takes about 10 ms
 RANKED = 20  # trials in the table at the end
-AROUND = 11  # lines of a terminal that are no trial's
+AROUND = 12  # lines of a terminal that are no trial's
 VALUE = 12  # letters of a value that are never broken
 IN_A_LOG = 160  # columns of a table there
 STYLES = {"running": "bold", "failed": "red", "refused": "red", "ended": "yellow", "dropped": "dim", "waiting": "dim"}
@@ -55,6 +55,7 @@ def showing(folder: Folder, record: SweepRecord) -> Iterator[None]:
         try:
             yield
         except BaseException:
+            display.leave_what_is_below()
             display.stop()
             raise
         display.live.transient = True  # the ranking follows
@@ -77,6 +78,7 @@ class Display:
         self.first: View | None = None
         self.before: View | None = None
         self.newest = ""
+        self.height = self.skipped = 0  # lines of the last picture; those to go down before the next one
 
     def start(self, record: SweepRecord) -> None:
         """Say what is to be run, and begin to look."""
@@ -87,6 +89,10 @@ class Display:
         """End it, with what happened last shown."""
         self.over.set()
         self.thread.join()
+
+    def leave_what_is_below(self) -> None:
+        """Have the last picture drawn under what the process has said meanwhile: why it ends, and not over it."""
+        self.skipped = max(0, self.height - 1)
 
     def guarded(self, show: Callable[[], None]) -> None:
         """Call what shows something; an error ends the showing, and nothing else."""
@@ -142,7 +148,10 @@ class Display:
         if not self.live.is_started:
             self.live.start()
             self.console.show_cursor()
-        self.live.update(self.picture(view), refresh=True)
+        picture = self.picture(view)
+        self.console.file.write("\n" * self.skipped)
+        self.height, self.skipped = len(self.console.render_lines(picture)), 0
+        self.live.update(picture, refresh=True)
 
     def picture(self, view: View) -> Group:
         """Return the table with what stands around it."""
@@ -156,7 +165,7 @@ class Display:
         counts = Counter(each.state for each in rest)
         more = [f"and {len(rest)} more: " + ", ".join(f"{counts[s]} {s}" for s in sorted(counts))] if rest else []
         newest = [f"newest: {self.newest}"] if self.newest else []
-        return Group(*map(one_line, lines), table_of(view.record, rows), *map(one_line, more + newest))
+        return Group(*map(one_line, lines), table_of(view.record, rows), *map(one_line, [*more, *newest, ""]))
 
     def headline(self, view: View) -> str:
         """Return which rung is run, and how many trials are in which state."""

@@ -140,7 +140,30 @@ def test_a_table_is_no_higher_than_its_terminal(tmp_path: Path) -> None:
     sent = drawn(sweep, 16, 60, lambda: None)
     picture = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent).split("many  ")[-1]
     assert picture.count("\n") < 16
-    assert "and 55 more: 30 dropped, 25 passed" in picture
+    assert "and 56 more: 30 dropped, 26 passed" in picture
+
+
+@pytest.mark.usefixtures("terminal")
+def test_what_a_sweep_says_as_it_ends_is_not_drawn_over(sweep: FakeSweep, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = pty.openpty()
+    sent = bytearray()
+    reader = threading.Thread(target=read_all, args=(ours, sent))
+    reader.start()
+    monkeypatch.setattr(os, "dup", lambda _: theirs)  # the terminal in the place of stdout
+
+    def end() -> None:
+        with showing(sweep.folder, sweep.record):
+            wait_for(lambda: b"rank" in sent)
+            os.write(theirs, b"why it ends\n")
+            raise SystemExit
+
+    pytest.raises(SystemExit, end)
+    reader.join()
+    os.close(ours)
+    after = sent.decode().partition("why it ends")[2]
+    assert (
+        after.partition("\x1b[1A")[0].count("\n") >= after.count("\x1b[1A") / 2 > 0
+    )  # drawn twice: at last, and to stop
 
 
 @pytest.mark.usefixtures("terminal")
