@@ -157,7 +157,8 @@ def test_what_a_sweep_says_as_it_ends_is_not_drawn_over(sweep: FakeSweep, monkey
             os.write(theirs, b"why it ends\n")
             raise SystemExit
 
-    pytest.raises(SystemExit, end)
+    with pytest.raises(SystemExit):
+        end()
     reader.join()
     os.close(ours)
     after = sent.decode().partition("why it ends")[2]
