@@ -4,7 +4,6 @@ tunesmith deliver
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import Config, load
@@ -33,7 +32,7 @@ def run(overrides: Sequence[str] = ()) -> None:
 
 
 def journals(config: Config) -> Iterator[Journal]:
-    """Yield the journals of all fingerprints and sweeps."""
-    places: tuple[Path, ...] = (training_folder(config, ""), SWEEPS)
-    for path in sorted(path for place in places for path in place.glob(f"*/{JOURNAL}")):
+    """Yield the journals of all trainings, those of sweeps among them, and of the sweeps themselves."""
+    trainings = training_folder(config, "").rglob(JOURNAL)  # a sweep's lie deeper than others
+    for path in sorted([*trainings, *(path for folder in SWEEPS for path in folder.glob(f"*/{JOURNAL}"))]):
         yield Journal(path.parent)

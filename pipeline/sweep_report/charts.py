@@ -18,6 +18,7 @@ FENCE = 1.5  # times the distance between the quartiles: what lies further out i
 BAND = 0.7  # of the room between two values, over which the lines through one are spread
 MOST_TICKS = 12  # of an axis with values
 TEXT = 16  # letters of a value on an axis
+GOLDEN = 0.618034  # by which dots are spread evenly, and in no order that could be taken for one
 ROW = 30  # height of a setting's interval
 
 Spot = tuple[float, float]
@@ -315,7 +316,7 @@ def by_value(
         middle = LEFT + (number + 0.5) * room
         here = sorted(trial.number for trial in trials if trial.values.get(setting.key) == value)
         for place, trial in enumerate(here):
-            places[trial] = round(middle + ((place + 0.5) / len(here) - 0.5) * room * 0.6, 1)
+            places[trial] = round(middle + ((place + 0.5) * GOLDEN % 1 - 0.5) * room * 0.6, 1)
         if number % every == 0:
             marks.append((round(middle, 1), shortened(value), f"n {len(here)}"))
         if here:

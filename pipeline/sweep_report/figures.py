@@ -47,7 +47,7 @@ def read_figures(folder: Folder) -> SweepReport:
         trials=trials,
         decisions=tuple(map(decision_figures, view.decisions)),
         importance=tuple(importance_by_rung(trials, view)),
-        spent=spent(folder, view),
+        spent=spent(folder, view, trials),
         untried=untried(trials, settings_of(view.record), view.rungs),
         failures=tuple(
             Failure(state=state, reason=reason, trials=tuple(each.trial.number for each in these))
@@ -72,7 +72,6 @@ def command(view: View, best: TrialFigures) -> str:
 
 def trial_figures(standing: Standing) -> TrialFigures:
     """Return a trial's figures."""
-    seconds = [stop.outcome.seconds for stop in standing.stops if stop.outcome and stop.outcome.seconds is not None]
     last = standing.finished
     return TrialFigures(
         number=standing.trial.number,
@@ -85,8 +84,9 @@ def trial_figures(standing: Standing) -> TrialFigures:
         reason=standing.reason,
         score=standing.score,
         validation_loss=last.outcome.validation_loss if last and last.outcome else None,
-        steps=standing.steps,
-        seconds=max(seconds, default=None),
+        step=standing.step,
+        updates=standing.updates,
+        seconds=sum(standing.seconds(stop) or 0.0 for stop in standing.stops),
         stops=tuple(
             StopFigures(
                 step=stop.step,
@@ -122,17 +122,17 @@ def importance_by_rung(trials: Sequence[TrialFigures], view: View) -> list[Impor
     return [importance(own, settings, step) for place, step in enumerate(steps) if not place or often[step] >= LEAST]
 
 
-def spent(folder: Folder, view: View) -> Spent:
+def spent(folder: Folder, view: View, trials: Sequence[TrialFigures]) -> Spent:
     """Return what the sweep cost, and what its grid would have."""
     ends = [float(steps[-1]) for steps in view.record.rungs if steps] or whole_trainings(view)
     whole = round(max(ends)) if ends else None
-    seconds = [trial_figures(each).seconds or 0.0 for each in view.own]
-    trainable = sum(trial.refused is None for trial in view.record.trials)
+    own = [trial for trial in trials if trial.is_own]
+    trainable = sum(trial.state != "refused" for trial in trials)
     return Spent(
-        steps=view.steps,
-        grid_steps=len(view.own) * whole if whole else None,
-        whole_grid_steps=trainable * whole if whole else None,
-        seconds=sum(seconds),
+        updates=sum(trial.updates for trial in own),
+        grid_updates=len(own) * whole if whole else None,
+        whole_grid_updates=trainable * whole if whole else None,
+        seconds=sum(trial.seconds for trial in own),
         wall_seconds=wall_seconds(folder, view),
     )
 

@@ -32,8 +32,9 @@ class TrialFigures(Record):
     reason: str | None
     score: float | None  # at the last rung that it went through
     validation_loss: float | None  # there
-    steps: Count  # that it made
-    seconds: Amount | None  # of training
+    step: Count  # that it came to
+    updates: Count  # that were made for it; more, where a rung that was added began anew
+    seconds: Amount  # of training
     stops: tuple[StopFigures, ...]
     curve: tuple[Point, ...]
 
@@ -84,21 +85,21 @@ class Importance(Record):
 class Spent(Record):
     """What a sweep cost, beside the grid of its trials, each trained to the last rung."""
 
-    steps: Count  # made by trials; those that were made twice, after a kill, count once
-    grid_steps: Count | None  # of trials with a training of their own
-    whole_grid_steps: Count | None  # of all trials: also of those that are the same training as another
+    updates: Count  # made by trials; those that were made again after a kill count once
+    grid_updates: Count | None  # of trials with a training of their own
+    whole_grid_updates: Count | None  # of all trials: also of those that are the same training as another
     seconds: Amount  # of training, all trials together
     wall_seconds: Amount | None  # from the first job's start to the last one's end
 
     @property
     def share(self) -> float | None:
-        """The steps made, of the grid's."""
-        return self.steps / self.grid_steps if self.grid_steps else None
+        """The updates made, of the grid's."""
+        return self.updates / self.grid_updates if self.grid_updates else None
 
     @property
     def whole_share(self) -> float | None:
-        """The steps made, of those that a grid makes that trains the same thing several times."""
-        return self.steps / self.whole_grid_steps if self.whole_grid_steps else None
+        """The updates made, of those that a grid makes that trains the same thing several times."""
+        return self.updates / self.whole_grid_updates if self.whole_grid_updates else None
 
 
 class Failure(Record):

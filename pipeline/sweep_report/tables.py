@@ -42,7 +42,7 @@ def ranking(report: SweepReport, settings: Sequence[Setting], trials: Sequence[T
     steps = report.rungs[0] or (None,)
     scores = [f"step {step:,}" for step in steps if step is not None] or [report.measure]
     states = any(trial.reason or trial.same_as is not None for trial in trials)
-    head = ["trial", "rank", *(each.name for each in settings), *scores, "steps", "state", *(["why"] * states)]
+    head = ["trial", "rank", *(each.name for each in settings), *scores, "updates", "state", *(["why"] * states)]
     rows: list[list[Cell]] = []
     for at, trial in enumerate(trials):
         begun = {
@@ -54,7 +54,7 @@ def ranking(report: SweepReport, settings: Sequence[Setting], trials: Sequence[T
                 Number(f"trials.{at}.place", trial.place, form="{}"),
                 *(harmless(trial.values.get(each.key, NOTHING)) for each in settings),
                 *(begun.get(step, NOTHING) for step in steps),
-                Number(f"trials.{at}.steps", trial.steps, form="{:,}"),
+                Number(f"trials.{at}.updates", trial.updates, form="{:,}"),
                 state(trial, report),
                 *([why(trial)] * states),
             ]
@@ -135,11 +135,11 @@ def spent(report: SweepReport) -> Table:
     """Return what the sweep cost beside its grid."""
     cost = report.spent
     rows: list[list[Cell]] = [
-        ["updates made", Number("spent.steps", cost.steps, form="{:,}"), ""],
-        ["updates of the grid", Number("spent.grid_steps", cost.grid_steps, form="{:,}"), share(cost.share)],
+        ["updates made", Number("spent.updates", cost.updates, form="{:,}"), ""],
+        ["updates of the grid", Number("spent.grid_updates", cost.grid_updates, form="{:,}"), share(cost.share)],
     ]
-    if cost.whole_grid_steps != cost.grid_steps:
-        whole = Number("spent.whole_grid_steps", cost.whole_grid_steps, form="{:,}")
+    if cost.whole_grid_updates != cost.grid_updates:
+        whole = Number("spent.whole_grid_updates", cost.whole_grid_updates, form="{:,}")
         rows.append(["updates of the grid, twins trained again", whole, share(cost.whole_share)])
     rows.append(["training, all trials together", Number("spent.seconds", cost.seconds, form="{:,.0f} s"), ""])
     if cost.wall_seconds is not None:

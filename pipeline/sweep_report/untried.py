@@ -87,7 +87,7 @@ def values_given_up_early(trials: Sequence[TrialFigures], listed: Sequence[Setti
     for each, value, having in by_value(trials, listed):
         done = [trial for trial in having if trial.state in ("dropped", "ended")]
         if done and len(done) == len(having) and all(len(trial.stops) == 1 for trial in done):
-            steps = max(trial.steps for trial in done)
+            steps = max(trial.step for trial in done)
             yield f"With {said(each, value)} no trial of {len(done)} went beyond {counted(steps, 'step')}."
 
 

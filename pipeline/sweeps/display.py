@@ -199,7 +199,7 @@ def table_of(record: SweepRecord, rows: Sequence[Standing]) -> Table:
     table = Table(*right, Column("state", overflow="ellipsis", no_wrap=True), box=SIMPLE_HEAD, pad_edge=False)
     for each in rows:
         values = [each.trial.values.get(key, "-") for key in names]
-        cells = [str(each.place), str(each.trial.number), *values, str(each.steps), loss_text(each.loss)]
+        cells = [str(each.place), str(each.trial.number), *values, str(each.step), loss_text(each.loss)]
         table.add_row(*map(Text, [*cells, state_text(each, len(record.rungs[0]))]), style=STYLES.get(each.state))
     return table
 
@@ -211,6 +211,7 @@ def print_ranking(folder: Folder, record: SweepRecord, ranked: Sequence[Standing
     if len(ranked) > most:
         console.print(f"and {len(ranked) - most} more in {folder.path}")
     for (state, reason), these in reasons(ranked).items():
-        trials = f"trial{'s' * (len(these) > 1)} {', '.join(str(each.trial.number) for each in these)}"
+        numbers = ", ".join(str(each.trial.number) for each in these)
+        trials = f"trial{'s' * (len(these) > 1)} {numbers}{', the first' * (len({e.reason for e in these}) > 1)}"
         log = folder.job(these[0].trial.number, these[0].stops[-1].step).path / LOG if these[0].stops else None
         console.print(Text(harmless(f"{state}: {trials}: {reason}") + (f" ({log})" if log else "")), soft_wrap=True)

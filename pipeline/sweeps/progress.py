@@ -9,7 +9,7 @@ from common.harmless import harmless
 from pipeline.sweeps.names import duration, loss_text, settings_text
 from pipeline.sweeps.record import Folder, SweepRecord
 from pipeline.sweeps.settings import SweepSettings, read_settings
-from pipeline.sweeps.standings import Decision, Standing, decisions, standings, version
+from pipeline.sweeps.standings import Decision, Standing, begins, decisions, standings, version
 
 Job = tuple[int, int | None]  # a trial and the step at which it stops
 
@@ -46,7 +46,7 @@ class View:
     @property
     def steps(self) -> int:
         """Updates that were made."""
-        return sum(each.steps for each in self.own)
+        return sum(each.updates for each in self.own)
 
 
 def look(folder: Folder) -> View:
@@ -84,8 +84,8 @@ def job_line(view: View, standing: Standing, place: int) -> str:
     stop, trial = standing.stops[place], standing.trial
     outcome = stop.outcome
     assert outcome is not None  # noqa: S101
-    before = [earlier.outcome.seconds or 0 for earlier in standing.stops[:place] if earlier.outcome]
-    spent = "" if outcome.seconds is None else f"  {duration(outcome.seconds - max(before, default=0))}"
+    seconds = standing.seconds(stop)
+    spent = "" if seconds is None else f"  {duration(seconds)}"
     rung = "" if stop.step is None else f"rung {view.record.rungs[0].index(stop.step) + 1}/{view.rungs}  "
     what = outcome.status if outcome.reason is None else f"{outcome.status}: {outcome.reason}"
     loss = "" if outcome.validation_loss is None else f"loss {loss_text(outcome.validation_loss)}  "
@@ -117,24 +117,25 @@ def steps_left(view: View) -> Left | None:
     rung = sweep = 0.0
     for bracket, steps in enumerate(view.record.rungs):
         own = [each for each in view.own if each.trial.bracket == bracket]
-        ends = [float(step) for step in steps] or whole_trainings(view)
-        if not ends:
+        begin = begins(steps, view.settings)
+        lengths = [float(step - begin[step]) for step in steps] or whole_trainings(view)
+        if not lengths:
             return None
-        lefts = list(left_by_rung(own, ends, view.settings.eta))
+        lefts = list(left_by_rung(own, lengths, view.settings.eta))
         rung += next((left for left in lefts if left > 0), 0)
         sweep += sum(lefts)
     return Left(rung, sweep)
 
 
-def left_by_rung(own: Sequence[Standing], ends: Sequence[float], eta: int) -> Iterator[float]:
+def left_by_rung(own: Sequence[Standing], lengths: Sequence[float], eta: int) -> Iterator[float]:
     """Yield the updates that are left in each rung of a bracket."""
-    count, begin = len(own), 0.0
-    for place, end in enumerate(ends):
-        begun = [each for each in own if len(each.stops) > place]
-        done = sum(each.stops[place].is_final for each in begun)
-        partly = sum(each.steps - begin for each in begun if not each.stops[place].is_final and each.steps > begin)
-        yield max(0.0, (count - done) * (end - begin) - partly)
-        count, begin = max(1, count // eta), end
+    count = len(own)
+    for place, length in enumerate(lengths):
+        begun = [each.stops[place] for each in own if len(each.stops) > place]
+        done = sum(stop.is_final for stop in begun)
+        partly = sum(stop.at - stop.begin for stop in begun if not stop.is_final)
+        yield max(0.0, (count - done) * length - partly)
+        count = max(1, count // eta)
 
 
 def whole_trainings(view: View) -> list[float]:

@@ -1,6 +1,7 @@
 """How far each trial of a sweep has come, and what was decided at its rungs: read from the sweep's files alone."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +15,7 @@ from pipeline.sweeps.rungs import promoted
 from pipeline.sweeps.settings import SweepSettings
 
 State = Literal["waiting", "running", "stopped", "passed", "dropped", "finished", "ended", "failed", "refused"]
+NUMBER = re.compile(r"\d+(\.\d+)?")
 OUT = ("ended", "failed", "refused")  # what is ranked behind all else, in this order
 
 
@@ -22,6 +24,7 @@ class Stop:
     """A trial at one rung, which it began; a trial of a grid has one."""
 
     step: int | None  # at which it stops; None in a grid
+    begin: int  # the step from whose checkpoint it went on; 0 where it was trained from its beginning
     outcome: Outcome | None
     score: float | None  # the objective, less is better
     points: tuple[Point, ...]
@@ -30,6 +33,12 @@ class Stop:
     def is_final(self) -> bool:
         """Whether it need not be launched again."""
         return self.outcome is not None and self.outcome.is_final
+
+    @property
+    def at(self) -> int:
+        """The step that it has come to."""
+        known = self.outcome.steps if self.outcome else None
+        return max([self.begin, known or 0, *(point.step for point in self.points[-1:])])
 
 
 @dataclass(frozen=True)
@@ -59,18 +68,30 @@ class Standing:
 
     @property
     def curve(self) -> tuple[Point, ...]:
-        """Its losses over all rungs, a point for each step at which there is one."""
+        """Its losses since it was last begun anew, a point for each step at which there is one."""
         merged: dict[int, Point] = {}
-        for point in (point for stop in self.stops for point in stop.points):
-            known = merged.get(point.step)
-            merged[point.step] = point.model_copy(update=known.model_dump(exclude_none=True)) if known else point
+        for stop in self.stops:
+            merged = merged if stop.begin or not stop.points else {}
+            for point in stop.points:
+                known = merged.get(point.step)
+                merged[point.step] = known.model_copy(update=point.model_dump(exclude_none=True)) if known else point
         return tuple(merged[step] for step in sorted(merged))
 
     @property
-    def steps(self) -> int:
-        """How many updates it has made."""
-        ends = [stop.outcome.steps or 0 for stop in self.stops if stop.outcome]
-        return max([*ends, *(point.step for stop in self.stops for point in stop.points[-1:])], default=0)
+    def step(self) -> int:
+        """The step that it has come to."""
+        return self.stops[-1].at if self.stops else 0
+
+    @property
+    def updates(self) -> int:
+        """How many updates were made for it, over all rungs."""
+        return sum(stop.at - stop.begin for stop in self.stops)
+
+    def seconds(self, stop: Stop) -> float | None:
+        """Return how long one of its stops was trained for; what an outcome says is from the beginning on."""
+        before = [each.outcome.seconds or 0 for each in self.stops if each.outcome and each.step == stop.begin]
+        total = stop.outcome.seconds if stop.outcome else None
+        return None if total is None else max(0.0, total - (before[-1] if before and stop.begin else 0.0))
 
     @property
     def loss(self) -> float | None:
@@ -132,12 +153,12 @@ def order(standing: Standing) -> tuple[int, float, float, int]:
 
 
 def reasons(ranked: Sequence[Standing]) -> dict[tuple[State, str], list[Standing]]:
-    """Return why trials came to nothing: the trials of each reason."""
+    """Return why trials came to nothing: the trials of each reason; of those that differ in numbers alone the first."""
     found: dict[tuple[State, str], list[Standing]] = {}
     for each in ranked:
         if each.reason is not None and each.trial.same_as is None:
-            found.setdefault((each.state, each.reason), []).append(each)
-    return found
+            found.setdefault((each.state, NUMBER.sub("#", each.reason)), []).append(each)
+    return {(state, str(these[0].reason)): these for (state, _), these in found.items()}
 
 
 def decisions(folder: Folder, record: SweepRecord, settings: SweepSettings) -> list[Decision]:
@@ -192,7 +213,8 @@ def standing(
     """Return how far a trial with a training of its own has come; its place is not known yet."""
     steps: Sequence[int | None] = record.rungs[trial.bracket] or (None,)
     jobs = {step: folder.job(trial.number, step) for step in steps}
-    stops = tuple(stop(step, job, settings) for step, job in jobs.items() if (job.path / TASK).is_file())
+    begin = begins(steps, settings)
+    stops = tuple(stop(step, begin[step], job, settings) for step, job in jobs.items() if (job.path / TASK).is_file())
     if trial.refused is not None or not stops:
         state: State = "waiting" if trial.refused is None else "refused"
         return Standing(0, trial, state, rung_of(record, steps[0]), stops, trial.refused)
@@ -206,10 +228,19 @@ def standing(
     return Standing(0, trial, state, rung_of(record, last.step), stops, reason)
 
 
-def stop(step: int | None, job: JobFolder, settings: SweepSettings) -> Stop:
+def begins(steps: Sequence[int | None], settings: SweepSettings) -> dict[int | None, int]:
+    """Return from which step each rung goes on; one that was added begins anew, with a longer course."""
+    course = settings.max_steps or 0
+    return {
+        step: 0 if last is None or step is None or step > course else last
+        for last, step in zip([None, *steps], steps, strict=False)  # the last one has none behind it
+    }
+
+
+def stop(step: int | None, begin: int, job: JobFolder, settings: SweepSettings) -> Stop:
     """Return a trial at one rung."""
     outcome = outcome_of(job)
-    return Stop(step, outcome, score(outcome, settings.weights), progress_of(job))
+    return Stop(step, begin, outcome, score(outcome, settings.weights), progress_of(job))
 
 
 def state_at(last: Stop, job: JobFolder, *, is_last: bool) -> State:

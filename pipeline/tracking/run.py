@@ -29,7 +29,7 @@ __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_fol
 LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
 PARENT_TAG = "mlflow.parentRunId"
 PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
-SWEEPS = Path("multirun")  # as conf/config.yaml has it
+SWEEPS = (Path("sweeps"), Path("multirun"))  # as conf/config.yaml has it and had it, each with a folder a sweep
 # Tags by which MLflow's search finds the runs of an experiment of DVC's, and all of those that began at one commit.
 DVC = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
 MAX_PARAM = 6000  # characters that MLflow keeps of a setting

@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -36,6 +36,13 @@ from pipeline.workers.ranks import rank, world
 logger = logging.getLogger(__name__)
 
 CONVERSATIONS: dict[str, Kept[Conversations]] = {name: Kept() for name in LEARNT_FROM}
+FITTING: Kept[tuple[int, bool, str]] = Kept()  # rows at once, whether activations are recomputed, and why
+# What takes no memory: the rate's course, how long it goes on, and what happens between updates.
+COURSE = (
+    "lr", "scheduler", "warmup_ratio", "min_lr_ratio", "decay_ratio", "weight_decay", "max_grad_norm", "epochs",
+    "max_steps", "stop_step", "patience", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size",
+    "logging_steps", "check_export",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -157,13 +164,19 @@ class Session:
             rows, checkpointing = rows or 1, checkpointing is not False
             why = "not tried, as weights are shared; train.batch_size may be more"
         else:
-            most = trainer.rows_of_use()
-            rows, checkpointing, why = micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most)
+            rows, checkpointing, why = self.fitting(trainer, rows, checkpointing)
         share = operations(trainer, trainer.tokens_to_train()) / world()
         compiled, why_compiled = choose_compile(settings, self.plan, this_card(self.device), share)
         size = micro_batch.BatchSize(device_name(self.device), requested, rows, checkpointing, compiled)
         logger.info(f"  {size}: {why}; {why_compiled}")
         return size
+
+    def fitting(self, trainer: Trainer, rows: int | None, checkpointing: bool | None) -> tuple[int, bool, str]:
+        """Return what the card holds; tried once for trainings of this process that differ in their course alone."""
+        most = trainer.rows_of_use()
+        others = {key: value for key, value in asdict(self.config.train).items() if key not in COURSE}
+        key = (self.base, self.plan, CONVERSATIONS["train"].made, others, most) if self.base else object()
+        return FITTING.get(key, lambda: micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most))
 
     def smaller(self, size: micro_batch.BatchSize) -> micro_batch.BatchSize:
         """Return half as many rows, or one row with its activations recomputed where that was not asked against."""

@@ -81,7 +81,7 @@ class Trainings:
         PyTorch keeps few graphs of a layer, and computes without one where they are all for others.
         """
         if key != self.compiled:
-            torch._dynamo.reset()
+            torch.compiler.reset()
         self.compiled = key
 
     @contextmanager

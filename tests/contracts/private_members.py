@@ -220,6 +220,20 @@ PYTORCH = (
         "set: numbers such as a norm's epsilon stay constants of compiled code",
     ),
     Member(
+        "torch", "torch.Tensor._version", "2.13.0",
+        "read: how often weights were written to that trainings share",
+    ),
+    Member(
+        "torch", "*._forward_hooks", "2.13.0",
+        "read: whether a module of a base has hooks, which mean that very module",
+        called_by="torch.nn.Module._call_impl",
+    ),
+    Member(
+        "torch", "*._forward_pre_hooks", "2.13.0",
+        "read: the same",
+        called_by="torch.nn.Module._call_impl",
+    ),
+    Member(
         "torch", "*._step_supports_amp_scaling", "2.13.0",
         "read on an optimizer: whether it can leave a broken update out",
         called_by="torch.optim.Adam.__init__",

@@ -49,7 +49,7 @@ def test_a_sweep_that_goes_on_has_no_winner(tmp_path: Path) -> None:
 
 def test_steps_are_those_made_beside_those_of_the_grid(sweep: FakeSweep) -> None:
     spent = read_figures(sweep.folder).spent
-    assert (spent.steps, spent.grid_steps, spent.whole_grid_steps) == (2 + 2 + 4 + 8, 4 * 8, 4 * 8)
+    assert (spent.updates, spent.grid_updates, spent.whole_grid_updates) == (2 + 2 + 4 + 8, 4 * 8, 4 * 8)
     assert spent.share == 0.5
     assert spent.seconds == 2 + 2 + 4 + 8
 
@@ -60,13 +60,13 @@ def test_twins_are_counted_apart(tmp_path: Path) -> None:
     sweep = FakeSweep(tmp_path / "twins", RATES, loss=by_rate, trials=trials)
     sweep.play()
     spent = read_figures(sweep.folder).spent
-    assert (spent.steps, spent.grid_steps, spent.whole_grid_steps) == (16, 32, 40)
+    assert (spent.updates, spent.grid_updates, spent.whole_grid_updates) == (16, 32, 40)
 
 
 def test_a_trial_that_ended_counts_with_the_steps_that_it_made(tmp_path: Path) -> None:
     sweep = FakeSweep(tmp_path / "ended", RATES, loss=by_rate)
     sweep.finish(0, 2, status="ended", reason="diverged")
-    assert read_figures(sweep.folder).spent.steps == 2
+    assert read_figures(sweep.folder).spent.updates == 2
 
 
 def test_wall_time_is_from_the_first_job_to_the_last(sweep: FakeSweep) -> None:

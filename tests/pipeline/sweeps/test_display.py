@@ -181,3 +181,12 @@ def test_reasons_are_said_once_with_their_trials_and_where_to_read_on(
         f"failed: trials 0, 2: out of memory ({sweep.folder.path / '0' / 'step-2' / 'log.txt'})",
         "refused: trial 3: train.lr is [no] number",
     ]
+
+
+def test_reasons_that_differ_in_numbers_alone_are_said_once(
+    sweep: FakeSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, loss in enumerate((7.1, 9.25)):
+        sweep.finish(number, 2, status="ended", reason=f"diverged: loss {loss}")
+    print_ranking(sweep.folder, sweep.record, standings(*sweep.parts))
+    assert "ended: trials 0, 1, the first: diverged: loss 7.1 (" in capsys.readouterr().out

@@ -28,8 +28,8 @@ def test_a_job_that_ended_has_a_line_with_its_own_seconds(sweep: FakeSweep) -> N
     sweep.finish(3, 2)
     assert ended_lines(before, look(sweep.folder)) == ["rung 1/3  trial 3 of 4  train.lr=1  loss 1.5000  finished  2 s"]
     before = look(sweep.folder)
-    sweep.finish(3, 8, begin=2)
-    assert ended_lines(before, look(sweep.folder)) == ["rung 3/3  trial 3 of 4  train.lr=1  loss 1.1250  finished  6 s"]
+    sweep.finish(3, 4, begin=2)
+    assert ended_lines(before, look(sweep.folder)) == ["rung 2/3  trial 3 of 4  train.lr=1  loss 1.2500  finished  2 s"]
 
 
 def test_a_job_that_failed_says_why_in_its_line_and_one_that_was_stopped_has_none(sweep: FakeSweep) -> None:
@@ -62,6 +62,13 @@ def test_what_is_left_counts_later_rungs_by_how_many_will_go_on(sweep: FakeSweep
 def test_a_trial_that_failed_leaves_nothing_to_do(sweep: FakeSweep) -> None:
     sweep.finish(0, 2, status="failed", reason="out of memory")
     assert steps_left(look(sweep.folder)) == Left(rung=6, sweep=14)
+
+
+def test_a_rung_that_was_added_is_left_whole(sweep: FakeSweep) -> None:
+    sweep.play()
+    sweep.record = sweep.record.model_copy(update={"rungs": ((2, 4, 8, 16),)})
+    sweep.record.write(sweep.folder.record_path)
+    assert steps_left(look(sweep.folder)) == Left(rung=16, sweep=16)
 
 
 def test_twins_and_refused_trials_are_no_steps(tmp_path: Path) -> None:

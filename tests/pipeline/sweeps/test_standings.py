@@ -41,9 +41,9 @@ def test_a_job_that_was_told_and_has_not_written_waits(sweep: FakeSweep) -> None
 
 def test_a_job_that_writes_runs_and_shows_its_newest_loss(sweep: FakeSweep) -> None:
     sweep.advance(0, 2, to=1)
-    assert (of(sweep, 0).state, of(sweep, 0).loss, of(sweep, 0).steps) == ("running", 5.1, 1)
+    assert (of(sweep, 0).state, of(sweep, 0).loss, of(sweep, 0).step) == ("running", 5.1, 1)
     sweep.advance(0, 4, begin=2, to=4)
-    assert (of(sweep, 0).rung, of(sweep, 0).loss, of(sweep, 0).steps) == (2, 4.25, 4)
+    assert (of(sweep, 0).rung, of(sweep, 0).loss, of(sweep, 0).step) == (2, 4.25, 4)
 
 
 def test_a_job_that_was_cut_off_waits_once_it_is_told_again(sweep: FakeSweep) -> None:
@@ -141,3 +141,14 @@ def test_a_grid_has_one_rung_and_no_decisions(tmp_path: Path) -> None:
         (number, "finished") for number in (3, 2, 1, 0)
     ]
     assert decisions(*sweep.parts) == []
+
+
+def test_a_rung_that_was_added_is_trained_from_its_beginning_and_counts_whole(sweep: FakeSweep) -> None:
+    sweep.play()
+    sweep.record = sweep.record.model_copy(update={"rungs": ((2, 4, 8, 16),)})
+    sweep.finish(3, 16)
+    best = standings(*sweep.parts)[0]
+    assert [(stop.step, stop.begin) for stop in best.stops] == [(2, 0), (4, 2), (8, 4), (16, 0)]
+    assert (best.state, best.step, best.updates) == ("finished", 16, 8 + 16)
+    assert [best.seconds(stop) for stop in best.stops] == [2, 2, 4, 16]
+    assert {point.of for point in best.curve} == {16}

@@ -11,7 +11,7 @@ import threading
 import time
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +21,11 @@ import psutil
 import pytest
 from evaluated import evaluation
 from mlflow import MlflowClient
+from mlflow_runs import CONFIG, SECONDS, eventually, four_first_runs, runs, steps, training
 from omegaconf import OmegaConf
 
 from common.errors import Interrupted, UserError
 from pipeline.commands import deliver
-from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.core.records import LEARNT_FROM, PrepareReport
 from pipeline.tracking import delivery, system_metrics
@@ -34,29 +34,14 @@ from pipeline.tracking.journal import JOURNAL, Journal
 from pipeline.tracking.run import PARENT, Run, open_run, tracked, tracking_uri, training_folder
 
 REPO = Path(__file__).parents[3]
-CONFIG = load(compose(REPO / "conf"))
 NOWHERE = "http://127.0.0.1:9"  # where nothing listens
 PREPARED = {"train": 800, "validation": 60, "test": 40}  # rows
-SECONDS = 60  # that anything is waited for
 # As MLflow's documentation lists them; its page draws no others.
 MACHINE = (
     *("cpu_utilization_percentage", "system_memory_usage_megabytes", "system_memory_usage_percentage"),
     *("disk_usage_percentage", "disk_usage_megabytes", "disk_available_megabytes"),
     *("network_receive_megabytes", "network_transmit_megabytes"),
 )
-TRAIN = """
-import itertools, sys
-from dataclasses import replace
-from pathlib import Path
-from pipeline.stages.compose import compose
-from pipeline.core.config import load
-from pipeline.tracking.run import tracked
-conf, folder, first, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-with tracked(load(compose(conf)), folder, "train") as run:
-    for step in range(first, last + 1) if last else itertools.count(first):
-        run.metrics({"train.loss": 1 / step}, step)
-        print(step, flush=True)
-"""
 
 
 class Server:
@@ -147,15 +132,6 @@ def config(experiment: str = "tunesmith", uri: str | None = None, **train: Any) 
     )
 
 
-def eventually(condition: Callable[[], Any]) -> Any:
-    """What `condition` gives once that is true."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-    return found
-
-
 @contextmanager
 def warned() -> Iterator[list[str]]:
     """What is said about MLflow within the block."""
@@ -171,27 +147,6 @@ def warned() -> Iterator[list[str]]:
 def delivered(run: Run) -> bool:
     assert run.delivery is not None
     return run.delivery.journal.sent == run.delivery.journal.size
-
-
-def runs(client: MlflowClient, experiment: str) -> list[Any]:
-    found = client.get_experiment_by_name(experiment)
-    return [] if found is None else list(client.search_runs([found.experiment_id]))
-
-
-def steps(client: MlflowClient, run_id: str | None, key: str = "train.loss") -> list[int]:
-    return [metric.step for metric in client.get_metric_history(str(run_id), key)]
-
-
-def training(folder: Path, first: int, last: int, **environment: str) -> subprocess.Popen[str]:
-    """Another process that records the steps `first` to `last`, or ever more where that is 0."""
-    command = [sys.executable, "-c", TRAIN, str(REPO / "conf"), str(folder), str(first), str(last)]
-    paths = {
-        "PYTHONPATH": os.pathsep.join([str(REPO), os.environ.get("PYTHONPATH", "")]),
-        "DVC_ROOT": os.environ["DVC_ROOT"],
-    }
-    return subprocess.Popen(
-        command, env=os.environ | paths | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
 
 
 # What a run holds
@@ -602,25 +557,6 @@ def test_a_deleted_database_is_made_anew_with_everything(blank: Path, tmp_path: 
     assert (tmp_path / "abc/mlflow_run").read_text() == new.info.run_id != old.info.run_id
 
 
-def four_first_runs(place: Path, database: str) -> None:
-    """Four processes at once on a database without tables: none of them fails, and each has its run."""
-    folders = [place / str(number) for number in range(4)]
-    begun = [training(folder, 1, 20, DVC_ROOT=str(place), MLFLOW_TRACKING_URI=database) for folder in folders]
-    said = [process.communicate()[1] for process in begun]
-    assert [process.returncode for process in begun] == [0] * 4
-    assert [text for text in said if "out of reach" in text] == []
-    settings = replace(CONFIG.tracking, uri=database)
-    for folder in folders:  # on a busy machine the end of a process may have been too soon
-        late = delivery.Delivery(Journal(folder), settings)
-        late.start()
-        late.close(SECONDS)
-    found = runs(MlflowClient(database), "tunesmith")
-    assert [run.info.status for run in found] == ["FINISHED"] * 4
-    for run in found:
-        assert steps(MlflowClient(database), run.info.run_id) == list(range(1, 21))
-        assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(place / "mlartifacts")
-
-
 def test_four_first_runs_at_once_make_one_database(tmp_path: Path) -> None:
     four_first_runs(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
 
@@ -697,6 +633,26 @@ def test_a_command_delivers_what_is_kept_when_no_stage_follows(
     (recorded,) = runs(client, "by command")
     assert recorded.data.metrics == {"tuned.loss": 1.0}
     assert recorded.info.status == "FINISHED"
+
+
+def test_a_command_delivers_what_sweeps_and_their_trainings_keep(
+    client: MlflowClient, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = config(uri=NOWHERE)
+    monkeypatch.setattr(tracking, "FAREWELL", 0.1)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").symlink_to(REPO / "conf")
+    places = [training_folder(away, "sweeps/lr/abc"), training_folder(away, "sweeps/lr/trial-3/abc")]
+    with warned():
+        for place in (*places, Path("sweeps/lr"), Path("multirun/today")):
+            with tracked(away, place, "train") as run:
+                run.tags({"place": place})
+    deliver.run(["tracking.experiment=of sweeps"])
+    assert {run.data.tags["place"] for run in runs(client, "of sweeps")} == {
+        *map(str, places),
+        "sweeps/lr",
+        "multirun/today",
+    }
 
 
 def test_a_server_that_goes_and_comes_back_misses_nothing(server: Server, tmp_path: Path) -> None:

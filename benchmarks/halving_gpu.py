@@ -1,0 +1,209 @@
+"""R5's sweep on the 1B shape, on a GPU: its GPU-seconds beside those of the plain grid.
+
+The sweep runs whole. Of the grid the nine pairs of batch and accumulation run, each to its end at one rate and
+schedule, one after another in one process as a grid does, twins too; the other eleven rates and schedules take the same
+time, so the grid is taken as twelve times that. What the first job takes before its training, which later ones share,
+is not multiplied. GPU-seconds are those of the process, from its start to its end, on one card.
+"""
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.halving_searches import is_over
+from benchmarks.inputs import DATA
+from benchmarks.train import execute, facts, reason
+from common.files import write_json, write_text
+from pipeline.core.trials import OUTCOME
+from pipeline.sweeps.progress import look
+from pipeline.sweeps.record import ROOT, Folder
+
+REPOSITORY = Path(__file__).parents[1]
+CONVERSATIONS = 3840  # 120 updates of the 32 that are the most in R5
+RATES_AND_SCHEDULES = 12
+GOAL = 0.2
+SWEEPS = ("halving", "pairs")
+PARTS = ("inputs", *SWEEPS)
+TO_SAVE = 30.0  # seconds for a training that is asked to stop
+BOTH = ["tracking=none", "experiment=r5", "data=starter", *DATA, "model.chat_template=null", "train.check_export=false"]
+# Beside the loss the speed counts, by a hair: so twins are no twins, and each is trained.
+EACH_TRAINED = "hydra.sweeper.objective=[validation_loss,-1e-12*tokens_per_second]"
+
+
+@dataclass(frozen=True)
+class GpuBench:
+    """Where the model, the rows and the sweeps are."""
+
+    folder: Path
+    shape: str
+    overrides: tuple[str, ...]
+
+    @property
+    def rows(self) -> Path:
+        """The folder of the prepared data, in which all is run."""
+        return self.folder / f"rows-{self.shape}"
+
+    @property
+    def model(self) -> Path:
+        """The model of random weights."""
+        return self.folder / self.shape
+
+    def sweep(self, kind: str) -> Folder:
+        """Return the folder of `halving` or of the grid's `pairs`."""
+        return Folder(self.rows / ROOT / kind)
+
+    def command(self, kind: str) -> list[str]:
+        """Return the train stage that runs it."""
+        pairs = ["hydra.sweeper.min_steps=null", "hydra.sweeper.max_steps=null", "train.max_steps=120", EACH_TRAINED]
+        pairs += ["train.lr=choice(2e-4)", "train.scheduler=choice(linear)"]
+        own = pairs if kind == "pairs" else []
+        model = f"model.path={self.model}"
+        name = f"hydra.sweeper.name={kind}"
+        return ["pipeline.stages.train", "-m", "sweep=r5", *BOTH, model, *self.overrides, *own, name]
+
+
+def measure(folder: Path, results: Path, deadline: float, parts: Sequence[str], overrides: Sequence[str]) -> None:
+    """Run what is missing of these parts while there is time; write the figures once all is there."""
+    setup = facts()
+    bench = GpuBench(folder, "1b" if setup["card"] else "tiny", tuple(overrides))
+    if "inputs" in parts:
+        make_inputs(bench)
+    for kind in SWEEPS:
+        if kind in parts and time.monotonic() < deadline and not is_over(bench.sweep(kind)):
+            run(bench, kind, deadline)
+    if not all(is_over(bench.sweep(kind)) for kind in SWEEPS):
+        print("not all is measured yet")
+        return
+    made = {"date": time.strftime("%Y-%m-%d"), **setup, "overrides": list(overrides), "shape": bench.shape}
+    made |= figures(bench)
+    write_json(results / f"halving-{bench.shape}.json", made)
+    write_text(results / f"halving-{bench.shape}.md", table(made))
+    print(table(made))
+
+
+def make_inputs(bench: GpuBench) -> None:
+    """Make the random model and its rows where they are missing."""
+    if bench.model.is_dir() and bench.rows.is_dir():
+        return
+    log = bench.folder / "inputs.log"
+    arguments = [bench.shape, str(bench.model), str(CONVERSATIONS), str(bench.rows)]
+    if execute(["benchmarks.inputs", *arguments], REPOSITORY, log) != 0:
+        sys.exit(f"the inputs cannot be made: {reason(log)}; {log} has it all")
+
+
+def run(bench: GpuBench, kind: str, deadline: float) -> None:
+    """Run a sweep until its end, or ask it to save and stop at the deadline; note the seconds of its process."""
+    log, walls = bench.folder / f"{kind}.log", bench.folder / f"{kind}.walls.json"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    started = time.time()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *bench.command(kind)],
+            cwd=bench.rows,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            process.wait(max(1, deadline - TO_SAVE - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(TO_SAVE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    ended = time.time()
+    write_json(walls, [*(json.loads(walls.read_text()) if walls.is_file() else []), [started, ended]])
+    said = "done" if is_over(bench.sweep(kind)) else f"not over: {reason(log)}"
+    print(f"{time.strftime('%H:%M:%S')} {kind}: {said}, {ended - started:.0f} s", flush=True)
+
+
+def figures(bench: GpuBench) -> dict[str, Any]:
+    """Return the GPU-seconds of the sweep, and of the grid by its pairs."""
+    halving, pairs = (look(bench.sweep(kind)) for kind in SWEEPS)
+    walls = {kind: read_walls(bench, kind) for kind in SWEEPS}
+    seconds = {kind: sum(ended - started for started, ended in each) for kind, each in walls.items()}
+    pair_seconds = job_seconds(bench, [trial.number for trial in pairs.record.trials])
+    trained = {each.trial.number: each.stops[-1].outcome for each in pairs.own}
+    plain = seconds["pairs"] + (RATES_AND_SCHEDULES - 1) * sum(pair_seconds)
+    trainings = [stop.outcome for each in halving.own for stop in each.stops[-1:]]
+    distinct = len({each.trial.number for each in halving.own})
+    return {
+        "halving_seconds": seconds["halving"],
+        "halving_sessions": len(walls["halving"]),
+        "halving_training_seconds": sum(one.seconds or 0 for one in trainings if one),
+        "halving_jobs": sum(len(each.stops) for each in halving.own),
+        "halving_steps": halving.steps,
+        "trials": len(halving.record.trials),
+        "distinct": distinct,
+        "pairs_seconds": seconds["pairs"],
+        "pairs_sessions": len(walls["pairs"]),
+        "pairs": [
+            {
+                "batch_size": each.values["train.batch_size"],
+                "accumulation": each.values["train.gradient_accumulation_steps"],
+                "training_seconds": outcome.seconds if (outcome := trained[each.number]) else None,
+                "seconds": wall,
+            }
+            for each, wall in zip(pairs.record.trials, pair_seconds, strict=True)
+        ],
+        "grid_seconds": plain,
+        "grid_training_seconds": RATES_AND_SCHEDULES * sum((one.seconds or 0) for one in trained.values() if one),
+        "share": seconds["halving"] / plain,
+    }
+
+
+def read_walls(bench: GpuBench, kind: str) -> list[tuple[float, float]]:
+    """Return when each process of a sweep began and ended."""
+    return [(began, ended) for began, ended in json.loads((bench.folder / f"{kind}.walls.json").read_text())]
+
+
+def job_seconds(bench: GpuBench, numbers: Sequence[int]) -> list[float]:
+    """Return what each pair's job took: its training, and what an ordinary job takes around it.
+
+    The first job of a process loads what later ones share, so the median of the others' is taken for all.
+    """
+    sweep = bench.sweep("pairs")
+    jobs = [sweep.job(number, None) for number in numbers]
+    ends = [(job.path / OUTCOME).stat().st_mtime for job in jobs]
+    training = [(outcome.seconds or 0.0) if (outcome := job.outcome()) else 0.0 for job in jobs]
+    around = [end - before - own for before, end, own in zip(ends, ends[1:], training[1:], strict=False)]
+    usual = statistics.median(around)
+    return [own + usual for own in training]
+
+
+def table(made: dict[str, Any]) -> str:
+    """Return the figures as Markdown."""
+    lines = [
+        f"# R5's sweep on the {made['shape']} shape, on {made['card'] or 'a CPU'}",
+        "",
+        f"{made['date']}; {', '.join(f'{name} {version}' for name, version in made['packages'].items())}. "
+        "`benchmarks/halving_gpu.py` says how the grid's seconds are come by.",
+        "",
+        "| | GPU-seconds | of these in trainings | jobs | steps |",
+        "|---|--:|--:|--:|--:|",
+        f"| sweep=r5, {made['distinct']} distinct of {made['trials']} trials | {made['halving_seconds']:,.0f} | "
+        f"{made['halving_training_seconds']:,.0f} | {made['halving_jobs']} | {made['halving_steps']:,} |",
+        f"| the plain grid, by its nine pairs | {made['grid_seconds']:,.0f} | {made['grid_training_seconds']:,.0f} | "
+        f"{made['trials']} | {made['trials'] * 120:,} |",
+        "",
+        f"{made['share']:.3f} of the grid's GPU-seconds; the goal is {GOAL}.",
+        "",
+        "| batch | accumulation | seconds in training, 120 steps | seconds of the job |",
+        "|--:|--:|--:|--:|",
+    ]
+    for pair in made["pairs"]:
+        seconds = f"{pair['training_seconds']:.1f} | {pair['seconds']:.1f}"
+        lines.append(f"| {pair['batch_size']} | {pair['accumulation']} | {seconds} |")
+    return "\n".join(lines) + "\n"
