@@ -77,7 +77,8 @@ def lose_a_node(folder: Path) -> None:
     command = ("ip", "netns", "exec", HEAD, *SWEEP, *ON_RAY, "hydra.sweeper.name=on-ray")
     with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as sweep:
         checkpoints = folder / ".checkpoints/sweeps/on-ray"
-        until(lambda: sweep.poll() is not None or len({each.parent for each in checkpoints.glob("*/checkpoint-*")}) > 1)
+        # The second checkpoint: the first one is whole by then.
+        until(lambda: sweep.poll() is not None or len(list(checkpoints.glob("*/checkpoint-6"))) == 2)
         assert sweep.poll() is None, sweep.communicate()[0]
         lost = processes(OTHER)
         print(f"both machines train; killing the {len(lost)} processes of one", flush=True)
