@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos lint docs serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ ROUNDS ?= 30
 SEED ?= 1
 chaos: setup  ## kill the train stage at random moments, 30 times; others, by make chaos SEED=2 ROUNDS=10
 	@$(RUN) $(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
+
+ray-sweep: setup  ## a sweep on a Ray cluster of two network namespaces, one of which is killed; as root, with Ray installed
+	@$(RUN) $(BIN)/python tests/pipeline/sweeps/ray_nodes.py
 
 lint: setup  ## ruff's rules and format, mypy's types, no more `Any` than there is
 	@$(BIN)/ruff check .

@@ -67,7 +67,7 @@ class Ray(Launcher):
             import ray
         except ImportError as error:
             raise UserError(
-                "hydra/launcher=ray_cluster needs Ray: .venv/bin/pip install -c constraints.txt '.[ray]'"
+                "hydra/launcher=ray_cluster needs Ray: .venv/bin/pip install -c constraints.txt ray"
             ) from error
         if not ray.is_initialized():
             handler = signal.getsignal(signal.SIGTERM)

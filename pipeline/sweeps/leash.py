@@ -53,7 +53,7 @@ class Leash:
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self.reason:
-                raise Interrupted(f"{self.reason}, twice: the same command goes on")
+                raise Interrupted(self.reason)
             self.reason = signal.Signals(number).name
             self._lock.close()
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,14 +25,15 @@ PORT = 6399
 RAY = (sys.executable, "-c", "import sys; from ray.scripts.scripts import main; sys.exit(main())")
 SWEEP = (
     *(sys.executable, "-m", "pipeline.stages.train", "-m", "hydra/sweeper=halving", "model=starter-s"),
-    *("train.lr=1e-3,2e-3,4e-3,8e-3", "train.save_steps=4", "tracking=none"),
-    *("hydra.sweeper.min_steps=20", "hydra.sweeper.max_steps=40"),
+    *("train.lr=1e-3,2e-3,4e-3", "train.save_steps=3", "tracking=none"),
+    *("hydra.sweeper.min_steps=12", "hydra.sweeper.max_steps=24"),
 )
 ON_RAY = (
     *("runtime=ray", "hydra.launcher.remote.num_gpus=0", f"hydra.launcher.init.address={NODES[HEAD]}:{PORT}"),
     f"+hydra.launcher.init._node_ip_address={NODES[HEAD]}",
 )
-ENVIRONMENT = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+OF_RAY = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+ENVIRONMENT = {**os.environ, **OF_RAY, "OMP_NUM_THREADS": "1"}
 LONG = 600  # seconds after which something hangs
 
 
@@ -46,7 +47,7 @@ def main() -> None:
         with cluster():
             lose_a_node(folder)
         alone, on_ray = ranking(folder / "sweeps/alone"), ranking(folder / "sweeps/on-ray")
-        again = [log.parent.parent.name for log in folder.glob("sweeps/on-ray/*/*/log.txt") if resumed(log)]
+        again = [log.parent.parent.name for log in folder.glob("sweeps/on-ray/*/step-12/log.txt") if resumed(log)]
     print(f"alone:  {alone}\non Ray: {on_ray}\nwent on from a checkpoint within a rung: trials {', '.join(again)}")
     assert alone == on_ray
     assert again
@@ -54,9 +55,8 @@ def main() -> None:
 
 
 def resumed(log: Path) -> bool:
-    """Return whether a job was cut off in its rung and went on: it has said twice where it begins."""
-    said = log.read_text(encoding="utf-8")
-    return "resuming from" in said and said.count("before training") + said.count("resuming from") > 1
+    """Return whether a job of the first rung was cut off, and went on from its checkpoint."""
+    return "resuming from" in log.read_text(encoding="utf-8")
 
 
 def project(folder: Path) -> None:
@@ -77,7 +77,8 @@ def lose_a_node(folder: Path) -> None:
     command = ("ip", "netns", "exec", HEAD, *SWEEP, *ON_RAY, "hydra.sweeper.name=on-ray")
     with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True) as sweep:
         checkpoints = folder / ".checkpoints/sweeps/on-ray"
-        until(lambda: sweep.poll() is not None or len({each.parent for each in checkpoints.glob("*/checkpoint-*")}) > 1)
+        # The second checkpoint: the first one is whole by then.
+        until(lambda: sweep.poll() is not None or len(list(checkpoints.glob("*/checkpoint-6"))) == 2)
         assert sweep.poll() is None, sweep.communicate()[0]
         lost = processes(OTHER)
         print(f"both machines train; killing the {len(lost)} processes of one", flush=True)
@@ -88,9 +89,8 @@ def lose_a_node(folder: Path) -> None:
         assert sweep.returncode == 0
 
 
-def until(happened: "object") -> None:
+def until(happened: Callable[[], bool]) -> None:
     """Wait for something."""
-    assert callable(happened)
     end = time.monotonic() + LONG
     while not happened():
         assert time.monotonic() < end
