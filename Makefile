@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -91,6 +91,10 @@ $(DOCS)/ready: pyproject.toml constraints.txt
 bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
 	@$(RUN) $(BIN)/python -m benchmarks.checkpoints
+
+# A sweep of 108 trials at five seeds, and its grid: hours on two cores, again until nothing is left; WORKERS=16 on more.
+bench-halving: setup  ## measure what successive halving finds and spends beside the grid, Optuna and Ray Tune; WORKERS=16
+	@$(RUN) $(BIN)/python -m benchmarks.halving --workers $(or $(WORKERS),2)
 
 bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp and plain Llama; builds them first
 	@$(RUN) $(BIN)/python -m benchmarks.serve

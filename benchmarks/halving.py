@@ -20,7 +20,7 @@ import os
 import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.halving_gpu import PARTS, measure
@@ -162,7 +162,7 @@ def write_table(bench: Bench, numbers: list[int], results: Path) -> None:
         print("no seed has both sweeps yet; the same command goes on")
         return
     made = report(seeds, bench.overrides)
-    write_json(results / "halving.json", made)
+    write_json(results / "halving.json", asdict(made))
     write_text(results / "halving.md", table(made))
     print(table(made))
 

@@ -13,10 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.halving_searches import is_over, stops
 from benchmarks.inputs import DATA
@@ -24,7 +23,7 @@ from benchmarks.train import execute, facts, reason
 from common.files import write_json, write_text
 from pipeline.core.trials import OUTCOME
 from pipeline.sweeps.progress import look
-from pipeline.sweeps.record import ROOT, Folder
+from pipeline.sweeps.record import ROOT, Folder, SweepRecord
 
 REPOSITORY = Path(__file__).parents[1]
 CONVERSATIONS = 3840  # 120 updates of the 32 that are the most in R5
@@ -40,6 +39,37 @@ PAIRS = [
     # Beside the loss the speed counts, by a hair: so twins are no twins, and each is trained.
     "hydra.sweeper.objective=[validation_loss,-1e-12*tokens_per_second]",
 ]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A pair of the grid, at one rate and schedule."""
+
+    batch_size: str
+    accumulation: str
+    training_seconds: float
+    seconds: float  # of its job
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What was measured: benchmarks/results/halving-1b.json."""
+
+    date: str
+    setup: dict[str, object]
+    shape: str
+    overrides: list[str]
+    last_step: int
+    trials: int
+    distinct: int
+    jobs: int
+    steps: int
+    seconds: float
+    training_seconds: float
+    pairs: list[Pair]
+    pairs_process_seconds: float
+    grid_seconds: float
+    grid_training_seconds: float
 
 
 @dataclass(frozen=True)
@@ -91,15 +121,8 @@ def measure(
     if not all(is_over(bench.sweep(kind)) for kind in SWEEPS):
         print("not all is measured yet")
         return
-    made = {
-        "date": time.strftime("%Y-%m-%d"),
-        **setup,
-        "overrides": list(overrides),
-        "shape": bench.shape,
-        "rungs": rungs,
-    }
-    made |= figures(bench)
-    write_json(results / f"halving-{bench.shape}.json", made)
+    made = figures(bench, setup)
+    write_json(results / f"halving-{bench.shape}.json", asdict(made))
     write_text(results / f"halving-{bench.shape}.md", table(made))
     print(table(made))
 
@@ -144,81 +167,76 @@ def run(bench: GpuBench, kind: str, deadline: float) -> None:
     print(f"{time.strftime('%H:%M:%S')} {kind}: {said}, {ended - started:.0f} s", flush=True)
 
 
-def figures(bench: GpuBench) -> dict[str, Any]:
+def figures(bench: GpuBench, setup: Mapping[str, object]) -> Figures:
     """Return the GPU-seconds of the sweep, and of the grid by its pairs."""
     halving, pairs = (look(bench.sweep(kind)) for kind in SWEEPS)
-    walls = {kind: read_walls(bench, kind) for kind in SWEEPS}
-    seconds = {kind: sum(ended - started for started, ended in each) for kind, each in walls.items()}
-    pair_seconds = job_seconds(bench, [trial.number for trial in pairs.record.trials])
-    trained = {each.trial.number: each.stops[-1].outcome for each in pairs.own}
-    plain = seconds["pairs"] + (RATES_AND_SCHEDULES - 1) * sum(pair_seconds)
-    trainings = [stop.outcome for each in halving.own for stop in each.stops[-1:]]
-    distinct = len({each.trial.number for each in halving.own})
-    return {
-        "halving_seconds": seconds["halving"],
-        "halving_sessions": len(walls["halving"]),
-        "halving_training_seconds": sum(one.seconds or 0 for one in trainings if one),
-        "halving_jobs": sum(len(each.stops) for each in halving.own),
-        "halving_steps": halving.steps,
-        "trials": len(halving.record.trials),
-        "distinct": distinct,
-        "pairs_seconds": seconds["pairs"],
-        "pairs_sessions": len(walls["pairs"]),
-        "pairs": [
-            {
-                "batch_size": each.values["train.batch_size"],
-                "accumulation": each.values["train.gradient_accumulation_steps"],
-                "training_seconds": outcome.seconds if (outcome := trained[each.number]) else None,
-                "seconds": wall,
-            }
-            for each, wall in zip(pairs.record.trials, pair_seconds, strict=True)
-        ],
-        "grid_seconds": plain,
-        "grid_training_seconds": RATES_AND_SCHEDULES * sum((one.seconds or 0) for one in trained.values() if one),
-        "share": seconds["halving"] / plain,
-    }
+    measured = pairs_measured(bench, pairs.record)
+    once = sum(pair.seconds for pair in measured)
+    return Figures(
+        date=time.strftime("%Y-%m-%d"),
+        setup=dict(setup),
+        shape=bench.shape,
+        overrides=list(bench.overrides),
+        last_step=bench.rungs[1],
+        trials=len(halving.record.trials),
+        distinct=len(halving.own),
+        jobs=sum(len(each.stops) for each in halving.own),
+        steps=halving.steps,
+        seconds=process_seconds(bench, "halving"),
+        training_seconds=sum(outcome.seconds or 0 for each in halving.own if (outcome := each.stops[-1].outcome)),
+        pairs=measured,
+        pairs_process_seconds=process_seconds(bench, "pairs"),
+        grid_seconds=process_seconds(bench, "pairs") + (RATES_AND_SCHEDULES - 1) * once,
+        grid_training_seconds=RATES_AND_SCHEDULES * sum(pair.training_seconds for pair in measured),
+    )
 
 
-def read_walls(bench: GpuBench, kind: str) -> list[tuple[float, float]]:
-    """Return when each process of a sweep began and ended."""
-    return [(began, ended) for began, ended in json.loads((bench.folder / f"{kind}.walls.json").read_text())]
+def process_seconds(bench: GpuBench, kind: str) -> float:
+    """Return how long the processes of a sweep ran: one, unless it was cut off."""
+    return sum(ended - began for began, ended in json.loads((bench.folder / f"{kind}.walls.json").read_text()))
 
 
-def job_seconds(bench: GpuBench, numbers: Sequence[int]) -> list[float]:
+def pairs_measured(bench: GpuBench, record: SweepRecord) -> list[Pair]:
     """Return what each pair's job took: its training, and what an ordinary job takes around it.
 
     The first job of a process loads what later ones share, so the median of the others' is taken for all.
     """
-    sweep = bench.sweep("pairs")
-    jobs = [sweep.job(number, None) for number in numbers]
+    jobs = [bench.sweep("pairs").job(trial.number, None) for trial in record.trials]
     ends = [(job.path / OUTCOME).stat().st_mtime for job in jobs]
     training = [(outcome.seconds or 0.0) if (outcome := job.outcome()) else 0.0 for job in jobs]
     around = [end - before - own for before, end, own in zip(ends, ends[1:], training[1:], strict=False)]
     usual = statistics.median(around)
-    return [own + usual for own in training]
+    return [
+        Pair(trial.values["train.batch_size"], trial.values["train.gradient_accumulation_steps"], own, own + usual)
+        for trial, own in zip(record.trials, training, strict=True)
+    ]
 
 
-def table(made: dict[str, Any]) -> str:
+def table(made: Figures) -> str:
     """Return the figures as Markdown."""
+    packages = made.setup["packages"]
+    assert isinstance(packages, dict)
+    share, in_trainings = made.seconds / made.grid_seconds, made.training_seconds / made.grid_training_seconds
     lines = [
-        f"# R5's sweep on the {made['shape']} shape, on {made['card'] or 'a CPU'}",
+        f"# R5's sweep on the {made.shape} shape, on {made.setup['card'] or 'a CPU'}",
         "",
-        f"{made['date']}; {', '.join(f'{name} {version}' for name, version in made['packages'].items())}. "
-        "`benchmarks/halving_gpu.py` says how the grid's seconds are come by.",
+        f"{made.date}; {', '.join(f'{name} {version}' for name, version in packages.items())}."
+        f"{''.join(f' {override}' for override in made.overrides)}",
+        "",
+        "The grid is taken as twelve times its nine pairs of batch and accumulation, which ran: the twelve rates and "
+        "schedules take the same time.",
         "",
         "| | GPU-seconds | of these in trainings | jobs | steps |",
         "|---|--:|--:|--:|--:|",
-        f"| sweep=r5, {made['distinct']} distinct of {made['trials']} trials | {made['halving_seconds']:,.0f} | "
-        f"{made['halving_training_seconds']:,.0f} | {made['halving_jobs']} | {made['halving_steps']:,} |",
-        f"| the plain grid, by its nine pairs | {made['grid_seconds']:,.0f} | {made['grid_training_seconds']:,.0f} | "
-        f"{made['trials']} | {made['trials'] * made['rungs'][1]:,} |",
+        f"| sweep=r5, {made.distinct} distinct of {made.trials} trials | {made.seconds:,.0f} | "
+        f"{made.training_seconds:,.0f} | {made.jobs} | {made.steps:,} |",
+        f"| the plain grid | {made.grid_seconds:,.0f} | {made.grid_training_seconds:,.0f} | {made.trials} | "
+        f"{made.trials * made.last_step:,} |",
         "",
-        f"{made['share']:.3f} of the grid's GPU-seconds; the goal is {GOAL}.",
+        f"{share:.3f} of the grid's GPU-seconds; the goal is {GOAL}. {in_trainings:.3f} of those in its trainings.",
         "",
         "| batch | accumulation | seconds in training | seconds of the job |",
         "|--:|--:|--:|--:|",
+        *(f"| {p.batch_size} | {p.accumulation} | {p.training_seconds:.1f} | {p.seconds:.1f} |" for p in made.pairs),
     ]
-    for pair in made["pairs"]:
-        seconds = f"{pair['training_seconds']:.1f} | {pair['seconds']:.1f}"
-        lines.append(f"| {pair['batch_size']} | {pair['accumulation']} | {seconds} |")
     return "\n".join(lines) + "\n"

@@ -1,9 +1,9 @@
 """Searches over a space whose losses are known: the sweep that halves, as it ran, and the peers' rules.
 
 Optuna's SuccessiveHalvingPruner runs in a study over the trials in a seeded order, Ray Tune's ASHAScheduler is asked as
-Tune asks it, result by result: both are their own code, over losses that were measured before. Both decide as results
-come, one trial after another: neither goes back to a trial that it has stopped, so both let more trials go on at first
-than a rule that waits for the rung.
+Tune asks it, result by result (Tune with one trial at a time comes to the same): both are their own code, over losses
+that were measured before. Both decide as results come, one trial after another: neither goes back to a trial that it
+has stopped, so both let more trials go on at first than a rule that waits for the rung.
 
 Of R5's 108 trials 60 differ: batch times accumulation is what one update learns from. The peers train twins twice; they
 are counted once for them, too.

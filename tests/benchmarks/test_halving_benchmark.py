@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -172,4 +173,4 @@ def test_the_table_has_means_and_says_which_goals_are_missed() -> None:
     assert "- yes: at most 32% of the steps of the plain grid, in every seed" in text
     assert "- yes: no more steps than each peer, twins counted once, on the mean" in text
     assert "| 2 | 0.4000 | 0.4060, 30 | 0.4080, 40 | none, 9 |" in text
-    json.dumps(made, allow_nan=False)
+    json.dumps(asdict(made), allow_nan=False)
