@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos lint docs serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos chaos-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-serve load images wheels clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ ROUNDS ?= 30
 SEED ?= 1
 chaos: setup  ## kill the train stage at random moments, 30 times; others, by make chaos SEED=2 ROUNDS=10
 	@$(RUN) $(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
+
+chaos-sweep: setup  ## the same of sweeps, their workers, their disks and their MLflow
+	@$(RUN) $(BIN)/python tests/chaos/sweep_chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
 lint: setup  ## ruff's rules and format, mypy's types, no more `Any` than there is
 	@$(BIN)/ruff check .
