@@ -173,15 +173,25 @@ def tracked(
         with run.system_metrics(config.tracking):
             yield run
     except BaseException as error:
-        was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
-        with suppress(UserError):  # a full disk has its line already
-            if isinstance(error, Interrupted):
-                run.mark(str(error).partition(";")[0])
-            if isinstance(error, Hopeless):
-                run.tags({"ended": error})
-            run.end("KILLED" if was_stopped else "FINISHED" if isinstance(error, Hopeless) else "FAILED")
+        try:
+            end_by(run, error)
+        except Interrupted as asked:  # meanwhile, which is not to be lost
+            end_by(run, asked)
+            raise asked from error
+        except UserError:  # a full disk has its line already
+            pass
         raise
     run.end("FINISHED")
+
+
+def end_by(run: Run, error: BaseException) -> None:
+    """End a run as the error has it that ends its part."""
+    if isinstance(error, Interrupted):
+        run.mark(str(error).partition(";")[0])
+    if isinstance(error, Hopeless):
+        run.tags({"ended": error})
+    was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    run.end("KILLED" if was_stopped else "FINISHED" if isinstance(error, Hopeless) else "FAILED")
 
 
 def open_run(

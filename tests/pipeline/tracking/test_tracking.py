@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow_runs import CONFIG, SECONDS, eventually, four_first_runs, runs, steps, training
 from omegaconf import OmegaConf
 
-from common.errors import Interrupted, UserError
+from common.errors import Hopeless, Interrupted, UserError
 from pipeline.commands import deliver
 from pipeline.core.config import Config, load
 from pipeline.core.records import LEARNT_FROM, PrepareReport
@@ -451,6 +451,24 @@ def test_an_exception_ends_the_run_and_passes_through(
         raise error
     assert eventually(lambda: delivered(run))
     assert client.get_run(str(run.id)).info.status == status
+
+
+def test_a_request_to_stop_while_the_run_is_ended_is_neither_lost_nor_leaves_it_running(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = iter([Interrupted("SIGTERM")])
+
+    def end_when_asked(run: Run, status: str) -> None:
+        for request in requests:
+            raise request
+        end(run, status)
+
+    end = Run.end
+    monkeypatch.setattr(Run, "end", end_when_asked)
+    with pytest.raises(Interrupted, match="SIGTERM"), tracked(config("asked"), tmp_path, "x") as run:
+        raise Hopeless("diverged")
+    assert eventually(lambda: delivered(run))
+    assert client.get_run(str(run.id)).info.status == "KILLED"
 
 
 def last_step(run: Run) -> int:
