@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.halving_gpu import PARTS, measure
-from benchmarks.halving_searches import Seed, compared, is_over
+from benchmarks.halving_searches import Seed, compared, is_over, stops
 from benchmarks.halving_table import report, table
 from benchmarks.train import execute, reason
 from common.files import atomic_path, write_json, write_text
@@ -58,11 +58,8 @@ class Bench:
 
     def command(self, kind: str, seed: int, workers: int) -> list[str]:
         """Return the train stage that runs a sweep."""
-        first, last = self.rungs
-        rungs = [f"hydra.sweeper.min_steps={first}", f"hydra.sweeper.max_steps={last}"]
-        if kind == "grid":
-            rungs = ["hydra.sweeper.min_steps=null", "hydra.sweeper.max_steps=null", f"train.max_steps={last}"]
-        own = [f"hydra.sweeper.name={kind}-{seed}", f"train.seed={seed}", f"train.eval_steps={first}"]
+        rungs = stops(self.rungs, whole=kind == "grid")
+        own = [f"hydra.sweeper.name={kind}-{seed}", f"train.seed={seed}", f"train.eval_steps={self.rungs[0]}"]
         at_once = ["hydra/launcher=joblib", f"hydra.launcher.n_jobs={workers}"] if workers > 1 else []
         return ["pipeline.stages.train", "-m", "sweep=r5", *SETTINGS, *rungs, *own, *at_once, *self.overrides]
 
@@ -71,11 +68,11 @@ def main() -> None:
     """Run what is missing while there is time; make the table of what there is."""
     arguments = parse()
     deadline = time.monotonic() + arguments.seconds
-    folder, results = arguments.folder.absolute(), arguments.results
+    folder, results, rungs = arguments.folder.absolute(), arguments.results, tuple(arguments.rungs)
     if arguments.gpu:
-        measure(folder, results, deadline, arguments.gpu, arguments.overrides)
+        measure(folder, results, deadline, arguments.gpu, rungs, tuple(arguments.overrides))
         return
-    bench = Bench(folder, tuple(arguments.rungs), tuple(arguments.overrides))
+    bench = Bench(folder, rungs, tuple(arguments.overrides))
     if arguments.source:
         unpack(arguments.source, bench.rows / ROOT)
     if not arguments.table:

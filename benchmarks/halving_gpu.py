@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.halving_searches import is_over
+from benchmarks.halving_searches import is_over, stops
 from benchmarks.inputs import DATA
 from benchmarks.train import execute, facts, reason
 from common.files import write_json, write_text
@@ -34,8 +34,12 @@ SWEEPS = ("halving", "pairs")
 PARTS = ("inputs", *SWEEPS)
 TO_SAVE = 30.0  # seconds for a training that is asked to stop
 BOTH = ["tracking=none", "experiment=r5", "data=starter", *DATA, "model.chat_template=null", "train.check_export=false"]
-# Beside the loss the speed counts, by a hair: so twins are no twins, and each is trained.
-EACH_TRAINED = "hydra.sweeper.objective=[validation_loss,-1e-12*tokens_per_second]"
+PAIRS = [
+    "train.lr=choice(2e-4)",
+    "train.scheduler=choice(linear)",
+    # Beside the loss the speed counts, by a hair: so twins are no twins, and each is trained.
+    "hydra.sweeper.objective=[validation_loss,-1e-12*tokens_per_second]",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,7 @@ class GpuBench:
 
     folder: Path
     shape: str
+    rungs: tuple[int, int]
     overrides: tuple[str, ...]
 
     @property
@@ -62,18 +67,22 @@ class GpuBench:
 
     def command(self, kind: str) -> list[str]:
         """Return the train stage that runs it."""
-        pairs = ["hydra.sweeper.min_steps=null", "hydra.sweeper.max_steps=null", "train.max_steps=120", EACH_TRAINED]
-        pairs += ["train.lr=choice(2e-4)", "train.scheduler=choice(linear)"]
-        own = pairs if kind == "pairs" else []
-        model = f"model.path={self.model}"
-        name = f"hydra.sweeper.name={kind}"
-        return ["pipeline.stages.train", "-m", "sweep=r5", *BOTH, model, *self.overrides, *own, name]
+        own = [f"model.path={self.model}", f"hydra.sweeper.name={kind}", *stops(self.rungs, whole=kind == "pairs")]
+        pairs = PAIRS if kind == "pairs" else []
+        return ["pipeline.stages.train", "-m", "sweep=r5", *BOTH, *own, *self.overrides, *pairs]
 
 
-def measure(folder: Path, results: Path, deadline: float, parts: Sequence[str], overrides: Sequence[str]) -> None:
+def measure(
+    folder: Path,
+    results: Path,
+    deadline: float,
+    parts: Sequence[str],
+    rungs: tuple[int, int],
+    overrides: tuple[str, ...],
+) -> None:
     """Run what is missing of these parts while there is time; write the figures once all is there."""
     setup = facts()
-    bench = GpuBench(folder, "1b" if setup["card"] else "tiny", tuple(overrides))
+    bench = GpuBench(folder, "1b" if setup["card"] else "tiny", rungs, overrides)
     if "inputs" in parts:
         make_inputs(bench)
     for kind in SWEEPS:
@@ -82,7 +91,13 @@ def measure(folder: Path, results: Path, deadline: float, parts: Sequence[str], 
     if not all(is_over(bench.sweep(kind)) for kind in SWEEPS):
         print("not all is measured yet")
         return
-    made = {"date": time.strftime("%Y-%m-%d"), **setup, "overrides": list(overrides), "shape": bench.shape}
+    made = {
+        "date": time.strftime("%Y-%m-%d"),
+        **setup,
+        "overrides": list(overrides),
+        "shape": bench.shape,
+        "rungs": rungs,
+    }
     made |= figures(bench)
     write_json(results / f"halving-{bench.shape}.json", made)
     write_text(results / f"halving-{bench.shape}.md", table(made))
@@ -196,11 +211,11 @@ def table(made: dict[str, Any]) -> str:
         f"| sweep=r5, {made['distinct']} distinct of {made['trials']} trials | {made['halving_seconds']:,.0f} | "
         f"{made['halving_training_seconds']:,.0f} | {made['halving_jobs']} | {made['halving_steps']:,} |",
         f"| the plain grid, by its nine pairs | {made['grid_seconds']:,.0f} | {made['grid_training_seconds']:,.0f} | "
-        f"{made['trials']} | {made['trials'] * 120:,} |",
+        f"{made['trials']} | {made['trials'] * made['rungs'][1]:,} |",
         "",
         f"{made['share']:.3f} of the grid's GPU-seconds; the goal is {GOAL}.",
         "",
-        "| batch | accumulation | seconds in training, 120 steps | seconds of the job |",
+        "| batch | accumulation | seconds in training | seconds of the job |",
         "|--:|--:|--:|--:|",
     ]
     for pair in made["pairs"]:

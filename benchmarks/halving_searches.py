@@ -128,6 +128,13 @@ def is_over(folder: Folder) -> bool:
     return folder.record_path.is_file() and not any(each.state in PENDING for each in look(folder).own)
 
 
+def stops(rungs: tuple[int, int], *, whole: bool) -> list[str]:
+    """Return the settings by which trials stop at rungs, given the first and the last, or go to the end."""
+    if whole:
+        return ["hydra.sweeper.min_steps=null", "hydra.sweeper.max_steps=null", f"train.max_steps={rungs[1]}"]
+    return [f"hydra.sweeper.min_steps={rungs[0]}", f"hydra.sweeper.max_steps={rungs[1]}"]
+
+
 def measured(grid: View, rungs: Sequence[int], eta: int) -> Losses:
     """Return a grid's losses at the rungs; twins have their twin's."""
     own = {each.trial.number: validation_losses(each) for each in grid.own}

@@ -21,7 +21,7 @@ HANDED_ON = ("HF_", "MLFLOW_", "TUNESMITH_")  # variables, by how they begin
 
 
 class Ray(Launcher):
-    """Runs each job as a task of Ray; its keys are those of conf/hydra/launcher/ray.yaml."""
+    """Runs each job as a task of Ray; its keys are those of conf/hydra/launcher/ray_cluster.yaml."""
 
     def __init__(self, init: DictConfig, remote: DictConfig) -> None:
         """With the arguments of `ray.init`, and what a task asks for."""
@@ -67,7 +67,7 @@ class Ray(Launcher):
             import ray
         except ImportError as error:
             raise UserError(
-                "hydra/launcher=ray needs Ray: .venv/bin/pip install -c constraints.txt '.[ray]'"
+                "hydra/launcher=ray_cluster needs Ray: .venv/bin/pip install -c constraints.txt '.[ray]'"
             ) from error
         if not ray.is_initialized():
             handler = signal.getsignal(signal.SIGTERM)

@@ -1,7 +1,6 @@
 """Which settings a training learns by; what else there is follows the card or the clock."""
 
 from dataclasses import asdict
-from typing import Any
 
 from pipeline.core.config import TrainSettings
 
@@ -12,19 +11,19 @@ NOT_LEARNT = (
     "gradient_accumulation_steps", "check_export",
 )  # fmt: skip
 # Settings that came later, where they are off: trainings of before go on.
-OFF: dict[str, Any] = {
+OFF: dict[str, object] = {
     "neftune_alpha": None, "min_lr_ratio": 0.0, "decay_ratio": None, "rslora": False, "dora": False,
     "modules_to_save": [], "loss_on": "all",
 }  # fmt: skip
 
 
-def learnt_settings(train: TrainSettings) -> dict[str, Any]:
+def learnt_settings(train: TrainSettings) -> dict[str, object]:
     """Return those that change what is learnt, and the size of an update in place of what makes it up."""
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
     learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
-    return {**learnt, "lora": switched_on(learnt["lora"]), "update_size": train.update_size}
+    return {**learnt, "lora": switched_on(asdict(train.lora)), "update_size": train.update_size}
 
 
-def switched_on(settings: dict[str, Any]) -> dict[str, Any]:
+def switched_on(settings: dict[str, object]) -> dict[str, object]:
     """Return the settings but those that came later and are off."""
     return {key: value for key, value in settings.items() if key not in OFF or value != OFF[key]}

@@ -45,6 +45,7 @@ class Outcome(Record):
 
     status: Literal["finished", "ended", "failed", "stopped"]
     reason: str | None = None  # of all but the first
+    preempted: bool = False  # stopped by who runs its process, as Slurm and Ray may, while the sweep goes on
     steps: Count | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None

@@ -79,6 +79,6 @@ def said(setting: Setting, value: str) -> str:
     return f"{setting.name} {value}"
 
 
-def as_numbers(settings: list[Setting], values: dict[str, str]) -> list[Any]:
+def as_numbers(settings: list[Setting], values: dict[str, str]) -> list[int | float | str]:
     """Return a trial's values as numbers, in the order of the settings."""
     return [setting.code(values[setting.key]) for setting in settings]

@@ -18,11 +18,10 @@ from pipeline.sweep_report.record import (
 )
 from pipeline.sweep_report.untried import untried
 from pipeline.sweeps.progress import View, look, whole_trainings
+from pipeline.sweeps.ranking import VALIDATION
 from pipeline.sweeps.record import Folder
 from pipeline.sweeps.standings import Decision, Standing, reasons
 from pipeline.sweeps.winner import experiment_name
-
-VALIDATION = {"validation_loss": 1.0}  # the objective whose score is the loss itself
 
 
 def read_figures(folder: Folder) -> SweepReport:

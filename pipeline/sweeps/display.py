@@ -24,13 +24,16 @@ from common.words import counted
 from pipeline.core.trials import LOG
 from pipeline.sweeps.names import duration, loss_text, settings_text, short_names, state_text
 from pipeline.sweeps.progress import View, decision_line, ended_lines, look, steps_left
+from pipeline.sweeps.ranking import VALIDATION
 from pipeline.sweeps.record import Folder, SweepRecord
+from pipeline.sweeps.settings import read_settings
 from pipeline.sweeps.standings import Standing, reasons
 
 EVERY = 0.5  # seconds between two looks, or
 REST = 100  # times what a look takes, so that jobs lose 1% at most: one at 108 trials takes about 10 ms
 RANKED = 20  # trials in the table at the end
-AROUND = 9  # lines of a terminal that are no trial's
+AROUND = 11  # lines of a terminal that are no trial's
+VALUE = 12  # letters of a value that are never broken
 IN_A_LOG = 160  # columns of a table there
 STYLES = {"running": "bold", "failed": "red", "refused": "red", "ended": "yellow", "dropped": "dim", "waiting": "dim"}
 
@@ -195,13 +198,26 @@ def chosen(ranked: list[Standing], room: int) -> tuple[list[Standing], list[Stan
 def table_of(record: SweepRecord, rows: Sequence[Standing]) -> Table:
     """Return trials as a table, a column for each setting that they differ in."""
     names = short_names(record.space)
-    right = [Column(name, justify="right", no_wrap=True) for name in ("rank", "trial", *names.values(), "step", "loss")]
-    table = Table(*right, Column("state", overflow="ellipsis", no_wrap=True), box=SIMPLE_HEAD, pad_edge=False)
+    known = [Column(name, justify="right", no_wrap=True, min_width=len(name)) for name in ("rank", "trial")]
+    differ = [setting_column(name, [each.trial.values.get(key, "-") for each in rows]) for key, name in names.items()]
+    has_score = read_settings(record.settings).weights != VALIDATION
+    measured = ("step", "loss", "score") if has_score else ("step", "loss")
+    found = [Column(name, justify="right", no_wrap=True, min_width=6) for name in measured]
+    state = Column("state", overflow="ellipsis", no_wrap=True, min_width=9)
+    table = Table(*known, *differ, *found, state, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for each in rows:
         values = [each.trial.values.get(key, "-") for key in names]
         cells = [str(each.place), str(each.trial.number), *values, str(each.step), loss_text(each.loss)]
+        cells += [loss_text(each.score)] * has_score
         table.add_row(*map(Text, [*cells, state_text(each, len(record.rungs[0]))]), style=STYLES.get(each.state))
     return table
+
+
+def setting_column(name: str, values: Sequence[str]) -> Column:
+    """Return a setting's column, whose head is broken into words where there is little room."""
+    head = name.replace("_", " ")
+    least = max(map(len, [*head.split(), *(value[:VALUE] for value in values)]))
+    return Column(head, justify="right", overflow="fold", min_width=least)
 
 
 def print_ranking(folder: Folder, record: SweepRecord, ranked: Sequence[Standing], most: int = RANKED) -> None:

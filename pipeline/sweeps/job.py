@@ -1,6 +1,7 @@
 """A stage as a trial of a sweep: its output goes into a file, and how it ended into another."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from common.errors import Hopeless, Interrupted, MachineError, UserError
 from pipeline.core.paths import ADAPTER, TRAIN_REPORT
 from pipeline.core.records import TrainReport
 from pipeline.core.trials import LOG, OUTCOME, TASK, Outcome, Task
-from pipeline.sweeps.leash import one_at_a_time, raise_if_let_go, runs_here
+from pipeline.sweeps.leash import holds, one_at_a_time, raise_if_let_go, runs_here
 from pipeline.sweeps.record import JobFolder
 from pipeline.sweeps.requeue import saved_before_requeue
 from pipeline.tracking.run import PARENT
@@ -48,8 +49,15 @@ def run_trial(run: Callable[[], object], out: Path) -> float | None:
         if outcome is None or not outcome.is_final:  # else the process that this one has waited for has done it
             with output_in(out / LOG):
                 outcome = ended(run_while_it_lasts, out)
+            if outcome.status == "stopped":
+                outcome = outcome.model_copy(update={"preempted": by_signal(outcome) and holds(sweep)})
             outcome.write(out / OUTCOME)
     return outcome.validation_loss
+
+
+def by_signal(outcome: Outcome) -> bool:
+    """Return whether a signal has stopped a job."""
+    return (outcome.reason or "").partition(":")[0] in signal.Signals.__members__
 
 
 def ended(run: Callable[[], object], out: Path) -> Outcome:

@@ -97,18 +97,24 @@ def begun(job: Path) -> int | None:
     return path.stat().st_mtime_ns if path.is_file() else None
 
 
-def raise_if_let_go(sweep: Path) -> None:
-    """Run no job of a sweep that does not hold its folder.
-
-    Raises:
-        Interrupted: it does not.
-    """
+def holds(sweep: Path) -> bool:
+    """Return whether a sweep runs, and has not let its jobs go."""
     with (sweep / LOCK).open(encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return
-    raise Interrupted("the sweep has ended")
+            return True
+    return False
+
+
+def raise_if_let_go(sweep: Path) -> None:
+    """Run no job of a sweep that has let its jobs go.
+
+    Raises:
+        Interrupted: it has.
+    """
+    if not holds(sweep):
+        raise Interrupted("the sweep has ended")
 
 
 def end_with(sweep: Path) -> None:

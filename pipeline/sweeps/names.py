@@ -26,10 +26,10 @@ def settings_text(values: Mapping[str, str]) -> str:
 
 
 def state_text(standing: Standing, rungs: int) -> str:
-    """Return a trial's state in words, with the rung where that says more."""
+    """Return a trial's state, with the rung where that says more, and the trial whose training its own is."""
     trial, state = standing.trial, standing.state
-    where = f" at rung {standing.rung} of {rungs}" if rungs > 1 and state in ("dropped", "ended", "failed") else ""
-    twin = "" if trial.same_as is None else f", the same training as trial {trial.same_as}"
+    where = f" {standing.rung}/{rungs}" if rungs > 1 and state in ("dropped", "ended", "failed") else ""
+    twin = "" if trial.same_as is None else f" = trial {trial.same_as}"
     return f"{state}{where}{twin}"
 
 

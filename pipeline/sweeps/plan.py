@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -20,7 +19,7 @@ from pipeline.core.paths import PREPARE_REPORT
 from pipeline.core.records import PrepareReport
 from pipeline.sweeps.record import Extension, Folder, SweepRecord, Trial
 from pipeline.sweeps.rungs import bracket_rungs, bracket_sizes, rungs
-from pipeline.sweeps.settings import OWN_SAMPLERS, PLACE, SweepSettings
+from pipeline.sweeps.settings import OWN_SAMPLERS, PLACE, SweepSettings, read_settings
 from pipeline.sweeps.space import Dimension, Values, combinations, dimensions, sample
 
 TRAIN = "train"  # the stage whose trials have checkpoints and a loss
@@ -131,7 +130,7 @@ def refuse_own_steps(request: Request) -> None:
         raise UserError("train.patience and rungs both end trainings; set train.patience=null")
 
 
-def base_settings(request: Request) -> dict[str, Any]:
+def base_settings(request: Request) -> dict[str, object]:
     """Return what the fixed overrides compose to, by dotted keys."""
     composed = OmegaConf.to_container(request.compose(request.fixed), resolve=False)
     assert isinstance(composed, dict)  # noqa: S101
@@ -260,13 +259,13 @@ def extended(record: SweepRecord, rungs_more: int, trials_more: int) -> SweepRec
     Raises:
         UserError: it has no rungs, or no room for more trials.
     """
-    settings, before = record.settings, record.extension
+    settings, before = read_settings(record.settings), record.extension
     if rungs_more and not record.rungs[0]:
         raise UserError(f"{record.name} is a grid without rungs; a longer training is another sweep")
-    if trials_more and (settings["trials"] is None or settings["sampler"] not in OWN_SAMPLERS):
+    if trials_more and (settings.trials is None or settings.sampler not in OWN_SAMPLERS):
         raise UserError(f"{record.name} draws no sample that could be larger; a wider space is another sweep")
     longer = tuple(
-        (*steps, *(steps[-1] * settings["eta"] ** more for more in range(1, rungs_more + 1))) for steps in record.rungs
+        (*steps, *(steps[-1] * settings.eta**more for more in range(1, rungs_more + 1))) for steps in record.rungs
     )
     extension = Extension(rungs=before.rungs + rungs_more, trials=before.trials + trials_more)
     return record.model_copy(update={"rungs": longer, "extension": extension})

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from pipeline.core.trials import Outcome
 
+VALIDATION = {"validation_loss": 1.0}  # the objective whose score is the loss itself
+
 
 def score(outcome: Outcome | None, objective: Mapping[str, float]) -> float | None:
     """Return the weighted sum of a finished job's figures, less is better; None if one is missing or no number."""

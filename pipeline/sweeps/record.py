@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipeline.core.records import Count, Record
 from pipeline.core.trials import OUTCOME, Outcome, Point, read_progress
@@ -37,10 +37,10 @@ class SweepRecord(Record):
     name: str
     stage: str
     arguments: tuple[str, ...]  # the command line, without -m
-    settings: dict[str, Any]  # of SweepSettings
+    settings: dict[str, object]  # of SweepSettings
     fixed: tuple[str, ...]  # overrides that all trials have
     space: dict[str, str]  # what they differ in, by key, as it was given
-    base: dict[str, Any]  # the configuration that all trials begin with, by dotted keys
+    base: dict[str, object]  # the configuration that all trials begin with, by dotted keys
     data: str | None  # digest of what is learnt from
     rungs: tuple[tuple[Count, ...], ...]  # of each bracket: the steps at which it stops; one without any is a grid's
     trials: tuple[Trial, ...]

@@ -143,7 +143,7 @@ class Sweep:
                     self.give_up(job, tries[job.trial.number])
 
     def died(self, jobs: list[Job], again: bool) -> list[Job]:
-        """Launch jobs, and return those that began and have no outcome.
+        """Launch jobs, and return those that began and ended without a word.
 
         Raises:
             Interrupted: it was asked to stop.
@@ -163,7 +163,8 @@ class Sweep:
         after = self.begun(jobs)
         if after == before:
             raise trouble or MachineError("the launcher has started none of the jobs")
-        return [job for job in missing if after[job.trial.number] != before[job.trial.number]]
+        silent = [job for job in missing if self.at(job).outcome() is None]
+        return [job for job in silent if after[job.trial.number] != before[job.trial.number]]
 
     def is_done(self, job: Job) -> bool:
         """Return whether a job need not be launched."""
@@ -220,7 +221,7 @@ class Sweep:
         """
         for job in jobs:
             outcome = self.at(job).outcome()
-            if outcome is not None:
+            if outcome is not None and not outcome.preempted:
                 raise Interrupted(f"trial {job.trial.number}: {outcome.reason}; the same command goes on")
 
     def give_up(self, job: Job, tries: int) -> None:

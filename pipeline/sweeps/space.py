@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 from hydra.core.override_parser.types import IntervalSweep, Override
 
@@ -65,8 +65,7 @@ def dimension(key: str, override: Override) -> Dimension:
     """Return a sweeping override as a dimension."""
     if not override.is_interval_sweep():
         return Dimension(key, tuple(dict.fromkeys(override.sweep_string_iterator())))
-    interval: Any = override.value()
-    assert isinstance(interval, IntervalSweep)  # noqa: S101
+    interval = cast(IntervalSweep, override.value())
     low, high = float(interval.start or 0), float(interval.end or 0)
     tags = {str(tag) for tag in interval.tags}
     if unknown := tags - {LOG, INTEGER}:

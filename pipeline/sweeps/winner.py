@@ -1,13 +1,12 @@
 """The winner as an experiment: conf/experiment/<name>-best.yaml, which `dvc exp run` trains through all stages."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
 from common.files import write_text
 from pipeline.sweeps.record import SweepRecord, Trial
@@ -37,22 +36,21 @@ def winner_yaml(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) 
         (str(each.value()) for each in parsed(given) if each.key_or_group == "experiment" and each.value()), None
     )
     name = experiment_name(record.name)
-    defaults: list[Any] = [under] if under else []
+    defaults: list[object] = [under] if under else []
     defaults += [{f"override /{each.key_or_group}": each.value()} for each in overrides if each.key_or_group in GROUPS]
-    values: dict[str, Any] = {}
+    content = OmegaConf.create({**({"defaults": defaults} if defaults else {}), "experiment": name})
     for each in overrides:
         if each.key_or_group not in GROUPS:
-            put(values, each.key_or_group.split("."), each.value())
+            OmegaConf.update(content, each.key_or_group, each.value(), force_add=True)
     if record.rungs[0]:
-        put(values, ["train", "max_steps"], record.rungs[0][-1])
-    content = {**({"defaults": defaults} if defaults else {}), "experiment": name, **values}
+        OmegaConf.update(content, "train.max_steps", record.rungs[0][-1], force_add=True)
     head = [
         "# @package _global_",
         f"# The winner of the sweep {record.name}, trial {trial.number}: {loss}.",
         f"#   dvc exp run -S experiment={name}                                        trains it from nothing",
         f"#   dvc exp run -S experiment={name} -S runtime.checkpoint_root={checkpoints}   goes on from its checkpoint",
     ]
-    return "\n".join(head) + "\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    return "\n".join(head) + "\n" + OmegaConf.to_yaml(content)
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:
@@ -63,15 +61,6 @@ def parsed(overrides: Sequence[str]) -> list[Override]:
 def is_of_model(override: Override) -> bool:
     """Return whether an override says what is made, and not where and how."""
     return re.split(r"[./]", override.key_or_group)[0] not in NOT_OF_A_MODEL
-
-
-def put(values: dict[str, Any], path: Sequence[str], value: object) -> None:
-    """Set a value at a path of keys; a mapping goes into the one that is there."""
-    here = values
-    for key in path[:-1]:
-        here = here.setdefault(key, {})
-    there = here.get(path[-1])
-    here[path[-1]] = {**there, **value} if isinstance(there, Mapping) and isinstance(value, Mapping) else value
 
 
 def write_winner(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) -> Path:

@@ -129,7 +129,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("terminal")
 def test_a_terminal_has_a_table_with_the_cursor_in_sight(sweep: FakeSweep) -> None:
     sent = drawn(sweep, 24, 100, sweep.play)
-    assert all(word in sent for word in ("rank", "lr", "finished", "dropped at rung 1 of 3", "best 1.1250"))
+    assert all(word in sent for word in ("rank", "lr", "finished", "dropped 1/3", "best 1.1250"))
     assert sent.rindex("\x1b[?25h") > sent.rindex("\x1b[?25l")
 
 
@@ -140,7 +140,7 @@ def test_a_table_is_no_higher_than_its_terminal(tmp_path: Path) -> None:
     sent = drawn(sweep, 16, 60, lambda: None)
     picture = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", sent).split("many  ")[-1]
     assert picture.count("\n") < 16
-    assert "and 53 more: 30 dropped, 23 passed" in picture
+    assert "and 55 more: 30 dropped, 25 passed" in picture
 
 
 @pytest.mark.usefixtures("terminal")
@@ -190,3 +190,13 @@ def test_reasons_that_differ_in_numbers_alone_are_said_once(
         sweep.finish(number, 2, status="ended", reason=f"diverged: loss {loss}")
     print_ranking(sweep.folder, sweep.record, standings(*sweep.parts))
     assert "ended: trials 0, 1, the first: diverged: loss 7.1 (" in capsys.readouterr().out
+
+
+def test_a_sum_is_shown_beside_the_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objective = ["validation_loss", "-0.01*tokens_per_second"]
+    sweep = FakeSweep(tmp_path / "sum", RATES, loss=by_rate, objective=objective)
+    sweep.play()
+    print_ranking(sweep.folder, sweep.record, standings(*sweep.parts))
+    head, _, first = capsys.readouterr().out.splitlines()[1:4]
+    assert head.split()[-4:] == ["step", "loss", "score", "state"]
+    assert first.split()[-4:] == ["8", "1.1250", "0.1250", "finished"]

@@ -211,6 +211,21 @@ def test_the_launchers_error_does_not_lose_what_its_jobs_have_done(tmp_path: Pat
     assert launcher.launched[:3] == [[f"{trial}/step-2" for trial in range(4)], ["3/step-2"], ["2/step-2"]]
 
 
+def test_a_job_that_was_preempted_is_launched_again_as_often_as_it_takes(tmp_path: Path) -> None:
+    stops = iter(range(5))
+
+    def preempt(job: Job, folder: Path) -> None:
+        if job["train.lr"] == "2e-05" and next(stops, None) is not None:
+            stopped = Outcome(status="stopped", reason="SIGTERM: resumable at step 1", preempted=True)
+            stopped.write(folder / OUTCOME)
+        else:
+            finish(job, folder)
+
+    launcher = run(halving("train.lr=1e-5,2e-5"), tmp_path, preempt)
+    assert launcher.launched[1:6] == [["1/step-2"]] * 5
+    assert ranking(halving("train.lr=1e-5,2e-5"), tmp_path)[1][0] == 1
+
+
 def test_a_launcher_that_starts_nothing_ends_the_sweep_with_its_reason(tmp_path: Path) -> None:
     def refuse(job: Job, folder: Path) -> None:
         raise RuntimeError("sbatch: command not found")

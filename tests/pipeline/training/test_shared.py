@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import FAMILIES, made
 from chats import CHATS
 from transformers import PreTrainedModel
 
@@ -24,8 +25,10 @@ from pipeline.models import loading
 from pipeline.models.loading import digest, load_base
 from pipeline.stages import train
 from pipeline.stages.prepare import prepare
-from pipeline.training.engines.trl import weights_stay
+from pipeline.training.engines.trl import weights_stay, with_adapter
 from pipeline.training.interruption import StopWhenAsked
+from pipeline.training.lora import fuse
+from pipeline.training.loss import learn_from_supervised
 from pipeline.training.rows import TOKENIZED
 from pipeline.training.session import CONVERSATIONS
 from pipeline.training.shared import TOKENIZER, TRAININGS, WEIGHTS, Kept, shared_base
@@ -122,6 +125,17 @@ def test_each_training_gives_what_it_gives_alone_whatever_ran_before_it(
     trained("train.lora.modules_to_save=[embed_tokens]")
     assert given(trained()) == alone["plain"]
     assert given(trained()) == alone["plain"]
+
+
+def test_one_that_goes_on_after_others_gives_what_one_without_a_break_gives(
+    trained: Trained, alone: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    root = f"runtime.checkpoint_root={tmp_path}/trial"
+    trained(*TRIALS["other"], root, "train.stop_step=2")
+    trained()
+    found = given(trained(*TRIALS["other"], root))
+    assert found.pop("sessions") == 2
+    assert found == {key: value for key, value in alone["other"].items() if key != "sessions"}
 
 
 def asked_to_stop(self: StopWhenAsked, args: Any, state: Any, control: Any, **_: object) -> None:
@@ -222,6 +236,39 @@ def test_a_base_is_other_modules_around_the_same_weights(load_starter: Callable[
     assert second.config.use_cache
     ids = torch.tensor([[1, 2, 3]])
     assert torch.equal(first(ids).logits, second(ids).logits)
+
+
+def adapted(base: PreTrainedModel, rank: int) -> torch.Tensor:
+    """The gradient of an adapter of random numbers on a base, as training computes it."""
+    torch.manual_seed(rank)
+    model = with_adapter(base, load(compose(REPO / "conf", settings(Path(), f"train.lora.r={rank}"))).train)
+    learn_from_supervised(base)
+    fuse(model)
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.data.normal_(std=0.1)
+    ids = torch.tensor([list(range(20))])
+    inputs = {"positions": torch.arange(19), "targets": ids[0, 1:], "num_items_in_batch": 19}
+    loss = model(input_ids=ids, **(inputs if hasattr(base, "learns_from_supervised") else {"labels": ids})).loss
+    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, learning)])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_learns_on_shared_weights_as_on_its_own(family: str, tmp_path: Path) -> None:
+    base = made(family, tmp_path)
+
+    def load_it() -> PreTrainedModel:
+        return load_base(str(base), None, "cpu", torch.float32)
+
+    WEIGHTS.drop()
+    adapted(shared_base(family, load_it), 8)
+    assert WEIGHTS.made is not None
+    kept = WEIGHTS.made
+    found = adapted(shared_base(family, load_it), 4)
+    assert WEIGHTS.made is kept
+    assert torch.equal(found, adapted(load_it(), 4))
+    assert kept.untouched()
+    WEIGHTS.drop()
 
 
 def test_weights_that_a_training_has_written_to_are_loaded_anew(load_starter: Callable[[], PreTrainedModel]) -> None:
