@@ -53,6 +53,7 @@ def main() -> None:
                 sys.exit(f"it has ended:\n{tail(log)}")
             start.strike(Blow((signal.SIGKILL,), "all"), 0)
             start.end()
+            start.orphans()
         if kill:
             print(f"trains again after {seconds:.1f} s, with {seen(repository).outcomes} jobs done before", flush=True)
         else:
