@@ -29,7 +29,9 @@ def recorded(uri: str) -> list[Recorded]:
         rate = run.data.params.get("train.lr")
         under = run.data.tags.get(PARENT) in parents
         who = "sweep" if rate is None else f"trial {rate}" if under else f"orphan {rate}"
-        steps = {key: [metric.step for metric in client.get_metric_history(run.info.run_id, key)] for key in CURVES}
+        histories = {key: client.get_metric_history(run.info.run_id, key) for key in CURVES}
+        # The untrained model is measured by whichever trial is first.
+        steps = {key: [metric.step for metric in history if metric.step] for key, history in histories.items()}
         found.append(Recorded(who, run.info.status, steps))
     return sorted(found, key=lambda each: each.who)
 

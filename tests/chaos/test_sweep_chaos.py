@@ -26,11 +26,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> SweepBench:
     [
         pytest.param(
             Plan((
-                Harm(LostMlflow(None), "update", 0.1, 0.5),
+                Harm(LostMlflow(5), "outcome", 0.1, 0.1),
                 Harm(Blow((SIGKILL,), "all"), "save", 0.4, 0.5),
                 Harm(Blow((SIGTERM,), "sweep"), "update", 0.7, 0.5),
             )),
-            id="MLflow lost, then killed, then asked to stop",
+            id="MLflow lost for a while, then killed, then asked to stop",
         ),
         pytest.param(
             Plan((
