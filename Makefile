@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean
+.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean chaos-sweep
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ chaos: setup  ## kill the train stage at random moments, 30 times; others, by ma
 
 ray-sweep: setup  ## a sweep on a Ray cluster of two network namespaces, one of which is killed; as root, with Ray installed
 	@$(RUN) $(BIN)/python tests/pipeline/sweeps/ray_nodes.py
+
+chaos-sweep: setup  ## the same of sweeps, their workers, their disks and their MLflow
+	@$(RUN) $(BIN)/python tests/chaos/sweep_chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
 
 lint: setup  ## ruff's rules and format, mypy's types, no more `Any` than there is
 	@$(BIN)/ruff check .

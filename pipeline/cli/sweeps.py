@@ -8,7 +8,7 @@ from common.errors import UserError
 from pipeline.cli.app import app, verb
 from pipeline.cli.processes import become
 
-sweeps = typer.Typer(help="Sweeps: the list, rankings, how they go on, their checkpoints.", rich_markup_mode=None)
+sweeps = typer.Typer(help="List, rank, resume, extend and prune sweeps.", rich_markup_mode=None)
 app.add_typer(sweeps, name="sweeps")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a sweep: its folder below sweeps/.")]
@@ -24,7 +24,7 @@ def list_sweeps() -> None:
 
 @verb("sweeps show r5", to=sweeps)
 def show(name: Name) -> None:
-    """Print the trials of a sweep, the best first."""
+    """Print the trials of a sweep, the best first, and write its report."""
     from pipeline.commands import sweeps
 
     sweeps.show(name)

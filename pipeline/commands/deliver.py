@@ -32,7 +32,8 @@ def run(overrides: Sequence[str] = ()) -> None:
 
 
 def journals(config: Config) -> Iterator[Journal]:
-    """Yield the journals of all trainings, those of sweeps among them, and of the sweeps themselves."""
+    """Yield the journals of sweeps, under whose runs their trials' are, and then those of all trainings."""
     trainings = training_folder(config, "").rglob(JOURNAL)  # a sweep's lie deeper than others
-    for path in sorted([*trainings, *(path for folder in SWEEPS for path in folder.glob(f"*/{JOURNAL}"))]):
+    sweeps = (path for folder in SWEEPS for path in folder.glob(f"*/{JOURNAL}"))
+    for path in [*sorted(sweeps), *sorted(trainings)]:
         yield Journal(path.parent)

@@ -14,6 +14,7 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import load
 from pipeline.core.paths import root
 from pipeline.core.trials import OUTCOME
+from pipeline.sweep_report.write import PAGE, write_report
 from pipeline.sweeps.display import print_ranking
 from pipeline.sweeps.plan import extended
 from pipeline.sweeps.record import ROOT, SWEEP, Folder, SweepRecord
@@ -78,10 +79,12 @@ def state(folder: Folder, ranking: list[Standing]) -> str:
 
 
 def show(name: str) -> None:
-    """Print the ranking of a sweep."""
+    """Print the ranking of a sweep, over or not, and write its report."""
     folder = find(name)
     record, ranking = ranking_of(folder)
     print_ranking(folder, record, ranking)
+    write_report(folder)
+    print(f"written: {folder.path / PAGE}")
 
 
 def arguments(name: str, retry: bool = False) -> tuple[str, list[str]]:

@@ -28,7 +28,7 @@ class Task(Record):
     trial: Count
     sweep: str  # its folder
     stop_step: Count | None
-    mlflow_parent: str | None
+    mlflow_parent: str | None  # the folder of its journal; MLflow may be away
     worst: float | None  # times the loss of the untrained model; a trial above it has diverged
     limit: Limit | None = None
     measure_accuracy: bool = False

@@ -114,7 +114,7 @@ def raise_if_let_go(sweep: Path) -> None:
         Interrupted: it has.
     """
     if not holds(sweep):
-        raise Interrupted("the sweep has ended")
+        raise Interrupted("the sweep was asked to stop: the same command goes on")
 
 
 def end_with(sweep: Path) -> None:

@@ -125,7 +125,7 @@ def refuse_failed(sweep: Sweep, ranking: Sequence[Standing]) -> None:
         UserError: a grid's job has failed, or all trials of a search.
     """
     failed = [standing for standing in ranking if standing.state in ("failed", "refused")]
-    for standing in failed:
+    for standing in () if sweep.settings.halves else failed:  # else the ranking has the reasons
         settings = " ".join(written(standing.trial.values)) or f"trial {standing.trial.number}"
         print(f"{sweep.request.stage}: {settings}: {standing.reason}", file=sys.stderr)
     finished = any(standing.state == "finished" for standing in ranking)

@@ -1,10 +1,14 @@
 """A sweep as it is to be: its trials, what each is, and which are one and the same training."""
 
+import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -39,17 +43,22 @@ class Request:
     overrides: Sequence[Override]  # of the command line and of hydra.sweeper.params, which it overrules
     settings: SweepSettings
     compose: Compose
+    composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)  # what was, by its overrides
+
+    @property
+    def last(self) -> list[Override]:
+        """The override of each key that counts: so a command line fixes what a preset sweeps over."""
+        return list({override.key_or_group: override for override in self.overrides}.values())
 
     @property
     def space(self) -> list[Dimension]:
         """What trials differ in."""
-        return dimensions(self.overrides)
+        return dimensions(self.last)
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """What they have in common."""
-        last = {override.get_key_element(): override for override in self.overrides}
-        return tuple(str(override.input_line) for override in last.values() if not override.is_sweep_override())
+        return tuple(str(override.input_line) for override in self.last if not override.is_sweep_override())
 
 
 def begin(request: Request, folder: Folder) -> SweepRecord:
@@ -104,7 +113,7 @@ def plan(request: Request) -> SweepRecord:
         fixed=request.fixed,
         space={
             each.get_key_element(): str(each.input_line).partition("=")[2]
-            for each in request.overrides
+            for each in request.last
             if each.is_sweep_override()
         },
         base=base_settings(request),
@@ -225,12 +234,26 @@ def configured(request: Request, values: Values) -> Config:
     Raises:
         UserError: it cannot be.
     """
+    plain = {key: text for key, text in values.items() if re.fullmatch(r"\w+(\.\w+)+", key)}
+    others = tuple([*request.fixed, *written({key: text for key, text in values.items() if key not in plain})])
     try:
+        if others not in request.composed:
+            request.composed[others] = request.compose(others)
+        with suppress(OmegaConfBaseException):  # of which Hydra says more
+            return load(updated(request.composed[others], plain))
         return load(request.compose([*request.fixed, *written(values)]))
     except HydraException as error:
         raise UserError(reason(error)) from error
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {reason(error)}") from error
+
+
+def updated(composed: DictConfig, values: Values) -> DictConfig:
+    """Return a configuration with values in place of its own, in no time beside that of composing it again."""
+    changed = copy.deepcopy(composed)
+    for override in OverridesParser.create().parse_overrides(written(values)):
+        OmegaConf.update(changed, override.key_or_group, override.value(), merge=True)
+    return changed
 
 
 def written(values: Values) -> list[str]:

@@ -184,7 +184,7 @@ class Sweep:
                 trial=job.trial.number,
                 sweep=str(self.folder.path.resolve()),
                 stop_step=job.stop_step,
-                mlflow_parent=self.parent.id,
+                mlflow_parent=None if self.parent.delivery is None else str(self.parent.delivery.journal.folder),
                 worst=self.settings.worst if job.stop_step else None,
                 limit=job.limit,
                 measure_accuracy="validation_accuracy" in self.settings.weights,

@@ -6,11 +6,13 @@ import logging
 import os
 import re
 import threading
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from itertools import groupby, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline.core.config import TrackingSettings
@@ -26,6 +28,8 @@ PAUSE = 30.0  # seconds before MLflow is tried again
 FAREWELL = 20.0  # seconds that the end of a stage waits for MLflow
 NO_ANSWER = "no answer yet"
 THREAD = "mlflow delivery"
+PARENT_COMES = 10.0  # seconds that a run waits for its parent's, which is begun just before it
+PARENT_TAG = "mlflow.parentRunId"
 IDENTITY = "journal"  # the tag by which a run is known again whose id was never written down
 MAX_METRICS, MAX_OTHERS = 1000, 100  # MLflow's limits for one batch: metrics; params and tags
 MAX_DIGEST, MAX_FILES = 36, 10_000  # characters of a data set's digest, and of its source
@@ -131,7 +135,9 @@ class Delivery:
         first = next(entry for entry, _ in self.journal.entries() if entry.kind == "run")
         experiment = find_experiment(self.client, self.experiment, self.artifacts)
         same = self.client.search_runs([experiment], f"tags.{IDENTITY} = '{first.value[IDENTITY]}'", max_results=1)
-        return same[0] if same else self.client.create_run(experiment, start_time=first.time, tags=first.value)
+        if same:
+            return same[0]
+        return self.client.create_run(experiment, start_time=first.time, tags=under_parent(first.value))
 
     def _send(self, run_id: str, kind: str, entries: list[Entry], params: dict[str, str]) -> None:
         """Tell MLflow entries of one kind; of those that it refuses, each is said and left out."""
@@ -184,7 +190,8 @@ class Delivery:
         self._send_texts(run_id, changed)
 
     def _send_tags(self, run_id: str, entries: list[Entry], params: dict[str, str]) -> None:
-        self._send_texts(run_id, {key: value for entry in entries for key, value in entry.value.items()})
+        tags = {key: value for entry in entries for key, value in entry.value.items()}
+        self._send_texts(run_id, under_parent(tags))
 
     def _send_texts(self, run_id: str, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -250,7 +257,8 @@ def connect(uri: str) -> "MlflowClient":
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     logging.getLogger("urllib3.connectionpool").addFilter(_of_no_delivery)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it tells of each table that it makes
+    # It tells of each table that it makes, and of an error by tracebacks, which is said here in a line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     from mlflow import MlflowClient  # two seconds of import, so only where something is recorded
 
     if is_database(uri):
@@ -269,6 +277,26 @@ def one_at_a_time() -> Iterator[None]:
             stack.callback(os.close, folder)
             fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+
+
+def under_parent(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return tags with the id of the parent run in place of its journal's folder; without, where that is gone.
+
+    MLflow may have been away when the parent began, or be another one since.
+
+    Raises:
+        TimeoutError: the parent has not been delivered.
+    """
+    place = tags.get(PARENT_TAG, "")
+    if not place.startswith("/"):
+        return dict(tags)
+    parent, until = Journal(Path(place)), time.monotonic() + PARENT_COMES
+    while parent.size and parent.run_id is None:
+        if time.monotonic() > until:
+            raise TimeoutError("it does not have the sweep's run yet")
+        time.sleep(0.1)
+    others = {key: value for key, value in tags.items() if key != PARENT_TAG}
+    return others | ({PARENT_TAG: parent.run_id} if parent.run_id else {})
 
 
 def find_run(client: "MlflowClient", run_id: str) -> "Run | None":

@@ -18,7 +18,16 @@ from pipeline.core.config import Config, TrackingSettings
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import root
 from pipeline.core.records import PrepareReport
-from pipeline.tracking.delivery import FAREWELL, IDENTITY, Delivery, brief, tracking_uri, warn, without_login
+from pipeline.tracking.delivery import (
+    FAREWELL,
+    IDENTITY,
+    PARENT_TAG,
+    Delivery,
+    brief,
+    tracking_uri,
+    warn,
+    without_login,
+)
 from pipeline.tracking.journal import Journal, Value
 from pipeline.tracking.naming import run_name
 from pipeline.tracking.system_metrics import PREFIX, sampled
@@ -27,8 +36,7 @@ from pipeline.workers.ranks import rank
 __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
 
 LOGGED_GROUPS = ("model", "data", "train", "export", "evaluate")
-PARENT_TAG = "mlflow.parentRunId"
-PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs
+PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs: its id, or the folder of its journal
 SWEEPS = (Path("sweeps"), Path("multirun"))  # as conf/config.yaml has it and had it, each with a folder a sweep
 # Tags by which MLflow's search finds the runs of an experiment of DVC's, and all of those that began at one commit.
 DVC = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
@@ -173,15 +181,25 @@ def tracked(
         with run.system_metrics(config.tracking):
             yield run
     except BaseException as error:
-        was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
-        with suppress(UserError):  # a full disk has its line already
-            if isinstance(error, Interrupted):
-                run.mark(str(error).partition(";")[0])
-            if isinstance(error, Hopeless):
-                run.tags({"ended": error})
-            run.end("KILLED" if was_stopped else "FINISHED" if isinstance(error, Hopeless) else "FAILED")
+        try:
+            end_by(run, error)
+        except Interrupted as asked:  # meanwhile, which is not to be lost
+            end_by(run, asked)
+            raise asked from error
+        except UserError:  # a full disk has its line already
+            pass
         raise
     run.end("FINISHED")
+
+
+def end_by(run: Run, error: BaseException) -> None:
+    """End a run as the error has it that ends its part."""
+    if isinstance(error, Interrupted):
+        run.mark(str(error).partition(";")[0])
+    if isinstance(error, Hopeless):
+        run.tags({"ended": error})
+    was_stopped = isinstance(error, Interrupted | KeyboardInterrupt | SystemExit)
+    run.end("KILLED" if was_stopped else "FINISHED" if isinstance(error, Hopeless) else "FAILED")
 
 
 def open_run(

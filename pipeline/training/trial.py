@@ -65,7 +65,9 @@ class FollowTrial(TrainerCallback):
             return
         self.written.add((state.global_step, validation is None))
         end = self.task.stop_step or state.max_steps
-        point = Point(step=state.global_step, of=end, train_loss=loss, validation_loss=validation)
+        point = Point(
+            step=state.global_step, of=end, train_loss=finite(loss), validation_loss=finite(validation)
+        )
         with (self.folder / PROGRESS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(point.tree()) + "\n")
 
@@ -100,6 +102,11 @@ class FollowTrial(TrainerCallback):
         if limit is not None and limit.step <= step < (self.task.stop_step or 0) and loss > limit.loss:
             others = f"where all others began the rung with {limit.loss:.4f} or less"
             raise Hopeless(f"behind: validation loss {loss:.4f} at step {step}, {others}")
+
+
+def finite(loss: float | None) -> float | None:
+    """Return a loss, None where it is no number."""
+    return loss if loss is not None and math.isfinite(loss) else None
 
 
 def follow(folder: Path, settings: dict[str, Any], train: TrainSettings) -> FollowTrial | None:

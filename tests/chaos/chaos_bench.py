@@ -13,8 +13,8 @@ from chaos_process import POLL, ChaosError, Start, environment, run, step_of, ta
 REPO = Path(__file__).parents[2]
 # What the stage needs of this project; no result of an earlier run is among it.
 NEEDED = (
-    ".dvc", ".dvcignore", ".gitignore", "common", "conf", "data", "dvc.yaml", "llama", "models", "params.yaml",
-    "pipeline", "starter",
+    ".dvc", ".dvcignore", ".gitignore", "common", "conf", "data", "dvc.yaml", "hydra_plugins", "llama", "models",
+    "params.yaml", "pipeline", "starter",
 )  # fmt: skip
 # A second or five of training, of which every update is told from another: dropout draws random numbers, two backward
 # passes make one update, the last one of an epoch is smaller, checkpoints come at no epoch's end, and an
@@ -76,15 +76,7 @@ class Bench:
 
     def prepare(self, template: Path) -> Path:
         """A repository of this project's files, as they are now, with prepared data and nothing trained."""
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *NEEDED],
-            cwd=REPO, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        for name in filter(None, listed.stdout.split("\0")):
-            if (REPO / name).is_file():
-                (template / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(REPO / name, template / name)
-        subprocess.run(["git", "init", "-q", "-b", "main"], cwd=template, check=True)
+        copied(template)
         run(template, self.environment(self.folder), "pipeline", "adopt", *self.settings)
         run(template, self.environment(self.folder), "dvc", "repro", "prepare")
         return template
@@ -115,6 +107,20 @@ class Bench:
                 "finish": (seen["end"] - seen[f"step {self.steps}"]) / 2,  # what comes later comes too late too often
             },
         )
+
+
+def copied(template: Path) -> Path:
+    """A repository of this project's files, as they are now."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *NEEDED],
+        cwd=REPO, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPO / name).is_file():
+            (template / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, template / name)
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=template, check=True)
+    return template
 
 
 def watch(start: Start) -> dict[str, float]:

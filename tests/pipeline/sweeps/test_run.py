@@ -317,6 +317,14 @@ def test_what_contradicts_itself_is_refused(
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_plain_value_fixes_what_a_preset_sweeps_over(tmp_path: Path) -> None:
+    asked = halving("train.lr=1e-5,2e-5", "train.scheduler=linear,cosine", "train.scheduler=constant")
+    record = begin(asked, Folder(tmp_path))
+    assert [trial.values for trial in record.trials] == [{"train.lr": "1e-05"}, {"train.lr": "2e-05"}]
+    assert record.space == {"train.lr": "1e-5,2e-5"}
+    assert record.fixed == ("train.scheduler=constant",)
+
+
 def test_rungs_are_trainings_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stops trainings at rungs, and export is none"):
         begin(halving(RATES, stage="export"), Folder(tmp_path))

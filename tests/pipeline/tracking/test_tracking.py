@@ -24,7 +24,7 @@ from mlflow import MlflowClient
 from mlflow_runs import CONFIG, SECONDS, eventually, four_first_runs, runs, steps, training
 from omegaconf import OmegaConf
 
-from common.errors import Interrupted, UserError
+from common.errors import Hopeless, Interrupted, UserError
 from pipeline.commands import deliver
 from pipeline.core.config import Config, load
 from pipeline.core.records import LEARNT_FROM, PrepareReport
@@ -346,6 +346,32 @@ def test_a_job_of_a_sweep_is_its_parents_child(
     assert {run.info.status for run in runs(client, "sweep")} == {"FINISHED"}
 
 
+def test_a_job_waits_for_its_parents_run_where_mlflow_was_away_as_the_parent_began(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "PARENT_COMES", 0.0)
+    parent = delivery.Delivery(Journal(tmp_path / "sweep"), config("late").tracking)
+    Run(parent, "sweep").begin({"mlflow.runName": "sweep"}, {})
+    monkeypatch.setenv(PARENT, str(parent.journal.folder))
+    with warnings.catch_warnings(record=True) as said, tracked(config("late"), tmp_path / "job", "job"):
+        pass
+    assert any("it does not have the sweep's run yet" in str(warning.message) for warning in said)
+    for folder in ("sweep", "job"):
+        late = delivery.Delivery(Journal(tmp_path / folder), config("late").tracking)
+        late.start()
+        late.close(None)
+    (child,) = [run for run in runs(client, "late") if run.info.run_id != parent.journal.run_id]
+    assert child.data.tags["mlflow.parentRunId"] == parent.journal.run_id
+
+
+def test_a_job_whose_parents_journal_is_gone_has_none(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PARENT, str(tmp_path / "removed"))
+    with tracked(config("alone"), tmp_path / "job", "job") as run:
+        assert "mlflow.parentRunId" not in client.get_run(str(run.id)).data.tags
+
+
 def test_tracking_can_be_off(client: MlflowClient, tmp_path: Path) -> None:
     off = replace(CONFIG, tracking=replace(CONFIG.tracking, enabled=False, experiment="off"))
     with tracked(off, tmp_path / "abc", "x") as run:
@@ -451,6 +477,24 @@ def test_an_exception_ends_the_run_and_passes_through(
         raise error
     assert eventually(lambda: delivered(run))
     assert client.get_run(str(run.id)).info.status == status
+
+
+def test_a_request_to_stop_while_the_run_is_ended_is_neither_lost_nor_leaves_it_running(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = iter([Interrupted("SIGTERM")])
+
+    def end_when_asked(run: Run, status: str) -> None:
+        for request in requests:
+            raise request
+        end(run, status)
+
+    end = Run.end
+    monkeypatch.setattr(Run, "end", end_when_asked)
+    with pytest.raises(Interrupted, match="SIGTERM"), tracked(config("asked"), tmp_path, "x") as run:
+        raise Hopeless("diverged")
+    assert eventually(lambda: delivered(run))
+    assert client.get_run(str(run.id)).info.status == "KILLED"
 
 
 def last_step(run: Run) -> int:

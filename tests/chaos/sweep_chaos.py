@@ -1,0 +1,103 @@
+"""Kills sweeps at random moments and checks that nothing is lost by it.
+
+    make chaos-sweep                                                30 rounds with seed 1, and a table
+    python tests/chaos/sweep_chaos.py --rounds 5 --seed 7           others
+    python tests/chaos/sweep_chaos.py --seed 7 --only 3             one of them again
+    python tests/chaos/sweep_chaos.py --launchers joblib            these launchers alone
+
+A round searches by successive halving on starter-s in a repository of its own, harms the sweep, its workers, its disk
+or its MLflow (sweep_plan.py), starts it again by the same command until it ends, and compares with a sweep that nothing
+was done to (sweep_round.py). A round that fails keeps its folder. Ends with status 1 if one failed.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from chaos_disk import enter_namespace
+from chaos_process import ChaosError, ordinary_signals, tail
+from rich.console import Console
+from rich.table import Table
+from sweep_bench import SweepBench
+from sweep_plan import LAUNCHERS, draw
+from sweep_round import CHECKS, Result, SweepRound
+
+
+def main() -> None:
+    """Play all rounds, print a line for each and a table of all."""
+    options = arguments()
+    enter_namespace()
+    ordinary_signals()
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-chaos-sweep-"))
+    bench = SweepBench(folder, options.python)
+    launchers = {name: often for name, often in LAUNCHERS.items() if name in options.launchers}
+    results = []
+    for number in range(1, options.rounds + 1) if options.only is None else [options.only]:
+        plan = draw(random.Random(options.seed * 1000 + number), launchers)
+        try:
+            results.append(SweepRound(str(number), plan, bench).play())
+        except ChaosError as error:
+            sys.exit(f"chaos: {error}")
+        print_line(results[-1], folder)
+    Console(width=None if sys.stdout.isatty() else 180).print(table(results, options.seed))
+    if options.out:
+        rounds = [asdict(result) | {"verdict": result.verdict} for result in results]
+        options.out.write_text(json.dumps({"seed": options.seed, "rounds": rounds}, indent=2) + "\n", encoding="utf-8")
+    if any(result.wrong for result in results):
+        sys.exit(1)
+    shutil.rmtree(folder)
+
+
+def arguments() -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(description="kills sweeps at random moments")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, metavar="ROUND", help="this round alone")
+    parser.add_argument("--launchers", nargs="+", choices=[*LAUNCHERS], default=[*LAUNCHERS])
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the sweeps")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the results as JSON")
+    return parser.parse_args()
+
+
+def print_line(result: Result, folder: Path) -> None:
+    """Print a round in one line; of one that failed what is wrong, where it lies and what it said last."""
+    notes = f" ({', '.join(result.notes)})" if result.notes else ""
+    print(f"round {result.name}: {result.plan}{notes}: {result.verdict}, {result.starts} starts, {result.seconds} s")
+    if result.wrong:
+        for check, found in result.wrong.items():
+            print(f"  {check}: {'; '.join(found)}")
+        print(f"  kept in {folder}/round-{result.name}; its last lines:")
+        print(tail(folder / f"round-{result.name}/start-{result.starts}.log"))
+    sys.stdout.flush()
+
+
+def table(results: list[Result], seed: int) -> Table:
+    """Return all rounds, with a column for each check."""
+    failed = sum(bool(result.wrong) for result in results)
+    made = Table(
+        "round",
+        "harm",
+        "starts",
+        "s",
+        "lost",
+        *CHECKS,
+        "",
+        title=f"{len(results)} rounds, seed {seed}: {failed} failed",
+    )
+    for result in results:
+        cells = ["-" if result.skipped else "WRONG" if check in result.wrong else "ok" for check in CHECKS]
+        harm = "; ".join([result.plan, *result.notes, *([result.skipped] if result.skipped else [])])
+        made.add_row(
+            result.name, harm, str(result.starts), f"{result.seconds:.0f}", str(result.lost), *cells, result.verdict
+        )
+    return made
+
+
+if __name__ == "__main__":
+    main()
