@@ -235,7 +235,7 @@ def configured(request: Request, values: Values) -> Config:
         UserError: it cannot be.
     """
     plain = {key: text for key, text in values.items() if re.fullmatch(r"\w+(\.\w+)+", key)}
-    others = tuple([*request.fixed, *written({key: text for key, text in values.items() if key not in plain})])
+    others = (*request.fixed, *written({key: text for key, text in values.items() if key not in plain}))
     try:
         if others not in request.composed:
             request.composed[others] = request.compose(others)

@@ -65,9 +65,7 @@ class FollowTrial(TrainerCallback):
             return
         self.written.add((state.global_step, validation is None))
         end = self.task.stop_step or state.max_steps
-        point = Point(
-            step=state.global_step, of=end, train_loss=finite(loss), validation_loss=finite(validation)
-        )
+        point = Point(step=state.global_step, of=end, train_loss=finite(loss), validation_loss=finite(validation))
         with (self.folder / PROGRESS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(point.tree()) + "\n")
 
