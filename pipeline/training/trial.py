@@ -81,14 +81,20 @@ class FollowTrial(TrainerCallback):
             raise Hopeless(f"diverged: validation loss {loss:.4f} at step {step}, {times}")
 
     def raise_if_guessing(self, step: int, loss: float, model: PreTrainedModel) -> None:
-        """End a trial that learns worse than chance; few rows may be harder than those of validation, but not so hard.
+        """End a trial that learns worse than chance, and than an untrained model may.
+
+        Rows of training may be harder than those of validation, but not so hard; and weights at random begin above
+        chance.
 
         Raises:
             Hopeless: it does.
         """
-        chance = math.log(model.config.get_text_config().vocab_size)
-        if self.task.worst is not None and not loss <= chance:
-            raise Hopeless(f"diverged: training loss {loss:.4f} at step {step}, and to guess has {chance:.4f}")
+        worst, untrained = self.task.worst, self.untrained
+        if worst is None or untrained is None:
+            return
+        limit = max(math.log(model.config.get_text_config().vocab_size), worst * untrained)
+        if not loss <= limit:
+            raise Hopeless(f"diverged: training loss {loss:.4f} at step {step}; to guess has {limit:.4f} at most")
 
     def raise_if_behind(self, step: int, loss: float) -> None:
         """End a trial whose validation loss others had long before.
