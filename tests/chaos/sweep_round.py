@@ -191,7 +191,8 @@ class SweepRound:
                 self.blame("work", f"{log.relative_to(self.repository)}: asked to stop at {steps[before - 1]}, "
                                    f"went on with {steps[before]}")  # fmt: skip
         self.lines = now
-        self.asked = bool(done) and all(isinstance(h.trouble, Blow) and not h.trouble.kills for h in done)
+        blows = [harm.trouble for harm in done]
+        self.asked = bool(blows) and not self.early and all(isinstance(b, Blow) and not b.kills for b in blows)
 
     def check_status(self, start: SweepStart, status: int, done: list[Harm]) -> None:
         """Check how a start ended by what was done to it."""
