@@ -18,7 +18,7 @@ from chaos_process import ChaosError, run
 from sweep_bench import SAVE_STEPS, SweepBench, ranking, winner
 from sweep_mlflow import faults, recorded
 from sweep_plan import Blow, FullDisk, Harm, LostMlflow, Plan
-from sweep_process import SWEEP, Mlflow, SweepStart, mlflow_of, seen
+from sweep_process import SWEEP, Mlflow, SweepStart, has_come, mlflow_of, seen
 
 CHECKS = {
     "ranking": "ranking and winner are the undisturbed sweep's, to the bit",
@@ -62,6 +62,7 @@ class SweepRound:
         self.repository = self.folder / "repository"
         self.environment = bench.environment(self.folder, self.repository)
         self.result = Result(name, str(plan))
+        self.early = False  # whether the last harm came as the sweep began, which may not take signals yet
         self.asked = False  # whether the start before was asked to stop, and nothing else
         self.kept: dict[Path, tuple[int, str]] = {}  # what may not change any more
         self.lines: dict[Path, list[int]] = {}  # the updates that each job has told of, before this start
@@ -118,7 +119,9 @@ class SweepRound:
     def harm(self, start: SweepStart, harm: Harm) -> bool:
         """Harm a sweep once it has come so far; false if it ended before."""
         whole = {"outcome": self.usual.outcomes, "end": self.usual.outcomes}.get(harm.moment, self.usual.updates)
-        if not start.wait_for(harm.moment, whole if harm.moment == "end" else max(1, round(harm.share * whole))):
+        count = whole if harm.moment == "end" else max(1, round(harm.share * whole))
+        self.early = harm.moment == "start" or has_come(seen(self.repository), harm.moment, count)
+        if not start.wait_for(harm.moment, count):
             return False
         time.sleep(harm.delay * self.usual.seconds[harm.moment])
         if isinstance(harm.trouble, Blow):
@@ -188,7 +191,8 @@ class SweepRound:
                 self.blame("work", f"{log.relative_to(self.repository)}: asked to stop at {steps[before - 1]}, "
                                    f"went on with {steps[before]}")  # fmt: skip
         self.lines = now
-        self.asked = bool(done) and all(isinstance(h.trouble, Blow) and not h.trouble.kills for h in done)
+        blows = [harm.trouble for harm in done]
+        self.asked = bool(blows) and not self.early and all(isinstance(b, Blow) and not b.kills for b in blows)
 
     def check_status(self, start: SweepStart, status: int, done: list[Harm]) -> None:
         """Check how a start ended by what was done to it."""
@@ -196,13 +200,12 @@ class SweepRound:
         if "Traceback (most recent call last)" in text:
             self.blame("status", f"start {number} shows a traceback")
         hit = [harm for harm in done if self.ends(harm)]
-        early = any(harm.moment == "start" for harm in hit)  # Python may not have taken signals yet
         if status and not hit:
             self.blame("status", f"start {number} ended with {status} though nothing was done that ends it")
         for harm in hit:
             if isinstance(harm.trouble, FullDisk) and status and (status not in (1, 75) or TROUBLED not in text):
                 self.blame("status", f"start {number} ended with {status}, and not for the full disk")
-            if isinstance(harm.trouble, Blow) and not harm.trouble.kills and not early and status not in (0, 75):
+            if isinstance(harm.trouble, Blow) and not harm.trouble.kills and not self.early and status not in (0, 75):
                 self.blame("status", f"start {number} was asked to stop and ended with {status}")
 
     def compare(self) -> None:
