@@ -105,7 +105,7 @@ def table(made: Report) -> str:
     lines = [
         f"# Successive halving over R5's space on starter-s, {len(made.seeds)} seeds",
         "",
-        f"{made.date}; {versions}.{over}",
+        f"{made.date}; the table by {versions}.{over}",
         "",
         f"{first.trials} trials, {first.distinct} of them distinct trainings, as batch times accumulation is "
         f"what an update learns from. The plain grid takes {first.plain_steps:,} steps, one that trains twins once "

@@ -369,6 +369,10 @@ COMMANDS = (
         "looked for: experiments that are swept over",
     ),
     Member(
+        "hydra-core", "hydra.core.override_parser.types.IntervalSweep", "1.3.8",
+        "its bounds and tags are what a sampler draws between",
+    ),
+    Member(
         "mlflow", "mlflow.store.artifact.artifact_repository_registry.get_artifact_repository", "3.17.2",
         "called: deletes a model's files, which the registry's client leaves",
         parameters=("artifact_uri", "tracking_uri"),
@@ -376,6 +380,10 @@ COMMANDS = (
     Member(
         "mlflow", "mlflow.store.db.utils", "3.17.2",
         "silenced: its tracebacks of what our one line says",
+    ),
+    Member(
+        "mlflow", "mlflow.store.tracking.sqlalchemy_store", "3.17.2",
+        "imported beside the wait for a database's turn, and not within it",
     ),
 )  # fmt: skip
 
