@@ -65,9 +65,9 @@ class Undisturbed:
 class SweepBench:
     """A repository with prepared data, and how the sweep is run in a copy of it."""
 
-    def __init__(self, folder: Path, interpreter: str) -> None:
-        """Prepare the data."""
-        self.folder, self.interpreter = folder, interpreter
+    def __init__(self, folder: Path, interpreter: str, settings: tuple[str, ...] = ()) -> None:
+        """Have it in a folder; `settings` overrule those above."""
+        self.folder, self.interpreter, self.settings = folder, interpreter, settings
         self.known: dict[str, Undisturbed] = {}
 
     @cached_property
@@ -87,7 +87,7 @@ class SweepBench:
 
     def command(self, launcher: str, *more: str) -> list[str]:
         """Return the arguments of Python that run the sweep."""
-        return [*TRAIN, *SETTINGS, *OF_LAUNCHERS[launcher], *more]
+        return [*TRAIN, *SETTINGS, *self.settings, *OF_LAUNCHERS[launcher], *more]
 
     def undisturbed(self, launcher: str) -> Undisturbed:
         """Return what the sweep gives with this launcher; it is run once."""
@@ -100,15 +100,14 @@ class SweepBench:
         folder = self.folder / f"undisturbed-{launcher}"
         repository, log = folder / "repository", folder / "start-1.log"
         shutil.copytree(self.template, repository, symlinks=True)
-        began, first, last = time.monotonic(), 0.0, 0.0  # when it began, its first update, and its last outcome
+        began, first = time.time(), 0.0  # update
         with SweepStart(repository, self.command(launcher), log, self.environment(folder, repository)) as start:
             while start.alive():
-                first = first or (time.monotonic() if seen(repository).updates else 0.0)
-                last = last or (time.monotonic() if [*(repository / SWEEP).glob("*/step-12/outcome.json")] else 0.0)
+                first = first or (time.time() if seen(repository).updates else 0.0)
                 time.sleep(0.05)
             if start.end():
                 raise ChaosError(f"the undisturbed sweep does not end well:\n{tail(log)}")
-        end = time.monotonic()
+        end, last = time.time(), max(path.stat().st_mtime for path in (repository / SWEEP).glob("*/*/outcome.json"))
         run(repository, self.environment(folder, repository), "pipeline", "deliver")
         now = seen(repository)
         update = (last - first) / now.updates

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Timer
 
 from chaos_disk import can_mount, small_disk
-from chaos_process import ChaosError, run
+from chaos_process import ChaosError, run, step_of
 from sweep_bench import SAVE_STEPS, SweepBench, ranking, winner
 from sweep_mlflow import faults, recorded
 from sweep_plan import Blow, FullDisk, Harm, LostMlflow, Plan
@@ -186,6 +186,8 @@ class SweepRound:
                 self.result.lost = max(self.result.lost, lost)
                 if lost > SAVE_STEPS:
                     self.blame("work", f"{log.relative_to(self.repository)}: {lost} updates were trained again")
+            if steps and steps[0] <= (rung := rung_before(log)):
+                self.blame("work", f"{log.relative_to(self.repository)} begins with {steps[0]}, behind rung {rung}")
             before = len(self.lines.get(log, []))
             if self.asked and before and len(steps) > before and steps[before] <= steps[before - 1]:
                 self.blame("work", f"{log.relative_to(self.repository)}: asked to stop at {steps[before - 1]}, "
@@ -230,6 +232,12 @@ class SweepRound:
     def blame(self, check: str, what: str) -> None:
         """Note that a check failed."""
         self.result.wrong.setdefault(check, []).append(what)
+
+
+def rung_before(log: Path) -> int:
+    """Return where the rung before a job's stopped; 0 for the first one."""
+    stops = sorted(step_of(path) for path in log.parent.parent.glob("step-*"))
+    return [0, *stops][stops.index(step_of(log.parent))]
 
 
 def state_of(path: Path) -> tuple[int, str]:

@@ -12,12 +12,14 @@ from sweep_mlflow import Recorded, faults
 from sweep_plan import Blow, Harm, LostMlflow, Plan, draw
 from sweep_round import SweepRound
 
+SMALL = ("train.lr=1e-3,4e-3,1,2e-3", "hydra.sweeper.max_steps=6")  # of four trials two go on
+
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> SweepBench:
     """Prepared data, and an undisturbed sweep of each launcher that is asked for."""
     ordinary_signals()
-    return SweepBench(tmp_path_factory.mktemp("chaos"), sys.executable)
+    return SweepBench(tmp_path_factory.mktemp("chaos"), sys.executable, SMALL)
 
 
 @pytest.mark.slow
