@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fake_sweep import FakeSweep
 
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.sweeps.record import SweepRecord, Trial
 from pipeline.sweeps.winner import write_winner
-from sweeps import FakeSweep
 
 REPO = Path(__file__).parents[3]
 
