@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from fake_sweep import FakeSweep
 
 from pipeline.core.trials import OUTCOME, TASK
 from pipeline.sweep_report.figures import measure, read_figures
 from pipeline.sweeps.record import Trial
-from tests.helpers.sweeps import FakeSweep
 
 RATES = {"train.lr": ["4", "3", "2", "1"]}
 

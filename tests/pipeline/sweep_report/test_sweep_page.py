@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_sweep import FakeSweep
 
 from pipeline.sweep_report.record import SweepReport
 from pipeline.sweep_report.write import FIGURES, PAGE, write_report
 from pipeline.sweeps.record import Trial
-from tests.helpers.sweeps import FakeSweep
 
 SPACE = {"train.lr": ["1", "2", "3", "4"], "train.scheduler": ["linear", "cosine", "constant"]}
 

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from fake_sweep import FakeSweep
+
 from pipeline.sweep_report.figures import read_figures
 from pipeline.sweeps.record import Trial
-from tests.helpers.sweeps import FakeSweep
 
 SPACE = {"train.lr": ["1", "2", "3"], "train.lora.r": ["4", "8", "16"]}
 

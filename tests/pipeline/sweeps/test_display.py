@@ -13,12 +13,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fake_sweep import FakeSweep
 
 from pipeline.sweeps.display import Display, print_ranking, showing
 from pipeline.sweeps.job import output_in
 from pipeline.sweeps.record import SWEEP, Trial
 from pipeline.sweeps.standings import standings
-from tests.helpers.sweeps import FakeSweep
 
 RATES = {"train.lr": ["4", "3", "2", "1"]}
 PATIENCE = 30  # seconds

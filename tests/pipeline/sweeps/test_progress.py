@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from fake_sweep import FakeSweep
 
 from pipeline.sweeps.names import duration, short_names
 from pipeline.sweeps.progress import Left, decision_line, ended_lines, look, steps_left
 from pipeline.sweeps.record import Trial
-from tests.helpers.sweeps import FakeSweep
 
 RATES = {"train.lr": ["4", "3", "2", "1"]}
 

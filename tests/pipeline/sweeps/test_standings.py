@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from fake_sweep import FakeSweep
 
 from pipeline.core.trials import LOG, TASK
 from pipeline.sweeps.record import Trial
 from pipeline.sweeps.standings import Standing, decisions, standings
-from tests.helpers.sweeps import FakeSweep
 
 RATES = {"train.lr": ["4", "3", "2", "1"]}  # the last one is the best
 
