@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import Hopeless, Interrupted, MachineError, UserError
+from common.files import disk_full, unwritable
 from pipeline.core.paths import ADAPTER, TRAIN_REPORT
 from pipeline.core.records import TrainReport
 from pipeline.core.trials import LOG, OUTCOME, TASK, Outcome, Task
@@ -63,7 +64,8 @@ def by_signal(outcome: Outcome) -> bool:
 def ended(run: Callable[[], object], out: Path) -> Outcome:
     """Return how a job ends, as `run_trial`; a traceback goes to its output."""
     try:
-        run()
+        with told_from_the_machines(out):
+            run()
     except (Interrupted, MachineError) as error:
         print(f"stopped: {error}")
         outcome = Outcome(status="stopped", reason=str(error))
@@ -80,6 +82,23 @@ def ended(run: Callable[[], object], out: Path) -> Outcome:
         traceback.print_exc()
         return Outcome(status="failed", reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
     return finished(out)
+
+
+@contextmanager
+def told_from_the_machines(out: Path) -> Iterator[None]:
+    """Tell an error of the disk, however a library says it, from one that is the trial's.
+
+    Raises:
+        MachineError: the disk refuses to be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = unwritable(error) or disk_full(out)
+        if reason is None or isinstance(error, UserError):
+            raise
+        traceback.print_exc()
+        raise MachineError(f"cannot write: {reason}; make room or grant access") from error
 
 
 def finished(out: Path) -> Outcome:

@@ -9,6 +9,7 @@ from functools import cached_property
 from types import FrameType
 
 from common.errors import Interrupted, MachineError, UserError
+from common.files import unwritable
 from pipeline.core.trials import LOG, OUTCOME, TASK, Limit, Outcome, Task
 from pipeline.sweeps.leash import Leash, begun
 from pipeline.sweeps.plan import TRAIN, Request, with_trials, written
@@ -157,6 +158,10 @@ class Sweep:
         except Interrupted:
             raise
         except Exception as error:
+            if reason := unwritable(error):
+                raise MachineError(
+                    f"cannot write below {self.folder.path}: {reason}; make room or grant access"
+                ) from error
             trouble = error
         missing = [job for job in jobs if not self.is_done(job)]
         self.raise_if_stopped(missing)

@@ -1,7 +1,9 @@
 """Sweeps over jobs of arithmetic: what is planned, launched, promoted, tried again and refused, in which order."""
 
+import errno
 import functools
 import json
+import os
 import re
 import signal
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from common.errors import Interrupted, UserError
+from common.errors import Interrupted, MachineError, UserError
 from pipeline.core.composition import CONF, compose
 from pipeline.core.trials import LOG, OUTCOME, TASK, Outcome, Task
 from pipeline.sweeps.leash import LOCK, Leash
@@ -232,6 +234,16 @@ def test_a_launcher_that_starts_nothing_ends_the_sweep_with_its_reason(tmp_path:
 
     with pytest.raises(RuntimeError, match="sbatch"):
         run(halving(RATES), tmp_path, refuse, starts=False)
+
+
+def test_a_launcher_that_cannot_write_ends_the_sweep_in_one_line(tmp_path: Path) -> None:
+    def refuse(job: Job, folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(
+        MachineError, match=r"^cannot write below .*: No space left on device; make room or grant access$"
+    ):
+        run(halving(RATES), tmp_path, refuse)
 
 
 def test_a_job_that_was_stopped_ends_the_sweep_and_is_launched_again(tmp_path: Path) -> None:
