@@ -44,7 +44,8 @@ class Halving(Sweeper):
             if config.hydra.sweeper.name is None:
                 own = [argument for argument in self.arguments if not argument.startswith(OF_LAUNCHERS)]
                 digest = hashlib.sha256(json.dumps(own).encode()).hexdigest()
-                config.hydra.sweeper.name = f"{config.hydra.job.name}-{digest[:6]}"
+                config.hydra.sweeper.name = name = f"{config.hydra.job.name}-{digest[:6]}"
+                config.hydra.overrides.hydra.append(f"hydra.sweeper.name={name}")  # with which jobs are composed
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
