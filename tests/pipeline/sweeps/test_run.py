@@ -306,6 +306,7 @@ def test_another_sweep_in_the_folder_is_refused_by_its_keys(tmp_path: Path) -> N
         ([RATES], {"eta": 1}, "hydra.sweeper.eta is 1; it may be at least 2"),
         ([RATES], {"etta": 2}, "hydra.sweeper.etta is not a key of the configuration; hydra.sweeper has name, "),
         ([RATES], {"name": "a/b"}, "hydra.sweeper.name is 'a/b'; it is a folder's name"),
+        ([RATES], {"name": "my sweep"}, "hydra.sweeper.name is 'my sweep'; it is a folder's name and an experiment's"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
