@@ -318,6 +318,16 @@ def test_what_contradicts_itself_is_refused(
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_sweep_that_is_refused_leaves_no_folder_and_takes_none(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/results.csv").write_text("1")
+    for name in ("new", "there"):
+        with pytest.raises(UserError, match="is not a key"):
+            run(request("train.lrr=1,2"), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+    assert (tmp_path / "there/results.csv").read_text() == "1"
+
+
 def test_a_plain_value_fixes_what_a_preset_sweeps_over(tmp_path: Path) -> None:
     asked = halving("train.lr=1e-5,2e-5", "train.scheduler=linear,cosine", "train.scheduler=constant")
     record = begin(asked, Folder(tmp_path))
