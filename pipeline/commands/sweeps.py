@@ -51,21 +51,34 @@ def ranking_of(folder: Folder) -> tuple[SweepRecord, list[Standing]]:
 
 
 def show_all() -> None:
-    """Print a line for each sweep."""
+    """Print a line for each sweep.
+
+    Raises:
+        UserError: files of some cannot be read, which are not among them.
+    """
     if not (folders := every()):
         print(f"no sweeps in {ROOT}/; tunesmith train -m sweep=halving begins one")
         return
     table = Table("name", "stage", "trials", "state", "best", "checkpoints", "age", title=str(ROOT))
+    damaged = []
     for folder in folders:
-        record, ranking = ranking_of(folder)
-        best = next((each.score for each in ranking if each.score is not None), None)
-        megabytes = sum(size(place) for place in places(record)) / 1e6
-        age = ago(folder.record_path.stat().st_mtime)
-        shown = "-" if best is None else f"{best:.5g}"
-        table.add_row(
-            record.name, record.stage, str(len(ranking)), state(folder, ranking), shown, f"{megabytes:,.0f} MB", age
-        )
+        try:
+            table.add_row(*row(folder))
+        except UserError as error:
+            damaged.append(str(error))
     Console().print(table)
+    if damaged:
+        raise UserError("; ".join(damaged))
+
+
+def row(folder: Folder) -> tuple[str, ...]:
+    """Return a sweep's line."""
+    record, ranking = ranking_of(folder)
+    best = next((each.score for each in ranking if each.score is not None), None)
+    shown = "-" if best is None else f"{best:.5g}"
+    megabytes = sum(size(place) for place in places(record)) / 1e6
+    age = ago(folder.record_path.stat().st_mtime)
+    return record.name, record.stage, str(len(ranking)), state(folder, ranking), shown, f"{megabytes:,.0f} MB", age
 
 
 def state(folder: Folder, ranking: list[Standing]) -> str:
