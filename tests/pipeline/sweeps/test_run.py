@@ -303,6 +303,8 @@ def test_another_sweep_in_the_folder_is_refused_by_its_keys(tmp_path: Path) -> N
         ([RATES], {"max_steps": None}, "max_steps is null, and there are no rungs without it"),
         ([RATES], {"objective": ["2*loss"]}, "objective names loss; it may name validation_loss, "),
         ([RATES], {"objective": ["0*train_loss"]}, "objective has '0*train_loss'; a weight is a number above 0"),
+        ([RATES, "experiment=tried-best"], {}, "experiment=tried-best is what this sweep would write; give it another"),
+        (["experiment=r5,tried-best"], {}, "experiment=tried-best is what this sweep would write; give it another"),
         ([RATES], {"eta": 1}, "hydra.sweeper.eta is 1; it may be at least 2"),
         ([RATES], {"etta": 2}, "hydra.sweeper.etta is not a key of the configuration; hydra.sweeper has name, "),
         ([RATES], {"name": "a/b"}, "hydra.sweeper.name is 'a/b'; it is a folder's name"),
