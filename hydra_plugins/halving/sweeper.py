@@ -39,6 +39,11 @@ class Halving(Sweeper):
         self.hydra_context, self.config = hydra_context, config
         overrides = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # one may be an interpolation
         arguments = [*overrides["task"], *overrides["hydra"]]
+        arguments += [
+            f"--config-dir={source.path}"
+            for source in config.hydra.runtime.config_sources
+            if source.provider == "command-line"
+        ]
         self.arguments = tuple(argument for argument in arguments if not argument.startswith("hydra.mode"))
         with read_write(config), open_dict(config):
             if config.hydra.sweeper.name is None:

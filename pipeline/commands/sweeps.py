@@ -38,6 +38,18 @@ def find(name: str) -> Folder:
     raise UserError(f"{name} is no sweep; in {ROOT}/ there are: {there}")
 
 
+def find_idle(name: str) -> Folder:
+    """Return the folder of a sweep that does not run.
+
+    Raises:
+        UserError: it runs, or there is none.
+    """
+    folder = find(name)
+    if in_use(folder.path):
+        raise UserError(f"{name} is running; end it first, or wait for it")
+    return folder
+
+
 def every() -> list[Folder]:
     """Return all sweeps below sweeps/, the one that was planned last first."""
     found = sorted(ROOT.glob(f"*/{SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -106,8 +118,11 @@ def arguments(name: str, retry: bool = False) -> tuple[str, list[str]]:
     Args:
         name: of the sweep.
         retry: whether trials that failed are to be tried again.
+
+    Raises:
+        UserError: it runs.
     """
-    folder = find(name)
+    folder = find_idle(name)
     record = folder.read()
     if retry:
         forget_failed(folder)
@@ -128,9 +143,7 @@ def extend(name: str, rungs: int, trials: int) -> None:
     Raises:
         UserError: it runs, or there is nothing to add to.
     """
-    folder = find(name)
-    if in_use(folder.path):
-        raise UserError(f"{name} is running; end it first, or wait for it")
+    folder = find_idle(name)
     record = extended(folder.read(), rungs, trials)
     record.write(folder.record_path)
     if rungs:
@@ -145,9 +158,7 @@ def prune(name: str, everything: bool) -> None:
     Raises:
         UserError: the sweep runs.
     """
-    folder = find(name)
-    if in_use(folder.path):
-        raise UserError(f"{name} is running; end it first, or wait for it")
+    folder = find_idle(name)
     record, ranking = ranking_of(folder)
     going = {s.outcome.fingerprint for each in ranking if not is_out(each) for s in each.stops if s.outcome}
     freed = 0

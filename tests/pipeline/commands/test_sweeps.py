@@ -8,6 +8,7 @@ from fake_sweep import FakeSweep
 from common.errors import UserError
 from pipeline.commands import sweeps
 from pipeline.core.trials import OUTCOME, TASK
+from pipeline.training.checkpoints import locked
 
 REPO = Path(__file__).parents[3]
 SPACE = {"train.lr": ["1", "2", "3", "4"]}
@@ -55,3 +56,18 @@ def test_trials_that_failed_are_forgotten_and_no_others(root: Path) -> None:
     kept = {path for path in root.rglob(OUTCOME) if "/3/" not in str(path)}
     assert sweeps.arguments("mine", retry=True) == ("train", ["-m", *sweep.record.arguments])
     assert set(root.rglob(OUTCOME)) == kept
+
+
+def test_a_sweep_that_runs_is_left_alone(root: Path) -> None:
+    sweep = played(root / "mine")
+    sweep.finish(3, 2, status="failed", reason="out of memory")
+    before = {path: path.read_bytes() for path in root.rglob("*.json")}
+    with locked(sweep.folder.path):
+        for act in (
+            lambda: sweeps.arguments("mine", retry=True),
+            lambda: sweeps.extend("mine", 1, 0),
+            lambda: sweeps.prune("mine", everything=True),
+        ):
+            with pytest.raises(UserError, match=r"^mine is running; end it first, or wait for it$"):
+                act()
+    assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
