@@ -39,12 +39,18 @@ class Halving(Sweeper):
         self.hydra_context, self.config = hydra_context, config
         overrides = OmegaConf.to_container(config.hydra.overrides, resolve=False)  # one may be an interpolation
         arguments = [*overrides["task"], *overrides["hydra"]]
+        arguments += [
+            f"--config-dir={source.path}"
+            for source in config.hydra.runtime.config_sources
+            if source.provider == "command-line"
+        ]
         self.arguments = tuple(argument for argument in arguments if not argument.startswith("hydra.mode"))
         with read_write(config), open_dict(config):
             if config.hydra.sweeper.name is None:
                 own = [argument for argument in self.arguments if not argument.startswith(OF_LAUNCHERS)]
                 digest = hashlib.sha256(json.dumps(own).encode()).hexdigest()
-                config.hydra.sweeper.name = f"{config.hydra.job.name}-{digest[:6]}"
+                config.hydra.sweeper.name = name = f"{config.hydra.job.name}-{digest[:6]}"
+                config.hydra.overrides.hydra.append(f"hydra.sweeper.name={name}")  # with which jobs are composed
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )

@@ -38,6 +38,18 @@ def find(name: str) -> Folder:
     raise UserError(f"{name} is no sweep; in {ROOT}/ there are: {there}")
 
 
+def find_idle(name: str) -> Folder:
+    """Return the folder of a sweep that does not run.
+
+    Raises:
+        UserError: it runs, or there is none.
+    """
+    folder = find(name)
+    if in_use(folder.path):
+        raise UserError(f"{name} is running; end it first, or wait for it")
+    return folder
+
+
 def every() -> list[Folder]:
     """Return all sweeps below sweeps/, the one that was planned last first."""
     found = sorted(ROOT.glob(f"*/{SWEEP}"), key=lambda path: path.stat().st_mtime, reverse=True)
@@ -51,21 +63,34 @@ def ranking_of(folder: Folder) -> tuple[SweepRecord, list[Standing]]:
 
 
 def show_all() -> None:
-    """Print a line for each sweep."""
+    """Print a line for each sweep.
+
+    Raises:
+        UserError: files of some cannot be read, which are not among them.
+    """
     if not (folders := every()):
         print(f"no sweeps in {ROOT}/; tunesmith train -m sweep=halving begins one")
         return
     table = Table("name", "stage", "trials", "state", "best", "checkpoints", "age", title=str(ROOT))
+    damaged = []
     for folder in folders:
-        record, ranking = ranking_of(folder)
-        best = next((each.score for each in ranking if each.score is not None), None)
-        megabytes = sum(size(place) for place in places(record)) / 1e6
-        age = ago(folder.record_path.stat().st_mtime)
-        shown = "-" if best is None else f"{best:.5g}"
-        table.add_row(
-            record.name, record.stage, str(len(ranking)), state(folder, ranking), shown, f"{megabytes:,.0f} MB", age
-        )
+        try:
+            table.add_row(*row(folder))
+        except UserError as error:
+            damaged.append(str(error))
     Console().print(table)
+    if damaged:
+        raise UserError("; ".join(damaged))
+
+
+def row(folder: Folder) -> tuple[str, ...]:
+    """Return a sweep's line."""
+    record, ranking = ranking_of(folder)
+    best = next((each.score for each in ranking if each.score is not None), None)
+    shown = "-" if best is None else f"{best:.5g}"
+    megabytes = sum(size(place) for place in places(record)) / 1e6
+    age = ago(folder.record_path.stat().st_mtime)
+    return record.name, record.stage, str(len(ranking)), state(folder, ranking), shown, f"{megabytes:,.0f} MB", age
 
 
 def state(folder: Folder, ranking: list[Standing]) -> str:
@@ -93,8 +118,11 @@ def arguments(name: str, retry: bool = False) -> tuple[str, list[str]]:
     Args:
         name: of the sweep.
         retry: whether trials that failed are to be tried again.
+
+    Raises:
+        UserError: it runs.
     """
-    folder = find(name)
+    folder = find_idle(name)
     record = folder.read()
     if retry:
         forget_failed(folder)
@@ -115,9 +143,7 @@ def extend(name: str, rungs: int, trials: int) -> None:
     Raises:
         UserError: it runs, or there is nothing to add to.
     """
-    folder = find(name)
-    if in_use(folder.path):
-        raise UserError(f"{name} is running; end it first, or wait for it")
+    folder = find_idle(name)
     record = extended(folder.read(), rungs, trials)
     record.write(folder.record_path)
     if rungs:
@@ -132,9 +158,7 @@ def prune(name: str, everything: bool) -> None:
     Raises:
         UserError: the sweep runs.
     """
-    folder = find(name)
-    if in_use(folder.path):
-        raise UserError(f"{name} is running; end it first, or wait for it")
+    folder = find_idle(name)
     record, ranking = ranking_of(folder)
     going = {s.outcome.fingerprint for each in ranking if not is_out(each) for s in each.stops if s.outcome}
     freed = 0

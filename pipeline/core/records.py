@@ -36,6 +36,11 @@ class Record(BaseModel):
     made_by: ClassVar[str] = "the stage"  # that writes it
 
     @classmethod
+    def remedy(cls) -> str:
+        """Return what to do about a file that is damaged, or another version's."""
+        return f"make it again: `dvc repro -sf {cls.made_by}`"
+
+    @classmethod
     def parse(cls, content: object, place: str) -> Self:
         """Return the record that was read from `place`.
 
@@ -48,15 +53,13 @@ class Record(BaseModel):
             theirs = "unnumbered" if found is None else repr(found)
             raise UnreadableError(
                 f"{place} was made by another version of Tunesmith (schema {theirs}, this one reads {schema.default}); "
-                f"make it again: `dvc repro -sf {cls.made_by}`"
+                f"{cls.remedy()}"
             )
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            raise UnreadableError(
-                f"{place} does not hold what it should: {first_fault(error)}; make it again: "
-                f"`dvc repro -sf {cls.made_by}`"
-            ) from error
+            said = f"{place} does not hold what it should: {first_fault(error)}; {cls.remedy()}"
+            raise UnreadableError(said) from error
 
     @classmethod
     def parse_text(cls, text: str, place: str) -> Self:
@@ -68,7 +71,7 @@ class Record(BaseModel):
         try:
             content = _parse_json(text)
         except (ValueError, RecursionError) as error:  # the second where brackets stand in thousands
-            raise UnreadableError(f"{place} is no JSON; make it again: `dvc repro -sf {cls.made_by}`") from error
+            raise UnreadableError(f"{place} is no JSON; {cls.remedy()}") from error
         return cls.parse(content, place)
 
     @classmethod

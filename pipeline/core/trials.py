@@ -13,6 +13,17 @@ TASK, OUTCOME, PROGRESS, LOG = "task.json", "outcome.json", "progress.jsonl", "l
 UNTRAINED = "untrained.json"  # the end of such a file's name, in the sweep's folder
 
 
+class SweepFile(Record):
+    """A file of a sweep's, or a line of one."""
+
+    made_by: ClassVar[str] = "train"
+
+    @classmethod
+    def remedy(cls) -> str:
+        """Return what to do about a file that is damaged, or another version's."""
+        return "remove it, and begin the sweep again by its own command, which does without"
+
+
 class Limit(Record):
     """A validation loss that is hopeless from a step on: other trials had a better one long before."""
 
@@ -20,10 +31,8 @@ class Limit(Record):
     loss: float
 
 
-class Task(Record):
+class Task(SweepFile):
     """What a job is told: task.json, written before it is launched."""
-
-    made_by: ClassVar[str] = "train"
 
     trial: Count
     sweep: str  # its folder
@@ -34,14 +43,12 @@ class Task(Record):
     measure_accuracy: bool = False
 
 
-class Outcome(Record):
+class Outcome(SweepFile):
     """How a job ended: outcome.json, written last. A job without it was cut off, and is launched again.
 
     `finished` went to its stop step, `ended` was given up within its rung, `failed` could not be trained; `stopped` was
     asked to stop or could not write, and is launched again, too.
     """
-
-    made_by: ClassVar[str] = "train"
 
     status: Literal["finished", "ended", "failed", "stopped"]
     reason: str | None = None  # of all but the first
@@ -61,15 +68,13 @@ class Outcome(Record):
         return self.status != "stopped"
 
 
-class Untrained(Record):
+class Untrained(SweepFile):
     """The validation loss of a model before its training, which the trials share that begin with it and its data."""
-
-    made_by: ClassVar[str] = "train"
 
     loss: float
 
 
-class Point(Record):
+class Point(SweepFile):
     """A line of progress.jsonl: a step and what was measured at it."""
 
     step: Count

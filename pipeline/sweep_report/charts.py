@@ -200,10 +200,10 @@ def goodness(trial: TrialFigures, report: SweepReport) -> int:
 
 
 def parallel(report: SweepReport, settings: Sequence[Setting]) -> Parallel | None:
-    """Return the trials over their settings; None where no trial has a score."""
+    """Return the trials over their settings; None where no trial has a score, or they differ in nothing."""
     trials = [trial for trial in reversed(report.trials) if trial.same_as is None]
     scored = [trial.score for trial in trials if trial.score is not None]
-    if not scored:
+    if not scored or not settings:
         return None
     count = len(settings)
     width = max(WIDE, APART * (count + 1))

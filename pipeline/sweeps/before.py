@@ -4,6 +4,7 @@ A Hydra callback, named in conf/config.yaml; DVC's stages read params.yaml and h
 processes, so it holds nothing.
 """
 
+import re
 import sys
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,7 @@ from pipeline.core.data_settings import DataSettings
 from pipeline.data.prepared import require_prepared
 from pipeline.workers.ranks import rank
 
+OF_SWEEPS = re.compile(r"[+~]*(sweep=|hydra[./](sweep|launcher))")
 READ_PREPARED = ("train", "export", "evaluate")
 
 
@@ -29,6 +31,7 @@ class Before(Callback):
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
         """Have output go into the workspace, without the folder `.hydra` that jobs of a sweep have beside theirs."""
+        refuse_settings_of_sweeps(config)
         with read_write(config):
             config.hydra.output_subdir = None
         if rank() == 0:
@@ -42,6 +45,14 @@ class Before(Callback):
         except (UserError, OmegaConfBaseException):
             return
         check_data(config, settings.data)
+
+
+def refuse_settings_of_sweeps(config: DictConfig) -> None:
+    """End a stage that is told how it is to be swept over, and is run once."""
+    given = [override for kind in ("hydra", "task") for override in config.hydra.overrides[kind]]
+    for override in given:
+        if OF_SWEEPS.match(override):
+            sys.exit(f"{config.hydra.job.name}: {override} is a sweep's, which -m begins; add it, or leave this out")
 
 
 def say_meetings(config: DictConfig) -> None:

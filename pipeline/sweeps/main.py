@@ -51,6 +51,7 @@ def alone_in(folder: Folder) -> Iterator[IO[str]]:
     Raises:
         MachineError: another one does.
     """
+    is_new = not folder.path.exists()
     folder.path.mkdir(parents=True, exist_ok=True)
     try:
         lock = locked(folder.path)
@@ -61,7 +62,7 @@ def alone_in(folder: Folder) -> Iterator[IO[str]]:
         with lock:
             yield lock
     finally:
-        if not folder.record_path.is_file():  # refused before it was one
+        if is_new and not folder.record_path.is_file():  # refused before it was one
             shutil.rmtree(folder.path, ignore_errors=True)
 
 

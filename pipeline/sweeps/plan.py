@@ -25,6 +25,7 @@ from pipeline.sweeps.record import Extension, Folder, SweepRecord, Trial
 from pipeline.sweeps.rungs import bracket_rungs, bracket_sizes, rungs
 from pipeline.sweeps.settings import OWN_SAMPLERS, PLACE, SweepSettings, read_settings
 from pipeline.sweeps.space import Dimension, Values, combinations, dimensions, sample
+from pipeline.sweeps.winner import experiment_name, stands_on
 
 TRAIN = "train"  # the stage whose trials have checkpoints and a loss
 OF_RUNGS = ("train.stop_step", "train.max_steps", "train.patience")  # which rungs set, or end a trial beside them
@@ -101,6 +102,7 @@ def plan(request: Request) -> SweepRecord:
     settings, stage = request.settings, request.stage
     if settings.halves and stage != TRAIN:
         raise UserError(f"{PLACE} stops trainings at rungs, and {stage} is none; take hydra/sweeper=grid")
+    refuse_own_winner(request)
     if settings.halves:
         refuse_own_steps(request)
     steps = rungs(settings.min_steps or 1, settings.max_steps, settings.eta) if settings.max_steps else []
@@ -137,6 +139,17 @@ def refuse_own_steps(request: Request) -> None:
     composed = request.compose(request.fixed)
     if OmegaConf.select(composed, "train.patience") is not None:
         raise UserError("train.patience and rungs both end trainings; set train.patience=null")
+
+
+def refuse_own_winner(request: Request) -> None:
+    """Refuse to stand on the experiment that the sweep writes.
+
+    Raises:
+        UserError: it does.
+    """
+    swept = [value for each in request.space if each.key == "experiment" for value in each.values]
+    if (own := experiment_name(request.name)) in (*swept, *stands_on(request.fixed)):
+        raise UserError(f"experiment={own} is what this sweep would write; give it another name ({PLACE}.name=…)")
 
 
 def base_settings(request: Request) -> dict[str, object]:

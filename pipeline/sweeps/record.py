@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from pipeline.core.records import Count, Record
-from pipeline.core.trials import OUTCOME, Outcome, Point, read_progress
+from pipeline.core.trials import OUTCOME, Outcome, Point, SweepFile, read_progress
 
 SWEEP = "sweep.json"
 ROOT = Path("sweeps")  # as conf/config.yaml has it
@@ -28,10 +27,8 @@ class Extension(Record):
     trials: Count = 0
 
 
-class SweepRecord(Record):
+class SweepRecord(SweepFile):
     """A sweep as it was planned: sweep.json."""
-
-    made_by: ClassVar[str] = "train"
 
     schema_version: int = 1
     name: str

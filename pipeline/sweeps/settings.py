@@ -1,6 +1,7 @@
 """The keys of conf/hydra/sweeper, with their types and bounds."""
 
 import math
+import re
 from dataclasses import dataclass
 
 from common.errors import UserError
@@ -51,9 +52,10 @@ def read_settings(values: dict[str, object]) -> SweepSettings:
         UserError: an unknown key, a value out of range, or two that contradict each other.
     """
     settings: SweepSettings = build(SweepSettings, values, PLACE)
-    if settings.name is not None and ("/" in settings.name or settings.name.startswith(".")):
+    if settings.name is not None and not re.fullmatch(r"\w[\w.-]*", settings.name, re.ASCII):
         raise UserError(
-            f"{PLACE}.name is {settings.name!r}; it is a folder's name, without / and not beginning with a dot"
+            f"{PLACE}.name is {settings.name!r}; it is a folder's name and an experiment's, of letters, digits, _ and, "
+            "after the first, - and ."
         )
     if settings.max_steps is None and (settings.min_steps is not None or settings.brackets > 1):
         raise UserError(

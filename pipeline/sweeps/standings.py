@@ -214,7 +214,8 @@ def standing(
     steps: Sequence[int | None] = record.rungs[trial.bracket] or (None,)
     jobs = {step: folder.job(trial.number, step) for step in steps}
     begin = begins(steps, settings)
-    stops = tuple(stop(step, begin[step], job, settings) for step, job in jobs.items() if (job.path / TASK).is_file())
+    told = {step: job for step, job in jobs.items() if (job.path / TASK).is_file() or (job.path / OUTCOME).is_file()}
+    stops = tuple(stop(step, begin[step], job, settings) for step, job in told.items())
     if trial.refused is not None or not stops:
         state: State = "waiting" if trial.refused is None else "refused"
         return Standing(0, trial, state, rung_of(record, steps[0]), stops, trial.refused)

@@ -9,6 +9,8 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from common.files import write_text
+from pipeline.core.adopted import read
+from pipeline.core.composition import CONF
 from pipeline.sweeps.record import SweepRecord, Trial
 
 EXPERIMENTS = Path("conf/experiment")
@@ -32,11 +34,8 @@ def winner_yaml(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) 
     """
     given = [*record.fixed, *(f"{key}={value}" for key, value in trial.values.items())]
     overrides = [each for each in OverridesParser.create().parse_overrides(given) if is_of_model(each)]
-    under = next(
-        (str(each.value()) for each in parsed(given) if each.key_or_group == "experiment" and each.value()), None
-    )
     name = experiment_name(record.name)
-    defaults: list[object] = [under] if under else []
+    defaults: list[object] = [*stands_on(given)]
     defaults += [{f"override /{each.key_or_group}": each.value()} for each in overrides if each.key_or_group in GROUPS]
     content = OmegaConf.create({**({"defaults": defaults} if defaults else {}), "experiment": name})
     for each in overrides:
@@ -51,6 +50,15 @@ def winner_yaml(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) 
         f"#   dvc exp run -S experiment={name} -S runtime.checkpoint_root={checkpoints}   goes on from its checkpoint",
     ]
     return "\n".join(head) + "\n" + OmegaConf.to_yaml(content)
+
+
+def stands_on(given: Sequence[str]) -> list[str]:
+    """Return the experiment under these overrides: theirs, or the adopted one with what else is adopted above it."""
+    chosen = [str(each.value()) for each in parsed(given) if each.key_or_group == "experiment" and each.value()]
+    if chosen:
+        return chosen[-1:]
+    adopted = read(CONF).presets.get("experiment")
+    return [str(adopted), "/adopted"] if adopted else []
 
 
 def parsed(overrides: Sequence[str]) -> list[Override]:

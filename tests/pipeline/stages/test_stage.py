@@ -59,6 +59,13 @@ def test_what_users_should_know_is_one_line(tmp_path: Path, error: str, status: 
     assert (done.returncode, done.stderr.splitlines()) == (status, [said])
 
 
+@pytest.mark.parametrize("override", ["sweep=grid", "hydra/sweeper=halving", "hydra.sweeper.name=mine"])
+def test_what_a_sweep_is_told_is_refused_without_one(tmp_path: Path, override: str) -> None:
+    done = ended(tmp_path, "AssertionError", override)
+    said = f"tried: {override} is a sweep's, which -m begins; add it, or leave this out\n"
+    assert (done.returncode, done.stderr, done.stdout) == (1, said, "")
+
+
 REFUSED = [
     ("train.max_stepz=5", r"train\.max_stepz is not a key of the configuration; train has .*\bmax_steps\b.*"),
     ("foo=1", r"foo is not a key of the configuration; it has model, data, .*"),

@@ -86,6 +86,12 @@ def test_a_sweep_in_its_midst_says_who_leads(sweep: FakeSweep) -> None:
     assert "Leading: trial 3, train.lr=2 train.scheduler=linear" in " ".join(written(sweep).split())
 
 
+def test_a_sweep_over_nothing_has_a_page(tmp_path: Path) -> None:
+    sweep = FakeSweep(tmp_path / "alone", {})
+    sweep.play()
+    assert "Trial 0" in written(sweep)
+
+
 def test_a_sweep_of_which_nothing_came_says_why(sweep: FakeSweep) -> None:
     for trial in sweep.record.trials:
         sweep.finish(trial.number, 2, status="failed", reason="out of <memory>")

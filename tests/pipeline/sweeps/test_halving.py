@@ -187,3 +187,14 @@ def test_a_second_sweep_of_the_folder_waits_for_nothing_and_says_who_runs_it(
         done = ran(line, project, tmp_path)
     assert done.returncode == 1
     assert f"sweep is run by process {os.getpid()} on " in done.stderr.splitlines()[-1]
+
+
+def test_a_grid_without_a_name_has_a_folder_of_its_own_and_goes_on(project: Path, tmp_path: Path) -> None:
+    line = command("-m", "train.max_steps=1", "train.lr=1e-3,2e-3")
+    for done in (ran(line, project, tmp_path), ran(line, project, tmp_path)):
+        assert done.returncode == 0, done.stderr[-3000:]
+    (sweep,) = (project / "sweeps").glob("train-*")
+    assert sorted(path.parent.name for path in (project / "sweeps").rglob(OUTCOME)) == ["0", "1"]
+    assert "2 jobs done before" in done.stdout
+    assert "`tunesmith adopt train.lr=" in done.stdout
+    assert f"written: {sweep.relative_to(project)}/report.html" in done.stdout

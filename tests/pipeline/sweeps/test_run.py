@@ -315,9 +315,12 @@ def test_another_sweep_in_the_folder_is_refused_by_its_keys(tmp_path: Path) -> N
         ([RATES], {"max_steps": None}, "max_steps is null, and there are no rungs without it"),
         ([RATES], {"objective": ["2*loss"]}, "objective names loss; it may name validation_loss, "),
         ([RATES], {"objective": ["0*train_loss"]}, "objective has '0*train_loss'; a weight is a number above 0"),
+        ([RATES, "experiment=tried-best"], {}, "experiment=tried-best is what this sweep would write; give it another"),
+        (["experiment=r5,tried-best"], {}, "experiment=tried-best is what this sweep would write; give it another"),
         ([RATES], {"eta": 1}, "hydra.sweeper.eta is 1; it may be at least 2"),
         ([RATES], {"etta": 2}, "hydra.sweeper.etta is not a key of the configuration; hydra.sweeper has name, "),
         ([RATES], {"name": "a/b"}, "hydra.sweeper.name is 'a/b'; it is a folder's name"),
+        ([RATES], {"name": "my sweep"}, "hydra.sweeper.name is 'my sweep'; it is a folder's name and an experiment's"),
     ],
 )
 def test_what_contradicts_itself_is_refused(
@@ -327,6 +330,16 @@ def test_what_contradicts_itself_is_refused(
         begin(halving(*overrides, **settings), Folder(tmp_path / "sweep"))
     assert said in str(raised.value)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_that_is_refused_leaves_no_folder_and_takes_none(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there/results.csv").write_text("1")
+    for name in ("new", "there"):
+        with pytest.raises(UserError, match="is not a key"):
+            run(request("train.lrr=1,2"), tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["there"]
+    assert (tmp_path / "there/results.csv").read_text() == "1"
 
 
 def test_a_plain_value_fixes_what_a_preset_sweeps_over(tmp_path: Path) -> None:

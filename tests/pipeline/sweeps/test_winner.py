@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fake_sweep import FakeSweep
 
+from pipeline.core.adopted import Adopted, write
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.sweeps.record import SweepRecord, Trial
@@ -51,6 +52,14 @@ def test_it_stands_on_the_experiment_that_the_sweep_stood_on(conf: Path, tmp_pat
     assert (winner.experiment, winner.train.lr) == ("mine-best", 0.0003)
     assert (winner.model, winner.data) == (r5.model, r5.data)
     assert winner.train.gradient_accumulation_steps == r5.train.gradient_accumulation_steps == 4
+
+
+def test_it_stands_on_what_was_adopted_when_the_sweep_ran(conf: Path, tmp_path: Path) -> None:
+    write(conf, Adopted({"experiment": "laptop"}, {"train.max_length": 384}))
+    adopted = load(compose(conf, ["model=starter-s", "train.lr=0.003", "train.max_steps=8"]))
+    winner = composed(conf, record_of(tmp_path, "model=starter-s", train__lr="0.003"))
+    assert (winner.train, winner.evaluate) == (adopted.train, adopted.evaluate)
+    assert winner.train.max_length == 384
 
 
 def test_where_and_how_jobs_ran_is_no_part_of_it(conf: Path, tmp_path: Path) -> None:
