@@ -44,13 +44,24 @@ def launch(launcher: Launcher, jobs: Jobs, config: DictConfig, again: bool) -> N
 
 
 def each_by_itself(launcher: Launcher, jobs: Jobs, config: DictConfig) -> None:
-    """Run jobs by a call each, several at once."""
+    """Run jobs by a call each, several at once.
+
+    Raises:
+        MachineError: a job could not be queued.
+    """
+    from submitit.core.utils import FailedJobError
+
+    from common.errors import MachineError
+
     local = config.hydra.launcher._target_.endswith("LocalLauncher")
     at_once = local_jobs(config) if local else config.hydra.launcher.array_parallelism
     with local_environment(at_once if local else 0), ThreadPoolExecutor(at_once, "launch") as pool:
         waiting = [pool.submit(launcher.launch, [job], initial_job_idx=next(_numbers)) for job in jobs]
         errors = [each.exception() for each in waiting]
     for error in filter(None, errors):
+        if isinstance(error, FailedJobError | RuntimeError):  # sbatch's reason, or that there is none
+            why = " ".join(str(error).split())[:500]
+            raise MachineError(f"{why}; conf/hydra/launcher/ has what a job asks for") from error
         raise error
 
 

@@ -185,6 +185,7 @@ def remove(training: Path) -> int:
 
 def places(record: SweepRecord) -> list[Path]:
     """Return the folders that have a sweep's trainings."""
-    place = root() / load(compose(CONF)).runtime.checkpoint_root / "sweeps" / record.name
+    where = [override for override in record.fixed if override.lstrip("+").startswith("runtime")]
+    place = root() / load(compose(CONF, where)).runtime.checkpoint_root / "sweeps" / record.name
     own = "tokens_per_second" in read_settings(record.settings).weights
     return sorted(place.glob("*")) if own else [place]

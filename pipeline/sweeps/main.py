@@ -49,15 +49,18 @@ def alone_in(folder: Folder) -> Iterator[IO[str]]:
     """Keep every other process from running the sweep of this folder, by the lock that is yielded.
 
     Raises:
-        MachineError: another one does.
+        MachineError: another one does, or the folder cannot be written.
     """
     is_new = not folder.path.exists()
-    folder.path.mkdir(parents=True, exist_ok=True)
     try:
+        folder.path.mkdir(parents=True, exist_ok=True)
         lock = locked(folder.path)
     except BlockingIOError:
         holder = (folder.path / "lock").read_text(encoding="utf-8").strip()
         raise MachineError(f"{folder.path} is run by {holder} wait for it or end it") from None
+    except OSError as error:
+        ways = "give access there, or name another folder: hydra.sweep.dir=…"
+        raise MachineError(f"cannot write {folder.path}: {error.strerror}; {ways}") from error
     try:
         with lock:
             yield lock

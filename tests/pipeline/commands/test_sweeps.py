@@ -71,3 +71,13 @@ def test_a_sweep_that_runs_is_left_alone(root: Path) -> None:
             with pytest.raises(UserError, match=r"^mine is running; end it first, or wait for it$"):
                 act()
     assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
+
+
+@pytest.mark.parametrize("fixed", [(), ("runtime.checkpoint_root=shared",)])
+def test_checkpoints_are_pruned_where_the_sweep_had_them(root: Path, fixed: tuple[str, ...]) -> None:
+    sweep = played(root / "mine")
+    sweep.record.model_copy(update={"fixed": fixed}).write(sweep.folder.record_path)
+    checkpoint = Path("shared" if fixed else ".checkpoints") / "sweeps/mine/0123/checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    sweeps.prune("mine", everything=True)
+    assert not checkpoint.exists()

@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
+from submitit.core.utils import FailedJobError
 
-from common.errors import Interrupted, UserError
+from common.errors import Interrupted, MachineError, UserError
 from hydra_plugins.halving import launching
 from hydra_plugins.halving.launching import refuse_more_workers_than_gpus
 from pipeline.core.composition import CONF, compose
@@ -199,6 +202,18 @@ def test_as_many_local_jobs_run_at_once_as_there_are_gpus(monkeypatch: pytest.Mo
     monkeypatch.setattr(gpus, "installed_gpus", lambda: ["GPU-a", "GPU-b", "GPU-c"])
     assert launching.local_jobs(config("runtime.jobs_per_gpu=2")) == 6
     assert launching.local_jobs(config("runtime.device=cpu")) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("error", [FailedJobError("sbatch: error:\n invalid partition"), RuntimeError("no Slurm here")])
+def test_what_cannot_be_queued_is_one_line(error: Exception) -> None:
+    class Refused(Launcher):
+        def setup(self, **_: object) -> None: ...
+
+        def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+            raise error
+
+    with pytest.raises(MachineError, match=r"^(sbatch: error: invalid partition|no Slurm here); conf/hydra/launcher/"):
+        launching.each_by_itself(Refused(), [["train.lr=1"]], config("runtime=slurm"))
 
 
 @pytest.mark.parametrize("runtime", ["slurm", "ray"])

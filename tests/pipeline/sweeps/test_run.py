@@ -342,6 +342,12 @@ def test_a_sweep_that_is_refused_leaves_no_folder_and_takes_none(tmp_path: Path)
     assert (tmp_path / "there/results.csv").read_text() == "1"
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*/file/sweep: Not a directory; give access there, or name"):
+        run(request("train.lr=1,2"), tmp_path / "file/sweep")
+
+
 def test_a_plain_value_fixes_what_a_preset_sweeps_over(tmp_path: Path) -> None:
     asked = halving("train.lr=1e-5,2e-5", "train.scheduler=linear,cosine", "train.scheduler=constant")
     record = begin(asked, Folder(tmp_path))
