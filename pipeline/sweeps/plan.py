@@ -165,14 +165,19 @@ def learnt_digest() -> str | None:
 
 
 def compared(record: SweepRecord) -> dict[str, object]:
-    """Return by dotted keys what makes a sweep another one; not how often a job is tried, nor the launcher."""
+    """Return by dotted keys what makes a sweep another one; not how often a job is tried, nor the launcher.
+
+    Of the configuration, not what each job is told anyway: adopting the winner changes that, and the sweep goes on.
+    """
     settings = {key: value for key, value in record.settings.items() if key not in ("name", "attempts")}
     space = {f"space of {key}": value for key, value in record.space.items()}
+    told = ("experiment", *(OF_RUNGS if record.rungs[0] else ()), *(key.lstrip("+") for key in record.space))
+    base = {key: value for key, value in record.base.items() if not f"{key}.".startswith(tuple(f"{k}." for k in told))}
     return {
         "stage": record.stage,
         **flatten({"hydra": {"sweeper": settings}}),
         **space,
-        **record.base,
+        **base,
         "prepared data": record.data,
     }
 

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,13 @@ def test_another_sweep_in_the_folder_is_refused_by_its_keys(tmp_path: Path) -> N
         assert f"{tmp_path} has another sweep; differing: " in str(raised.value)
         assert keys in str(raised.value)
     begin(halving(RATES, "tracking=none", attempts=9), Folder(tmp_path))  # how it runs may differ
+
+
+def test_a_sweep_goes_on_when_its_winner_was_adopted(tmp_path: Path) -> None:
+    asked = halving(RATES)
+    run(asked, tmp_path)
+    adopted = replace(asked, compose=lambda overrides: composed(("train.lr=1e-5", "train.max_steps=8", *overrides)))
+    assert begin(adopted, Folder(tmp_path)).trials == Folder(tmp_path).read().trials
 
 
 @pytest.mark.parametrize(
