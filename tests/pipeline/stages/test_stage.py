@@ -166,7 +166,7 @@ def test_a_sweep_says_it_once_for_each_experiment(tmp_path: Path, adopted: Path)
         "experiment=r5 overrides adopted model=llama-3.2-3b",
     ]
     files = sorted(path.name for path in (tmp_path / "sweep/0").iterdir())
-    assert files == [".hydra", "log.txt", "outcome.json", "task.json"]
+    assert files == [".hydra", "lock", "log.txt", "outcome.json", "task.json"]
 
 
 def test_a_stage_whose_dvc_is_gone_does_not_begin(tmp_path: Path) -> None:
