@@ -94,7 +94,11 @@ def elsewhere(job: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_job_of_a_sweep_that_is_gone_is_not_run(job: Path) -> None:
     run_trial(never, job)
     outcome = Outcome.read(job / OUTCOME)
-    assert (outcome.status, outcome.reason, outcome.preempted) == ("stopped", "the sweep was asked to stop: the same command goes on", False)
+    assert (outcome.status, outcome.reason, outcome.preempted) == (
+        "stopped",
+        "the sweep was asked to stop: the same command goes on",
+        False,
+    )
 
 
 @pytest.mark.usefixtures("elsewhere")
