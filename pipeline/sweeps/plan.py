@@ -61,6 +61,12 @@ class Request:
         """What they have in common."""
         return tuple(str(override.input_line) for override in self.last if not override.is_sweep_override())
 
+    def composition(self, overrides: tuple[str, ...]) -> DictConfig:
+        """Return what overrides compose to, composed once; not to be written to."""
+        if overrides not in self.composed:
+            self.composed[overrides] = self.compose(overrides)
+        return self.composed[overrides]
+
 
 def begin(request: Request, folder: Folder) -> SweepRecord:
     """Return the sweep of this folder: gone on with where it is the same, else planned; and write it.
@@ -136,8 +142,7 @@ def refuse_own_steps(request: Request) -> None:
             raise UserError(
                 f"{override.input_line} and rungs both end trainings; leave it out, and set {PLACE}.max_steps"
             )
-    composed = request.compose(request.fixed)
-    if OmegaConf.select(composed, "train.patience") is not None:
+    if OmegaConf.select(request.composition(request.fixed), "train.patience") is not None:
         raise UserError("train.patience and rungs both end trainings; set train.patience=null")
 
 
@@ -154,7 +159,7 @@ def refuse_own_winner(request: Request) -> None:
 
 def base_settings(request: Request) -> dict[str, object]:
     """Return what the fixed overrides compose to, by dotted keys."""
-    composed = OmegaConf.to_container(request.compose(request.fixed), resolve=False)
+    composed = OmegaConf.to_container(request.composition(request.fixed), resolve=False)
     assert isinstance(composed, dict)  # noqa: S101
     return flatten({key: value for key, value in composed.items() if key not in NOT_COMPARED})
 
@@ -255,10 +260,8 @@ def configured(request: Request, values: Values) -> Config:
     plain = {key: text for key, text in values.items() if re.fullmatch(r"\w+(\.\w+)+", key)}
     others = (*request.fixed, *written({key: text for key, text in values.items() if key not in plain}))
     try:
-        if others not in request.composed:
-            request.composed[others] = request.compose(others)
         with suppress(OmegaConfBaseException):  # of which Hydra says more
-            return load(updated(request.composed[others], plain))
+            return load(updated(request.composition(others), plain))
         return load(request.compose([*request.fixed, *written(values)]))
     except HydraException as error:
         raise UserError(reason(error)) from error

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.records import Count, Record
-from pipeline.core.trials import OUTCOME, Outcome, Point, SweepFile, read_progress
+from pipeline.core.trials import OUTCOME, Outcome, SweepFile
 
 SWEEP = "sweep.json"
 ROOT = Path("sweeps")  # as conf/config.yaml has it
@@ -83,7 +83,3 @@ class JobFolder:
         """Return how the job ended, None if it has not."""
         path = self.path / OUTCOME
         return Outcome.read(path) if path.is_file() else None
-
-    def progress(self) -> list[Point]:
-        """Return its losses so far."""
-        return read_progress(self.path)

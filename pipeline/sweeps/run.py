@@ -216,7 +216,7 @@ class Sweep:
     @cached_property
     def root(self) -> str:
         """Where the trials have their checkpoints: a place of the sweep's own, which no other training reads."""
-        return f"{self.request.compose(self.request.fixed).runtime.checkpoint_root}/sweeps/{self.record.name}"
+        return f"{self.request.composition(self.request.fixed).runtime.checkpoint_root}/sweeps/{self.record.name}"
 
     def raise_if_stopped(self, jobs: list[Job]) -> None:
         """End the sweep where a job was asked to stop, or could not write.

@@ -306,7 +306,8 @@ def test_another_sweep_in_the_folder_is_refused_by_its_keys(tmp_path: Path) -> N
 def test_a_sweep_goes_on_when_its_winner_was_adopted(tmp_path: Path) -> None:
     asked = halving(RATES)
     run(asked, tmp_path)
-    adopted = replace(asked, compose=lambda overrides: composed(("train.lr=1e-5", "train.max_steps=8", *overrides)))
+    changed = ("train.lr=1e-5", "train.max_steps=8")
+    adopted = replace(asked, compose=lambda overrides: composed((*changed, *overrides)), composed={})
     assert begin(adopted, Folder(tmp_path)).trials == Folder(tmp_path).read().trials
 
 
