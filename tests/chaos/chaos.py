@@ -22,10 +22,10 @@ from pathlib import Path
 from chaos_bench import Bench
 from chaos_disk import enter_namespace
 from chaos_plan import draw
-from chaos_process import ChaosError, ordinary_signals, tail
-from chaos_round import CHECKS, Result, Round
+from chaos_process import ChaosError, ordinary_signals
+from chaos_result import print_line, table
+from chaos_round import CHECKS, Round
 from rich.console import Console
-from rich.table import Table
 
 
 def main() -> None:
@@ -46,7 +46,9 @@ def main() -> None:
         plan = draw(random.Random(options.seed + number), bench.steps)
         results.append(Round(str(number), plan, bench).play())
         print_line(results[-1], folder)
-    Console(width=None if sys.stdout.isatty() else 160).print(table(results, options))
+    Console(width=None if sys.stdout.isatty() else 160).print(
+        table(results, CHECKS, f" on {options.engine}, seed {options.seed}")
+    )
     if options.out:
         rounds = [asdict(result) | {"verdict": result.verdict} for result in results]
         report = {"engine": options.engine, "seed": options.seed, "settings": bench.settings, "rounds": rounds}
@@ -67,31 +69,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--settings", nargs="*", default=[], help="further overrides, such as train.max_steps=60")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the results as JSON")
     return parser.parse_args()
-
-
-def print_line(result: Result, folder: Path) -> None:
-    """A round in one line; one that failed with what is wrong, where it lies and what it said last."""
-    notes = f" ({', '.join(result.notes)})" if result.notes else ""
-    print(f"round {result.name}: {result.plan}{notes}: {result.verdict}, {result.starts} starts, {result.seconds} s")
-    if result.wrong:
-        for check, found in result.wrong.items():
-            print(f"  {check}: {'; '.join(found)}")
-        print(f"  kept in {folder}/round-{result.name}; its last lines:")
-        print(tail(folder / f"round-{result.name}/start-{result.starts}.log"))
-    sys.stdout.flush()
-
-
-def table(results: list[Result], options: argparse.Namespace) -> Table:
-    """All rounds, with a column for each check."""
-    failed = sum(bool(result.wrong) for result in results)
-    title = f"{len(results)} rounds on {options.engine}, seed {options.seed}: {failed} failed"
-    made = Table("round", "harm", "starts", "s", "lost", *CHECKS, "", title=title)
-    for result in results:
-        cells = ["-" if result.skipped else "WRONG" if check in result.wrong else "ok" for check in CHECKS]
-        harm = "; ".join([result.plan, *result.notes, *([result.skipped] if result.skipped else [])])
-        figures = (str(result.starts), f"{result.seconds:.0f}", str(result.lost))
-        made.add_row(result.name, harm, *figures, *cells, result.verdict)
-    return made
 
 
 if __name__ == "__main__":

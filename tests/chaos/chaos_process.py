@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from chaos_plan import Blow
-
 MARK = "TUNESMITH_CHAOS"  # in the environment of all that a round starts; its value is the round's folder
 POLL = 0.002  # seconds; a checkpoint of starter-s takes some 50 ms to write
 LONGEST = 600.0  # seconds that a start may take
@@ -22,18 +20,20 @@ class ChaosError(Exception):
     """A start took longer than LONGEST, or a command that nothing was done to ended badly."""
 
 
-class Start:
-    """One `dvc repro train` with its trainer, in a session of its own; what is left of it is killed at the end."""
+class Watched:
+    """A command in a session of its own, watched from outside; what is left of it is killed at the end."""
 
-    def __init__(self, repository: Path, checkpoints: Path, log: Path, environment: dict[str, str]) -> None:
-        """Starts it; it writes to `log`."""
-        self.checkpoints = checkpoints
+    name = ""  # in errors
+    whole = ""  # the target that is the session
+
+    def __init__(self, command: list[str], folder: Path, log: Path, environment: dict[str, str]) -> None:
+        """Starts `python -m command`; it writes to `log`."""
         self.log = log
         self.mark = f"{MARK}={environment[MARK]}".encode()
         with log.open("wb") as output:
-            self.dvc = subprocess.Popen(
-                [python(environment), "-m", "dvc", "repro", "train"],
-                cwd=repository, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            self.process = subprocess.Popen(
+                [python(environment), *command],
+                cwd=folder, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
 
@@ -44,15 +44,75 @@ class Start:
         for pid in self.processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.dvc.wait()
+        self.process.wait()
 
     def alive(self) -> bool:
-        """Whether DVC runs."""
-        return self.dvc.poll() is None
+        """Whether it runs."""
+        return self.process.poll() is None
 
     def text(self) -> str:
         """What was printed so far."""
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def processes(self) -> list[int]:
+        """All processes of the round that live."""
+        pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+        return [pid for pid in pids if self.mark in entries(pid, "environ")]
+
+    def reached(self, moment: str, count: int) -> bool:
+        """Whether it has come to a moment."""
+        raise NotImplementedError
+
+    def struck(self, target: str) -> int | None:
+        """The process that a blow is for; None where there is none now."""
+        raise NotImplementedError
+
+    def wait_for(self, moment: str, count: int) -> bool:
+        """Waits until the moment has come; false if it ended before."""
+        until = time.monotonic() + LONGEST
+        while self.alive():
+            if self.reached(moment, count):
+                return True
+            if time.monotonic() > until:
+                raise ChaosError(f"no {moment} {count} after {LONGEST:.0f} s")
+            time.sleep(POLL)
+        return False
+
+    def strike(self, target: str, signals: tuple[int, ...], gap: float) -> bool:
+        """Sends the signals, `gap` seconds apart; false if what they are for has ended, or is not there yet."""
+        pid = self.struck(target)
+        if not self.alive() or pid is None:
+            return False
+        with suppress(ProcessLookupError):
+            for number in signals:
+                (os.killpg if target == self.whole else os.kill)(pid, number)
+                time.sleep(gap if len(signals) > 1 else 0)
+        return True
+
+    def end(self) -> int:
+        """Waits for it and returns its status."""
+        try:
+            return self.process.wait(LONGEST)
+        except subprocess.TimeoutExpired:
+            raise ChaosError(f"{self.name} does not end within {LONGEST:.0f} s") from None
+
+    def orphans(self) -> list[int]:
+        """Waits for what it has started to end, and returns what does not."""
+        until = time.monotonic() + GONE_WITHIN
+        while (left := self.processes()) and time.monotonic() < until:
+            time.sleep(POLL)
+        return left
+
+
+class Start(Watched):
+    """One `dvc repro train` with its trainer."""
+
+    name, whole = "DVC", "both"
+
+    def __init__(self, repository: Path, checkpoints: Path, log: Path, environment: dict[str, str]) -> None:
+        """Starts it; it writes to `log`."""
+        self.checkpoints = checkpoints
+        super().__init__(["-m", "dvc", "repro", "train"], repository, log, environment)
 
     def steps(self) -> list[int]:
         """The updates whose lines were printed so far."""
@@ -68,11 +128,6 @@ class Start:
         newest = max(((step_of(path), path) for path in self.checkpoints.glob("*/checkpoint-*")), default=None)
         return newest and (newest[0], (newest[1] / "complete.json").is_file())
 
-    def processes(self) -> list[int]:
-        """All processes of the round that live."""
-        pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-        return [pid for pid in pids if self.mark in entries(pid, "environ")]
-
     def trainer(self) -> int | None:
         """The process of the train stage."""
         return next((pid for pid in self.processes() if b"pipeline.stages.train" in entries(pid, "cmdline")), None)
@@ -87,41 +142,9 @@ class Start:
         newest = self.newest_checkpoint()
         return newest is not None and newest[0] >= step and newest[1] == (moment == "saved")
 
-    def wait_for(self, moment: str, step: int) -> bool:
-        """Waits until the moment has come; false if it ended before."""
-        until = time.monotonic() + LONGEST
-        while self.alive():
-            if self.reached(moment, step):
-                return True
-            if time.monotonic() > until:
-                raise ChaosError(f"no {moment} {step} after {LONGEST:.0f} s")
-            time.sleep(POLL)
-        return False
-
-    def strike(self, blow: Blow, gap: float) -> bool:
-        """Sends the signals, `gap` seconds apart; false if what they are for has ended."""
-        pid = self.dvc.pid if blow.target != "trainer" else self.trainer()
-        if not self.alive() or pid is None:
-            return False
-        with suppress(ProcessLookupError):
-            for number in blow.signals:
-                (os.killpg if blow.target == "both" else os.kill)(pid, number)
-                time.sleep(gap if len(blow.signals) > 1 else 0)
-        return True
-
-    def end(self) -> int:
-        """Waits for DVC and returns its status."""
-        try:
-            return self.dvc.wait(LONGEST)
-        except subprocess.TimeoutExpired:
-            raise ChaosError(f"DVC does not end within {LONGEST:.0f} s") from None
-
-    def orphans(self) -> list[int]:
-        """Waits for what DVC has started to end, and returns what does not."""
-        until = time.monotonic() + GONE_WITHIN
-        while (left := self.processes()) and time.monotonic() < until:
-            time.sleep(POLL)
-        return left
+    def struck(self, target: str) -> int | None:
+        """DVC's process, or the trainer's."""
+        return self.trainer() if target == "trainer" else self.process.pid
 
 
 def environment(mark: Path, interpreter: str) -> dict[str, str]:

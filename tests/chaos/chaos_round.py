@@ -9,13 +9,13 @@ import re
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 
 import yaml
 from chaos_bench import ADAPTER, CURVE, Bench
 from chaos_disk import can_mount, give_room, small_disk
 from chaos_plan import Damage, Harm, Plan
 from chaos_process import ChaosError, Start, run, step_of
+from chaos_result import Result
 
 CHECKS = {
     "adapter": "the adapter is the undisturbed training's, to the bit",
@@ -26,25 +26,6 @@ CHECKS = {
     "message": "a trainer that was asked to stop says at which step it goes on",
 }
 AFTER_DVC = 2  # updates: the one that runs when DVC ends, and one more if that just passed the end of its own
-
-
-@dataclass
-class Result:
-    """What a round showed: `wrong` says what each failed check saw."""
-
-    name: str
-    plan: str
-    starts: int = 0
-    seconds: float = 0.0
-    lost: int = 0
-    notes: list[str] = field(default_factory=list)
-    wrong: dict[str, list[str]] = field(default_factory=dict)
-    skipped: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """One word."""
-        return "skipped" if self.skipped else "FAILED" if self.wrong else "ok"
 
 
 class Round:
@@ -107,7 +88,7 @@ class Round:
             if harm and start.wait_for(harm.moment, self.bench.steps if harm.moment == "finish" else harm.step):
                 time.sleep(harm.delay * self.bench.usual.seconds[harm.moment])
                 before = start.steps()
-                struck = start.strike(harm.blow, harm.delay / 10)
+                struck = start.strike(harm.blow.target, harm.blow.signals, harm.delay / 10)
             status = self.ended(start)
         asked_to_stop = struck and harm is not None and not harm.blow.kills and bool(before)
         if asked_to_stop and self.reached < self.bench.steps:

@@ -20,12 +20,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from chaos_disk import enter_namespace
-from chaos_process import ChaosError, ordinary_signals, tail
+from chaos_process import ChaosError, ordinary_signals
+from chaos_result import print_line, table
 from rich.console import Console
-from rich.table import Table
 from sweep_bench import SweepBench
 from sweep_plan import LAUNCHERS, draw
-from sweep_round import CHECKS, Result, SweepRound
+from sweep_round import CHECKS, SweepRound
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         except ChaosError as error:
             sys.exit(f"chaos: {error}")
         print_line(results[-1], folder)
-    Console(width=None if sys.stdout.isatty() else 180).print(table(results, options.seed))
+    Console(width=None if sys.stdout.isatty() else 180).print(table(results, CHECKS, f", seed {options.seed}"))
     if options.out:
         rounds = [asdict(result) | {"verdict": result.verdict} for result in results]
         options.out.write_text(json.dumps({"seed": options.seed, "rounds": rounds}, indent=2) + "\n", encoding="utf-8")
@@ -63,40 +63,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs the sweeps")
     parser.add_argument("--out", type=Path, metavar="FILE", help="the results as JSON")
     return parser.parse_args()
-
-
-def print_line(result: Result, folder: Path) -> None:
-    """Print a round in one line; of one that failed what is wrong, where it lies and what it said last."""
-    notes = f" ({', '.join(result.notes)})" if result.notes else ""
-    print(f"round {result.name}: {result.plan}{notes}: {result.verdict}, {result.starts} starts, {result.seconds} s")
-    if result.wrong:
-        for check, found in result.wrong.items():
-            print(f"  {check}: {'; '.join(found)}")
-        print(f"  kept in {folder}/round-{result.name}; its last lines:")
-        print(tail(folder / f"round-{result.name}/start-{result.starts}.log"))
-    sys.stdout.flush()
-
-
-def table(results: list[Result], seed: int) -> Table:
-    """Return all rounds, with a column for each check."""
-    failed = sum(bool(result.wrong) for result in results)
-    made = Table(
-        "round",
-        "harm",
-        "starts",
-        "s",
-        "lost",
-        *CHECKS,
-        "",
-        title=f"{len(results)} rounds, seed {seed}: {failed} failed",
-    )
-    for result in results:
-        cells = ["-" if result.skipped else "WRONG" if check in result.wrong else "ok" for check in CHECKS]
-        harm = "; ".join([result.plan, *result.notes, *([result.skipped] if result.skipped else [])])
-        made.add_row(
-            result.name, harm, str(result.starts), f"{result.seconds:.0f}", str(result.lost), *cells, result.verdict
-        )
-    return made
 
 
 if __name__ == "__main__":

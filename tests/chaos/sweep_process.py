@@ -12,11 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-from chaos_process import GONE_WITHIN, LONGEST, MARK, POLL, ChaosError, entries, python
-from sweep_plan import Blow
+from chaos_process import LONGEST, MARK, ChaosError, Watched, entries, python
 
 NAME = "chaos"
 SWEEP = Path("sweeps") / NAME
@@ -34,82 +31,29 @@ class Seen:
     lines: dict[Path, list[int]] = field(default_factory=dict)  # of each job, the updates that it has told of
 
 
-class SweepStart:
-    """One start of the sweep's command, in a session of its own; what is left of it is killed at the end."""
+class SweepStart(Watched):
+    """One start of the sweep's command."""
+
+    name, whole = "the sweep", "all"
 
     def __init__(self, repository: Path, command: list[str], log: Path, environment: dict[str, str]) -> None:
         """Start it; it writes to `log`."""
-        self.repository, self.log = repository, log
-        self.mark = f"{MARK}={environment[MARK]}".encode()
-        with log.open("wb") as output:
-            self.sweep = subprocess.Popen(
-                [python(environment), *command],
-                cwd=repository, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-                start_new_session=True,
-            )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        for pid in self.processes():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.sweep.wait()
-
-    def alive(self) -> bool:
-        """Return whether the sweep runs."""
-        return self.sweep.poll() is None
-
-    def text(self) -> str:
-        """Return what it has printed so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def processes(self) -> list[int]:
-        """Return all processes of the round that live."""
-        pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
-        return [pid for pid in pids if self.mark in entries(pid, "environ")]
+        self.repository = repository
+        super().__init__(command, repository, log, environment)
 
     def worker(self) -> int | None:
         """Return a process that runs a job: the sweep itself, where it runs them."""
         found = (pid for pid in self.processes() if any(name in b" ".join(entries(pid, "cmdline")) for name in WORKERS))
-        return next((pid for pid in found if holds_job(pid)), self.sweep.pid if holds_job(self.sweep.pid) else None)
+        own = self.process.pid
+        return next((pid for pid in found if holds_job(pid)), own if holds_job(own) else None)
 
-    def wait_for(self, moment: str, count: int) -> bool:
-        """Wait until the moment has come; false if it ended before."""
-        until = time.monotonic() + LONGEST
-        while self.alive():
-            if moment == "start" or has_come(seen(self.repository), moment, count):
-                return True
-            if time.monotonic() > until:
-                raise ChaosError(f"no {moment} {count} after {LONGEST:.0f} s")
-            time.sleep(POLL)
-        return False
+    def reached(self, moment: str, count: int) -> bool:
+        """Return whether it has come to a moment."""
+        return moment == "start" or has_come(seen(self.repository), moment, count)
 
-    def strike(self, blow: Blow, gap: float) -> bool:
-        """Send the signals, `gap` seconds apart; false if what they are for has ended, or has no job."""
-        pid = self.worker() if blow.target == "worker" else self.sweep.pid
-        if pid is None or not self.alive():
-            return False
-        with suppress(ProcessLookupError):
-            for number in blow.signals:
-                (os.killpg if blow.target == "all" else os.kill)(pid, number)
-                time.sleep(gap if len(blow.signals) > 1 else 0)
-        return True
-
-    def end(self) -> int:
-        """Wait for the sweep and return its status."""
-        try:
-            return self.sweep.wait(LONGEST)
-        except subprocess.TimeoutExpired:
-            raise ChaosError(f"the sweep does not end within {LONGEST:.0f} s") from None
-
-    def orphans(self) -> list[int]:
-        """Wait for what it has started to end, and return what does not."""
-        until = time.monotonic() + GONE_WITHIN
-        while (left := self.processes()) and time.monotonic() < until:
-            time.sleep(POLL)
-        return left
+    def struck(self, target: str) -> int | None:
+        """Return the sweep's process, or a worker's that has a job."""
+        return self.worker() if target == "worker" else self.process.pid
 
 
 def holds_job(pid: int) -> bool:

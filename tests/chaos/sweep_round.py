@@ -8,13 +8,13 @@ import json
 import shutil
 import time
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from threading import Timer
 
 from chaos_disk import can_mount, small_disk
 from chaos_process import ChaosError, run, step_of
+from chaos_result import Result
 from sweep_bench import SAVE_STEPS, SweepBench, ranking, winner
 from sweep_mlflow import faults, recorded
 from sweep_plan import Blow, FullDisk, Harm, LostMlflow, Plan
@@ -30,25 +30,6 @@ CHECKS = {
 }
 DISK = 64 << 20  # bytes
 TROUBLED = "No space left on device"
-
-
-@dataclass
-class Result:
-    """What a round showed: `wrong` says what each failed check saw."""
-
-    name: str
-    plan: str
-    starts: int = 0
-    seconds: float = 0.0
-    lost: int = 0
-    notes: list[str] = field(default_factory=list)
-    wrong: dict[str, list[str]] = field(default_factory=dict)
-    skipped: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """One word."""
-        return "skipped" if self.skipped else "FAILED" if self.wrong else "ok"
 
 
 class SweepRound:
@@ -135,7 +116,7 @@ class SweepRound:
     def strike(self, start: SweepStart, blow: Blow, delay: float) -> bool:
         """Hit a sweep, or a worker as soon as there is one with a job."""
         while start.alive():
-            if start.strike(blow, delay / 10):
+            if start.strike(blow.target, blow.signals, delay / 10):
                 return True
             time.sleep(0.01)
         return False

@@ -11,7 +11,8 @@ from chaos_bench import Bench
 from chaos_disk import can_mount
 from chaos_plan import Blow, Damage, Harm, Plan, draw
 from chaos_process import ordinary_signals
-from chaos_round import Result, Round
+from chaos_result import Result
+from chaos_round import Round
 
 pytestmark = pytest.mark.slow
 
