@@ -4,6 +4,8 @@ import json
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.adopted import read
@@ -42,7 +44,7 @@ def differing(config: Config) -> dict[str, object]:
     Raises:
         UserError: conf/ does not compose.
     """
-    own, usual = _told(config), _told(load(compose(CONF, _presets(config))))
+    own, usual = _told(config), _usual(CONF.resolve(), _state(CONF), *_presets(config))
     adopted = read(CONF).values
     return {key: value for key, value in own.items() if value != usual.get(key) or value == adopted.get(key, ...)}
 
@@ -59,6 +61,17 @@ def _presets(config: Config) -> list[str]:
     """Return the overrides that choose its presets, as far as they are in conf/."""
     chosen = {"model": config.model.name, "data": config.data.name, "experiment": config.experiment}
     return [f"{group}={name}" for group, name in chosen.items() if name and (CONF / group / f"{name}.yaml").is_file()]
+
+
+@lru_cache(maxsize=1)  # a sweep's jobs follow one another in a process, and composing takes half a second
+def _usual(conf: Path, _: object, *presets: str) -> dict[str, object]:
+    """Return what model, data and train are by these presets; the second argument is the state of conf/."""
+    return _told(load(compose(conf, [*presets])))
+
+
+def _state(conf: Path) -> tuple[tuple[str, int], ...]:
+    """Return when each file of conf/ was written."""
+    return tuple(sorted((str(path), path.stat().st_mtime_ns) for path in conf.rglob("*.yaml")))
 
 
 def _told(config: Config) -> dict[str, object]:

@@ -12,8 +12,8 @@ from pipeline.training.engines.trl import with_adapter
 from pipeline.training.targets import last_part, saved, targets, tied, width
 
 
-def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check a training and its evaluation.
+def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Return true for a training, and its evaluation, that this model can be given.
 
     Args:
         config: the whole of it.
@@ -31,6 +31,7 @@ def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         learns_once(config.train.lora, model)
         embeddings_stay_whole(config, model)
         with_adapter(model, config.train)  # whatever else PEFT refuses
+    return True
 
 
 def padding_is_embedded(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, path: str) -> None:

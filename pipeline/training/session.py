@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 CONVERSATIONS: dict[str, Kept[Conversations]] = {name: Kept() for name in LEARNT_FROM}
 FITTING: Kept[tuple[int, bool, str]] = Kept()  # rows at once, whether activations are recomputed, and why
+OWN_LOSS: Kept[bool] = Kept()  # whether the model keeps its own
 # What takes no memory: the rate's course, how long it goes on, and what happens between updates.
 COURSE = (
     "lr", "scheduler", "warmup_ratio", "min_lr_ratio", "decay_ratio", "weight_decay", "max_grad_norm", "epochs",
@@ -172,11 +173,17 @@ class Session:
         return size
 
     def fitting(self, trainer: Trainer, rows: int | None, checkpointing: bool | None) -> tuple[int, bool, str]:
-        """Return what the card holds; tried once for trainings of this process that differ in their course alone."""
+        """Return what the card holds; tried once for trainings that are alike."""
         most = trainer.rows_of_use()
-        others = {key: value for key, value in asdict(self.config.train).items() if key not in COURSE}
-        key = (self.base, self.plan, CONVERSATIONS["train"].made, others, most) if self.base else object()
+        key = (self.alike, most)
         return FITTING.get(key, lambda: micro_batch.rows_and_checkpointing(trainer, rows, checkpointing, most))
+
+    @property
+    def alike(self) -> object:
+        """What is equal for trainings of this process that differ in their course alone."""
+        if self.base is None:
+            return object()
+        return self.base, self.plan, CONVERSATIONS["train"].made, beside_course(self.config.train)
 
     def smaller(self, size: micro_batch.BatchSize) -> micro_batch.BatchSize:
         """Return half as many rows, or one row with its activations recomputed where that was not asked against."""
@@ -225,7 +232,8 @@ class Session:
             sharded=self.sharded,
             offload=self.engine.offloads and settings.gradient_checkpointing == "offload",
         )
-        if trainer.keep_own_loss():
+        if OWN_LOSS.get(self.alike, trainer.keep_own_loss):
+            trainer.keep_own_loss()  # also where that was found by a training before
             logger.warning(f"{self.config.model.name} learns by its own loss, slower: ours would be another one")
         return trainer
 
@@ -265,6 +273,11 @@ class Session:
         )
         arguments._n_gpu = 1  # of several visible ones; DataParallel would multiply the batch
         return arguments
+
+
+def beside_course(train: TrainSettings) -> dict[str, Any]:
+    """Return the settings of a training but those of its course."""
+    return {key: value for key, value in asdict(train).items() if key not in COURSE}
 
 
 def conversations(split: str, rows: Dataset, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Conversations:

@@ -88,8 +88,9 @@ class Trainings:
     def one(self) -> Iterator[None]:
         """Begin one with all memory but what is shared; one that ends by an exception keeps no memory by that."""
         self.count, self.latest = self.count + 1, time.time()
-        if self.count > 1:
-            free_memory()
+        free_memory()
+        if self.count == 1:
+            gc.freeze()  # what is imported: or each look for garbage goes through all of it, a tenth of a second
         try:
             yield
         except BaseException as error:

@@ -40,14 +40,16 @@ from pipeline.training.interruption import Interruption
 from pipeline.training.plan import choose, this_card
 from pipeline.training.report import print_report, resource_report
 from pipeline.training.requirements import check
-from pipeline.training.session import Session
-from pipeline.training.shared import TOKENIZER, TRAININGS
+from pipeline.training.session import Session, beside_course
+from pipeline.training.shared import TOKENIZER, TRAININGS, Kept
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import follow
 from pipeline.workers.ranks import rank
 
 logger = logging.getLogger(__name__)
+
+FITS: Kept[bool] = Kept()
 
 
 def run_worker(config: Config, may_begin: Callable[[], None], adapter: Path, report: Path, curve: Path) -> float | None:
@@ -73,7 +75,8 @@ def train(
     data = prepared.learnt_digest
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
-    check(config, model, tokenizer)
+    asked = (base, config.model, beside_course(config.train), config.evaluate.max_length, config.export.adapter)
+    FITS.get(asked, lambda: check(config, model, tokenizer))
     may_begin()
     name, settings = fingerprint(config.model, settled, data, base, plan.engine)
     folder = training_folder(config, name)

@@ -1,5 +1,6 @@
 """What runs are called: by what differs from the presets in conf/, and by nothing else."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,13 @@ def test_without_conf_or_with_a_broken_one_the_rest_of_the_name_is_told(name: Na
     assert run_name(config) == "starter-m on starter"
     shutil.rmtree(tmp_path / "conf")
     assert run_name(config) == "starter-m on starter"
+
+
+def test_a_preset_that_changes_meanwhile_is_told_from_as_it_is_now(name: Name) -> None:
+    assert name("train.lr=0.5") == "starter-m on starter · lr 0.5"
+    recipe = Path("conf/recipe/starter-m.yaml")
+    recipe.write_text(re.sub(r"(?m)^(\s*lr:).*$", r"\1 0.5", recipe.read_text()))
+    assert name() == "starter-m on starter"
 
 
 def test_settings_of_other_stages_name_no_run(name: Name) -> None:

@@ -25,12 +25,13 @@ from pipeline.models import loading
 from pipeline.models.loading import digest, load_base
 from pipeline.stages import train
 from pipeline.stages.prepare import prepare
+from pipeline.training import trainer
 from pipeline.training.engines.trl import weights_stay, with_adapter
 from pipeline.training.interruption import StopWhenAsked
 from pipeline.training.lora import fuse
-from pipeline.training.loss import learn_from_supervised
+from pipeline.training.loss import check_loss, learn_as_made, learn_from_supervised
 from pipeline.training.rows import TOKENIZED
-from pipeline.training.session import CONVERSATIONS
+from pipeline.training.session import CONVERSATIONS, OWN_LOSS
 from pipeline.training.shared import TOKENIZER, TRAININGS, WEIGHTS, Kept, shared_base
 
 REPO = Path(__file__).parents[3]
@@ -125,6 +126,33 @@ def test_each_training_gives_what_it_gives_alone_whatever_ran_before_it(
     trained("train.lora.modules_to_save=[embed_tokens]")
     assert given(trained()) == alone["plain"]
     assert given(trained()) == alone["plain"]
+
+
+def test_trainings_that_differ_in_their_course_alone_have_their_loss_held_against_the_models_own_once(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[bool] = []
+
+    def check(*arguments: Any) -> bool:
+        checked.append(check_loss(*arguments))
+        return checked[-1]
+
+    monkeypatch.setattr(trainer, "check_loss", check)
+    OWN_LOSS.drop()
+    for overrides in (["train.lr=1e-3"], ["train.lr=2e-3", "train.scheduler=cosine"], ["train.lora.r=2"]):
+        trained("train.max_steps=1", *overrides)
+    assert checked == [True, True]
+
+
+def test_each_training_of_a_model_with_a_loss_of_its_own_keeps_that(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trainer, "check_loss", lambda model, *_: learn_as_made(model))  # none of ours is near enough
+    OWN_LOSS.drop()
+    for rate in ("1e-3", "2e-3"):
+        trained("train.max_steps=1", f"train.lr={rate}")
+    OWN_LOSS.drop()
+    assert caplog.text.count("learns by its own loss") == 2
 
 
 def test_one_that_goes_on_after_others_gives_what_one_without_a_break_gives(
