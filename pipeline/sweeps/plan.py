@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +26,9 @@ from pipeline.sweeps.record import Extension, Folder, SweepRecord, Trial
 from pipeline.sweeps.rungs import bracket_rungs, bracket_sizes, rungs
 from pipeline.sweeps.settings import OWN_SAMPLERS, PLACE, SweepSettings, read_settings
 from pipeline.sweeps.space import Dimension, Values, combinations, dimensions, sample
-from pipeline.sweeps.winner import experiment_name, stands_on
+from pipeline.sweeps.winner import experiment_name, is_free, stands_on, winner_path
+
+logger = logging.getLogger(__name__)
 
 TRAIN = "train"  # the stage whose trials have checkpoints and a loss
 OF_RUNGS = ("train.stop_step", "train.max_steps", "train.patience")  # which rungs set, or end a trial beside them
@@ -147,14 +150,19 @@ def refuse_own_steps(request: Request) -> None:
 
 
 def refuse_own_winner(request: Request) -> None:
-    """Refuse to stand on the experiment that the sweep writes.
+    """Refuse to stand on the experiment that the sweep writes, or to write over one of somebody else's.
 
     Raises:
-        UserError: it does.
+        UserError: it would.
     """
     swept = [value for each in request.space if each.key == "experiment" for value in each.values]
     if (own := experiment_name(request.name)) in (*swept, *stands_on(request.fixed)):
         raise UserError(f"experiment={own} is what this sweep would write; give it another name ({PLACE}.name=…)")
+    if request.settings.name is not None and not is_free(request.name):
+        raise UserError(
+            f"{winner_path(request.name)}, which this sweep would write, is none of its own; move that file, or give "
+            f"the sweep another name ({PLACE}.name=…)"
+        )
 
 
 def base_settings(request: Request) -> dict[str, object]:
@@ -199,8 +207,11 @@ def by_bracket(record: SweepRecord, request: Request) -> Iterator[tuple[int, Val
         first = len(chosen)
     else:
         count = required_trials(settings)
-        chosen = sample(request.space, count + record.extension.trials, settings.seed)
+        asked = count + record.extension.trials
+        chosen = sample(request.space, asked, settings.seed)
         first = min(count, len(chosen))
+        if len(chosen) < asked:
+            logger.info(f"{record.name}: of {asked:,} trials that are asked for the space has {len(chosen):,}")
     sizes = bracket_sizes(first, record.rungs) if len(record.rungs) > 1 else [first]
     if 0 in sizes:
         raise UserError(f"{first} trials are too few for {len(sizes)} brackets; take fewer brackets or more trials")

@@ -23,6 +23,22 @@ def experiment_name(sweep: str) -> str:
     return f"{sweep}-best"
 
 
+def winner_path(sweep: str) -> Path:
+    """Return where a sweep writes its winner."""
+    return EXPERIMENTS / f"{experiment_name(sweep)}.yaml"
+
+
+def title(sweep: str) -> str:
+    """Return what the file of a sweep's winner begins with, which no other file does."""
+    return f"# @package _global_\n# The winner of the sweep {sweep}, trial "
+
+
+def is_free(sweep: str) -> bool:
+    """Return whether the winner's file is the sweep's own, or not there."""
+    path = winner_path(sweep)
+    return not path.is_file() or path.read_text(encoding="utf-8", errors="replace").startswith(title(sweep))
+
+
 def winner_yaml(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) -> str:
     """Return the winner's settings as an overlay, over the experiment that the sweep stood on, if any.
 
@@ -44,8 +60,8 @@ def winner_yaml(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) 
     if record.rungs[0]:
         OmegaConf.update(content, "train.max_steps", record.rungs[0][-1], force_add=True)
     head = [
-        "# @package _global_",
-        f"# The winner of the sweep {record.name}, trial {trial.number}: {loss}.",
+        f"{title(record.name)}{trial.number}: {loss}.",
+        "# Written anew whenever the sweep ends: copy it under another name to change it.",
         f"#   dvc exp run -S experiment={name}                                        trains it from nothing",
         f"#   dvc exp run -S experiment={name} -S runtime.checkpoint_root={checkpoints}   goes on from its checkpoint",
     ]
@@ -73,6 +89,6 @@ def is_of_model(override: Override) -> bool:
 
 def write_winner(record: SweepRecord, trial: Trial, checkpoints: str, loss: str) -> Path:
     """Write the winner's file, and return where."""
-    path = EXPERIMENTS / f"{experiment_name(record.name)}.yaml"
+    path = winner_path(record.name)
     write_text(path, winner_yaml(record, trial, checkpoints, loss))
     return path

@@ -440,6 +440,27 @@ def test_a_sweep_is_extended_by_trials_and_trains_none_again(tmp_path: Path) -> 
         extended(before.model_copy(update={"settings": {**before.settings, "trials": None}}), 0, 1)
 
 
+def test_more_trials_than_the_space_has_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    run(halving("train.lr=1e-6,2e-6,3e-6", sampler="random", trials=4), tmp_path)
+    assert len(Folder(tmp_path).read().trials) == 3
+    assert "tried: of 4 trials that are asked for the space has 3" in caplog.text
+
+
+def test_an_experiment_that_is_not_the_sweeps_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = halving("train.lr=1e-6,2e-6")
+    monkeypatch.chdir(tmp_path)
+    run(asked, tmp_path / "first")
+    winner = tmp_path / "conf/experiment/tried-best.yaml"
+    winner.parent.mkdir(parents=True)
+    winner.write_text("# mine\n")
+    with pytest.raises(UserError, match=r"^conf/experiment/tried-best\.yaml, which this sweep would write, is none of"):
+        run(asked, tmp_path / "second")
+    assert winner.read_text() == "# mine\n"
+
+
 def test_a_text_is_quoted_so_that_hydra_takes_it_as_it_is() -> None:
     for text in ("/a b/c", "it's", "a\\b", "${x}", "a=b,c"):
         (override,) = OverridesParser.create().parse_overrides([f"key={quoted(text)}"])

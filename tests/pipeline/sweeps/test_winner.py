@@ -10,7 +10,7 @@ from pipeline.core.adopted import Adopted, write
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.sweeps.record import SweepRecord, Trial
-from pipeline.sweeps.winner import write_winner
+from pipeline.sweeps.winner import is_free, winner_path, write_winner
 
 REPO = Path(__file__).parents[3]
 
@@ -76,4 +76,13 @@ def test_it_says_how_it_is_trained_and_gone_on_with(conf: Path, tmp_path: Path) 
         "# @package _global_",
         "# The winner of the sweep mine, trial 0: validation loss 0.5 at step 8.",
     ]
-    assert "dvc exp run -S experiment=mine-best -S runtime.checkpoint_root=.checkpoints/sweeps/mine " in lines[3]
+    assert "dvc exp run -S experiment=mine-best -S runtime.checkpoint_root=.checkpoints/sweeps/mine " in lines[4]
+
+
+def test_its_file_is_known_as_the_sweeps_own(conf: Path, tmp_path: Path) -> None:
+    assert is_free("mine")
+    path = write_winner(record_of(tmp_path, train__lr="1e-3"), Trial(number=0, bracket=0, values={}), "", "")
+    assert path == winner_path("mine")
+    assert is_free("mine")
+    path.write_text(path.read_text().replace("sweep mine", "sweep other"))
+    assert not is_free("mine")
