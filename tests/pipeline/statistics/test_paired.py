@@ -67,9 +67,10 @@ def test_the_rows_that_would_tell_do_where_the_difference_stays() -> None:
     assert paired_loss(half, np.zeros(len(half)), np.ones(len(half)), LEVEL, MARGIN).finding == "cannot tell"
 
 
-def test_no_number_of_rows_would_tell_a_difference_of_the_margin() -> None:
-    falls = np.tile([MARGIN + 0.1, MARGIN - 0.1], 100)
-    assert paired_loss(falls, np.zeros(200), np.ones(200), LEVEL, MARGIN).more is None
+def test_no_number_of_rows_tells_two_alike_apart_without_a_margin() -> None:
+    falls = np.tile([0.1, -0.1], 100)
+    assert paired_loss(falls, np.zeros(200), np.ones(200), LEVEL, 0.0).more is None
+    assert paired_loss(falls, np.zeros(200), np.ones(200), LEVEL, 0.001).more is not None
 
 
 def test_the_smallest_difference_is_seen_four_times_in_five() -> None:
