@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.records import ManifestFile
-from pipeline.data.grading import Question, accuracies, is_right
+from pipeline.data.grading import Question, accuracies, headline_group, is_right
 from pipeline.evaluation.answers import Reply
 from pipeline.evaluation.inputs import Material
 from pipeline.evaluation.loss import Row
@@ -16,7 +16,6 @@ from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, ModelFigures, ShownAnswer
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
-HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
 
 
@@ -85,7 +84,7 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
 def _accuracy(replies: Sequence[Reply], questions: Sequence[Question]) -> dict[str, Any]:
     right = [is_right(question, reply["reply"]) for question, reply in zip(questions, replies, strict=True)]
     shares = accuracies(questions, right)
-    headline = HEADLINE_GROUP if HEADLINE_GROUP in shares["groups"] else next(iter(shares["groups"]))
+    headline = headline_group(shares["groups"])
     counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
     by_name = {"accuracy_by_group": shares["groups"], "accuracy_by_task": shares["tasks"]}
     return {**_named("accuracy", share(counted), SHARE), **by_name}

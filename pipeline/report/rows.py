@@ -6,8 +6,9 @@ gates needed: two models are compared on the rows that both have.
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -38,6 +39,12 @@ class ModelRows(Record):
     right: tuple[bool, ...] = ()  # whether the replies to the first so many questions were
     items: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # by the harness's task, in the task's order
     general: dict[str, Nats] = Field(default_factory=dict)  # by set of general texts, of each
+
+    def loss(self, tokens: Sequence[int]) -> float | None:
+        """Return nats a token of the rows that it was measured on, whose tokens are given; None is no finite number."""
+        if not self.nats or None in self.nats:
+            return None
+        return math.fsum(nats or 0.0 for nats in self.nats) / sum(tokens[: len(self.nats)])
 
 
 class RowResults(Record):

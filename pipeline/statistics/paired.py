@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.statistics.sequences import Bounds, counted_bounds, mean_bounds, share_bounds, t_limits
+from pipeline.statistics.sequences import Bounds, counted_bounds, mean_bounds, t_limits
 
 Finding = Literal["better", "no worse", "worse", "cannot tell"]
 Test = Callable[[float], "Paired"]  # at a level
@@ -106,7 +106,7 @@ def paired_share(
 
     apart = (len(rises) * (up + down) + 1) / (len(rises) + 2)  # where none differed, some would
     smallest = _smallest_share(float(apart), total or len(rises), level)
-    return _found(figure, share_bounds(rises, level)[-1], at, len(rises), level, margin, smallest)
+    return _found(figure, at(len(rises)), at, len(rises), level, margin, smallest)
 
 
 def holm(tests: Sequence[Test], level: float) -> list[Paired]:

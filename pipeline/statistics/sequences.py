@@ -15,7 +15,7 @@ TIGHTEST = (
     100  # rows at which the bounds of a mean are closest, beside what they could be: of 5 to 2,000 within a tenth
 )
 STAKES = np.geomspace(0.01, 0.98, 16)  # shares of what one has that are bet: the rarer the difference, the larger
-HALVINGS = 40  # of the range in which a bound lies
+HALVINGS = 25  # of the range in which a bound lies
 
 
 class Bounds(NamedTuple):
