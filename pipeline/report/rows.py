@@ -55,6 +55,7 @@ class RowResults(Record):
     schema_version: int = SCHEMA
     rows: tuple[str, ...]  # digest of each conversation's messages
     tokens: tuple[Count, ...]  # of it that count
+    numbers: tuple[Count, ...] = ()  # of each row in the test split, from 1
     questions: tuple[str, ...]  # digest of each question, with its answer
     groups: tuple[str, ...]  # of each question
     tasks: tuple[str, ...]  # of each question, within its group
