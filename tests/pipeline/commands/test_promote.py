@@ -234,10 +234,8 @@ def test_a_smaller_file_that_is_no_worse_takes_over_where_it_was_asked_for(
 ) -> None:
     write(place)
     run()  # Q8_0, 2,000 bytes
-    close = {
-        "Q8_0": {"accuracy": 0.8, "loss": 0.2, "bytes": 2000},
-        "Q4_K_M": {"accuracy": 0.8, "loss": 0.203, "bytes": 1000},
-    }
+    small = {"accuracy": 0.8, "loss": 0.203, "bytes": 1000}
+    close = {"Q8_0": {"accuracy": 0.8, "loss": 0.2, "bytes": 2000}, "Q4_K_M": small}
     write(place, b"two", close)
     assert "no worse: loss no worse, +0.0000" in run("--quantization", "Q8_0", refused=True)  # no smaller
     run("--quantization", "Q4_K_M")
