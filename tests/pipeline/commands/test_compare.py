@@ -59,7 +59,9 @@ def settings(quality: str = "accuracy", seconds: float | None = None, mb: float 
 
 
 def runs(*evaluations: dict[str, Any]) -> list[EvaluatedRun]:
-    return [EvaluatedRun(one["model"], one["model"], record(one), RowResults.parse(rows_of(one), "")) for one in evaluations]
+    return [
+        EvaluatedRun(one["model"], one["model"], record(one), RowResults.parse(rows_of(one), "")) for one in evaluations
+    ]
 
 
 FILES = [file for run in runs(SMALL, LARGE) for file in run.files]
