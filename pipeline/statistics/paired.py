@@ -6,6 +6,7 @@ What is said holds at whatever row one stops (pipeline/statistics/sequences.py),
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -149,6 +150,7 @@ def _more(at: Callable[[int], Bounds], rows: int, margin: float) -> int | None:
     return bisect_left(range(1, MOST), True, key=tells) + 1 if tells(MOST) else None
 
 
+@lru_cache(maxsize=1024)
 def _smallest_share(apart: float, rows: int, level: float) -> float:
     """Return the difference that so many questions show four times in five, where such a share differs at all."""
 
