@@ -42,8 +42,13 @@ LIMITS = {
         "OMP_NUM_THREADS": "2",
     },
 }
-# As `python -m pipeline.stages.train`, but for what that does before libraries are loaded.
-NOT_FIXED = "from pipeline.stages.train import main; main()"
+# `python -m pipeline.stages.train` with the arithmetic that the libraries choose.
+NOT_FIXED = """
+import runpy
+from pipeline.workers import process
+process.fix_arithmetic = lambda: None
+runpy.run_module("pipeline.stages.train", run_name="__main__")
+"""
 
 
 class Row(NamedTuple):
