@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean chaos-sweep
+.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean chaos-sweep verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -113,6 +113,9 @@ bench-quality: setup  ## measure what is learnt beside TRL and Unsloth on a GPU;
 
 load: setup  ## let 64 clients ask the chat server for 10 minutes: failures, answers other than alone, memory that grows
 	@$(RUN) $(BIN)/python -m benchmarks.load
+
+verify-cpus: setup  ## train and export the starter under each limit that a processor's libraries can be set; all the same?
+	@$(RUN) $(BIN)/python -m benchmarks.same_bytes
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
 	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .

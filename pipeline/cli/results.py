@@ -1,6 +1,7 @@
 """The verbs that go on from what was evaluated."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
@@ -87,3 +88,27 @@ def publish(
 
     chosen = {"gguf": gguf, "adapter": adapter, "merged": merged}
     publish.run(repository, [part for part, is_chosen in chosen.items() if is_chosen], public, failed, force)
+
+
+@verb(
+    "verify models/gguf/starter-m-Q8_0.gguf                  # prepare, train and export it again",
+    "verify models/gguf/starter-m-Q8_0.gguf --from adapter   # export models/adapter again: the cheap part",
+    "verify one.gguf --against other.gguf                    # in what two files differ",
+)
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="That `export` has made.", show_default=False)],
+    made_from: Annotated[
+        Literal["data", "adapter"],
+        typer.Option("--from", help="What to begin with: the data, or models/adapter as it is here."),
+    ] = "data",
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="FILE.gguf", help="Compare with it, and make nothing again.")
+    ] = None,
+) -> None:
+    """Make a file again from what it says of itself, and compare the two.
+
+    The status is 0 where they are the same to the byte, else 1: what differs is named.
+    """
+    from pipeline.commands import verify
+
+    verify.run(file, made_from == "adapter", against)

@@ -1,11 +1,18 @@
 """Which state of our own code something was made by."""
 
 import hashlib
+import subprocess
 from pathlib import Path
 
 from common.files import sha256
 
 ROOT = Path(__file__).parents[2]
+# What any file that is trained and exported is made by. Templates of chats are code, too.
+MAKES_FILES = (
+    "common", "llama", "pipeline/core", "pipeline/data", "pipeline/gguf", "pipeline/models", "pipeline/stages",
+    "pipeline/training", "pipeline/workers",
+)  # fmt: skip
+SUFFIXES = (".py", ".jinja")
 
 
 def code_digest(*places: str) -> str:
@@ -24,3 +31,34 @@ def code_digest(*places: str) -> str:
 
 def _modules(place: Path) -> list[Path]:
     return list(place.rglob("*.py")) if place.is_dir() else [place]
+
+
+def digests(root: Path = ROOT) -> dict[str, str]:
+    """Return a digest of each package in MAKES_FILES, as it is below a checkout."""
+    return {place: _digest(root, root / place) for place in MAKES_FILES}
+
+
+def _digest(root: Path, place: Path) -> str:
+    files = sorted(file for file in place.rglob("*") if file.suffix in SUFFIXES)
+    listed = "".join(f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in files)
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
+
+
+def last_commit() -> str | None:
+    """Return the last commit that changed what makes files, or conf/; None outside of a repository."""
+    return git("log", "-1", "--format=%H", "--", *MAKES_FILES, "conf").strip() or None
+
+
+def uncommitted() -> tuple[str, ...]:
+    """Return the files of that code which are other ones than the last commit's."""
+    lines = git("status", "--porcelain", "--untracked-files=all", "--", *MAKES_FILES).splitlines()
+    return tuple(sorted(line[3:] for line in lines if line.endswith(SUFFIXES)))
+
+
+def git(*arguments: str) -> str:
+    """Return what git says of the repository that this code is in; nothing where it is in none."""
+    try:
+        ran = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+    except OSError:  # there is no git
+        return ""
+    return ran.stdout if ran.returncode == 0 else ""

@@ -4,11 +4,14 @@ from dataclasses import asdict
 
 from pipeline.core.config import TrainSettings
 
-# What may change without changing what is learnt.
+# What may change without changing a digit of what is learnt,
+UNSEEN = (
+    "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps", "max_truncated", "check_export",
+)  # fmt: skip
+# and without changing more than the last ones.
 NOT_LEARNT = (
-    "stop_step", "save_steps", "save_total_limit", "eval_steps", "eval_batch_size", "logging_steps", "max_truncated",
-    "batch_size", "packing", "attention", "compile", "gradient_checkpointing", "effective_batch",
-    "gradient_accumulation_steps", "check_export",
+    *UNSEEN, "stop_step", "batch_size", "packing", "attention", "compile", "gradient_checkpointing", "effective_batch",
+    "gradient_accumulation_steps",
 )  # fmt: skip
 # Settings that came later, where they are off: trainings of before go on.
 OFF: dict[str, object] = {
@@ -22,6 +25,12 @@ def learnt_settings(train: TrainSettings) -> dict[str, object]:
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
     learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
     return {**learnt, "lora": switched_on(asdict(train.lora)), "update_size": train.update_size}
+
+
+def settings_of_digits(train: TrainSettings) -> dict[str, object]:
+    """Return those that any digit of what is learnt follows from; all of them where evaluations end a training."""
+    ignored = () if train.patience else UNSEEN
+    return {key: value for key, value in asdict(train).items() if key not in ignored}
 
 
 def switched_on(settings: dict[str, object]) -> dict[str, object]:

@@ -137,6 +137,25 @@ class TunedBase(ModelSettings):
     digest: str | None = None
 
 
+class Making(Record):
+    """By which code and libraries something was made, and on what."""
+
+    commit: str | None  # the last that changed the code; null outside of a repository
+    uncommitted: tuple[str, ...]  # files of the code that were other ones than the commit's
+    code: dict[str, str]  # digests, by package
+    libraries: dict[str, str]  # versions
+    machine: str  # the processor's kind, or the card's name
+    processes: Count
+
+
+class DataOrigin(Record):
+    """What prepared data are made from, and what is learnt of them."""
+
+    settings: dict[str, object]  # of `data`; revisions are the hub's commits
+    files: dict[str, str]  # digests, by the names in the settings
+    splits: dict[str, str]  # digests of what is learnt from
+
+
 class Lineage(Record):
     """Where an adapter comes from: models/adapter/lineage.json."""
 
@@ -145,9 +164,30 @@ class Lineage(Record):
     fingerprint: str
     mlflow_run: str | None
     base: TunedBase
+    data: DataOrigin | None = None  # as all that follows, of adapters since it is written
+    train: dict[str, object] | None = None  # settings that digits follow from
+    making: Making | None = None
 
 
 Of = Literal["tuned", "base", "adapter"]  # what a file holds
+
+
+class FileLineage(Record):
+    """Where an exported file comes from: all that it takes to make it again, in its metadata."""
+
+    made_by: ClassVar[str] = "export"
+
+    schema_version: int = 1
+    of: Of
+    source: str  # the type of the file that quantized ones are made of
+    base: TunedBase  # with the hub's commit
+    merge_digest: str | None  # of the weights that an adapter is merged onto, where they are others
+    importance_matrix: bool
+    data: DataOrigin | None  # null for a base that no data weigh
+    train: dict[str, object] | None  # null for a base, as the next two
+    adapter: dict[str, str] | None  # digests of the trained weights' files
+    trained: Making | None
+    exported: Making
 
 
 class ManifestFile(Record):

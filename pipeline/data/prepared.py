@@ -10,6 +10,7 @@ from common.files import sha256
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import PREPARED
+from pipeline.core.records import LEARNT_FROM, DataOrigin, PrepareReport
 from pipeline.data.own_splits import find_all
 
 MADE_FROM = "made_from.json"
@@ -49,6 +50,21 @@ def read_made_from(path: Path) -> MadeFrom:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{path} is damaged; {TO_PREPARE}")
+
+
+def origin(report: PrepareReport) -> DataOrigin:
+    """Return what the prepared data come from, for those who would make them again: with the hub's commits.
+
+    Args:
+        report: of prepare.
+    """
+    made = read_made_from(PREPARED / MADE_FROM)
+    settings = {**made["settings"], "revision": report.revision or made["settings"].get("revision")}
+    if isinstance(sources := settings.get("sources"), dict):
+        mixed = {name: report.sources[name].revision or one.get("revision") for name, one in sources.items()}
+        settings["sources"] = {name: {**one, "revision": mixed[name]} for name, one in sources.items()}
+    splits = {name: report.splits[name].sha256 for name in LEARNT_FROM}
+    return DataOrigin(settings=settings, files=made["files"], splits=splits)
 
 
 def require_prepared(settings: DataSettings, folder: Path = Path()) -> None:

@@ -16,7 +16,9 @@ from pipeline.gguf.verify import check_divergence, compare
 from pipeline.models.loading import ADAPTER_CONFIG
 
 
-def make_adapter(adapter: Path, tuned: ExportSet, base: ExportSet, context: ExportContext) -> ManifestFile:
+def make_adapter(
+    adapter: Path, tuned: ExportSet, base: ExportSet, context: ExportContext, lineage: str = ""
+) -> ManifestFile:
     """Write the adapter's file, and describe it as the manifest does; base and adapter must say what `tuned` says.
 
     Args:
@@ -24,19 +26,20 @@ def make_adapter(adapter: Path, tuned: ExportSet, base: ExportSet, context: Expo
         tuned: base and adapter.
         base: whose unquantized file has been made.
         context: where, and on what it is tried.
+        lineage: for the file's metadata.
 
     Raises:
         UserError: llama.cpp or the disk refuses, or the file is not the adapter.
     """
     file = context.folder / f"{tuned.name}-adapter-F16.gguf"
     path, revision, _ = base.weights
-    write_adapter(adapter, base_folder(path, revision), file, context.work)
+    write_adapter(adapter, base_folder(path, revision), file, context.work, lineage)
     logits, within = trained_logits(tuned, context)
     check_divergence(file, compare(unquantized(base, context), context.rows, logits, adapter=file, within=within))
     return described(file, "F16", "adapter")
 
 
-def write_adapter(adapter: Path, base: Path, file: Path, work: Path) -> None:
+def write_adapter(adapter: Path, base: Path, file: Path, work: Path, lineage: str = "") -> None:
     """Write an adapter in PEFT's layout as `file`.
 
     Args:
@@ -44,6 +47,7 @@ def write_adapter(adapter: Path, base: Path, file: Path, work: Path) -> None:
         base: the folder of the model that it is for.
         file: to write.
         work: a folder for what is needed on the way.
+        lineage: for the file's metadata.
 
     Raises:
         UserError: it is more than low-rank products on the base's weights, or the converter refuses it.
@@ -55,7 +59,7 @@ def write_adapter(adapter: Path, base: Path, file: Path, work: Path) -> None:
     config = LoraConfig.from_pretrained(str(adapter))
     if any(delta.scale != config.lora_alpha / config.r for delta in deltas.values()):
         adapter = _scaled(adapter, {delta.b: delta.scale for delta in deltas.values()}, work / "adapter")
-    convert_adapter(adapter, base, file)
+    convert_adapter(adapter, base, file, lineage)
 
 
 def _scaled(adapter: Path, scales: dict[str, float], folder: Path) -> Path:

@@ -14,33 +14,34 @@ from llama.source import llama_cpp_tree
 from pipeline.core.gguf_types import OUT_TYPES
 
 
-def convert(model: Path, file: Path, out_type: str) -> None:
-    """Write `model` as `file`, in the 16 or 32 bit that `out_type` names.
+def convert(model: Path, file: Path, out_type: str, lineage: str = "") -> None:
+    """Write `model` as `file`, in the 16 or 32 bit that `out_type` names, with its lineage in the metadata.
 
     Raises:
         UserError: the converter does not know the architecture or the tokenizer, or the disk refuses.
     """
-    _run("convert_hf_to_gguf.py", model, file, out_type, str(model))
+    _run("convert_hf_to_gguf.py", model, file, out_type, lineage, str(model))
 
 
-def convert_adapter(adapter: Path, base: Path, file: Path) -> None:
+def convert_adapter(adapter: Path, base: Path, file: Path, lineage: str = "") -> None:
     """Write an adapter in PEFT's layout as `file`, in F16, for a llama.cpp that has the base.
 
     Args:
         adapter: whose scale is alpha / r, which is all that llama.cpp knows.
         base: the model's folder, of which the configuration is read.
         file: to write.
+        lineage: for its metadata.
 
     Raises:
         UserError: the converter does not know the architecture or a tensor, or the disk refuses.
     """
-    _run("convert_lora_to_gguf.py", adapter, file, "F16", "--base", str(base), str(adapter))
+    _run("convert_lora_to_gguf.py", adapter, file, "F16", lineage, "--base", str(base), str(adapter))
 
 
-def _run(script: str, source: Path, file: Path, out_type: str, *arguments: str) -> None:
+def _run(script: str, source: Path, file: Path, out_type: str, lineage: str, *arguments: str) -> None:
     options = ["--outfile", str(file), "--outtype", OUT_TYPES[out_type]]
     command = [sys.executable, "-m", "pipeline.gguf.converter", str(llama_cpp_tree()), script, *options, *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    ran = subprocess.run(command, input=lineage, capture_output=True, text=True)
     if ran.returncode != 0:
         reason = disk_full(file.parent) or last_error(ran.stderr)
         raise UserError(f"llama.cpp's converter cannot write {file.name} from {source}: {reason}")

@@ -1,10 +1,11 @@
 """llama.cpp's converter with a few changes, in a process of its own.
 
-    python -m pipeline.gguf.converter LLAMA_CPP_TREE SCRIPT ARGUMENTS...
+    python -m pipeline.gguf.converter LLAMA_CPP_TREE SCRIPT ARGUMENTS... < lineage
 
 It knows a BPE tokenizer by a hash over sample text and refuses others. A tokenizer made elsewhere with a split pattern
 that llama.cpp implements is as good: such a one is told by the pattern in its tokenizer.json. What llama.cpp does not
-do with a text is written down for the chat server, in the keys of `llama/tokenizer.py`.
+do with a text is written down for the chat server, in the keys of `llama/tokenizer.py`. What stands on standard input
+becomes the file's lineage.
 """
 
 import json
@@ -19,6 +20,7 @@ from common.imports import importing, leave_out_sklearn
 from llama.byte_pairs import PATTERNS
 from llama.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
 from pipeline.gguf.ends import told_ends
+from pipeline.gguf.lineage_key import LINEAGE_KEY
 from pipeline.gguf.tokenizer_json import (
     adds_bos,
     merges_by_id,
@@ -71,7 +73,7 @@ def _run_script(tree: str, script: str, *arguments: str) -> None:
     _know_split_patterns(TextModel)
     _leave_out_tokens_beyond(TextModel)
     _take_phi_without_sentencepiece(Phi3MiniModel)
-    _say_what_is_left_to_do(TextModel)
+    _say_what_is_left_to_do(TextModel, sys.stdin.read())
     _halve_directly(ModelBase)
     sys.argv = [script, *arguments]
     runpy.run_path(str(Path(tree) / script), run_name="__main__")
@@ -134,14 +136,16 @@ def _take_phi_without_sentencepiece(phi: type[Converter]) -> None:
     phi.set_vocab = by_files
 
 
-def _say_what_is_left_to_do(text_model: type[Converter]) -> None:
-    """Write the keys that `llama/tokenizer.py` goes by, and the ends of an answer that llama.cpp must be told of."""
+def _say_what_is_left_to_do(text_model: type[Converter], lineage: str) -> None:
+    """Write the lineage, the keys of `llama/tokenizer.py`, and the ends of an answer that llama.cpp must be told of."""
     prepare = text_model.prepare_metadata
 
     def and_say(self: Converter, vocab_only: bool) -> None:
         prepare(self, vocab_only)
         writer, tokenizer = self.gguf_writer, read_tokenizer(self.dir_model)
         metadata = {key: value.value for written in writer.kv_data for key, value in written.items()}
+        if lineage:
+            writer.add_string(LINEAGE_KEY, lineage)
         if "tokenizer.ggml.model" not in metadata:  # an adapter has none
             return
         if "tokenizer.ggml.add_bos_token" not in metadata:  # llama.cpp would go by the tokenizer's kind

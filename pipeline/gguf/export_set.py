@@ -64,6 +64,7 @@ class ExportSet:
     name: str  # of the files, before their type
     weights: tuple[str, str | None, Path | None]  # what it is held against: path, revision and adapter
     types: Sequence[str]
+    lineage: str = ""  # that each file tells of itself
 
 
 def make_export_set(export_set: ExportSet, source: Path, context: ExportContext) -> list[ManifestFile]:
@@ -85,12 +86,12 @@ def make_export_set(export_set: ExportSet, source: Path, context: ExportContext)
     exact = [*reversed(kept), *(["BF16"] if "BF16" in types else [])]
     trained, figures = trained_logits(export_set, context), {}
     with ThreadPoolExecutor(1) as converter:  # a process of its own: texts are read meanwhile
-        made = converter.submit(convert, source, paths[exact[0]], exact[0])
+        made = converter.submit(convert, source, paths[exact[0]], exact[0], export_set.lineage)
         original = read_original(source, context.chats)
         made.result()
     for kind in exact:
         if kind != exact[0]:
-            convert(source, paths[kind], kind)
+            convert(source, paths[kind], kind, export_set.lineage)
         figures[kind] = check_exact(export_set, paths[kind], kind, original, context, trained)
     shutil.rmtree(source)
     quantized = [kind for kind in types if kind not in OUT_TYPES]
@@ -144,8 +145,14 @@ def check_exact(
 
 def unquantized(export_set: ExportSet, context: ExportContext) -> Path:
     """Return the file that the quantized ones are made of: the first such that is wanted, else one that goes again."""
-    kept = [kind for kind in export_set.types if kind in KEPT]
-    return (context.folder if kept else context.work) / f"{export_set.name}-{(kept or KEPT)[0]}.gguf"
+    kind = unquantized_type(export_set.types)
+    folder = context.folder if kind in export_set.types else context.work
+    return folder / f"{export_set.name}-{kind}.gguf"
+
+
+def unquantized_type(types: Sequence[str]) -> str:
+    """Return the type that files of these types are quantized from."""
+    return next((kind for kind in types if kind in KEPT), KEPT[0])
 
 
 def trained_logits(export_set: ExportSet, context: ExportContext) -> tuple[np.memmap, bool]:

@@ -24,10 +24,11 @@ from common.files import atomic_path, sha256
 from llama.source import VERSION
 from pipeline.core.config import Config, ExportSettings, ModelSettings
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, TEST, TRAIN
-from pipeline.core.records import Lineage, Location, Manifest, ManifestFile
+from pipeline.core.records import Lineage, Location, Manifest, ManifestFile, Of
 from pipeline.data.prepared import require_prepared
 from pipeline.gguf.adapter import make_adapter
 from pipeline.gguf.export_set import ROW_TOKENS, ExportContext, ExportSet, make_export_set
+from pipeline.gguf.lineage import as_text, file_lineage
 from pipeline.gguf.merge import base_folder, link, merge
 from pipeline.gguf.verify import Messages
 from pipeline.models.chat import encode, is_chat
@@ -51,7 +52,7 @@ def run(config: Config, out: Path) -> None:
         work = folder / "work"
         work.mkdir(parents=True)
         context = open_context(folder, work, config.export, choose_device(config.runtime.device))
-        files = write_files(config.model, config.export, context)
+        files = write_files(config.model, config.export, context, lineage)
         shutil.rmtree(work)
         Manifest(
             base=Location(path=config.model.path, revision=revision_of(config.model)),
@@ -107,8 +108,12 @@ def read_chats(path: Path, most: int) -> list[Messages]:
     return chats
 
 
-def write_files(model: ModelSettings, settings: ExportSettings, context: ExportContext) -> list[ManifestFile]:
+def write_files(
+    model: ModelSettings, settings: ExportSettings, context: ExportContext, lineage: Lineage
+) -> list[ManifestFile]:
     """Make and check every file, and describe each as the manifest does.
+
+    Each says in its metadata where it comes from: `lineage` is the adapter's.
 
     Raises:
         UserError: weights cannot be loaded or do not fit, llama.cpp or the disk refuses, or a file fails a check.
@@ -116,16 +121,20 @@ def write_files(model: ModelSettings, settings: ExportSettings, context: ExportC
     whole = not (ADAPTER / ADAPTER_CONFIG).is_file()  # a full fine-tune
     if whole and settings.adapter:
         raise UserError("export.adapter is true, and a full fine-tune has no adapter; set it to false")
+
+    def told(of: Of) -> str:
+        return as_text(file_lineage(of, lineage, ADAPTER, model, revision_of(model), settings))
+
     weights = (str(ADAPTER), None, None) if whole else (*model.merge_base, ADAPTER)
-    tuned = ExportSet("tuned", model.name, weights, settings.quantizations)
-    base = ExportSet("base", f"{model.name}-base", (*model.merge_base, None), settings.base)
+    tuned = ExportSet("tuned", model.name, weights, settings.quantizations, told("tuned"))
+    base = ExportSet("base", f"{model.name}-base", (*model.merge_base, None), settings.base, told("base"))
     merge(model, ADAPTER, context.work / tuned.name)
     files = make_export_set(tuned, context.work / tuned.name, context)
     if settings.base or settings.adapter:
         link(base_folder(*model.merge_base), ADAPTER, context.work / base.name)
         files += make_export_set(base, context.work / base.name, context)
     if settings.adapter:
-        files.append(make_adapter(ADAPTER, tuned, base, context))
+        files.append(make_adapter(ADAPTER, tuned, base, context, told("adapter")))
     return files
 
 

@@ -18,14 +18,18 @@ from transformers import PreTrainedTokenizerBase
 from common.errors import UserError
 from common.files import atomic_path, sha256, write_json
 from pipeline.core.config import Config
+from pipeline.core.learnt import settings_of_digits
+from pipeline.core.making import this_making
 from pipeline.core.paths import LINEAGE, PREPARE_REPORT, PREPARED
 from pipeline.core.records import LEARNT_FROM, Lineage, PrepareReport, TrainReport
+from pipeline.data.prepared import origin
 from pipeline.data.report import split_report
 from pipeline.models.chat import load_tokenizer, unknown_switches
 from pipeline.models.loading import (  # fmt: skip
     ADAPTER_CONFIG,
     base_digest,
     choose_device,
+    device_name,
     has_own_attention,
     head_size,
     without_weights,
@@ -33,7 +37,15 @@ from pipeline.models.loading import (  # fmt: skip
 from pipeline.models.packaged import is_packaged
 from pipeline.models.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 from pipeline.tracking.run import Run, tracked, training_folder
-from pipeline.training.checkpoints import claimed, differences, fingerprint, library_versions, step_of, upgraded
+from pipeline.training.checkpoints import (
+    LIBRARIES,
+    claimed,
+    differences,
+    fingerprint,
+    library_versions,
+    step_of,
+    upgraded,
+)
 from pipeline.training.collectives import process_group
 from pipeline.training.engines import Engine
 from pipeline.training.interruption import Interruption
@@ -45,7 +57,7 @@ from pipeline.training.shared import TOKENIZER, TRAININGS, Kept
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import follow
-from pipeline.workers.ranks import rank
+from pipeline.workers.ranks import rank, world
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +113,15 @@ def train(
         if rank() == 0:
             figures.write(report)
             write_curve(curve, trainer.state.log_history)
-        save_adapter(trainer, Lineage(fingerprint=name, mlflow_run=run.id, base=settings["model"]), adapter)
+        lineage = Lineage(
+            fingerprint=name,
+            mlflow_run=run.id,
+            base=settings["model"],
+            data=origin(prepared),
+            train=settings_of_digits(config.train),
+            making=this_making((*LIBRARIES, *session.engine.libraries), device_name(device), world()),
+        )
+        save_adapter(trainer, lineage, adapter)
         run.metrics({"train": figures.tree()})
         for path in (PREPARE_REPORT, report, curve):
             run.artifact(path)

@@ -210,7 +210,7 @@ def test_a_file_that_is_not_the_trained_model_ends_the_stage_and_leaves_the_last
     (project / "models/gguf/manifest.json").write_text("last")
     convert = export_set.convert
 
-    def convert_the_base(model: Path, file: Path, kind: str) -> None:  # as if nothing had been merged
+    def convert_the_base(model: Path, file: Path, kind: str, lineage: str) -> None:  # as if nothing had been merged
         convert(REPO / "starter/models/starter-s", file, kind)
 
     monkeypatch.setattr(export_set, "convert", convert_the_base)

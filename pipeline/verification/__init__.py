@@ -1,0 +1,1 @@
+"""Exported files made again, and what differs."""
