@@ -142,6 +142,7 @@ class GateSettings:
     min_gain: float
     max_quantization_loss: float = limited(least=0)
     max_task_drop: float = limited(least=0, most=1)
+    level: float = limited(above=0, below=1)
     min_rows: int = limited(least=2)  # one has no interval
     min_questions: int = limited(least=1)
 
@@ -158,6 +159,8 @@ class EvaluateSettings:
     max_questions: int | None = limited(least=1)
     tasks: list[str]
     tasks_limit: int | None = limited(least=1)
+    seed: int = limited(least=0)
+    stop_when_sure: bool
     gate: GateSettings
 
 

@@ -10,11 +10,11 @@ from pipeline.core.records import ManifestFile
 from pipeline.data.grading import Question, accuracies, is_right
 from pipeline.evaluation.answers import Reply
 from pipeline.evaluation.inputs import Material
-from pipeline.evaluation.intervals import Interval, bootstrap, share
 from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, ModelFigures, ShownAnswer
+from pipeline.statistics.intervals import Interval, bootstrap, share
 
 HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
