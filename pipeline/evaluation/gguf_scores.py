@@ -42,9 +42,15 @@ def row_nats(source: Path | Weights, rows: Sequence[Row]) -> list[float]:
 
 
 def each_row_nats(source: Path | Weights, rows: Sequence[Row], longest: int) -> Iterator[tuple[int, float]]:
-    """Yield the number of each row and its nats, in order; the `longest` row of all that are to be compared counts.
+    """Yield the number of each row and its nats, in order.
 
-    Arguments and errors as of `row_nats`.
+    Args:
+        source: the GGUF, or its weights.
+        rows: as of `row_nats`.
+        longest: tokens of the longest row that the file is measured on, now or later.
+
+    Raises:
+        UserError: the file cannot be loaded.
     """
     with Context(source, longest) as context:
         for number, (ids, mask) in enumerate(shown(rows, "loss on the test split")):

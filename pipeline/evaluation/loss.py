@@ -46,9 +46,7 @@ def measure_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, p
     return Loss(sum(nats) / sum(map(scored_tokens, rows)), len(rows) / seconds, nats)
 
 
-def each_nats(
-    model: PreTrainedModel, rows: Sequence[Row], batch_size: int, pad: int
-) -> Iterator[tuple[int, float]]:
+def each_nats(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, pad: int) -> Iterator[tuple[int, float]]:
     """Yield the number of each row and its nats, batch by batch; arguments and errors as of `measure_loss`."""
     own_head = does_more(model)
 

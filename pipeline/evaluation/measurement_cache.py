@@ -86,18 +86,19 @@ class MeasurementCache:
         Args:
             name: of the measurement.
             keys: of the rows, each telling all that its result depends on and the others' does not.
-            measure: gives the number of a row and its result, in any order, for rows of these numbers.
+            measure: is given the places of those that are missing, and gives, in any order, the number of each among
+                these and its result.
             depends: on what else all results depend.
         """
         path = self._path(name, depends, "jsonl")
         values, seconds = _merged(_read_batches(path))
-        first = {key: number for number, key in reversed(list(enumerate(keys)))}
-        missing = sorted(number for key, number in first.items() if key not in values)
+        first = {key: place for place, key in reversed(list(enumerate(keys)))}
+        missing = sorted(place for key, place in first.items() if key not in values)
         if not missing:
             self._say_kept(name, path)
         else:
             logger.info(f"measuring {name}" + (f", {counted(len(missing), 'more row')}" if values else ""))
-            _measure_each(path, keys, measure(missing))
+            _measure_each(path, [keys[place] for place in missing], measure(missing))
             values, seconds = _merged(_read_batches(path))
         return Each([values[key] for key in keys], len(values) / seconds if seconds else None)
 

@@ -28,6 +28,7 @@ UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 class Gate:
     """A difference that must be above a limit, or must not be."""
 
+    kind: Literal["gain", "quantization", "task"]
     name: str  # of its check
     models: tuple[str, str]  # the first's figures less the second's
     of: Of
@@ -85,7 +86,7 @@ def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
 
 
 def _gain(found: RowResults, settings: GateSettings) -> Gate:
-    return _of_rows("gain", ("base", "tuned"), True, settings.min_gain, found, settings)
+    return _of_rows("gain", "gain", ("base", "tuned"), True, settings.min_gain, found, settings)
 
 
 def _quantizations(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -95,18 +96,24 @@ def _quantizations(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     limit = math.log1p(settings.max_quantization_loss)  # of perplexity, whose logarithm the loss is
     for kind in files:
         if kind not in OUT_TYPES:
-            yield _of_rows(f"quantization {kind}", (kind, whole), False, limit, found, settings)
+            yield _of_rows("quantization", f"quantization {kind}", (kind, whole), False, limit, found, settings)
 
 
 def _of_rows(
-    name: str, models: tuple[str, str], above: bool, limit: float, found: RowResults, settings: GateSettings
+    kind: Literal["gain", "quantization"],
+    name: str,
+    models: tuple[str, str],
+    above: bool,
+    limit: float,
+    found: RowResults,
+    settings: GateSettings,
 ) -> Gate:
     pairs = list(zip(*(found.models[model].nats for model in models), strict=False))  # as far as both go
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
     bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, settings.min_rows)
-    return Gate(name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), lost=lost)
+    return Gate(kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), lost=lost)
 
 
 def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -118,7 +125,7 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     for name, tasks in judged_together(names, settings.min_questions).items():
         counted = [drop for drop, task in zip(drops, names, strict=False) if task in tasks]
         bounds = share_bounds(counted, settings.level)
-        yield Gate(f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks)
+        yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks)
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:
