@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
@@ -16,6 +17,8 @@ from pipeline.evaluation.loss import scored_tokens
 from pipeline.models.chat import Row, encode, is_text
 from pipeline.models.refusal import Refusals, RefusedError
 from pipeline.report.rows import digests
+
+Value = TypeVar("Value")
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +77,12 @@ def all_sets(material: Material) -> Material:
     return replace(material, conversations=texts, questions=[])
 
 
-def by_set(nats: Sequence[float | None], material: Material) -> dict[str, list[float | None]]:
-    """Return what was measured of `all_sets` by set."""
-    left = iter(nats)
+def general_tokens(material: Material) -> dict[str, list[int]]:
+    """Return the tokens of each text that count, by set."""
+    return by_set(all_sets(material).scored, material)
+
+
+def by_set(values: Sequence[Value], material: Material) -> dict[str, list[Value]]:
+    """Return what was found of the texts of `all_sets` by set."""
+    left = iter(values)
     return {name: [next(left) for _ in texts] for name, texts in material.general.items()}
