@@ -1,4 +1,4 @@
-"""Sets of general texts and instructions, on which evaluate measures what a model has forgotten: data/general.
+"""Sets of general texts and instructions, on which evaluate measures what a model has forgotten: data/forgetting.
 
 They are no part of what is trained on: a text that stands in the training split is left out.
 """

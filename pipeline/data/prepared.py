@@ -83,11 +83,13 @@ def require_prepared(settings: DataSettings, folder: Path = Path()) -> None:
 
 
 def require_general(sets: Mapping[str, SourceSettings | None], folder: Path = Path()) -> None:
-    """Refuse sets in data/general that are not what a configuration asks for.
+    """Refuse sets in data/forgetting that are not what a configuration asks for.
 
     Raises:
         UserError: they are missing or others; the message names the first.
     """
+    if not sets_of(sets):
+        return
     if not (folder / GENERAL / SETS).is_file():
         raise UserError(f"{folder / GENERAL / SETS} is missing; first {TO_PREPARE}")
     there, asked_for = GeneralSets.read(folder / GENERAL / SETS).sets, general_origins(sets, Path())

@@ -69,7 +69,7 @@ def run(config: Config, out: Path) -> None:
 def prepare(
     settings: DataSettings, root: Path, out: Path, general: Mapping[str, SourceSettings | None] | None = None
 ) -> dict[str, Any]:
-    """Read the data, write data/prepared, data/general and reports/prepare.json, return the report.
+    """Read the data, write data/prepared, data/forgetting and reports/prepare.json, return the report.
 
     Args:
         settings: of the data.
