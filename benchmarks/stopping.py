@@ -3,10 +3,10 @@
     python -m benchmarks.stopping                 a minute; writes benchmarks/results/stopping.json and .md
     python -m benchmarks.stopping --time          with a 1B shape's Q4_K_M on this machine, besides: some ten minutes
 
-Rows are drawn from those of benchmarks/results/row-differences.json (benchmarks/row_differences.py), by which real pairs
-of files differ on the same rows, with replacement: their mean is taken away, and the effect of a case put in its place.
-A case looks as the evaluation does: after the fewest rows, then as its gate asks for more. "Without stopping" judges
-all rows by the bootstrap's interval, once.
+Rows are drawn, with replacement, from those of benchmarks/results/row-differences.json (benchmarks/row_differences.py),
+by which real pairs of files differ: their mean is taken away, and the effect of a case put in its place. A case looks
+as the evaluation does: after the fewest rows, then as its gate asks for more. "Without stopping" judges all rows by
+the bootstrap's interval, once.
 """
 
 import argparse

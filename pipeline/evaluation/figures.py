@@ -143,7 +143,7 @@ def _accuracy(replies: Sequence[Reply], questions: Sequence[Question]) -> dict[s
     shares = accuracies(questions, right)
     headline = HEADLINE_GROUP if HEADLINE_GROUP in shares["groups"] else next(iter(shares["groups"]))
     counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
-    by_name = {"accuracy_by_group": shares["groups"], "accuracy_by_task": shares["tasks"]}
+    by_name = {f"accuracy_by_{kind[:-1]}": dict(sorted(each.items())) for kind, each in shares.items()}
     return {**_named("accuracy", share(counted), SHARE), **by_name}
 
 
