@@ -6,7 +6,7 @@ import typer
 
 from common.errors import UserError
 from pipeline.cli.app import app, verb
-from pipeline.cli.processes import become
+from pipeline.cli.processes import become, wait_for
 
 sweeps = typer.Typer(help="List, rank, resume, extend and prune sweeps.", rich_markup_mode=None)
 app.add_typer(sweeps, name="sweeps")
@@ -67,3 +67,25 @@ def prune(
     from pipeline.commands import sweeps
 
     sweeps.prune(name, everything)
+
+
+@verb(
+    "replay data=starter-replay evaluate.gate.max_forgetting=0.3   # the shares 0.05, 0.1 and 0.2",
+    "replay --share 0.02 --share 0.04                              # these, of what is adopted",
+)
+def replay(
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Settings, as for `dvc exp run -S`.", show_default=False),
+    ] = None,
+    share: Annotated[
+        list[float] | None, typer.Option("--share", help="Of train's rows that are replayed; may be repeated.")
+    ] = None,
+) -> None:
+    """Find the least share of replay with which a model forgets no more than its gate allows.
+
+    Each share is an experiment of DVC's, through all stages; those that were run before are found again.
+    """
+    from pipeline.commands import replay
+
+    replay.run(share or (0.05, 0.1, 0.2), overrides or (), lambda settings: wait_for("dvc", "exp", "run", *settings))

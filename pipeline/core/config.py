@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import UserError
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, SourceSettings, sets_of, validate_whole
 from pipeline.core.data_settings import validate as validate_data
 from pipeline.core.limits import any_of, filled, limited, one_of
 from pipeline.core.train_settings import validate as validate_training
@@ -142,6 +142,7 @@ class GateSettings:
     min_gain: float
     max_quantization_loss: float = limited(least=0)
     max_task_drop: float = limited(least=0, most=1)
+    max_forgetting: float | None = limited(least=0)
     level: float = limited(above=0, below=1)
     min_rows: int = limited(least=2)  # one has no interval
     min_questions: int = limited(least=1)
@@ -159,6 +160,7 @@ class EvaluateSettings:
     max_questions: int | None = limited(least=1)
     tasks: list[str]
     tasks_limit: int | None = limited(least=1)
+    general: dict[str, SourceSettings | None]
     seed: int = limited(least=0)
     stop_when_sure: bool
     gate: GateSettings
@@ -237,6 +239,8 @@ def load(composed: DictConfig) -> Config:
         raise UserError(f"the configuration does not resolve: {' '.join(str(error).split())}") from error
     config = build(Config, values, "")
     validate_data(config.data)
+    for name, source in sets_of(config.evaluate.general).items():
+        validate_whole(name, source, f"evaluate.general.{name}", "each text of a set is measured once")
     validate_batch(config.train)
     validate_training(config)
     _ = config.runtime.seconds_allowed

@@ -1,6 +1,7 @@
 """What `prepare` can be told, and the ranges that it accepts."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -51,6 +52,7 @@ NO_CLEANING = CleanSettings(
 )
 
 NAME = re.compile(r"[\w-]+")  # of a source
+REPLAY = "replay."  # before the name of a source of `replay`, which a name of `sources` cannot have
 CODE = re.compile("[a-z]{2}")  # of a language
 
 DUPLICATES = ("folded", "exact", "off")
@@ -81,6 +83,15 @@ class SourceSettings:
     ignore: list[str] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReplaySettings:
+    """General conversations and texts that are learnt beside the data, so that less is forgotten."""
+
+    sources: dict[str, SourceSettings | None]  # one that is null is left out
+    share: float = limited(least=0, below=1)  # of the rows of train
+
+
+OWN_SPLITS = ("validation_files", "test_files")
 OWN_KEYS = ("files", "validation_files", "test_files", "path", "subset", "split", "revision")
 SHARED_BY_SOURCES = ("streaming", "format", "columns", "roles", "preferences", "ignore")
 
@@ -126,27 +137,56 @@ class DataSettings:
     common_exchange: float | None = 0.1  # share of rows from which an exchange ties none; null: each ties
     leak_threshold: float | None = 0.8  # of prompts' overlap; null ties only what has the same prompt to the letter
     sources: dict[str, SourceSettings | None] | None = None  # one that is null is left out
+    replay: ReplaySettings | None = None
 
 
 def each_source(settings: DataSettings) -> dict[str, DataSettings]:
     """Return the settings by which each source is read, those of a set of one; its name is empty where none are named.
 
-    One of `sources` is a set of its own, by the keys that it has and what it shares with the others.
+    One of `sources` is a set of its own, by the keys that it has and what it shares with the others. Those of
+    `replay` come last, each by REPLAY and its name.
     """
-    if settings.sources is None:
-        return {"": settings}
-    return {name: _alone(settings, source) for name, source in named_sources(settings).items()}
+    own = {name: alone_as(source, settings) for name, source in named_sources(settings).items()}
+    alone = {"": settings} if settings.sources is None else own
+    all_train = replace(settings, own_splits=False)
+    return alone | {name: alone_as(source, all_train) for name, source in replayed(settings).items()}
+
+
+def place_of(name: str) -> str:
+    """Return the key under which a source of `each_source` stands."""
+    if not name:
+        return "data"
+    return f"data.replay.sources.{name.removeprefix(REPLAY)}" if is_replayed(name) else f"data.sources.{name}"
+
+
+def is_replayed(name: str) -> bool:
+    """Return whether a source of `each_source` is one of `data.replay`."""
+    return name.startswith(REPLAY)
+
+
+def replayed(settings: DataSettings) -> dict[str, SourceSettings]:
+    """Return those of `data.replay` that are read, by REPLAY and their names; none where its share is 0."""
+    if settings.replay is None or not settings.replay.share:
+        return {}
+    return {f"{REPLAY}{name}": source for name, source in sets_of(settings.replay.sources).items()}
 
 
 def named_sources(settings: DataSettings) -> dict[str, SourceSettings]:
     """Return those of `data.sources` that are not left out."""
-    return {name: source for name, source in (settings.sources or {}).items() if source}
+    return sets_of(settings.sources or {})
 
 
-def _alone(settings: DataSettings, source: SourceSettings) -> DataSettings:
+def sets_of(sources: Mapping[str, SourceSettings | None]) -> dict[str, SourceSettings]:
+    """Return sources by their names without those that are null, and so left out."""
+    return {name: source for name, source in sources.items() if source}
+
+
+def alone_as(source: SourceSettings, settings: DataSettings) -> DataSettings:
+    """Return the settings by which a source is read alone; what it does not say is as in `settings`."""
     given = {key: value for key in SHARED_BY_SOURCES if (value := getattr(source, key)) is not None}
     own = {key: getattr(source, key) for key in OWN_KEYS}
-    return replace(settings, sources=None, source="hub" if source.path else "files", **own, **given)
+    kind = "hub" if source.path else "files"
+    return replace(settings, sources=None, replay=None, source=kind, **own, **given)
 
 
 def validate(settings: DataSettings) -> None:
@@ -155,6 +195,8 @@ def validate(settings: DataSettings) -> None:
         _validate_source(settings)
     else:
         _validate_sources(settings, named_sources(settings))
+    if settings.replay:
+        _validate_replay(settings, settings.replay)
     _require(settings.max_rows is None or settings.max_rows >= 3, "max_rows", settings.max_rows, "null or at least 3")
     _require(settings.opening in ("drop", "keep"), "opening", settings.opening, "drop or keep")
     _require(settings.repeated in ("reject", "merge"), "repeated", settings.repeated, "reject or merge")
@@ -184,14 +226,42 @@ def _validate_sources(settings: DataSettings, sources: dict[str, SourceSettings]
         _require(not value, key, value, "empty where data.sources names what is read; name it there")
     for name, source in sources.items():
         key = f"sources.{name}"
-        _require(bool(NAME.fullmatch(name)), key, name, "a name of letters, digits, _ and -")
-        places = [place for place in ("files", "validation_files", "test_files", "path") if getattr(source, place)]
-        _require(bool(places), key, places, "a source with files, or with the path of a dataset on the hub")
-        _require("path" not in places or len(places) == 1, key, places, "either files or a path, and not both")
+        _validate_place(name, source, f"data.{key}")
         _require(source.weight > 0, f"{key}.weight", source.weight, "above 0: how often its rows stand in train")
         _require(source.cap is None or source.cap >= 1, f"{key}.cap", source.cap, "null or at least 1 row")
-    for name, alone in each_source(settings).items():
-        _validate_source(alone, f"sources.{name}.")
+    for name in sources:
+        _validate_source(each_source(settings)[name], f"sources.{name}.")
+
+
+def _validate_place(name: str, source: SourceSettings, key: str) -> None:
+    """Check the name of a source, and that it says where its rows are."""
+    _require(bool(NAME.fullmatch(name)), key, name, "a name of letters, digits, _ and -", "")
+    places = [place for place in ("files", *OWN_SPLITS, "path") if getattr(source, place)]
+    _require(bool(places), key, places, "a source with files, or with the path of a dataset on the hub", "")
+    _require("path" not in places or len(places) == 1, key, places, "either files or a path, and not both", "")
+
+
+def _validate_replay(settings: DataSettings, replay: ReplaySettings) -> None:
+    """Check what is replayed, of which nothing is held out."""
+    named = sets_of(replay.sources)
+    _require(bool(named), "replay.sources", replay.sources, "at least one source by its name; or data.replay is null")
+    for name, source in named.items():
+        key = f"replay.sources.{name}"
+        validate_whole(name, source, f"data.{key}", "data.replay.share says how much is taken")
+        _require(source.cap is None, f"{key}.cap", source.cap, "null; data.replay.share says how much is taken")
+        _validate_source(alone_as(source, settings), f"{key}.")
+
+
+def validate_whole(name: str, source: SourceSettings, key: str, instead: str) -> None:
+    """Check a source of which all is of one kind: no splits, no weight.
+
+    Raises:
+        UserError: it names the key, and what says so `instead`.
+    """
+    _validate_place(name, source, key)
+    for split in OWN_SPLITS:
+        _require(not getattr(source, split), f"{key}.{split}", getattr(source, split), "empty; name them in files", "")
+    _require(source.weight == 1, f"{key}.weight", source.weight, f"1; {instead}", "")
 
 
 def _validate_source(settings: DataSettings, prefix: str = "") -> None:
@@ -254,6 +324,6 @@ def _is_size(size: float) -> bool:
     return 0 < size < 1 or (size >= 1 and float(size).is_integer())
 
 
-def _require(accepted: bool, key: str, value: object, allowed: str) -> None:
+def _require(accepted: bool, key: str, value: object, allowed: str, group: str = "data.") -> None:
     if not accepted:
-        raise UserError(f"data.{key} is {value!r}; it may be {allowed}")
+        raise UserError(f"{group}{key} is {value!r}; it may be {allowed}")

@@ -7,13 +7,14 @@ are no output in dvc.yaml: one that leads nowhere would keep DVC from running `c
 """
 
 import os
+from collections.abc import Mapping
 from glob import glob, has_magic
 from itertools import takewhile
 from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.config import Config
-from pipeline.core.data_settings import DataSettings, each_source
+from pipeline.core.data_settings import DataSettings, SourceSettings, each_source, place_of, sets_of
 from pipeline.core.paths import PREPARED
 from pipeline.core.task_files import is_task_file, task_files
 
@@ -49,18 +50,36 @@ def named(config: Config) -> dict[str, Targets]:
         "questions": file("data.questions", data.questions),
         "tokenizer": folder("data.clean.tokenizer", data.clean.tokenizer),
         "tasks": files_of_tasks(config.evaluate.tasks),
+        "general": files_of_general(config.evaluate.general),
     }
 
 
 def files_of_data(data: DataSettings) -> dict[str, str]:
     """Return the files and patterns that data is read from, by the keys that name them."""
     return {
-        name: f"{f'data.sources.{source}' if source else 'data'}.{key}"
+        name: f"{place_of(source)}.{key}"
         for source, settings in each_source(data).items()
         if settings.source == "files"
         for key in ("files", "validation_files", "test_files")
         for name in getattr(settings, key)
     }
+
+
+def files_of_general(sets: Mapping[str, SourceSettings | None]) -> list[Path]:
+    """Return the files of general texts.
+
+    Raises:
+        UserError: one is not here.
+    """
+    keys = {name: f"evaluate.general.{key}.files" for key, one in sets_of(sets).items() for name in one.files}
+    named = {name: key for pattern, key in keys.items() for name in matched(pattern)}
+    return [there for name, key in named.items() if (there := file(key, name))]
+
+
+def matched(pattern: str) -> list[str]:
+    """Return the files that a pattern matches; a name that is none, as it is."""
+    found = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207
+    return [name for name in found if not Path(name).is_dir()]
 
 
 def files_of_tasks(tasks: list[str]) -> list[Path]:

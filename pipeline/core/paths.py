@@ -7,6 +7,7 @@ PREPARED = Path("data/prepared")
 TRAIN, TEST = PREPARED / "train.parquet", PREPARED / "test.parquet"
 QUESTIONS = PREPARED / "questions.jsonl"
 REJECTED = Path("data/rejected.jsonl")
+GENERAL = Path("data/forgetting")  # texts on which forgetting is measured
 EXAMPLES = Path("data/examples.json")
 PREFERENCES = PREPARED / "preferences.jsonl"
 ADAPTER = Path("models/adapter")

@@ -316,6 +316,36 @@ class MixedReport(Record):
     splits: dict[str, Count]  # rows by split, those of train as often as they stand there
 
 
+class GeneralSet(Record):
+    """What came of a set of general texts, and what it is made from."""
+
+    kept: Count
+    in_training: Count  # left out, since they are trained on
+    dropped: dict[str, Count]  # rows that are not usable, by reason
+    settings: dict[str, Any]
+    files: dict[str, str]  # their digests
+
+
+class GeneralSets(Record):
+    """The sets of data/general, by name: sets.json."""
+
+    made_by: ClassVar[str] = "prepare"
+
+    sets: dict[str, GeneralSet]
+
+
+class ReplayReport(Record):
+    """What was taken of data.replay."""
+
+    share: Share  # of the rows of train
+    revisions: dict[str, str | None]  # the hub's commits, by source
+    usable: Count
+    repeated: Count  # that say what another row says
+    measured: Count  # passed over, since they stand in what is measured
+    wanted: Count  # rows that the share comes to
+    taken: Count
+
+
 class PrepareReport(Record):
     """What prepare has read and written: reports/prepare.json."""
 
@@ -339,6 +369,7 @@ class PrepareReport(Record):
     sampled_out: Count = 0  # rows beyond data.max_rows and the caps of sources
     added_by_weight: int = 0  # rows of train that stand there again, less those that a weight below 1 leaves out
     sources: dict[str, MixedReport] = {}  # those of data.sources
+    replay: ReplayReport | None = None
     shared_by_own_splits: Count = 0  # rows left out of a brought validation, since they are linked to a brought test
     seed: int
     splits: dict[str, SplitReport]
@@ -356,6 +387,7 @@ class PrepareReport(Record):
         distinct = sum(file.usable for file in self.files) - self.duplicates - self.near_duplicates
         distinct -= sum(self.leaks.values()) + self.shared_by_own_splits + sum(self.balanced.values())
         distinct -= self.sampled_out - self.added_by_weight
+        distinct -= self.replay.usable - self.replay.taken if self.replay else 0
         if distinct != (split := sum(part.rows for part in self.splits.values())):
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self

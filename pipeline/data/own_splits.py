@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.data_settings import DataSettings, each_source
+from pipeline.core.data_settings import DataSettings, each_source, is_replayed, place_of
 from pipeline.data.feedback import with_feedback_read
 from pipeline.data.sources import Source, find_files, load
 
@@ -44,13 +44,14 @@ def all_sources(settings: DataSettings, root: Path) -> list[Source]:
     """
     sets = each_source(settings)
     loaded = {name: _load(name, with_all_files(one), root) for name, one in sets.items()}
+    alone = sum(not is_replayed(name) for name in sets) == 1
     found = [
         replace(source, group=name)
         for name, sources in loaded.items()
-        for source in told_apart(sources, sets[name], root, alone=len(sets) == 1)
+        for source in told_apart(sources, sets[name], root, alone)
     ]
     _require_one_claim(found)
-    if not any(is_learnt(source) for source in found):
+    if not any(is_learnt(source) for source in found if not is_replayed(source.group)):
         raise UserError(
             f"nothing is left to train on: of {counted(sum(map(len, loaded.values())), 'file')} each is the questions' "
             "or another split's; name others in data.files"
@@ -59,20 +60,20 @@ def all_sources(settings: DataSettings, root: Path) -> list[Source]:
 
 
 def _load(name: str, settings: DataSettings, root: Path) -> list[Source]:
-    """Return the sources of a set; an error says which of data.sources it is of."""
+    """Return the sources of a set; an error says which it is of, where it has a name."""
     try:
         return load(settings, root)
     except UserError as error:
-        raise UserError(f"data.sources.{name}: {error}" if name else str(error)) from error
+        raise UserError(f"{place_of(name)}: {error}" if name else str(error)) from error
 
 
 def _require_one_claim(sources: list[Source]) -> None:
-    """Refuse a file that two of data.sources read."""
+    """Refuse a file that two sources read."""
     groups: dict[str, str] = {}
     for source in sources:
         if (first := groups.setdefault(source.name, source.group)) != source.group:
             raise UserError(
-                f"data.sources.{first} and data.sources.{source.group} both read {source.name}, which has to be one's"
+                f"{place_of(first)} and {place_of(source.group)} both read {source.name}, which has to be one's"
             )
 
 

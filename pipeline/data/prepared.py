@@ -1,21 +1,31 @@
 """What data/prepared was made from, which lies beside it, and whether that is what a configuration asks for."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, SourceSettings, alone_as, sets_of
 from pipeline.core.mappings import changed_keys, flatten
-from pipeline.core.paths import PREPARED
-from pipeline.core.records import LEARNT_FROM, DataOrigin, PrepareReport
+from pipeline.core.paths import GENERAL, PREPARED
+from pipeline.core.records import LEARNT_FROM, DataOrigin, GeneralSet, GeneralSets, PrepareReport
 from pipeline.data.own_splits import find_all
+from pipeline.data.sources import find_files
 
 MADE_FROM = "made_from.json"
 TOKENIZER = ("chat_template.jinja", "tokenizer.json", "tokenizer_config.json")  # which say how many tokens a row has
+SETS = "sets.json"  # of general texts: what came of each, and what it is made from
 TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same overrides"
+
+
+class Origin(TypedDict):
+    """What a set is made from: its settings, and the digest of each file that they name."""
+
+    settings: dict[str, Any]
+    files: dict[str, str]
 
 
 class MadeFrom(TypedDict):
@@ -85,3 +95,43 @@ def require_prepared(settings: DataSettings, folder: Path = Path()) -> None:
         differ = [f"{name} has changed, come or gone" for name in changed_keys(made["files"], requested["files"])]
     if differ:
         raise UserError(f"{PREPARED} is not what the configuration asks for: {', '.join(differ[:3])}; {TO_PREPARE}")
+
+
+def require_general(sets: Mapping[str, SourceSettings | None], folder: Path = Path()) -> None:
+    """Refuse sets in data/forgetting that are not what a configuration asks for.
+
+    Raises:
+        UserError: they are missing or others; the message names the first.
+    """
+    if not sets_of(sets):
+        return
+    if not (folder / GENERAL / SETS).is_file():
+        raise UserError(f"{folder / GENERAL / SETS} is missing; first {TO_PREPARE}")
+    there, asked_for = GeneralSets.read(folder / GENERAL / SETS).sets, general_origins(sets, Path())
+    for name in sorted(there.keys() | asked_for.keys()):
+        if not _is_of(there.get(name), asked_for.get(name)):
+            raise UserError(
+                f"{GENERAL} is not what the configuration asks for: evaluate.general.{name} differs; {TO_PREPARE}"
+            )
+
+
+def _is_of(made: GeneralSet | None, wanted: Origin | None) -> bool:
+    """Return whether a set is made from what is wanted; where none of its files is here, the settings alone count."""
+    if made is None or wanted is None:
+        return False
+    return made.settings == wanted["settings"] and (not wanted["files"] or made.files == wanted["files"])
+
+
+def general_origins(sets: Mapping[str, SourceSettings | None], root: Path) -> dict[str, Origin]:
+    """Return what each set is made from."""
+    found: dict[str, Origin] = {}
+    for name, source in sets_of(sets).items():
+        names = find_files(general_settings(source), root)[0] if source.files else []
+        files = {file: sha256(root / file) for file in names if (root / file).is_file()}
+        found[name] = {"settings": json.loads(json.dumps(asdict(source))), "files": files}
+    return found
+
+
+def general_settings(source: SourceSettings) -> DataSettings:
+    """Return the settings by which a set is read: its own, and nothing that `data` says of others."""
+    return alone_as(source, DataSettings(name="general", source="files", own_splits=False, preferences="drop"))

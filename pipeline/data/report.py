@@ -12,6 +12,7 @@ from rich.table import Table
 
 from common.words import counted
 from pipeline.core.formats import Messages
+from pipeline.core.records import ReplayReport
 from pipeline.data.questions import Question
 
 VERBS = {"count": "kept; data/clean=strict leaves them out", "drop": "left out"}
@@ -115,6 +116,8 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
         console.print(f"source {name}: {rows}{weight}", highlight=False, soft_wrap=True)
     if report["sampled_out"]:
         console.print(f"rows beyond data.max_rows or a cap: {report['sampled_out']:,}", highlight=False)
+    if replay := report.get("replay"):
+        console.print(f"replayed: {_replayed(replay)}", highlight=False, soft_wrap=True)
     if report["near_duplicates"]:
         console.print(f"near-duplicates dropped: {report['near_duplicates']:,}", highlight=False)
     if report["balanced"]:
@@ -142,3 +145,10 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     for name, reason in report["not_read"].items():
         console.print(f"not read: {name} ({reason})", highlight=False, soft_wrap=True)
     console.print(f"{seconds:.1f} s", highlight=False)
+
+
+def _replayed(replay: ReplayReport) -> str:
+    """Return how much is replayed, and what kept it from being as much as was asked for."""
+    short = f", of the {replay.wanted:,} that the share comes to" if replay.taken < replay.wanted else ""
+    passed = f"; passed over since they are measured: {replay.measured:,}" if replay.measured else ""
+    return f"{counted(replay.taken, 'row')} of {replay.usable:,} usable{short}{passed}"

@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
 from common.words import counted, readable
-from pipeline.core.data_settings import DataSettings, each_source
+from pipeline.core.data_settings import DataSettings, each_source, place_of
 from pipeline.core.formats import (
     CHANGES_MEANING,
     FORMATS,
@@ -225,8 +225,13 @@ def not_met(counts: list[SourceCounts], settings: DataSettings) -> list[str]:
     return sorted(f"data.{name}" for name in wanted.difference(*(count.met for count in counts)))
 
 
-def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
+def check_meaning(counts: list[SourceCounts], settings: DataSettings, place: Callable[[str], str] = place_of) -> None:
     """Refuse keys that change what rows mean and had no part in what was made of them, unless they are to be ignored.
+
+    Args:
+        counts: of the sources.
+        settings: by which they were read.
+        place: gives the key under which a group of sources stands.
 
     Raises:
         UserError: it names them by source, with their rows, and how to ignore them.
@@ -239,15 +244,14 @@ def check_meaning(counts: list[SourceCounts], settings: DataSettings) -> None:
         if key.lower() in CHANGES_MEANING - set(map(plain_name, alone[count.group].ignore))
     ]
     if found:
-        places = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
+        named = "; ".join(f"{count.file}: {key} ({counted(rows, 'row')})" for count, key, rows in found[:NAMED])
         ways = ", ".join(
-            f"{place}.ignore=[{','.join(dict.fromkeys([*alone[group].ignore, *keys]))}]"
+            f"{place(group)}.ignore=[{','.join(dict.fromkeys([*alone[group].ignore, *keys]))}]"
             for group in dict.fromkeys(count.group for count, _, _ in found)
-            for place in [f"data.sources.{group}" if group else "data"]
             for keys in [[key for count, key, _ in found if count.group == group]]
         )
         raise UserError(
-            f"keys that change what a row means are not used: {places}; map them with data.columns, or set "
+            f"keys that change what a row means are not used: {named}; map them with {place('')}.columns, or set "
             f"{ways} to read the rows as if they had none"
         )
 

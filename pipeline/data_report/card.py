@@ -51,6 +51,7 @@ def _head(settings: DataSettings, report: PrepareReport, figures: DataReport) ->
 def hub_sets(settings: DataSettings, report: PrepareReport) -> dict[str, str | None]:
     """Return the Hub's names of what was read, and the revision of each."""
     revisions = {name: source.revision for name, source in report.sources.items()}
+    revisions |= report.replay.revisions if report.replay else {}
     return {
         source.path: revisions.get(name, report.revision)
         for name, source in each_source(settings).items()

@@ -1,6 +1,6 @@
 """From what was measured to the figures of the reports, each rounded here and nowhere else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -9,11 +9,12 @@ import numpy as np
 from pipeline.core.records import ManifestFile
 from pipeline.data.grading import Question, accuracies, headline_group, is_right
 from pipeline.evaluation.answers import Reply
+from pipeline.evaluation.general import general_tokens
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.text_statistics import text_figures
-from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, ModelFigures, ShownAnswer
+from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, GeneralFigures, ModelFigures, ShownAnswer
 from pipeline.report.rows import SCHEMA, ModelRows, RowResults, digests
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
@@ -31,6 +32,7 @@ def row_results(measured: dict[str, Measured], material: Material) -> RowResults
         questions=digests(questions),
         groups=tuple(question["group"] for question in questions),
         tasks=tuple(question["task"] for question in questions),
+        general={name: tuple(tokens) for name, tokens in general_tokens(material).items()},
         models={name: _model_rows(found, questions) for name, found in measured.items()},
     )
 
@@ -45,12 +47,12 @@ def on_the_same(measured: dict[str, Measured], material: Material) -> tuple[dict
     return cut, material.first(extent)
 
 
-def model_figures(measured: Measured, material: Material) -> ModelFigures:
-    """Return loss, accuracy and what the replies are like, of one model."""
-    return ModelFigures(**_figures(measured, material))
+def model_figures(measured: Measured, material: Material, base: Measured | None = None) -> ModelFigures:
+    """Return loss, accuracy and what the replies are like, of one model; beside the base, what it has forgotten."""
+    return ModelFigures(**_figures(measured, material, base))
 
 
-def _figures(measured: Measured, material: Material) -> dict[str, Any]:
+def _figures(measured: Measured, material: Material, base: Measured | None) -> dict[str, Any]:
     loss = bootstrap(_numbers(measured["nats"]), material.scored)
     figures: dict[str, Any] = {**_named("loss", loss, LOSS), **_named("perplexity", _perplexity(loss), PERPLEXITY)}
     if "samples_per_second" in measured:
@@ -59,23 +61,42 @@ def _figures(measured: Measured, material: Material) -> dict[str, Any]:
         figures |= _accuracy(measured["replies"], material.questions)
     texts = text_figures([*measured["replies"], *measured["answers"]])
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
+    if "general" in measured:
+        before = base["general"] if base else None
+        figures["general"] = general_figures(measured["general"], general_tokens(material), before)
     if "tasks" in measured:
         figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"].items()}
     return figures
 
 
-def file_figures(file: ManifestFile, measured: Measured, material: Material) -> FileFigures:
-    """Return the same of a GGUF, with what the manifest says of it and how fast it answers."""
+def file_figures(file: ManifestFile, measured: Measured, material: Material, base: Measured) -> FileFigures:
+    """Return the same of a GGUF beside the base, with what the manifest says of it and how fast it answers."""
     answers = measured["answers"]
     tokens = sum(max(answer["tokens"] - 1, 0) for answer in answers)
     seconds = sum(answer["seconds"] - answer["first_token_seconds"] for answer in answers)
     return FileFigures(
-        **_figures(measured, material),
+        **_figures(measured, material, base),
         **file.model_dump(include={"of", "bytes", "kl", "top_1"}),
         tokens_per_second=_speed(tokens, seconds),  # over all answers together
         first_token_seconds=_mean([answer["first_token_seconds"] for answer in answers]),
         answer_seconds=_mean([answer["seconds"] for answer in answers]),
     )
+
+
+def general_figures(
+    nats: Mapping[str, list[float | None]],
+    tokens: Mapping[str, list[int]],
+    before: Mapping[str, list[float | None]] | None,
+) -> dict[str, GeneralFigures]:
+    """Return a model's loss on each set that has texts, and by how much it is above that of the base `before`."""
+    found = {}
+    for name in (name for name in nats if tokens[name]):
+        own = _numbers(nats[name])
+        figures: dict[str, Any] = _named("loss", bootstrap(own, tokens[name]), LOSS)
+        if before:
+            figures |= _named("forgetting", bootstrap(own - _numbers(before[name]), tokens[name]), LOSS)
+        found[name] = GeneralFigures(texts=len(own), **figures)
+    return found
 
 
 def gain(base: Measured, tuned: Measured, material: Material) -> Gain:
@@ -109,7 +130,8 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
 
 def _model_rows(measured: Measured, questions: Sequence[Question]) -> ModelRows:
     right = tuple(_right(measured["replies"], questions[: len(measured["replies"])]))
-    return ModelRows(nats=tuple(measured["nats"]), right=right)
+    general = {name: tuple(nats) for name, nats in measured.get("general", {}).items()}
+    return ModelRows(nats=tuple(measured["nats"]), right=right, general=general)
 
 
 def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool]:

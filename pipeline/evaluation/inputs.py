@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -50,6 +50,7 @@ class Material:
     questions: list[Question]
     settings: EvaluateSettings
     ends: frozenset[int]  # token ids that end an answer of the GGUF files, and so of the models beside them
+    general: dict[str, list[Conversation]] = field(default_factory=dict)  # texts that nothing was taught of, by set
 
     def first(self, extent: Extent) -> "Material":
         """Return the same with so many conversations and questions alone."""

@@ -17,6 +17,7 @@ from pipeline.core.config import EvaluateSettings
 from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
+from pipeline.evaluation.general import all_sets, by_set
 from pipeline.evaluation.harness import task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
@@ -30,6 +31,7 @@ class Measured(TypedDict):
     replies: list[Reply]  # to the questions
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
+    general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
     tasks: NotRequired[dict[str, float]]  # scores of lm-evaluation-harness
 
 
@@ -67,6 +69,14 @@ def measure_model(
             [*asked, settings.prompts],
         ),
     }
+    if material.general:
+        texts = all_sets(material)
+        found = cache.each(
+            f"{name}-general",
+            texts.row_keys,
+            lambda which: each_nats(model(), [texts.rows[row] for row in which], size, tokenizer.pad_token_id),
+        )
+        measured["general"] = by_set(texts.by_conversation(found.values), material)
     if settings.tasks:
         scores = functools.partial(task_scores, tokenizer=tokenizer, settings=settings)
         measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model()), of_tasks(settings))
@@ -101,7 +111,7 @@ def measure_file(
     settings = material.settings
     with ExitStack() as stack:
         weights = functools.cache(lambda: stack.enter_context(Weights(path)))
-        return {
+        measured: Measured = {
             "nats": file_nats(name, weights, digest, material, cache, extent),
             "replies": file_replies(name, weights, digest, material, cache, extent),
             "answers": cache.get(
@@ -110,6 +120,12 @@ def measure_file(
                 [digest, settings.max_new_tokens, settings.prompts],
             ),
         }
+        if material.general:
+            texts = all_sets(material)
+            whole = Extent(len(texts.conversations), 0)
+            nats = file_nats(f"{name}-general", weights, digest, texts, cache, whole)
+            measured["general"] = by_set(nats, material)
+        return measured
 
 
 def file_nats(

@@ -56,6 +56,9 @@ def _figure(gate: Gate, settings: GateSettings) -> Figure:
         what = f"the perplexity of {kind} is {{}} above that of {'tuned' if whole == 'tuned' else whole}"
         limit = settings.max_quantization_loss
         return Figure(what, _at_most(limit), limit, "{:.2%}".format, 6, _relative)
+    if gate.kind == "forgetting":
+        what = f"on {gate.name.removeprefix('forgetting ')} the loss of tuned is {{}} nats a token above the base's"
+        return Figure(what, f"at most {gate.limit:g}", gate.limit, "{:.4f}".format, 5)
     alone = gate.name == f"task {gate.tasks[0]}"
     few = "" if alone else f" of {len(gate.tasks):,} tasks with fewer than {settings.min_questions:,} questions each"
     what = f"the accuracy{few} is {{}} below the base's"

@@ -2,7 +2,7 @@
 
 The bounds hold after every row at once (pipeline/statistics/sequences.py): so measuring may stop as soon as they tell,
 and what is measured beyond that changes no verdict. A task with too few questions to tell by is judged with the others
-like it of its group; where all of them are too few, it is shown and not judged.
+like it of its group; where all of them are too few, it is shown and not judged. So is a set of too few general texts.
 """
 
 import math
@@ -14,10 +14,10 @@ from typing import Literal
 
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES
-from pipeline.report.rows import RowResults
+from pipeline.report.rows import Nats, RowResults
 from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
 
-Of = Literal["test conversation", "question"]
+Of = Literal["test conversation", "question", "general text"]
 
 STEP = 8  # rows at least before it is looked again: how many are measured in vain at most where few decide
 MOST = 1_000_000  # rows that anybody would measure to tell
@@ -28,7 +28,7 @@ UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 class Gate:
     """A difference that must be above a limit, or must not be."""
 
-    kind: Literal["gain", "quantization", "task"]
+    kind: Literal["gain", "quantization", "task", "forgetting"]
     name: str  # of its check
     models: tuple[str, str]  # the first's figures less the second's
     of: Of
@@ -82,7 +82,12 @@ class Gate:
 
 def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
     """Return the gates of an evaluation, each as far as its two models were measured on the same rows."""
-    return [_gain(found, settings), *_quantizations(found, settings), *_tasks(found, settings)]
+    return [
+        _gain(found, settings),
+        *_quantizations(found, settings),
+        *_tasks(found, settings),
+        *_forgetting(found, settings),
+    ]
 
 
 def _gain(found: RowResults, settings: GateSettings) -> Gate:
@@ -108,12 +113,34 @@ def _of_rows(
     found: RowResults,
     settings: GateSettings,
 ) -> Gate:
-    pairs = list(zip(*(found.models[model].nats for model in models), strict=False))  # as far as both go
+    nats = [found.models[model].nats for model in models]
+    bounds, have, lost = _compared(nats, found.tokens, settings)
+    return Gate(kind, name, models, "test conversation", above, limit, bounds, have, len(found.rows), lost=lost)
+
+
+def _compared(nats: Sequence[Nats], tokens: Sequence[int], settings: GateSettings) -> tuple[list[Bounds], int, bool]:
+    """Return the bounds of the first model's loss less the second's, of how many rows, and whether one is no number."""
+    pairs = list(zip(*nats, strict=False))  # as far as both go
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
-    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, settings.min_rows)
-    return Gate(kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), lost=lost)
+    bounds = mean_bounds(differences, tokens[: len(differences)], settings.level, settings.min_rows)
+    return bounds, len(pairs), lost
+
+
+def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield each set of general texts that is large enough to tell by, where forgetting is judged."""
+    if (limit := settings.max_forgetting) is None:
+        return
+    base, tuned = found.models["base"].general, found.models["tuned"].general
+    for name, tokens in found.general.items():
+        if len(tokens) < settings.min_rows:
+            continue
+        bounds, have, lost = _compared([tuned[name], base[name]], tokens, settings)
+        models, total = ("tuned", "base"), len(tokens)
+        yield Gate(
+            "forgetting", f"forgetting {name}", models, "general text", False, limit, bounds, have, total, lost=lost
+        )
 
 
 def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Subject = Literal["model", "file", "answer", "text", "training"]
+Subject = Literal["model", "file", "answer", "text", "training", "general"]
 
 
 def megabytes(size: float) -> str:
@@ -60,7 +60,8 @@ def _percent(count: int) -> Callable[[float], str]:
 
 METRICS = (
     Metric("bytes", "MB", "", megabytes, ("file",), "lower"),
-    Metric("loss", "loss", "nats a token", _decimals(4), ("model", "file"), "lower", headline=True),
+    Metric("loss", "loss", "nats a token", _decimals(4), ("model", "file", "general"), "lower", headline=True),
+    Metric("forgetting", "above the base's", "nats a token", "{:+.4f}".format, ("general",), "lower"),
     Metric("perplexity", "perplexity", "", _decimals(4), ("model", "file"), "lower", headline=True),
     Metric("samples_per_second", "samples/s", "", _decimals(2), ("model",), "higher"),
     Metric("kl", "KL", "nats", "{:.2g}".format, ("file",), "lower"),

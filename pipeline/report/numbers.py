@@ -44,6 +44,9 @@ def headlines(evaluation: Evaluation) -> Numbers:
             "tuned_perplexity": tuned.perplexity,
             "base_accuracy": base.accuracy,
             "tuned_accuracy": tuned.accuracy,
+            "forgetting": max(
+                (found.forgetting for found in tuned.general.values() if found.forgetting is not None), default=None
+            ),
             "gguf_bytes": smallest and smallest.bytes,
             "gguf_kl": smallest and smallest.kl,
             "gguf_answer_seconds": smallest and smallest.answer_seconds,

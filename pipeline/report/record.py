@@ -65,6 +65,24 @@ class TextFigures(Record):
     repetition: Share | None
 
 
+class GeneralFigures(Record):
+    """A model's loss on a set of general texts, and by how many nats a token it is above the base's; with bounds."""
+
+    texts: Count
+    loss: float | None
+    loss_low: float | None
+    loss_high: float | None
+    forgetting: float | None = None  # not there for the base
+    forgetting_low: float | None = None
+    forgetting_high: float | None = None
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        require_bounds("loss", self.loss_low, self.loss_high)
+        require_bounds("forgetting", self.forgetting_low, self.forgetting_high)
+        return self
+
+
 class ModelFigures(Record):
     """What was measured of a model: null is no finite number, and a field that was not asked for is not there.
 
@@ -85,6 +103,7 @@ class ModelFigures(Record):
     accuracy_by_task: dict[str, Share] = Field(default_factory=dict)
     texts: TextFigures | None = None
     tasks: dict[str, float] = Field(default_factory=dict)  # of lm-evaluation-harness
+    general: dict[str, GeneralFigures] = Field(default_factory=dict)  # by set
 
     @model_validator(mode="after")
     def _bounds_are_in_order(self) -> Self:
@@ -181,7 +200,7 @@ class Check(Record):
     limit: float | None
     passed: bool | None
     missing: Count | None = None
-    of: Literal["test conversation", "question"] | None = None
+    of: Literal["test conversation", "question", "general text"] | None = None
     rows: Count | None = None
     low: float | None = None
     high: float | None = None
@@ -250,6 +269,14 @@ class Measurements(Record):
     def _base_and_tuned_did_the_same_tasks(self) -> Self:
         if self.base_model.tasks.keys() != self.tuned_model.tasks.keys():
             raise ValueError("tasks: tuned has others than base")
+        return self
+
+    @model_validator(mode="after")
+    def _all_were_measured_on_the_same_general_texts(self) -> Self:
+        texts = {name: found.texts for name, found in self.base_model.general.items()}
+        for name, figures in self.models.items():
+            if {kind: found.texts for kind, found in figures.general.items()} != texts:
+                raise ValueError(f"general: {name} has others than base")
         return self
 
     @model_validator(mode="after")

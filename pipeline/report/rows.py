@@ -59,6 +59,7 @@ class RowResults(Record):
     questions: tuple[str, ...]  # digest of each question, with its answer
     groups: tuple[str, ...]  # of each question
     tasks: tuple[str, ...]  # of each question, within its group
+    general: dict[str, tuple[Count, ...]] = Field(default_factory=dict)  # tokens of each general text, by set
     models: dict[str, ModelRows]  # base, tuned, and each file by ManifestFile.key
 
     @model_validator(mode="after")
@@ -74,6 +75,14 @@ class RowResults(Record):
             counts = len(getattr(self, name)), len(getattr(self, of))
             if counts[0] != counts[1]:
                 raise ValueError(f"{name}: {counts[0]:,} of them to {counts[1]:,} {of}")
+        return self
+
+    @model_validator(mode="after")
+    def _every_model_has_every_general_text(self) -> Self:
+        for name, found in self.models.items():
+            counts = {kind: len(nats) for kind, nats in found.general.items()}
+            if counts != {kind: len(tokens) for kind, tokens in self.general.items()}:
+                raise ValueError(f"models.{name}.general: other texts than general has")
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,7 @@ def tables(evaluation: Evaluation) -> dict[str, Table]:
         "training": _training(evaluation, figures),
         "tasks": _tasks(evaluation, figures),
         "harness": _harness(evaluation, figures),
+        "general": _general(evaluation, figures),
         "seconds": _seconds(evaluation, figures),
         "texts": _texts(evaluation, figures),
         "answers": _answers(evaluation, figures),
@@ -119,6 +120,20 @@ def _tasks(evaluation: Evaluation, figures: Figures) -> Table:
 
 def _harness(evaluation: Evaluation, figures: Figures) -> Table:
     return Table("lm-evaluation-harness", ["", *places(evaluation)], _by_model(evaluation, figures, "tasks"))
+
+
+def _general(evaluation: Evaluation, figures: Figures) -> Table:
+    shown = [metric.name for metric in of("general")]
+    rows: list[list[Cell]] = [
+        [name, model, *(figures(*place, "general", name, key) for key in ("texts", *shown))]
+        for name in evaluation.base_model.general
+        for model, place in places(evaluation).items()
+    ]
+    note = (
+        "What the base knew before: its loss on texts and instructions of which nothing was taught, and by how much it "
+        "is higher after. In brackets, 95% confidence intervals by bootstrap over texts."
+    )
+    return Table("General texts", ["set", "model", "texts", *(metric.head for metric in of("general"))], rows, note)
 
 
 def _by_model(evaluation: Evaluation, figures: Figures, kind: str) -> list[list[Cell]]:

@@ -24,7 +24,7 @@ from pipeline.core.code import code_digest
 from pipeline.core.config import Config
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS, ROWS
 from pipeline.core.records import Lineage, Manifest, ManifestFile
-from pipeline.data.prepared import require_prepared
+from pipeline.data.prepared import require_general, require_prepared
 from pipeline.evaluation.figures import (
     file_figures,
     gain,
@@ -34,6 +34,7 @@ from pipeline.evaluation.figures import (
     row_results,
     shown_answers,
 )
+from pipeline.evaluation.general import with_general
 from pipeline.evaluation.gguf_scores import end_tokens
 from pipeline.evaluation.harness import PACKAGE as HARNESS
 from pipeline.evaluation.harness import check_installed
@@ -66,10 +67,11 @@ LIBRARIES = ("llama-cpp-python", "numpy", "peft", "tokenizers", "torch", "transf
 def run(config: Config, out: Path) -> None:
     """Measure models/adapter and models/gguf against the base, into `out`/reports."""
     require_prepared(config.data)
+    require_general(config.evaluate.general)
     lineage, manifest = read_lineage(ADAPTER, config.model), Manifest.read(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
     context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
-    material = read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models))
+    material = with_general(read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models)))
     folder = training_folder(config, lineage.fingerprint)
     cache = MeasurementCache(folder, dependencies(config))
     measure = functools.partial(measure_one, config, manifest, material, cache)
@@ -128,9 +130,9 @@ def measurements(
         tokens=sum(material.scored),
         questions=len(material.questions),
         base_model=model_figures(models["base"], material),
-        tuned_model=model_figures(models["tuned"], material),
+        tuned_model=model_figures(models["tuned"], material, models["base"]),
         gain=gain(models["base"], models["tuned"], material),
-        gguf={key: file_figures(file, found[key], material) for key, file in manifest.models.items()},
+        gguf={key: file_figures(file, found[key], material, models["base"]) for key, file in manifest.models.items()},
         prompts=tuple(config.evaluate.prompts),
         answers={name: shown_answers(measured) for name, measured in found.items()},
         lengths=lengths(models, material.rows),

@@ -5,7 +5,7 @@ were made from, which later stages compare with their own configuration, data/re
 cannot be used, and reports/prepare.json. The same input gives the same bytes.
 """
 
-from pipeline.core.paths import EXAMPLES, PREPARE_REPORT, PREPARED, REJECTED
+from pipeline.core.paths import EXAMPLES, GENERAL, PREPARE_REPORT, PREPARED, REJECTED
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import numpy as np
 from common.files import atomic_path
 from pipeline.core.code import code_digest
 from pipeline.core.config import Config
-from pipeline.core.data_settings import DataSettings, validate
+from pipeline.core.data_settings import DataSettings, SourceSettings, validate
 from pipeline.core.records import PrepareReport
 from pipeline.data.balance import Balanced, balance
 from pipeline.data.cleaning import Cleaning
@@ -35,12 +36,15 @@ from pipeline.data.divide import Divided, divide
 from pipeline.data.example_rows import example_rows
 from pipeline.data.examples import Examples
 from pipeline.data.gather import Scratch, gather, scratch
+from pipeline.data.general import General, print_general, read_general, write_general
 from pipeline.data.mixture import Mixture
 from pipeline.data.near_duplicates import Integers
 from pipeline.data.own_splits import OWN, all_sources, find_all, is_questions, require_sizes, require_train
 from pipeline.data.prepared import MadeFrom, made_from
-from pipeline.data.questions import drop_asked, load_questions
+from pipeline.data.questions import Question, drop_asked, load_questions
 from pipeline.data.rejects import Rejects
+from pipeline.data.replay import draw, mixed, subject
+from pipeline.data.replay import rows_of as rows_to_replay
 from pipeline.data.report import print_table, question_report
 from pipeline.data.rows import SourceCounts, check_meaning, check_usable, not_met
 from pipeline.data.sources import Source, why_ignored
@@ -57,13 +61,21 @@ SCRATCH = Path("data/.prepare.tmp")
 
 def run(config: Config, out: Path) -> None:
     """Prepare what `data` names, from the working folder; by hand, also show what came of it, which DVC does next."""
-    prepare(config.data, Path(), out)
+    prepare(config.data, Path(), out, config.evaluate.general)
     if "DVC_STAGE" not in os.environ:
         data_report.run(config, out)
 
 
-def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
-    """Read the data below `root`, write data/prepared and reports/prepare.json below `out`, return the report.
+def prepare(
+    settings: DataSettings, root: Path, out: Path, general: Mapping[str, SourceSettings | None] | None = None
+) -> dict[str, Any]:
+    """Read the data, write data/prepared, data/forgetting and reports/prepare.json, return the report.
+
+    Args:
+        settings: of the data.
+        root: below which they are.
+        out: below which all is written.
+        general: the sets of general texts.
 
     Raises:
         UserError: a setting, a file, the hub or the disk; data/prepared is then as it was before.
@@ -72,6 +84,7 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
     validate(settings)
     # Before the long part: a mistake there shows at once.
     questions = load_questions(root, settings.questions, settings.answer_after)
+    sets = read_general(general or {}, root)
     origin = made_from(settings, root)
     sources = all_sources(settings, root)
     with scratch(out / SCRATCH, key_of(origin, sources)) as kept_rows:
@@ -81,9 +94,11 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
         fewer = balanced(corpus, distinct.splits["train"], settings)
         mixture = Mixture(settings, corpus)
         divided = divide(corpus, mixture.taken(distinct.splits | {"train": np.array(fewer.rows, np.int64)}), settings)
-        training = corpus.messages(divided.splits["train"].tolist())
-        kept = drop_asked(questions, training, settings.leak_threshold)
-        splits = mixture.weighed(divided.splits)
+        own = mixture.weighed(divided.splits)
+        replay = draw(corpus, own["train"], settings, measured(corpus, divided, questions, sets))
+        splits = own | {"train": mixed(corpus, own["train"], replay.rows, settings)}
+        learnt = np.concatenate([divided.splits["train"], replay.rows]).tolist()
+        kept = drop_asked(questions, corpus.messages(learnt), settings.leak_threshold)
         figures, lengths = write(out / PREPARED, corpus, splits, kept, origin)
         report = {
             "data": settings.name,
@@ -96,17 +111,23 @@ def prepare(settings: DataSettings, root: Path, out: Path) -> dict[str, Any]:
             **distinct.report(),
             "balanced": fewer.left_out,
             **divided.report(),
-            **mixture.report(counts, splits),
+            **mixture.report(counts, own),
+            "replay": replay.report(settings, counts),
             "seed": settings.seed,
             "splits": figures,
             "questions": question_report(questions, kept),
             "characters": lengths,
         }
         PrepareReport.model_validate(report).write(out / PREPARE_REPORT)
+        training = corpus.messages(learnt)
+        forgetting = write_general(out / GENERAL, general or {}, sets, training, settings.leak_threshold, root)
         examples = examples_of(corpus, distinct, divided, settings.seed)
         example_rows(examples, cleaning, corpus.conversations).write(out / EXAMPLES)
     print_table(report, time.monotonic() - started)
-    print(f"written: {', '.join(str(out / place) for place in (PREPARED, REJECTED, PREPARE_REPORT))}", flush=True)
+    print_general(forgetting)
+    print(
+        f"written: {', '.join(str(out / place) for place in (PREPARED, GENERAL, REJECTED, PREPARE_REPORT))}", flush=True
+    )
     return report
 
 
@@ -139,6 +160,7 @@ def by_split(corpus: Corpus, settings: DataSettings) -> dict[str, Integers]:
         UserError: a split has the size 0 and is not brought, or none is left for train.
     """
     names = np.array([split if split in OWN else "train" for split in corpus.splits])
+    names[rows_to_replay(corpus)] = "replay"
     rows = {name: np.flatnonzero(names == name) for name in (*OWN, "train")}
     brought = {name: rows[name] for name in OWN if len(rows[name])}
     require_sizes(settings, set(brought))
@@ -149,6 +171,14 @@ def by_split(corpus: Corpus, settings: DataSettings) -> dict[str, Integers]:
 def balanced(corpus: Corpus, rows: Integers, settings: DataSettings) -> Balanced:
     """Return the rows that `data.clean` leaves of topics and lengths, and how many it does not."""
     return balance(rows.tolist(), corpus.messages, corpus.digests.__getitem__, settings.clean, settings.seed)
+
+
+def measured(corpus: Corpus, divided: Divided, questions: list[Question], sets: Mapping[str, General]) -> Iterator[str]:
+    """Yield what no row that is replayed may be: what the other splits, the questions and general texts ask."""
+    held = np.concatenate([divided.splits[name] for name in OWN]).tolist()
+    yield from map(subject, corpus.messages(held))
+    yield from (question["prompt"] for question in questions)
+    yield from (subject(messages) for general in sets.values() for messages in general.texts)
 
 
 def examples_of(corpus: Corpus, distinct: Distinct, divided: Divided, seed: int) -> Examples:

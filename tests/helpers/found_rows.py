@@ -18,6 +18,7 @@ def found_rows(
     right: Mapping[str, Sequence[bool]] | None = None,
     asked: Sequence[Task] = (),
     items: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
+    general: Mapping[str, int] | None = None,
 ) -> RowResults:
     """Return rows that are as hard for all models, and of which each has its own share by chance besides.
 
@@ -29,6 +30,7 @@ def found_rows(
         right: whether each model's replies were; none were asked of the others.
         asked: group and task of each question.
         items: by model, the score of each item of the harness's tasks.
+        general: texts of each set of general ones, on which each model's loss is that of the rows.
     """
     random = np.random.default_rng(0)
     tokens = random.integers(5, 40, rows)
@@ -41,6 +43,7 @@ def found_rows(
         models[name] = ModelRows(
             nats=tuple((own * tokens)[:count].tolist()),
             right=tuple((right or {}).get(name, ())),
+            general={kind: tuple((own * tokens)[:texts].tolist()) for kind, texts in (general or {}).items()},
             items={task: tuple(scores) for task, scores in (items or {}).get(name, {}).items()},
         )
     return RowResults(
@@ -50,5 +53,6 @@ def found_rows(
         questions=tuple(f"question{number}" for number in range(len(asked))),
         groups=tuple(group for group, _ in asked),
         tasks=tuple(task for _, task in asked),
+        general={kind: tuple(tokens[:texts].tolist()) for kind, texts in (general or {}).items()},
         models=models,
     )

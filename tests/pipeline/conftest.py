@@ -29,6 +29,8 @@ SETTINGS = [
     "evaluate.max_rows=6",
     "evaluate.batch_size=4",
     "evaluate.max_questions=5",
+    "evaluate.general.statements.files=[general.jsonl]",
+    "evaluate.general.transcripts=null",
 ]
 
 
@@ -79,8 +81,10 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chats.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
     questions = (REPO / "starter/questions.jsonl").read_bytes()
     (folder / "questions.jsonl").write_bytes(questions)
+    general = (REPO / "starter/general/statements.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "general.jsonl").write_text("".join(general[:4]), encoding="utf-8")
     config = load(compose(REPO / "conf", SETTINGS))
-    prepare(config.data, folder, folder)
+    prepare(config.data, folder, folder, config.evaluate.general)
 
     torch.manual_seed(0)
     base = load_base(str(STARTER), None, "cpu", torch.float32)

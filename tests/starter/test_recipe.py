@@ -12,7 +12,7 @@ import pytest
 from safetensors import safe_open
 from transformers import PreTrainedTokenizerFast
 
-from starter import chats, statements, tokenizer
+from starter import chats, general, statements, tokenizer
 from starter.computed import CLOSINGS, COMPUTED, GREETINGS, NEWS, UNITS, is_held_out
 from starter.phrases import BACKWARD, FACT_PHRASES, FOLLOW_UPS, PHRASES
 from starter.world import FACTS, TABLES, Fact
@@ -275,3 +275,13 @@ def test_weights_are_bf16_and_as_many_as_promised(name: str, least: float, most:
 
 def test_the_models_folder_takes_at_most_25_mb() -> None:
     assert sum(path.stat().st_size for path in MODELS.rglob("*") if path.is_file()) <= 25e6
+
+
+def test_general_texts_come_out_of_the_recipe_and_are_none_that_the_base_has_read(tmp_path: Path) -> None:
+    general.write(tmp_path)
+    for name in ("statements.jsonl", "transcripts.jsonl", "replay.jsonl"):
+        assert (tmp_path / name).read_bytes() == (STARTER / "general" / name).read_bytes()
+    lines = [(tmp_path / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() for name in ("statements", "replay")]
+    assert not set(lines[0]) & set(lines[1])
+    read = {general.MARKS.sub("", text) for chunk in range(CHUNKS) for text in statements.texts(chunk)}
+    assert not read & {json.loads(line)["text"] for line in lines[0]}

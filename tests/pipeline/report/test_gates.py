@@ -12,7 +12,13 @@ from pipeline.report.gates import STEP, Gate, gates, judged_together
 from pipeline.report.rows import ModelRows, RowResults
 
 GATE = GateSettings(
-    min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, level=0.05, min_rows=20, min_questions=20
+    min_gain=0.0,
+    max_quantization_loss=0.05,
+    max_task_drop=0.1,
+    max_forgetting=None,
+    level=0.05,
+    min_rows=20,
+    min_questions=20,
 )
 LOSSES = {"base": 1.5, "tuned": 1.0, "F16": 1.0, "Q4_K_M": 1.001, "base-Q8_0": 1.5}
 SUM, CAPITAL = ("held_out", "sum"), ("held_out", "capital")
@@ -134,3 +140,32 @@ def test_models_are_compared_as_far_as_both_were_measured() -> None:
     found = found_rows(LOSSES, measured={"base": 60, "tuned": 90})
     assert gate(found, "gain").have == 60
     assert isinstance(found.models["base"], ModelRows)
+
+
+FORGETTING = replace(GATE, max_forgetting=0.1)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "passed"), [(1.5, True), (1.0, True), (1.55, True), (1.6, None), (1.65, False), (3.0, False)]
+)
+def test_a_model_forgets_too_much_or_not_or_it_cannot_be_told(tuned: float, passed: bool | None) -> None:
+    found = gate(found_rows(LOSSES | {"tuned": tuned}, general={"notes": 200}), "forgetting notes", FORGETTING)
+    assert found.passed is passed
+    assert found.models == ("tuned", "base")
+    assert found.wanted is None  # all texts are measured at once
+
+
+def test_forgetting_is_judged_on_each_set_with_texts_enough_and_only_where_it_is_to_be() -> None:
+    found = found_rows(LOSSES, general={"many": 50, "few": 19, "none": 0})
+    names = [one.name for one in gates(found, FORGETTING) if one.kind == "forgetting"]
+    assert names == ["forgetting many"]
+    assert [one for one in gates(found, GATE) if one.kind == "forgetting"] == []
+
+
+def test_a_general_text_without_a_finite_loss_fails() -> None:
+    found = found_rows(LOSSES, general={"notes": 50})
+    tuned = found.models["tuned"]
+    nats = (None, *tuned.general["notes"][1:])
+    broken = tuned.model_copy(update={"general": {"notes": nats}})
+    lost = found.model_copy(update={"models": found.models | {"tuned": broken}})
+    assert gate(lost, "forgetting notes", FORGETTING).passed is False

@@ -36,7 +36,13 @@ from pipeline.stages.report import require_one_training
 Tree = dict[str, Any]
 PLACE = "evaluation.json of run 7"
 GATE = GateSettings(
-    min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, level=0.05, min_rows=50, min_questions=40
+    min_gain=0.0,
+    max_quantization_loss=0.05,
+    max_task_drop=0.1,
+    max_forgetting=None,
+    level=0.05,
+    min_rows=50,
+    min_questions=40,
 )
 MARGIN = MarginSettings(loss=0.01, accuracy=0.02)
 BUDGETS = CompareSettings(quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025, level=0.005, margin=MARGIN)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from found_rows import found_rows
 
 from pipeline.core.records import UnreadableError
 from pipeline.report.rows import RowResults, digests
@@ -63,3 +64,10 @@ def test_columns_that_do_not_belong_together_are_refused(spoil: Callable[[dict[s
     assert str(raised.value) == (
         f"rows.json does not hold what it should: {said}; make it again: `dvc repro -sf evaluate`"
     )
+
+
+def test_general_texts_are_the_same_for_each_model() -> None:
+    found = found_rows({"base": 1.5, "tuned": 1.0}, general={"notes": 3}).model_dump(mode="json")
+    found["models"]["tuned"]["general"]["notes"] = [1.0]
+    with pytest.raises(UnreadableError, match=r"models.tuned.general: other texts than general has"):
+        RowResults.parse(found, "rows.json")

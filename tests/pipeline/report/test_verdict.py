@@ -15,7 +15,7 @@ from pipeline.report.rows import RowResults
 from pipeline.report.verdict import judge, outcome, summed_up, verdict_lines
 
 ENOUGH = {"level": 0.05, "min_rows": 50, "min_questions": 40}
-GATE = GateSettings(min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, **ENOUGH)
+GATE = GateSettings(min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, max_forgetting=None, **ENOUGH)
 ASKED = {"accuracy": 0.5, "accuracy_by_group": {"held_out": 0.5}, "accuracy_by_task": {"held_out/sum": 0.5}}
 MODEL = {"loss": 1.0, "perplexity": 2.0, **ASKED, "tasks": {"arc_easy": 0.4}}
 FILE = {
