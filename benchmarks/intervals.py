@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from pipeline.evaluation.intervals import bootstrap, share
+from pipeline.statistics.intervals import bootstrap, share
 
 TRIALS = 500
 COUNTS = (2, 10, 50, 200)

@@ -114,7 +114,7 @@ def bare_loop_speed(config: Config) -> float:
 def loss_speeds(config: Config) -> tuple[float, float]:
     """Return rows a second, batched and one at a time."""
     tokenizer = load_tokenizer(config.model)
-    rows = [row for rows in read_conversations(tokenizer, config.evaluate, "all") for row in rows]
+    rows = [row for one in read_conversations(tokenizer, config.evaluate, "all") for row in one.rows]
     model = load_base(config.model.path, config.model.revision, "cpu", torch.float32)
     pad = tokenizer.pad_token_id
     batched = _median(lambda: measure_loss(model, rows, config.evaluate.batch_size, pad)[1])

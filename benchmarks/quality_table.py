@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.intervals import CONFIDENCE, RESAMPLES, SEED
+from pipeline.statistics.intervals import CONFIDENCE, RESAMPLES, SEED
 
 LOSSES = ("validation", "test")
 FIGURES = {"validation_loss": "validation loss", "test_loss": "test loss", "accuracy": "accuracy"}

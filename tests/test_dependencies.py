@@ -1,14 +1,11 @@
 """What dvc.yaml says that a stage is made of is what it imports, and no more."""
 
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 from imports import ANY, UnresolvedError, named_modules
-
-from pipeline.core.config import EvaluateSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("common", "llama", "pipeline", "serve")
@@ -147,7 +144,6 @@ def test_exceptions_name_what_is_there() -> None:
     assert set(NOT_FOLLOWED) == set(STAGES)
 
 
-def test_evaluate_is_due_for_every_setting_of_its_own_but_the_gate() -> None:
-    named = {param.removeprefix("evaluate.") for param in STAGES["evaluate"]["params"] if param.startswith("evaluate.")}
-    assert named == {field.name for field in fields(EvaluateSettings)} - {"gate"}
+def test_evaluate_and_report_are_due_for_a_gate() -> None:
+    assert "evaluate" in STAGES["evaluate"]["params"]
     assert "evaluate.gate" in STAGES["report"]["params"]

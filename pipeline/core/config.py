@@ -142,6 +142,7 @@ class GateSettings:
     min_gain: float
     max_quantization_loss: float = limited(least=0)
     max_task_drop: float = limited(least=0, most=1)
+    level: float = limited(above=0, below=1)
     min_rows: int = limited(least=2)  # one has no interval
     min_questions: int = limited(least=1)
 
@@ -158,16 +159,28 @@ class EvaluateSettings:
     max_questions: int | None = limited(least=1)
     tasks: list[str]
     tasks_limit: int | None = limited(least=1)
+    seed: int = limited(least=0)
+    stop_when_sure: bool
     gate: GateSettings
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarginSettings:
+    """By how much a file may be worse than another and is still taken for no worse."""
+
+    loss: float = limited(least=0)
+    accuracy: float = limited(least=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareSettings:
-    """How one of several models is recommended."""
+    """How one of several models is recommended, and when one takes over from another."""
 
     quality: str = one_of("accuracy", "loss")
     max_answer_seconds: float | None = limited(above=0)
     max_gguf_mb: float | None = limited(above=0)
+    level: float = limited(above=0, below=1)
+    margin: MarginSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ PREPARE_REPORT, TRAIN_REPORT = REPORTS / "prepare.json", REPORTS / "train.json"
 DATA_PAGE, DATA_REPORT, DATA_CARD = REPORTS / "data.html", REPORTS / "data.json", REPORTS / "dataset_card.md"
 LOSS_CURVE = REPORTS / "loss.csv"
 MEASUREMENTS, EVALUATION, METRICS = (REPORTS / f"{name}.json" for name in ("measurements", "evaluation", "metrics"))
+ROWS = REPORTS / "rows.json"  # what was found of each row
 HEADLINES = REPORTS / "headlines.json"  # DVC's metrics
 CARD = Path("models/card.json")  # the chat looks for it beside its GGUF files, and in the folder above
 README = Path("models/README.md")

@@ -17,7 +17,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.generation.streamers import BaseStreamer
 
 from pipeline.core.progress import shown
-from pipeline.evaluation.batches import in_batches, padded
+from pipeline.evaluation.batches import each_in_batches, padded
 from pipeline.models.chat import prompt_ids
 
 Messages = list[dict[str, str]]
@@ -59,13 +59,26 @@ def answer_all(
     Raises:
         UserError: the GPU's memory does not hold a single conversation.
     """
+    replies = dict(answer_each(model, tokenizer, chats, max_new_tokens, batch_size, ends))
+    return [replies[number] for number in range(len(chats))]
+
+
+def answer_each(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    chats: Sequence[Messages],
+    max_new_tokens: int,
+    batch_size: int,
+    ends: Collection[int] = (),
+) -> Iterator[tuple[int, Reply]]:
+    """Yield the number of each conversation and the reply, batch by batch; arguments and errors as of `answer_all`."""
     prompts = [prompt_ids(tokenizer, chat) for chat in chats]
     settings = greedy(model, tokenizer, max_new_tokens, ends)
 
     def replies(batch: list[list[int]]) -> list[Reply]:
         return [_reply(tokenizer, tokens) for tokens in _generate(model, settings, batch)]
 
-    return in_batches(prompts, batch_size, len, replies, model.device, "asking the questions")
+    return each_in_batches(prompts, batch_size, len, replies, model.device, "asking the questions")
 
 
 def answer_timed(

@@ -1,7 +1,7 @@
 """Batches of like length, as large as the memory holds: sorting first leaves little padding."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -27,7 +27,20 @@ def in_batches(
     device: torch.device,
     label: str,
 ) -> list[Result]:
-    """Return what `compute` gives for each item, in the items' order.
+    """Return what `compute` gives for each item, in the items' order; arguments and errors as of `each_in_batches`."""
+    results = dict(each_in_batches(items, size, length, compute, device, label))
+    return [results[index] for index in range(len(items))]
+
+
+def each_in_batches(
+    items: Sequence[Item],
+    size: int,
+    length: Callable[[Item], int],
+    compute: Callable[[list[Item]], list[Result]],
+    device: torch.device,
+    label: str,
+) -> Iterator[tuple[int, Result]]:
+    """Yield each item's number with what `compute` gives for it, batch by batch.
 
     A batch that the GPU's memory does not hold is halved and tried again; the first such is said.
 
@@ -64,10 +77,8 @@ def in_batches(
 
     most = CPU_TOKENS if device.type == "cpu" else None
     batches = sorted_batches(range(len(items)), size, lambda index: length(items[index]), most)
-    results: dict[int, Result] = {}
     for batch in shown(batches, label):
-        results.update(zip(batch, computed(batch), strict=True))
-    return [results[index] for index in range(len(items))]
+        yield from zip(batch, computed(batch), strict=True)
 
 
 def sorted_batches(

@@ -7,17 +7,41 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.records import ManifestFile
-from pipeline.data.grading import Question, accuracies, is_right
+from pipeline.data.grading import Question, accuracies, headline_group, is_right
 from pipeline.evaluation.answers import Reply
-from pipeline.evaluation.inputs import Material
-from pipeline.evaluation.intervals import Interval, bootstrap, share
+from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, ModelFigures, ShownAnswer
+from pipeline.report.rows import ModelRows, RowResults, digests
+from pipeline.statistics.intervals import Interval, bootstrap, share
 
-HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
+
+
+def row_results(measured: dict[str, Measured], material: Material) -> RowResults:
+    """Return what was found of each row and question, as reports/rows.json has it."""
+    conversations, questions = material.conversations, material.questions
+    return RowResults(
+        rows=tuple(conversation.digest for conversation in conversations),
+        tokens=tuple(material.scored),
+        numbers=tuple(conversation.number for conversation in conversations),
+        questions=digests(questions),
+        groups=tuple(question["group"] for question in questions),
+        tasks=tuple(question["task"] for question in questions),
+        models={name: _model_rows(found, questions) for name, found in measured.items()},
+    )
+
+
+def on_the_same(measured: dict[str, Measured], material: Material) -> tuple[dict[str, Measured], Material]:
+    """Return of each model what was found on the rows and questions that all were measured on, and these."""
+    extent = Extent(*(min(len(found[kind]) for found in measured.values()) for kind in ("nats", "replies")))
+    cut: dict[str, Measured] = {
+        name: {**found, "nats": found["nats"][: extent.rows], "replies": found["replies"][: extent.questions]}
+        for name, found in measured.items()
+    }
+    return cut, material.first(extent)
 
 
 def model_figures(measured: Measured, material: Material) -> ModelFigures:
@@ -82,10 +106,19 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
     }
 
 
+def _model_rows(measured: Measured, questions: Sequence[Question]) -> ModelRows:
+    right = tuple(_right(measured["replies"], questions[: len(measured["replies"])]))
+    return ModelRows(nats=tuple(measured["nats"]), right=right)
+
+
+def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool]:
+    return [is_right(question, reply["reply"]) for question, reply in zip(questions, replies, strict=True)]
+
+
 def _accuracy(replies: Sequence[Reply], questions: Sequence[Question]) -> dict[str, Any]:
-    right = [is_right(question, reply["reply"]) for question, reply in zip(questions, replies, strict=True)]
+    right = _right(replies, questions)
     shares = accuracies(questions, right)
-    headline = HEADLINE_GROUP if HEADLINE_GROUP in shares["groups"] else next(iter(shares["groups"]))
+    headline = headline_group(shares["groups"])
     counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
     by_name = {"accuracy_by_group": shares["groups"], "accuracy_by_task": shares["tasks"]}
     return {**_named("accuracy", share(counted), SHARE), **by_name}

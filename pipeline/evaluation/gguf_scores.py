@@ -38,8 +38,23 @@ def row_nats(source: Path | Weights, rows: Sequence[Row]) -> list[float]:
         UserError: the file cannot be loaded.
     """
     longest = max(len(ids) for ids, _ in rows)
+    return [nats for _, nats in each_row_nats(source, rows, longest)]
+
+
+def each_row_nats(source: Path | Weights, rows: Sequence[Row], longest: int) -> Iterator[tuple[int, float]]:
+    """Yield the number of each row and its nats, in order.
+
+    Args:
+        source: the GGUF, or its weights.
+        rows: as of `row_nats`.
+        longest: tokens of the longest row that the file is measured on, now or later.
+
+    Raises:
+        UserError: the file cannot be loaded.
+    """
     with Context(source, longest) as context:
-        return [float(losses(context, ids, mask).sum()) for ids, mask in shown(rows, "loss on the test split")]
+        for number, (ids, mask) in enumerate(shown(rows, "loss on the test split")):
+            yield number, float(losses(context, ids, mask).sum())
 
 
 def answer_together(source: Path | Weights, chats: Sequence[Messages], max_tokens: int, context: int) -> list[Reply]:
@@ -54,14 +69,23 @@ def answer_together(source: Path | Weights, chats: Sequence[Messages], max_token
     Raises:
         UserError: the file cannot be loaded, or a conversation is not for it.
     """
+    replies = dict(answer_each(source, chats, max_tokens, context))
+    return [replies[number] for number in range(len(chats))]
+
+
+def answer_each(
+    source: Path | Weights, chats: Sequence[Messages], max_tokens: int, context: int
+) -> Iterator[tuple[int, Reply]]:
+    """Yield the number of each conversation and the reply, as it ends; arguments and errors as of `answer_together`."""
     with _engine(source, context, SLOTS) as batch:
-        asked = [_turn(batch, chat, max_tokens) for chat in chats]
-        waiting = deque(turn for turn, _ in asked)
-        while waiting or batch.active:
+        asked = dict(enumerate(_turn(batch, chat, max_tokens) for chat in chats))
+        waiting = deque(turn for turn, _ in asked.values())
+        while asked:
             while waiting and batch.begin(waiting[0]):
                 waiting.popleft()
             batch.step()
-    return [_reply(pieces) for _, pieces in asked]
+            for number in [number for number, (turn, _) in asked.items() if turn.finished]:
+                yield number, _reply(asked.pop(number)[1])
 
 
 def answer_alone(source: Path | Weights, prompts: Sequence[str], max_tokens: int) -> list[Answer]:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from pipeline.evaluation.batches import in_batches, padded
+from pipeline.evaluation.batches import each_in_batches, padded
 from pipeline.models.heads import CHUNK, does_more
 
 Row = tuple[Sequence[int], Sequence[int]]  # token ids and, for each, 1 where it counts
@@ -27,7 +27,6 @@ def scored_tokens(row: Row) -> int:
     return sum(row[1][1:])
 
 
-@torch.inference_mode()
 def measure_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, pad: int) -> Loss:
     """Return negative log-likelihood of the marked tokens.
 
@@ -40,17 +39,24 @@ def measure_loss(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, p
     Raises:
         UserError: the GPU's memory does not hold a single row.
     """
+    start = time.perf_counter()
+    found = dict(each_nats(model, rows, batch_size, pad))
+    seconds = time.perf_counter() - start
+    nats = [found[number] for number in range(len(rows))]
+    return Loss(sum(nats) / sum(map(scored_tokens, rows)), len(rows) / seconds, nats)
+
+
+def each_nats(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, pad: int) -> Iterator[tuple[int, float]]:
+    """Yield the number of each row and its nats, batch by batch; arguments and errors as of `measure_loss`."""
     own_head = does_more(model)
 
     def nats(batch: list[Row]) -> list[float]:
         return batch_nats(model, batch, pad, own_head)
 
-    start = time.perf_counter()
-    found = in_batches(rows, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
-    seconds = time.perf_counter() - start
-    return Loss(sum(found) / sum(map(scored_tokens, rows)), len(rows) / seconds, found)
+    return each_in_batches(rows, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
 
 
+@torch.inference_mode()
 def batch_nats(model: PreTrainedModel, batch: Sequence[Row], pad: int, own_head: bool) -> list[float]:
     """Return the nats of each row, in one forward pass.
 

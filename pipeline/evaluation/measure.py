@@ -1,21 +1,25 @@
-"""What each model is measured by, the same for Transformers' models and for GGUF files."""
+"""What each model is measured by, the same for Transformers' models and for GGUF files.
+
+Each takes the first so many conversations and questions; what the cache has of them is read, the rest measured.
+"""
 
 import functools
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from transformers import PreTrainedModel
 
+from common.files import sha256
 from llama.model import Weights
-from pipeline.evaluation.answers import Answer, Reply, answer_all, answer_timed
-from pipeline.evaluation.gguf_scores import answer_alone, answer_together, row_nats
+from pipeline.core.task_files import task_files
+from pipeline.evaluation import answers, gguf_scores
+from pipeline.evaluation.answers import Answer, Reply
 from pipeline.evaluation.harness import task_scores
-from pipeline.evaluation.inputs import Material
-from pipeline.evaluation.loss import measure_loss
-
-Cached = Callable[[str, Callable[[], Any]], Any]  # a measurement's name, and what takes it where that is to be done
+from pipeline.evaluation.inputs import Extent, Material
+from pipeline.evaluation.loss import each_nats
+from pipeline.evaluation.measurement_cache import MeasurementCache
 
 
 class Measured(TypedDict):
@@ -24,11 +28,13 @@ class Measured(TypedDict):
     nats: list[float | None]  # of each conversation; null is no finite number
     replies: list[Reply]  # to the questions
     answers: list[Answer]  # to the prompts
-    samples_per_second: NotRequired[float]  # rows
+    samples_per_second: NotRequired[float | None]  # rows
     tasks: NotRequired[dict[str, float]]  # scores of lm-evaluation-harness
 
 
-def measure_model(name: str, model: Callable[[], PreTrainedModel], material: Material, cached: Cached) -> Measured:
+def measure_model(
+    name: str, model: Callable[[], PreTrainedModel], material: Material, cache: MeasurementCache, extent: Extent
+) -> Measured:
     """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
 
     With the harness's scores.
@@ -36,36 +42,92 @@ def measure_model(name: str, model: Callable[[], PreTrainedModel], material: Mat
     Raises:
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
     """
-    tokenizer, settings = material.tokenizer, material.settings
+    tokenizer, settings, part = material.tokenizer, material.settings, material.first(extent)
     most, size, ends = settings.max_new_tokens, settings.batch_size, material.ends
-    loss = cached(f"{name}-loss", lambda: measure_loss(model(), material.rows, size, tokenizer.pad_token_id)._asdict())
+    asked = [most, sorted(ends)]
+    loss = cache.each(
+        f"{name}-loss",
+        part.row_keys,
+        lambda which: each_nats(model(), [part.rows[row] for row in which], size, tokenizer.pad_token_id),
+    )
+    replies = cache.each(
+        f"{name}-questions",
+        part.chat_keys,
+        lambda which: answers.answer_each(model(), tokenizer, [part.chats[at] for at in which], most, size, ends),
+        asked,
+    )
     measured: Measured = {
-        "nats": material.by_conversation(loss["nats"]),
-        "samples_per_second": loss["samples_per_second"],
-        "replies": cached(
-            f"{name}-questions", lambda: answer_all(model(), tokenizer, material.chats, most, size, ends)
+        "nats": part.by_conversation(loss.values),
+        "samples_per_second": loss.per_second,
+        "replies": replies.values,
+        "answers": cache.get(
+            f"{name}-prompts",
+            lambda: answers.answer_timed(model(), tokenizer, settings.prompts, most, ends),
+            [*asked, settings.prompts],
         ),
-        "answers": cached(f"{name}-prompts", lambda: answer_timed(model(), tokenizer, settings.prompts, most, ends)),
     }
     if settings.tasks:
-        measured["tasks"] = cached(f"{name}-tasks", lambda: task_scores(model(), tokenizer, settings))
+        files = [sha256(path) for path in task_files(settings.tasks)]
+        measured["tasks"] = cache.get(
+            f"{name}-tasks",
+            lambda: task_scores(model(), tokenizer, settings),
+            [settings.tasks, settings.tasks_limit, files],
+        )
     return measured
 
 
-def measure_file(name: str, path: Path, material: Material, cached: Cached) -> Measured:
+def measure_file(
+    name: str, path: Path, digest: str, material: Material, cache: MeasurementCache, extent: Extent
+) -> Measured:
     """Measure a GGUF, in the llama.cpp that serves; it is loaded when something is still to be measured.
+
+    Args:
+        name: of the file among the measured models.
+        path: of it.
+        digest: its SHA-256.
+        material: what models are measured on.
+        cache: what was measured before.
+        extent: how much of the material it is measured on.
 
     Raises:
         UserError: the file cannot be loaded, or a question leaves no room for an answer.
     """
-    settings, most = material.settings, material.settings.max_new_tokens
+    settings = material.settings
     with ExitStack() as stack:
         weights = functools.cache(lambda: stack.enter_context(Weights(path)))
-        nats = cached(f"{name}-loss", lambda: row_nats(weights(), material.rows))
         return {
-            "nats": material.by_conversation(nats),
-            "replies": cached(
-                f"{name}-questions", lambda: answer_together(weights(), material.chats, most, material.longest_chat)
+            "nats": file_nats(name, weights, digest, material, cache, extent),
+            "replies": file_replies(name, weights, digest, material, cache, extent),
+            "answers": cache.get(
+                f"{name}-prompts",
+                lambda: gguf_scores.answer_alone(weights(), settings.prompts, settings.max_new_tokens),
+                [digest, settings.max_new_tokens, settings.prompts],
             ),
-            "answers": cached(f"{name}-prompts", lambda: answer_alone(weights(), settings.prompts, most)),
         }
+
+
+def file_nats(
+    name: str, weights: Callable[[], Weights], digest: str, material: Material, cache: MeasurementCache, extent: Extent
+) -> list[float | None]:
+    """Return a GGUF's nats of the first so many conversations; arguments and errors as of `measure_file`."""
+    part = material.first(extent)
+    found = cache.each(
+        f"{name}-loss",
+        part.row_keys,
+        lambda which: gguf_scores.each_row_nats(weights(), [part.rows[row] for row in which], material.longest_row),
+        digest,
+    )
+    return part.by_conversation(found.values)
+
+
+def file_replies(
+    name: str, weights: Callable[[], Weights], digest: str, material: Material, cache: MeasurementCache, extent: Extent
+) -> list[Reply]:
+    """Return a GGUF's replies to the first so many questions; arguments and errors as of `measure_file`."""
+    part, most = material.first(extent), material.settings.max_new_tokens
+    return cache.each(
+        f"{name}-questions",
+        part.chat_keys,
+        lambda which: gguf_scores.answer_each(weights(), [part.chats[at] for at in which], most, material.longest_chat),
+        [digest, most],
+    ).values

@@ -159,8 +159,21 @@ class Point(Record):
     validation_loss: float | None
 
 
+class Step(Record):
+    """What was known of a check's figure after so many rows or questions."""
+
+    rows: Count
+    figure: float
+    low: float
+    high: float
+
+
 class Check(Record):
-    """One threshold: passed, failed, or null where too little was measured to tell, and `missing` is how much."""
+    """One threshold: passed, failed, or null where too little was measured to tell, and `missing` is how much.
+
+    Of a figure that rows or questions decide: `of` which it is, its bounds, after how many `rows` of them it was
+    decided, or could not be, and how the bounds closed in.
+    """
 
     name: str
     what: str
@@ -168,6 +181,16 @@ class Check(Record):
     limit: float | None
     passed: bool | None
     missing: Count | None = None
+    of: Literal["test conversation", "question"] | None = None
+    rows: Count | None = None
+    low: float | None = None
+    high: float | None = None
+    steps: tuple[Step, ...] = ()
+
+    @model_validator(mode="after")
+    def _bounds_are_in_order(self) -> Self:
+        require_bounds(self.name, self.low, self.high)
+        return self
 
 
 class Verdict(Record):

@@ -9,9 +9,11 @@ from typing import Literal
 
 from common.words import counted
 from pipeline.core.config import GateSettings
-from pipeline.core.gguf_types import OUT_TYPES
 from pipeline.core.mappings import flatten
-from pipeline.report.record import Check, Gain, Measurements, ModelFigures, Verdict
+from pipeline.report.gate_checks import check_of
+from pipeline.report.gates import gates
+from pipeline.report.record import Check, Measurements, Verdict
+from pipeline.report.rows import ModelRows, RowResults
 
 # Null where nothing was asked, or beside the figure that they are the bounds of.
 UNTOLD = ("tokens_per_second", "first_token_seconds", "answer_seconds", "_low", "_high", ".low", ".high")
@@ -19,20 +21,19 @@ UNTOLD = ("tokens_per_second", "first_token_seconds", "answer_seconds", "_low", 
 Outcome = Literal["pass", "fail", "too few to tell"]
 
 
-def judge(measured: Measurements, gate: GateSettings) -> Verdict:
+def judge(measured: Measurements, rows: RowResults, settings: GateSettings) -> Verdict:
     """Return the verdict on the figures of an evaluation: passed if each check is.
 
     Args:
         measured: a null among its figures is a number that is not finite, and fails.
-        gate: the thresholds.
+        rows: what was found of each row.
+        settings: the thresholds.
 
     """
     checks = [
-        *_counts(measured, gate),
-        _finite(measured),
-        _gain(measured.gain, gate.min_gain),
-        *_quantizations(measured, gate.max_quantization_loss),
-        *_tasks(measured.base_model, measured.tuned_model, gate.max_task_drop),
+        *_counts(measured, settings),
+        _finite(measured, rows),
+        *(check_of(gate, settings) for gate in gates(rows, settings)),
     ]
     return Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))
 
@@ -60,15 +61,19 @@ def summed_up(verdict: Verdict) -> str:
         case "fail":
             return f"fail ({', '.join(check.name for check in failed(verdict))})"
         case "too few to tell":
-            return f"too few to tell: {shortage(verdict)}"
+            return ": ".join(filter(None, ("too few to tell", shortage(verdict))))
         case _:
             return "pass"
 
 
 def shortage(verdict: Verdict) -> str:
     """Return how many more of what would tell."""
-    short = [(check.missing, check.name.removesuffix("s")) for check in untold(verdict) if check.missing]
-    return " and ".join(counted(missing, f"more {name}") for missing, name in short)
+    missing: dict[str, int] = {}
+    for check in untold(verdict):
+        if check.missing:
+            noun = check.of or check.name.removesuffix("s")
+            missing[noun] = max(check.missing, missing.get(noun, 0))
+    return " and ".join(counted(count, f"more {noun}") for noun, count in missing.items())
 
 
 def verdict_lines(verdict: Verdict) -> list[str]:
@@ -95,52 +100,21 @@ def _count(of: str, count: int, least: int, more: str) -> Check:
     return _check(f"{of}s", f"{what}: {more}", count, least, None).model_copy(update={"missing": least - count})
 
 
-def _finite(measured: Measurements) -> Check:
+def _finite(measured: Measurements, rows: RowResults) -> Check:
     figures = flatten(measured.model_dump(include={"base_model", "tuned_model", "gain", "gguf"}, exclude_unset=True))
     lost = [key for key, value in figures.items() if value is None and not key.endswith(UNTOLD)]
-    what = f"no finite number: {', '.join(lost)}" if lost else "each figure is a finite number"
-    return _check("finite", what, len(lost), 0, not lost)
+    of_rows = [f"{name} of {_lost_rows(found, rows)}" for name, found in rows.models.items() if None in found.nats]
+    what = f"no finite number: {', '.join([*lost, *of_rows])}" if lost or of_rows else "each figure is a finite number"
+    return _check("finite", what, len(lost) + len(of_rows), 0, not lost and not of_rows)
 
 
-def _gain(gain: Gain, limit: float) -> Check:
-    if gain.loss is None:
-        return _check("gain", "the loss of base or tuned is no finite number", None, limit, False)
-    what = f"from base to tuned the loss falls by {gain.loss:.4f} nats a token, "
-    if gain.low is None:
-        what += f"of which a single conversation gives no confidence interval; all of it must be above {limit:g}"
-        return _check("gain", what, gain.loss, limit, None if gain.loss > limit else False)
-    what += f"with 95% confidence by {gain.low:.4f} to {gain.high:.4f}; all of that must be above {limit:g}"
-    return _check("gain", what, gain.low, limit, gain.low > limit)
-
-
-def _quantizations(measured: Measurements, limit: float) -> Iterator[Check]:
-    """Yield each quantized file of the tuned model against an unquantized one, or Transformers' where there is none."""
-    files = measured.tuned_files
-    plain = next((kind for kind in OUT_TYPES if kind in files), None)
-    whole = (files[plain] if plain else measured.tuned_model).perplexity
-    for kind, file in files.items():
-        if kind in OUT_TYPES:
-            continue
-        if file.perplexity is None or whole is None:
-            yield _check(f"quantization {kind}", "a perplexity is no finite number", None, limit, False)
-            continue
-        above = round(file.perplexity / whole - 1, 6)
-        what = (
-            f"the perplexity of {kind} is {file.perplexity:.4f}, {above:+.2%} against {whole:.4f} of"
-            f" {plain or 'the model before export'}; at most {limit:+.2%} is allowed"
-        )
-        yield _check(f"quantization {kind}", what, above, limit, above <= limit)
-
-
-def _tasks(base: ModelFigures, tuned: ModelFigures, limit: float) -> Iterator[Check]:
-    """Yield questions by task, and the tasks of lm-evaluation-harness."""
-    before_and_after = [(base.accuracy_by_task, tuned.accuracy_by_task), (base.tasks, tuned.tasks)]
-    for befores, afters in before_and_after:
-        for task, before in befores.items():
-            after = afters[task]
-            drop = round(before - after, 4)
-            what = f"{after:.1%} against the base's {before:.1%}; at most {limit:.1%} of all may be lost"
-            yield _check(f"task {task}", what, drop, limit, drop <= limit)
+def _lost_rows(found: ModelRows, rows: RowResults) -> str:
+    """Return which rows of the test split have no finite loss."""
+    lost = [place for place, nats in enumerate(found.nats) if nats is None]
+    first = f"row {rows.numbers[lost[0]]:,}" if rows.numbers else f"the row {rows.rows[lost[0]]}"
+    if len(lost) == len(found.nats) > 1:
+        return "any row"
+    return f"{first} of the test split" + (f" and {len(lost) - 1:,} more" if len(lost) > 1 else "")
 
 
 def _check(name: str, what: str, figure: float | None, limit: float, passed: bool | None) -> Check:

@@ -1,6 +1,7 @@
 """Base, tuned model and each GGUF file are measured on what none was trained on: loss, answers, seconds.
 
-Writes reports/measurements.json. What was measured is kept beside the checkpoints until what it depends on changes.
+Writes reports/measurements.json, and what was found of each row to reports/rows.json. A model is measured until every
+gate that needs it is decided; what was measured is kept beside the checkpoints until what it depends on changes.
 """
 
 from pipeline.workers.process import prepare_process
@@ -21,17 +22,25 @@ from transformers import PreTrainedModel
 from common.files import sha256
 from pipeline.core.code import code_digest
 from pipeline.core.config import Config
-from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS, QUESTIONS, TEST
+from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS, ROWS
 from pipeline.core.records import Lineage, Manifest, ManifestFile
-from pipeline.core.task_files import task_files
 from pipeline.data.prepared import require_prepared
-from pipeline.evaluation.figures import file_figures, gain, lengths, model_figures, shown_answers
+from pipeline.evaluation.figures import (
+    file_figures,
+    gain,
+    lengths,
+    model_figures,
+    on_the_same,
+    row_results,
+    shown_answers,
+)
 from pipeline.evaluation.gguf_scores import end_tokens
 from pipeline.evaluation.harness import PACKAGE as HARNESS
 from pipeline.evaluation.harness import check_installed
-from pipeline.evaluation.inputs import Material, read_material
-from pipeline.evaluation.measure import Cached, Measured, measure_file, measure_model
+from pipeline.evaluation.inputs import Extent, Material, read_material
+from pipeline.evaluation.measure import Measured, measure_file, measure_model
 from pipeline.evaluation.measurement_cache import MeasurementCache
+from pipeline.evaluation.stopping import measure_until_decided
 from pipeline.models.lineage import read_lineage
 from pipeline.models.loading import (
     ADAPTER_CONFIG,
@@ -62,20 +71,25 @@ def run(config: Config, out: Path) -> None:
     context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
     material = read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models))
     folder = training_folder(config, lineage.fingerprint)
-    cached = MeasurementCache(folder, dependencies(config, manifest)).get
-    models = measure_models(config, material, cached)
-    files = {key: measure_file(key, GGUF / file.file, material, cached) for key, file in manifest.models.items()}
-    measurements(config, lineage, manifest, material, models, files).write(out / MEASUREMENTS)
+    cache = MeasurementCache(folder, dependencies(config))
+    measure = functools.partial(measure_one, config, manifest, material, cache)
+    results = functools.partial(row_results, material=material)
+    found = measure_until_decided(("base", "tuned", *manifest.models), measure, results, material)
+    measurements(config, lineage, manifest, *on_the_same(found, material)).write(out / MEASUREMENTS)
+    results(found).write(out / ROWS)
 
 
-def measure_models(config: Config, material: Material, cached: Cached) -> dict[str, Measured]:
-    """Return what is found of base and tuned model in Transformers, one after the other in memory."""
-    measured = {}
-    for name in ("base", "tuned"):
-        model = functools.cache(functools.partial(load_model, config, tuned=name == "tuned"))
-        measured[name] = measure_model(name, model, material, cached)
-        del model
-        gc.collect()
+def measure_one(
+    config: Config, manifest: Manifest, material: Material, cache: MeasurementCache, name: str, extent: Extent
+) -> Measured:
+    """Return what is found of a model; of those in Transformers one at a time is in memory."""
+    if name in manifest.models:
+        file = manifest.models[name]
+        return measure_file(name, GGUF / file.file, file.sha256, material, cache, extent)
+    model = functools.cache(functools.partial(load_model, config, tuned=name == "tuned"))
+    measured = measure_model(name, model, material, cache, extent)
+    del model
+    gc.collect()
     return measured
 
 
@@ -97,11 +111,11 @@ def measurements(
     config: Config,
     lineage: Lineage,
     manifest: Manifest,
+    found: dict[str, Measured],
     material: Material,
-    models: dict[str, Measured],
-    files: dict[str, Measured],
 ) -> Measurements:
     """Return all that was found, as reports/measurements.json has it."""
+    models = {name: found[name] for name in ("base", "tuned")}
     settings = {group: asdict(getattr(config, group)) for group in ("export", "evaluate", "train", "data")}
     del settings["evaluate"]["gate"]  # which judges, and measures nothing
     return Measurements(
@@ -116,9 +130,9 @@ def measurements(
         base_model=model_figures(models["base"], material),
         tuned_model=model_figures(models["tuned"], material),
         gain=gain(models["base"], models["tuned"], material),
-        gguf={key: file_figures(manifest.models[key], measured, material) for key, measured in files.items()},
+        gguf={key: file_figures(file, found[key], material) for key, file in manifest.models.items()},
         prompts=tuple(config.evaluate.prompts),
-        answers={name: shown_answers(measured) for name, measured in (models | files).items()},
+        answers={name: shown_answers(measured) for name, measured in found.items()},
         lengths=lengths(models, material.rows),
         settings=settings,
     )
@@ -134,17 +148,14 @@ def answer_ends(models: Mapping[str, ManifestFile]) -> frozenset[int]:
     return end_tokens(GGUF / first.file) if first else frozenset()
 
 
-def dependencies(config: Config, manifest: Manifest) -> dict[str, object]:
-    """Return all that changes a measurement; the gate does not, nor how much is measured at once."""
-    settings = {key: v for key, v in asdict(config.evaluate).items() if key not in ("gate", "batch_size")}
+def dependencies(config: Config) -> dict[str, object]:
+    """Return what changes every measurement; what changes some is told with those (measure.py)."""
     return {
+        "adapter": sha256(ADAPTER),
         "base": config.model.merge_base,
         "code": code_digest(*CODE),
         "device": device_name(choose_device(config.runtime.device)),
         "libraries": libraries(config.evaluate.tasks),
-        "files": [sha256(path) for path in (ADAPTER, TEST, QUESTIONS, *task_files(config.evaluate.tasks))],
-        "manifest": manifest.tree(),
-        "settings": {**settings, "loss_on": config.train.loss_on},
     }
 
 

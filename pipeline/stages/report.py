@@ -33,6 +33,7 @@ from pipeline.core.paths import (
     PREPARE_REPORT,
     README,
     REPORTS,
+    ROWS,
     TRAIN_REPORT,
 )
 from pipeline.core.records import Lineage, Manifest, PrepareReport, TrainReport, first_fault
@@ -43,6 +44,7 @@ from pipeline.report.curve import read_curve
 from pipeline.report.files import write
 from pipeline.report.numbers import headlines, numbers
 from pipeline.report.record import Evaluation, Measurements
+from pipeline.report.rows import RowResults
 from pipeline.report.verdict import judge, verdict_lines
 from pipeline.stages.run import stage
 from pipeline.tracking.run import tracked, training_folder
@@ -51,11 +53,12 @@ from pipeline.tracking.run import tracked, training_folder
 def run(config: Config, out: Path) -> None:
     """Judge and show the measurements, into `out`/reports and `out`/models."""
     lineage, manifest = read_lineage(ADAPTER, config.model), Manifest.read(GGUF / MANIFEST)
-    measured = Measurements.read(MEASUREMENTS)
+    measured, rows = Measurements.read(MEASUREMENTS), RowResults.read(ROWS)
     require_one_training(measured, manifest, lineage)
+    require_same_models(measured, rows)
     folder = training_folder(config, lineage.fingerprint)
     with tracked(config, folder, "report", lineage.mlflow_run) as tracking:
-        evaluation = judged(measured, config.evaluate.gate, tracking.id or lineage.mlflow_run)
+        evaluation = judged(measured, rows, config.evaluate.gate, tracking.id or lineage.mlflow_run)
         tracking.params(config, ("evaluate",))
         tracking.metrics(numbers(evaluation))
         if DATA_REPORT.is_file():
@@ -82,7 +85,19 @@ def require_one_training(measured: Measurements, manifest: Manifest, lineage: Li
             raise UserError(f"{MEASUREMENTS} is not of the {key} file that {GGUF} has; run `dvc repro evaluate`")
 
 
-def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -> Evaluation:
+def require_same_models(measured: Measurements, rows: RowResults) -> None:
+    """Refuse rows of another evaluation.
+
+    Raises:
+        UserError: they are of other models, or fewer than the figures rest on.
+    """
+    found = rows.models.values()
+    enough = all(len(one.nats) >= measured.rows and len(one.right) >= measured.questions for one in found)
+    if rows.models.keys() != measured.models.keys() or not enough:
+        raise UserError(f"{MEASUREMENTS} and {ROWS} are not of one evaluation; run `dvc repro -sf evaluate`")
+
+
+def judged(measured: Measurements, rows: RowResults, gate: GateSettings, mlflow_run: str | None) -> Evaluation:
     """Return the measurements with their verdict, and with what earlier stages reported.
 
     Raises:
@@ -93,7 +108,7 @@ def judged(measured: Measurements, gate: GateSettings, mlflow_run: str | None) -
     added = {
         "mlflow_run": mlflow_run,
         "settings": settings,
-        "verdict": judge(measured, gate),
+        "verdict": judge(measured, rows, gate),
         "training": TrainReport.read(TRAIN_REPORT) if TRAIN_REPORT.is_file() else None,
         "curve": read_curve(LOSS_CURVE),
         "prepared": PrepareReport.read(PREPARE_REPORT) if PREPARE_REPORT.is_file() else None,

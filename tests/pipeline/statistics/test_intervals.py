@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.evaluation.intervals import bootstrap, share
+from pipeline.statistics.intervals import bootstrap, share
 
 
 def test_the_interval_of_a_mean_is_that_of_the_normal_distribution() -> None:

@@ -1,0 +1,146 @@
+"""Gates on differences between two models on the same rows: what decides each, after how many, and how many more would.
+
+The bounds hold after every row at once (pipeline/statistics/sequences.py): so measuring may stop as soon as they tell,
+and what is measured beyond that changes no verdict. A task with too few questions to tell by is judged with the others
+like it of its group; where all of them are too few, it is shown and not judged.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from pipeline.core.config import GateSettings
+from pipeline.core.gguf_types import OUT_TYPES
+from pipeline.report.rows import RowResults
+from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
+
+Of = Literal["test conversation", "question"]
+
+STEP = 8  # rows at least before it is looked again: how many are measured in vain at most where few decide
+MOST = 1_000_000  # rows that anybody would measure to tell
+UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A difference that must be above a limit, or must not be."""
+
+    kind: Literal["gain", "quantization", "task"]
+    name: str  # of its check
+    models: tuple[str, str]  # the first's figures less the second's
+    of: Of
+    above: bool  # whether the difference must be above the limit, or at most that
+    limit: float
+    bounds: list[Bounds]  # of the difference, after each row that counts
+    have: int  # rows or questions that both models were measured on, whether they count or not
+    total: int  # that there are
+    tasks: tuple[str, ...] = ()  # whose questions count
+    lost: bool = False  # one of the rows has no finite number, and so has the difference
+
+    @cached_property
+    def decided(self) -> int | None:
+        """The number of rows that count after which it was first known on which side of the limit it is."""
+        return first_decided(self.bounds, self.limit)
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether it is on the right side; None where that cannot be told."""
+        if self.lost:
+            return False
+        return None if self.decided is None else (self.last.low > self.limit) == self.above
+
+    @property
+    def rows(self) -> int:
+        """How many count until it was decided, or as far as was measured."""
+        return self.decided or len(self.bounds)
+
+    @property
+    def last(self) -> Bounds:
+        """The bounds by which it was decided, or the last ones."""
+        return self.bounds[self.rows - 1] if self.rows else UNKNOWN
+
+    @property
+    def wanted(self) -> int | None:
+        """Rows or questions to measure before it is looked again; None where it is decided, or all are measured."""
+        if self.lost or self.decided is not None or self.have >= self.total:
+            return None
+        return min(self.total, max(self.have + STEP, min(self.needed or MOST, 2 * self.have)))
+
+    @property
+    def needed(self) -> int | None:
+        """Rows or questions that would decide, were the difference what it seems; None where hardly any would.
+
+        Bounds close in as the root of their number does.
+        """
+        apart, half = abs(self.last.value - self.limit), (self.last.high - self.last.low) / 2
+        needed = self.have * (half / apart) ** 2 if apart else math.inf
+        return math.ceil(needed) if needed <= MOST else None
+
+
+def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
+    """Return the gates of an evaluation, each as far as its two models were measured on the same rows."""
+    return [_gain(found, settings), *_quantizations(found, settings), *_tasks(found, settings)]
+
+
+def _gain(found: RowResults, settings: GateSettings) -> Gate:
+    return _of_rows("gain", "gain", ("base", "tuned"), True, settings.min_gain, found, settings)
+
+
+def _quantizations(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield each quantized file of the tuned model against an unquantized one, or Transformers' where there is none."""
+    files = [key for key in found.models if key not in ("base", "tuned") and not key.startswith("base-")]
+    whole = next((kind for kind in OUT_TYPES if kind in files), "tuned")
+    limit = math.log1p(settings.max_quantization_loss)  # of perplexity, whose logarithm the loss is
+    for kind in files:
+        if kind not in OUT_TYPES:
+            yield _of_rows("quantization", f"quantization {kind}", (kind, whole), False, limit, found, settings)
+
+
+def _of_rows(
+    kind: Literal["gain", "quantization"],
+    name: str,
+    models: tuple[str, str],
+    above: bool,
+    limit: float,
+    found: RowResults,
+    settings: GateSettings,
+) -> Gate:
+    pairs = list(zip(*(found.models[model].nats for model in models), strict=False))  # as far as both go
+    finite = [(one, other) for one, other in pairs if one is not None and other is not None]
+    lost = len(finite) < len(pairs)
+    differences = [] if lost else [one - other for one, other in finite]
+    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, settings.min_rows)
+    return Gate(kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), lost=lost)
+
+
+def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield questions by task, those of small tasks by group."""
+    base, tuned = found.models["base"].right, found.models["tuned"].right
+    drops = [float(before) - float(after) for before, after in zip(base, tuned, strict=False)]
+    names = [f"{group}/{task}" for group, task in zip(found.groups, found.tasks, strict=True)]
+    models, limit, total = ("base", "tuned"), settings.max_task_drop, len(found.questions)
+    for name, tasks in judged_together(names, settings.min_questions).items():
+        counted = [drop for drop, task in zip(drops, names, strict=False) if task in tasks]
+        bounds = share_bounds(counted, settings.level)
+        yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks)
+
+
+def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:
+    """Return tasks by the name that they are judged under: their own, or their group's where they are small.
+
+    What has fewer than `least` questions even so is not among them.
+
+    Args:
+        tasks: GROUP/TASK of each question.
+        least: questions that it takes to tell.
+    """
+    counts = Counter(tasks)
+    judged = {task: (task,) for task, count in counts.items() if count >= least}
+    small: dict[str, list[str]] = defaultdict(list)
+    for task in sorted(counts.keys() - judged.keys()):
+        small[task.partition("/")[0]].append(task)
+    together = {group: tuple(some) for group, some in small.items() if sum(map(counts.__getitem__, some)) >= least}
+    return judged | together
