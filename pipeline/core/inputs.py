@@ -13,7 +13,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.config import Config
-from pipeline.core.data_settings import DataSettings, each_source
+from pipeline.core.data_settings import DataSettings, each_source, question_files
 from pipeline.core.paths import PREPARED
 from pipeline.core.task_files import is_task_file, task_files
 
@@ -46,7 +46,7 @@ def named(config: Config) -> dict[str, Targets]:
         "chat_template": file("model.chat_template", model.chat_template),
         "data_files": [there for name, key in key_of.items() if not has_magic(name) and (there := file(key, name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
-        "questions": file("data.questions", data.questions),
+        "questions": files_of_questions(data),
         "tokenizer": folder("data.clean.tokenizer", data.clean.tokenizer),
         "tasks": files_of_tasks(config.evaluate.tasks),
     }
@@ -61,6 +61,16 @@ def files_of_data(data: DataSettings) -> dict[str, str]:
         for key in ("files", "validation_files", "test_files")
         for name in getattr(settings, key)
     }
+
+
+def files_of_questions(data: DataSettings) -> Targets:
+    """Return the file of questions, or all of several.
+
+    Raises:
+        UserError: one is not here.
+    """
+    found = [there for name in question_files(data.questions) if (there := file("data.questions", name))]
+    return found if isinstance(data.questions, list) else next(iter(found), None)
 
 
 def files_of_tasks(tasks: list[str]) -> list[Path]:

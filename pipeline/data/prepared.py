@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.data_settings import DataSettings
+from pipeline.core.data_settings import DataSettings, question_files
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import PREPARED
 from pipeline.data.own_splits import find_all
@@ -30,7 +30,7 @@ def made_from(settings: DataSettings, root: Path) -> MadeFrom:
     A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
     """
     names = find_all(settings, root)[0]
-    names += [settings.questions] if settings.questions else []
+    names += question_files(settings.questions)
     names += [f"{settings.clean.tokenizer}/{name}" for name in TOKENIZER] if settings.clean.tokenizer else []
     files = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return {"settings": asdict(settings), "files": files}

@@ -56,7 +56,7 @@ def _figures(measured: Measured, material: Material) -> dict[str, Any]:
         figures["samples_per_second"] = _rounded(measured["samples_per_second"], SPEED)
     if material.questions:
         figures |= _accuracy(measured["replies"], material.questions)
-    texts = text_figures([*measured["replies"], *measured["answers"]])
+    texts = text_figures([*measured["replies"], *measured["answers"]], material.asked)
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "tasks" in measured:
         figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"].items()}

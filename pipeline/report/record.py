@@ -63,6 +63,8 @@ class TextFigures(Record):
     distinct_1: Share | None
     distinct_2: Share | None
     repetition: Share | None
+    refusals: Share | None = None
+    language_kept: Share | None = None
 
 
 class ModelFigures(Record):

@@ -151,7 +151,8 @@ def _texts(evaluation: Evaluation, figures: Figures) -> Table:
     ]
     note = (
         "Distinct-n: the share of different ones among all runs of n words. Repetition: the share of runs of four "
-        "words that the same reply has had before."
+        "words that the same reply has had before. Refusals: replies that begin as one. Language kept: replies in the "
+        "language of their question, where both are long enough to tell."
     )
     return Table("What replies are like", ["model", *(metric.head for metric in of("text"))], rows, note)
 
