@@ -49,6 +49,7 @@ def named(config: Config) -> dict[str, Targets]:
         "questions": files_of_questions(data),
         "tokenizer": folder("data.clean.tokenizer", data.clean.tokenizer),
         "tasks": files_of_tasks(config.evaluate.tasks),
+        "votes": file_or_folder("evaluate.judge.votes", config.evaluate.judge.votes),
     }
 
 
@@ -106,6 +107,17 @@ def folder(key: str, name: str | None) -> Path | None:
     if not Path(name).is_dir():
         raise absent(key, name, "folder")
     return Path(name)
+
+
+def file_or_folder(key: str, name: str | None) -> Path | None:
+    """Return what a key names.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if name is not None and not Path(name).exists():
+        raise absent(key, name, "file or folder")
+    return None if name is None else Path(name)
 
 
 def folders(patterns: dict[str, str]) -> list[Path]:

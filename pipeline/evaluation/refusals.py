@@ -20,7 +20,7 @@ OPENED = {
     "de": (
         r"(es )?tut mir (sehr )?leid|entschuldigung|entschuldige|leider|als (eine? )?(ki|k\u00fcnstliche intelligenz|"
         r"(gro\u00dfes )?sprachmodell)\b",
-        r"(kann|darf|werde|m\u00f6chte) ich\b.{0,80}\bnicht\b|ich (kann|darf|werde|bin)\b.{0,80}\bnicht\b|"
+        r"(kann|darf|werde|m\u00f6chte) ich\b.{0,80}\b(nicht|keine[nr]?)\b|ich (kann|darf|werde|bin)\b.{0,80}\bnicht\b|"
         r"ich (kann|darf) .{0,60}\bkeine[nr]?\b",
     ),
     "fr": (

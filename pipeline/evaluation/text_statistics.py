@@ -1,4 +1,4 @@
-"""How long, varied and repetitive replies are, how many decline, and how many keep to the language they are asked in."""
+"""How long, varied and repetitive replies are, how many decline, and how many keep to their question's language."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,8 @@ def text_figures(replies: Sequence[Reply], asked: Sequence[str | None]) -> dict[
         asked: what each replies to; None where it may be in another language.
     """
     texts = [reply["reply"].split() for reply in replies]
-    kept = [kept for reply, question in zip(replies, asked, strict=True) if (kept := _kept(reply, question)) is not None]
+    told_of = [_kept(reply, question) for reply, question in zip(replies, asked, strict=True)]
+    kept = [one for one in told_of if one is not None]
     return {
         "mean_tokens": _mean([reply["tokens"] for reply in replies]),
         "distinct_1": distinct([run for words in texts for run in runs(words, 1)]),
