@@ -149,6 +149,20 @@ class GateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """Who compares replies, and how many."""
+
+    url: str | None
+    model: str | None
+    key: str | None
+    votes: str | None
+    max_pairs: int | None = limited(least=1)
+    max_tokens: int = limited(least=1)
+    seconds: float = limited(above=0)
+    at_once: int = limited(least=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
     """What base, tuned and exported models are asked."""
 
@@ -163,6 +177,7 @@ class EvaluateSettings:
     general: dict[str, SourceSettings | None]
     seed: int = limited(least=0)
     stop_when_sure: bool
+    judge: JudgeSettings
     gate: GateSettings
 
 

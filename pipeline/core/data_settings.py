@@ -1,7 +1,7 @@
 """What `prepare` can be told, and the ranges that it accepts."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -126,8 +126,8 @@ class DataSettings:
     validation: float = 0.05
     test: float = 0.05
     seed: int = 0
-    questions: str | None = None  # a JSONL file of questions with known answers, relative to the repository
-    answer_after: str | None = None  # where that file has chats: what the answer follows in the assistant's text
+    questions: str | list[str] | None = None  # JSONL files of questions, relative to the repository
+    answer_after: str | None = None  # where such a file has chats: what the answer follows in the assistant's text
     clean: CleanSettings = field(default_factory=lambda: NO_CLEANING)
     own_splits: bool = True  # files named train, validation or test are those splits
     validation_files: list[str] = field(default_factory=list)  # read as that split, whatever they are called
@@ -138,6 +138,11 @@ class DataSettings:
     leak_threshold: float | None = 0.8  # of prompts' overlap; null ties only what has the same prompt to the letter
     sources: dict[str, SourceSettings | None] | None = None  # one that is null is left out
     replay: ReplaySettings | None = None
+
+
+def question_files(questions: str | Sequence[str] | None) -> list[str]:
+    """Return the files that `data.questions` names: one, several or none."""
+    return [questions] if isinstance(questions, str) else list(questions or ())
 
 
 def each_source(settings: DataSettings) -> dict[str, DataSettings]:

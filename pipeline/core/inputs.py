@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from pipeline.core.config import Config
-from pipeline.core.data_settings import DataSettings, SourceSettings, each_source, place_of, sets_of
+from pipeline.core.data_settings import DataSettings, SourceSettings, each_source, place_of, question_files, sets_of
 from pipeline.core.paths import PREPARED
 from pipeline.core.task_files import is_task_file, task_files
 
@@ -47,10 +47,11 @@ def named(config: Config) -> dict[str, Targets]:
         "chat_template": file("model.chat_template", model.chat_template),
         "data_files": [there for name, key in key_of.items() if not has_magic(name) and (there := file(key, name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
-        "questions": file("data.questions", data.questions),
+        "questions": files_of_questions(data),
         "tokenizer": folder("data.clean.tokenizer", data.clean.tokenizer),
         "tasks": files_of_tasks(config.evaluate.tasks),
         "general": files_of_general(config.evaluate.general),
+        "votes": file_or_folder("evaluate.judge.votes", config.evaluate.judge.votes),
     }
 
 
@@ -80,6 +81,16 @@ def matched(pattern: str) -> list[str]:
     """Return the files that a pattern matches; a name that is none, as it is."""
     found = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207
     return [name for name in found if not Path(name).is_dir()]
+
+
+def files_of_questions(data: DataSettings) -> Targets:
+    """Return the file of questions, or all of several.
+
+    Raises:
+        UserError: one is not here.
+    """
+    found = [there for name in question_files(data.questions) if (there := file("data.questions", name))]
+    return found if isinstance(data.questions, list) else next(iter(found), None)
 
 
 def files_of_tasks(tasks: list[str]) -> list[Path]:
@@ -115,6 +126,17 @@ def folder(key: str, name: str | None) -> Path | None:
     if not Path(name).is_dir():
         raise absent(key, name, "folder")
     return Path(name)
+
+
+def file_or_folder(key: str, name: str | None) -> Path | None:
+    """Return what a key names.
+
+    Raises:
+        UserError: it is not here.
+    """
+    if name is not None and not Path(name).exists():
+        raise absent(key, name, "file or folder")
+    return None if name is None else Path(name)
 
 
 def folders(patterns: dict[str, str]) -> list[Path]:

@@ -11,6 +11,8 @@ stopping on another. What that means follows from the question's `kind`:
   has them, and the answer is a letter.
 - `regex`: the answer is a regular expression that matches the reply from the beginning of some word to the end, but for
   closing punctuation; case counts unless it begins with (?i).
+
+A question of kind `checks` has no answer but `checks`, of what a reply has to be like (pipeline/data/checks.py).
 """
 
 import json
@@ -22,12 +24,14 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
+from pipeline.data.checks import passes
+
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 WORD = re.compile(r"(?<![^\W_])(?<![.,/-])\S")  # its beginning; there is none within 1,200.5, 1/2, -3 or well-known
 LETTERS = ascii_uppercase  # of options, in their order
 CLOSING = ".,;:!?\"')]*_` "
-HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
+HEADLINE_GROUP, LAST_GROUP = "held_out", "instructions"  # of those that there are, the first and the last to be told
 Question = dict[str, Any]
 
 
@@ -49,7 +53,10 @@ def as_chat(question: Question) -> list[dict[str, str]]:
 
 def is_right(question: Question, reply: str) -> bool:
     """Return whether a reply to a question is right, by the rule of its kind (above)."""
-    answer, text = question["answer"], reply.strip()
+    text = reply.strip()
+    if question["kind"] == "checks":
+        return all(passes(check, text) for check in question["checks"])
+    answer = question["answer"]
     match question["kind"]:
         case "exact":
             return text == answer.strip()
@@ -92,8 +99,7 @@ def accuracies(questions: Sequence[Question], right: Sequence[bool]) -> dict[str
 
 def headline_group(groups: Iterable[str]) -> str:
     """Return the group by which accuracy is told."""
-    given = set(groups)
-    return HEADLINE_GROUP if HEADLINE_GROUP in given else min(given)
+    return min(groups, key=lambda group: (group != HEADLINE_GROUP, group == LAST_GROUP, group))
 
 
 def words(text: str) -> list[str]:

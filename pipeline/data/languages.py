@@ -1,10 +1,9 @@
 """The language of a conversation, by its first words: py3langid, which needs no network and has its model with it."""
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
-
-from pipeline.core.formats import Messages
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -17,7 +16,7 @@ UNKNOWN = "unknown"
 CODE = re.compile(r"```.*?(```|\Z)|<[^>]{1,80}>", re.DOTALL)  # and tags, which are in no language
 
 
-def language_of(messages: Messages) -> str:
+def language_of(messages: Iterable[Mapping[str, Any]]) -> str:
     """Return the ISO 639-1 code of what the assistant says first, of its question where that is too short.
 
     UNKNOWN where neither says enough to tell.

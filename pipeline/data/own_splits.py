@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.data_settings import DataSettings, each_source, is_replayed, place_of
+from pipeline.core.data_settings import DataSettings, each_source, is_replayed, place_of, question_files
 from pipeline.data.feedback import with_feedback_read
 from pipeline.data.sources import Source, find_files, load
 
@@ -94,8 +94,8 @@ def told_apart(sources: list[Source], settings: DataSettings, root: Path, alone:
 
 
 def is_questions(name: str, settings: DataSettings, root: Path) -> bool:
-    """Return whether a file is that of the questions, which are asked and never learnt."""
-    return settings.questions is not None and (root / name).resolve() == (root / settings.questions).resolve()
+    """Return whether a file is one of questions, which are asked and never learnt."""
+    return (root / name).resolve() in [(root / asked).resolve() for asked in question_files(settings.questions)]
 
 
 def is_learnt(source: Source) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.data_settings import DataSettings, SourceSettings, alone_as, sets_of
+from pipeline.core.data_settings import DataSettings, SourceSettings, alone_as, question_files, sets_of
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import GENERAL, PREPARED
 from pipeline.core.records import LEARNT_FROM, DataOrigin, GeneralSet, GeneralSets, PrepareReport
@@ -41,7 +41,7 @@ def made_from(settings: DataSettings, root: Path) -> MadeFrom:
     A dataset of the hub is known by its settings alone: what a branch stands at is not asked again.
     """
     names = find_all(settings, root)[0]
-    names += [settings.questions] if settings.questions else []
+    names += question_files(settings.questions)
     names += [f"{settings.clean.tokenizer}/{name}" for name in TOKENIZER] if settings.clean.tokenizer else []
     files = {name: sha256(root / name) for name in names if (root / name).is_file()}
     return {"settings": asdict(settings), "files": files}

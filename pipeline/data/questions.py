@@ -1,39 +1,44 @@
 """Questions with known answers, which `evaluate` asks: checked here, and kept apart from what was trained on."""
 
+import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
 from common.words import counted
+from pipeline.core.data_settings import question_files
 from pipeline.core.formats import Messages, UnusableRowError, convert, detect, is_unicode
+from pipeline.data.checks import fault
 from pipeline.data.decontaminate import asked
 from pipeline.data.grading import LETTERS, chosen, words
 from pipeline.data.sources import read_jsonl
 
-KINDS = ("exact", "number", "text", "choice", "regex")  # pipeline/data/grading.py says what they ask for
-GROUPS = ("held_out", "unasked")
-REQUIRED = ("prompt", "answer", "kind", "group", "task")
+KINDS = ("exact", "number", "text", "choice", "regex", "checks")  # pipeline/data/grading.py says what they ask for
+GROUPS = ("held_out", "unasked", "instructions")
+REQUIRED = ("prompt", "answer", "kind", "group", "task")  # of kind checks, checks in the place of the answer
 OPTIONAL = ("system", "options")
 
 Question = dict[str, Any]
 
 
-def load_questions(root: Path, name: str | None, answer_after: str | None = None) -> list[Question]:
-    """Return the questions of the JSONL file `name` under `root`; none where `name` is None.
+def load_questions(root: Path, names: str | Sequence[str] | None, answer_after: str | None = None) -> list[Question]:
+    """Return the questions of one JSONL file or several under `root`; none where `names` is None.
 
     Args:
         root: of the repository.
-        name: of the file.
-        answer_after: where the file has chats instead of questions: what the answer follows in the assistant's text.
+        names: of the files.
+        answer_after: where a file has chats instead of questions: what the answer follows in the assistant's text.
 
     Raises:
-        UserError: the file cannot be read, or a question lacks a field or has one that is not as it should be.
+        UserError: a file cannot be read, or a question lacks a field or has one that is not as it should be.
     """
-    if name is None:
-        return []
+    return [question for name in question_files(names) for question in _load(root, name, answer_after)]
+
+
+def _load(root: Path, name: str, answer_after: str | None) -> list[Question]:
     if not (root / name).is_file():
         raise UserError(f"data.questions names {name}, which is no file; correct it, or set it to null")
     questions = read_jsonl(root / name, name)
@@ -96,12 +101,14 @@ def _from_chat(row: Any, where: str, mark: str, task: str) -> object:
 def _check(question: object, where: str) -> None:
     if not isinstance(question, dict):
         raise UserError(f"{where}: not an object; it needs {', '.join(REQUIRED)}")
-    missing = [field for field in REQUIRED if field not in question]
-    unknown = [field for field in question if field not in REQUIRED + OPTIONAL]
+    checked = question.get("kind") == "checks"
+    required = tuple("checks" if checked and field == "answer" else field for field in REQUIRED)
+    missing = [field for field in required if field not in question]
+    unknown = [field for field in question if field not in required + OPTIONAL]
     if missing or unknown:
         problem = f"lacks {', '.join(missing)}" if missing else f"has the unknown field {unknown[0]}"
-        raise UserError(f"{where}: {problem}; it needs {', '.join(REQUIRED)} and may have {', '.join(OPTIONAL)}")
-    for field in ("prompt", "answer", "task"):
+        raise UserError(f"{where}: {problem}; it needs {', '.join(required)} and may have {', '.join(OPTIONAL)}")
+    for field in ("prompt", "task") if checked else ("prompt", "answer", "task"):
         if not isinstance(question[field], str) or not question[field].strip():
             raise UserError(f"{where}: {field} is {question[field]!r}; it must be a text that is not empty")
     if not isinstance(question.get("system"), str | None):
@@ -110,12 +117,20 @@ def _check(question: object, where: str) -> None:
         if question[field] not in allowed:
             raise UserError(f"{where}: {field} is {question[field]!r}; it may be {' or '.join(allowed)}")
     _check_options(question.get("options"), question["kind"], where)
-    needed = _needed(question)
-    if needed:
+    if checked:
+        _require_checks(question["checks"], where)
+    elif needed := _needed(question):
         raise UserError(f"{where}: answer is {question['answer']!r}; kind {question['kind']} needs {needed}")
-    texts = [text for value in question.values() for text in (value if isinstance(value, list) else [value])]
-    if not all(is_unicode(text) for text in texts if text is not None):
+    if not is_unicode(json.dumps(question, ensure_ascii=False)):
         raise UserError(f"{where}: half a surrogate pair in a text; correct the \\ud8xx escape")
+
+
+def _require_checks(checks: object, where: str) -> None:
+    if not isinstance(checks, list) or not checks:
+        raise UserError(f"{where}: checks is {checks!r}; it must be a list of at least one check")
+    for number, check in enumerate(checks, start=1):
+        if (wrong := fault(check)) is not None:
+            raise UserError(f"{where}: check {number} {wrong}")
 
 
 def _check_options(options: object, kind: str, where: str) -> None:

@@ -59,7 +59,7 @@ def _figures(measured: Measured, material: Material, base: Measured | None) -> d
         figures["samples_per_second"] = _rounded(measured["samples_per_second"], SPEED)
     if material.questions:
         figures |= _accuracy(measured["replies"], material.questions)
-    texts = text_figures([*measured["replies"], *measured["answers"]])
+    texts = text_figures([*measured["replies"], *measured["answers"]], material.asked)
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "general" in measured:
         before = base["general"] if base else None

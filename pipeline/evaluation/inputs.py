@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from common.errors import UserError
 from pipeline.core.config import EvaluateSettings
 from pipeline.core.paths import QUESTIONS, TEST
+from pipeline.data.checks import languages_asked
 from pipeline.data.grading import Question, as_chat, read_questions
 from pipeline.evaluation.answers import Messages
 from pipeline.evaluation.loss import scored_tokens
@@ -91,6 +92,14 @@ class Material:
     def chats(self) -> list[Messages]:
         """The questions as they are asked."""
         return [as_chat(question) for question in self.questions]
+
+    @cached_property
+    def asked(self) -> list[str | None]:
+        """The words of questions and prompts; None where one says in which language the reply has to be."""
+        questions = [
+            None if languages_asked(question.get("checks", [])) else question["prompt"] for question in self.questions
+        ]
+        return [*questions, *self.settings.prompts]
 
     @cached_property
     def chat_keys(self) -> list[str]:

@@ -22,6 +22,8 @@ SHOWN: dict[str, Callable[[float], str]] = {
     **{metric.name: metric.text for metric in METRICS},
     **dict.fromkeys(("gain", "tasks", "train_loss", "validation_loss"), "{:.4f}".format),
     **dict.fromkeys(("accuracy_by_group", "accuracy_by_task", "arithmetic_share", "outside_share"), "{:.1%}".format),
+    **dict.fromkeys(("won", "agreed"), "{:.1%}".format),
+    "kappa": "{:.2f}".format,
     "epochs": "{:.3f}".format,
     "steady_tokens_per_second": "{:,.1f}".format,
     "trainable_share": "{:.3%}".format,

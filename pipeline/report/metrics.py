@@ -76,6 +76,8 @@ METRICS = (
     Metric("distinct_1", "distinct-1", "", _decimals(3), ("text",)),
     Metric("distinct_2", "distinct-2", "", _decimals(3), ("text",)),
     Metric("repetition", "repetition", "", _percent(1), ("text",)),
+    Metric("refusals", "refusals", "", _percent(1), ("text",)),
+    Metric("language_kept", "language kept", "", _percent(1), ("text",)),
     Metric("seconds", "training time", "s", seconds, ("training",), "lower"),
     Metric("peak_memory_gib", "peak reserved memory", "GiB", _decimals(3), ("training",), "lower"),
     Metric(

@@ -17,6 +17,7 @@ def numbers(evaluation: Evaluation) -> Numbers:
             "tuned": tree["tuned_model"],
             "gain": tree["gain"],
             "gguf": files,
+            "judgement": _judgement(tree.get("judgement")),
             "passed": int(evaluation.verdict.passed),
         }
     )
@@ -54,6 +55,10 @@ def headlines(evaluation: Evaluation) -> Numbers:
         }
     )
     return found
+
+
+def _judgement(tree: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {name: value for name, value in tree.items() if name not in ("model", "outcomes")} if tree else None
 
 
 def _known(value: Any) -> Any:

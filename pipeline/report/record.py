@@ -63,6 +63,8 @@ class TextFigures(Record):
     distinct_1: Share | None
     distinct_2: Share | None
     repetition: Share | None
+    refusals: Share | None = None
+    language_kept: Share | None = None
 
 
 class GeneralFigures(Record):
@@ -160,6 +162,44 @@ class Gain(Record):
         return self
 
 
+class Agreement(Record):
+    """How often the judge says of two answers what a visitor voted blind; a 95% interval, and kappa (Cohen 1960)."""
+
+    votes: Count
+    unclear: Count  # of them, of which the judge said nothing that can be read
+    agreed: Share | None
+    agreed_low: Share | None = None
+    agreed_high: Share | None = None
+    kappa: float | None = None
+
+    @model_validator(mode="after")
+    def _has_both_bounds_or_none(self) -> Self:
+        require_bounds("agreed", self.agreed_low, self.agreed_high)
+        require_both_bounds("agreed", self.agreed, self.agreed_low, self.agreed_high)
+        return self
+
+
+class Judgement(Record):
+    """What a judge says of the tuned model's replies beside the base's (pipeline/judging).
+
+    `won` is the share of pairs that tuned won, a tie as half; its bounds hold at every number of pairs.
+    """
+
+    model: str
+    outcomes: tuple[Literal["tuned", "base", "tie", "unclear"], ...]  # of the prompts, and then of questions
+    by_place: Count  # of the ties, in which the judge took the same place both times
+    won: Share | None
+    won_low: Share | None = None
+    won_high: Share | None = None
+    agreement: Agreement | None = None
+
+    @model_validator(mode="after")
+    def _has_both_bounds_or_none(self) -> Self:
+        require_bounds("won", self.won_low, self.won_high)
+        require_both_bounds("won", self.won, self.won_low, self.won_high)
+        return self
+
+
 class ShownAnswer(Record):
     """An answer to one of the prompts."""
 
@@ -245,6 +285,7 @@ class Measurements(Record):
     prompts: tuple[str, ...]
     answers: dict[str, tuple[ShownAnswer, ...]]  # by model, one for each prompt
     lengths: dict[str, tuple[Count, ...]]  # tokens of replies, by LENGTHS
+    judgement: Judgement | None = None
     settings: dict[str, dict[str, Any]]  # by group of the configuration
 
     @model_validator(mode="after")

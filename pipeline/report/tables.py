@@ -1,6 +1,7 @@
 """The tables of an evaluation, each made once: the page and the Markdown show the same ones."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -38,6 +39,7 @@ def tables(evaluation: Evaluation) -> dict[str, Table]:
         "general": _general(evaluation, figures),
         "seconds": _seconds(evaluation, figures),
         "texts": _texts(evaluation, figures),
+        "judgement": _judgement(evaluation, figures),
         "answers": _answers(evaluation, figures),
         "data": _data(evaluation, figures),
         "files": _files(evaluation, figures),
@@ -170,9 +172,36 @@ def _texts(evaluation: Evaluation, figures: Figures) -> Table:
     ]
     note = (
         "Distinct-n: the share of different ones among all runs of n words. Repetition: the share of runs of four "
-        "words that the same reply has had before."
+        "words that the same reply has had before. Refusals: replies that begin as one. Language kept: replies in the "
+        "language of their question, where both are long enough to tell."
     )
     return Table("What replies are like", ["model", *(metric.head for metric in of("text"))], rows, note)
+
+
+def _judgement(evaluation: Evaluation, figures: Figures) -> Table:
+    """Return what a judge says, where one was asked, and how far visitors agree with it."""
+    found = evaluation.judgement
+    if not found:
+        return Table("Judgement", [], [])
+    counts = Counter(found.outcomes)
+    names = {"tuned": "tuned is better", "base": "base is better", "tie": "neither is", "unclear": "unclear"}
+    rows: list[list[Cell]] = [[label, f"{counts[name]:,}"] for name, label in names.items()]
+    rows += [
+        ["neither, by the place that it took", figures("judgement", "by_place")],
+        ["won by tuned, a tie as half", figures("judgement", "won")],
+    ]
+    if found.agreement:
+        rows += [
+            ["blind votes of visitors", figures("judgement", "agreement", "votes")],
+            ["of them unclear to the judge", figures("judgement", "agreement", "unclear")],
+            ["the judge says what they voted", figures("judgement", "agreement", "agreed")],
+            ["kappa, agreement beyond chance", figures("judgement", "agreement", "kappa")],
+        ]
+    note = (
+        "Each pair of replies is judged twice, with places swapped, and won where both judgements agree. In brackets, "
+        "bounds of 95%: of what tuned won, at every number of pairs."
+    )
+    return Table("Judgement", ["pairs of replies", found.model], rows, note)
 
 
 def _answers(evaluation: Evaluation, figures: Figures) -> Table:

@@ -42,6 +42,8 @@ from pipeline.evaluation.inputs import Extent, Material, read_material
 from pipeline.evaluation.measure import Measured, measure_file, measure_model
 from pipeline.evaluation.measurement_cache import MeasurementCache
 from pipeline.evaluation.stopping import measure_until_decided
+from pipeline.judging.endpoint import endpoint
+from pipeline.judging.judge import judgement
 from pipeline.models.lineage import read_lineage
 from pipeline.models.loading import (
     ADAPTER_CONFIG,
@@ -52,12 +54,13 @@ from pipeline.models.loading import (
     merge_adapter,
     read_config,
 )
-from pipeline.report.record import SCHEMA, Measurements
+from pipeline.report.record import SCHEMA, Judgement, Measurements
 from pipeline.stages.run import stage
 from pipeline.tracking.run import training_folder
 
 CODE = (  # that measures
     *("llama", "pipeline/data/grading.py", "pipeline/data/word_runs.py", "pipeline/evaluation", "pipeline/models"),
+    "pipeline/judging/pairs.py",
     "pipeline/stages/evaluate.py",
 )
 # What computes a figure, as it is installed: the manifest has llama.cpp's version of when the files were made.
@@ -70,6 +73,7 @@ def run(config: Config, out: Path) -> None:
     require_general(config.evaluate.general)
     lineage, manifest = read_lineage(ADAPTER, config.model), Manifest.read(GGUF / MANIFEST)
     check_installed(config.evaluate.tasks)
+    judge = endpoint(config.evaluate.judge)
     context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
     material = with_general(read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models)))
     folder = training_folder(config, lineage.fingerprint)
@@ -77,7 +81,9 @@ def run(config: Config, out: Path) -> None:
     measure = functools.partial(measure_one, config, manifest, material, cache)
     results = functools.partial(row_results, material=material)
     found = measure_until_decided(("base", "tuned", *manifest.models), measure, results, material)
-    measurements(config, lineage, manifest, *on_the_same(found, material)).write(out / MEASUREMENTS)
+    alike, part = on_the_same(found, material)
+    said = judgement(judge, config.evaluate.judge, alike, part, cache) if judge else None
+    measurements(config, lineage, manifest, alike, part, said).write(out / MEASUREMENTS)
     results(found).write(out / ROWS)
 
 
@@ -115,6 +121,7 @@ def measurements(
     manifest: Manifest,
     found: dict[str, Measured],
     material: Material,
+    judged: Judgement | None = None,
 ) -> Measurements:
     """Return all that was found, as reports/measurements.json has it."""
     models = {name: found[name] for name in ("base", "tuned")}
@@ -136,6 +143,7 @@ def measurements(
         prompts=tuple(config.evaluate.prompts),
         answers={name: shown_answers(measured) for name, measured in found.items()},
         lengths=lengths(models, material.rows),
+        **({"judgement": judged} if judged else {}),
         settings=settings,
     )
 
