@@ -15,11 +15,11 @@ from typing import Literal
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES
 from pipeline.report.rows import RowResults
-from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
+from pipeline.statistics.sequences import FIRST, Bounds, first_decided, mean_bounds, share_bounds
 
 Of = Literal["test conversation", "question"]
 
-STEP = 8  # rows at least before it is looked again: how many are measured in vain at most where few decide
+STEP = 8  # rows at least before it is looked again, or a fifth: a model is loaded for each look
 MOST = 1_000_000  # rows that anybody would measure to tell
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 
@@ -37,13 +37,15 @@ class Gate:
     bounds: list[Bounds]  # of the difference, after each row that counts
     have: int  # rows or questions that both models were measured on, whether they count or not
     total: int  # that there are
+    first: int = 1  # how many it takes to tell at all
     tasks: tuple[str, ...] = ()  # whose questions count
     lost: bool = False  # one of the rows has no finite number, and so has the difference
 
     @cached_property
     def decided(self) -> int | None:
         """The number of rows that count after which it was first known on which side of the limit it is."""
-        return first_decided(self.bounds, self.limit)
+        told = first_decided(self.bounds[self.first - 1 :], self.limit)
+        return None if told is None else told + self.first - 1
 
     @property
     def passed(self) -> bool | None:
@@ -67,7 +69,7 @@ class Gate:
         """Rows or questions to measure before it is looked again; None where it is decided, or all are measured."""
         if self.lost or self.decided is not None or self.have >= self.total:
             return None
-        return min(self.total, max(self.have + STEP, min(self.needed or MOST, 2 * self.have)))
+        return min(self.total, max(self.have + STEP, 6 * self.have // 5, min(self.needed or MOST, 2 * self.have)))
 
     @property
     def needed(self) -> int | None:
@@ -77,7 +79,7 @@ class Gate:
         """
         apart, half = abs(self.last.value - self.limit), (self.last.high - self.last.low) / 2
         needed = self.have * (half / apart) ** 2 if apart else math.inf
-        return math.ceil(needed) if needed <= MOST else None
+        return max(math.ceil(needed), self.first) if needed <= MOST else None
 
 
 def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
@@ -112,8 +114,11 @@ def _of_rows(
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
-    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, settings.min_rows)
-    return Gate(kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), lost=lost)
+    least = settings.min_rows
+    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, min(FIRST, least))
+    return Gate(
+        kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), least, lost=lost
+    )
 
 
 def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -125,7 +130,7 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     for name, tasks in judged_together(names, settings.min_questions).items():
         counted = [drop for drop, task in zip(drops, names, strict=False) if task in tasks]
         bounds = share_bounds(counted, settings.level)
-        yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks)
+        yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks=tasks)
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:
