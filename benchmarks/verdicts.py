@@ -188,8 +188,8 @@ def table(found: list[Found], together: dict[str, float], pairs: int) -> str:
         [
             "# How far a verdict can be trusted\n",
             f"`python -m benchmarks.verdicts` draws {pairs:,} pairs of each kind from measured row differences, at a",
-            f"level of {LEVEL:.1%}. Without a difference at most {worst:.1%} were promoted, at whatever row one stopped;",
-            f"a difference of the size that the test named was seen in {least:.0%} or more.\n",
+            f"level of {LEVEL:.1%}. Without a difference at most {worst:.1%} were promoted, wherever one stopped; a",
+            f"difference of the size that the test named was seen in {least:.0%} or more.\n",
             "| drawn from | figure | rows | no difference: promoted | at any row | test names | seen | at any row |",
             "|---|---|---|---|---|---|---|---|",
             *(line(one) for one in found),
