@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.records import ManifestFile
-from pipeline.data.grading import Question, accuracies, is_right
+from pipeline.data.grading import Question, accuracies, headline_group, is_right
 from pipeline.evaluation.answers import Reply
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import Row
@@ -17,7 +17,6 @@ from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, ModelFigures
 from pipeline.report.rows import SCHEMA, ModelRows, RowResults, digests
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
-HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
 
 
@@ -120,7 +119,7 @@ def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool
 def _accuracy(replies: Sequence[Reply], questions: Sequence[Question]) -> dict[str, Any]:
     right = _right(replies, questions)
     shares = accuracies(questions, right)
-    headline = HEADLINE_GROUP if HEADLINE_GROUP in shares["groups"] else next(iter(shares["groups"]))
+    headline = headline_group(shares["groups"])
     counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
     by_name = {f"accuracy_by_{kind[:-1]}": dict(sorted(each.items())) for kind, each in shares.items()}
     return {**_named("accuracy", share(counted), SHARE), **by_name}
