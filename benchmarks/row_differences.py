@@ -41,7 +41,8 @@ STARTER = [
 ]
 SMOLLM2 = [
     *("experiment=gsm8k", "data.files=[train.jsonl]", "data.questions=null", "data.test=200", "data.max_rows=600"),
-    *("train.max_steps=4", "train.effective_batch=8", "train.max_length=256", "evaluate.max_length=256"),
+    *("train.max_steps=4", "train.effective_batch=8", "train.max_length=256", "train.max_truncated=1"),
+    "evaluate.max_length=256",
 ]
 STARTER_FILES, SMOLLM2_FILES = ("chats.jsonl", "questions.jsonl"), ("train.jsonl",)
 MODELS = {"starter-s": STARTER, "SmolLM2-135M": SMOLLM2}
