@@ -15,7 +15,7 @@ from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, GeneralFigures, ModelFigures, ShownAnswer
-from pipeline.report.rows import ModelRows, RowResults, digests
+from pipeline.report.rows import SCHEMA, ModelRows, RowResults, digests
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
 HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
@@ -26,6 +26,7 @@ def row_results(measured: dict[str, Measured], material: Material) -> RowResults
     """Return what was found of each row and question, as reports/rows.json has it."""
     conversations, questions = material.conversations, material.questions
     return RowResults(
+        schema_version=SCHEMA,
         rows=tuple(conversation.digest for conversation in conversations),
         tokens=tuple(material.scored),
         numbers=tuple(conversation.number for conversation in conversations),
