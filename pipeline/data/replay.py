@@ -16,6 +16,7 @@ from pipeline.core.records import ReplayReport
 from pipeline.data.corpus import Corpus
 from pipeline.data.decontaminate import asked
 from pipeline.data.dedup import duplicates, without
+from pipeline.data.folding import fold
 from pipeline.data.near_duplicates import Integers
 from pipeline.data.rows import SourceCounts
 from pipeline.data.split import seeded
@@ -76,10 +77,20 @@ def draw(corpus: Corpus, train: Integers, settings: DataSettings, measured: Iter
         if len(taken) >= wanted:
             break
         rows = in_order[start : start + AT_ONCE]
-        stands = asked(map(subject, corpus.messages(rows)), held, settings.leak_threshold)
+        stands = stand_in(list(corpus.messages(rows)), held, settings.leak_threshold)
         left = [row for row, there in zip(rows, stands, strict=True) if not there][: wanted - len(taken)]
         taken, passed_over = taken + left, passed_over + sum(stands)
     return Replayed(np.array(taken, np.int64), wanted, len(usable), len(usable) - len(fresh), passed_over)
+
+
+def stand_in(conversations: Sequence[Messages], held: Sequence[str], threshold: float | None) -> list[bool]:
+    """Return of each conversation whether what it is about stands in a held text, or says one of them to the word."""
+    words = set(map(fold, held))
+    about = asked(map(subject, conversations), held, threshold)
+    return [
+        there or any(fold(said) in words for said in contents([messages]))
+        for there, messages in zip(about, conversations, strict=True)
+    ]
 
 
 def mixed(corpus: Corpus, train: Integers, replay: Integers, settings: DataSettings) -> Integers:

@@ -72,7 +72,7 @@ def measure_model(
     if material.general:
         texts = all_sets(material)
         found = cache.each(
-            f"{name}-general",
+            f"{name}-general-loss",
             texts.row_keys,
             lambda which: each_nats(model(), [texts.rows[row] for row in which], size, tokenizer.pad_token_id),
         )

@@ -98,6 +98,16 @@ def test_what_is_measured_is_never_replayed(folder: Path, capsys: pytest.Capture
     assert "passed over since they are measured: 20" in capsys.readouterr().out
 
 
+def test_a_conversation_that_says_a_measured_text_later_on_is_not_replayed(folder: Path) -> None:
+    turns = ["Begin.", "One.", texts(1)[0]["text"], "Two."]
+    chat = [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(turns)]
+    put_rows(folder, "../../notes/notes.jsonl", [{"messages": chat}, *texts(20)[10:]])
+    put_rows(folder, "../measured.jsonl", texts(10))
+    sets = {"notes": SourceSettings(files=["data/measured.jsonl"])}
+    assert prepare(replaying(0.5), folder, folder, sets)["replay"].taken == 10
+    assert len((folder / "data/forgetting/notes.jsonl").read_text(encoding="utf-8").splitlines()) == 10
+
+
 def test_what_train_has_already_is_not_replayed(folder: Path) -> None:
     train = splits_of(folder, replaying(0))["train"]
     put_rows(folder, "../../notes/notes.jsonl", [*texts(5), texts(1)[0], *({"messages": row} for row in train[:7])])

@@ -200,7 +200,8 @@ def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Sett
 
 
 MODELS = ("base", "tuned", "F16", "Q8_0", "base-Q8_0")
-PARTS = [f"{model}-{what}" for model in MODELS for what in ("loss", "questions", "prompts")]
+OF_A_MODEL = ("loss", "questions", "prompts", "general-loss")
+PARTS = [f"{model}-{what}" for model in MODELS for what in OF_A_MODEL]
 FEW = ("evaluate.max_questions=1", "evaluate.max_rows=2")
 
 
@@ -234,12 +235,12 @@ def test_an_evaluation_that_was_killed_goes_on_with_what_it_has_measured(
                 process.kill()
                 break
         process.wait()
-    assert measured_parts(said) == PARTS[:6]
+    assert measured_parts(said) == PARTS[:7]
     assert not (project / "reports").exists()
     again = run(tuned_config(), project)
     said = capsys.readouterr().out
-    assert kept(said) == PARTS[:5]
-    assert measured_parts(said) == PARTS[5:]
+    assert kept(said) == PARTS[:6]
+    assert measured_parts(said) == PARTS[6:]
     assert again.base_model.loss == found.base_model.loss
     assert again.gguf["Q8_0"].loss == found.gguf["Q8_0"].loss
 
@@ -300,7 +301,7 @@ def test_what_is_measured_before_a_failure_is_not_measured_again(
     broken.write_bytes(whole)
     capsys.readouterr()
     run(tuned_config(*FEW), project)
-    assert measured_parts(capsys.readouterr().out) == PARTS[12:]
+    assert measured_parts(capsys.readouterr().out) == PARTS[-4:]
 
 
 def test_a_file_that_is_made_anew_is_measured_and_no_other(
@@ -315,7 +316,7 @@ def test_a_file_that_is_made_anew_is_measured_and_no_other(
     path.write_text(json.dumps(manifest))
     capsys.readouterr()
     found = run(tuned_config(*FEW), project)
-    assert measured_parts(capsys.readouterr().out) == [f"Q8_0-{part}" for part in ("loss", "questions", "prompts")]
+    assert measured_parts(capsys.readouterr().out) == [f"Q8_0-{part}" for part in OF_A_MODEL]
     assert found.gguf["Q8_0"].loss == found.gguf["F16"].loss
 
 
@@ -415,3 +416,29 @@ def test_scores_of_another_version_of_the_harness_are_not_taken(monkeypatch: pyt
     monkeypatch.setattr(evaluate, "version", lambda name: f"that of {name}")
     assert evaluate.libraries(["arc_easy"])["lm_eval"] == "that of lm_eval"
     assert "lm_eval" not in evaluate.libraries([])  # it need not be installed then
+
+
+def test_what_is_forgotten_is_measured_of_every_model_and_paired_with_the_base(
+    found: Measurements, measured: Path
+) -> None:
+    rows = RowResults.read(measured / "reports/rows.json")
+    assert len(rows.general["statements"]) == 4
+    tokens, base = sum(rows.general["statements"]), sum(rows.models["base"].general["statements"])
+    for name, figures in found.models.items():
+        nats = sum(rows.models[name].general["statements"])
+        general = figures.general["statements"]
+        assert general.texts == 4
+        assert general.loss == pytest.approx(nats / tokens, abs=1e-5)
+        assert name == "base" or general.forgetting == pytest.approx((nats - base) / tokens, abs=1e-5)
+    assert found.base_model.general["statements"].forgetting is None
+    assert found.tuned_model.general["statements"].forgetting > 0.01
+    assert found.gguf["F16"].general["statements"].loss == pytest.approx(
+        found.tuned_model.general["statements"].loss, abs=0.02
+    )
+
+
+def test_other_general_texts_than_were_prepared_are_refused(project: Path, tuned_config: Settings) -> None:
+    said = refused(tuned_config("+evaluate.general.statements.cap=2"), project)
+    assert said.startswith(
+        "data/forgetting is not what the configuration asks for: evaluate.general.statements differs"
+    )
