@@ -67,6 +67,24 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
     assert Path("inputs/data_folder_3").read_text() == "The configuration names nothing here.\n"
 
 
+def test_several_files_of_questions_and_votes_of_visitors_are_watched(outside: Path) -> None:
+    found = linked(
+        "data.files=[data/raw/*]",
+        f"data.questions=[../outside/questions.jsonl,{outside}/chats.jsonl]",
+        f"evaluate.judge.votes={outside}/set",
+        "model=llama-3.2-1b",
+    )
+    assert found == {
+        "data_folder_1": "../data/raw",
+        "questions/0-questions.jsonl": "../../../outside/questions.jsonl",
+        "questions/1-chats.jsonl": f"{outside}/chats.jsonl",
+        "votes": f"{outside}/set",
+    }
+    assert "evaluate.judge.votes names nowhere, which is no file or folder here" in refused(
+        "evaluate.judge.votes=nowhere"
+    )
+
+
 def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
     found = linked(
         f"data.files=[{outside}/chats.jsonl]",
