@@ -14,7 +14,7 @@ from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import Measured
 from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, ModelFigures, ShownAnswer
-from pipeline.report.rows import ModelRows, RowResults, digests
+from pipeline.report.rows import SCHEMA, ModelRows, RowResults, digests
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
@@ -24,6 +24,7 @@ def row_results(measured: dict[str, Measured], material: Material) -> RowResults
     """Return what was found of each row and question, as reports/rows.json has it."""
     conversations, questions = material.conversations, material.questions
     return RowResults(
+        schema_version=SCHEMA,
         rows=tuple(conversation.digest for conversation in conversations),
         tokens=tuple(material.scored),
         numbers=tuple(conversation.number for conversation in conversations),
@@ -120,7 +121,7 @@ def _accuracy(replies: Sequence[Reply], questions: Sequence[Question]) -> dict[s
     shares = accuracies(questions, right)
     headline = headline_group(shares["groups"])
     counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
-    by_name = {"accuracy_by_group": shares["groups"], "accuracy_by_task": shares["tasks"]}
+    by_name = {f"accuracy_by_{kind[:-1]}": dict(sorted(each.items())) for kind, each in shares.items()}
     return {**_named("accuracy", share(counted), SHARE), **by_name}
 
 

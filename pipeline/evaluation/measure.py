@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from common.files import sha256
 from llama.model import Weights
+from pipeline.core.config import EvaluateSettings
 from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
@@ -67,13 +68,18 @@ def measure_model(
         ),
     }
     if settings.tasks:
-        files = [sha256(path) for path in task_files(settings.tasks)]
-        measured["tasks"] = cache.get(
-            f"{name}-tasks",
-            lambda: task_scores(model(), tokenizer, settings),
-            [settings.tasks, settings.tasks_limit, files],
-        )
+        scores = functools.partial(task_scores, tokenizer=tokenizer, settings=settings)
+        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model()), of_tasks(settings))
     return measured
+
+
+def of_tasks(settings: EvaluateSettings) -> list[object]:
+    """Return what the harness's scores depend on beside the model.
+
+    Raises:
+        UserError: a task's file names one that is not here.
+    """
+    return [settings.tasks, settings.tasks_limit, [sha256(path) for path in task_files(settings.tasks)]]
 
 
 def measure_file(

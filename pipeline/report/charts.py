@@ -8,7 +8,8 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.report.record import Point
+from common.words import counted
+from pipeline.report.record import Check, Point
 
 WIDTH, HEIGHT = 440, 240  # of a chart, in units of about a pixel
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 40
@@ -51,6 +52,51 @@ def curves(curve: Sequence[Point]) -> dict[str, Any] | None:
     y = Axis(min(losses), max(losses), HEIGHT - BOTTOM, TOP)
     drawn = {name: [(x(step), y(loss)) for step, loss in line] for name, line in lines.items() if line}
     return {"width": WIDTH, "height": HEIGHT, "x": x, "y": y, "lines": drawn}
+
+
+@dataclass(frozen=True)
+class Course:
+    """How the bounds of a check's figure closed in on one side of its threshold, or have not yet."""
+
+    title: str
+    caption: str
+    unit: str  # of the x axis
+    x: Axis
+    y: Axis
+    line: list[tuple[float, float]]
+    band: list[tuple[float, float]]  # around it, as a closed line
+    limit: float
+    decided: float | None  # where on the x axis
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def course(check: Check) -> Course | None:
+    """Return the chart of a check that rows decide; None where its bounds are known after no two of them."""
+    steps, scale = check.steps, 1 if check.name == "gain" else 100
+    if len(steps) < 2 or check.rows is None or check.of is None or check.limit is None:
+        return None
+    late = [step for step in steps if 2 * step.rows >= check.rows]  # the earliest bounds may be far out
+    inside = [scale * value for step in late for value in (step.low, step.high)] + [scale * check.limit]
+    x = Axis(0, steps[-1].rows, LEFT, WIDTH - RIGHT)
+    y = Axis(min(inside), max(inside), HEIGHT - BOTTOM, TOP)
+
+    def place(rows: int, value: float) -> tuple[float, float]:
+        return x(rows), y(min(max(scale * value, y.low), y.high))
+
+    told = check.passed is not None
+    by = f"{'decided' if told else 'not decided'} by {counted(check.rows, check.of)}"
+    return Course(
+        title=check.name,
+        caption=f"{'nats a token' if scale == 1 else 'percent'}; {by}",
+        unit=f"{check.of}s",
+        x=x,
+        y=y,
+        line=[place(step.rows, step.figure) for step in steps],
+        band=[place(s.rows, s.high) for s in steps] + [place(s.rows, s.low) for s in reversed(steps)],
+        limit=y(scale * check.limit),
+        decided=x(check.rows) if told else None,
+    )
 
 
 def histograms(lengths: Mapping[str, Sequence[int]], reach: int | None = None) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def check_of(gate: Gate, settings: GateSettings) -> Check:
     what = figure.what.format(_in_words(gate, known, figure, settings.level))
     return Check(
         name=gate.name,
-        what=f"{what}; it must be {figure.must} {figure.text(figure.limit)}; {_by(gate, missing)}",
+        what=f"{what}; it must be {figure.must}; {_by(gate, missing)}",
         figure=known.figure if known else None,
         limit=figure.limit,
         passed=gate.passed,
@@ -50,15 +50,20 @@ def check_of(gate: Gate, settings: GateSettings) -> Check:
 def _figure(gate: Gate, settings: GateSettings) -> Figure:
     if gate.kind == "gain":
         what = "from base to tuned the loss falls by {} nats a token"
-        return Figure(what, "above", settings.min_gain, "{:.4f}".format, 5)
+        return Figure(what, f"above {settings.min_gain:g}", settings.min_gain, "{:.4f}".format, 5)
     if gate.kind == "quantization":
         kind, whole = gate.models
         what = f"the perplexity of {kind} is {{}} above that of {'tuned' if whole == 'tuned' else whole}"
-        return Figure(what, "at most", settings.max_quantization_loss, "{:.2%}".format, 6, _relative)
+        limit = settings.max_quantization_loss
+        return Figure(what, _at_most(limit), limit, "{:.2%}".format, 6, _relative)
     alone = gate.name == f"task {gate.tasks[0]}"
     few = "" if alone else f" of {len(gate.tasks):,} tasks with fewer than {settings.min_questions:,} questions each"
     what = f"the accuracy{few} is {{}} below the base's"
-    return Figure(what, "at most", settings.max_task_drop, "{:.1%}".format, 4)
+    return Figure(what, _at_most(settings.max_task_drop), settings.max_task_drop, "{:.1%}".format, 4)
+
+
+def _at_most(share: float) -> str:
+    return f"at most {100 * share:g}%"
 
 
 def _in_words(gate: Gate, known: Step | None, figure: Figure, level: float) -> str:

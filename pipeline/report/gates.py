@@ -138,7 +138,7 @@ def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ..
         least: questions that it takes to tell.
     """
     counts = Counter(tasks)
-    judged = {task: (task,) for task, count in counts.items() if count >= least}
+    judged = {task: (task,) for task, count in sorted(counts.items()) if count >= least}
     small: dict[str, list[str]] = defaultdict(list)
     for task in sorted(counts.keys() - judged.keys()):
         small[task.partition("/")[0]].append(task)

@@ -8,7 +8,7 @@ import jinja2
 
 from common.harmless import harmless
 from common.words import counted
-from pipeline.report.charts import curves, histograms
+from pipeline.report.charts import Course, course, curves, histograms
 from pipeline.report.differences import differences
 from pipeline.report.formats import Figure, Figures
 from pipeline.report.metrics import HEADLINES, of
@@ -53,6 +53,7 @@ def page(evaluation: Evaluation) -> str:
         outcome=outcome(evaluation.verdict),
         shortage=shortage(evaluation.verdict),
         highlights=_highlights(evaluation, figures),
+        courses=_courses(evaluation),
         curves=curves(evaluation.curve),
         histograms=histograms(evaluation.lengths),
         chats=[_chat(evaluation, figures, index) for index in range(len(evaluation.prompts))],
@@ -83,6 +84,12 @@ def _checks(evaluation: Evaluation, figures: Figures) -> dict[str, list[ShownChe
         "passed": [one for one in passed if one not in of_tasks],
         "of_tasks": of_tasks,
     }
+
+
+def _courses(evaluation: Evaluation) -> list[Course]:
+    """Return how the checks were decided, those that were not first."""
+    checks = sorted(evaluation.verdict.checks, key=lambda check: check.passed is True)
+    return [shown for shown in map(course, checks) if shown]
 
 
 def _highlights(evaluation: Evaluation, figures: Figures) -> list[tuple[str, Figure, Figure]]:

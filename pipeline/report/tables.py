@@ -70,8 +70,12 @@ def _checks(evaluation: Evaluation, figures: Figures) -> Table:
     for index, check in enumerate(evaluation.verdict.checks):
         place = ("verdict", "checks", index)
         row: list[Cell] = [check.name, RESULTS[check.passed], check.what]
-        rows.append([*row, figures(*place, "figure"), figures(*place, "limit")])
-    return Table("Checks", ["check", "result", "what", "figure", "limit"], rows)
+        rows.append([*row, *(figures(*place, key) for key in ("figure", "limit", "rows"))])
+    note = (
+        "Bounds hold however many rows are measured, so that measuring ends when they tell; rows: conversations, or "
+        "questions, after which they did."
+    )
+    return Table("Checks", ["check", "result", "what", "figure", "limit", "rows"], rows, note)
 
 
 def _models(evaluation: Evaluation, figures: Figures) -> Table:

@@ -28,6 +28,8 @@ SETTINGS = [
     "train.eval_steps=6",
     "evaluate.max_questions=12",
     "evaluate.max_rows=24",
+    "evaluate.gate.min_rows=12",
+    "evaluate.gate.min_questions=6",
     "evaluate.max_new_tokens=8",
     "evaluate.prompts=[What is 5 + 6?]",
 ]
@@ -166,14 +168,17 @@ def test_another_colour_shows_again_and_measures_nothing(workspace: Path) -> Non
     assert page.read_bytes() == before
 
 
-def test_another_threshold_judges_again_and_measures_nothing(adopting: Path) -> None:
+def test_another_threshold_judges_again_and_loads_no_model_where_the_rows_suffice(adopting: Path) -> None:
     measured = (adopting / "reports/measurements.json").read_bytes()
     run(adopting, "python", "-m", "pipeline", "adopt", "evaluate.gate.max_task_drop=0.97")
     run(adopting, "dvc", "repro", "compose")
-    changed = [{"changed deps": {"params.yaml": {"evaluate.gate": "modified"}}}]
-    assert json.loads(run(adopting, "dvc", "status", "--json")) == {"report": changed}
+    due = json.loads(run(adopting, "dvc", "status", "--json"))
+    assert due["evaluate"] == [{"changed deps": {"params.yaml": {"evaluate": "modified"}}}]
+    assert set(due) == {"evaluate", "report"}
     said = run(adopting, "dvc", "repro")
-    assert stages_run(said) == ["report"]
+    assert stages_run(said) == ["evaluate", "report"]
+    assert "measured before" in said
+    assert "measuring " not in said
     assert "verdict: " in said
     evaluation = json.loads((adopting / "reports/evaluation.json").read_text())
     assert evaluation["settings"]["evaluate"]["gate"]["max_task_drop"] == 0.97

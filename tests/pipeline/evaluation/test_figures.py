@@ -5,13 +5,15 @@ from typing import Any
 import pytest
 
 from pipeline.core.records import ManifestFile
-from pipeline.evaluation.figures import file_figures, shown_answers
-from pipeline.evaluation.inputs import Material
+from pipeline.evaluation.figures import file_figures, on_the_same, row_results, shown_answers
+from pipeline.evaluation.inputs import Conversation, Material
 from pipeline.report.record import SPEED_TOKENS
 
 FILE = ManifestFile(
     file="tiny-F16.gguf", type="F16", of="tuned", bytes=1000, sha256="ab" * 32, kl=1e-4, top_1=0.99, perplexity=2.0
 )
+
+ROW = Conversation(1, "a", [([1, 2], [0, 1])])
 
 
 def measured(*tokens: int) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def measured(*tokens: int) -> dict[str, Any]:
     ],
 )
 def test_a_handful_of_tokens_tells_no_speed(tokens: tuple[int, ...], speed: float | None) -> None:
-    given = Material(None, [[([1, 2], [0, 1])]] * 2, [], None, frozenset())  # type: ignore[arg-type]
+    given = Material(None, [ROW] * 2, [], None, frozenset())  # type: ignore[arg-type]
     assert file_figures(FILE, measured(*tokens), given).tokens_per_second == speed
 
 
@@ -47,7 +49,26 @@ def test_an_answer_has_its_own_speed_only_if_it_is_long() -> None:
 
 
 def test_what_rests_on_one_conversation_has_a_value_and_no_bounds() -> None:
-    given = Material(None, [[([1, 2], [0, 1])]], [], None, frozenset())  # type: ignore[arg-type]
+    given = Material(None, [ROW], [], None, frozenset())  # type: ignore[arg-type]
     figures = file_figures(FILE, measured(12) | {"nats": [2.0]}, given)
     assert (figures.loss, figures.loss_low, figures.loss_high) == (2.0, None, None)
     assert (figures.perplexity, figures.perplexity_low) == (7.3891, None)
+
+
+def test_figures_are_of_the_rows_that_all_models_have_and_rows_are_of_each() -> None:
+    conversations = [Conversation(number, f"digest {number}", ROW.rows) for number in (3, 1, 2)]
+    questions = [{"prompt": f"{n}?", "answer": "a", "kind": "text", "group": "g", "task": "t"} for n in range(2)]
+    given = Material(None, conversations, questions, None, frozenset())  # type: ignore[arg-type]
+    said = {"reply": "a", "tokens": 1}
+    found: dict[str, Any] = {
+        "base": {"nats": [1.0, None, 3.0], "replies": [said, {"reply": "b", "tokens": 1}], "answers": []},
+        "F16": {"nats": [1.0, 2.0], "replies": [said], "answers": []},
+    }
+    rows = row_results(found, given)
+    assert (rows.rows, rows.numbers, rows.tokens) == (("digest 3", "digest 1", "digest 2"), (3, 1, 2), (1, 1, 1))
+    assert (rows.models["base"].nats, rows.models["base"].right) == ((1.0, None, 3.0), (True, False))
+    assert (rows.models["F16"].nats, rows.models["F16"].right) == ((1.0, 2.0), (True,))
+    same, part = on_the_same(found, given)
+    assert (len(part.conversations), len(part.questions)) == (2, 1)
+    assert same["base"]["nats"] == [1.0, None]
+    assert same["base"]["replies"] == [said]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import recorded_run
 from evaluation_sample import ask, sample
+from found_rows import found_rows
 from records import record
 from rich.console import Console
 
@@ -34,7 +35,9 @@ from pipeline.stages.report import require_one_training
 
 Tree = dict[str, Any]
 PLACE = "evaluation.json of run 7"
-GATE = GateSettings(min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, min_rows=50, min_questions=40)
+GATE = GateSettings(
+    min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, level=0.05, min_rows=50, min_questions=40
+)
 BUDGETS = CompareSettings(quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025)
 
 
@@ -238,7 +241,7 @@ def judge_all(measurements: str, manifest: str) -> None:
     """What the report stage makes of what evaluate and export have left."""
     measured, files = Measurements.parse_text(measurements, PLACE), Manifest.parse_text(manifest, PLACE)
     require_one_training(measured, files, LINEAGE)
-    verdict = judge(measured, GATE)
+    verdict = judge(measured, found_rows(dict.fromkeys(measured.models, 1.0)), GATE)
     known = {name: getattr(measured, name) for name in measured.model_fields_set}
     evaluation = Evaluation(**known, verdict=verdict, training=None, curve=(), prepared=None)
     texts = [*verdict_lines(verdict), json.dumps(model_card(evaluation, files, LINEAGE), allow_nan=False)]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,7 +19,9 @@ from pipeline.core import code
 from pipeline.core.config import Config
 from pipeline.core.paths import GGUF, MANIFEST
 from pipeline.core.records import Manifest
+from pipeline.evaluation.measure import of_tasks
 from pipeline.report.record import Measurements
+from pipeline.report.rows import RowResults, digests
 from pipeline.stages import evaluate
 
 REPO = Path(__file__).parents[3]
@@ -37,7 +40,7 @@ def project(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def run(config: Config, out: Path) -> Measurements:
     """What the stage writes, read as the next one reads it."""
     evaluate.run(config, out)
-    assert [path.name for path in (out / "reports").iterdir()] == ["measurements.json"]
+    assert {path.name for path in (out / "reports").iterdir()} == {"measurements.json", "rows.json"}
     return Measurements.read(out / "reports/measurements.json")
 
 
@@ -107,6 +110,21 @@ def test_the_gate_is_no_part_of_what_was_measured(found: Measurements) -> None:
     assert "gate" not in found.settings["evaluate"]
 
 
+def test_what_was_found_of_each_row_is_what_the_figures_are_made_of(found: Measurements, measured: Path) -> None:
+    rows = RowResults.read(measured / "reports/rows.json")
+    assert list(rows.models) == ["base", "tuned", "F16", "Q8_0", "base-Q8_0"]
+    assert (len(rows.rows), len(rows.questions)) == (found.rows, found.questions)
+    assert sum(rows.tokens) == found.tokens
+    chats = pq.read_table(measured / "data/prepared/test.parquet")["messages"].to_pylist()
+    assert rows.rows == digests([chats[number - 1] for number in rows.numbers])
+    for name, figures in found.models.items():
+        assert sum(rows.models[name].nats) / found.tokens == pytest.approx(figures.loss, abs=1e-5)
+        headline = [
+            right for right, group in zip(rows.models[name].right, rows.groups, strict=True) if group == "held_out"
+        ]
+        assert sum(headline) / len(headline) == pytest.approx(figures.accuracy, abs=1e-4)
+
+
 def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Settings) -> None:
     (project / "data/prepared/questions.jsonl").write_bytes(b"")
     found = run(tuned_config("evaluate.max_rows=2", "evaluate.prompts=[]"), project)
@@ -126,7 +144,7 @@ def test_the_shares_of_the_held_out_group_are_the_headline(project: Path, tuned_
     (project / "data/prepared/questions.jsonl").write_text(text)
     tuned = run(tuned_config("evaluate.max_rows=2", "evaluate.prompts=[]"), project).tuned_model
     assert tuned.accuracy == tuned.accuracy_by_group["held_out"]
-    assert list(tuned.accuracy_by_group) == ["unasked", "held_out"]
+    assert list(tuned.accuracy_by_group) == ["held_out", "unasked"]
 
 
 @pytest.mark.parametrize(
@@ -181,11 +199,8 @@ def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Sett
     assert said.startswith("models/adapter was tuned from ")
 
 
-PARTS = [
-    f"{model}-{what}"
-    for model in ("base", "tuned", "F16", "Q8_0", "base-Q8_0")
-    for what in ("loss", "questions", "prompts")
-]
+MODELS = ("base", "tuned", "F16", "Q8_0", "base-Q8_0")
+PARTS = [f"{model}-{what}" for model in MODELS for what in ("loss", "questions", "prompts")]
 FEW = ("evaluate.max_questions=1", "evaluate.max_rows=2")
 
 
@@ -246,28 +261,74 @@ def test_a_second_evaluation_measures_nothing_until_its_folder_is_gone(
     assert measured_parts(capsys.readouterr().out) == PARTS
 
 
+NOTHING_NEW = ("evaluate.batch_size=2", "evaluate.gate.min_gain=1", "evaluate.max_rows=1", "evaluate.seed=0")
+
+
 @pytest.mark.parametrize(
-    ("change", "goes_on"),
+    ("change", "taken_again"),
     [
-        (("evaluate.batch_size=2", "evaluate.gate.min_gain=1"), True),
-        (("evaluate.max_rows=3",), False),
-        (("evaluate.prompts=[Hello]",), False),
+        (NOTHING_NEW, []),
+        (("evaluate.max_rows=3",), [f"{name}-loss, 1 more row" for name in MODELS]),
+        (("evaluate.max_questions=3",), [f"{name}-questions, 2 more rows" for name in MODELS]),
+        (("evaluate.prompts=[Hello]",), [f"{name}-prompts" for name in MODELS]),
+        (("evaluate.max_new_tokens=5",), [part for part in PARTS if "loss" not in part]),
+        (("train.loss_on=last",), [f"{name}-loss, 1 more row" for name in MODELS]),  # the other has one turn
     ],
 )
-def test_measurements_of_other_settings_are_not_taken(
-    project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture, change: tuple[str, ...], goes_on: bool
+def test_what_another_setting_changes_is_measured_and_nothing_else(
+    project: Path,
+    tuned_config: Settings,
+    capsys: pytest.CaptureFixture,
+    change: tuple[str, ...],
+    taken_again: list[str],
+) -> None:
+    run(tuned_config(*FEW), project)
+    capsys.readouterr()
+    run(tuned_config(*FEW, *change), project)
+    assert measured_parts(capsys.readouterr().out) == taken_again
+    run(tuned_config(*FEW), project)
+    assert measured_parts(capsys.readouterr().out) == []
+
+
+def test_what_is_measured_before_a_failure_is_not_measured_again(
+    project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
 ) -> None:
     broken = project / "models/gguf/starter-s-base-Q8_0.gguf"
     whole = broken.read_bytes()
     broken.write_bytes(whole[:1_500_000])
     refused(tuned_config(*FEW), project)
     broken.write_bytes(whole)
-    before = caches(project)
     capsys.readouterr()
-    run(tuned_config(*FEW, *change), project)
-    assert measured_parts(capsys.readouterr().out) == (PARTS[12:] if goes_on else PARTS)
-    assert len(caches(project)) == 1  # the old one is gone
-    assert (caches(project) == before) is goes_on
+    run(tuned_config(*FEW), project)
+    assert measured_parts(capsys.readouterr().out) == PARTS[12:]
+
+
+def test_a_file_that_is_made_anew_is_measured_and_no_other(
+    project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture
+) -> None:
+    run(tuned_config(*FEW), project)
+    path = project / GGUF / MANIFEST
+    manifest = json.loads(path.read_text())
+    files = {file["type"]: file for file in manifest["files"] if file["of"] == "tuned"}
+    shutil.copy(GGUF / files["F16"]["file"], GGUF / files["Q8_0"]["file"])
+    files["Q8_0"]["sha256"] = files["F16"]["sha256"]
+    path.write_text(json.dumps(manifest))
+    capsys.readouterr()
+    found = run(tuned_config(*FEW), project)
+    assert measured_parts(capsys.readouterr().out) == [f"Q8_0-{part}" for part in ("loss", "questions", "prompts")]
+    assert found.gguf["Q8_0"].loss == found.gguf["F16"].loss
+
+
+def test_one_question_more_is_asked_alone(project: Path, tuned_config: Settings, capsys: pytest.CaptureFixture) -> None:
+    all_of_them = tuned_config("evaluate.max_rows=2", "evaluate.max_questions=null", "evaluate.gate.min_questions=600")
+    path = project / "data/prepared/questions.jsonl"
+    first, *others = path.read_text().splitlines(keepends=True)[:9]
+    path.write_text("".join(others))
+    run(all_of_them, project)
+    capsys.readouterr()
+    path.write_text("".join([*reversed(others), first]))
+    run(all_of_them, project)
+    assert measured_parts(capsys.readouterr().out) == [f"{name}-questions, 1 more row" for name in MODELS]
 
 
 def retuned(project: Path) -> None:
@@ -275,27 +336,12 @@ def retuned(project: Path) -> None:
     adapter.write_text(adapter.read_text().replace('"lora_alpha": 8', '"lora_alpha": 4'))
 
 
-def exported_again(project: Path) -> None:
-    path = project / GGUF / MANIFEST
-    manifest = json.loads(path.read_text())
-    manifest["files"][0]["kl"] = 0.5
-    path.write_text(json.dumps(manifest))
-
-
-def asked_otherwise(project: Path) -> None:
-    path = project / "data/prepared/questions.jsonl"
-    path.write_text("".join(reversed(path.read_text().splitlines(keepends=True))))
-
-
-@pytest.mark.parametrize("change", [retuned, exported_again, asked_otherwise])
-def test_measurements_of_another_model_or_of_other_questions_are_not_taken(
-    project: Path, tuned_config: Settings, change: Callable[[Path], None]
-) -> None:
+def test_measurements_of_another_model_are_not_taken(project: Path, tuned_config: Settings) -> None:
     config = tuned_config()
-    before = evaluate.dependencies(config, Manifest.read(GGUF / MANIFEST))
-    assert evaluate.dependencies(config, Manifest.read(GGUF / MANIFEST)) == before
-    change(project)
-    assert evaluate.dependencies(config, Manifest.read(GGUF / MANIFEST)) != before
+    before = evaluate.dependencies(config)
+    assert evaluate.dependencies(config) == before
+    retuned(project)
+    assert evaluate.dependencies(config) != before
 
 
 @pytest.mark.parametrize(
@@ -317,55 +363,52 @@ def test_measurements_by_other_code_are_not_taken(
     for place in ("llama", "pipeline"):
         shutil.copytree(REPO / place, project / "code" / place, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "ROOT", project / "code")
-    config, manifest = tuned_config(), Manifest.read(GGUF / MANIFEST)
-    before = evaluate.dependencies(config, manifest)
+    config = tuned_config()
+    before = evaluate.dependencies(config)
     with (project / "code" / file).open("a") as text:
         text.write("\n")
-    assert (evaluate.dependencies(config, manifest) != before) is changes
+    assert (evaluate.dependencies(config) != before) is changes
 
 
 def test_figures_of_another_version_of_a_library_are_not_taken(
     project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, manifest = tuned_config(), Manifest.read(GGUF / MANIFEST)
-    before = evaluate.dependencies(config, manifest)
+    config = tuned_config()
+    before = evaluate.dependencies(config)
     for upgraded in ("llama-cpp-python", "torch", "transformers", "tokenizers"):
         with monkeypatch.context() as patch:
             patch.setattr(evaluate, "version", lambda name: "9.9" if name == upgraded else version(name))  # noqa: B023
-            assert evaluate.dependencies(config, manifest) != before, upgraded
-    assert evaluate.dependencies(config, manifest) == before
+            assert evaluate.dependencies(config) != before, upgraded
+    assert evaluate.dependencies(config) == before
 
 
 def test_figures_of_another_gpu_are_not_taken(
     project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, manifest = tuned_config("runtime.device=auto"), Manifest.read(GGUF / MANIFEST)
+    config = tuned_config("runtime.device=auto")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     devices = []
     for name in ("small", "large"):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)  # noqa: B023
-        devices.append(evaluate.dependencies(config, manifest)["device"])
+        devices.append(evaluate.dependencies(config)["device"])
     assert devices == ["small", "large"]
-    assert evaluate.dependencies(tuned_config(), manifest)["device"] == "cpu"
+    assert evaluate.dependencies(tuned_config())["device"] == "cpu"
 
 
-def test_scores_of_a_task_whose_include_has_changed_are_not_taken(
-    project: Path, tuned_config: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluate, "version", lambda name: "1")  # the harness need not be installed
+def test_scores_of_a_task_whose_include_has_changed_are_not_taken(project: Path, tuned_config: Settings) -> None:
     (project / "mine.yaml").write_text("include: base.yaml")
     (project / "base.yaml").write_text("doc_to_text: '{{begin}}'\nprocess_docs: !function utils.keep")
     (project / "utils.py").write_text("keep = list\n")
-    config, manifest = tuned_config("evaluate.tasks=[mine.yaml]"), Manifest.read(GGUF / MANIFEST)
-    states = [evaluate.dependencies(config, manifest)["files"]]
+    settings = tuned_config("evaluate.tasks=[mine.yaml]").evaluate
+    states = [of_tasks(settings)]
     for changed in ("mine.yaml", "base.yaml", "utils.py"):
         with (project / changed).open("a") as text:
             text.write("\n")
-        states.append(evaluate.dependencies(config, manifest)["files"])
-    assert len({tuple(state) for state in states}) == 4
+        states.append(of_tasks(settings))
+    assert len(set(map(str, states))) == 4
     (project / "base.yaml").unlink()
     with pytest.raises(UserError, match=r"^mine\.yaml names include: base\.yaml, which is no file here$"):
-        evaluate.dependencies(config, manifest)
+        of_tasks(settings)
 
 
 def test_scores_of_another_version_of_the_harness_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,136 @@
+"""Gates: what decides one, after how many rows, and how much more is asked for while nothing does."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from found_rows import found_rows
+
+from pipeline.core.config import GateSettings
+from pipeline.report.gates import STEP, Gate, gates, judged_together
+from pipeline.report.rows import ModelRows, RowResults
+
+GATE = GateSettings(
+    min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, level=0.05, min_rows=20, min_questions=20
+)
+LOSSES = {"base": 1.5, "tuned": 1.0, "F16": 1.0, "Q4_K_M": 1.001, "base-Q8_0": 1.5}
+SUM, CAPITAL = ("held_out", "sum"), ("held_out", "capital")
+
+
+def gate(found: RowResults, name: str, settings: GateSettings = GATE) -> Gate:
+    return next(gate for gate in gates(found, settings) if gate.name == name)
+
+
+def without(found: RowResults, model: str, row: int) -> RowResults:
+    """The same where a model's loss on a row is no finite number."""
+    nats = found.models[model].nats
+    lost = found.models[model].model_copy(update={"nats": (*nats[:row], None, *nats[row + 1 :])})
+    return found.model_copy(update={"models": found.models | {model: lost}})
+
+
+def test_there_is_a_gate_on_the_gain_and_on_each_quantized_file_of_the_tuned_model() -> None:
+    found = gates(found_rows(LOSSES), GATE)
+    assert [(one.name, one.models) for one in found] == [
+        ("gain", ("base", "tuned")),
+        ("quantization Q4_K_M", ("Q4_K_M", "F16")),
+    ]
+    bare = found_rows({name: loss for name, loss in LOSSES.items() if name != "F16"})
+    assert gate(bare, "quantization Q4_K_M").models == ("Q4_K_M", "tuned")
+
+
+@pytest.mark.parametrize(
+    ("losses", "settings", "name", "passed"),
+    [
+        ({}, {}, "gain", True),
+        ({"tuned": 1.6}, {}, "gain", False),
+        ({"tuned": 1.5}, {}, "gain", None),
+        ({}, {"min_gain": 0.7}, "gain", False),
+        ({}, {"min_gain": 0.3}, "gain", True),
+        ({}, {}, "quantization Q4_K_M", True),
+        ({"Q4_K_M": 1.2}, {}, "quantization Q4_K_M", False),
+        ({"Q4_K_M": 1.0 + math.log(1.05)}, {}, "quantization Q4_K_M", None),
+        ({"Q4_K_M": 1.2}, {"max_quantization_loss": 0.5}, "quantization Q4_K_M", True),
+    ],
+)
+def test_a_difference_passes_fails_or_cannot_be_told(
+    losses: dict[str, float], settings: dict[str, float], name: str, passed: bool | None
+) -> None:
+    assert gate(found_rows(LOSSES | losses), name, replace(GATE, **settings)).passed is passed
+
+
+def test_what_is_measured_beyond_a_decision_changes_it_not() -> None:
+    whole = gate(found_rows(LOSSES), "gain")
+    assert whole.decided is not None
+    few = found_rows(LOSSES, measured={"base": whole.decided, "tuned": whole.decided + 5})
+    cut = gate(few, "gain")
+    assert (cut.passed, cut.rows, cut.last) == (whole.passed, whole.rows, whole.last)
+    assert cut.wanted is None
+    before = gate(found_rows(LOSSES, measured={"base": whole.decided - 1}), "gain")
+    assert before.decided is None
+    assert before.passed is None
+
+
+def test_nothing_is_decided_by_fewer_rows_than_it_takes_to_tell() -> None:
+    far = LOSSES | {"base": 9.0}
+    assert gate(found_rows(far), "gain").decided == 20
+    assert gate(found_rows(far, rows=19), "gain").passed is None
+
+
+def test_more_is_asked_for_the_less_the_bounds_tell_but_never_more_than_twice() -> None:
+    def wanted(tuned: float, have: int = 50) -> int | None:
+        some = dict.fromkeys(("base", "tuned"), have)
+        return gate(found_rows(LOSSES | {"tuned": tuned}, rows=400, spread=0.3, measured=some), "gain").wanted
+
+    asked = [wanted(tuned) for tuned in (1.0, 1.39, 1.42, 1.4999)]
+    assert asked[0] is None
+    assert 50 + STEP <= asked[1] <= asked[2] <= asked[3] == 100
+    assert wanted(1.4999, 390) == 400
+    assert wanted(1.4999, 400) is None
+
+
+def test_a_row_without_a_finite_loss_fails_its_gates_and_asks_for_no_more() -> None:
+    found = without(found_rows(LOSSES, measured=dict.fromkeys(LOSSES, 30)), "Q4_K_M", 7)
+    lost = gate(found, "quantization Q4_K_M")
+    assert (lost.passed, lost.wanted) == (False, None)
+    assert gate(found, "gain").passed
+
+
+def test_small_tasks_are_judged_by_group_and_smaller_groups_not_at_all() -> None:
+    tasks = ["held_out/sum"] * 30 + ["held_out/a"] * 12 + ["held_out/b"] * 8 + ["unasked/a"] * 19
+    assert judged_together(tasks, 20) == {"held_out/sum": ("held_out/sum",), "held_out": ("held_out/a", "held_out/b")}
+    assert judged_together(tasks, 100) == {}
+    assert judged_together([], 20) == {}
+
+
+def answered(share: float, count: int, seed: int) -> list[bool]:
+    return (np.random.default_rng(seed).random(count) < share).tolist()
+
+
+@pytest.mark.parametrize(("share", "passed"), [(0.9, True), (0.5, False), (0.8, None)])
+def test_a_task_passes_by_the_differences_of_its_own_questions(share: float, passed: bool | None) -> None:
+    right = {"base": answered(0.9, 400, 1), "tuned": answered(share, 400, 2)}
+    kept = {
+        name: [one for some in zip(replies, replies, strict=True) for one in some] for name, replies in right.items()
+    }
+    kept["tuned"][1::2] = kept["base"][1::2]  # of the other task's
+    found = found_rows(LOSSES, right=kept, asked=[SUM, CAPITAL] * 400)
+    assert gate(found, "task held_out/sum").passed is passed
+    capital = gate(found, "task held_out/capital")
+    assert capital.passed
+    assert capital.last.value == 0
+
+
+def test_questions_of_a_rare_task_are_asked_for_as_questions_of_all() -> None:
+    asked = [SUM, SUM, SUM, CAPITAL] * 100
+    right = {"base": [True] * 40, "tuned": [True] * 40}
+    found = found_rows(LOSSES, right=right, asked=asked)
+    rare = gate(found, "task held_out/capital")
+    assert (len(rare.bounds), rare.have, rare.total) == (10, 40, 400)
+    assert rare.wanted == 80
+
+
+def test_models_are_compared_as_far_as_both_were_measured() -> None:
+    found = found_rows(LOSSES, measured={"base": 60, "tuned": 90})
+    assert gate(found, "gain").have == 60
+    assert isinstance(found.models["base"], ModelRows)
