@@ -80,9 +80,8 @@ def test_several_files_of_questions_and_votes_of_visitors_are_watched(outside: P
         "questions/1-chats.jsonl": f"{outside}/chats.jsonl",
         "votes": f"{outside}/set",
     }
-    assert "evaluate.judge.votes names nowhere, which is no file or folder here" in refused(
-        "evaluate.judge.votes=nowhere"
-    )
+    said = refused("data.files=[data/raw/*]", "evaluate.judge.votes=nowhere")
+    assert "evaluate.judge.votes names nowhere, which is no file or folder here" in said
 
 
 def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
@@ -134,7 +133,7 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
         "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
-        "questions", "tasks", "tokenizer",
+        "questions", "tasks", "tokenizer", "votes",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 
