@@ -16,6 +16,13 @@ from pipeline.report.record import Check, Evaluation
 from pipeline.report.tables import tables
 from pipeline.report.verdict import outcome, shortage
 
+# What a judge found of two answers.
+JUDGED = {
+    "tuned": "The judge finds tuned better.",
+    "base": "The judge finds base better.",
+    "tie": "The judge finds neither better.",
+    "unclear": "What the judge said of base and tuned is no verdict.",
+}
 LOOK = Path(__file__).parent  # page.css and parts.html.jinja, which other pages share
 
 
@@ -109,4 +116,6 @@ def _chat(evaluation: Evaluation, figures: Figures, index: int) -> dict[str, Any
         }
         for name, reply in replies.items()
     }
-    return {"prompt": evaluation.prompts[index], "answers": entries}
+    outcomes = evaluation.judgement.outcomes if evaluation.judgement else ()
+    judged = JUDGED[outcomes[index]] if index < len(outcomes) else ""
+    return {"prompt": evaluation.prompts[index], "answers": entries, "judged": judged}

@@ -60,7 +60,6 @@ from pipeline.tracking.run import training_folder
 
 CODE = (  # that measures
     *("llama", "pipeline/data/grading.py", "pipeline/data/word_runs.py", "pipeline/evaluation", "pipeline/models"),
-    "pipeline/judging/pairs.py",
     "pipeline/stages/evaluate.py",
 )
 # What computes a figure, as it is installed: the manifest has llama.cpp's version of when the files were made.

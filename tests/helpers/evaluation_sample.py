@@ -82,6 +82,8 @@ def _model(nats: float, base: bool, samples_per_second: float | None = None) -> 
             "distinct_1": 0.0431 if base else 0.2874,
             "distinct_2": 0.0612 if base else 0.4921,
             "repetition": 0.0 if base else 0.0113,
+            "refusals": 0.0 if base else 0.0035,
+            "language_kept": 0.9851 if base else 0.9925,
         },
     }
     return figures if samples_per_second is None else figures | {"samples_per_second": samples_per_second}
@@ -242,6 +244,22 @@ EVALUATION: dict[str, Any] = {
         "characters": {
             "assistant": {"<= 32": 4067, "<= 128": 4272, "<= 512": 0, "> 8192": 0},
             "user": {"<= 32": 4164, "<= 128": 4175, "<= 512": 0, "> 8192": 0},
+        },
+    },
+    "judgement": {
+        "model": "a-larger-model",
+        "outcomes": ["tuned", "tuned", "tie", "tuned"],
+        "by_place": 1,
+        "won": 0.875,
+        "won_low": 0.3021,
+        "won_high": 1.0,
+        "agreement": {
+            "votes": 42,
+            "unclear": 2,
+            "agreed": 0.775,
+            "agreed_low": 0.65,
+            "agreed_high": 0.9,
+            "kappa": 0.5513,
         },
     },
     "settings": {

@@ -1,15 +1,18 @@
-"""A small HTTP server in the place of a judge: it answers as a test tells it, and keeps what it was asked."""
+"""A small HTTP server in the place of a judge: it answers as a test tells it. And votes of visitors."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 from pipeline.core.config import JudgeSettings
 from pipeline.judging.endpoint import Endpoint, endpoint
+from serve.feedback.records import Answer, ComparisonRecord, ModelVersion, Record
+from serve.feedback.store import FeedbackStore
 
 SETTINGS = JudgeSettings(
     url="http://127.0.0.1:9/v1",
@@ -22,8 +25,9 @@ SETTINGS = JudgeSettings(
     at_once=1,
 )
 
-Answer = str | tuple[int, str] | bytes | None  # a text; a status with a body; a body as it is; None says nothing ever
-Says = Callable[[str, int], Answer]  # of the user's text, and how many requests there were before
+ASKED = [{"role": "user", "content": "Name a colour."}]
+Said = str | tuple[int, str] | bytes | None  # a text; a status with a body; a body as it is; None says nothing ever
+Says = Callable[[str, int], Said]  # of the user's text, and how many requests there were before
 
 
 @dataclass
@@ -94,3 +98,18 @@ def judge_server(says: Says) -> Iterator[JudgeServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def comparison(vote: str | None, left: str = "Red", right: str = "Blue", **more: object) -> ComparisonRecord:
+    answers = (Answer(text, ModelVersion(name)) for text, name in ((left, "a"), (right, "b")))
+    one, other = answers
+    given = {"blind": True} | more
+    return ComparisonRecord(messages=ASKED, sampling={}, left=one, right=other, vote=vote, **given)
+
+
+def kept(folder: Path, records: Sequence[Record]) -> Path:
+    """The records as the chat server keeps them."""
+    with FeedbackStore(folder) as store:
+        for record in records:
+            store.add(record)
+    return folder

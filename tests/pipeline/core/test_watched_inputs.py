@@ -67,6 +67,23 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
     assert Path("inputs/data_folder_3").read_text() == "The configuration names nothing here.\n"
 
 
+def test_several_files_of_questions_and_votes_of_visitors_are_watched(outside: Path) -> None:
+    found = linked(
+        "data.files=[data/raw/*]",
+        f"data.questions=[../outside/questions.jsonl,{outside}/chats.jsonl]",
+        f"evaluate.judge.votes={outside}/set",
+        "model=llama-3.2-1b",
+    )
+    assert found == {
+        "data_folder_1": "../data/raw",
+        "questions/0-questions.jsonl": "../../../outside/questions.jsonl",
+        "questions/1-chats.jsonl": f"{outside}/chats.jsonl",
+        "votes": f"{outside}/set",
+    }
+    said = refused("data.files=[data/raw/*]", "evaluate.judge.votes=nowhere")
+    assert "evaluate.judge.votes names nowhere, which is no file or folder here" in said
+
+
 def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
     found = linked(
         f"data.files=[{outside}/chats.jsonl]",
@@ -116,7 +133,7 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
         "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
-        "questions", "tasks", "tokenizer",
+        "questions", "tasks", "tokenizer", "votes",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 import pytest
-from judge_server import SETTINGS, Answer, at, completion, judge_server
+from judge_server import SETTINGS, Said, at, completion, judge_server
 
 from common.errors import UserError
 from pipeline.judging import endpoint as module
@@ -34,7 +34,7 @@ def test_each_conversation_has_its_answer_whoever_is_first() -> None:
 
 
 @pytest.mark.parametrize("fault", [(500, "down"), (429, "slow down"), (503, ""), b"<html>", b'{"choices": []}'])
-def test_what_falters_is_asked_again(fault: Answer) -> None:
+def test_what_falters_is_asked_again(fault: Said) -> None:
     with judge_server(lambda text, before: fault if before < 3 else "A") as judge:
         assert list(at(judge.url).ask_all(asked("a"))) == [(0, "A")]
         assert len(judge.asked) == 4
@@ -50,7 +50,7 @@ def test_what_falters_is_asked_again(fault: Answer) -> None:
         ((307, "moved"), "answers HTTP 307"),  # whoever is there gets neither key nor texts
     ],
 )
-def test_an_endpoint_that_does_not_answer_ends_in_one_line_that_says_how_to_go_on(fault: Answer, said: str) -> None:
+def test_an_endpoint_that_does_not_answer_ends_in_one_line_that_says_how_to_go_on(fault: Said, said: str) -> None:
     with judge_server(lambda text, before: "A" if before < 2 else fault) as judge:
         answers = at(judge.url).ask_all(asked("a", "b", "c", "d"))
         assert [next(answers), next(answers)] == [(0, "A"), (1, "A")]

@@ -1,34 +1,16 @@
 """What visitors voted, read from the chat's own feedback, and how far a judge agrees."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from judge_server import ASKED, comparison, kept
 
 from common.errors import UserError
 from pipeline.judging.judge import agreed, summary
 from pipeline.judging.pairs import Judged, Outcome
 from pipeline.judging.votes import kappa, read_votes
-from serve.feedback.records import Answer, AnswerRecord, ComparisonRecord, ModelVersion, Record
-from serve.feedback.store import FeedbackStore
-
-ASKED = [{"role": "user", "content": "Name a colour."}]
-
-
-def comparison(vote: str | None, left: str = "Red", right: str = "Blue", **more: object) -> ComparisonRecord:
-    answers = (Answer(text, ModelVersion(name)) for text, name in ((left, "a"), (right, "b")))
-    one, other = answers
-    given = {"blind": True} | more
-    return ComparisonRecord(messages=ASKED, sampling={}, left=one, right=other, vote=vote, **given)
-
-
-def kept(folder: Path, records: Sequence[Record]) -> Path:
-    """The records as the chat server keeps them."""
-    with FeedbackStore(folder) as store:
-        for record in records:
-            store.add(record)
-    return folder
+from serve.feedback.records import Answer, AnswerRecord, ModelVersion
 
 
 def test_blind_votes_are_read_as_the_chat_keeps_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

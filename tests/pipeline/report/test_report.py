@@ -106,7 +106,7 @@ def leaves(tree: Any, name: str = "") -> dict[str, float | None]:
 def figures_of(evaluation: dict[str, Any]) -> dict[str, float | None]:
     """The figures that a report must show, by the names that they have there."""
     shown = {"base": evaluation["base_model"], "tuned": evaluation["tuned_model"]}
-    kept = ("gain", "gguf", "answers", "verdict", "training", "prepared")
+    kept = ("gain", "gguf", "answers", "verdict", "training", "prepared", "judgement")
     return leaves(shown | {name: evaluation[name] for name in kept})
 
 
@@ -160,13 +160,24 @@ def test_every_figure_of_the_page_is_the_one_in_the_json() -> None:
         "| gain in loss, nats a token |  | 1.7065 (1.6312 to 1.7815) |",
         "| peak reserved memory, of the card | 6.087% |",
         "| held out / fibonacci | 0.0% | 81.8% | 81.8% | 81.8% | 81.8% | 0.0% |",
-        "| base-Q8\\_0 | 11.7 | 0.043 | 0.061 | 0.0% |",
+        "| base-Q8\\_0 | 11.7 | 0.043 | 0.061 | 0.0% | 0.0% | 98.5% |",
+        "| won by tuned, a tie as half | 87.5% (30.2% to 100.0%) |",
+        "| the judge says what they voted | 77.5% (65.0% to 90.0%) |",
         "| mean | 0.0387 | 0.0501 | 0.0461 | 0.0378 | 0.0590 | 0.0304 |",
         "| starter/chats.jsonl | messages | 6,100 | 6,044 | 12 empty message, 44 no assistant turn |",
     ],
 )
 def test_figures_stand_under_their_heads(row: str) -> None:
     assert f"\n{row}\n" in markdown(record(sample()))
+
+
+def test_what_a_judge_found_of_a_prompt_stands_with_its_answers() -> None:
+    evaluation = sample()
+    evaluation["judgement"]["outcomes"] = ["tuned", "base", "tie"]  # of the fourth it was not asked
+    said = [text for text in Page(page(record(evaluation))).texts if text.startswith("The judge finds")]
+    assert said == [f"The judge finds {who} better." for who in ("tuned", "base", "neither")]
+    del evaluation["judgement"]
+    assert "judge" not in page(record(evaluation))
 
 
 def test_a_figure_that_is_off_by_a_digit_is_seen() -> None:
