@@ -112,9 +112,9 @@ def run_stage(folder: Path, program: tuple[str, str], limit: dict[str, str], set
 
 def table(rows: list[Row], model: str, steps: int) -> str:
     """Return the rows as Markdown."""
-    names = list(rows[0].files)
+    names, said = list(rows[0].files), "the same" if are_same(rows) else "NOT the same"
     lines = [
-        f"# {model} after {steps} updates on a CPU: {'the same' if are_same(rows) else 'NOT the same'} under every limit",
+        f"# {model} after {steps} updates on a CPU: {said} under every limit",
         "",
         f"SHA-256, the first {SHOWN} digits; `benchmarks/same_bytes.py` says what is measured.",
         "",
