@@ -105,7 +105,7 @@ def verify(
         Path | None, typer.Option("--against", metavar="FILE.gguf", help="Compare with it, and make nothing again.")
     ] = None,
 ) -> None:
-    """Make a file again from what it says of itself, and compare the two.
+    """Make a file again, and say what differs.
 
     The status is 0 where they are the same to the byte, else 1: what differs is named.
     """

@@ -49,6 +49,8 @@ def rebuild(lineage: FileLineage, kind: str, work: Path, workspace: Path, adapte
     Raises:
         UserError: it cannot be made again here, with what it lacks; or a stage fails, with its line.
     """
+    if adapter is not None and not lineage.importance_matrix:  # no data are in such a file but by its adapter
+        lineage = lineage.model_copy(update={"data": None})
     checkouts = Checkouts(work / "code")
     exported = checkouts.of(lineage.exported)
     trained = checkouts.of(lineage.trained) if lineage.trained and adapter is None else exported
@@ -86,7 +88,7 @@ def link_inputs(lineage: FileLineage, roots: tuple[Path, Path], place: Path) -> 
 
 
 def _starter(checkout: Path) -> dict[str, Path]:
-    """Return the files of the data that a base is prepared with, of which it keeps nothing."""
+    """Return the files of the data that a file is tried on which keeps nothing of them."""
     return {name: checkout / name for name in ("starter/chats.jsonl", "starter/questions.jsonl")}
 
 
