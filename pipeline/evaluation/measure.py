@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from llama.model import Weights
 from pipeline.evaluation.answers import Answer, Reply, answer_all, answer_timed
 from pipeline.evaluation.gguf_scores import answer_alone, answer_together, row_nats
-from pipeline.evaluation.harness import task_scores
+from pipeline.evaluation.harness import model_task_scores
 from pipeline.evaluation.inputs import Material
 from pipeline.evaluation.loss import measure_loss
 
@@ -48,7 +48,7 @@ def measure_model(name: str, model: Callable[[], PreTrainedModel], material: Mat
         "answers": cached(f"{name}-prompts", lambda: answer_timed(model(), tokenizer, settings.prompts, most, ends)),
     }
     if settings.tasks:
-        measured["tasks"] = cached(f"{name}-tasks", lambda: task_scores(model(), tokenizer, settings))
+        measured["tasks"] = cached(f"{name}-tasks", lambda: model_task_scores(model(), tokenizer, settings).scores)
     return measured
 
 

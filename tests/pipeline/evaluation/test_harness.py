@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.errors import UserError
 from pipeline.core.config import Config
-from pipeline.evaluation.harness import check_installed, task_scores
+from pipeline.evaluation.harness import TaskScores, check_installed, model_task_scores
 
 STARTER = Path(__file__).parents[3] / "starter/models/starter-s"
 INSTALLED = find_spec("lm_eval") is not None
@@ -49,8 +49,8 @@ def model() -> Any:
     return AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32).eval()
 
 
-def scores(model: Any, config: Config) -> dict[str, float]:
-    return task_scores(model, AutoTokenizer.from_pretrained(STARTER), config.evaluate)
+def scores(model: Any, config: Config) -> TaskScores:
+    return model_task_scores(model, AutoTokenizer.from_pretrained(STARTER), config.evaluate)
 
 
 @pytest.mark.skipif(INSTALLED, reason="lm-evaluation-harness is installed")
