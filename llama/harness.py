@@ -8,6 +8,7 @@ the harness's own class for Transformers (`hf`) gives to a model with the same t
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +24,13 @@ from tqdm import tqdm
 from common.errors import UserError
 from llama.batch import Batch
 from llama.cpus import usable_cpus
+from llama.errors import RequestError
 from llama.model import LlamaModel, Weights
+from llama.prompts import Prompts
 from llama.scoring import Scorer, Text
 from llama.tokenizer import Tokenizer, value
 from llama.turn import Piece, Turn
-from llama.types import Sampling
+from llama.types import Message, Sampling
 
 SLOTS = 8  # texts that are gone on with at once: more of them share a pass over the weights
 CELLS = 32_768  # tokens that all of them have room for, where the longest does not need more
@@ -145,6 +148,30 @@ class GGUF(TemplateLM):
             batch.run_all(map(turn, order))
         return said
 
+    @property
+    def tokenizer_name(self) -> str:
+        """What the harness keeps requests under."""
+        return self._weights.path.stem
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Return the file's chat template, which has no other name than its own."""
+        template = llama_cpp.llama_model_chat_template(self._weights.model, None)
+        return template.decode() if template and chat_template else None
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Return a conversation as its file's template writes it, with or without what an answer begins with."""
+        try:
+            return self._prompts.text(cast(list[Message], chat_history), add_generation_prompt)
+        except RequestError:
+            without = [message for message in chat_history if message["role"] != "system"]
+            if len(without) == len(chat_history):
+                raise
+            return self.apply_chat_template(without, add_generation_prompt)  # as the harness does for `hf`
+
+    @cached_property
+    def _prompts(self) -> Prompts:
+        return Prompts(self._weights.model, self._weights.path, self.max_length)
+
     def _room(self, sampling: Sampling) -> int:
         """Return how many tokens a prompt may have."""
         if sampling.max_tokens >= self.max_length:
@@ -155,9 +182,10 @@ class GGUF(TemplateLM):
 def _sampling(options: dict[str, Any]) -> Sampling:
     """Return how an answer is drawn, by what a task says of it."""
     asked = dict(normalize_gen_kwargs(options, MOST_TOKENS))
+    drawn, temperature = asked.pop("do_sample"), asked.pop("temperature", 0.0)
     sampling = Sampling(
         max_tokens=asked.pop("max_gen_toks"),
-        temperature=asked.pop("temperature", 0.0) if asked.pop("do_sample") else 0.0,
+        temperature=temperature if drawn else 0.0,
         seed=0,
         top_p=asked.pop("top_p", 1.0),
         stop=tuple(filter(None, asked.pop("until"))),

@@ -20,6 +20,7 @@ from llama.batch import shared_length
 from llama.cpus import usable_cpus
 from llama.errors import EngineError
 from llama.model import BATCH, Weights, can_share, last_error, loaded
+from llama.threads import Threads
 
 SEQUENCES = 64  # at a time at most
 ROWS = 32  # of logits turned into probabilities at a time: 16 MiB over a vocabulary of 128k
@@ -131,6 +132,7 @@ class Scorer:
             self._batch: Any = llama_cpp.llama_batch_init(BATCH, 0, self.sequences)
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._resources = stack.pop_all()
+        self._threads = Threads(usable_cpus())
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._vocabulary = llama_cpp.llama_vocab_n_tokens(weights.vocabulary)
 
@@ -176,6 +178,8 @@ class Scorer:
         return [Likelihood(*each) for each in zip(logs, greedy, strict=True)]
 
     def _decode(self, tokens: Sequence[Token], scored: Sequence[bool]) -> None:
+        threads = self._threads.now()
+        llama_cpp.llama_set_n_threads(self._context, threads, threads)
         batch = self._batch
         batch.n_tokens = len(tokens)
         for slot, (token, wanted) in enumerate(zip(tokens, scored, strict=True)):
@@ -213,7 +217,6 @@ def _params(longest: int, sequences: int) -> llama_cpp.llama_context_params:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = longest + BATCH  # what a group shares with the one before it, and what is its own
     params.n_batch = params.n_ubatch = BATCH
-    params.n_threads = params.n_threads_batch = usable_cpus()
     params.n_seq_max = sequences
     params.kv_unified = True  # a cell is of several sequences
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED  # it would add up in 16 bit

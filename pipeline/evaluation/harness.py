@@ -1,14 +1,17 @@
 """Tasks of lm-evaluation-harness (https://github.com/EleutherAI/lm-evaluation-harness), where it is installed."""
 
 import logging
+import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from common.imports import let_sklearn_in
+from llama.errors import EngineError
 from llama.model import Weights
 from pipeline.core.config import EvaluateSettings
 
@@ -42,7 +45,8 @@ def task_scores(weights: Weights, settings: EvaluateSettings) -> TaskScores:
     own, without a chat template.
 
     Raises:
-        UserError: a task is unknown, its data is not to be had, or it has no such metric.
+        UserError: a task is unknown or of no form that the harness knows, its data is not to be had, it has no such
+            metric, or a likelihood is no number.
     """
     let_sklearn_in()
     from llama.harness import GGUF
@@ -62,26 +66,85 @@ def model_task_scores(
 
 
 def _asked(language_model: Any, settings: EvaluateSettings) -> TaskScores:
-    from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.WARNING)  # it tells its every step
     manager = TaskManager()
+    for task in settings.tasks:  # each, before any is asked
+        with _explained(task, "cannot be loaded"):
+            manager.load([task])
+    asked = TaskScores({}, {})
+    for task in settings.tasks:
+        found = read_scores(task, _ask(language_model, task, manager, settings.tasks_limit))
+        asked.scores.update(found.scores)
+        asked.items.update(found.items)
+    return asked
+
+
+def read_scores(task: str, found: dict[str, Any]) -> TaskScores:
+    """Return the scores of a task, or of a group of them, by what the harness says of it.
+
+    Raises:
+        UserError: it has no metric of which more is better, or what a question is graded by is no number.
+    """
+    metrics = _outermost(found)
+    if not metrics:
+        raise UserError(f"evaluate.tasks {task} has no metric of which more is better")
+    _require_numbers(task, found)
+    scores = {name: float(found["results"][name][metric]) for name, metric in metrics.items()}
+    return TaskScores(scores, {name: tuple(_items(found, name, metric)) for name, metric in metrics.items()})
+
+
+def _ask(language_model: Any, task: str, manager: Any, limit: int | None) -> dict[str, Any]:
+    """Return all that the harness says of a task, or of a group of them."""
+    from lm_eval import simple_evaluate
+
+    with _explained(task, "cannot be asked"):
+        found = simple_evaluate(language_model, tasks=[task], task_manager=manager, limit=limit, bootstrap_iters=0)
+    return cast(dict[str, Any], found)
+
+
+@contextmanager
+def _explained(task: str, what: str) -> Iterator[None]:
+    """Turn an error of the harness, of datasets, of a template or of the network into a line: all of them say why."""
     try:
-        manager.load(settings.tasks)
-    except Exception as error:  # of the harness, of datasets, of the network: all say why
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"evaluate.tasks {', '.join(settings.tasks)} cannot be loaded: {reason}") from error
-    found = simple_evaluate(
-        language_model, tasks=settings.tasks, task_manager=manager, limit=settings.tasks_limit, bootstrap_iters=0
-    )
+        yield
+    except (UserError, EngineError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"evaluate.tasks {task} {what}: {type(error).__name__}: {reason}") from error
+
+
+def _outermost(found: dict[str, Any]) -> dict[str, str]:
+    """Return the tasks and groups that have a score and are in no group that has one, with their metrics."""
     metrics = {task: metric for task in found["results"] if (metric := _metric(found, task))}
     within = {task for group, tasks in found["group_subtasks"].items() if group in metrics for task in tasks}
-    outermost = {task: metric for task, metric in metrics.items() if task not in within}
-    if not outermost:
-        raise UserError(f"evaluate.tasks {', '.join(settings.tasks)} have no metric of which more is better")
-    scores = {task: float(found["results"][task][metric]) for task, metric in outermost.items()}
-    return TaskScores(scores, {task: tuple(_items(found, task, metric)) for task, metric in outermost.items()})
+    return {task: metric for task, metric in metrics.items() if task not in within}
+
+
+def _require_numbers(task: str, found: dict[str, Any]) -> None:
+    """See that what the questions were graded by are numbers: of one that is none, the grade would be anything.
+
+    Raises:
+        UserError: a log-likelihood is none.
+    """
+    for part, samples in found["samples"].items():
+        for sample in samples:
+            if not all(map(math.isfinite, _numbers(sample["resps"]))):
+                raise UserError(
+                    f"evaluate.tasks {task}: question {sample['doc_id'] + 1} of {part} has a log-likelihood that is no"
+                    " finite number, so the model's weights are broken; leave the task out, or train and export again"
+                )
+
+
+def _numbers(responses: Any) -> Iterator[float]:
+    """Yield the numbers in what a model was found to say, however deep they stand."""
+    if isinstance(responses, float):
+        yield responses
+    elif isinstance(responses, list | tuple):
+        for response in responses:
+            yield from _numbers(response)
 
 
 def _metric(found: dict[str, Any], task: str) -> str | None:
