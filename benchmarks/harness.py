@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, cast
 
 import psutil
 
@@ -50,6 +50,34 @@ GRADES = ("acc", "acc_norm", "exact_match")
 STARTED = 120  # seconds in which the server is there
 
 
+class Found(TypedDict):
+    """What a way found of a model."""
+
+    seconds: float
+    cpu_seconds: float
+    grades: dict[str, list[list[int | float | str]]]  # of a task: item, filter, and its grades
+    results: dict[str, dict[str, float]]
+
+
+class Agreement(TypedDict):
+    """How far two ways agree on a task, and the first figure of each way."""
+
+    items: int
+    agree: int
+    figure: str
+    hf: float
+    ours: float
+    gguf_few: float | None  # of few items
+
+
+class Compared(TypedDict):
+    """What was found of a model: how far ways agree, and seconds."""
+
+    tasks: dict[str, Agreement]
+    all_items: dict[str, dict[str, float]]
+    few_items: dict[str, dict[str, float]]
+
+
 def main() -> None:
     """Compare, and write the result; or be the process that asks one model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,13 +96,13 @@ def main() -> None:
         tasks = write_tasks(Path(folder), arguments.items, arguments.generations, arguments.gsm8k)
         measured = {name: compared(name, tasks, arguments.peer_items, Path(folder)) for name in arguments.models}
     before = json.loads(RESULT.read_text())["models"] if RESULT.is_file() else {}
-    result = {**facts(), "models": {**before, **measured}}
-    write_json(RESULT, result)
-    write_text(RESULT.with_suffix(".md"), page(result))
-    sys.stdout.write(page(result))
+    here, models = facts(), {**before, **measured}
+    write_json(RESULT, {**here, "models": models})
+    write_text(RESULT.with_suffix(".md"), page(models, here["date"], here["machine"]))
+    sys.stdout.write(RESULT.with_suffix(".md").read_text())
 
 
-def compared(name: str, tasks: Sequence[Path], few: int, folder: Path) -> dict[str, Any]:
+def compared(name: str, tasks: Sequence[Path], few: int, folder: Path) -> Compared:
     """Return how a model's grades agree, and how long the ways take."""
     source, file = files(name, folder)
     reference, ours = (asked(way, str(of), None, tasks, folder) for way, of in (("hf", source), ("ours", file)))
@@ -102,12 +130,12 @@ def files(name: str, folder: Path) -> tuple[Path, Path]:
     return source, folder / f"{name}.gguf"
 
 
-def asked(way: str, model: str, limit: int | None, tasks: Sequence[Path], folder: Path) -> dict[str, Any]:
+def asked(way: str, model: str, limit: int | None, tasks: Sequence[Path], folder: Path) -> Found:
     """Return what a process of its own finds of a model."""
     result = folder / "result.json"
     command = [sys.executable, "-m", "benchmarks.harness", "--ask", way, model, str(limit or 0), str(result)]
     subprocess.run([*command, *map(str, tasks)], check=True, cwd=REPOSITORY)
-    return json.loads(result.read_text())
+    return cast(Found, json.loads(result.read_text()))
 
 
 def ask(way: str, model: str, limit: str, result: str, tasks: Sequence[str]) -> None:
@@ -123,19 +151,19 @@ def ask(way: str, model: str, limit: str, result: str, tasks: Sequence[str]) -> 
     write_json(Path(result), {**spent, "grades": grades, "results": _figures(found["results"])})
 
 
-def _transformers(model: str) -> Any:
+def _transformers(model: str) -> object:
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(model, dtype="float32", device="cpu", batch_size=8)
 
 
-def _ours(model: str) -> Any:
+def _ours(model: str) -> object:
     from llama.harness import GGUF
 
     return GGUF(model)
 
 
-def _gguf(url: str) -> Any:
+def _gguf(url: str) -> object:
     from lm_eval.models.gguf import GGUFLM
 
     return GGUFLM(url)
@@ -144,35 +172,36 @@ def _gguf(url: str) -> Any:
 LOADERS = {"hf": _transformers, "ours": _ours, "gguf": _gguf}
 
 
-def _grades(sample: dict[str, Any]) -> list[Any]:
+def _grades(sample: dict[str, int | float | str]) -> list[int | float | str]:
     """Return which item it is, by which filter, and its grades."""
     return [sample["doc_id"], sample["filter"], *(float(sample[grade]) for grade in GRADES if grade in sample)]
 
 
-def _figures(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
+def _figures(results: dict[str, dict[str, object]]) -> dict[str, dict[str, float]]:
     return {
         task: {key: float(value) for key, value in of_task.items() if "," in key and isinstance(value, int | float)}
         for task, of_task in results.items()
     }
 
 
-def agreement(reference: dict[str, Any], ours: dict[str, Any], peer: dict[str, Any], task: str) -> dict[str, Any]:
+def agreement(reference: Found, ours: Found, peer: Found, task: str) -> Agreement:
     """Return on how many items each grade is the same, and the first figure of each way."""
     one, other = ({tuple(grade) for grade in found["grades"][task]} for found in (reference, ours))
     graded = {grade[0] for grade in one if len(grade) > 2}
     figure = next(iter(reference["results"][task]))
-    ways = {"hf": reference, "ours": ours, "gguf_few": peer}
-    return {
-        "items": len(graded),
-        "agree": len(graded - {grade[0] for grade in one ^ other}),
-        "figure": figure.removesuffix(",none"),
-        **{way: found["results"].get(task, {}).get(figure) for way, found in ways.items()},
-    }
+    return Agreement(
+        items=len(graded),
+        agree=len(graded - {grade[0] for grade in one ^ other}),
+        figure=figure.removesuffix(",none"),
+        hf=reference["results"][task][figure],
+        ours=ours["results"][task][figure],
+        gguf_few=peer["results"].get(task, {}).get(figure),
+    )
 
 
-def seconds(found: dict[str, Any]) -> dict[str, float]:
+def seconds(found: Found) -> dict[str, float]:
     """Return the seconds that asking took."""
-    return {key: round(found[key], 2) for key in ("seconds", "cpu_seconds")}
+    return {"seconds": round(found["seconds"], 2), "cpu_seconds": round(found["cpu_seconds"], 2)}
 
 
 @contextmanager
@@ -204,19 +233,18 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"llama_cpp.server does not answer within {STARTED} seconds")
 
 
-def page(result: dict[str, Any]) -> str:
+def page(models: dict[str, Compared], date: str, machine: dict[str, object]) -> str:
     """Return the result as Markdown."""
-    machine = result["machine"]
     lines = [
         f"# lm-evaluation-harness's tasks of an F16 file, on {machine['cpus']} CPUs ({machine['processor']})",
         "",
-        f"{result['date']}; lm-eval {version('lm_eval')}, llama-cpp-python {version('llama-cpp-python')}, transformers"
+        f"{date}; lm-eval {version('lm_eval')}, llama-cpp-python {version('llama-cpp-python')}, transformers"
         f" {version('transformers')}. `benchmarks/harness.py` says what is measured.",
         "",
         "| model | task | items | agree with Transformers | figure | Transformers, float32 | ours |",
         "|---|---|--:|--:|---|--:|--:|",
     ]
-    for name, model in result["models"].items():
+    for name, model in models.items():
         for task, one in model["tasks"].items():
             agree = f"{one['agree'] / one['items']:.1%}" if one["items"] else ""
             figures = f"{one['figure']} | {one['hf']:.4f} | {one['ours']:.4f}"
@@ -224,9 +252,8 @@ def page(result: dict[str, Any]) -> str:
         items, same = (sum(one[key] for one in model["tasks"].values()) for key in ("items", "agree"))
         lines.append(f"| {name} | all | {items} | {same / items:.2%} | | | |")
     lines += ["", "| model | items | way | seconds | CPU seconds | seconds / ours |", "|---|---|---|--:|--:|--:|"]
-    for name, model in result["models"].items():
-        for items in ("all", "few"):
-            ways = model[f"{items}_items"]
+    for name, model in models.items():
+        for items, ways in (("all", model["all_items"]), ("few", model["few_items"])):
             for way, spent in ways.items():
                 ratio = spent["seconds"] / ways["ours"]["seconds"]
                 figures = f"{spent['seconds']} | {spent['cpu_seconds']} | {ratio:.1f}"

@@ -7,9 +7,9 @@ folder is given, else the starter's chats. Each task is a YAML file beside its J
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from benchmarks.inputs import CHATS, REPOSITORY
 
@@ -21,7 +21,16 @@ ENDING = 12  # words of a text's end at most
 LETTERS = ["A", "B", "C", "D"]
 LONGEST = 420  # characters of a problem with its answer, so that a few of them fit into a context of 1,024
 
-Row = dict[str, Any]
+Row = Mapping[str, object]
+
+
+class Choice(TypedDict):
+    """A question with answers to choose from."""
+
+    question: str
+    answer: str
+    options: list[str]
+    right: int  # of them
 
 
 def write_tasks(folder: Path, items: int, generations: int, gsm8k: Path | None) -> list[Path]:
@@ -38,7 +47,7 @@ def write_tasks(folder: Path, items: int, generations: int, gsm8k: Path | None) 
     rows: dict[str, Sequence[Row]] = {
         "arc": asked,
         "hellaswag": list(endings(texts)),
-        "piqa": [{**row, "options": row["options"][:2], "right": row["right"] % 2} for row in map(_two, asked)],
+        "piqa": list(map(_two, asked)),
         "lambada": [{"text": text} for text in texts],
         "wikitext": [{"page": "\n".join(texts[at : at + 6])} for at in range(0, len(texts), 6)][: PAGES + SHOTS],
         "mmlu": [row for row in asked if len(row["options"]) == len(LETTERS)],
@@ -69,7 +78,7 @@ def write_task(folder: Path, name: str, rows: Sequence[Row], items: int) -> Path
     return path
 
 
-def choices(questions: Sequence[Row]) -> list[Row]:
+def choices(questions: Sequence[dict[str, str]]) -> list[Choice]:
     """Return questions with up to four answers: their own, and some that others of the same task have."""
     draw, rows = random.Random(SEED), []
     for question in questions:
@@ -77,7 +86,7 @@ def choices(questions: Sequence[Row]) -> list[Row]:
         options = [question["answer"], *draw.sample(others, min(len(LETTERS) - 1, len(others)))]
         draw.shuffle(options)
         right = options.index(question["answer"])
-        rows.append({"question": question["prompt"], "answer": question["answer"], "options": options, "right": right})
+        rows.append(Choice(question=question["prompt"], answer=question["answer"], options=options, right=right))
     return rows
 
 
@@ -93,7 +102,7 @@ def endings(texts: Sequence[str]) -> Iterator[Row]:
         yield {"begin": " ".join(begin), "options": options, "right": options.index(" ".join(end))}
 
 
-def _two(row: Row) -> Row:
+def _two(row: Choice) -> Choice:
     """Return a question with its answer and one more, in the order of a coin."""
     wrong = next(option for option in row["options"] if option != row["answer"])
     options = [row["answer"], wrong] if len(row["question"]) % 2 else [wrong, row["answer"]]
@@ -105,11 +114,11 @@ def _texts(gsm8k: Path | None) -> Iterator[str]:
     if gsm8k:
         yield from (row["question"] for row in _rows(gsm8k / "train.jsonl"))
     else:
-        for row in _rows(CHATS):
-            yield " ".join(message["content"] for message in row["messages"])
+        for line in CHATS.read_text(encoding="utf-8").splitlines():
+            yield " ".join(message["content"] for message in json.loads(line)["messages"])
 
 
-def _problems(gsm8k: Path | None) -> Iterator[Row]:
+def _problems(gsm8k: Path | None) -> Iterator[dict[str, str]]:
     """Yield problems whose answers end in `#### NUMBER`."""
     if gsm8k:
         every = _rows(gsm8k / "test.jsonl")
@@ -120,11 +129,11 @@ def _problems(gsm8k: Path | None) -> Iterator[Row]:
                 yield {"question": row["prompt"], "answer": f"#### {row['answer']}"}
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def _shuffled(rows: list[Row], name: str) -> list[Row]:
+def _shuffled(rows: list[dict[str, str]], name: str) -> list[dict[str, str]]:
     random.Random(f"{SEED} {name}").shuffle(rows)
     return rows
 
@@ -139,7 +148,7 @@ def _mean(*metrics: str, **options: object) -> list[dict[str, object]]:
 
 _CHOICE = {"output_type": "multiple_choice", "doc_to_choice": "{{options}}", "doc_to_target": "{{right}}"}
 # What differs from task to task. `exact_match` gets the options that the harness's own tasks give it.
-FORMS: dict[str, dict[str, Any]] = {
+FORMS: dict[str, Row] = {
     "arc": {**_CHOICE, "doc_to_text": "Question: {{question}}\nAnswer:", "metric_list": _mean("acc", "acc_norm")},
     "hellaswag": {**_CHOICE, "doc_to_text": "{{begin}}", "metric_list": _mean("acc", "acc_norm")},
     "piqa": {**_CHOICE, "doc_to_text": "Question: {{question}}\nAnswer:", "metric_list": _mean("acc", "acc_norm")},

@@ -7,10 +7,10 @@ the harness's own class for Transformers (`hf`) gives to a model with the same t
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import llama_cpp
 from lm_eval.__main__ import cli_evaluate
@@ -59,9 +59,12 @@ class GGUF(TemplateLM):
             max_length: tokens of context and continuation; of longer ones the beginning is cut off. As many as the
                 model was trained for at most.
             prefix_token_id: what stands before a continuation without a context; BOS, or EOS where there is none.
-            batch_size: of no use here, as are the next two, which the harness hands to every model.
-            max_batch_size: ...
-            device: ...
+            batch_size: taken since the harness hands it to every model; what is decoded at once follows from the texts.
+            max_batch_size: as `batch_size`.
+            device: as `batch_size`.
+
+        Raises:
+            UserError: the file cannot be loaded.
         """
         super().__init__()
         self._weights = path if isinstance(path, Weights) else Weights(Path(path))
@@ -108,6 +111,10 @@ class GGUF(TemplateLM):
         return found
 
     def _text(self, context: list[int], continuation: list[int]) -> Text:
+        if not 0 < len(continuation) <= self.max_length:
+            raise UserError(
+                f"a task has a continuation of {len(continuation)} tokens, of a model that reads 1 to {self.max_length}"
+            )
         return Text((context + continuation)[-(self.max_length + 1) :], len(continuation))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
@@ -126,27 +133,41 @@ class GGUF(TemplateLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Return what the model goes on with after each text, up to one of the texts that end it."""
-        asked = [(self.tok_encode(request.args[0]), _sampling(request.args[1])) for request in requests]
-        prompts = [(tokens or [self.prefix_token_id])[-self._room(sampling) :] for tokens, sampling in asked]
-        order = sorted(range(len(asked)), key=prompts.__getitem__)  # those that begin alike one after the other
-        longest = max(len(prompt) + sampling.max_tokens for prompt, (_, sampling) in zip(prompts, asked, strict=True))
-        slots = max(min(SLOTS, CELLS // longest), 1)
-        said = ["" for _ in asked]
-        shown = tqdm(desc="generations", total=len(asked), disable=disable_tqdm)
-        model = LlamaModel(self._weights, longest, usable_cpus(), slots, chats=False)
-        with closing(Batch(model)) as batch, shown:
+        asked = [self._asked(*request.args) for request in requests]
+        order = sorted(range(len(asked)), key=lambda number: asked[number][0])  # what begins alike after one another
+        said = [""] * len(asked)
+        with self._batch(asked) as batch, tqdm(desc="generations", total=len(asked), disable=disable_tqdm) as shown:
 
             def turn(number: int) -> Turn:
                 def take(piece: Piece | Exception) -> None:
                     said[number] += cast(Piece, piece).text
                     shown.update(cast(Piece, piece).finish is not None)
 
-                one = Turn(model.path.name, "", asked[number][1], take)
-                one.go_on_from(prompts[number], model)
+                prompt, sampling = asked[number]
+                one = Turn(self.tokenizer_name, "", sampling, take)
+                one.go_on_from(prompt, batch.model)
                 return one
 
             batch.run_all(map(turn, order))
+        for request, text in zip(requests, said, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, text)
         return said
+
+    def _asked(self, text: str, options: dict[str, object]) -> tuple[list[int], Sampling]:
+        """Return a text as tokens, less the first ones where they leave no room, and how its answer is drawn."""
+        sampling = _sampling(options)
+        room = self.max_length - sampling.max_tokens
+        if room <= 0:
+            raise UserError(f"a task asks for {sampling.max_tokens} tokens of a model that has {self.max_length}")
+        return (self.tok_encode(text) or [self.prefix_token_id])[-room:], sampling
+
+    @contextmanager
+    def _batch(self, asked: Sequence[tuple[list[int], Sampling]]) -> Iterator[Batch]:
+        """Yield what answers several at once, freed at the end."""
+        longest = max((len(prompt) + sampling.max_tokens for prompt, sampling in asked), default=1)
+        slots = max(min(SLOTS, CELLS // longest), 1)
+        with closing(Batch(LlamaModel(self._weights, longest, usable_cpus(), slots, chats=False))) as batch:
+            yield batch
 
     @property
     def tokenizer_name(self) -> str:
@@ -172,14 +193,8 @@ class GGUF(TemplateLM):
     def _prompts(self) -> Prompts:
         return Prompts(self._weights.model, self._weights.path, self.max_length)
 
-    def _room(self, sampling: Sampling) -> int:
-        """Return how many tokens a prompt may have."""
-        if sampling.max_tokens >= self.max_length:
-            raise UserError(f"a task asks for {sampling.max_tokens} tokens of a model that has {self.max_length}")
-        return self.max_length - sampling.max_tokens
 
-
-def _sampling(options: dict[str, Any]) -> Sampling:
+def _sampling(options: dict[str, object]) -> Sampling:
     """Return how an answer is drawn, by what a task says of it."""
     asked = dict(normalize_gen_kwargs(options, MOST_TOKENS))
     drawn, temperature = asked.pop("do_sample"), asked.pop("temperature", 0.0)
@@ -195,5 +210,13 @@ def _sampling(options: dict[str, Any]) -> Sampling:
     return sampling
 
 
+def main() -> None:
+    """Be the harness's own command."""
+    try:
+        cli_evaluate()
+    except UserError as error:
+        raise SystemExit(str(error)) from None
+
+
 if __name__ == "__main__":
-    cli_evaluate()
+    main()

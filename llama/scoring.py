@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import llama_cpp
 import numpy as np
@@ -129,7 +129,7 @@ class Scorer:
             if self._context is None:
                 raise UserError(f"no memory to score {longest} tokens at once with {weights.path.name}")
             stack.callback(llama_cpp.llama_free, self._context)
-            self._batch: Any = llama_cpp.llama_batch_init(BATCH, 0, self.sequences)
+            self._batch = llama_cpp.llama_batch_init(BATCH, 0, self.sequences)
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._resources = stack.pop_all()
         self._threads = Threads(usable_cpus())

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, cast
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,6 +14,9 @@ from common.imports import let_sklearn_in
 from llama.errors import EngineError
 from llama.model import Weights
 from pipeline.core.config import EvaluateSettings
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
 
 PACKAGE = "lm_eval"
 
@@ -29,6 +32,18 @@ def check_installed(tasks: list[str]) -> None:
             f"evaluate.tasks names {tasks[0]} and lm-evaluation-harness is not installed; "
             "run `pip install -e .[harness]`, or set evaluate.tasks=[]"
         )
+
+
+Sample = dict[str, Any]  # a question: by which filter it was graded, what was found, and a grade for each metric
+
+
+class Found(TypedDict):
+    """What the harness says of a task or a group, as far as it is read here; keys are names of tasks and groups."""
+
+    results: dict[str, dict[str, object]]
+    samples: dict[str, list[Sample]]  # of tasks alone
+    group_subtasks: dict[str, list[str]]
+    higher_is_better: dict[str, dict[str, bool | None]]  # by metric
 
 
 class TaskScores(NamedTuple):
@@ -65,7 +80,7 @@ def model_task_scores(
     return _asked(HFLM(model, tokenizer=tokenizer, batch_size=size, max_batch_size=settings.batch_size), settings)
 
 
-def _asked(language_model: Any, settings: EvaluateSettings) -> TaskScores:
+def _asked(language_model: object, settings: EvaluateSettings) -> TaskScores:
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.WARNING)  # it tells its every step
@@ -81,7 +96,7 @@ def _asked(language_model: Any, settings: EvaluateSettings) -> TaskScores:
     return asked
 
 
-def read_scores(task: str, found: dict[str, Any]) -> TaskScores:
+def read_scores(task: str, found: Found) -> TaskScores:
     """Return the scores of a task, or of a group of them, by what the harness says of it.
 
     Raises:
@@ -91,17 +106,17 @@ def read_scores(task: str, found: dict[str, Any]) -> TaskScores:
     if not metrics:
         raise UserError(f"evaluate.tasks {task} has no metric of which more is better")
     _require_numbers(task, found)
-    scores = {name: float(found["results"][name][metric]) for name, metric in metrics.items()}
+    scores = {name: float(cast(float, found["results"][name][metric])) for name, metric in metrics.items()}
     return TaskScores(scores, {name: tuple(_items(found, name, metric)) for name, metric in metrics.items()})
 
 
-def _ask(language_model: Any, task: str, manager: Any, limit: int | None) -> dict[str, Any]:
+def _ask(language_model: object, task: str, manager: "TaskManager", limit: int | None) -> Found:
     """Return all that the harness says of a task, or of a group of them."""
     from lm_eval import simple_evaluate
 
     with _explained(task, "cannot be asked"):
         found = simple_evaluate(language_model, tasks=[task], task_manager=manager, limit=limit, bootstrap_iters=0)
-    return cast(dict[str, Any], found)
+    return cast(Found, found)
 
 
 @contextmanager
@@ -116,14 +131,14 @@ def _explained(task: str, what: str) -> Iterator[None]:
         raise UserError(f"evaluate.tasks {task} {what}: {type(error).__name__}: {reason}") from error
 
 
-def _outermost(found: dict[str, Any]) -> dict[str, str]:
+def _outermost(found: Found) -> dict[str, str]:
     """Return the tasks and groups that have a score and are in no group that has one, with their metrics."""
     metrics = {task: metric for task in found["results"] if (metric := _metric(found, task))}
     within = {task for group, tasks in found["group_subtasks"].items() if group in metrics for task in tasks}
     return {task: metric for task, metric in metrics.items() if task not in within}
 
 
-def _require_numbers(task: str, found: dict[str, Any]) -> None:
+def _require_numbers(task: str, found: Found) -> None:
     """See that what the questions were graded by are numbers: of one that is none, the grade would be anything.
 
     Raises:
@@ -138,7 +153,7 @@ def _require_numbers(task: str, found: dict[str, Any]) -> None:
                 )
 
 
-def _numbers(responses: Any) -> Iterator[float]:
+def _numbers(responses: object) -> Iterator[float]:
     """Yield the numbers in what a model was found to say, however deep they stand."""
     if isinstance(responses, float):
         yield responses
@@ -147,7 +162,7 @@ def _numbers(responses: Any) -> Iterator[float]:
             yield from _numbers(response)
 
 
-def _metric(found: dict[str, Any], task: str) -> str | None:
+def _metric(found: Found, task: str) -> str | None:
     """Return a task's first metric of which more is better, with its filter, as METRIC,FILTER."""
     better = found["higher_is_better"].get(task, {})
     for key, figure in found["results"][task].items():
@@ -157,7 +172,7 @@ def _metric(found: dict[str, Any], task: str) -> str | None:
     return None
 
 
-def _items(found: dict[str, Any], task: str, metric: str) -> Iterator[float]:
+def _items(found: Found, task: str, metric: str) -> Iterator[float]:
     """Yield what each question of a task, or of the tasks of a group, was given by a metric."""
     name, _, sieve = metric.partition(",")
     for part in found["group_subtasks"].get(task) or [task]:
