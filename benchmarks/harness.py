@@ -47,7 +47,7 @@ PEER_CANNOT = ("wikitext",)
 CONTEXT = 1024  # tokens that the server has room for, as many as the starter
 MODELS = ("smollm2-135m-pypi", "starter-m")
 GRADES = ("acc", "acc_norm", "exact_match")
-STARTED = 120  # seconds in which the server is there
+STARTED = 600  # seconds in which the server is there
 
 
 class Found(TypedDict):
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ask:
-        ask(*arguments.ask, tasks=arguments.tasks)
+        ask(*arguments.ask, arguments.tasks)
         return
     with tempfile.TemporaryDirectory() as folder:
         tasks = write_tasks(Path(folder), arguments.items, arguments.generations, arguments.gsm8k)
@@ -253,11 +253,11 @@ def page(models: dict[str, Compared], date: str, machine: dict[str, object]) -> 
         lines.append(f"| {name} | all | {items} | {same / items:.2%} | | | |")
     lines += ["", "| model | items | way | seconds | CPU seconds | seconds / ours |", "|---|---|---|--:|--:|--:|"]
     for name, model in models.items():
-        for items, ways in (("all", model["all_items"]), ("few", model["few_items"])):
+        for which, ways in (("all", model["all_items"]), ("few", model["few_items"])):
             for way, spent in ways.items():
                 ratio = spent["seconds"] / ways["ours"]["seconds"]
                 figures = f"{spent['seconds']} | {spent['cpu_seconds']} | {ratio:.1f}"
-                lines.append(f"| {name} | {items} | {way} | {figures} |")
+                lines.append(f"| {name} | {which} | {way} | {figures} |")
     return "\n".join(lines) + "\n"
 
 

@@ -118,15 +118,19 @@ def test_the_file_is_graded_as_transformers_grades_its_model(
 
 
 @needs_harness
-def test_a_group_has_the_questions_of_its_tasks(make_task: Callable[..., Path], weights: Weights) -> None:
+def test_a_group_has_the_questions_of_its_tasks(
+    make_task: Callable[..., Path], weights: Weights, tmp_path: Path
+) -> None:
     from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
     from llama.harness import GGUF
 
-    tasks = [json.loads(make_task(name).read_text()) for name in ("first", "second")]
+    group = {"group": "both", "task": [make_task(name).stem for name in ("first", "second")]}
     metrics = [{"metric": "acc", "aggregation": "mean", "weight_by_size": True}]
-    group = {"group": "both", "task": tasks, "aggregate_metric_list": metrics}  # from a file 0.4.13 reads none
-    found = simple_evaluate(GGUF(weights), tasks=[group], bootstrap_iters=0)
+    (tmp_path / "both.yaml").write_text(json.dumps({**group, "aggregate_metric_list": metrics}))
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    found = simple_evaluate(GGUF(weights), tasks=["both"], task_manager=manager, bootstrap_iters=0)
     assert read_scores("both", found) == ({"both": 1.0}, {"both": (1.0,) * 6})
 
 
@@ -182,7 +186,7 @@ def test_a_conversation_is_written_as_transformers_writes_it(both: tuple[Any, An
     [
         ({"output_type": "guess"}, "cannot be loaded"),
         ({"doc_to_text": "{{nothing.at.all}}"}, "cannot be loaded"),
-        ({"doc_to_target": "{{options[0]}}{{right}}x"}, "cannot be asked"),
+        ({"doc_to_text": "{{begin if right == 0 else nothing.at.all}}"}, "cannot be asked"),
         ({"dataset_kwargs": {"data_files": {"test": "/nowhere/rows.jsonl"}}}, "cannot be"),
         ({"metric_list": [{"metric": "acc", "higher_is_better": False}]}, "has no metric of which more is better"),
         ({**SAYING, "generation_kwargs": {"num_beams": 4}}, "a task asks for num_beams in its generation_kwargs"),
