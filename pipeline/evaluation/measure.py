@@ -18,7 +18,7 @@ from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
 from pipeline.evaluation.general import all_sets, by_set
-from pipeline.evaluation.harness import task_scores
+from pipeline.evaluation.harness import TaskScores, model_task_scores, task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
 from pipeline.evaluation.measurement_cache import MeasurementCache
@@ -32,15 +32,20 @@ class Measured(TypedDict):
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
-    tasks: NotRequired[dict[str, float]]  # scores of lm-evaluation-harness
+    tasks: NotRequired[TaskScores]  # of lm-evaluation-harness
 
 
 def measure_model(
-    name: str, model: Callable[[], PreTrainedModel], material: Material, cache: MeasurementCache, extent: Extent
+    name: str,
+    model: Callable[[], PreTrainedModel],
+    material: Material,
+    cache: MeasurementCache,
+    extent: Extent,
+    with_tasks: bool = False,
 ) -> Measured:
     """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
 
-    With the harness's scores.
+    With the harness's tasks, if it is to be asked: of a model that ships, its files are.
 
     Raises:
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
@@ -77,19 +82,23 @@ def measure_model(
             lambda which: each_nats(model(), [texts.rows[row] for row in which], size, tokenizer.pad_token_id),
         )
         measured["general"] = by_set(texts.by_conversation(found.values), material)
-    if settings.tasks:
-        scores = functools.partial(task_scores, tokenizer=tokenizer, settings=settings)
-        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model()), of_tasks(settings))
+    if with_tasks:
+        asked = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
+        measured["tasks"] = kept_scores(name, lambda: asked(model()), settings, cache)
     return measured
 
 
-def of_tasks(settings: EvaluateSettings) -> list[object]:
-    """Return what the harness's scores depend on beside the model.
+def kept_scores(
+    name: str, ask: Callable[[], TaskScores], settings: EvaluateSettings, cache: MeasurementCache, digest: str = ""
+) -> TaskScores:
+    """Return what a model scores in `evaluate.tasks`, asked by `ask` where it is not kept.
 
     Raises:
         UserError: a task's file names one that is not here.
     """
-    return [settings.tasks, settings.tasks_limit, [sha256(path) for path in task_files(settings.tasks)]]
+    files = [sha256(path) for path in task_files(settings.tasks)]
+    kept = cache.get(f"{name}-tasks", lambda: ask()._asdict(), [digest, settings.tasks, settings.tasks_limit, files])
+    return TaskScores(kept["scores"], {task: tuple(items) for task, items in kept["items"].items()})
 
 
 def measure_file(
@@ -125,6 +134,8 @@ def measure_file(
             whole = Extent(len(texts.conversations), 0)
             nats = file_nats(f"{name}-general", weights, digest, texts, cache, whole)
             measured["general"] = by_set(nats, material)
+        if settings.tasks:
+            measured["tasks"] = kept_scores(name, lambda: task_scores(weights(), settings), settings, cache, digest)
         return measured
 
 

@@ -28,7 +28,7 @@ UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 class Gate:
     """A difference that must be above a limit, or must not be."""
 
-    kind: Literal["gain", "quantization", "task", "forgetting"]
+    kind: Literal["gain", "quantization", "task", "harness", "forgetting"]
     name: str  # of its check
     models: tuple[str, str]  # the first's figures less the second's
     of: Of
@@ -88,6 +88,7 @@ def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
         _gain(found, settings),
         *_quantizations(found, settings),
         *_tasks(found, settings),
+        *_harness(found, settings),
         *_forgetting(found, settings),
     ]
 
@@ -155,6 +156,29 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         counted = [drop for drop, task in zip(drops, names, strict=False) if task in tasks]
         bounds = share_bounds(counted, settings.level)
         yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks=tasks)
+
+
+def _harness(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield each task of lm-evaluation-harness and tuned model that was asked, against the base; small ones are shown.
+
+    The base's are those of its first file, else of Transformers' model.
+    """
+    of_base = [name for name in (*found.models, "base") if name.startswith("base-")] or ["base"]
+    base = of_base[0]
+    for name, own in found.models.items():
+        if name == "base" or name.startswith("base-"):
+            continue
+        for task, scores in own.items.items():
+            drops = [before - after for before, after in zip(found.models[base].items[task], scores, strict=True)]
+            if len(drops) < settings.min_questions:
+                continue
+            if all(abs(drop) <= 1 for drop in drops):
+                bounds = share_bounds(drops, settings.level)
+            else:  # a score without bounds of its own
+                bounds = mean_bounds(drops, [1] * len(drops), settings.level, min(FIRST, settings.min_questions))
+            check, models, asked = f"task {task} {name}", (name, base), len(drops)
+            limit = settings.max_task_drop
+            yield Gate("harness", check, models, "question", False, limit, bounds, asked, asked, tasks=(task,))
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:

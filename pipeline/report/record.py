@@ -307,9 +307,12 @@ class Measurements(Record):
         return self
 
     @model_validator(mode="after")
-    def _base_and_tuned_did_the_same_tasks(self) -> Self:
-        if self.base_model.tasks.keys() != self.tuned_model.tasks.keys():
-            raise ValueError("tasks: tuned has others than base")
+    def _all_that_did_tasks_did_the_same(self) -> Self:
+        asked = {name: figures.tasks.keys() for name, figures in self.models.items() if figures.tasks}
+        first = next(iter(asked), None)
+        for name, tasks in asked.items():
+            if first and tasks != asked[first]:
+                raise ValueError(f"tasks: {name} has others than {first}")
         return self
 
     @model_validator(mode="after")
