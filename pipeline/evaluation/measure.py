@@ -96,9 +96,17 @@ def kept_scores(
     Raises:
         UserError: a task's file names one that is not here.
     """
-    files = [sha256(path) for path in task_files(settings.tasks)]
-    kept = cache.get(f"{name}-tasks", lambda: ask()._asdict(), [digest, settings.tasks, settings.tasks_limit, files])
+    kept = cache.get(f"{name}-tasks", lambda: ask()._asdict(), [digest, *of_tasks(settings)])
     return TaskScores(kept["scores"], {task: tuple(items) for task, items in kept["items"].items()})
+
+
+def of_tasks(settings: EvaluateSettings) -> list[object]:
+    """Return what the harness's scores depend on beside the model.
+
+    Raises:
+        UserError: a task's file names one that is not here.
+    """
+    return [settings.tasks, settings.tasks_limit, [sha256(path) for path in task_files(settings.tasks)]]
 
 
 def measure_file(

@@ -163,8 +163,7 @@ def _harness(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
 
     The base's are those of its first file, else of Transformers' model.
     """
-    of_base = [name for name in (*found.models, "base") if name.startswith("base-")] or ["base"]
-    base = of_base[0]
+    base = next((name for name in found.models if name.startswith("base-")), "base")
     for name, own in found.models.items():
         if name == "base" or name.startswith("base-"):
             continue
