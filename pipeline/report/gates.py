@@ -15,11 +15,12 @@ from typing import Literal
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES
 from pipeline.report.rows import RowResults
-from pipeline.statistics.sequences import FIRST, Bounds, first_decided, mean_bounds, share_bounds
+from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
 
 Of = Literal["test conversation", "question"]
 
 STEP = 8  # rows at least before it is looked again, or a fifth: a model is loaded for each look
+SHOWN = 20  # rows from which bounds of a loss are shown; they decide from gate.min_rows on
 MOST = 1_000_000  # rows that anybody would measure to tell
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 
@@ -84,7 +85,12 @@ class Gate:
 
 def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
     """Return the gates of an evaluation, each as far as its two models were measured on the same rows."""
-    return [_gain(found, settings), *_quantizations(found, settings), *_tasks(found, settings)]
+    return [
+        _gain(found, settings),
+        *_quantizations(found, settings),
+        *_tasks(found, settings),
+        *_items(found, settings),
+    ]
 
 
 def _gain(found: RowResults, settings: GateSettings) -> Gate:
@@ -115,7 +121,7 @@ def _of_rows(
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
     least = settings.min_rows
-    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, min(FIRST, least))
+    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, min(SHOWN, least))
     return Gate(
         kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), least, lost=lost
     )
@@ -131,6 +137,25 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         counted = [drop for drop, task in zip(drops, names, strict=False) if task in tasks]
         bounds = share_bounds(counted, settings.level)
         yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks=tasks)
+
+
+def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield the harness's tasks of each file, or of the tuned model where it has none, against the base's.
+
+    Each was asked of all its questions. Scores that are no share, or of too few questions, are shown and not judged.
+    """
+    of_base = [name for name, one in found.models.items() if one.items and name.startswith("base")]
+    for name, model in found.models.items():
+        for task, after in model.items.items() if of_base and name not in of_base else ():
+            before = found.models[of_base[0]].items.get(task, ())
+            shares = all(0 <= score <= 1 for score in (*before, *after))
+            if shares and settings.min_questions <= len(before) == len(after):
+                drops = [one - other for one, other in zip(before, after, strict=True)]
+                bounds, count, limit = share_bounds(drops, settings.level), len(drops), settings.max_task_drop
+                models, title = (of_base[0], name), f"task {task} of {name}"
+                yield Gate(
+                    "task", title, models, "question", False, limit, bounds, count, count, tasks=(f"{task} of {name}",)
+                )
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:
