@@ -124,7 +124,7 @@ def case(random: Generator, source: Source, effect: float, level: float) -> Case
     drawn = random.integers(len(source.tokens), size=ROWS)
     tokens = source.tokens[drawn]
     differences = source.nats[drawn] + effect * tokens
-    bounds = mean_bounds(differences, tokens, level)
+    bounds = mean_bounds(differences, tokens, level, FEWEST)
     rows = FEWEST
     while wanted := (gate := looked(bounds[:rows])).wanted:
         rows = wanted

@@ -65,7 +65,7 @@ def _figures(measured: Measured, material: Material, base: Measured | None) -> d
         before = base["general"] if base else None
         figures["general"] = general_figures(measured["general"], general_tokens(material), before)
     if "tasks" in measured:
-        figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"].scores.items()}
+        figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"]["scores"].items()}
     return figures
 
 
@@ -131,7 +131,8 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
 def _model_rows(measured: Measured, questions: Sequence[Question]) -> ModelRows:
     right = tuple(_right(measured["replies"], questions[: len(measured["replies"])]))
     general = {name: tuple(nats) for name, nats in measured.get("general", {}).items()}
-    items = measured["tasks"].items if "tasks" in measured else {}
+    asked = measured["tasks"]["items"] if "tasks" in measured else {}
+    items = {task: tuple(scores) for task, scores in asked.items()}
     return ModelRows(nats=tuple(measured["nats"]), right=right, items=items, general=general)
 
 

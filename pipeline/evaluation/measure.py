@@ -17,11 +17,25 @@ from pipeline.core.config import EvaluateSettings
 from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
+<<<<<<< HEAD
 from pipeline.evaluation.general import all_sets, by_set
 from pipeline.evaluation.harness import TaskScores, model_task_scores, task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
 from pipeline.evaluation.measurement_cache import MeasurementCache
+=======
+from pipeline.evaluation.harness import model_task_scores, task_scores
+from pipeline.evaluation.inputs import Extent, Material
+from pipeline.evaluation.loss import each_nats
+from pipeline.evaluation.measurement_cache import MeasurementCache
+
+
+class AskedTasks(TypedDict):
+    """What was found of tasks of lm-evaluation-harness, by their names."""
+
+    scores: dict[str, float]
+    items: dict[str, list[float]]  # what each question adds to the score
+>>>>>>> wt-sequential
 
 
 class Measured(TypedDict):
@@ -31,8 +45,12 @@ class Measured(TypedDict):
     replies: list[Reply]  # to the questions
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
+<<<<<<< HEAD
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
     tasks: NotRequired[TaskScores]  # of lm-evaluation-harness
+=======
+    tasks: NotRequired[AskedTasks]
+>>>>>>> wt-sequential
 
 
 def measure_model(
@@ -41,11 +59,19 @@ def measure_model(
     material: Material,
     cache: MeasurementCache,
     extent: Extent,
+<<<<<<< HEAD
     with_tasks: bool = False,
 ) -> Measured:
     """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
 
     With the harness's tasks, if it is to be asked: of a model that ships, its files are.
+=======
+    has_file: bool,
+) -> Measured:
+    """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
+
+    The harness's tasks are asked of the files where it has some, since they ship.
+>>>>>>> wt-sequential
 
     Raises:
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
@@ -74,6 +100,7 @@ def measure_model(
             [*asked, settings.prompts],
         ),
     }
+<<<<<<< HEAD
     if material.general:
         texts = all_sets(material)
         found = cache.each(
@@ -85,6 +112,11 @@ def measure_model(
     if with_tasks:
         asked = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
         measured["tasks"] = kept_scores(name, lambda: asked(model()), settings, cache)
+=======
+    if settings.tasks and not has_file:
+        scores = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
+        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model())._asdict(), of_tasks(settings))
+>>>>>>> wt-sequential
     return measured
 
 
@@ -137,6 +169,7 @@ def measure_file(
                 [digest, settings.max_new_tokens, settings.prompts],
             ),
         }
+<<<<<<< HEAD
         if material.general:
             texts = all_sets(material)
             whole = Extent(len(texts.conversations), 0)
@@ -144,6 +177,12 @@ def measure_file(
             measured["general"] = by_set(nats, material)
         if settings.tasks:
             measured["tasks"] = kept_scores(name, lambda: task_scores(weights(), settings), settings, cache, digest)
+=======
+        if settings.tasks:
+            depends = [digest, *of_tasks(settings)]
+            asked = cache.get(f"{name}-tasks", lambda: task_scores(weights(), settings)._asdict(), depends)
+            measured["tasks"] = asked
+>>>>>>> wt-sequential
         return measured
 
 

@@ -14,12 +14,18 @@ from typing import Literal
 
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES
+<<<<<<< HEAD
 from pipeline.report.rows import Nats, RowResults
 from pipeline.statistics.sequences import FIRST, Bounds, first_decided, mean_bounds, share_bounds
+=======
+from pipeline.report.rows import RowResults
+from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
+>>>>>>> wt-sequential
 
 Of = Literal["test conversation", "question", "general text"]
 
 STEP = 8  # rows at least before it is looked again, or a fifth: a model is loaded for each look
+SHOWN = 20  # rows from which bounds of a loss are shown; they decide from gate.min_rows on
 MOST = 1_000_000  # rows that anybody would measure to tell
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 
@@ -88,8 +94,12 @@ def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
         _gain(found, settings),
         *_quantizations(found, settings),
         *_tasks(found, settings),
+<<<<<<< HEAD
         *_harness(found, settings),
         *_forgetting(found, settings),
+=======
+        *_items(found, settings),
+>>>>>>> wt-sequential
     ]
 
 
@@ -128,6 +138,7 @@ def _compared(nats: Sequence[Nats], tokens: Sequence[int], settings: GateSetting
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
+<<<<<<< HEAD
     least = min(FIRST, settings.min_rows)
     bounds = mean_bounds(differences, tokens[: len(differences)], settings.level, least)
     return bounds, len(pairs), lost
@@ -144,6 +155,13 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         bounds, have, lost = _compared([tuned[name], base[name]], tokens, settings)
         check, models, total = f"forgetting {name}", ("tuned", "base"), len(tokens)
         yield Gate("forgetting", check, models, "general text", False, limit, bounds, have, total, least, lost=lost)
+=======
+    least = settings.min_rows
+    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, min(SHOWN, least))
+    return Gate(
+        kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), least, lost=lost
+    )
+>>>>>>> wt-sequential
 
 
 def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -158,6 +176,7 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks=tasks)
 
 
+<<<<<<< HEAD
 def _harness(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     """Yield each task of lm-evaluation-harness and tuned model that was asked, against the base; small ones are shown.
 
@@ -178,6 +197,25 @@ def _harness(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
             check, models, asked = f"task {task} {name}", (name, base), len(drops)
             limit = settings.max_task_drop
             yield Gate("harness", check, models, "question", False, limit, bounds, asked, asked, tasks=(task,))
+=======
+def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield the harness's tasks of each file, or of the tuned model where it has none, against the base's.
+
+    Each was asked of all its questions. Scores that are no share, or of too few questions, are shown and not judged.
+    """
+    of_base = [name for name, one in found.models.items() if one.items and name.startswith("base")]
+    for name, model in found.models.items():
+        for task, after in model.items.items() if of_base and name not in of_base else ():
+            before = found.models[of_base[0]].items.get(task, ())
+            shares = all(0 <= score <= 1 for score in (*before, *after))
+            if shares and settings.min_questions <= len(before) == len(after):
+                drops = [one - other for one, other in zip(before, after, strict=True)]
+                bounds, count, limit = share_bounds(drops, settings.level), len(drops), settings.max_task_drop
+                models, title = (of_base[0], name), f"task {task} of {name}"
+                yield Gate(
+                    "task", title, models, "question", False, limit, bounds, count, count, tasks=(f"{task} of {name}",)
+                )
+>>>>>>> wt-sequential
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:
