@@ -17,13 +17,7 @@ from pipeline.core.config import EvaluateSettings
 from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
-<<<<<<< HEAD
 from pipeline.evaluation.general import all_sets, by_set
-from pipeline.evaluation.harness import TaskScores, model_task_scores, task_scores
-from pipeline.evaluation.inputs import Extent, Material
-from pipeline.evaluation.loss import each_nats
-from pipeline.evaluation.measurement_cache import MeasurementCache
-=======
 from pipeline.evaluation.harness import model_task_scores, task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
@@ -35,7 +29,6 @@ class AskedTasks(TypedDict):
 
     scores: dict[str, float]
     items: dict[str, list[float]]  # what each question adds to the score
->>>>>>> wt-sequential
 
 
 class Measured(TypedDict):
@@ -45,12 +38,8 @@ class Measured(TypedDict):
     replies: list[Reply]  # to the questions
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
-<<<<<<< HEAD
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
-    tasks: NotRequired[TaskScores]  # of lm-evaluation-harness
-=======
     tasks: NotRequired[AskedTasks]
->>>>>>> wt-sequential
 
 
 def measure_model(
@@ -59,19 +48,11 @@ def measure_model(
     material: Material,
     cache: MeasurementCache,
     extent: Extent,
-<<<<<<< HEAD
-    with_tasks: bool = False,
-) -> Measured:
-    """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
-
-    With the harness's tasks, if it is to be asked: of a model that ships, its files are.
-=======
     has_file: bool,
 ) -> Measured:
     """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
 
     The harness's tasks are asked of the files where it has some, since they ship.
->>>>>>> wt-sequential
 
     Raises:
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
@@ -100,7 +81,6 @@ def measure_model(
             [*asked, settings.prompts],
         ),
     }
-<<<<<<< HEAD
     if material.general:
         texts = all_sets(material)
         found = cache.each(
@@ -109,27 +89,10 @@ def measure_model(
             lambda which: each_nats(model(), [texts.rows[row] for row in which], size, tokenizer.pad_token_id),
         )
         measured["general"] = by_set(texts.by_conversation(found.values), material)
-    if with_tasks:
-        asked = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
-        measured["tasks"] = kept_scores(name, lambda: asked(model()), settings, cache)
-=======
     if settings.tasks and not has_file:
         scores = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
         measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model())._asdict(), of_tasks(settings))
->>>>>>> wt-sequential
     return measured
-
-
-def kept_scores(
-    name: str, ask: Callable[[], TaskScores], settings: EvaluateSettings, cache: MeasurementCache, digest: str = ""
-) -> TaskScores:
-    """Return what a model scores in `evaluate.tasks`, asked by `ask` where it is not kept.
-
-    Raises:
-        UserError: a task's file names one that is not here.
-    """
-    kept = cache.get(f"{name}-tasks", lambda: ask()._asdict(), [digest, *of_tasks(settings)])
-    return TaskScores(kept["scores"], {task: tuple(items) for task, items in kept["items"].items()})
 
 
 def of_tasks(settings: EvaluateSettings) -> list[object]:
@@ -169,20 +132,15 @@ def measure_file(
                 [digest, settings.max_new_tokens, settings.prompts],
             ),
         }
-<<<<<<< HEAD
         if material.general:
             texts = all_sets(material)
             whole = Extent(len(texts.conversations), 0)
             nats = file_nats(f"{name}-general", weights, digest, texts, cache, whole)
             measured["general"] = by_set(nats, material)
         if settings.tasks:
-            measured["tasks"] = kept_scores(name, lambda: task_scores(weights(), settings), settings, cache, digest)
-=======
-        if settings.tasks:
             depends = [digest, *of_tasks(settings)]
             asked = cache.get(f"{name}-tasks", lambda: task_scores(weights(), settings)._asdict(), depends)
             measured["tasks"] = asked
->>>>>>> wt-sequential
         return measured
 
 

@@ -59,9 +59,6 @@ def _figure(gate: Gate, settings: GateSettings) -> Figure:
     if gate.kind == "forgetting":
         what = f"on {gate.name.removeprefix('forgetting ')} the loss of tuned is {{}} nats a token above the base's"
         return Figure(what, f"at most {gate.limit:g}", gate.limit, "{:.4f}".format, 5)
-    if gate.kind == "harness":
-        what = f"what {gate.models[0]} scores is {{}} below {gate.models[1]}"
-        return Figure(what, _at_most(gate.limit), gate.limit, "{:.1%}".format, 4)
     alone = gate.name == f"task {gate.tasks[0]}"
     few = "" if alone else f" of {len(gate.tasks):,} tasks with fewer than {settings.min_questions:,} questions each"
     what = f"the accuracy{few} is {{}} below the base's"

@@ -14,13 +14,8 @@ from typing import Literal
 
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES
-<<<<<<< HEAD
 from pipeline.report.rows import Nats, RowResults
-from pipeline.statistics.sequences import FIRST, Bounds, first_decided, mean_bounds, share_bounds
-=======
-from pipeline.report.rows import RowResults
 from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
->>>>>>> wt-sequential
 
 Of = Literal["test conversation", "question", "general text"]
 
@@ -34,7 +29,7 @@ UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 class Gate:
     """A difference that must be above a limit, or must not be."""
 
-    kind: Literal["gain", "quantization", "task", "harness", "forgetting"]
+    kind: Literal["gain", "quantization", "task", "forgetting"]
     name: str  # of its check
     models: tuple[str, str]  # the first's figures less the second's
     of: Of
@@ -94,12 +89,8 @@ def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
         _gain(found, settings),
         *_quantizations(found, settings),
         *_tasks(found, settings),
-<<<<<<< HEAD
-        *_harness(found, settings),
-        *_forgetting(found, settings),
-=======
         *_items(found, settings),
->>>>>>> wt-sequential
+        *_forgetting(found, settings),
     ]
 
 
@@ -138,8 +129,7 @@ def _compared(nats: Sequence[Nats], tokens: Sequence[int], settings: GateSetting
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
-<<<<<<< HEAD
-    least = min(FIRST, settings.min_rows)
+    least = min(SHOWN, settings.min_rows)
     bounds = mean_bounds(differences, tokens[: len(differences)], settings.level, least)
     return bounds, len(pairs), lost
 
@@ -155,13 +145,6 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         bounds, have, lost = _compared([tuned[name], base[name]], tokens, settings)
         check, models, total = f"forgetting {name}", ("tuned", "base"), len(tokens)
         yield Gate("forgetting", check, models, "general text", False, limit, bounds, have, total, least, lost=lost)
-=======
-    least = settings.min_rows
-    bounds = mean_bounds(differences, found.tokens[: len(differences)], settings.level, min(SHOWN, least))
-    return Gate(
-        kind, name, models, "test conversation", above, limit, bounds, len(pairs), len(found.rows), least, lost=lost
-    )
->>>>>>> wt-sequential
 
 
 def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -176,28 +159,6 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks=tasks)
 
 
-<<<<<<< HEAD
-def _harness(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
-    """Yield each task of lm-evaluation-harness and tuned model that was asked, against the base; small ones are shown.
-
-    The base's are those of its first file, else of Transformers' model.
-    """
-    base = next((name for name in found.models if name.startswith("base-")), "base")
-    for name, own in found.models.items():
-        if name == "base" or name.startswith("base-"):
-            continue
-        for task, scores in own.items.items():
-            drops = [before - after for before, after in zip(found.models[base].items[task], scores, strict=True)]
-            if len(drops) < settings.min_questions:
-                continue
-            if all(abs(drop) <= 1 for drop in drops):
-                bounds = share_bounds(drops, settings.level)
-            else:  # a score without bounds of its own
-                bounds = mean_bounds(drops, [1] * len(drops), settings.level, min(FIRST, settings.min_questions))
-            check, models, asked = f"task {task} {name}", (name, base), len(drops)
-            limit = settings.max_task_drop
-            yield Gate("harness", check, models, "question", False, limit, bounds, asked, asked, tasks=(task,))
-=======
 def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     """Yield the harness's tasks of each file, or of the tuned model where it has none, against the base's.
 
@@ -215,7 +176,6 @@ def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
                 yield Gate(
                     "task", title, models, "question", False, limit, bounds, count, count, tasks=(f"{task} of {name}",)
                 )
->>>>>>> wt-sequential
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:

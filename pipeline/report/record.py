@@ -307,7 +307,6 @@ class Measurements(Record):
         return self
 
     @model_validator(mode="after")
-<<<<<<< HEAD
     def _all_that_did_tasks_did_the_same(self) -> Self:
         asked = {name: figures.tasks.keys() for name, figures in self.models.items() if figures.tasks}
         first = next(iter(asked), None)
@@ -322,12 +321,6 @@ class Measurements(Record):
         for name, figures in self.models.items():
             if {kind: found.texts for kind, found in figures.general.items()} != texts:
                 raise ValueError(f"general: {name} has others than base")
-=======
-    def _base_and_tuned_did_the_same_tasks(self) -> Self:
-        base, tuned = self.base_model.tasks, self.tuned_model.tasks
-        if not self.gguf and base.keys() != tuned.keys():  # else each is asked where it has no file
-            raise ValueError("tasks: tuned has others than base")
->>>>>>> wt-sequential
         return self
 
     @model_validator(mode="after")

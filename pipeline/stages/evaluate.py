@@ -95,12 +95,7 @@ def measure_one(
         return measure_file(name, GGUF / file.file, file.sha256, material, cache, extent)
     model = functools.cache(functools.partial(load_model, config, tuned=name == "tuned"))
     has_file = any(file.of == name for file in manifest.models.values())
-<<<<<<< HEAD
-    with_tasks = bool(material.settings.tasks) and not has_file
-    measured = measure_model(name, model, material, cache, extent, with_tasks)
-=======
     measured = measure_model(name, model, material, cache, extent, has_file)
->>>>>>> wt-sequential
     del model
     gc.collect()
     return measured

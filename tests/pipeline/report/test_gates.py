@@ -175,27 +175,3 @@ def test_a_general_text_without_a_finite_loss_fails() -> None:
     broken = tuned.model_copy(update={"general": {"notes": nats}})
     lost = found.model_copy(update={"models": found.models | {"tuned": broken}})
     assert gate(lost, "forgetting notes", FORGETTING).passed is False
-
-
-def test_a_harness_task_of_each_tuned_file_is_held_against_the_base() -> None:
-    right, half, few = (1.0,) * 200, (1.0, 0.0) * 100, (0.0,) * (GATE.min_questions - 1)
-    items = {
-        "base-Q8_0": {"arc": right, "tiny": (1.0,) * len(few)},
-        "F16": {"arc": right, "tiny": few},
-        "Q4_K_M": {"arc": half, "tiny": few},
-    }
-    found = [one for one in gates(found_rows(LOSSES, items=items), GATE) if one.kind == "harness"]
-    assert [(one.name, one.models, one.passed) for one in found] == [
-        ("task arc F16", ("F16", "base-Q8_0"), True),
-        ("task arc Q4_K_M", ("Q4_K_M", "base-Q8_0"), False),
-    ], "a task of few questions is shown alone"
-
-
-def test_a_harness_score_without_bounds_is_held_against_the_base_transformers_asked() -> None:
-    random = np.random.default_rng(0)
-    base = random.normal(-100, 5, 300)
-    scores = {"base": base, "F16": base - random.normal(3, 2, 300), "Q4_K_M": base + random.normal(3, 2, 300)}
-    items = {name: {"log": own.tolist()} for name, own in scores.items()}
-    losses = {name: loss for name, loss in LOSSES.items() if name != "base-Q8_0"}
-    found = [one for one in gates(found_rows(losses, items=items), GATE) if one.kind == "harness"]
-    assert [(one.models, one.passed) for one in found] == [(("F16", "base"), False), (("Q4_K_M", "base"), True)]
