@@ -308,9 +308,13 @@ class Measurements(Record):
 
     @model_validator(mode="after")
     def _base_and_tuned_did_the_same_tasks(self) -> Self:
-        base, tuned = self.base_model.tasks, self.tuned_model.tasks
-        if not self.gguf and base.keys() != tuned.keys():  # else each is asked where it has no file
-            raise ValueError("tasks: tuned has others than base")
+        asked = {name: figures.tasks for name, figures in self.models.items() if figures.tasks}  # files, if there are
+        first = next(iter(asked), "")
+        for name, tasks in asked.items():
+            if tasks.keys() != asked[first].keys():
+                raise ValueError(f"tasks: {name} has others than {first}")
+        if len({name.startswith("base") for name in asked}) == 1:
+            raise ValueError(f"tasks: {first} has some, and nothing to hold them against")
         return self
 
     @model_validator(mode="after")
