@@ -9,6 +9,7 @@ needs more than the new one, and which questions each answered right.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -39,9 +40,12 @@ STARTER = [
     *("data.files=[chats.jsonl]", "data.questions=questions.jsonl", "data.test=500"),
 ]
 SMOLLM2 = [
-    *("experiment=gsm8k", "data.files=[train.jsonl]", "data.questions=null", "data.test=400", "data.max_rows=1000"),
-    *("train.max_steps=8", "train.effective_batch=8", "train.max_length=256", "evaluate.max_length=256"),
+    *("experiment=gsm8k", "data.files=[train.jsonl]", "data.questions=null", "data.test=200", "data.max_rows=600"),
+    *("train.max_steps=4", "train.effective_batch=8", "train.max_length=256", "train.max_truncated=1"),
+    "evaluate.max_length=256",
 ]
+STARTER_FILES, SMOLLM2_FILES = ("chats.jsonl", "questions.jsonl"), ("train.jsonl",)
+MODELS = {"starter-s": STARTER, "SmolLM2-135M": SMOLLM2}
 # The new file against the old one, each a training's seed and a file of it.
 PAIRS = {
     "another seed": ((2, "F16"), (1, "F16")),
@@ -62,14 +66,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gsm8k", type=Path, default=REPOSITORY / "data/raw/gsm8k", help="folder of its train.jsonl")
     parser.add_argument("--keep", type=Path, help="folder in which trainings are left, and gone on with")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     arguments = parser.parse_args()
-    starter = [REPOSITORY / "starter/chats.jsonl", REPOSITORY / "starter/questions.jsonl"]
+    sources = {"starter-s": (REPOSITORY / "starter", STARTER_FILES), "SmolLM2-135M": (arguments.gsm8k, SMOLLM2_FILES)}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary)
-        found = {"starter-s": differences(folder / "starter-s", STARTER, starter)}
-        write_json(RESULT, found)
-        found["SmolLM2-135M"] = differences(folder / "smollm2", SMOLLM2, [arguments.gsm8k / "train.jsonl"])
-    write_json(RESULT, found)
+        for name in arguments.models:
+            place, (folder, files) = (arguments.keep or Path(temporary)) / name, sources[name]
+            found = differences(place, MODELS[name], [folder / file for file in files])
+            others = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
+            write_json(RESULT, others | {name: found})
 
 
 def differences(folder: Path, settings: Sequence[str], sources: Sequence[Path]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from common.words import counted
 from pipeline.core.config import CompareSettings
@@ -29,6 +30,16 @@ class Side:
     def found(self) -> ModelRows:
         """What was found of this file."""
         return self.rows.models[self.key]
+
+
+@dataclass(frozen=True)
+class Measurable:
+    """One of the two that can still be measured, with what its evaluation has kept of it."""
+
+    name: str  # among measurements
+    path: Path
+    sha256: str
+    side: Side | None
 
 
 @dataclass(frozen=True)

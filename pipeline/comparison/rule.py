@@ -167,11 +167,11 @@ def _reason(
     quality: str,
 ) -> str:
     """Return why `best` is the one, in a sentence."""
-    among = "" if len(allowed) == len(files) else f" within the budgets, of {len(files)}"
+    among = "" if len(allowed) == len(files) else f" within the budgets ({len(files)} in all)"
     if len(allowed) == 1:
         place = f"the only file{among}"
     elif len(left) == 1:
-        place = f"better beyond doubt than the other {len(allowed) - 1}{among}"
+        place = f"the only one of {len(allowed)} files{among} that none is better than beyond doubt"
     else:
         others = ", ".join(f"{file}, {worth(file, quality)}" for file in left if file is not best)
         place = f"the fastest of {len(left)} that none of the {len(allowed)} files{among} is better than beyond doubt"

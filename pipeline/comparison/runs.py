@@ -80,7 +80,7 @@ def require_rows(rows: RowResults, evaluation: Evaluation, place: str) -> None:
         UserError: it is another evaluation's.
     """
     for key, figures in evaluation.gguf.items():
-        loss = rows.models[key].loss(rows.tokens) if key in rows.models else None
+        loss = rows.models[key].loss(rows.tokens[: evaluation.rows]) if key in rows.models else None
         if (loss is None) != (figures.loss is None) or abs((loss or 0) - (figures.loss or 0)) > ROUNDED:
             raise UserError(f"{place} and its {EVALUATION.name} are of different evaluations, by the loss of {key}")
 

@@ -9,14 +9,13 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from pathlib import Path
 
 import llama_cpp
 
 from common.errors import UserError
 from common.words import counted
 from llama.model import Weights
-from pipeline.comparison.pairs import Judgement, Side, judge
+from pipeline.comparison.pairs import Judgement, Measurable, Side, judge
 from pipeline.core.config import CompareSettings
 from pipeline.core.paths import PREPARED, ROWS
 from pipeline.data.grading import is_right
@@ -33,20 +32,10 @@ OTHER_WORDS = "the two files split texts into other tokens, or have another chat
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One of the two files, and what its evaluation has kept of it."""
-
-    name: str  # among measurements
-    path: Path
-    sha256: str
-    side: Side | None
-
-
-@dataclass(frozen=True)
 class Meter:
     """Measures one of them as far as it is asked, and reads what is known of it."""
 
-    file: Contender
+    file: Measurable
     rows: RowResults  # in whose order
     material: Material
     cache: MeasurementCache
@@ -97,8 +86,8 @@ class Meter:
 
 
 def settle(
-    new: Contender,
-    old: Contender,
+    new: Measurable,
+    old: Measurable,
     settings: CompareSettings,
     enough: Collection[Finding],
     material: Material,
@@ -122,16 +111,17 @@ def settle(
     rows = new.side.rows
     require_same(rows, material)
     with ExitStack() as stack:
-        meters = [
-            Meter(one, rows, material, measurements, cache(lambda path=one.path: stack.enter_context(Weights(path))))
-            for one in (new, old)
-        ]
-        alike = len({words(meter.weights()) for meter in meters}) == 1
+
+        def meter(one: Measurable) -> Meter:
+            return Meter(one, rows, material, measurements, cache(lambda: stack.enter_context(Weights(one.path))))
+
+        ours, theirs = meter(new), meter(old)
+        alike = words(ours.weights()) == words(theirs.weights())
         most = Extent(len(rows.rows) if alike else 0, len(rows.questions) if settings.quality == "accuracy" else 0)
-        extent, further = Extent(-1, -1), Extent(*map(min, _kept(*meters), most))
+        extent, further = Extent(-1, -1), _kept(ours, theirs, most)
         while further != extent:
             extent = further
-            judgement = judge(*(meter.measured(extent) for meter in meters), settings)
+            judgement = judge(ours.measured(extent), theirs.measured(extent), settings)
             said = f"{counted(extent.rows, 'row')} and {counted(extent.questions, 'question')}"
             logger.info(f"on {said}: {judgement.finding}")
             further = extent if judgement.finding in enough else _further(judgement, extent, most)
@@ -156,11 +146,10 @@ def words(weights: Weights) -> tuple[bytes | None, tuple[bytes, ...]]:
     return llama_cpp.llama_model_chat_template(weights.model, None), texts
 
 
-def _kept(new: Meter, old: Meter) -> Extent:
-    """Return how many of the first rows and questions are known of both."""
-    rows = (row in new.known_nats and row in old.known_nats for row in new.rows.rows)
-    questions = (one in new.known_right and one in old.known_right for one in new.rows.questions)
-    return Extent(sum(rows), sum(questions))
+def _kept(new: Meter, old: Meter, most: Extent) -> Extent:
+    """Return how many rows and questions are known of both, as far as they count."""
+    rows, questions = new.known_nats.keys() & old.known_nats, new.known_right.keys() & old.known_right
+    return Extent(min(len(rows), most.rows), min(len(questions), most.questions))
 
 
 def _further(judgement: Judgement, extent: Extent, most: Extent) -> Extent:

@@ -41,10 +41,10 @@ class ModelRows(Record):
     general: dict[str, Nats] = Field(default_factory=dict)  # by set of general texts, of each
 
     def loss(self, tokens: Sequence[int]) -> float | None:
-        """Return nats a token of the rows that it was measured on, whose tokens are given; None is no finite number."""
-        if not self.nats or None in self.nats:
-            return None
-        return math.fsum(nats or 0.0 for nats in self.nats) / sum(tokens[: len(self.nats)])
+        """Return nats a token of the first rows, whose tokens are given; None is no finite number."""
+        nats = self.nats[: len(tokens)]
+        known = [value for value in nats if value is not None]
+        return math.fsum(known) / sum(tokens) if len(known) == len(tokens) and known else None
 
 
 class RowResults(Record):
