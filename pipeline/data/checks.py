@@ -10,11 +10,9 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Required, TypedDict, cast
 
 from pipeline.data.languages import known, told
-
-Check = dict[str, Any]
 
 BOUNDS = ("at_least", "at_most", "exactly")
 ENDED = re.compile(r"[.!?\u2026]+[\"')\]\u201d\u2019\u00bb*_]*(?=\s|$)|[\u3002\uff01\uff1f]+|\n\s*\n")  # a sentence
@@ -27,6 +25,19 @@ QUOTES = ('""', "''", "\u201c\u201d", "\u2018\u2019", "\u201e\u201c", "\u00ab\u0
 STRAIGHT = str.maketrans("\u201c\u201d\u2018\u2019", "\"\"''")
 CLOSING = ".,;:!?\"')]*_` "
 UNSPACED = "\u2e80"  # from here on scripts have no spaces between words
+
+
+class Check(TypedDict, total=False):
+    """What a reply has to be like."""
+
+    kind: Required[str]
+    at_least: int
+    at_most: int
+    exactly: int
+    text: str
+    texts: list[str]
+    keys: list[str]
+    code: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +114,8 @@ COUNTS: dict[str, tuple[Callable[[str], int], int]] = {
 
 
 def _within(check: Check, count: int) -> bool:
-    least, most = (check.get(bound, check.get("exactly")) for bound in ("at_least", "at_most"))
+    exactly = check.get("exactly")
+    least, most = check.get("at_least", exactly), check.get("at_most", exactly)
     return (least is None or count >= least) and (most is None or count <= most)
 
 
@@ -174,11 +186,12 @@ RULES: dict[str, Rule] = {
 }
 
 
-def _fault_of_bounds(check: Check, least: int) -> str | None:
-    given = {bound: check[bound] for bound in BOUNDS if bound in check}
-    for bound, value in given.items():
+def _fault_of_bounds(check: dict[str, object], least: int) -> str | None:
+    for bound in BOUNDS:
+        value = check.get(bound, 0)
         if type(value) is not int or value < 0:
             return f"has {bound} {value!r}; it must be a whole number from 0 up"
+    given = {bound: cast(int, check[bound]) for bound in BOUNDS if bound in check}
     if not given or ("exactly" in given and len(given) > 1):
         return f"has {' and '.join(given) or 'no bounds'}; it needs exactly, or at_least or at_most or both"
     low, high = (given.get(bound, given.get("exactly")) for bound in ("at_least", "at_most"))

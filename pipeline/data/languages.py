@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -16,7 +16,7 @@ UNKNOWN = "unknown"
 CODE = re.compile(r"```.*?(```|\Z)|<[^>]{1,80}>", re.DOTALL)  # and tags, which are in no language
 
 
-def language_of(messages: Iterable[Mapping[str, Any]]) -> str:
+def language_of(messages: Iterable[Mapping[str, object]]) -> str:
     """Return the ISO 639-1 code of what the assistant says first, of its question where that is too short.
 
     UNKNOWN where neither says enough to tell.
@@ -26,7 +26,7 @@ def language_of(messages: Iterable[Mapping[str, Any]]) -> str:
     for message in messages:
         if message["role"] in ("assistant", "text", "user"):
             said = others if message["role"] == "user" else answers
-            said.append(message["content"][: 2 * SEEN])
+            said.append(str(message["content"])[: 2 * SEEN])
         if len(answers) == 1 and len(answers[0]) > SEEN:
             break
     found = told(" ".join(answers))

@@ -7,11 +7,12 @@ import re
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import IO, Any
+from typing import IO
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -211,11 +212,11 @@ def _key(name: str | None) -> str | None:
 
 
 def _content(body: bytes) -> str:
-    try:
-        content: Any = json.loads(body)["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise FalteredError("what it says is no chat completion") from None
-    return content if isinstance(content, str) else ""
+    with suppress(ValueError, RecursionError):
+        match json.loads(body):
+            case {"choices": [{"message": {"content": str() | None as content}}, *_]}:
+                return content or ""
+    raise FalteredError("what it says is no chat completion")
 
 
 def _seconds(text: str | None) -> float:

@@ -1,6 +1,7 @@
 """What a judge says of base and tuned, and how often it says what visitors do."""
 
 from pathlib import Path
+from typing import Literal
 
 from pipeline.core.config import JudgeSettings
 from pipeline.data.grading import as_chat
@@ -15,7 +16,8 @@ from pipeline.statistics.intervals import CONFIDENCE, share
 from pipeline.statistics.sequences import share_bounds
 
 DIGITS = 4
-WON: dict[Outcome | None, str] = {"one": "tuned", "other": "base", "tie": "tie", None: "unclear"}
+Winner = Literal["tuned", "base", "tie", "unclear"]
+WON: dict[Outcome | None, Winner] = {"one": "tuned", "other": "base", "tie": "tie", None: "unclear"}
 
 
 def judgement(
@@ -62,7 +64,7 @@ def summary(model: str, outcomes: list[Judged], agreement: Agreement | None) -> 
     shares = [round((1 + figure) / 2, DIGITS) for figure in bounds] if bounds else [None] * 3
     return Judgement(
         model=model,
-        outcomes=tuple(WON[one.outcome] for one in outcomes),  # type: ignore[arg-type]
+        outcomes=tuple(WON[one.outcome] for one in outcomes),
         by_place=sum(one.by_place for one in outcomes),
         won=shares[0],
         won_low=shares[1],

@@ -9,7 +9,8 @@ import json
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from contextlib import suppress
+from typing import Literal, NamedTuple
 
 from common.words import counted
 from pipeline.evaluation.measurement_cache import MeasurementCache
@@ -31,6 +32,8 @@ MARKS = " \n\"'`*.()[]"
 
 Said = Literal["A", "B", "tie"]
 Outcome = Literal["one", "other", "tie"]
+SWAPPED: dict[Said, Said] = {"A": "B", "B": "A", "tie": "tie"}
+OUTCOMES: dict[Said, Outcome] = {"A": "one", "B": "other", "tie": "tie"}  # of a pair whose `one` stands as A
 
 
 class Pair(NamedTuple):
@@ -90,18 +93,17 @@ def both(first: Said | None, second: Said | None) -> Judged:
     """Return the outcome of what was said with `one` as A, and then with `other` as A."""
     if first is None or second is None:
         return Judged(None)
-    swapped: Said = {"A": "B", "B": "A", "tie": "tie"}[second]  # type: ignore[assignment]
-    if first == swapped:
-        return Judged({"A": "one", "B": "other", "tie": "tie"}[first])  # type: ignore[arg-type]
+    if first == SWAPPED[second]:
+        return Judged(OUTCOMES[first])
     return Judged("tie", by_place=first == second)
 
 
 def _better(text: str) -> str | None:
-    try:
-        value: Any = json.loads(text)
-    except ValueError:
-        return None
-    return str(value["better"]) if isinstance(value, dict) and "better" in value else None
+    with suppress(ValueError):
+        match json.loads(text):
+            case {"better": str() as said}:
+                return said
+    return None
 
 
 def _place(said: str) -> Said | None:

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.errors import UserError
 from common.words import counted
@@ -70,15 +70,25 @@ def _read(line: str) -> tuple[str, str, Vote | None]:
     Raises:
         LookupError, TypeError, ValueError: it is damaged, or of another version.
     """
-    record: Any = json.loads(line)
-    if record["schema"] != SCHEMA:
-        raise ValueError(record["schema"])
-    key, time = str(record["id"]), str(record["time"])
-    if record["kind"] != "comparison" or record["blind"] is not True or record["vote"] is None:
-        return key, time, None
-    asked = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in record["messages"]]
-    left, right = (str(record[side]["text"]) for side in ("left", "right"))
-    return key, time, Vote(Pair(asked, left, right), VOTES[record["vote"]])
+    match json.loads(line):
+        case {"schema": schema, "id": str() as key, "time": str() as time} as record if schema == SCHEMA:
+            return key, time, _vote(record)
+    raise ValueError(line)
+
+
+def _vote(record: dict[str, object]) -> Vote | None:
+    match record:
+        case {
+            "kind": "comparison",
+            "blind": True,
+            "vote": str() as vote,
+            "messages": list() as messages,
+            "left": {"text": str() as left},
+            "right": {"text": str() as right},
+        }:
+            asked = [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages]
+            return Vote(Pair(asked, left, right), VOTES[vote])
+    return None
 
 
 def kappa(pairs: list[tuple[Outcome, Outcome]]) -> float | None:

@@ -57,7 +57,7 @@ def headlines(evaluation: Evaluation) -> Numbers:
     return found
 
 
-def _judgement(tree: dict[str, Any] | None) -> dict[str, Any] | None:
+def _judgement(tree: dict[str, object] | None) -> dict[str, object] | None:
     return {name: value for name, value in tree.items() if name not in ("model", "outcomes")} if tree else None
 
 

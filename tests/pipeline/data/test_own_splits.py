@@ -139,6 +139,16 @@ def test_rows_of_train_that_know_a_prompt_or_an_exchange_of_another_split_are_le
     assert (len(found["validation"]), len(found["test"])) == (7, 9)
 
 
+def test_none_of_several_files_of_questions_is_trained_on(tmp_path: Path) -> None:
+    put_rows(tmp_path, "a.jsonl", pairs("a", 60))
+    for name in ("exam", "test"):
+        put_rows(tmp_path, f"{name}.jsonl", [{"question": f"{name} {n}?", "answer": f"#### {n}"} for n in range(9)])
+    names = ["data/raw/exam.jsonl", "data/raw/test.jsonl"]
+    report = prepare(local(questions=names, answer_after="####"), tmp_path, tmp_path)
+    assert report["not_read"] == dict.fromkeys(names, "it is data.questions")
+    assert report["questions"]["kept"] == 18
+
+
 def test_the_file_of_the_questions_is_not_trained_on(tmp_path: Path) -> None:
     put_rows(tmp_path, "a.jsonl", pairs("a", 60))
     put_rows(tmp_path, "exam.jsonl", [{"question": f"Exam {n}?", "answer": f"#### {n}"} for n in range(9)])

@@ -1,5 +1,6 @@
 """What is measured becomes figures, and stays none where too little was measured to tell one."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ FILE = ManifestFile(
 )
 
 ROW = Conversation(1, "a", [([1, 2], [0, 1])])
+
+
+def asking(prompts: int) -> SimpleNamespace:
+    """Settings, as far as figures need them."""
+    return SimpleNamespace(prompts=["Who?"] * prompts)
 
 
 def measured(*tokens: int) -> dict[str, Any]:
@@ -38,7 +44,7 @@ def measured(*tokens: int) -> dict[str, Any]:
     ],
 )
 def test_a_handful_of_tokens_tells_no_speed(tokens: tuple[int, ...], speed: float | None) -> None:
-    given = Material(None, [ROW] * 2, [], None, frozenset())  # type: ignore[arg-type]
+    given = Material(None, [ROW] * 2, [], asking(len(tokens)), frozenset())  # type: ignore[arg-type]
     assert file_figures(FILE, measured(*tokens), given).tokens_per_second == speed
 
 
@@ -49,7 +55,7 @@ def test_an_answer_has_its_own_speed_only_if_it_is_long() -> None:
 
 
 def test_what_rests_on_one_conversation_has_a_value_and_no_bounds() -> None:
-    given = Material(None, [ROW], [], None, frozenset())  # type: ignore[arg-type]
+    given = Material(None, [ROW], [], asking(1), frozenset())  # type: ignore[arg-type]
     figures = file_figures(FILE, measured(12) | {"nats": [2.0]}, given)
     assert (figures.loss, figures.loss_low, figures.loss_high) == (2.0, None, None)
     assert (figures.perplexity, figures.perplexity_low) == (7.3891, None)
