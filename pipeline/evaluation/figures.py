@@ -60,7 +60,7 @@ def _figures(measured: Measured, material: Material) -> dict[str, Any]:
     texts = text_figures([*measured["replies"], *measured["answers"]])
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "tasks" in measured:
-        figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"].items()}
+        figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"]["scores"].items()}
     return figures
 
 
@@ -109,7 +109,9 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
 
 def _model_rows(measured: Measured, questions: Sequence[Question]) -> ModelRows:
     right = tuple(_right(measured["replies"], questions[: len(measured["replies"])]))
-    return ModelRows(nats=tuple(measured["nats"]), right=right)
+    asked = measured["tasks"]["items"] if "tasks" in measured else {}
+    items = {task: tuple(scores) for task, scores in asked.items()}
+    return ModelRows(nats=tuple(measured["nats"]), right=right, items=items)
 
 
 def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool]:

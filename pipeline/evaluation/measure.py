@@ -17,10 +17,17 @@ from pipeline.core.config import EvaluateSettings
 from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
-from pipeline.evaluation.harness import task_scores
+from pipeline.evaluation.harness import model_task_scores, task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
 from pipeline.evaluation.measurement_cache import MeasurementCache
+
+
+class AskedTasks(TypedDict):
+    """What was found of tasks of lm-evaluation-harness, by their names."""
+
+    scores: dict[str, float]
+    items: dict[str, list[float]]  # what each question adds to the score
 
 
 class Measured(TypedDict):
@@ -30,15 +37,20 @@ class Measured(TypedDict):
     replies: list[Reply]  # to the questions
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
-    tasks: NotRequired[dict[str, float]]  # scores of lm-evaluation-harness
+    tasks: NotRequired[AskedTasks]
 
 
 def measure_model(
-    name: str, model: Callable[[], PreTrainedModel], material: Material, cache: MeasurementCache, extent: Extent
+    name: str,
+    model: Callable[[], PreTrainedModel],
+    material: Material,
+    cache: MeasurementCache,
+    extent: Extent,
+    has_file: bool,
 ) -> Measured:
     """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
 
-    With the harness's scores.
+    The harness's tasks are asked of the files where it has some, since they ship.
 
     Raises:
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
@@ -67,9 +79,9 @@ def measure_model(
             [*asked, settings.prompts],
         ),
     }
-    if settings.tasks:
-        scores = functools.partial(task_scores, tokenizer=tokenizer, settings=settings)
-        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model()), of_tasks(settings))
+    if settings.tasks and not has_file:
+        scores = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
+        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model())._asdict(), of_tasks(settings))
     return measured
 
 
@@ -101,7 +113,7 @@ def measure_file(
     settings = material.settings
     with ExitStack() as stack:
         weights = functools.cache(lambda: stack.enter_context(Weights(path)))
-        return {
+        measured: Measured = {
             "nats": file_nats(name, weights, digest, material, cache, extent),
             "replies": file_replies(name, weights, digest, material, cache, extent),
             "answers": cache.get(
@@ -110,6 +122,11 @@ def measure_file(
                 [digest, settings.max_new_tokens, settings.prompts],
             ),
         }
+        if settings.tasks:
+            depends = [digest, *of_tasks(settings)]
+            asked = cache.get(f"{name}-tasks", lambda: task_scores(weights(), settings)._asdict(), depends)
+            measured["tasks"] = asked
+        return measured
 
 
 def file_nats(
