@@ -3,9 +3,9 @@
     python -m benchmarks.row_differences     half an hour on two cores; needs a package index for SmolLM2
 
 The starter is trained twice, with different seeds, SmolLM2-135M (on GSM8K, of which --gsm8k names the folder) once, and
-exported; each file is measured on the same test rows and questions by the evaluation's own
-functions. Writes benchmarks/results/row-differences.json: of each model tokens and, by pair, nats that the old file
-needs more than the new one, and which questions each answered right.
+exported; each file is measured on the same test rows and questions by the evaluation's own functions. Writes
+benchmarks/results/row-differences.json: of each model tokens and, by pair, nats that the old file needs more than the
+new one, and which questions each answered right.
 """
 
 import argparse
