@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -90,7 +90,8 @@ def main() -> None:
     parser.add_argument("tasks", nargs="*", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.ask:
-        ask(*arguments.ask, arguments.tasks)
+        way, model, limit, result = arguments.ask
+        ask(way, model, limit, result, arguments.tasks)
         return
     with tempfile.TemporaryDirectory() as folder:
         tasks = write_tasks(Path(folder), arguments.items, arguments.generations, arguments.gsm8k)
@@ -108,10 +109,11 @@ def compared(name: str, tasks: Sequence[Path], few: int, folder: Path) -> Compar
     reference, ours = (asked(way, str(of), None, tasks, folder) for way, of in (("hf", source), ("ours", file)))
     possible = [task for task in tasks if task.stem not in PEER_CANNOT]
     with server(file) as (url, process):
-        before = process.cpu_times()
+        times = process.cpu_times()
+        loaded = times.user + times.system
         peer = asked("gguf", url, few, possible, folder)
-        after = process.cpu_times()
-    peer["cpu_seconds"] += after.user + after.system - before.user - before.system
+        times = process.cpu_times()
+    peer["cpu_seconds"] += times.user + times.system - loaded
     again = asked("ours", str(file), few, possible, folder)
     return {
         "tasks": {task.stem: agreement(reference, ours, peer, f"local_{task.stem}") for task in tasks},
@@ -139,16 +141,30 @@ def asked(way: str, model: str, limit: int | None, tasks: Sequence[Path], folder
 
 
 def ask(way: str, model: str, limit: str, result: str, tasks: Sequence[str]) -> None:
-    """Ask a model the tasks, and write what came of it; the seconds are of asking alone."""
+    """Ask a model the tasks, and write what came of it; the seconds are of its answers alone."""
     os.environ["HF_DATASETS_CACHE"] = str(Path(result).parent / "datasets")
     from lm_eval import simple_evaluate
 
     language_model = LOADERS[way](model)
-    begun, cpu = time.perf_counter(), time.process_time()
+    spent = {"seconds": 0.0, "cpu_seconds": 0.0}
+    for kind in ("loglikelihood", "loglikelihood_rolling", "generate_until"):
+        setattr(language_model, kind, timed(getattr(language_model, kind), spent))
     found = simple_evaluate(language_model, tasks=list(tasks), limit=int(limit) or None, bootstrap_iters=0)
-    spent = {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - cpu}
     grades = {task: [_grades(sample) for sample in samples] for task, samples in found["samples"].items()}
     write_json(Path(result), {**spent, "grades": grades, "results": _figures(found["results"])})
+
+
+def timed(answer: Callable[..., object], spent: dict[str, float]) -> Callable[..., object]:
+    """Return the same, which adds the seconds that it takes."""
+
+    def answer_timed(*arguments: object, **options: object) -> object:
+        begun, cpu = time.perf_counter(), time.process_time()
+        answered = answer(*arguments, **options)
+        spent["seconds"] += time.perf_counter() - begun
+        spent["cpu_seconds"] += time.process_time() - cpu
+        return answered
+
+    return answer_timed
 
 
 def _transformers(model: str) -> object:
