@@ -133,7 +133,7 @@ def case(random: Generator, source: Source, effect: float, level: float) -> Case
 
 def looked(bounds: list[Bounds]) -> Gate:
     """Return the gate on a gain above 0 as far as so many rows were measured."""
-    return Gate("gain", "gain", ("base", "tuned"), "test conversation", True, 0.0, bounds, len(bounds), ROWS)
+    return Gate("gain", "gain", ("base", "tuned"), "test conversation", True, 0.0, bounds, len(bounds), ROWS, FEWEST)
 
 
 def timed(shape: str) -> dict[str, Any]:

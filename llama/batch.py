@@ -12,7 +12,8 @@ same system prompt for instance.
 """
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from llama.model import BATCH, Entry, LlamaModel, State
@@ -106,6 +107,14 @@ class Batch:
         """Give one answer, where no other is under way."""
         self.begin(turn)
         while not turn.finished:
+            self.step()
+
+    def run_all(self, turns: Iterable[Turn]) -> None:
+        """Give several answers, as many at once as there are slots, in the order given."""
+        waiting = deque(turns)
+        while waiting or self.active:
+            while waiting and self.begin(waiting[0]):
+                waiting.popleft()
             self.step()
 
     def close(self) -> list[Turn]:

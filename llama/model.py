@@ -154,6 +154,11 @@ def loaded(source: Path | Weights, *, mapped: bool = False) -> AbstractContextMa
     return nullcontext(source) if isinstance(source, Weights) else Weights(source, mapped=mapped)
 
 
+def can_share(model: "llama_cpp.llama_model_p") -> bool:
+    """Return whether a part of a conversation has a state of its own: not where one stands for all of it."""
+    return not (llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+
+
 State = ctypes.Array[ctypes.c_uint8]
 
 
@@ -170,7 +175,13 @@ class LlamaModel:
     """A model's weights and one context over them, whose KV cache has a slot for each of several conversations."""
 
     def __init__(
-        self, source: Path | Weights, context: int, threads: int, slots: int = 1, today: datetime | None = None
+        self,
+        source: Path | Weights,
+        context: int,
+        threads: int,
+        slots: int = 1,
+        today: datetime | None = None,
+        chats: bool = True,
     ) -> None:
         """Load the model.
 
@@ -180,15 +191,17 @@ class LlamaModel:
             threads: that compute at most; fewer while others want the CPUs (threads.py).
             slots: conversations of that length in the KV cache.
             today: what chat templates take for it; None is the day that it is.
+            chats: whether it is asked conversations and texts, and not only to go on from token ids.
 
-        Raises UserError for a file that cannot be loaded or has no chat template.
+        Raises UserError for a file that cannot be loaded, or that has no chat template and needs one.
         """
         with ExitStack() as stack:
             weights = stack.enter_context(loaded(source))
             self.path, self._model, self._vocab = weights.path, weights.model, weights.vocabulary
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.slots = slots
-            self._prompts = Prompts(self._model, self.path, self.context, today)
+            if chats:
+                self._prompts = Prompts(self._model, self.path, self.context, today)
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
                 tokens = f"{slots} x {self.context} tokens"
@@ -203,7 +216,7 @@ class LlamaModel:
     @property
     def can_cut(self) -> bool:
         """Whether a conversation can lose its end: not where one state stands for all of it."""
-        return not (llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model))
+        return can_share(self._model)
 
     @property
     def vocabulary(self) -> int:

@@ -13,6 +13,7 @@ from llama.errors import RequestError
 from llama.tokenizer import Tokenizer
 from llama.types import Message, Prompt
 
+GOES_ON = "[goes on here]"  # marks where, in a conversation whose last message is not to end
 ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 
 
@@ -64,11 +65,25 @@ class Prompts:
         return tokens
 
     def _render(self, messages: Sequence[Message]) -> list[int]:
+        return self._tokenizer.read(self.text(messages))
+
+    def text(self, messages: Sequence[Message], asks: bool = True) -> str:
+        """Return the conversation as the template writes it.
+
+        Args:
+            messages: the conversation.
+            asks: end where the assistant's answer begins; else within the last message, which the model goes on with.
+
+        Raises RequestError for a conversation that the template refuses.
+        """
+        if not asks:
+            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + GOES_ON}]
+        self._formatter.add_generation_prompt = asks
         try:
             text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
         except (ValueError, jinja2.TemplateError) as error:
             raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
-        return self._tokenizer.read(text)
+        return text if asks else text.rpartition(GOES_ON)[0]
 
     def _chat_template(self, model: "llama_cpp.llama_model_p", path: Path) -> Jinja2ChatFormatter:
         """Return the GGUF's chat template.

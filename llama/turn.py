@@ -61,8 +61,12 @@ class Turn:
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
-        self.prompt = model.prompt(self.question, drop_oldest)
-        self._limit = min(self.sampling.max_tokens, model.context - len(self.prompt))
+        self.go_on_from(model.prompt(self.question, drop_oldest), model)
+
+    def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:
+        """Take a prompt that is written as token ids already, and leaves room for an answer."""
+        self.prompt = prompt
+        self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
         """Begin the answer, with so many tokens of the prompt in the KV cache; whoever begins it frees the sampler."""

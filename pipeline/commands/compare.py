@@ -7,23 +7,28 @@
 Writes reports/compare.json, reports/compare.md, reports/compare.html and reports/compare.svg.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 
 from rich.console import Console
 
 from common.errors import UserError
 from pipeline.comparison import report
-from pipeline.comparison.record import ComparedPrompt, ComparedRun, Comparison
-from pipeline.comparison.rule import Candidate, chosen_quality, excluded, front, recommend
+from pipeline.comparison.pairs import Judgement
+from pipeline.comparison.record import ComparedPair, ComparedPrompt, ComparedRun, Comparison, PairedFigure
+from pipeline.comparison.rule import Candidate, chosen_quality, excluded, front, judged, recommend
 from pipeline.comparison.runs import EvaluatedRun, find_runs
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, load
 from pipeline.core.mappings import flatten
-from pipeline.core.paths import REPORTS
+from pipeline.core.paths import REPORTS, ROWS
 from pipeline.report.metrics import HEADLINES, of
 from pipeline.report.record import Evaluation
 from pipeline.report.verdict import summed_up
+from pipeline.statistics.paired import Paired
 
+TOLD = {"better", "worse"}  # findings that tell two files apart
 LEARNT_FROM = ("data", "train")  # the groups of settings by whose differences runs of one model are told apart
 
 
@@ -55,7 +60,12 @@ def compared(runs: list[EvaluatedRun], settings: CompareSettings) -> Comparison:
     if not files:
         raise UserError("none of the runs has a tuned GGUF file that was evaluated; run `dvc repro` first")
     quality, choice = chosen_quality(files, settings), recommend(files, settings)
-    best = front(files, quality)
+    best, held = front(files, quality), choice.best
+    ranked = replace(settings, quality=quality)
+
+    def alike(file: Candidate, other: Candidate) -> bool:
+        return file in best and not {judged(*pair, ranked).finding for pair in ((file, other), (other, file))} & TOLD
+
     return {
         "rule": {
             "quality": quality,
@@ -74,11 +84,34 @@ def compared(runs: list[EvaluatedRun], settings: CompareSettings) -> Comparison:
                 "figures": {one.name: getattr(file.figures, one.name) for one in of("file")},
                 "front": file in best,
                 "excluded": excluded(file, settings),
+                "alike": [str(other) for other in best if other is not file and alike(file, other)],
             }
             for file in files
         ],
+        "pairs": [paired(file, held, judged(file, held, ranked)) for file in files if file is not held],
         "answers": answers(runs, settings),
     }
+
+
+def paired(file: Candidate, against: Candidate, judgement: Judgement) -> ComparedPair:
+    """Return what is said of a file against another one."""
+    return {
+        "file": str(file),
+        "against": str(against),
+        "finding": judgement.finding,
+        "figures": [figure(one) for one in judgement.figures],
+        "apart": list(judgement.apart),
+    }
+
+
+def figure(found: Paired) -> PairedFigure:
+    """Return a finding as JSON has it, with null for what is no finite number."""
+    return PairedFigure(
+        **{  # type: ignore[typeddict-item]
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(found).items()
+        }
+    )
 
 
 def described(run: EvaluatedRun, settings: dict[str, object]) -> ComparedRun:
@@ -123,6 +156,10 @@ def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, cho
         lines.append("The runs split the same rows into different tokens: losses are per token, and not comparable.")
     if len({str((evaluation.prompts, _answer_limit(evaluation))) for evaluation in evaluations}) > 1:
         lines.append("The runs were asked different prompts, or for longer answers: seconds are not comparable.")
+    if lost := [run.name for run in runs if run.rows is None]:
+        lines.append(
+            f"Of {', '.join(lost)} there is no {ROWS.name}: its files are told from no others. `dvc repro` makes it."
+        )
     if quality != settings.quality:
         lines.append("Ranked by loss: not every run has questions with known answers.")
     for run in runs:
@@ -135,7 +172,7 @@ def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, cho
 def answers(runs: list[EvaluatedRun], settings: CompareSettings) -> list[ComparedPrompt]:
     """Return each prompt that all runs were asked, with the answer of that file of each run which the rule takes."""
     files = [recommend(own, settings) for run in runs if (own := run.files)]
-    chosen = {file.run: file for choice in files if (file := choice.file or choice.nearest)}
+    chosen = {choice.best.run: choice.best for choice in files}
     run_answers = {}
     for run in runs:
         if run.name in chosen:

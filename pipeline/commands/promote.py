@@ -5,25 +5,28 @@
     tunesmith promote --force                  # all the same; a tag says what spoke against it
     tunesmith promote --rollback               # back to the champion before; once more, and forth again
 
-Better is a higher accuracy, where both were asked the same questions and compare.quality is accuracy; with equal
-accuracy, or without any, a lower loss on the same tokens of the same test rows.
+Better is what is better beyond doubt on the same test rows and questions (pipeline/comparison/pairs.py). A smaller or
+faster file that was asked for, by --quantization or by conf/compare's budgets, has to be no worse.
 """
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from common.files import sha256
+from pipeline.comparison.champion import Contender, held_against, saves
 from pipeline.comparison.rule import Candidate, recommend
-from pipeline.comparison.runs import WORKSPACE, EvaluatedRun
+from pipeline.comparison.runs import WORKSPACE, EvaluatedRun, require_rows
 from pipeline.core.composition import CONF, compose
-from pipeline.core.config import CompareSettings, TrackingSettings, load
-from pipeline.core.paths import CARD, EVALUATION, GGUF, MANIFEST, QUESTIONS, README
+from pipeline.core.config import CompareSettings, Config, TrackingSettings, load
+from pipeline.core.paths import ADAPTER, CARD, EVALUATION, GGUF, MANIFEST, QUESTIONS, README, ROWS
 from pipeline.core.records import Manifest
 from pipeline.report.record import Evaluation
+from pipeline.report.rows import RowResults
 from pipeline.report.verdict import failed, untold
+from pipeline.statistics.paired import Finding
 from pipeline.tracking.delivery import find_run
 from pipeline.tracking.registry import (
     CHAMPION,
@@ -35,12 +38,17 @@ from pipeline.tracking.registry import (
     require_file,
     set_champion,
 )
-from pipeline.tracking.run import commit_tags
+from pipeline.tracking.run import commit_tags, training_folder
 
 if TYPE_CHECKING:  # seconds to import
+    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-BESIDE = (CARD, README)  # what the chat and a reader know the model by
+    from pipeline.evaluation.inputs import Material
+    from pipeline.evaluation.measurement_cache import MeasurementCache
+
+# What the chat and a reader know the model by, and what a later one is held against.
+BESIDE = (CARD, README, ROWS)
 LOCK = Path("dvc.lock")
 WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second")
 
@@ -63,27 +71,31 @@ def run(
     if back:
         rollback(config.tracking)
     else:
-        promote(config.tracking, config.compare, quantization, force)
+        promote(config, quantization, force)
 
 
-def promote(tracking: TrackingSettings, rule: CompareSettings, quantization: str | None, force: bool) -> None:
+def promote(config: Config, quantization: str | None, force: bool) -> None:
     """Register a GGUF file of the last evaluation and move the alias to it.
 
     Raises:
-        UserError: it did not pass, or the champion is as good (neither with `force`); evaluation and files do not
-            belong together; MLflow fails. The champion is then who it was.
+        UserError: it did not pass, or is not better than the champion (neither with `force`); evaluation and files do
+            not belong together; MLflow fails. The champion is then who it was.
     """
-    evaluation, manifest = Evaluation.read(EVALUATION), Manifest.read(GGUF / MANIFEST)
-    run = EvaluatedRun(evaluation.model, WORKSPACE, evaluation)
-    file = chosen(run.files, rule, quantization)
+    tracking = config.tracking
+    evaluation, manifest, rows = Evaluation.read(EVALUATION), Manifest.read(GGUF / MANIFEST), RowResults.read(ROWS)
+    require_rows(rows, evaluation, str(ROWS))
+    run = EvaluatedRun(evaluation.model, WORKSPACE, evaluation, rows)
+    file = chosen(run.files, config.compare, quantization)
     path, digest = verified(file, evaluation, manifest)
     tags = lineage(run, file, path, digest)
+    new = Contender(file, path, digest, named=quantization is not None)
     with mlflow_client(tracking) as client:
         before = champion(client, tracking.experiment)
         if before is not None and before.tags.get("sha256") == digest:
             print(f"{path.name} is the champion already: version {before.version} of {before.name}")
             return
-        against = objections(client, run, tags, before, rule.quality)
+        against, found = objections(client, run, new, before, config)
+        tags |= {"against_champion": found} if found else {}
         if against and not force:
             raise UserError(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
         tags |= {"forced": "; ".join(against)} if against else {}
@@ -138,18 +150,47 @@ def size_of(version: "ModelVersion") -> int:
     return int(size)
 
 
-def objections(client: Any, run: EvaluatedRun, tags: Mapping[str, str], before: Any, quality: str) -> list[str]:
-    """Return what speaks against promoting a file in place of the champion `before`, if there is one."""
+def objections(
+    client: "MlflowClient", run: EvaluatedRun, new: Contender, before: "ModelVersion | None", config: Config
+) -> tuple[list[str], str | None]:
+    """Return what speaks against a file in place of the champion `before`, and what was found against that one."""
     verdict = run.evaluation.verdict
     against = [f"the check {check.name} failed: {check.what}" for check in failed(verdict)]
     if few := [check.what for check in untold(verdict)]:
         against.append(f"too little was measured to tell: {'; '.join(few)}")
     if before is None:
-        return against
+        return against, None
     earlier = previous(client, before)
-    if earlier is not None and earlier.tags.get("sha256") == tags["sha256"]:
-        return [*against, f"it is version {earlier.version}, which was rolled back (--rollback returns to it)"]
-    return against + not_better(tags, before.tags, quality, f"version {before.version}")
+    if earlier is not None and earlier.tags.get("sha256") == new.sha256:
+        return [*against, f"it is version {earlier.version}, which was rolled back (--rollback returns to it)"], None
+    enough: tuple[Finding, ...] = ("better", "no worse") if saves(new, before, config.compare) else ("better",)
+    try:
+        found = held_against(
+            new, before, config.compare, enough, partial(measuring, config, run.evaluation.fingerprint)
+        )
+    except UserError as error:
+        return [*against, f"it cannot be compared with the champion, version {before.version}: {error}"], None
+    said = f"against the champion, version {before.version}: {found}"
+    return against if found.finding in enough else [*against, said], str(found)
+
+
+def measuring(config: Config, fingerprint: str) -> "tuple[Material, MeasurementCache]":
+    """Return what the evaluation has measured on, and the cache of its measurements.
+
+    Raises:
+        UserError: adapter or prepared data are missing.
+    """
+    if not ADAPTER.is_dir():
+        raise UserError(
+            f"{ADAPTER} is missing, without which nothing can be measured; `dvc checkout`, or run `dvc repro`"
+        )
+    from pipeline.evaluation.inputs import read_material  # seconds to import
+    from pipeline.evaluation.measurement_cache import MeasurementCache
+    from pipeline.stages.evaluate import answer_ends, dependencies
+
+    ends = answer_ends(Manifest.read(GGUF / MANIFEST).models)
+    material = read_material(ADAPTER, config.evaluate, config.train.loss_on, ends)
+    return material, MeasurementCache(training_folder(config, fingerprint), dependencies(config))
 
 
 def chosen(files: list[Candidate], rule: CompareSettings, quantization: str | None) -> Candidate:
@@ -223,39 +264,3 @@ def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict
 def questions_asked(evaluation: Evaluation) -> str | None:
     """Return what tells the questions from others: the digest of all that were prepared, and how many were asked."""
     return f"{sha256(QUESTIONS)} {evaluation.questions}" if evaluation.questions and QUESTIONS.is_file() else None
-
-
-def not_better(new: Mapping[str, str], old: Mapping[str, str], quality: str, whose: str) -> list[str]:
-    """Return why a file is not better than the champion, as the tags of both say; empty if it is.
-
-    Args:
-        new: its tags, as `lineage` makes them.
-        old: the champion's.
-        quality: accuracy or loss.
-        whose: the champion, in words.
-    """
-    names = (["accuracy"] if quality == "accuracy" and _shared(new, old, "questions", "accuracy") else []) + (
-        ["loss"] if _shared(new, old, "test_rows", "loss") and _shared(new, old, "test_tokens", "loss") else []
-    )
-    if not names:
-        other = "that was measured on other rows, tokens and questions"
-        return [f"it cannot be compared with the champion, {whose}: {other}"]
-    sign = {"accuracy": 1, "loss": -1}
-    worth = [[sign[name] * float(tags[name]) for name in names] for tags in (new, old)]
-    if worth[0] > worth[1]:
-        return []
-    figures = ", ".join(f"{name} {new[name]} against {old[name]}" for name in names)
-    return [f"it is not better than the champion, {whose}: {figures}"]
-
-
-def _shared(new: Mapping[str, str], old: Mapping[str, str], condition: str, figure: str) -> bool:
-    """Return whether both have a figure, measured under the same condition; anybody can change a tag in MLflow."""
-    alike = condition in new and new[condition] == old.get(condition)
-    return alike and all(_is_number(tags.get(figure, "")) for tags in (new, old))
-
-
-def _is_number(tag: str) -> bool:
-    try:
-        return math.isfinite(float(tag))
-    except ValueError:
-        return False

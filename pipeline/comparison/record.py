@@ -2,6 +2,8 @@
 
 from typing import TypedDict
 
+from pipeline.statistics.paired import Finding
+
 
 class Rule(TypedDict):
     """conf/compare's budgets, and the quality that the files were ranked by."""
@@ -47,6 +49,32 @@ class ComparedFile(TypedDict):
     figures: dict[str, float | None]  # by metric
     front: bool
     excluded: list[str]
+    alike: list[str]  # others of the front that are neither better nor worse beyond doubt
+
+
+class PairedFigure(TypedDict):
+    """What is said of two files in one figure, as pipeline/statistics/paired.py has it; null is unknown."""
+
+    figure: str
+    finding: Finding
+    difference: float | None
+    low: float | None
+    high: float | None
+    rows: int
+    level: float
+    margin: float
+    smallest: float | None
+    more: int | None
+
+
+class ComparedPair(TypedDict):
+    """A file against the one that is recommended, on the same rows."""
+
+    file: str
+    against: str
+    finding: Finding
+    figures: list[PairedFigure]
+    apart: list[str]  # what could not be compared, and why
 
 
 class ComparedAnswer(TypedDict):
@@ -74,4 +102,5 @@ class Comparison(TypedDict):
     notes: list[str]
     runs: list[ComparedRun]
     files: list[ComparedFile]
+    pairs: list[ComparedPair]
     answers: list[ComparedPrompt]

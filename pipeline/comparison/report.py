@@ -90,9 +90,11 @@ def headline(comparison: Comparison) -> str:
 def rule(comparison: Comparison) -> str:
     """Return the rule in words."""
     budgets = comparison["rule"]
-    quality = "the highest accuracy" if budgets["quality"] == "accuracy" else "the lowest loss"
+    quality = "accuracy, tasks and loss" if budgets["quality"] == "accuracy" else "loss"
     seconds, size = budgets["max_answer_seconds"], budgets["max_gguf_mb"]
     limits = [f"{seconds:g} s an answer"] if seconds is not None else []
     limits += [f"{size:,g} MB"] if size is not None else []
     files = f"files within {' and '.join(limits)}" if limits else "all files"
-    return f"The rule: of {files}, the one with {quality}; of equals, the one that answers fastest."
+    return (
+        f"The rule: of {files}, the fastest that no other is better than beyond doubt, by {quality} on the same rows."
+    )

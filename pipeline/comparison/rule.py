@@ -1,14 +1,21 @@
-"""The rule by which one GGUF file is recommended: the best quality within the budgets; of equals, the fastest answers.
+"""The rule by which one GGUF file is recommended: the fastest within the budgets that none is better than beyond doubt.
 
-Quality is the share of right answers where every file has been asked questions and conf/compare says so, else loss.
+Whether one is better is found on the rows that both were measured on (pairs.py), by the share of right answers, tasks
+and loss where every file has been asked questions and conf/compare says so, else by loss alone. One that is worse by no
+more than conf/compare's margin gives way to nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
+from pipeline.comparison.pairs import Judgement, Side, judge
 from pipeline.core.config import CompareSettings
 from pipeline.report.metrics import metric
 from pipeline.report.record import FileFigures
+from pipeline.report.rows import RowResults
+
+UNKNOWN = Judgement((), ("what was found of each row is not kept of both",))
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,7 @@ class Candidate:
     run: str
     type: str
     figures: FileFigures
+    rows: RowResults | None = None  # what was found of each row; None where that was not kept
 
     def __str__(self) -> str:
         return f"{self.run} {self.type}"
@@ -32,6 +40,16 @@ class Candidate:
         """Its seconds an answer; infinite where none was timed."""
         return -metric("answer_seconds").goodness(self.figures.answer_seconds)
 
+    @property
+    def cost(self) -> tuple[float, int]:
+        """What it takes to serve it: seconds, then size."""
+        return self.slowness, self.figures.bytes
+
+    @property
+    def side(self) -> Side | None:
+        """What was found of it row by row, where that is known."""
+        return Side(self.rows, self.type) if self.rows and self.type in self.rows.models else None
+
     def goodness(self, quality: str) -> float:
         """Return its quality as a number that is higher for a better file; unknown is worst."""
         return metric(quality).goodness(getattr(self.figures, quality))
@@ -39,11 +57,21 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The file that the rule takes, or none and the one that comes nearest; each with its reason."""
+    """The file that the rule takes, or, where none is within the budgets, the one that comes nearest; and why."""
 
-    file: Candidate | None
-    nearest: Candidate | None
+    best: Candidate
+    within: bool  # the budgets
     reason: str
+
+    @property
+    def file(self) -> Candidate | None:
+        """The one that the rule takes."""
+        return self.best if self.within else None
+
+    @property
+    def nearest(self) -> Candidate | None:
+        """The one that comes nearest, where none is within the budgets."""
+        return None if self.within else self.best
 
 
 def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str:
@@ -65,13 +93,34 @@ def excluded(file: Candidate, settings: CompareSettings) -> list[str]:
 def recommend(files: Sequence[Candidate], settings: CompareSettings) -> Recommendation:
     """Apply the rule to at least one file."""
     quality = chosen_quality(files, settings)
-    allowed = [file for file in files if not excluded(file, settings)]
+    allowed = sorted((file for file in files if not excluded(file, settings)), key=lambda file: file.cost)
     if not allowed:
         nearest = min(files, key=lambda file: _excess(file, settings))
         why = " and ".join(excluded(nearest, settings))
-        return Recommendation(None, nearest, f"No file is within the budgets. Nearest is {nearest}: {why}.")
-    best = min(allowed, key=lambda file: (-file.goodness(quality), file.slowness, file.figures.bytes))
-    return Recommendation(best, None, _reason(best, allowed, files, quality))
+        return Recommendation(nearest, False, f"No file is within the budgets. Nearest is {nearest}: {why}.")
+    beaten = worse_ones(allowed, settings)
+    left = [file for file in allowed if file not in beaten and file.goodness(quality) > float("-inf")]
+    best = (left or allowed)[0]
+    return Recommendation(best, True, _reason(best, left, allowed, files, quality))
+
+
+def worse_ones(files: Sequence[Candidate], settings: CompareSettings) -> list[Candidate]:
+    """Return the files that another one is better than beyond doubt, and by more than the margin."""
+    pairs = list(combinations(files, 2))
+    settings = replace(settings, quality=chosen_quality(files, settings), level=settings.level / max(1, len(pairs)))
+    beaten = []
+    for one, other in pairs:
+        for file, against in ((one, other), (other, one)):
+            if judged(file, against, settings).finding == "worse":
+                beaten.append(file)
+    return beaten
+
+
+def judged(new: Candidate, old: Candidate, settings: CompareSettings) -> Judgement:
+    """Return what their rows say of one file against another."""
+    if new.side is None or old.side is None:
+        return UNKNOWN
+    return judge(new.side, old.side, settings)
 
 
 def front(files: Sequence[Candidate], quality: str) -> list[Candidate]:
@@ -110,17 +159,23 @@ def _excess(file: Candidate, settings: CompareSettings) -> float:
     return max(factors)
 
 
-def _reason(best: Candidate, allowed: Sequence[Candidate], files: Sequence[Candidate], quality: str) -> str:
+def _reason(
+    best: Candidate,
+    left: Sequence[Candidate],
+    allowed: Sequence[Candidate],
+    files: Sequence[Candidate],
+    quality: str,
+) -> str:
     """Return why `best` is the one, in a sentence."""
-    among = "" if len(allowed) == len(files) else f" within the budgets, of {len(files)}"
-    place = f"the best of {len(allowed)} files{among}" if len(allowed) > 1 else f"the only file{among}"
-    others = [file for file in allowed if file != best]
-    equals = [file for file in others if file.goodness(quality) == best.goodness(quality)]
-    if equals:
-        place += f" and the fastest of {len(equals) + 1} equals"
-    elif others:
-        second = max(others, key=lambda file: file.goodness(quality))
-        place += f" (next: {second}, {worth(second, quality)})"
+    among = "" if len(allowed) == len(files) else f" within the budgets ({len(files)} in all)"
+    if len(allowed) == 1:
+        place = f"the only file{among}"
+    elif len(left) == 1:
+        place = f"the only one of {len(allowed)} files{among} that none is better than beyond doubt"
+    else:
+        others = ", ".join(f"{file}, {worth(file, quality)}" for file in left if file is not best)
+        place = f"the fastest of {len(left)} that none of the {len(allowed)} files{among} is better than beyond doubt"
+        place += f" (the others: {others})" if others else ""
     return f"{best}: {worth(best, quality)}, {place}; {_seconds(best)}, {best.megabytes:,.1f} MB."
 
 

@@ -3,6 +3,7 @@
 A figure is named by its place in reports/compare.json: files.0.figures.answer_seconds.
 """
 
+from pipeline.comparison.pairs import in_rows, in_units
 from pipeline.comparison.record import ComparedGain, Comparison
 from pipeline.report.formats import Figure
 from pipeline.report.metrics import HEADLINES, metric, of
@@ -12,8 +13,8 @@ BY_TYPE = {"bytes": "GGUF {}, MB", "answer_seconds": "answer {}, s", "tokens_per
 
 
 def tables(comparison: Comparison) -> list[Table]:
-    """Return runs, files, and the answers where all runs were asked the same; a table without rows is left out."""
-    made = [_runs(comparison), _files(comparison), _answers(comparison)]
+    """Return runs, files, pairs, and the answers where all runs were asked the same; none without rows."""
+    made = [_runs(comparison), _files(comparison), _pairs(comparison), _answers(comparison)]
     return [table for table in made if table.rows]
 
 
@@ -62,9 +63,34 @@ def _files(comparison: Comparison) -> Table:
         name = f"{file['run']} {file['type']}"
         ruling = "recommended" if name == comparison["recommended"] else "; ".join(file["excluded"])
         figures = [_of_file(comparison, index, one.name) for one in of("file")]
-        rows.append([name, *figures, "yes" if file["front"] else "", ruling])
-    note = "Front: no other file is at least as good and as fast, and better in one of the two. Rule: what excluded it."
+        place = f"yes, not told from {', '.join(file['alike'])}" if file["alike"] else "yes" if file["front"] else ""
+        rows.append([name, *figures, place, ruling])
+    note = (
+        "Front: no other file is at least as good and as fast, and better in one of the two; not told from those that "
+        "are neither better nor worse beyond doubt. Rule: what excluded it."
+    )
     return Table("GGUF files", ["file", *(one.head for one in of("file")), "front", "rule"], rows, note)
+
+
+def _pairs(comparison: Comparison) -> Table:
+    """Return a row for each figure in which a file was held against the recommended one."""
+    rows: list[list[Cell]] = []
+    for pair in comparison["pairs"]:
+        for one in pair["figures"]:
+            difference, low, high, smallest = (
+                in_units(one["figure"], one[key]) for key in ("difference", "low", "high", "smallest")
+            )
+            more = in_rows(one["figure"], one["more"], "more ") if one["more"] else ""
+            found = [one["finding"], f"{difference} ({low} to {high})", in_rows(one["figure"], one["rows"])]
+            rows.append([pair["file"], pair["finding"], one["figure"], *found, smallest, more])
+        rows += [[pair["file"], pair["finding"], why, *[""] * 5] for why in pair["apart"]]
+    against = comparison["pairs"][0]["against"] if rows else ""
+    note = (
+        "On the same rows; plus is better. The bounds hold whenever measuring stopped, for all figures of a file "
+        "together. Could have shown: the difference that so many rows show four times in five."
+    )
+    head = ["file", "all in all", "figure", "finding", "difference", "on", "could have shown", "would tell"]
+    return Table(f"Against {against}", head, rows, note)
 
 
 def _answers(comparison: Comparison) -> Table:

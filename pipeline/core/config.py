@@ -167,12 +167,22 @@ class EvaluateSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MarginSettings:
+    """By how much a file may be worse than another and is still taken for no worse."""
+
+    loss: float = limited(least=0)
+    accuracy: float = limited(least=0, most=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareSettings:
-    """How one of several models is recommended."""
+    """How one of several models is recommended, and when one takes over from another."""
 
     quality: str = one_of("accuracy", "loss")
     max_answer_seconds: float | None = limited(above=0)
     max_gguf_mb: float | None = limited(above=0)
+    level: float = limited(above=0, below=1)
+    margin: MarginSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.core.records import ManifestFile
-from pipeline.data.grading import Question, accuracies, is_right
+from pipeline.data.grading import Question, accuracies, headline_group, is_right
 from pipeline.evaluation.answers import Reply
 from pipeline.evaluation.general import general_tokens
 from pipeline.evaluation.inputs import Extent, Material
@@ -18,7 +18,6 @@ from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, GeneralFigur
 from pipeline.report.rows import SCHEMA, ModelRows, RowResults, digests
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
-HEADLINE_GROUP = "held_out"  # of the questions, where they have groups
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
 
 
@@ -66,7 +65,7 @@ def _figures(measured: Measured, material: Material, base: Measured | None) -> d
         before = base["general"] if base else None
         figures["general"] = general_figures(measured["general"], general_tokens(material), before)
     if "tasks" in measured:
-        figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"].items()}
+        figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"]["scores"].items()}
     return figures
 
 
@@ -132,7 +131,9 @@ def lengths(measured: dict[str, Measured], rows: Sequence[Row]) -> dict[str, tup
 def _model_rows(measured: Measured, questions: Sequence[Question]) -> ModelRows:
     right = tuple(_right(measured["replies"], questions[: len(measured["replies"])]))
     general = {name: tuple(nats) for name, nats in measured.get("general", {}).items()}
-    return ModelRows(nats=tuple(measured["nats"]), right=right, general=general)
+    asked = measured["tasks"]["items"] if "tasks" in measured else {}
+    items = {task: tuple(scores) for task, scores in asked.items()}
+    return ModelRows(nats=tuple(measured["nats"]), right=right, items=items, general=general)
 
 
 def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool]:
@@ -142,7 +143,7 @@ def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool
 def _accuracy(replies: Sequence[Reply], questions: Sequence[Question]) -> dict[str, Any]:
     right = _right(replies, questions)
     shares = accuracies(questions, right)
-    headline = HEADLINE_GROUP if HEADLINE_GROUP in shares["groups"] else next(iter(shares["groups"]))
+    headline = headline_group(shares["groups"])
     counted = [r for question, r in zip(questions, right, strict=True) if question["group"] == headline]
     by_name = {f"accuracy_by_{kind[:-1]}": dict(sorted(each.items())) for kind, each in shares.items()}
     return {**_named("accuracy", share(counted), SHARE), **by_name}

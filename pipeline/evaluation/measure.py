@@ -18,10 +18,17 @@ from pipeline.core.task_files import task_files
 from pipeline.evaluation import answers, gguf_scores
 from pipeline.evaluation.answers import Answer, Reply
 from pipeline.evaluation.general import all_sets, by_set
-from pipeline.evaluation.harness import task_scores
+from pipeline.evaluation.harness import model_task_scores, task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
 from pipeline.evaluation.measurement_cache import MeasurementCache
+
+
+class AskedTasks(TypedDict):
+    """What was found of tasks of lm-evaluation-harness, by their names."""
+
+    scores: dict[str, float]
+    items: dict[str, list[float]]  # what each question adds to the score
 
 
 class Measured(TypedDict):
@@ -32,15 +39,20 @@ class Measured(TypedDict):
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
-    tasks: NotRequired[dict[str, float]]  # scores of lm-evaluation-harness
+    tasks: NotRequired[AskedTasks]
 
 
 def measure_model(
-    name: str, model: Callable[[], PreTrainedModel], material: Material, cache: MeasurementCache, extent: Extent
+    name: str,
+    model: Callable[[], PreTrainedModel],
+    material: Material,
+    cache: MeasurementCache,
+    extent: Extent,
+    has_file: bool,
 ) -> Measured:
     """Measure one of Transformers' models, loaded by `model` when something is still to be measured.
 
-    With the harness's scores.
+    The harness's tasks are asked of the files where it has some, since they ship.
 
     Raises:
         UserError: the model cannot be loaded, the GPU is too small for it, or a task cannot be asked.
@@ -77,9 +89,9 @@ def measure_model(
             lambda which: each_nats(model(), [texts.rows[row] for row in which], size, tokenizer.pad_token_id),
         )
         measured["general"] = by_set(texts.by_conversation(found.values), material)
-    if settings.tasks:
-        scores = functools.partial(task_scores, tokenizer=tokenizer, settings=settings)
-        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model()), of_tasks(settings))
+    if settings.tasks and not has_file:
+        scores = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
+        measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model())._asdict(), of_tasks(settings))
     return measured
 
 
@@ -125,6 +137,10 @@ def measure_file(
             whole = Extent(len(texts.conversations), 0)
             nats = file_nats(f"{name}-general", weights, digest, texts, cache, whole)
             measured["general"] = by_set(nats, material)
+        if settings.tasks:
+            depends = [digest, *of_tasks(settings)]
+            asked = cache.get(f"{name}-tasks", lambda: task_scores(weights(), settings)._asdict(), depends)
+            measured["tasks"] = asked
         return measured
 
 

@@ -19,7 +19,8 @@ from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, sh
 
 Of = Literal["test conversation", "question", "general text"]
 
-STEP = 8  # rows at least before it is looked again: how many are measured in vain at most where few decide
+STEP = 8  # rows at least before it is looked again, or a fifth: a model is loaded for each look
+SHOWN = 20  # rows from which bounds of a loss are shown; they decide from gate.min_rows on
 MOST = 1_000_000  # rows that anybody would measure to tell
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 
@@ -37,13 +38,15 @@ class Gate:
     bounds: list[Bounds]  # of the difference, after each row that counts
     have: int  # rows or questions that both models were measured on, whether they count or not
     total: int  # that there are
+    first: int = 1  # how many it takes to tell at all
     tasks: tuple[str, ...] = ()  # whose questions count
     lost: bool = False  # one of the rows has no finite number, and so has the difference
 
     @cached_property
     def decided(self) -> int | None:
         """The number of rows that count after which it was first known on which side of the limit it is."""
-        return first_decided(self.bounds, self.limit)
+        told = first_decided(self.bounds[self.first - 1 :], self.limit)
+        return None if told is None else told + self.first - 1
 
     @property
     def passed(self) -> bool | None:
@@ -67,7 +70,7 @@ class Gate:
         """Rows or questions to measure before it is looked again; None where it is decided, or all are measured."""
         if self.lost or self.decided is not None or self.have >= self.total:
             return None
-        return min(self.total, max(self.have + STEP, min(self.needed or MOST, 2 * self.have)))
+        return min(self.total, max(self.have + STEP, 6 * self.have // 5, min(self.needed or MOST, 2 * self.have)))
 
     @property
     def needed(self) -> int | None:
@@ -77,7 +80,7 @@ class Gate:
         """
         apart, half = abs(self.last.value - self.limit), (self.last.high - self.last.low) / 2
         needed = self.have * (half / apart) ** 2 if apart else math.inf
-        return math.ceil(needed) if needed <= MOST else None
+        return max(math.ceil(needed), self.first) if needed <= MOST else None
 
 
 def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
@@ -87,6 +90,7 @@ def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
         *_quantizations(found, settings),
         *_tasks(found, settings),
         *_forgetting(found, settings),
+        *_items(found, settings),
     ]
 
 
@@ -115,7 +119,8 @@ def _of_rows(
 ) -> Gate:
     nats = [found.models[model].nats for model in models]
     bounds, have, lost = _compared(nats, found.tokens, settings)
-    return Gate(kind, name, models, "test conversation", above, limit, bounds, have, len(found.rows), lost=lost)
+    total, least = len(found.rows), settings.min_rows
+    return Gate(kind, name, models, "test conversation", above, limit, bounds, have, total, least, lost=lost)
 
 
 def _compared(nats: Sequence[Nats], tokens: Sequence[int], settings: GateSettings) -> tuple[list[Bounds], int, bool]:
@@ -124,8 +129,8 @@ def _compared(nats: Sequence[Nats], tokens: Sequence[int], settings: GateSetting
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
-    bounds = mean_bounds(differences, tokens[: len(differences)], settings.level, settings.min_rows)
-    return bounds, len(pairs), lost
+    first = min(SHOWN, settings.min_rows)
+    return mean_bounds(differences, tokens[: len(differences)], settings.level, first), len(pairs), lost
 
 
 def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -137,9 +142,18 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         if len(tokens) < settings.min_rows:
             continue
         bounds, have, lost = _compared([tuned[name], base[name]], tokens, settings)
-        models, total = ("tuned", "base"), len(tokens)
         yield Gate(
-            "forgetting", f"forgetting {name}", models, "general text", False, limit, bounds, have, total, lost=lost
+            kind="forgetting",
+            name=f"forgetting {name}",
+            models=("tuned", "base"),
+            of="general text",
+            above=False,
+            limit=limit,
+            bounds=bounds,
+            have=have,
+            total=len(tokens),
+            first=settings.min_rows,
+            lost=lost,
         )
 
 
@@ -152,7 +166,26 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     for name, tasks in judged_together(names, settings.min_questions).items():
         counted = [drop for drop, task in zip(drops, names, strict=False) if task in tasks]
         bounds = share_bounds(counted, settings.level)
-        yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks)
+        yield Gate("task", f"task {name}", models, "question", False, limit, bounds, len(drops), total, tasks=tasks)
+
+
+def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield the harness's tasks of each file, or of the tuned model where it has none, against the base's.
+
+    Each was asked of all its questions. Scores that are no share, or of too few questions, are shown and not judged.
+    """
+    of_base = [name for name, one in found.models.items() if one.items and name.startswith("base")]
+    for name, model in found.models.items():
+        for task, after in model.items.items() if of_base and name not in of_base else ():
+            before = found.models[of_base[0]].items.get(task, ())
+            shares = all(0 <= score <= 1 for score in (*before, *after))
+            if shares and settings.min_questions <= len(before) == len(after):
+                drops = [one - other for one, other in zip(before, after, strict=True)]
+                bounds, count, limit = share_bounds(drops, settings.level), len(drops), settings.max_task_drop
+                models, title = (of_base[0], name), f"task {task} of {name}"
+                yield Gate(
+                    "task", title, models, "question", False, limit, bounds, count, count, tasks=(f"{task} of {name}",)
+                )
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:

@@ -6,8 +6,9 @@ gates needed: two models are compared on the rows that both have.
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -38,6 +39,12 @@ class ModelRows(Record):
     right: tuple[bool, ...] = ()  # whether the replies to the first so many questions were
     items: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # by the harness's task, in the task's order
     general: dict[str, Nats] = Field(default_factory=dict)  # by set of general texts, of each
+
+    def loss(self, tokens: Sequence[int]) -> float | None:
+        """Return nats a token of the first rows, whose tokens are given; None is no finite number."""
+        nats = self.nats[: len(tokens)]
+        known = [value for value in nats if value is not None]
+        return math.fsum(known) / sum(tokens) if len(known) == len(tokens) and known else None
 
 
 class RowResults(Record):

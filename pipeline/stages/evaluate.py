@@ -89,7 +89,8 @@ def measure_one(
         file = manifest.models[name]
         return measure_file(name, GGUF / file.file, file.sha256, material, cache, extent)
     model = functools.cache(functools.partial(load_model, config, tuned=name == "tuned"))
-    measured = measure_model(name, model, material, cache, extent)
+    has_file = any(file.of == name for file in manifest.models.values())
+    measured = measure_model(name, model, material, cache, extent, has_file)
     del model
     gc.collect()
     return measured

@@ -65,7 +65,7 @@ def run(config: Config, out: Path) -> None:
             tracking.metrics({"data": DataReport.read(DATA_REPORT).numbers})
         if evaluation.prepared:
             tracking.splits(evaluation.prepared, ["test"])
-        shown = filter(Path.is_file, (DATA_REPORT, DATA_PAGE, DATA_CARD))
+        shown = filter(Path.is_file, (DATA_REPORT, DATA_PAGE, DATA_CARD, ROWS))
         for path in (*shown, *write_reports(out, evaluation, manifest, lineage)):
             tracking.artifact(path)
     print("\n".join(verdict_lines(evaluation.verdict)), flush=True)

@@ -133,6 +133,20 @@ def require_file(version: "ModelVersion", name: str, size: int) -> None:
         raise UserError(f"version {version.version} of {version.name} is to have {name}, but MLflow {has}")
 
 
+def fetch(version: "ModelVersion", name: str, folder: Path) -> Path | None:
+    """Return a version's file `name`, downloaded into a folder; None where the version has it no more.
+
+    Raises:
+        OSError, MlflowException: it cannot be downloaded.
+    """
+    import mlflow.artifacts
+
+    place = f"models:/{version.name}/{version.version}"
+    if name not in {file.path for file in mlflow.artifacts.list_artifacts(artifact_uri=place)}:
+        return None
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{place}/{name}", dst_path=str(folder)))
+
+
 def _found(ask: Callable[P, T], *what: P.args, **how: P.kwargs) -> T | None:
     """Return what MLflow answers, or None if it has no such thing."""
     from mlflow.exceptions import MlflowException

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from recorded_run import SETTINGS, TRAIN
 
 PROMPTS = ["What is 5 + 6?", "Write a haiku | about <b>programming</b>."]
@@ -108,6 +109,36 @@ def _answer(kind: str, prompt: str) -> dict[str, Any]:
     return {"reply": reply, "tokens": 5, "first_token_seconds": 0.01, "seconds": 0.3456, "tokens_per_second": 14.5}
 
 
+def rows_of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """reports/rows.json of an evaluation: rows that come to the losses that it has, answers to its accuracies.
+
+    Models differ from row to row by a little, and one answers right what a worse one does.
+    """
+    count, asked, test = evaluated["rows"], evaluated["questions"], evaluated["prepared"]["splits"]["test"]["sha256"]
+    tokens = np.full(count, evaluated["tokens"] // count)
+    tokens[: evaluated["tokens"] % count] += 1
+    models = {"base": evaluated["base_model"], "tuned": evaluated["tuned_model"], **evaluated["gguf"]}
+    return {
+        "schema_version": 1,
+        "rows": [f"{test[:4]} {number}" for number in range(count)],
+        "tokens": tokens.tolist(),
+        "questions": [f"{asked} {number}" for number in range(asked)],
+        "groups": ["held_out"] * asked,
+        "tasks": ["sum"] * asked,
+        "models": {name: _model_rows(name, figures, tokens, asked) for name, figures in models.items()},
+    }
+
+
+def _model_rows(name: str, figures: Mapping[str, Any], tokens: np.ndarray, asked: int) -> dict[str, Any]:
+    order = np.random.default_rng(0).permutation(asked)
+    right = (order < round((figures.get("accuracy") or 0) * asked)).tolist()
+    if figures["loss"] is None:
+        return {"nats": [None] * len(tokens), "right": right}
+    noise = np.random.default_rng(list(f"{name} {figures['loss']}".encode())).normal(0, 0.02, len(tokens)) * tokens
+    noise -= noise.sum() * tokens / tokens.sum()
+    return {"nats": (figures["loss"] * tokens + noise).tolist(), "right": right}
+
+
 def write_model(folder: Path, evaluated: dict[str, Any], content: bytes = b"GGUF") -> None:
     """The files of an evaluated model below `folder`, its GGUF files as long as their figures say, of this content."""
     files = []
@@ -122,6 +153,7 @@ def write_model(folder: Path, evaluated: dict[str, Any], content: bytes = b"GGUF
     _write(folder / "models/gguf/manifest.json", manifest)
     _write(folder / "models/card.json", {"base": {"name": evaluated["base"]["path"]}})
     _write(folder / "reports/evaluation.json", evaluated)
+    _write(folder / "reports/rows.json", rows_of(evaluated))
 
 
 def _write(path: Path, value: Any) -> None:

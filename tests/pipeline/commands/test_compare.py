@@ -13,7 +13,7 @@ from typing import Any
 
 import mlflow
 import pytest
-from evaluated import evaluation
+from evaluated import evaluation, rows_of
 from evaluated import settings as settings_of
 from records import record
 from rich.console import Console
@@ -27,9 +27,10 @@ from pipeline.comparison.rule import front, recommend
 from pipeline.comparison.runs import EvaluatedRun, find_runs
 from pipeline.comparison.tables import tables
 from pipeline.core.composition import compose
-from pipeline.core.config import CompareSettings, load
+from pipeline.core.config import CompareSettings, MarginSettings, load
 from pipeline.report.formats import Figure
 from pipeline.report.markdown import cell
+from pipeline.report.rows import RowResults
 
 REPO = Path(__file__).parents[3]
 TRACKING = load(compose(REPO / "conf")).tracking
@@ -53,11 +54,14 @@ LARGE = evaluation(
 
 
 def settings(quality: str = "accuracy", seconds: float | None = None, mb: float | None = None) -> CompareSettings:
-    return CompareSettings(quality=quality, max_answer_seconds=seconds, max_gguf_mb=mb)
+    margin = MarginSettings(loss=0.01, accuracy=0.02)
+    return CompareSettings(quality=quality, max_answer_seconds=seconds, max_gguf_mb=mb, level=0.005, margin=margin)
 
 
 def runs(*evaluations: dict[str, Any]) -> list[EvaluatedRun]:
-    return [EvaluatedRun(one["model"], one["model"], record(one)) for one in evaluations]
+    return [
+        EvaluatedRun(one["model"], one["model"], record(one), RowResults.parse(rows_of(one), "")) for one in evaluations
+    ]
 
 
 FILES = [file for run in runs(SMALL, LARGE) for file in run.files]
@@ -67,29 +71,81 @@ FILES = [file for run in runs(SMALL, LARGE) for file in run.files]
     ("rule", "recommended"),
     [
         (settings(), "starter-m Q8_0"),  # as right as F16, and faster
-        (settings("loss"), "starter-m F16"),
+        (settings("loss"), "starter-m Q8_0"),  # 0.0001 nats are within the margin
         (settings(seconds=0.06), "starter-m Q8_0"),  # at most includes the bound
         (settings(seconds=0.03), "starter-s Q8_0"),
         (settings(mb=2), "starter-s Q4_K_M"),
         (settings(seconds=0.022, mb=2), None),
     ],
 )
-def test_the_best_within_the_budgets_is_recommended_and_of_equals_the_fastest(
+def test_the_fastest_within_the_budgets_is_recommended_that_none_is_better_than(
     rule: CompareSettings, recommended: str | None
 ) -> None:
     choice = recommend(FILES, rule)
     assert (str(choice.file) if choice.file else None) == recommended
 
 
-def test_the_reason_names_quality_next_best_and_equals() -> None:
+def test_the_reason_names_the_others_that_none_is_better_than() -> None:
     assert recommend(FILES, settings()).reason == (
-        "starter-m Q8_0: accuracy 95.00%, the best of 4 files and the fastest of 2 equals; 0.06 s an answer, 6.5 MB."
+        "starter-m Q8_0: accuracy 95.00%, the fastest of 2 that none of the 4 files is better than beyond doubt "
+        "(the others: starter-m F16, accuracy 95.00%); 0.06 s an answer, 6.5 MB."
     )
     assert recommend(FILES, settings(seconds=0.03)).reason == (
-        "starter-s Q8_0: accuracy 81.00%, the best of 2 files within the budgets, of 4 "
-        "(next: starter-s Q4_K_M, accuracy 80.00%); 0.02 s an answer, 2.3 MB."
+        "starter-s Q8_0: accuracy 81.00%, the only one of 2 files within the budgets (4 in all) that none is better "
+        "than beyond doubt; 0.02 s an answer, 2.3 MB."
     )
-    assert "the only file within the budgets, of 4;" in recommend(FILES, settings(mb=2)).reason
+    assert "the only file within the budgets (4 in all);" in recommend(FILES, settings(mb=2)).reason
+
+
+@pytest.mark.parametrize(
+    ("large", "recommended"),
+    [
+        ({"accuracy": 0.83, "loss": 0.2}, "starter-s Q8_0"),  # two more of a hundred, which may be luck
+        ({"accuracy": 0.81, "loss": 0.195}, "starter-s Q8_0"),  # better beyond doubt, within the margin
+        ({"accuracy": 0.81, "loss": 0.15}, "starter-m F16"),
+        ({"accuracy": 0.91, "loss": 0.2}, "starter-m F16"),
+        ({"accuracy": 0.5, "loss": 0.1}, "starter-s Q8_0"),  # better in one, worse in the other
+    ],
+)
+def test_a_slower_file_is_recommended_only_if_it_is_better_beyond_doubt(
+    large: dict[str, float], recommended: str
+) -> None:
+    small = evaluation("starter-s", {"Q8_0": {"accuracy": 0.81, "loss": 0.2, "answer_seconds": 0.02}}, questions=300)
+    other = evaluation("starter-m", {"F16": large | {"answer_seconds": 0.09}}, questions=300)
+    files = [file for run in runs(small, other) for file in run.files]
+    assert str(recommend(files, settings()).file) == recommended
+
+
+def test_files_whose_rows_were_not_kept_are_told_from_no_others() -> None:
+    without = [EvaluatedRun(run.name, run.reference, run.evaluation) for run in runs(SMALL, LARGE)]
+    comparison = compared(without, settings())
+    assert comparison["recommended"] == "starter-s Q8_0"  # the fastest
+    assert "Of starter-s, starter-m there is no rows.json: its files are told from no others." in comparison["notes"][0]
+    assert {pair["finding"] for pair in comparison["pairs"]} == {"cannot tell"}
+
+
+def test_the_front_says_which_of_it_cannot_be_told_apart() -> None:
+    comparison = compared(runs(SMALL, LARGE), settings("loss"))
+    alike = {f"{file['run']} {file['type']}": file["alike"] for file in comparison["files"] if file["front"]}
+    assert alike == {
+        "starter-s Q8_0": [],
+        "starter-m F16": ["starter-m Q8_0"],
+        "starter-m Q8_0": ["starter-m F16"],
+    }
+
+
+def test_each_file_is_held_against_the_recommended_one_with_figures() -> None:
+    pairs = {pair["file"]: pair for pair in compared(runs(SMALL, LARGE), settings())["pairs"]}
+    assert {name: pair["finding"] for name, pair in pairs.items()} == {
+        "starter-s Q8_0": "worse",
+        "starter-s Q4_K_M": "worse",
+        "starter-m F16": "no worse",
+    }
+    loss, accuracy = pairs["starter-s Q8_0"]["figures"]
+    assert (loss["figure"], loss["finding"], loss["rows"]) == ("loss", "worse", 300)
+    assert loss["low"] < loss["difference"] < loss["high"] < 0
+    assert (accuracy["figure"], accuracy["rows"]) == ("accuracy", 573)
+    assert accuracy["difference"] == pytest.approx(-0.14, abs=0.005)
 
 
 def test_where_nothing_fits_the_nearest_is_named_with_what_it_is_above() -> None:
@@ -260,6 +316,8 @@ def log(evaluated: dict[str, Any] | None, name: str, fingerprint: str, experimen
     client.log_metric(run_id, "passed", 1)
     if evaluated:
         client.log_dict(run_id, evaluated, "evaluation.json")
+        if evaluated.keys() == LARGE.keys():
+            client.log_dict(run_id, rows_of(evaluated), "rows.json")
     return run_id
 
 

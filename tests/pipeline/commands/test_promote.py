@@ -170,11 +170,12 @@ def test_too_few_conversations_refuse_as_a_failure_does_and_force_keeps_that_in_
 @pytest.mark.parametrize(
     ("files", "more", "why"),
     [
-        (better(0.7, 0.01), {}, "it is not better than the champion, version 1: accuracy 0.7 against 0.8, loss 0.01"),
-        (better(0.8, 0.2), {}, "it is not better than the champion, version 1: accuracy 0.8 against 0.8, loss 0.2"),
-        (better(0.8, 0.1), {"tokens": 9}, "it is not better than the champion, version 1: accuracy 0.8 against 0.8"),
-        (better(0.9, 0.3), {"questions": 9}, "it is not better than the champion, version 1: loss 0.3 against 0.2"),
-        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "it cannot be compared with the champion, version 1"),
+        (better(0.7, 0.01), {}, "cannot tell: loss better, +0.1900 nats a token"),  # and worse at answers
+        (better(0.7, 0.3), {}, "worse: loss worse, -0.1000 nats a token"),
+        (better(0.8, 0.2), {}, "no worse: loss no worse, +0.0000 nats a token"),
+        (better(0.8, 0.1), {"tokens": 54321}, "split the same rows into different tokens, so that a loss per token"),
+        (better(0.9, 0.3), {"questions": 9}, "worse: loss worse, -0.1000 nats a token"),
+        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "version 1: models/adapter is missing"),
     ],
 )
 def test_one_that_is_not_better_is_refused(
@@ -183,7 +184,9 @@ def test_one_that_is_not_better_is_refused(
     write(place)
     run()
     write(place, b"two", files, **more)
-    assert why in run(refused=True)
+    said = run(refused=True)
+    assert why in said
+    assert "the champion, version 1: " in said
     assert version() == "1"
     assert why in run("--force")
     assert version() == "2"
@@ -193,7 +196,7 @@ def test_one_that_is_not_better_is_refused(
 @pytest.mark.parametrize(
     ("files", "more", "arguments"),
     [
-        (better(0.9, 0.3), {}, []),
+        (better(), {}, []),
         (better(0.8, 0.1), {}, []),  # as right, and surer of it
         (better(0.7, 0.1), {}, ["compare.quality=loss"]),
         (better(0.7, 0.1), {"questions": 9}, []),  # other questions, the same rows
@@ -208,8 +211,70 @@ def test_a_better_one_takes_over(
     write(place, b"two", files, **more)
     run(*arguments)
     assert version() == "2"
-    assert client().get_model_version("tunesmith", "2").tags["previous"] == "1"
+    tags = client().get_model_version("tunesmith", "2").tags
+    assert tags["previous"] == "1"
+    assert tags["against_champion"].startswith("better: ")
     assert next(iter(served().values())).startswith(b"two")
+
+
+def test_more_right_answers_by_luck_promote_nothing_and_it_says_what_would_tell(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place, questions=40)
+    run()
+    write(place, b"two", better(0.9, 0.2), questions=40)  # four more of 40
+    said = run(refused=True)
+    assert "accuracy cannot tell, +10.0 points (" in said
+    assert "on 40 questions, which could have shown +" in said
+    assert version() == "1"
+
+
+def test_a_smaller_file_that_is_no_worse_takes_over_where_it_was_asked_for(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place)
+    run()  # Q8_0, 2,000 bytes
+    small = {"accuracy": 0.8, "loss": 0.203, "bytes": 1000}
+    close = {"Q8_0": {"accuracy": 0.8, "loss": 0.2, "bytes": 2000}, "Q4_K_M": small}
+    write(place, b"two", close)
+    assert "no worse: loss no worse, +0.0000" in run("--quantization", "Q8_0", refused=True)  # no smaller
+    run("--quantization", "Q4_K_M")
+    assert version() == "2"
+    assert client().get_model_version("tunesmith", "2").tags["against_champion"].startswith("no worse: loss no worse")
+    write(place, b"three", close | {"Q4_K_M": small | {"loss": 0.204, "bytes": 900}})
+    assert "no worse: " in run("compare.max_answer_seconds=1", refused=True)  # not faster
+    run("compare.max_gguf_mb=0.001")
+    assert version() == "3"
+
+
+def test_a_champion_without_its_rows_or_its_file_is_said_and_force_goes_on(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place)
+    run()
+    (kept,) = place.glob("mlartifacts/**/rows.json")
+    kept.unlink()
+    write(place, b"two", better())
+    assert "cannot be compared with the champion, version 1: models/adapter is missing" in run(refused=True)
+    (file,) = find_files(CHAMPION)
+    content = file.path.read_bytes()
+    file.path.write_bytes(b"x" * len(content))
+    assert "starter-s-Q8_0.gguf in MLflow is not the file that was promoted" in run(refused=True)
+    file.path.unlink()
+    assert "version 1: starter-s-Q8_0.gguf is gone from MLflow" in run(refused=True)
+    assert version() == "1"
+    run("--force")
+    assert version() == "2"
+
+
+def test_rows_of_another_evaluation_promote_nothing(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    rows = (place / "reports/rows.json").read_text()
+    write(place, files=better())
+    (place / "reports/rows.json").write_text(rows)
+    assert "reports/rows.json and its evaluation.json are of different evaluations" in run("--force", refused=True)
+    (place / "reports/rows.json").unlink()
+    assert "reports/rows.json is missing; run `dvc repro evaluate` first" in run("--force", refused=True)
 
 
 def test_the_same_file_twice_is_no_error_and_no_second_version(place: Path, run: Callable[..., str]) -> None:
@@ -255,10 +320,10 @@ def test_a_rollback_goes_to_no_version_that_lost_its_file(place: Path, run: Call
 def test_tags_that_somebody_changed_are_no_figures_and_end_in_one_line(place: Path, run: Callable[..., str]) -> None:
     write(place)
     run()
-    for tag in ("accuracy", "loss"):
-        client().set_model_version_tag("tunesmith", "1", tag, "good")
+    client().set_model_version_tag("tunesmith", "1", "quantization", "good")
+    client().set_model_version_tag("tunesmith", "1", "bytes", "large")
     write(place, b"two", better())
-    assert "it cannot be compared with the champion, version 1" in run(refused=True)
+    assert "it cannot be compared with the champion, version 1" in run("--quantization", "Q8_0", refused=True)
     run("--force")
     client().set_model_version_tag("tunesmith", "1", "bytes", "many")
     assert "version 1 of tunesmith has no number in its tag `bytes`" in run("--rollback", refused=True)

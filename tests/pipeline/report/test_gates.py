@@ -81,6 +81,11 @@ def test_nothing_is_decided_by_fewer_rows_than_it_takes_to_tell() -> None:
     far = LOSSES | {"base": 9.0}
     assert gate(found_rows(far), "gain").decided == 20
     assert gate(found_rows(far, rows=19), "gain").passed is None
+    more = replace(GATE, min_rows=60)
+    assert gate(found_rows(far), "gain", more).decided == 60
+    few = gate(found_rows(far, measured={"base": 40}), "gain", more)
+    assert (few.passed, few.needed) == (None, 60)
+    assert few.last.low > 0
 
 
 def test_more_is_asked_for_the_less_the_bounds_tell_but_never_more_than_twice() -> None:

@@ -41,7 +41,7 @@ import recorded_run
 from pipeline.commands.compare import compared
 from pipeline.comparison import report
 from pipeline.comparison.runs import EvaluatedRun
-from pipeline.core.config import CompareSettings
+from pipeline.core.config import CompareSettings, MarginSettings
 from pipeline.core.records import Lineage, Manifest
 from pipeline.publishing.card import model_card, model_readme
 from pipeline.report.files import write
@@ -59,7 +59,8 @@ manifest, lineage = Manifest.parse(recorded_run.manifest(), ""), Lineage.parse(r
 (out / "README.md").write_text(model_readme(found, manifest, lineage))
 (out / "card.json").write_text(json.dumps(model_card(found, manifest, lineage)))
 (out / "metrics.json").write_text(json.dumps(numbers(found)))
-budgets = CompareSettings(quality="loss", max_answer_seconds=None, max_gguf_mb=None)
+MARGIN = MarginSettings(loss=0.01, accuracy=0.02)
+budgets = CompareSettings(quality="loss", max_answer_seconds=None, max_gguf_mb=None, level=0.005, margin=MARGIN)
 report.write(out, compared([EvaluatedRun("tiny", "tiny", found)], budgets))
 assert metric("bits").goodness(1.0) > metric("bits").goodness(2.0)
 """

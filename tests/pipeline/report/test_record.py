@@ -21,7 +21,7 @@ from pipeline.commands import promote, summary
 from pipeline.commands.compare import compared
 from pipeline.comparison import report as comparison
 from pipeline.comparison.runs import EvaluatedRun
-from pipeline.core.config import CompareSettings, GateSettings
+from pipeline.core.config import CompareSettings, GateSettings, MarginSettings
 from pipeline.core.records import Lineage, Manifest, UnreadableError
 from pipeline.publishing.card import model_card, model_readme
 from pipeline.report.curve import read_curve
@@ -44,7 +44,8 @@ GATE = GateSettings(
     min_rows=50,
     min_questions=40,
 )
-BUDGETS = CompareSettings(quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025)
+MARGIN = MarginSettings(loss=0.01, accuracy=0.02)
+BUDGETS = CompareSettings(quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025, level=0.005, margin=MARGIN)
 
 
 def refused(tree: Tree) -> str:
@@ -184,7 +185,7 @@ NAMES = "[/b] $\\frac$ $^$ <b>|`\n"  # markup, a formula, HTML, Markdown
 VALUES: list[object] = [None, 0, -1, 0.5, 1e308, -1e308, "", NAMES, "../x", [], {}, True, [[1]], {"x": {"y": 1}}]
 MANIFEST = Manifest.parse(recorded_run.manifest(), "the sample")
 LINEAGE = Lineage.parse(recorded_run.lineage(), "the sample")
-BY_LOSS = CompareSettings(quality="loss", max_answer_seconds=None, max_gguf_mb=None)
+BY_LOSS = CompareSettings(quality="loss", max_answer_seconds=None, max_gguf_mb=None, level=0.005, margin=MARGIN)
 FUZZED = 300
 
 
@@ -240,7 +241,7 @@ def show_all(text: str, folder: Path) -> None:
     "".join(texts).encode()
     file = promote.chosen(run.files, BY_LOSS, None)
     tags = promote.lineage(run, file, Path("tiny.gguf"), "ab" * 32)
-    assert promote.not_better(tags, tags, "accuracy", "version 1")
+    assert tags["quantization"] == file.type
 
 
 def judge_all(measurements: str, manifest: str) -> None:

@@ -120,11 +120,9 @@ def test_a_check_says_its_figure_its_bounds_and_how_many_rows_decided() -> None:
         r"nats a token; it must be above 0; decided by 50 test conversations",
         gain.what,
     )
-    assert gain.steps[0].rows == 50
-    assert gain.steps[-1].rows == 200
     first, last = gain.steps[0], gain.steps[-1]
-    assert last.high - last.low < first.high - first.low
-    assert (first.figure, first.low, first.high) == (gain.figure, gain.low, gain.high)
+    assert (first.rows, last.rows) == (20, 200)
+    assert last.high - last.low < gain.high - gain.low < first.high - first.low
 
 
 def test_a_quantization_is_judged_by_the_share_that_its_perplexity_is_higher() -> None:
@@ -276,7 +274,7 @@ def test_too_few_make_no_failure_milder() -> None:
     ]
 
 
-@pytest.mark.parametrize("rows", [1, 20])
+@pytest.mark.parametrize("rows", [1, 10])
 def test_few_conversations_have_no_bounds_and_tell_nothing(rows: int) -> None:
     verdict = judged({"rows": rows}, rows=found_rows(LOSSES, rows=rows))
     gain = check(verdict, "gain")

@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from pipeline.statistics.sequences import FIRST, first_decided, mean_bounds, share_bounds
+from pipeline.statistics.sequences import first_decided, first_rows, mean_bounds, share_above, share_bounds
 
 LEVEL = 0.05
+FIRST = first_rows(LEVEL)
 SAMPLES, ROWS = 200, 300
 
 
@@ -50,7 +51,7 @@ def test_an_interval_looked_at_after_each_row_would_be_wrong_far_more_often() ->
 def test_bounds_of_a_mean_are_less_than_twice_as_wide_as_an_interval_at_one_number_of_rows() -> None:
     values = np.random.default_rng(5).normal(0, 1, 2000)
     bounds = mean_bounds(values, np.ones(2000), LEVEL)
-    for rows in (70, 200, 500, 2000):
+    for rows in (100, 200, 500, 2000):
         interval = 1.96 * values[:rows].std() / math.sqrt(rows)
         half = (bounds[rows - 1].high - bounds[rows - 1].low) / 2
         assert interval < half < 2 * interval
@@ -61,7 +62,16 @@ def test_a_clear_difference_of_losses_is_told_by_few_rows() -> None:
     bounds = mean_bounds(random.normal(0.1, 0.2, 500), np.ones(500), LEVEL)
     decided = first_decided(bounds, 0.0)
     assert decided is not None
-    assert decided <= 70
+    assert decided <= FIRST
+
+
+def test_a_few_rows_far_on_one_side_widen_the_bound_on_that_side() -> None:
+    """Nineteen of twenty rows lose a little, one gains all of it back: what few rows would call worse."""
+    random = np.random.default_rng(8)
+    values = [np.where(random.random(ROWS) < 0.05, 1.9, -0.1) + random.normal(0, 0.02, ROWS) for _ in range(SAMPLES)]
+    assert sum(missed(mean_bounds(one, np.ones(ROWS), LEVEL), 0.0) for one in values) <= LEVEL * SAMPLES
+    value, low, high = mean_bounds(values[0], np.ones(ROWS), LEVEL)[-1]
+    assert high - value > 1.3 * (value - low)
 
 
 def test_what_is_never_told_is_not_decided() -> None:
@@ -93,3 +103,10 @@ def test_a_figure_that_is_no_number_tells_nothing_from_its_row_on() -> None:
 def test_scores_between_right_and_wrong_only_widen_the_bounds() -> None:
     whole, parts = share_bounds([1.0, 0.0] * 50, LEVEL)[-1], share_bounds([0.5] * 100, LEVEL)[-1]
     assert parts == pytest.approx(whole)
+
+
+def test_a_share_is_above_a_limit_where_its_bounds_are() -> None:
+    values = np.random.default_rng(9).choice([1, 0, -1], size=ROWS, p=[0.3, 0.6, 0.1])
+    above = [low > 0 for _, low, _ in share_bounds(values, LEVEL)]
+    assert share_above(values, 0.0, LEVEL).tolist() == above
+    assert set(above) == {False, True}

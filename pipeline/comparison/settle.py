@@ -1,0 +1,174 @@
+"""What the kept rows of two files cannot tell, more rows may: both files are measured on them until they do.
+
+By the evaluation's own functions, with its cache, on the new file's rows and questions in their order. What either
+evaluation has kept of a row is not measured again.
+"""
+
+import logging
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+
+import llama_cpp
+
+from common.errors import UserError
+from common.words import counted
+from llama.model import Weights
+from pipeline.comparison.pairs import Judgement, Measurable, Side, judge
+from pipeline.core.config import CompareSettings
+from pipeline.core.paths import PREPARED, ROWS
+from pipeline.data.grading import is_right
+from pipeline.evaluation.inputs import Extent, Material
+from pipeline.evaluation.measure import file_nats, file_replies
+from pipeline.evaluation.measurement_cache import MeasurementCache
+from pipeline.report.rows import ModelRows, RowResults, digests
+from pipeline.statistics.paired import Finding, Paired
+
+logger = logging.getLogger(__name__)
+
+LEAST = 50  # rows before it is first looked
+OTHER_WORDS = "the two files split texts into other tokens, or have another chat template"
+
+
+@dataclass(frozen=True)
+class Meter:
+    """Measures one of them as far as it is asked, and reads what is known of it."""
+
+    file: Measurable
+    rows: RowResults  # in whose order
+    material: Material
+    cache: MeasurementCache
+    weights: Callable[[], Weights]
+
+    @cached_property
+    def known_nats(self) -> dict[str, float | None]:
+        """Nats by row, where the row was split into as many tokens."""
+        if not (side := self.file.side):
+            return {}
+        tokens = dict(zip(self.rows.rows, self.rows.tokens, strict=True))
+        known = zip(side.rows.rows, side.rows.tokens, side.found.nats, strict=False)
+        return {row: nats for row, count, nats in known if tokens.get(row) == count}
+
+    @cached_property
+    def known_right(self) -> dict[str, bool]:
+        """Whether the reply was right, by question."""
+        side = self.file.side
+        return dict(zip(side.rows.questions, side.found.right, strict=False)) if side else {}
+
+    def measured(self, extent: Extent) -> Side:
+        """Return what is found of the first so many rows and questions."""
+        items = self.file.side.found.items if self.file.side else {}
+        found = ModelRows(nats=self._nats(extent.rows), right=self._right(extent.questions), items=items)
+        return Side(self.rows.model_copy(update={"models": {self.file.name: found}}), self.file.name)
+
+    def _nats(self, count: int) -> tuple[float | None, ...]:
+        known, all_rows = self.known_nats, self.material.conversations
+        missing = [one for one in all_rows[:count] if one.digest not in known]
+        if missing:
+            rest = [one for one in all_rows if one not in missing]  # among which may be the longest
+            part, extent = replace(self.material, conversations=[*missing, *rest]), Extent(len(missing), 0)
+            nats = file_nats(self.file.name, self.weights, self.file.sha256, part, self.cache, extent)
+            known |= zip((one.digest for one in missing), nats, strict=True)
+        return tuple(known[one.digest] for one in all_rows[:count])
+
+    def _right(self, count: int) -> tuple[bool, ...]:
+        known, names, questions = self.known_right, self.rows.questions, self.material.questions
+        missing = [place for place in range(count) if names[place] not in known]
+        if missing:
+            rest = [place for place in range(len(names)) if place not in set(missing)]
+            part = replace(self.material, questions=[questions[place] for place in (*missing, *rest)])
+            extent = Extent(0, len(missing))
+            replies = file_replies(self.file.name, self.weights, self.file.sha256, part, self.cache, extent)
+            for place, reply in zip(missing, replies, strict=True):
+                known[names[place]] = is_right(questions[place], reply["reply"])
+        return tuple(known[name] for name in names[:count])
+
+
+def settle(
+    new: Measurable,
+    old: Measurable,
+    settings: CompareSettings,
+    enough: Collection[Finding],
+    material: Material,
+    measurements: MeasurementCache,
+) -> Judgement:
+    """Return what is said of a new file against an old one, by as many rows as it takes.
+
+    Args:
+        new: with what its evaluation has kept.
+        old: with the same, or without.
+        settings: conf/compare's.
+        enough: findings at which measuring ends.
+        material: what the new one was evaluated on.
+        measurements: of that evaluation.
+
+    Raises:
+        UserError: the material is another one; a file cannot be loaded.
+    """
+    if new.side is None:
+        raise UserError(f"of {new.path.name} no row was measured; run `dvc repro` first")
+    rows = new.side.rows
+    require_same(rows, material)
+    with ExitStack() as stack:
+
+        def meter(one: Measurable) -> Meter:
+            return Meter(one, rows, material, measurements, cache(lambda: stack.enter_context(Weights(one.path))))
+
+        ours, theirs = meter(new), meter(old)
+        alike = words(ours.weights()) == words(theirs.weights())
+        most = Extent(len(rows.rows) if alike else 0, len(rows.questions) if settings.quality == "accuracy" else 0)
+        extent, further = Extent(-1, -1), _kept(ours, theirs, most)
+        while further != extent:
+            extent = further
+            judgement = judge(ours.measured(extent), theirs.measured(extent), settings)
+            said = f"{counted(extent.rows, 'row')} and {counted(extent.questions, 'question')}"
+            logger.info(f"on {said}: {judgement.finding}")
+            further = extent if judgement.finding in enough else _further(judgement, extent, most)
+    return judgement if alike else replace(judgement, apart=(*judgement.apart, OTHER_WORDS))
+
+
+def require_same(rows: RowResults, material: Material) -> None:
+    """See to it that the material is what was evaluated.
+
+    Raises:
+        UserError: its rows, their tokens, or its questions are others.
+    """
+    found = [one.digest for one in material.conversations], material.scored, list(digests(material.questions))
+    if found != (list(rows.rows), list(rows.tokens), list(rows.questions)):
+        raise UserError(f"{PREPARED}, as conf/evaluate takes it, is not what {ROWS} is of; run `dvc repro` first")
+
+
+def words(weights: Weights) -> tuple[bytes | None, tuple[bytes, ...]]:
+    """Return a file's chat template and the texts of its tokens."""
+    tokens = range(llama_cpp.llama_vocab_n_tokens(weights.vocabulary))
+    texts = tuple(llama_cpp.llama_vocab_get_text(weights.vocabulary, token) for token in tokens)
+    return llama_cpp.llama_model_chat_template(weights.model, None), texts
+
+
+def _kept(new: Meter, old: Meter, most: Extent) -> Extent:
+    """Return how many rows and questions are known of both, as far as they count."""
+    rows, questions = new.known_nats.keys() & old.known_nats, new.known_right.keys() & old.known_right
+    return Extent(min(len(rows), most.rows), min(len(questions), most.questions))
+
+
+def _further(judgement: Judgement, extent: Extent, most: Extent) -> Extent:
+    """Return how much to measure before it is looked again: rows first, then questions, which take longer."""
+    found = {one.figure: one for one in judgement.figures}
+    rows = _wanted(extent.rows, most.rows, found.get("loss"))
+    if rows > extent.rows:
+        return Extent(rows, extent.questions)
+    return Extent(extent.rows, _wanted(extent.questions, most.questions, found.get("accuracy")))
+
+
+def _wanted(have: int, total: int, found: Paired | None) -> int:
+    """Return how many rows to measure; as many as there are where more can tell nothing."""
+    if have and (found is None or _is_told(found)):
+        return have
+    more = (found and found.more) or have
+    return max(have, min(total, max(LEAST, have + min(more, have))))  # twice as many at most, since `more` may be off
+
+
+def _is_told(found: Paired) -> bool:
+    """Return whether more rows would say the same: of one that is no worse, where it is hardly better either."""
+    return found.finding in ("better", "worse") or (found.finding == "no worse" and found.high <= found.margin)
