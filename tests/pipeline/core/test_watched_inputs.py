@@ -12,6 +12,8 @@ from pipeline.core.config import Config, load
 from pipeline.core.inputs import link_inputs, named
 
 REPO = Path(__file__).parents[3]
+GENERAL = ("general/texts.jsonl", "general/instructions.jsonl")  # what conf/evaluate names
+STARTERS = ("starter/general/statements.jsonl", "starter/general/transcripts.jsonl")  # and the starter's recipe
 
 
 @pytest.fixture
@@ -20,6 +22,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("chats.jsonl", "questions.jsonl", "template.jinja", "task.yaml", "set/a.jsonl", "other/b.jsonl"):
         (tmp_path / "outside" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "outside" / name).write_text(name)
+    for name in (*GENERAL, *STARTERS):
+        (tmp_path / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / name).write_text(name)
     (tmp_path / "repository/data/raw").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "repository")
     return tmp_path / "outside"
@@ -30,10 +35,10 @@ def config(*overrides: str) -> Config:
 
 
 def linked(*overrides: str) -> dict[str, Any]:
-    """What inputs/ has that is in use, by name: where a link leads, or what a folder of links has."""
+    """What inputs/ has in use but for general texts, by name: where a link leads, or what a folder of links has."""
     link_inputs(named(config(*overrides)))
     found = {path.relative_to("inputs"): path for path in sorted(Path("inputs").rglob("*")) if path.is_symlink()}
-    return {str(name): str(path.readlink()) for name, path in found.items()}
+    return {str(name): str(path.readlink()) for name, path in found.items() if name.parts[0] != "general"}
 
 
 def refused(*overrides: str) -> str:
@@ -65,6 +70,16 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
     }
     assert (Path("inputs") / "questions").read_text() == "questions.jsonl"
     assert Path("inputs/data_folder_3").read_text() == "The configuration names nothing here.\n"
+
+
+def test_general_texts_are_watched_under_the_names_of_their_files(outside: Path) -> None:
+    more = f"+evaluate.general.ours.files=[{outside}/chats.jsonl]"
+    targets = named(config("evaluate.general.statements=null", more))["general"]
+    assert targets == [Path(STARTERS[1]), outside / "chats.jsonl"]
+    assert "evaluate.general.ours.files names notes/*.jsonl, which is no file here" in refused(
+        "+evaluate.general.ours.files=[notes/*.jsonl]"
+    )
+    assert named(config("model=llama-3.2-1b", "data=local"))["general"] == [Path(name) for name in GENERAL]
 
 
 def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
