@@ -35,10 +35,15 @@ def config(*overrides: str) -> Config:
 
 
 def linked(*overrides: str) -> dict[str, Any]:
-    """What inputs/ has in use but for general texts, by name: where a link leads, or what a folder of links has."""
+    """What `all_linked` gives, but for general texts, which each configuration has."""
+    return {name: path for name, path in all_linked(*overrides).items() if not name.startswith("general/")}
+
+
+def all_linked(*overrides: str) -> dict[str, Any]:
+    """What inputs/ has that is in use, by name: where a link leads, or what a folder of links has."""
     link_inputs(named(config(*overrides)))
     found = {path.relative_to("inputs"): path for path in sorted(Path("inputs").rglob("*")) if path.is_symlink()}
-    return {str(name): str(path.readlink()) for name, path in found.items() if name.parts[0] != "general"}
+    return {str(name): str(path.readlink()) for name, path in found.items()}
 
 
 def refused(*overrides: str) -> str:
@@ -74,12 +79,13 @@ def test_all_that_is_named_is_linked_wherever_it_stands(outside: Path) -> None:
 
 def test_general_texts_are_watched_under_the_names_of_their_files(outside: Path) -> None:
     more = f"+evaluate.general.ours.files=[{outside}/chats.jsonl]"
-    targets = named(config("evaluate.general.statements=null", more))["general"]
-    assert targets == [Path(STARTERS[1]), outside / "chats.jsonl"]
+    found = named(config("data=alpaca", "evaluate.general.statements=null", more))
+    assert found["general"] == [Path(STARTERS[1]), outside / "chats.jsonl"]
     assert "evaluate.general.ours.files names notes/*.jsonl, which is no file here" in refused(
-        "+evaluate.general.ours.files=[notes/*.jsonl]"
+        "data=alpaca", "+evaluate.general.ours.files=[notes/*.jsonl]"
     )
-    assert named(config("model=llama-3.2-1b", "data=local"))["general"] == [Path(name) for name in GENERAL]
+    own = named(config("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null"))
+    assert own["general"] == [Path(name) for name in GENERAL]
 
 
 def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
@@ -130,8 +136,8 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     linked(f"data.files=[{outside}/chats.jsonl]", f"model.path={outside}/set", f"evaluate.tasks=[{outside}/task.yaml]")
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
-        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
-        "questions", "tasks", "tokenizer",
+        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "general", "merge_model",
+        "model", "questions", "tasks", "tokenizer",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 
@@ -145,7 +151,7 @@ def test_the_links_in_git_are_those_of_params_yaml(tmp_path: Path, monkeypatch: 
     for name in ("starter", "pipeline"):
         (tmp_path / name).symlink_to(REPO / name)
     monkeypatch.chdir(tmp_path)
-    assert linked("data.questions=starter/questions.jsonl") == {
+    assert all_linked("data.questions=starter/questions.jsonl") == {
         str(path.relative_to(REPO / "inputs")): str(path.readlink())
         for path in sorted((REPO / "inputs").rglob("*"))
         if path.is_symlink()
