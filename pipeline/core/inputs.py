@@ -67,20 +67,13 @@ def files_of_data(data: DataSettings) -> dict[str, str]:
 
 
 def files_of_general(sets: Mapping[str, SourceSettings | None]) -> list[Path]:
-    """Return the files of general texts.
+    """Return the files of general texts, which go by their names: a pattern would have to be watched.
 
     Raises:
-        UserError: one is not here.
+        UserError: one is not here, or a pattern.
     """
-    keys = {name: f"evaluate.general.{key}.files" for key, one in sets_of(sets).items() for name in one.files}
-    named = {name: key for pattern, key in keys.items() for name in matched(pattern)}
+    named = {name: f"evaluate.general.{key}.files" for key, one in sets_of(sets).items() for name in one.files}
     return [there for name, key in named.items() if (there := file(key, name))]
-
-
-def matched(pattern: str) -> list[str]:
-    """Return the files that a pattern matches; a name that is none, as it is."""
-    found = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]  # noqa: PTH207
-    return [name for name in found if not Path(name).is_dir()]
 
 
 def files_of_questions(data: DataSettings) -> Targets:

@@ -51,6 +51,7 @@ DATA = {
     "yahma/alpaca-cleaned": (Terms("cc-by-nc-4.0", "CC BY-NC 4.0"), "en"),
     "gsm8k": (MIT, "en"),
     "starter": (APACHE, "en"),
+    "starter-replay": (APACHE, "en"),
 }
 
 

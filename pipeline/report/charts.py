@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 440, 240  # of a chart, in units of about a pixel
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 40
 PANEL = 76  # height of a histogram
 BINS = 32
+IN_NATS = ("gain", "forgetting ")  # how checks begin whose figures are no shares
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Course:
 
 def course(check: Check) -> Course | None:
     """Return the chart of a check that rows decide; None where its bounds are known after no two of them."""
-    steps, scale = check.steps, 1 if check.name == "gain" else 100
+    steps, scale = check.steps, 1 if check.name.startswith(IN_NATS) else 100
     if len(steps) < 2 or check.rows is None or check.of is None or check.limit is None:
         return None
     late = [step for step in steps if 2 * step.rows >= check.rows]  # the earliest bounds may be far out

@@ -129,9 +129,8 @@ def _compared(nats: Sequence[Nats], tokens: Sequence[int], settings: GateSetting
     finite = [(one, other) for one, other in pairs if one is not None and other is not None]
     lost = len(finite) < len(pairs)
     differences = [] if lost else [one - other for one, other in finite]
-    least = min(SHOWN, settings.min_rows)
-    bounds = mean_bounds(differences, tokens[: len(differences)], settings.level, least)
-    return bounds, len(pairs), lost
+    first = min(SHOWN, settings.min_rows)
+    return mean_bounds(differences, tokens[: len(differences)], settings.level, first), len(pairs), lost
 
 
 def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
@@ -143,8 +142,19 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         if len(tokens) < least:
             continue
         bounds, have, lost = _compared([tuned[name], base[name]], tokens, settings)
-        check, models, total = f"forgetting {name}", ("tuned", "base"), len(tokens)
-        yield Gate("forgetting", check, models, "general text", False, limit, bounds, have, total, least, lost=lost)
+        yield Gate(
+            kind="forgetting",
+            name=f"forgetting {name}",
+            models=("tuned", "base"),
+            of="general text",
+            above=False,
+            limit=limit,
+            bounds=bounds,
+            have=have,
+            total=len(tokens),
+            first=settings.min_rows,
+            lost=lost,
+        )
 
 
 def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:

@@ -12,6 +12,8 @@ from pipeline.core.config import Config, load
 from pipeline.core.inputs import link_inputs, named
 
 REPO = Path(__file__).parents[3]
+GENERAL = ("general/texts.jsonl", "general/instructions.jsonl")  # what conf/evaluate names
+STARTERS = ("starter/general/statements.jsonl", "starter/general/transcripts.jsonl")  # and the starter's recipe
 
 
 @pytest.fixture
@@ -20,6 +22,9 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("chats.jsonl", "questions.jsonl", "template.jinja", "task.yaml", "set/a.jsonl", "other/b.jsonl"):
         (tmp_path / "outside" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "outside" / name).write_text(name)
+    for name in (*GENERAL, *STARTERS):
+        (tmp_path / "repository" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "repository" / name).write_text(name)
     (tmp_path / "repository/data/raw").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "repository")
     return tmp_path / "outside"
@@ -30,6 +35,11 @@ def config(*overrides: str) -> Config:
 
 
 def linked(*overrides: str) -> dict[str, Any]:
+    """What `all_linked` gives, but for general texts, which each configuration has."""
+    return {name: path for name, path in all_linked(*overrides).items() if not name.startswith("general/")}
+
+
+def all_linked(*overrides: str) -> dict[str, Any]:
     """What inputs/ has that is in use, by name: where a link leads, or what a folder of links has."""
     link_inputs(named(config(*overrides)))
     found = {path.relative_to("inputs"): path for path in sorted(Path("inputs").rglob("*")) if path.is_symlink()}
@@ -84,6 +94,17 @@ def test_several_files_of_questions_and_votes_of_visitors_are_watched(outside: P
     assert "evaluate.judge.votes names nowhere, which is no file or folder here" in said
 
 
+def test_general_texts_are_watched_under_the_names_of_their_files(outside: Path) -> None:
+    more = f"+evaluate.general.ours.files=[{outside}/chats.jsonl]"
+    found = named(config("data=alpaca", "evaluate.general.statements=null", more))
+    assert found["general"] == [Path(STARTERS[1]), outside / "chats.jsonl"]
+    assert "evaluate.general.ours.files names notes/*.jsonl, which is no file here" in refused(
+        "data=alpaca", "+evaluate.general.ours.files=[notes/*.jsonl]"
+    )
+    own = named(config("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null"))
+    assert own["general"] == [Path(name) for name in GENERAL]
+
+
 def test_files_of_own_splits_are_watched_as_those_to_train_on(outside: Path) -> None:
     found = linked(
         f"data.files=[{outside}/chats.jsonl]",
@@ -134,6 +155,8 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
         "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
         "questions", "tasks", "tokenizer", "votes",
+        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "general", "merge_model",
+        "model", "questions", "tasks", "tokenizer",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 
@@ -147,7 +170,7 @@ def test_the_links_in_git_are_those_of_params_yaml(tmp_path: Path, monkeypatch: 
     for name in ("starter", "pipeline"):
         (tmp_path / name).symlink_to(REPO / name)
     monkeypatch.chdir(tmp_path)
-    assert linked("data.questions=starter/questions.jsonl") == {
+    assert all_linked("data.questions=starter/questions.jsonl") == {
         str(path.relative_to(REPO / "inputs")): str(path.readlink())
         for path in sorted((REPO / "inputs").rglob("*"))
         if path.is_symlink()

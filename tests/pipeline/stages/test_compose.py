@@ -27,7 +27,8 @@ def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 def project(tmp_path: Path) -> Path:
     shutil.copytree(REPO / "conf", tmp_path / "conf")
     shutil.copy(REPO / "params.yaml", tmp_path)
-    (tmp_path / "starter").symlink_to(REPO / "starter")
+    for name in ("starter", "general"):
+        (tmp_path / name).symlink_to(REPO / name)
     return tmp_path
 
 
