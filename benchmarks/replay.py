@@ -124,7 +124,7 @@ def nats(config: Config, material: Material, tuned: bool) -> tuple[list[float], 
     )
     del model
     gc.collect()
-    return own, by_set(general, material)  # type: ignore[return-value]  # each is finite
+    return own, by_set(general, material)  # type: ignore[return-value,arg-type]  # each is finite
 
 
 def change(interval: Interval) -> Change:

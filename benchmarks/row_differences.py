@@ -29,6 +29,7 @@ from pipeline.core.config import Config, load
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST
 from pipeline.core.records import Manifest
 from pipeline.data.grading import is_right
+from pipeline.evaluation.answers import Reply
 from pipeline.evaluation.gguf_scores import answer_together, end_tokens, row_nats
 from pipeline.evaluation.inputs import Material, read_material
 
@@ -113,14 +114,14 @@ def read(config: Config) -> Material:
 def measure(path: Path, material: Material) -> Measured:
     """Return nats of each conversation and which questions a file answers right."""
     nats = material.by_conversation(row_nats(path, material.rows))
-    replies: list[Any] = []
+    replies: list[Reply] = []
     if material.questions:
         replies = answer_together(path, material.chats, material.settings.max_new_tokens, material.longest_chat)
     right = [is_right(one, reply["reply"]) for one, reply in zip(material.questions, replies, strict=True)]
     return Measured(np.array(nats, dtype=np.float64), right)
 
 
-def pair(new: Measured, old: Measured) -> dict[str, Any]:
+def pair(new: Measured, old: Measured) -> dict[str, object]:
     """Return what a new file needs less than an old one on each row, and of each question whether it is right."""
     falls = np.round(old.nats - new.nats, DIGITS).tolist()
     return {"nats": falls, "new_right": shorter(new.right), "old_right": shorter(old.right)}

@@ -136,7 +136,7 @@ def looked(bounds: list[Bounds]) -> Gate:
     return Gate("gain", "gain", ("base", "tuned"), "test conversation", True, 0.0, bounds, len(bounds), ROWS, FEWEST)
 
 
-def timed(shape: str) -> dict[str, Any]:
+def timed(shape: str) -> dict[str, object]:
     """Return seconds that the rows of the goal take with a real shape's Q4_K_M, of lengths like FineTome's."""
     with tempfile.TemporaryDirectory(prefix="tunesmith-stopping-") as temporary:
         folder = Path(temporary)

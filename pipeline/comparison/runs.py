@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from common.errors import UserError
 from common.words import counted
@@ -20,6 +20,9 @@ from pipeline.report.record import Evaluation
 from pipeline.report.rows import RowResults
 from pipeline.tracking.delivery import find_run
 from pipeline.tracking.registry import mlflow_client
+
+if TYPE_CHECKING:  # seconds to import
+    from mlflow import MlflowClient
 
 WORKSPACE = "workspace"  # DVC's word for the files as they are here
 EVALUATED = "passed"  # the metric that every evaluated run has
@@ -190,7 +193,7 @@ def _of_run(client: Any, run: Any) -> Found:
         return Found(run.info.run_id, evaluation, _artifact(client, run.info.run_id, ROWS.name, folder))
 
 
-def _artifact(client: Any, run_id: str, name: str, folder: str) -> str | None:
+def _artifact(client: "MlflowClient", run_id: str, name: str, folder: str) -> str | None:
     """Return the text of a run's artifact; None where it has none of that name."""
     from mlflow.exceptions import MlflowException
 

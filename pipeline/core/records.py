@@ -322,7 +322,7 @@ class GeneralSet(Record):
     kept: Count
     in_training: Count  # left out, since they are trained on
     dropped: dict[str, Count]  # rows that are not usable, by reason
-    settings: dict[str, Any]
+    settings: dict[str, object]
     files: dict[str, str]  # their digests
 
 

@@ -24,7 +24,7 @@ TO_PREPARE = "run `dvc repro prepare`, or `tunesmith prepare` with the same over
 class Origin(TypedDict):
     """What a set is made from: its settings, and the digest of each file that they name."""
 
-    settings: dict[str, Any]
+    settings: dict[str, object]
     files: dict[str, str]
 
 

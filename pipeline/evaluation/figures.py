@@ -92,7 +92,7 @@ def general_figures(
     found = {}
     for name in (name for name in nats if tokens[name]):
         own = _numbers(nats[name])
-        figures: dict[str, Any] = _named("loss", bootstrap(own, tokens[name]), LOSS)
+        figures: dict[str, float | None] = _named("loss", bootstrap(own, tokens[name]), LOSS)
         if before:
             figures |= _named("forgetting", bootstrap(own - _numbers(before[name]), tokens[name]), LOSS)
         found[name] = GeneralFigures(texts=len(own), **figures)

@@ -35,7 +35,7 @@ class Kept(TypedDict):
 class Batch(TypedDict):
     """What was measured of some rows, by their keys, and how long it took."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     seconds: float
 
 
@@ -78,7 +78,7 @@ class MeasurementCache:
         self,
         name: str,
         keys: Sequence[str],
-        measure: Callable[[list[int]], Iterable[tuple[int, Any]]],
+        measure: Callable[[list[int]], Iterable[tuple[int, object]]],
         depends: object = None,
     ) -> Each:
         """Return what was measured of each row; what was not is measured now, and written as it comes.
@@ -111,7 +111,7 @@ class MeasurementCache:
         self._said.add(path)
 
 
-def _measure_each(path: Path, keys: Sequence[str], results: Iterable[tuple[int, Any]]) -> None:
+def _measure_each(path: Path, keys: Sequence[str], results: Iterable[tuple[int, object]]) -> None:
     """Write results as they come, also those before an error."""
     batch, start = Batch(values={}, seconds=0.0), time.perf_counter()
     try:
@@ -134,7 +134,7 @@ def _append(path: Path, batch: Batch) -> None:
         os.fsync(file.fileno())
 
 
-def _merged(batches: list[Batch]) -> tuple[dict[str, Any], float]:
+def _merged(batches: list[Batch]) -> tuple[dict[str, object], float]:
     """Return all values, and the seconds that all took."""
     values = {key: value for batch in batches for key, value in batch["values"].items()}
     return values, sum(batch["seconds"] for batch in batches)

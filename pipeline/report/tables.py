@@ -183,7 +183,7 @@ def _judgement(evaluation: Evaluation, figures: Figures) -> Table:
     found = evaluation.judgement
     if not found:
         return Table("Judgement", [], [])
-    counts = Counter(found.outcomes)
+    counts: Counter[str] = Counter(found.outcomes)
     names = {"tuned": "tuned is better", "base": "base is better", "tie": "neither is", "unclear": "unclear"}
     rows: list[list[Cell]] = [[label, f"{counts[name]:,}"] for name, label in names.items()]
     rows += [

@@ -275,7 +275,7 @@ class Session:
         return arguments
 
 
-def beside_course(train: TrainSettings) -> dict[str, Any]:
+def beside_course(train: TrainSettings) -> dict[str, object]:
     """Return the settings of a training but those of its course."""
     return {key: value for key, value in asdict(train).items() if key not in COURSE}
 
