@@ -37,7 +37,7 @@ def measure_until_decided(
             found[name] = measure(name, wanted[name])
         undecided = [gate for gate in gates(results(found), material.settings.gate) if gate.wanted]
         for gate in undecided:
-            logger.info(f"{gate.name}: not decided by {counted(gate.have, gate.of)}; measuring {gate.wanted:,}")
+            logger.info(f"{gate.name}: not decided by {counted(gate.have, gate.of)}; going on to {gate.wanted:,}")
         wanted = {name: _further(wanted[name], name, undecided) for name in wanted}
     return found
 

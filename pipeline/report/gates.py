@@ -19,7 +19,7 @@ from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, sh
 
 Of = Literal["test conversation", "question", "general text"]
 
-STEP = 8  # rows at least before it is looked again, or a fifth: a model is loaded for each look
+STEP = 8  # rows at least before it is looked again, or an eighth: a model is loaded for each look
 SHOWN = 20  # rows from which bounds of a loss are shown; they decide from gate.min_rows on
 MOST = 1_000_000  # rows that anybody would measure to tell
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
@@ -70,7 +70,7 @@ class Gate:
         """Rows or questions to measure before it is looked again; None where it is decided, or all are measured."""
         if self.lost or self.decided is not None or self.have >= self.total:
             return None
-        return min(self.total, max(self.have + STEP, 6 * self.have // 5, min(self.needed or MOST, 2 * self.have)))
+        return min(self.total, max(self.have + STEP, 9 * self.have // 8, min(self.needed or MOST, 2 * self.have)))
 
     @property
     def needed(self) -> int | None:

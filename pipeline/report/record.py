@@ -268,7 +268,7 @@ class Measurements(Record):
     @model_validator(mode="after")
     def _base_and_tuned_did_the_same_tasks(self) -> Self:
         base, tuned = self.base_model.tasks, self.tuned_model.tasks
-        if not self.gguf and base.keys() != tuned.keys():  # else each is asked where it has no file
+        if base and tuned and base.keys() != tuned.keys():  # of the one that has a file that is asked
             raise ValueError("tasks: tuned has others than base")
         return self
 

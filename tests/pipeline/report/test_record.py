@@ -90,7 +90,10 @@ def refused(tree: Tree) -> str:
             lambda t: t["gguf"]["Q8_0"]["accuracy_by_group"].pop("unasked"),
             "accuracy_by_group: Q8_0 has others than base",
         ),
-        (lambda t: t["base_model"].update(tasks={"arc_easy": 0.4}), "tasks: tuned has others than base"),
+        (
+            lambda t: [t["base_model"].update(tasks={"arc_easy": 0.4}), t["tuned_model"].update(tasks={"piqa": 0.4})],
+            "tasks: tuned has others than base",
+        ),
         (lambda t: t.update(questions=0), "questions: 0 of them, and base has an accuracy"),
         (lambda t: [ask(t), t.update(questions=2)], "questions: 2 of them, and base has no accuracy"),
         (lambda t: t.update(rows=-1), "rows: input should be greater than or equal to 0"),

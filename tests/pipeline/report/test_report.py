@@ -194,7 +194,8 @@ def test_markdown_has_the_checks_and_the_answers_of_the_page() -> None:
     for index, row in enumerate(written["Checks"][1:]):
         check = evaluation["verdict"]["checks"][index]
         place = f"verdict.checks.{index}"
-        assert row == [check["name"], "passed", check["what"], figures[f"{place}.figure"], figures[f"{place}.limit"]]
+        known = [figures[f"{place}.{key}"] for key in ("figure", "limit")]
+        assert row == [check["name"], "passed", check["what"], *known, f"{check.get('rows', '-')}"]
     for row in written["Answers"][1:]:
         index = evaluation["prompts"].index(row[0])
         assert row[2] == shown.replies[row[1]][index]

@@ -129,7 +129,8 @@ def test_a_quantization_is_judged_by_the_share_that_its_perplexity_is_higher() -
     found = check(judged(), "quantization Q4_K_M")
     assert found.figure == pytest.approx(0.02, abs=0.01)
     assert found.high <= 0.05
-    assert "the perplexity of Q4_K_M is 1.51% (-0.04% to " in found.what
+    shown = f"{found.figure:.2%} ({found.low:.2%} to {found.high:.2%} with 95% confidence)"
+    assert found.what.startswith(f"the perplexity of Q4_K_M is {shown} above that of F16; ")
     assert "above that of F16; it must be at most 5%; decided by" in found.what
 
 

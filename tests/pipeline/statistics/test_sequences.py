@@ -87,7 +87,7 @@ def test_bounds_are_infinite_before_the_first_rows_and_for_shares_within_one() -
 
 
 def test_rows_that_are_all_alike_have_bounds_of_one_point() -> None:
-    assert mean_bounds([2.0] * 30, [4.0] * 30, LEVEL)[-1] == pytest.approx((0.5, 0.5, 0.5))
+    assert mean_bounds([2.0] * FIRST, [4.0] * FIRST, LEVEL)[-1] == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_long_rows_count_by_their_tokens() -> None:
