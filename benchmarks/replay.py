@@ -37,6 +37,8 @@ from pipeline.evaluation.loss import measure_loss
 from pipeline.stages.evaluate import load_model
 from pipeline.statistics.intervals import Interval, bootstrap
 
+Nats = list[float | None]  # None where a model has diverged
+
 RESULTS = REPOSITORY / "benchmarks/results"
 SHARES = (0.0, 0.05, 0.1, 0.15, 0.2)
 DATA = ["data=starter-replay", "tracking.enabled=false"]
@@ -110,12 +112,12 @@ def measure(config: Config) -> Trained:
         share=config.data.replay.share if config.data.replay else 0.0,
         replayed=prepared.replay.taken if prepared.replay else 0,
         train=prepared.splits["train"].rows,
-        gain=change(bootstrap(np.subtract(base, tuned), material.scored)),
-        forgetting={name: change(bootstrap(np.subtract(new[name], old[name]), weights[name])) for name in sets},
+        gain=change(difference(base, tuned, material.scored)),
+        forgetting={name: change(difference(new[name], old[name], weights[name])) for name in sets},
     )
 
 
-def nats(config: Config, material: Material, tuned: bool) -> tuple[list[float], dict[str, list[float]]]:
+def nats(config: Config, material: Material, tuned: bool) -> tuple[Nats, dict[str, Nats]]:
     """Return what a model's loss on each test conversation and each general text is."""
     model = load_model(config, tuned)
     size, pad = config.evaluate.batch_size, material.tokenizer.pad_token_id
@@ -124,7 +126,12 @@ def nats(config: Config, material: Material, tuned: bool) -> tuple[list[float], 
     )
     del model
     gc.collect()
-    return own, by_set(general, material)  # type: ignore[return-value,arg-type]  # each is finite
+    return own, by_set(general, material)
+
+
+def difference(one: Nats, other: Nats, weights: Sequence[float]) -> Interval:
+    """Return by how much the first loss is above the other."""
+    return bootstrap(np.array(one, dtype=np.float64) - np.array(other, dtype=np.float64), weights)
 
 
 def change(interval: Interval) -> Change:
