@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.inputs import CHATS, REPOSITORY, SHAPES, STARTER, llama, make_model, write_chats
 from benchmarks.peers import MAX_LENGTH
@@ -77,7 +77,7 @@ def conversations(name: str, folder: Path, tokenizer: PreTrainedTokenizerBase, c
 
 
 def compare_losses(
-    model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], batch_size: int, few: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], batch_size: int, few: int
 ) -> dict[str, Any]:
     """Return both ways' speed, and how far a token's mean loss is apart."""
     rows: list[Row] = [row for chat in chats for row in encode(tokenizer, chat, MAX_LENGTH)]
@@ -94,7 +94,7 @@ def compare_losses(
 
 
 def compare_answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], arguments: argparse.Namespace
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Return both ways' speed in answering each conversation's first question, and how many replies are the same."""
     prompts = [chat[: next(i for i, message in enumerate(chat) if message["role"] == "assistant")] for chat in chats]

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -62,6 +62,21 @@ class Measured(NamedTuple):
     right: list[bool]
 
 
+class Pair(TypedDict):
+    """What a new file needs less than an old one, in the file of results."""
+
+    nats: list[float]  # of each row
+    new_right: str  # a digit for each question: 1 where it was answered right
+    old_right: str
+
+
+class OfModel(TypedDict):
+    """The pairs of a model's files."""
+
+    tokens: list[int]  # of each row
+    pairs: dict[str, Pair]
+
+
 def main() -> None:
     """Measure both models and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,7 +93,7 @@ def main() -> None:
             write_json(RESULT, others | {name: found})
 
 
-def differences(folder: Path, settings: Sequence[str], sources: Sequence[Path], seeds: Sequence[int]) -> dict[str, Any]:
+def differences(folder: Path, settings: Sequence[str], sources: Sequence[Path], seeds: Sequence[int]) -> OfModel:
     """Return tokens, nats and right answers of each pair of files, trained in `folder` with these seeds."""
     measured: dict[tuple[int, str], Measured] = {}
     made = {name: both for name, both in PAIRS.items() if {seed for seed, _ in both} <= set(seeds)}
@@ -121,7 +136,7 @@ def measure(path: Path, material: Material) -> Measured:
     return Measured(np.array(nats, dtype=np.float64), right)
 
 
-def pair(new: Measured, old: Measured) -> dict[str, object]:
+def pair(new: Measured, old: Measured) -> Pair:
     """Return what a new file needs less than an old one on each row, and of each question whether it is right."""
     falls = np.round(old.nats - new.nats, DIGITS).tolist()
     return {"nats": falls, "new_right": shorter(new.right), "old_right": shorter(old.right)}

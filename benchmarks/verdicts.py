@@ -12,16 +12,17 @@ verdicts.md.
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 
 from benchmarks.inputs import REPOSITORY
 from benchmarks.row_differences import RESULT as DIFFERENCES
+from benchmarks.row_differences import OfModel, Pair
 from common.files import write_json, write_text
 from pipeline.comparison.pairs import Judgement
 from pipeline.core.composition import compose
@@ -85,7 +86,7 @@ def main() -> None:
     write_text(arguments.out / "verdicts.md", table(found, together, arguments.pairs))
 
 
-def cases(differences: dict[str, Any]) -> Iterator[Case]:
+def cases(differences: Mapping[str, OfModel]) -> Iterator[Case]:
     """Yield each pair of files, both ways round."""
     for model, found in differences.items():
         for name, pair in found["pairs"].items():
@@ -99,7 +100,7 @@ def cases(differences: dict[str, Any]) -> Iterator[Case]:
                 yield Case(f"{model}, {name}", "accuracy", draw, accuracy_of, accuracy_above)
 
 
-def share_apart(pair: dict[str, Any]) -> float:
+def share_apart(pair: Pair) -> float:
     """Return the share of questions that one of a pair alone answered right."""
     right = list(zip(pair["new_right"], pair["old_right"], strict=True))
     return sum(new != old for new, old in right) / len(right) if right else 0.0
@@ -158,7 +159,7 @@ def told(above: np.ndarray) -> tuple[bool, bool]:
     return bool(above[-1]), bool(above.any())
 
 
-def all_together(differences: dict[str, Any], random: Generator, pairs: int) -> dict[str, float]:
+def all_together(differences: Mapping[str, OfModel], random: Generator, pairs: int) -> dict[str, float]:
     """Return how often a judgement of loss, questions and ten tasks promotes where nothing differs."""
     by_name = {f"{case.of}, {case.figure}": case for case in cases(differences)}
     of = next(name.removesuffix(", accuracy") for name in by_name if name.endswith(", accuracy"))
