@@ -82,7 +82,7 @@ def replay(
         list[float] | None, typer.Option("--share", help="Of train's rows that are replayed; may be repeated.")
     ] = None,
 ) -> None:
-    """Find the least share of replay with which a model forgets no more than its gate allows.
+    """Find the least share of replay that holds the gate on forgetting.
 
     Each share is an experiment of DVC's, through all stages; those that were run before are found again.
     """

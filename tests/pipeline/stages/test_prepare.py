@@ -557,7 +557,7 @@ def test_the_closing_table_names_what_was_read_and_written(tmp_path: Path, capsy
     printed = capsys.readouterr()
     for figure in ("a.jsonl", "pairs", "1,203", "1,202", "1 no known format", "dropped: 2", "train 1,080", "test 60"):
         assert figure in printed.out
-    names = ("data/prepared", "data/rejected.jsonl", "reports/prepare.json")
+    names = ("data/prepared", "data/forgetting", "data/rejected.jsonl", "reports/prepare.json")
     places = (tmp_path / name for name in names)
     assert printed.out.endswith(f"written: {', '.join(map(str, places))}\n")
     assert printed.err == ""
