@@ -82,7 +82,7 @@ def replay(
         list[float] | None, typer.Option("--share", help="Of train's rows that are replayed; may be repeated.")
     ] = None,
 ) -> None:
-    """Find the least share of replay that holds the gate on forgetting.
+    """Find the least replay that keeps what a model knew.
 
     Each share is an experiment of DVC's, through all stages; those that were run before are found again.
     """
