@@ -109,7 +109,9 @@ def test_the_options_that_pages_list_are_those_of_their_verbs() -> None:
 def test_the_docs_speak_of_the_command_and_of_no_modules() -> None:
     for path in [REPO / "README.md", *(REPO / "docs").glob("*.md")]:
         if path.name != "architecture.md":
-            assert re.findall(r"python -m (?!benchmarks|llama.harness)\S+", path.read_text(encoding="utf-8")) == [], path
+            assert re.findall(r"python -m (?!benchmarks|llama.harness)\S+", path.read_text(encoding="utf-8")) == [], (
+                path
+            )
 
 
 def test_help_needs_none_of_what_verbs_do() -> None:

@@ -153,10 +153,8 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     linked(f"data.files=[{outside}/chats.jsonl]", f"model.path={outside}/set", f"evaluate.tasks=[{outside}/task.yaml]")
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
-        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "merge_model", "model",
-        "questions", "tasks", "tokenizer", "votes",
         "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "general", "merge_model",
-        "model", "questions", "tasks", "tokenizer",
+        "model", "questions", "tasks", "tokenizer", "votes",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 

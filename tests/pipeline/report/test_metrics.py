@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.core.records import Record, TrainReport
 from pipeline.report.metrics import METRICS, Metric, Subject, metric
-from pipeline.report.record import FileFigures, ModelFigures, ShownAnswer, TextFigures
+from pipeline.report.record import FileFigures, GeneralFigures, ModelFigures, ShownAnswer, TextFigures
 
 REPO = Path(__file__).parents[3]
 RECORDS: dict[Subject, type[Record]] = {
@@ -20,6 +20,7 @@ RECORDS: dict[Subject, type[Record]] = {
     "answer": ShownAnswer,
     "text": TextFigures,
     "training": TrainReport,
+    "general": GeneralFigures,
 }
 ADDED = {
     "pipeline/report/metrics.py": (
