@@ -69,7 +69,9 @@ def _figures(measured: Measured, material: Material, base: Measured | None) -> d
     return figures
 
 
-def file_figures(file: ManifestFile, measured: Measured, material: Material, base: Measured) -> FileFigures:
+def file_figures(
+    file: ManifestFile, measured: Measured, material: Material, base: Measured | None = None
+) -> FileFigures:
     """Return the same of a GGUF beside the base, with what the manifest says of it and how fast it answers."""
     answers = measured["answers"]
     tokens = sum(max(answer["tokens"] - 1, 0) for answer in answers)

@@ -16,7 +16,10 @@ from pipeline.report.record import Check, Measurements, Verdict
 from pipeline.report.rows import ModelRows, RowResults
 
 # Null where nothing was asked, or beside the figure that they are the bounds of.
-UNTOLD = ("tokens_per_second", "first_token_seconds", "answer_seconds", "_low", "_high", ".low", ".high")
+UNTOLD = (
+    *("tokens_per_second", "first_token_seconds", "answer_seconds", "language_kept"),
+    *("_low", "_high", ".low", ".high"),
+)
 
 Outcome = Literal["pass", "fail", "too few to tell"]
 

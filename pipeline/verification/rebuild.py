@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -108,7 +109,17 @@ def write_settings(lineage: FileLineage, kind: str, checkout: Path, place: Path)
         "checkpoint_root": CHECKPOINTS,
         "time_limit": None,
     }
+    link_general(composed["evaluate"].get("general") or {}, checkout, place)
     write_text(place / "params.yaml", yaml.safe_dump(composed, sort_keys=False, allow_unicode=True))
+
+
+def link_general(sets: Mapping[str, Mapping[str, Sequence[str]] | None], checkout: Path, place: Path) -> None:
+    """Put the general texts of a checkout where `prepare` looks for them: no row that they have is replayed."""
+    for name in (name for one in sets.values() if one for name in one.get("files", ())):
+        link = place / name
+        if (checkout / name).is_file() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((checkout / name).absolute())
 
 
 def export_settings(lineage: FileLineage, kind: str) -> dict[str, object]:
