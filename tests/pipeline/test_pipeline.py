@@ -326,7 +326,7 @@ def test_one_mlflow_run_holds_the_whole_pipeline(workspace: Path) -> None:
     assert found.data.params["train.max_steps"] == "6"
     metrics = json.loads((workspace / "reports/metrics.json").read_text())
     assert found.data.metrics["tuned.loss"] == pytest.approx(metrics["tuned"]["loss"])
-    assert found.data.metrics["gguf.Q8_0.bytes"] == metrics["gguf"]["Q8_0"]["bytes"]
+    assert found.data.metrics["gguf.Q8_0.loss"] == pytest.approx(metrics["gguf"]["Q8_0"]["loss"])
     assert found.data.tags["fingerprint"] == lineage["fingerprint"]
     assert found.data.tags["data_digest"]
     prepared = json.loads((workspace / "reports/prepare.json").read_text())
