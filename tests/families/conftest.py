@@ -32,6 +32,7 @@ SETTINGS = [
     "evaluate.max_questions=2",
     "evaluate.prompts=[What is 5 + 6?]",
     "evaluate.max_new_tokens=4",
+    *(f"++evaluate.general.{name}=null" for name in ("texts", "instructions", "statements", "transcripts")),
 ]
 
 
