@@ -13,7 +13,7 @@ same system prompt for instance.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from llama.model import BATCH, Entry, LlamaModel, State
@@ -109,13 +109,15 @@ class Batch:
         while not turn.finished:
             self.step()
 
-    def run_all(self, turns: Iterable[Turn]) -> None:
-        """Give several answers, as many at once as there are slots, in the order given."""
-        waiting = deque(turns)
+    def run_all(self, turns: Iterable[Turn]) -> Iterator[Turn]:
+        """Give several answers, as many at once as there are slots, in the order given; yield each turn as it ends."""
+        waiting, begun = deque(turns), list[Turn]()
         while waiting or self.active:
             while waiting and self.begin(waiting[0]):
-                waiting.popleft()
+                begun.append(waiting.popleft())
             self.step()
+            yield from (turn for turn in begun if turn.finished)
+            begun = [turn for turn in begun if not turn.finished]
 
     def close(self) -> list[Turn]:
         """Free the model; return the turns that were under way."""

@@ -148,7 +148,8 @@ class GGUF(TemplateLM):
                 one.go_on_from(prompt, batch.model)
                 return one
 
-            batch.run_all(map(turn, order))
+            for _ in batch.run_all(map(turn, order)):
+                pass
         for request, text in zip(requests, said, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return said

@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.files import sha256
@@ -24,9 +25,7 @@ def code_digest(*places: str) -> str:
     Returns:
         16 hexadecimal digits, other ones for any change.
     """
-    modules = sorted({module for place in places for module in _modules(ROOT / place)})
-    digests = "".join(f"{module.relative_to(ROOT)} {sha256(module)}\n" for module in modules)
-    return hashlib.sha256(digests.encode()).hexdigest()[:16]
+    return _digest({module for place in places for module in _modules(ROOT / place)}, ROOT)
 
 
 def _modules(place: Path) -> list[Path]:
@@ -35,12 +34,13 @@ def _modules(place: Path) -> list[Path]:
 
 def digests(root: Path = ROOT) -> dict[str, str]:
     """Return a digest of each package in MAKES_FILES, as it is below a checkout."""
-    return {place: _digest(root, root / place) for place in MAKES_FILES}
+    files = {place: [file for file in (root / place).rglob("*") if file.suffix in SUFFIXES] for place in MAKES_FILES}
+    return {place: _digest(own, root) for place, own in files.items()}
 
 
-def _digest(root: Path, place: Path) -> str:
-    files = sorted(file for file in place.rglob("*") if file.suffix in SUFFIXES)
-    listed = "".join(f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in files)
+def _digest(files: Iterable[Path], root: Path) -> str:
+    """Return a digest of files by their names below a folder and by what they hold."""
+    listed = "".join(f"{file.relative_to(root).as_posix()} {sha256(file)}\n" for file in sorted(files))
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 

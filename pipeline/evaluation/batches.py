@@ -19,19 +19,6 @@ Result = TypeVar("Result")
 CPU_TOKENS = 16384
 
 
-def in_batches(
-    items: Sequence[Item],
-    size: int,
-    length: Callable[[Item], int],
-    compute: Callable[[list[Item]], list[Result]],
-    device: torch.device,
-    label: str,
-) -> list[Result]:
-    """Return what `compute` gives for each item, in the items' order; arguments and errors as of `each_in_batches`."""
-    results = dict(each_in_batches(items, size, length, compute, device, label))
-    return [results[index] for index in range(len(items))]
-
-
 def each_in_batches(
     items: Sequence[Item],
     size: int,

@@ -1,6 +1,5 @@
 """Loss of a GGUF on given tokens, and what it answers and how fast, by the llama.cpp that serves."""
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -78,14 +77,11 @@ def answer_each(
 ) -> Iterator[tuple[int, Reply]]:
     """Yield the number of each conversation and the reply, as it ends; arguments and errors as of `answer_together`."""
     with _engine(source, context, SLOTS) as batch:
-        asked = dict(enumerate(_turn(batch, chat, max_tokens) for chat in chats))
-        waiting = deque(turn for turn, _ in asked.values())
-        while asked:
-            while waiting and batch.begin(waiting[0]):
-                waiting.popleft()
-            batch.step()
-            for number in [number for number, (turn, _) in asked.items() if turn.finished]:
-                yield number, _reply(asked.pop(number)[1])
+        asked = [_turn(batch, chat, max_tokens) for chat in chats]
+        numbered = {turn: (number, pieces) for number, (turn, pieces) in enumerate(asked)}
+        for turn in batch.run_all(numbered):
+            number, pieces = numbered[turn]
+            yield number, _reply(pieces)
 
 
 def answer_alone(source: Path | Weights, prompts: Sequence[str], max_tokens: int) -> list[Answer]:

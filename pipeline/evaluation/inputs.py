@@ -1,7 +1,5 @@
 """What an evaluation reads: the test split, the questions, the exported files, and the reports of earlier stages."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +17,7 @@ from pipeline.data.checks import languages_asked
 from pipeline.data.grading import Question, as_chat, read_questions
 from pipeline.evaluation.answers import Messages
 from pipeline.evaluation.loss import scored_tokens
+from pipeline.evaluation.measurement_cache import digest
 from pipeline.models.chat import Row, encode, prompt_ids
 from pipeline.models.refusal import Refusals, RefusedError
 from pipeline.report.rows import digests
@@ -40,6 +39,11 @@ class Conversation:
     number: int  # in the split, from 1
     digest: str  # of its messages
     rows: list[Row]
+
+    @cached_property
+    def row_keys(self) -> list[str]:
+        """What tells each row from others, for as often as models and rounds ask."""
+        return [_key(row) for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Material:
     @cached_property
     def row_keys(self) -> list[str]:
         """What tells each row from others in all that its loss depends on."""
-        return [_digest(row) for row in self.rows]
+        return [key for conversation in self.conversations for key in conversation.row_keys]
 
     @cached_property
     def longest_row(self) -> int:
@@ -104,7 +108,7 @@ class Material:
     @cached_property
     def chat_keys(self) -> list[str]:
         """What tells each question from others in all that the reply depends on."""
-        return [_digest(chat) for chat in self.chats]
+        return [_key(chat) for chat in self.chats]
 
     @cached_property
     def longest_chat(self) -> int:
@@ -134,7 +138,7 @@ def drawn_questions(settings: EvaluateSettings) -> list[Question]:
 
 def drawn(names: Sequence[str], seed: int) -> list[int]:
     """Return the places of names in an order by chance, which no other name that comes or goes changes."""
-    return sorted(range(len(names)), key=lambda place: _digest([seed, names[place]]))
+    return sorted(range(len(names)), key=lambda place: _key([seed, names[place]]))
 
 
 def read_conversations(
@@ -171,5 +175,6 @@ def read_conversations(
     return conversations
 
 
-def _digest(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+def _key(content: object) -> str:
+    """Return what tells a content from others."""
+    return digest(content)[:16]

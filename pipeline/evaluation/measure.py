@@ -21,7 +21,7 @@ from pipeline.evaluation.general import all_sets, by_set
 from pipeline.evaluation.harness import model_task_scores, task_scores
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import each_nats
-from pipeline.evaluation.measurement_cache import MeasurementCache
+from pipeline.evaluation.measurement_cache import Each, MeasurementCache
 
 
 class AskedTasks(TypedDict):
@@ -60,11 +60,7 @@ def measure_model(
     tokenizer, settings, part = material.tokenizer, material.settings, material.first(extent)
     most, size, ends = settings.max_new_tokens, settings.batch_size, material.ends
     asked = [most, sorted(ends)]
-    loss = cache.each(
-        f"{name}-loss",
-        part.row_keys,
-        lambda which: each_nats(model(), [part.rows[row] for row in which], size, tokenizer.pad_token_id),
-    )
+    loss = model_loss(name, model, part, cache)
     replies = cache.each(
         f"{name}-questions",
         part.chat_keys,
@@ -83,16 +79,20 @@ def measure_model(
     }
     if material.general:
         texts = all_sets(material)
-        found = cache.each(
-            f"{name}-general-loss",
-            texts.row_keys,
-            lambda which: each_nats(model(), [texts.rows[row] for row in which], size, tokenizer.pad_token_id),
-        )
+        found = model_loss(f"{name}-general", model, texts, cache)
         measured["general"] = by_set(texts.by_conversation(found.values), material)
     if settings.tasks and not has_file:
         scores = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
         measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model())._asdict(), of_tasks(settings))
     return measured
+
+
+def model_loss(name: str, model: Callable[[], PreTrainedModel], part: Material, cache: MeasurementCache) -> Each:
+    """Return the nats of each row of a part of the material; arguments and errors as of `measure_model`."""
+    size, pad = part.settings.batch_size, part.tokenizer.pad_token_id
+    return cache.each(
+        f"{name}-loss", part.row_keys, lambda which: each_nats(model(), [part.rows[row] for row in which], size, pad)
+    )
 
 
 def of_tasks(settings: EvaluateSettings) -> list[object]:

@@ -51,7 +51,7 @@ class MeasurementCache:
 
     def __init__(self, folder: Path, depends: object) -> None:
         """Begin one below `folder`, for a digest of all that every measurement depends on; any other there goes."""
-        self.folder = folder / f"{NAME}{_digest(depends)[:16]}"
+        self.folder = folder / f"{NAME}{digest(depends)[:16]}"
         self._said: set[Path] = set()
         for other in folder.glob(f"{NAME}*"):
             if other != self.folder:
@@ -103,7 +103,7 @@ class MeasurementCache:
         return Each([values[key] for key in keys], len(values) / seconds if seconds else None)
 
     def _path(self, name: str, depends: object, kind: str) -> Path:
-        return self.folder / f"{name}{f'-{_digest(depends)[:8]}' if depends is not None else ''}.{kind}"
+        return self.folder / f"{name}{f'-{digest(depends)[:8]}' if depends is not None else ''}.{kind}"
 
     def _say_kept(self, name: str, path: Path) -> None:
         if path not in self._said:
@@ -165,16 +165,17 @@ def _parsed(text: bytes) -> Kept | None:
     """Return a measurement as it was written; None of what is damaged."""
     try:
         kept: Kept = json.loads(text.decode())
-        return kept if kept["sha256"] == _digest(kept["measured"]) else None
+        return kept if kept["sha256"] == digest(kept["measured"]) else None
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
 
 
 def _whole(measured: object) -> Kept:
-    return Kept(sha256=_digest(measured), measured=measured)
+    return Kept(sha256=digest(measured), measured=measured)
 
 
-def _digest(value: object) -> str:
+def digest(value: object) -> str:
+    """Return the SHA-256 of a value as JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -152,7 +152,7 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
             bounds=bounds,
             have=have,
             total=len(tokens),
-            first=settings.min_rows,
+            first=least,
             lost=lost,
         )
 

@@ -4,9 +4,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from pipeline.core.config import GateSettings
 from pipeline.report.rows import ModelRows, RowResults
 
 Task = tuple[str, str]  # group and task of a question
+GATE = GateSettings(
+    min_gain=0.0,
+    max_quantization_loss=0.05,
+    max_task_drop=0.1,
+    max_forgetting=None,
+    level=0.05,
+    min_rows=20,
+    min_questions=20,
+)
 
 
 def found_rows(

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chats import CHATS
+from chats import STARTER_S
 from gguf import GGUFReader
 from tiny_gguf import write_random
 
@@ -22,11 +22,7 @@ from pipeline.stages import export, train
 
 REPO = Path(__file__).parents[3]
 SETTINGS = [
-    "model=starter-s",
-    f"model.path={REPO / 'starter/models/starter-s'}",
-    *CHATS,
-    "tracking=none",
-    "runtime.device=cpu",
+    *STARTER_S,
     "train.lora.r=4",
     "train.max_steps=2",
     "train.max_length=128",

@@ -5,21 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from found_rows import found_rows
+from found_rows import GATE, found_rows
 
 from pipeline.core.config import GateSettings
 from pipeline.report.gates import STEP, Gate, gates, judged_together
 from pipeline.report.rows import ModelRows, RowResults
 
-GATE = GateSettings(
-    min_gain=0.0,
-    max_quantization_loss=0.05,
-    max_task_drop=0.1,
-    max_forgetting=None,
-    level=0.05,
-    min_rows=20,
-    min_questions=20,
-)
 LOSSES = {"base": 1.5, "tuned": 1.0, "F16": 1.0, "Q4_K_M": 1.001, "base-Q8_0": 1.5}
 SUM, CAPITAL = ("held_out", "sum"), ("held_out", "capital")
 

@@ -4,6 +4,7 @@ import copy
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 import recorded_run
 from evaluation_sample import ask, sample
-from found_rows import found_rows
+from found_rows import GATE, found_rows
 from records import record
 from rich.console import Console
 
@@ -21,7 +22,7 @@ from pipeline.commands import promote, summary
 from pipeline.commands.compare import compared
 from pipeline.comparison import report as comparison
 from pipeline.comparison.runs import EvaluatedRun
-from pipeline.core.config import CompareSettings, GateSettings, MarginSettings
+from pipeline.core.config import CompareSettings, MarginSettings
 from pipeline.core.records import Lineage, Manifest, UnreadableError
 from pipeline.publishing.card import model_card, model_readme
 from pipeline.report.curve import read_curve
@@ -35,15 +36,7 @@ from pipeline.stages.report import require_one_training
 
 Tree = dict[str, Any]
 PLACE = "evaluation.json of run 7"
-GATE = GateSettings(
-    min_gain=0.0,
-    max_quantization_loss=0.05,
-    max_task_drop=0.1,
-    max_forgetting=None,
-    level=0.05,
-    min_rows=50,
-    min_questions=40,
-)
+ENOUGH = replace(GATE, min_rows=50, min_questions=40)
 MARGIN = MarginSettings(loss=0.01, accuracy=0.02)
 BUDGETS = CompareSettings(quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025, level=0.005, margin=MARGIN)
 
@@ -255,7 +248,7 @@ def judge_all(measurements: str, manifest: str) -> None:
     """What the report stage makes of what evaluate and export have left."""
     measured, files = Measurements.parse_text(measurements, PLACE), Manifest.parse_text(manifest, PLACE)
     require_one_training(measured, files, LINEAGE)
-    verdict = judge(measured, found_rows(dict.fromkeys(measured.models, 1.0)), GATE)
+    verdict = judge(measured, found_rows(dict.fromkeys(measured.models, 1.0)), ENOUGH)
     known = {name: getattr(measured, name) for name in measured.model_fields_set}
     evaluation = Evaluation(**known, verdict=verdict, training=None, curve=(), prepared=None)
     texts = [*verdict_lines(verdict), json.dumps(model_card(evaluation, files, LINEAGE), allow_nan=False)]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from chats import CHATS
+from chats import STARTER_S
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
@@ -36,11 +36,7 @@ from pipeline.training.trainer import Trainer
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
 SETTINGS = [
-    "model=starter-s",
-    f"model.path={STARTER}",
-    *CHATS,
-    "tracking=none",
-    "runtime.device=cpu",
+    *STARTER_S,
     "train.lora.r=4",
     "train.batch_size=4",
     "train.effective_batch=16",

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chats import CHATS
+from chats import STARTER_S
 from safetensors.torch import load_file
 
 from pipeline.core.config import ENGINES
@@ -35,11 +35,7 @@ class Quiet(Trl):
 ENGINE = Quiet()
 '''
 SETTINGS = [
-    "model=starter-s",
-    f"model.path={REPO / 'starter/models/starter-s'}",
-    *CHATS,
-    "tracking=none",
-    "runtime.device=cpu",
+    *STARTER_S,
     "train.engine=quiet",
     "train.lora.r=4",
     "train.max_steps=2",

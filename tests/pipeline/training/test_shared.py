@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from architectures import FAMILIES, made
-from chats import CHATS
+from chats import CHATS, STARTER_S
 from transformers import PreTrainedModel
 
 from common.errors import Interrupted, UserError
@@ -37,11 +37,7 @@ from pipeline.training.shared import TOKENIZER, TRAININGS, WEIGHTS, Kept, shared
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
 SETTINGS = [
-    "model=starter-s",
-    f"model.path={STARTER}",
-    *CHATS,
-    "tracking=none",
-    "runtime.device=cpu",
+    *STARTER_S,
     "train.lora.r=4",
     "train.batch_size=4",
     "train.effective_batch=16",

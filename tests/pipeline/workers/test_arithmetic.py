@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from chats import CHATS
+from chats import STARTER_S
 
 from common.files import sha256
 from pipeline.workers.arithmetic import FIXED, fix_arithmetic, has_avx2
@@ -60,8 +60,7 @@ def trained(project: Path, program: tuple[str, str], limit: dict[str, str]) -> s
     """The digest of an adapter after three updates under a limit."""
     name = f"{len(list(project.iterdir()))}"
     settings = (
-        "model=starter-s", f"model.path={REPO / 'starter/models/starter-s'}", *CHATS, "tracking=none",
-        "runtime.device=cpu", "train.lora.r=4", "train.max_steps=3", "train.max_length=128", "train.check_export=false",
+        *STARTER_S, "train.lora.r=4", "train.max_steps=3", "train.max_length=128", "train.check_export=false",
         f"runtime.checkpoint_root={name}/checkpoints", f"hydra.run.dir={name}",
     )  # fmt: skip
     inherited = {key: value for key, value in os.environ.items() if key not in FIXED}

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from chats import CHATS
+from chats import STARTER_S
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import open_dict
@@ -31,11 +31,7 @@ from pipeline.workers.launcher import write_settings
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[3]
 SETTINGS = [
-    "model=starter-s",
-    f"model.path={REPO / 'starter/models/starter-s'}",
-    *CHATS,
-    "tracking=none",
-    "runtime.device=cpu",
+    *STARTER_S,
     "train.lora.r=4",
     "train.batch_size=4",
     "train.max_steps=6",
