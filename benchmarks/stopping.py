@@ -40,7 +40,7 @@ LEVELS = (0.05, 0.005)  # conf/evaluate's gate.level, and conf/compare's
 GOAL_ROWS, GOAL_SHARE = 70, 0.9  # rows of an effect of 0.1 or more, in so many cases
 TRIALS = 400
 ROWS = 500  # conf/evaluate's max_rows
-FEWEST = 50  # its gate's min_rows
+FEWEST = 70  # its gate's min_rows
 
 
 class Source(NamedTuple):
