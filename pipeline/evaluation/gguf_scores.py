@@ -52,7 +52,7 @@ def each_row_nats(source: Path | Weights, rows: Sequence[Row], longest: int) -> 
         UserError: the file cannot be loaded.
     """
     with Context(source, longest) as context:
-        for number, (ids, mask) in enumerate(shown(rows, "loss on the test split")):
+        for number, (ids, mask) in enumerate(shown(rows, "loss")):
             yield number, float(losses(context, ids, mask).sum())
 
 

@@ -53,7 +53,7 @@ def each_nats(model: PreTrainedModel, rows: Sequence[Row], batch_size: int, pad:
     def nats(batch: list[Row]) -> list[float]:
         return batch_nats(model, batch, pad, own_head)
 
-    return each_in_batches(rows, batch_size, lambda row: len(row[0]), nats, model.device, "loss on the test split")
+    return each_in_batches(rows, batch_size, lambda row: len(row[0]), nats, model.device, "loss")
 
 
 @torch.inference_mode()
