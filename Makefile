@@ -15,7 +15,7 @@ GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean chaos-sweep verify-cpus
+.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve load images wheels clean chaos-sweep verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -50,8 +50,11 @@ JOBS ?= 3
 test: setup  ## run all tests, three files at a time; others, by make test JOBS=4 PYTEST_ARGS="-k serve"
 	@$(RUN) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-families: setup  ## tiny models of real families through all stages, as every type; `make test` makes three types of each
-	@$(RUN) $(BIN)/python -m pytest tests/families --long
+test-long: setup  ## the tests that `make test` leaves out since they take long: more families, blows, launchers, the image's variants
+	@$(RUN) $(BIN)/python -m pytest -m long --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-families: setup  ## tiny models of all families through all stages, as every type; `make test` makes three types of some
+	@$(RUN) $(BIN)/python -m pytest tests/families -m "not model" --long
 
 test-next:  ## the tests with the newest Hydra, Hub client, Transformers, PEFT and TRL, in .cache/next-venv; what breaks, and why
 	@$(PYTHON) scripts/test_next.py --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
@@ -118,12 +121,12 @@ verify-cpus: setup  ## train and export the starter under each limit that a proc
 	@$(RUN) $(BIN)/python -m benchmarks.same_bytes
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
-	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) .
+	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) $(SERVE_ARGS) .
 	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) .
 
-# What the train image's build takes from its context: llama.cpp as it is compiled here, where the image is of the same
-# kind, and for its test build the CPU wheel of torch, without which it asks PyTorch's own index. Python 3.11 is what its
-# base image has.
+# What the images' builds take from their context: llama.cpp as it is compiled here, where an image is of the same kind;
+# the train image's test build also the CPU wheel of torch, without which it asks PyTorch's own index. Python 3.11 is
+# what its base image has.
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 CPU_WHEEL := --quiet --no-deps --only-binary=:all: --python-version 3.11 --dest wheels torch==$(TORCH)+cpu
 wheels: setup

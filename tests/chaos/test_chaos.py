@@ -1,4 +1,4 @@
-"""The train stage keeps its word when it is killed: a few rounds of `make chaos`, one of each kind of harm."""
+"""The train stage keeps its word when it is killed: a round of `make chaos`, in `make test-long` one of each kind."""
 
 import importlib.util
 import random
@@ -52,8 +52,14 @@ def played(plan: Plan, bench: Bench, tmp_path: Path) -> Result:
     "plan",
     [
         pytest.param(KILLED_WHILE_SAVING_THEN_ALTERED_THEN_ASKED, id="killed while saving, then altered, then asked"),
-        pytest.param(DVC_KILLED_THEN_CTRL_C_THEN_DVC_ENDED, id="dvc killed, then ctrl-c, then dvc ended"),
-        pytest.param(TRAINER_KILLED_THEN_CUT_THEN_ASKED_TWICE, id="trainer killed, then cut, then asked twice"),
+        pytest.param(
+            DVC_KILLED_THEN_CTRL_C_THEN_DVC_ENDED, id="dvc killed, then ctrl-c, then dvc ended", marks=pytest.mark.long
+        ),
+        pytest.param(
+            TRAINER_KILLED_THEN_CUT_THEN_ASKED_TWICE,
+            id="trainer killed, then cut, then asked twice",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_harmed_training_goes_on_to_the_same_adapter(plan: Plan, bench: Bench, tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> SweepBench:
                 Harm(Blow((SIGKILL,), "sweep"), "outcome", 0.7, 0.5),
             ), "joblib"),
             id="of joblib's, a worker killed and then the sweep",
+            marks=pytest.mark.long,
         ),
     ],
 )  # fmt: skip

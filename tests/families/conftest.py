@@ -15,6 +15,8 @@ from pipeline.core.composition import compose
 from pipeline.core.config import QUANTIZATIONS, Config, load
 
 REPO = Path(__file__).parents[2]
+# Those that `make test` takes: tokenizers of both kinds, reasoning, windows, and each way of stretching positions.
+SHORT = ("llama-3.2", "llama-2", "qwen-3", "gemma-3", "phi-3.5", "gpt-oss")
 # A few rows and short ones: over a vocabulary of 262,144 tokens the logits of 128 take 134 MB.
 SETTINGS = [
     "data.files=[chats.jsonl]",
@@ -76,7 +78,9 @@ def uncollected() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module", params=[name if name in SHORT else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES]
+)
 def made(
     request: pytest.FixtureRequest,
     types: list[str],

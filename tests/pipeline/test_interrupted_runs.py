@@ -67,6 +67,9 @@ BLOWS = {
 }
 
 
+SHORT = ("SIGTERM", "dvc killed")  # what `make test` strikes with
+
+
 class Trainer:
     """The process of the train stage, and the log that it shares with the DVC which started it."""
 
@@ -287,7 +290,9 @@ def test_a_training_whose_time_is_up_goes_on_in_the_next_repro(workspace: Path) 
     assert_not_done(workspace)
 
 
-@pytest.mark.parametrize("blow", BLOWS)
+@pytest.mark.parametrize(
+    "blow", [blow if blow in SHORT else pytest.param(blow, marks=pytest.mark.long) for blow in BLOWS]
+)
 def test_a_stopped_repro_leaves_a_checkpoint_and_no_process_and_the_next_one_goes_on(
     workspace: Path, blow: str
 ) -> None:
@@ -340,7 +345,10 @@ def test_a_second_trainer_is_refused_with_the_holder_and_the_first_goes_on_to_th
     assert "up to date" in run(workspace, "dvc", "status", "train")
 
 
-@pytest.mark.parametrize(("where", "seed"), [((), 1), (("--temp",), 2)], ids=["workspace", "temp"])
+@pytest.mark.parametrize(
+    ("where", "seed"),
+    [pytest.param((), 1, id="workspace"), pytest.param(("--temp",), 2, id="temp", marks=pytest.mark.long)],
+)
 def test_the_same_experiment_goes_on_where_it_was_stopped(tidy: Path, where: tuple[str, ...], seed: int) -> None:
     name = f"stopped-{seed}"
     command = ("dvc", "exp", "run", *where, "train", "-S", f"train.seed={seed}", "-n", name)
@@ -384,6 +392,7 @@ def queue(tidy: Path) -> Iterator[Path]:
     kill_what_is_left(tidy)
 
 
+@pytest.mark.long
 def test_a_queued_experiment_that_is_stopped_has_failed_and_the_same_queued_again_goes_on(queue: Path) -> None:
     for name, command, reason in (
         ("stopped", ("stop",), "SIGTERM"),

@@ -136,8 +136,8 @@ def gone(processes: list[psutil.Process]) -> bool:
     [
         (JOBLIB, signal.SIGKILL, -9),
         (JOBLIB, signal.SIGTERM, 75),
-        (JOBLIB, signal.SIGINT, 75),
-        (LOCAL, signal.SIGKILL, -9),
+        pytest.param(JOBLIB, signal.SIGINT, 75, marks=pytest.mark.long),
+        pytest.param(LOCAL, signal.SIGKILL, -9, marks=pytest.mark.long),
     ],
 )
 def test_no_job_outlives_its_sweep_and_each_saves_first(
