@@ -83,6 +83,7 @@ def test_what_the_manifest_says_of_a_file_stands_with_its_figures(found: Measure
         assert (figures.of, figures.kl, figures.top_1) == (file.of, file.kl, file.top_1)
         assert figures.tokens_per_second is None  # of 6 tokens
         assert 0 < figures.first_token_seconds < figures.answer_seconds
+        assert figures.memory_bytes > figures.bytes / 2  # of so small a model much is vocabulary
 
 
 def test_every_model_answers_every_prompt(found: Measurements) -> None:
@@ -123,6 +124,19 @@ def test_what_was_found_of_each_row_is_what_the_figures_are_made_of(found: Measu
             right for right, group in zip(rows.models[name].right, rows.groups, strict=True) if group == "held_out"
         ]
         assert sum(headline) / len(headline) == pytest.approx(figures.accuracy, abs=1e-4)
+
+
+@pytest.mark.parametrize(("file", "whole"), [("Q8_0", "F16"), ("base-Q8_0", "base")])
+def test_flips_are_told_from_the_unquantized_model_of_each_file(
+    found: Measurements, measured: Path, file: str, whole: str
+) -> None:
+    rows = RowResults.read(measured / "reports/rows.json")
+    pairs = list(zip(rows.models[file].right, rows.models[whole].right, strict=True))
+    figures = found.gguf[file]
+    assert figures.flips == pytest.approx(sum(after != before for after, before in pairs) / 5)
+    assert figures.flips_lost == sum(before and not after for after, before in pairs)
+    assert figures.flips_won == sum(after and not before for after, before in pairs)
+    assert found.gguf["F16"].flips is None
 
 
 def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Settings) -> None:
