@@ -124,6 +124,7 @@ def _flips(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
         for name, pairs, total in _graded(found, *models):
             if total >= settings.min_questions:
                 bounds = share_bounds([float(one != other) for one, other in pairs], settings.level)
+                bounds = [one._replace(low=max(one.low, 0.0)) for one in bounds]
                 yield Gate("flips", f"flips {name}", models, "question", False, limit, bounds, len(pairs), total)
 
 
