@@ -1,6 +1,6 @@
 """Quality against the seconds of an answer: a point for each GGUF file, the Pareto front as a line.
 
-Dotted are those joined that their rows do not tell apart, however far from one another they stand.
+A dotted line joins two that their rows do not tell apart, however far from one another they stand.
 """
 
 from io import StringIO

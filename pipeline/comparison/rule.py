@@ -82,17 +82,12 @@ class Recommendation:
 
 
 class Budget(NamedTuple):
-    """What a file takes of something, and may take at most, each in words and as a number."""
+    """What a file takes, and may take at most: as numbers, and in words."""
 
     taken: float
     most: float
     takes: str
     allows: str
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the file is within it."""
-        return self.taken <= self.most
 
 
 def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str:
@@ -103,7 +98,7 @@ def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str
 
 def excluded(file: Candidate, settings: CompareSettings) -> list[str]:
     """Return the budgets that a file is above, each in words; empty if it is within all."""
-    return [f"{one.takes}, above {one.allows}" for one in _budgets(file, settings) if not one.is_kept]
+    return [f"{one.takes}, above {one.allows}" for one in _budgets(file, settings) if one.taken > one.most]
 
 
 def recommend(files: Sequence[Candidate], settings: CompareSettings) -> Recommendation:
