@@ -336,7 +336,7 @@ def test_a_diverged_model_fails_by_name_and_shows_no_figures(tmp_path: Path) -> 
     assert dict(shown.figures)["tuned.loss"] == dict(shown.figures)["gain.loss"] == NOTHING
     text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert "**Verdict: fail (gain)**" in text
-    assert f"| Q8\\_0 | 6.5 | {NOTHING} |" in text
+    assert f"| Q8\\_0 | 6.5 | 26.0 | {NOTHING} |" in text
 
 
 def test_too_few_to_tell_is_neither_pass_nor_fail_and_says_how_many_more(tmp_path: Path) -> None:
