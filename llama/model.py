@@ -5,6 +5,7 @@ It goes below llama-cpp-python's `Llama`, which keeps one conversation's state a
 
 import ctypes
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from datetime import datetime
@@ -39,13 +40,21 @@ MAPPED_BYTES = 128 << 10  # glibc's own value at first, which setting it keeps
 _MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD of mallopt
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _errors: list[str] = []  # what llama.cpp has complained of since it was last asked to load something
+_BUFFER = re.compile(r"(\w+) buffer size = +([\d.]+) MiB")  # as in "CPU KV buffer size =    90.00 MiB"
+_buffers: list[tuple[str, int]] = []  # what each that llama.cpp has made is for, and its bytes, since last looked
 
 
 @llama_cpp.llama_log_callback
-def _keep_errors(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-    """Take llama.cpp's log: its hundred lines on each load stay out of ours, its errors explain a failed one."""
+def _keep_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+    """Take llama.cpp's log: its hundred lines on each load stay out of ours.
+
+    Its errors explain a failed one; and of the memory that it takes it gives no other account.
+    """
+    line = text.decode(errors="replace").strip()
     if level == _ERROR:
-        _errors.append(text.decode(errors="replace").strip())
+        _errors.append(line)
+    elif found := _BUFFER.search(line):
+        _buffers.append((found[1], round(float(found[2]) * 2**20)))
 
 
 def _load_cpu_variant(folder: Path) -> None:
@@ -56,7 +65,7 @@ def _load_cpu_variant(folder: Path) -> None:
     llama_cpp.llama_cpp._lib.ggml_backend_load_all_from_path(os.fsencode(folder))
 
 
-llama_cpp.llama_log_set(_keep_errors, ctypes.c_void_p(0))
+llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
 _load_cpu_variant(llama_cpp.llama_cpp._base_path)
 llama_cpp.llama_backend_init()
 
@@ -113,11 +122,24 @@ def last_error() -> str:
 def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_model_p":
     """Load a file. Raises UserError with llama.cpp's reason."""
     _errors.clear()
+    _buffers.clear()
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if model is None:
         size = path.stat().st_size if path.exists() else 0
         raise UserError(f"{path} ({size} bytes) is no whole GGUF model: {last_error()}; export it again or remove it")
     return model
+
+
+class Memory(NamedTuple):
+    """Bytes that an engine takes, as llama.cpp counts its buffers, to 10 KiB."""
+
+    weights: int
+    slot: int  # of each: its KV cache, and the logits after it
+    work: int  # what is computed with
+
+    def total(self, slots: int) -> int:
+        """Return the bytes of an engine with so many slots."""
+        return self.weights + slots * self.slot + self.work
 
 
 class Weights:
@@ -140,6 +162,7 @@ class Weights:
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         self.path = path
         self.model = load(path, params)
+        self.bytes = sum(size for _, size in _buffers)
         self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
 
     def __enter__(self) -> Self:
@@ -202,14 +225,18 @@ class LlamaModel:
             self.slots = slots
             if chats:
                 self._prompts = Prompts(self._model, self.path, self.context, today)
+            _buffers.clear()
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
                 tokens = f"{slots} x {self.context} tokens"
                 raise UserError(f"no memory for {tokens} with {self.path}: lower SERVE_SLOTS or SERVE_CONTEXT")
             stack.callback(llama_cpp.llama_free, self._context)
+            work = sum(size for what, size in _buffers if what == "compute")
+            kept = sum(size for what, size in _buffers if what != "compute")
+            self.memory = Memory(weights.bytes, kept // slots, work)
             self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
             stack.callback(llama_cpp.llama_batch_free, self._batch)
-            self._memory = llama_cpp.llama_get_memory(self._context)
+            self._cells = llama_cpp.llama_get_memory(self._context)
             self._threads = Threads(threads)
             self._resources = stack.pop_all()
 
@@ -270,7 +297,7 @@ class LlamaModel:
 
     def forget(self, slot: int, start: int = 0) -> None:
         """Drop what a slot of the KV cache holds from position `start` on."""
-        llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1)
+        llama_cpp.llama_memory_seq_rm(self._cells, slot, start, -1)
 
     def save(self, slot: int) -> State:
         """Return a copy of what a slot holds."""

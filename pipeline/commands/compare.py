@@ -23,6 +23,7 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, load
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import REPORTS, ROWS
+from pipeline.report.file_table import shown_figures
 from pipeline.report.metrics import HEADLINES, of
 from pipeline.report.record import Evaluation
 from pipeline.report.verdict import summed_up
@@ -64,13 +65,14 @@ def compared(runs: list[EvaluatedRun], settings: CompareSettings) -> Comparison:
     ranked = replace(settings, quality=quality)
 
     def alike(file: Candidate, other: Candidate) -> bool:
-        return file in best and not {judged(*pair, ranked).finding for pair in ((file, other), (other, file))} & TOLD
+        return not {judged(*pair, ranked).finding for pair in ((file, other), (other, file))} & TOLD
 
     return {
         "rule": {
             "quality": quality,
             "max_answer_seconds": settings.max_answer_seconds,
             "max_gguf_mb": settings.max_gguf_mb,
+            "max_memory_mb": settings.max_memory_mb,
         },
         "recommended": str(choice.file) if choice.file else None,
         "nearest": str(choice.nearest) if choice.nearest else None,
@@ -81,7 +83,7 @@ def compared(runs: list[EvaluatedRun], settings: CompareSettings) -> Comparison:
             {
                 "run": file.run,
                 "type": file.type,
-                "figures": {one.name: getattr(file.figures, one.name) for one in of("file")},
+                "figures": shown_figures(file.figures.tree()),
                 "front": file in best,
                 "excluded": excluded(file, settings),
                 "alike": [str(other) for other in best if other is not file and alike(file, other)],

@@ -5,8 +5,8 @@
     tunesmith promote --force                  # all the same; a tag says what spoke against it
     tunesmith promote --rollback               # back to the champion before; once more, and forth again
 
-Better is what is better beyond doubt on the same test rows and questions (pipeline/comparison/pairs.py). A smaller or
-faster file that was asked for, by --quantization or by conf/compare's budgets, has to be no worse.
+Better is what is better beyond doubt on the same test rows and questions (pipeline/comparison/pairs.py). A smaller,
+faster or lighter file that was asked for, by --quantization or by conf/compare's budgets, has to be no worse.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:  # seconds to import
 # What the chat and a reader know the model by, and what a later one is held against.
 BESIDE = (CARD, README, ROWS)
 LOCK = Path("dvc.lock")
-WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second")
+WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
 
 
 def run(

@@ -35,15 +35,19 @@ class Contender:
 
 
 def saves(new: Contender, before: "ModelVersion", rule: CompareSettings) -> bool:
-    """Return whether a file is smaller or faster than the champion, and was asked for as such.
+    """Return whether a file is smaller, faster or lighter than the champion, and was asked for as such.
 
     By its type, which makes it smaller, or by a budget of conf/compare.
     """
     figures = new.file.figures
     smaller = figures.bytes < number(before.tags.get("bytes"))
     faster = figures.answer_seconds is not None and figures.answer_seconds < number(before.tags.get("answer_seconds"))
-    asked_small, asked_fast = new.named or rule.max_gguf_mb is not None, rule.max_answer_seconds is not None
-    return (smaller and asked_small) or (faster and asked_fast)
+    lighter = figures.memory_bytes is not None and figures.memory_bytes < number(before.tags.get("memory_bytes"))
+    return (
+        (smaller and (new.named or rule.max_gguf_mb is not None))
+        or (faster and rule.max_answer_seconds is not None)
+        or (lighter and rule.max_memory_mb is not None)
+    )
 
 
 def number(tag: str | None) -> float:

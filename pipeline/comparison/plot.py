@@ -1,4 +1,7 @@
-"""Quality against the seconds of an answer: a point for each GGUF file, the Pareto front as a line."""
+"""Quality against the seconds of an answer: a point for each GGUF file, the Pareto front as a line.
+
+A dotted line joins two that their rows do not tell apart, however far from one another they stand.
+"""
 
 from io import StringIO
 
@@ -6,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
-from pipeline.comparison.record import ComparedFile, Comparison
+from pipeline.comparison.record import ComparedFile, Comparison, name_of
 from pipeline.report.metrics import metric
 from pipeline.report.picture import NO_FORMULAS
 
@@ -37,19 +40,20 @@ def pareto(comparison: Comparison) -> str:
 
 def _place(file: ComparedFile, quality: str) -> Place | None:
     seconds, worth = file["figures"]["answer_seconds"], file["figures"][quality]
-    return None if seconds is None or worth is None else (seconds, worth)
+    return (seconds, worth) if isinstance(seconds, int | float) and isinstance(worth, int | float) else None
 
 
 def _draw(axis: Axes, files: list[tuple[ComparedFile, Place]], comparison: Comparison) -> None:
-    """Draw files by run, the front, the budget and the one that is recommended."""
+    """Draw files by run, the front, what cannot be told apart, the budget and the one that is recommended."""
     budget = comparison["rule"]["max_answer_seconds"]
     for index, run in enumerate(dict.fromkeys(file["run"] for file, _ in files)):
         _points(axis, [one for one in files if one[0]["run"] == run], COLOURS[index % len(COLOURS)], run)
     _front(axis, files)
+    _alike(axis, {name_of(file): (place, file["alike"]) for file, place in files})
     if budget is not None:
         axis.axvline(budget, color="#b91c1c", linestyle="--", linewidth=1, label=f"at most {budget:g} s")
     for file, place in files:
-        if f"{file['run']} {file['type']}" == comparison["recommended"]:
+        if name_of(file) == comparison["recommended"]:
             axis.scatter(*place, s=190, facecolors="none", edgecolors="#111827", label="recommended")
     axis.legend(frameon=False, fontsize=8)
 
@@ -66,3 +70,13 @@ def _front(axis: Axes, files: list[tuple[ComparedFile, Place]]) -> None:
     places = sorted(place for file, place in files if file["front"])
     places.append((max(seconds for _, (seconds, _) in files), places[-1][1]))
     axis.step(*zip(*places, strict=True), where="post", color="#94a3b8", zorder=0, label="Pareto front")
+
+
+def _alike(axis: Axes, files: dict[str, tuple[Place, list[str]]]) -> None:
+    """Join files that cannot be told apart, of which each is given with the names of such others."""
+    pairs = {tuple(sorted((name, other))) for name, (_, others) in files.items() for other in others if other in files}
+    label: str | None = "cannot be told apart"
+    for one, other in sorted(pairs):
+        ends = files[one][0], files[other][0]
+        axis.plot(*zip(*ends, strict=True), color="#475569", linestyle=":", linewidth=1.8, zorder=1, label=label)
+        label = None  # once in the legend

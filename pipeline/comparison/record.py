@@ -11,6 +11,7 @@ class Rule(TypedDict):
     quality: str
     max_answer_seconds: float | None
     max_gguf_mb: float | None
+    max_memory_mb: float | None
 
 
 class ComparedGain(TypedDict):
@@ -46,10 +47,15 @@ class ComparedFile(TypedDict):
 
     run: str
     type: str
-    figures: dict[str, float | None]  # by metric
+    figures: dict[str, object]  # by their names in the evaluation's record
     front: bool
     excluded: list[str]
-    alike: list[str]  # others of the front that are neither better nor worse beyond doubt
+    alike: list[str]  # of the front, other files that it is neither better nor worse than beyond doubt
+
+
+def name_of(file: ComparedFile) -> str:
+    """Return what a file is called among those that are compared."""
+    return f"{file['run']} {file['type']}"
 
 
 class PairedFigure(TypedDict):

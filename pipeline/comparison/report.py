@@ -61,8 +61,9 @@ def show(console: Console, comparison: Comparison) -> None:
     """Print runs, files with what fits a terminal of their figures, and the recommendation."""
     runs, files = tables(comparison)[:2]
     quality = comparison["rule"]["quality"]
-    fitting = (metric(name).head for name in ("bytes", quality, "answer_seconds", "tokens_per_second"))
-    columns = [files.head.index(name) for name in ("file", *fitting, "rule")]
+    fitting = [metric(name).head for name in ("bytes", "memory_bytes", quality, "flips", "answer_seconds")]
+    shown = {"file", *fitting, "rule"}
+    columns = [place for place, head in enumerate(files.head) if head in shown]
     _print(console, runs.title, [runs.head, *runs.rows])
     rows: list[list[Cell]] = [list(files.head), *files.rows]
     _print(console, files.title, [[row[column] for column in columns] for row in rows])
@@ -91,9 +92,10 @@ def rule(comparison: Comparison) -> str:
     """Return the rule in words."""
     budgets = comparison["rule"]
     quality = "accuracy, tasks and loss" if budgets["quality"] == "accuracy" else "loss"
-    seconds, size = budgets["max_answer_seconds"], budgets["max_gguf_mb"]
+    seconds, size, memory = (budgets[key] for key in ("max_answer_seconds", "max_gguf_mb", "max_memory_mb"))
     limits = [f"{seconds:g} s an answer"] if seconds is not None else []
     limits += [f"{size:,g} MB"] if size is not None else []
+    limits += [f"{memory:,g} MB of memory"] if memory is not None else []
     files = f"files within {' and '.join(limits)}" if limits else "all files"
     return (
         f"The rule: of {files}, the fastest that no other is better than beyond doubt, by {quality} on the same rows."

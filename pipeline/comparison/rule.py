@@ -5,9 +5,10 @@ and loss where every file has been asked questions and conf/compare says so, els
 more than conf/compare's margin gives way to nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import NamedTuple
 
 from pipeline.comparison.pairs import Judgement, Side, judge
 from pipeline.core.config import CompareSettings
@@ -39,6 +40,12 @@ class Candidate:
     def slowness(self) -> float:
         """Its seconds an answer; infinite where none was timed."""
         return -metric("answer_seconds").goodness(self.figures.answer_seconds)
+
+    @property
+    def memory(self) -> float:
+        """Megabytes that serving it takes; infinite where that was not measured."""
+        taken = self.figures.memory_bytes
+        return float("inf") if taken is None else taken / 1e6
 
     @property
     def cost(self) -> tuple[float, int]:
@@ -74,6 +81,15 @@ class Recommendation:
         return None if self.within else self.best
 
 
+class Budget(NamedTuple):
+    """What a file takes, and may take at most: as numbers, and in words."""
+
+    taken: float
+    most: float
+    takes: str
+    allows: str
+
+
 def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str:
     """Return `accuracy` or `loss`: what files are ranked by."""
     has_accuracy = all(file.figures.accuracy is not None for file in files)
@@ -82,12 +98,7 @@ def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str
 
 def excluded(file: Candidate, settings: CompareSettings) -> list[str]:
     """Return the budgets that a file is above, each in words; empty if it is within all."""
-    reasons = []
-    if settings.max_answer_seconds is not None and file.slowness > settings.max_answer_seconds:
-        reasons.append(f"{_seconds(file)}, above {settings.max_answer_seconds:g} s")
-    if settings.max_gguf_mb is not None and file.megabytes > settings.max_gguf_mb:
-        reasons.append(f"{file.megabytes:,.1f} MB, above {settings.max_gguf_mb:,g} MB")
-    return reasons
+    return [f"{one.takes}, above {one.allows}" for one in _budgets(file, settings) if one.taken > one.most]
 
 
 def recommend(files: Sequence[Candidate], settings: CompareSettings) -> Recommendation:
@@ -151,12 +162,17 @@ def _point(file: Candidate, quality: str) -> tuple[float, float]:
 
 def _excess(file: Candidate, settings: CompareSettings) -> float:
     """Return by which factor a file is above its worst budget."""
-    factors = [0.0]
-    if settings.max_answer_seconds is not None:
-        factors.append(file.slowness / settings.max_answer_seconds)
-    if settings.max_gguf_mb is not None:
-        factors.append(file.megabytes / settings.max_gguf_mb)
-    return max(factors)
+    return max((one.taken / one.most for one in _budgets(file, settings)), default=0.0)
+
+
+def _budgets(file: Candidate, settings: CompareSettings) -> Iterator[Budget]:
+    """Yield those that are set."""
+    if (most := settings.max_answer_seconds) is not None:
+        yield Budget(file.slowness, most, _seconds(file), f"{most:g} s")
+    if (most := settings.max_gguf_mb) is not None:
+        yield Budget(file.megabytes, most, f"{file.megabytes:,.1f} MB", f"{most:,g} MB")
+    if (most := settings.max_memory_mb) is not None:
+        yield Budget(file.memory, most, _memory(file) or "memory not measured", f"{most:,g} MB")
 
 
 def _reason(
@@ -176,10 +192,15 @@ def _reason(
         others = ", ".join(f"{file}, {worth(file, quality)}" for file in left if file is not best)
         place = f"the fastest of {len(left)} that none of the {len(allowed)} files{among} is better than beyond doubt"
         place += f" (the others: {others})" if others else ""
-    return f"{best}: {worth(best, quality)}, {place}; {_seconds(best)}, {best.megabytes:,.1f} MB."
+    takes = ", ".join(filter(None, (_seconds(best), f"{best.megabytes:,.1f} MB", _memory(best))))
+    return f"{best}: {worth(best, quality)}, {place}; {takes}."
 
 
 def _seconds(file: Candidate) -> str:
     return (
         "answers not timed" if file.figures.answer_seconds is None else f"{file.figures.answer_seconds:g} s an answer"
     )
+
+
+def _memory(file: Candidate) -> str:
+    return "" if file.figures.memory_bytes is None else f"{file.memory:,.1f} MB of memory"

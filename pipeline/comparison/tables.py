@@ -4,10 +4,11 @@ A figure is named by its place in reports/compare.json: files.0.figures.answer_s
 """
 
 from pipeline.comparison.pairs import in_rows, in_units
-from pipeline.comparison.record import ComparedGain, Comparison
+from pipeline.comparison.record import ComparedGain, Comparison, name_of
+from pipeline.report.file_table import file_columns
 from pipeline.report.formats import Figure
 from pipeline.report.metrics import HEADLINES, metric, of
-from pipeline.report.tables import Cell, Table
+from pipeline.report.tables import FILES_NOTE, Cell, Table
 
 BY_TYPE = {"bytes": "GGUF {}, MB", "answer_seconds": "answer {}, s", "tokens_per_second": "tokens/s {}"}
 
@@ -59,17 +60,20 @@ def _by_type(comparison: Comparison, label: str, key: str) -> list[list[Cell]]:
 def _files(comparison: Comparison) -> Table:
     """Return a row for each file that the rule chose from."""
     rows: list[list[Cell]] = []
+    columns = file_columns(file["figures"] for file in comparison["files"])
     for index, file in enumerate(comparison["files"]):
-        name = f"{file['run']} {file['type']}"
+        name = name_of(file)
         ruling = "recommended" if name == comparison["recommended"] else "; ".join(file["excluded"])
-        figures = [_of_file(comparison, index, one.name) for one in of("file")]
-        place = f"yes, not told from {', '.join(file['alike'])}" if file["alike"] else "yes" if file["front"] else ""
-        rows.append([name, *figures, place, ruling])
+        figures = [_of_file(comparison, index, *column.place) for column in columns]
+        alike = f"not told from {', '.join(file['alike'])}" if file["alike"] else ""
+        rows.append([name, *figures, ", ".join(filter(None, ("yes" if file["front"] else "", alike))), ruling])
     note = (
-        "Front: no other file is at least as good and as fast, and better in one of the two; not told from those that "
-        "are neither better nor worse beyond doubt. Rule: what excluded it."
+        "Front: no other file is at least as good and as fast, and better in one of the two; not told from those of it "
+        "that are neither better nor worse beyond doubt. Rule: what excluded it."
     )
-    return Table("GGUF files", ["file", *(one.head for one in of("file")), "front", "rule"], rows, note)
+    return Table(
+        "GGUF files", ["file", *(column.head for column in columns), "front", "rule"], rows, f"{note} {FILES_NOTE}"
+    )
 
 
 def _pairs(comparison: Comparison) -> Table:
@@ -106,10 +110,13 @@ def _answers(comparison: Comparison) -> Table:
     return Table("Answers", ["prompt", *(head for file in files for head in (file, "s"))], rows, note)
 
 
-def _of_file(comparison: Comparison, index: int | None, key: str) -> Figure:
+def _of_file(comparison: Comparison, index: int | None, *place: str) -> Figure:
     if index is None:  # this run has no file of the type
-        return Figure(key, None)
-    return _figure(comparison["files"][index]["figures"][key], "files", index, "figures", key)
+        return Figure(".".join(place), None)
+    found: object = comparison["files"][index]["figures"]
+    for key in place:
+        found = found.get(key) if isinstance(found, dict) else None
+    return _figure(found, "files", index, "figures", *place)
 
 
 def _gain(gain: ComparedGain, index: int) -> Figure:
@@ -117,5 +124,5 @@ def _gain(gain: ComparedGain, index: int) -> Figure:
     return Figure(f"runs.{index}.gain.loss", gain["loss"], (low, high))
 
 
-def _figure(value: float | None, *place: str | int) -> Figure:
+def _figure(value: object, *place: str | int) -> Figure:
     return Figure(".".join(map(str, place)), value)

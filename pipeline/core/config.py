@@ -141,6 +141,7 @@ class GateSettings:
 
     min_gain: float
     max_quantization_loss: float = limited(least=0)
+    max_flips: float | None = limited(least=0, most=1)
     max_task_drop: float = limited(least=0, most=1)
     max_forgetting: float | None = limited(least=0)
     level: float = limited(above=0, below=1)
@@ -196,6 +197,7 @@ class CompareSettings:
     quality: str = one_of("accuracy", "loss")
     max_answer_seconds: float | None = limited(above=0)
     max_gguf_mb: float | None = limited(above=0)
+    max_memory_mb: float | None = limited(above=0)
     level: float = limited(above=0, below=1)
     margin: MarginSettings
 

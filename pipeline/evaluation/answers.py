@@ -36,6 +36,7 @@ class Answer(Reply):
     first_token_seconds: float
     seconds: float
     tokens_per_second: float
+    read: int  # tokens of the prompt that were not known from the one before
 
 
 def answer_all(
@@ -97,7 +98,14 @@ def answer_timed(
         reply = _reply(tokenizer, _generate(model, settings, [ids], clock)[0])
         seconds, first = time.perf_counter() - start, clock.first - start
         speed = max(reply["tokens"] - 1, 0) / (seconds - first)
-        answers.append({**reply, "first_token_seconds": first, "seconds": seconds, "tokens_per_second": speed})
+        times: Answer = {
+            **reply,
+            "first_token_seconds": first,
+            "seconds": seconds,
+            "tokens_per_second": speed,
+            "read": len(ids),
+        }
+        answers.append(times)
     return answers
 
 

@@ -12,10 +12,10 @@ from pipeline.evaluation.answers import Reply
 from pipeline.evaluation.general import general_tokens
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import Row
-from pipeline.evaluation.measure import Measured
+from pipeline.evaluation.measure import AskedTasks, Measured
 from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, GeneralFigures, ModelFigures, ShownAnswer
-from pipeline.report.rows import SCHEMA, ModelRows, RowResults, digests
+from pipeline.report.rows import SCHEMA, ModelRows, RowResults, are_right_or_wrong, digests
 from pipeline.statistics.intervals import Interval, bootstrap, share
 
 LOSS, PERPLEXITY, SHARE, SECONDS, SPEED = 5, 4, 4, 4, 2  # digits
@@ -52,13 +52,17 @@ def model_figures(measured: Measured, material: Material, base: Measured | None 
     return ModelFigures(**_figures(measured, material, base))
 
 
-def _figures(measured: Measured, material: Material, base: Measured | None) -> dict[str, Any]:
+def _figures(
+    measured: Measured, material: Material, base: Measured | None, whole: Measured | None = None
+) -> dict[str, Any]:
     loss = bootstrap(_numbers(measured["nats"]), material.scored)
     figures: dict[str, Any] = {**_named("loss", loss, LOSS), **_named("perplexity", _perplexity(loss), PERPLEXITY)}
     if "samples_per_second" in measured:
         figures["samples_per_second"] = _rounded(measured["samples_per_second"], SPEED)
     if material.questions:
         figures |= _accuracy(measured["replies"], material.questions)
+    if material.questions and whole:
+        figures |= flips(*(_right(found["replies"], material.questions) for found in (measured, whole)))
     texts = text_figures([*measured["replies"], *measured["answers"]], material.asked)
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "general" in measured:
@@ -66,23 +70,48 @@ def _figures(measured: Measured, material: Material, base: Measured | None) -> d
         figures["general"] = general_figures(measured["general"], general_tokens(material), before)
     if "tasks" in measured:
         figures["tasks"] = {task: _rounded(score, SHARE) for task, score in measured["tasks"]["scores"].items()}
+    if whole and "tasks" in measured and "tasks" in whole:
+        figures["task_flips"] = _task_flips(measured["tasks"], whole["tasks"])
     return figures
 
 
 def file_figures(
-    file: ManifestFile, measured: Measured, material: Material, base: Measured | None = None
+    file: ManifestFile,
+    measured: Measured,
+    material: Material,
+    base: Measured | None = None,
+    whole: Measured | None = None,
 ) -> FileFigures:
-    """Return the same of a GGUF beside the base, with what the manifest says of it and how fast it answers."""
+    """Return the same of a GGUF beside the base, with what the manifest says of it and what serving it takes.
+
+    Beside the unquantized model that it was made of, it has what it answers otherwise.
+    """
     answers = measured["answers"]
     tokens = sum(max(answer["tokens"] - 1, 0) for answer in answers)
-    seconds = sum(answer["seconds"] - answer["first_token_seconds"] for answer in answers)
+    first = [answer["first_token_seconds"] for answer in answers]
+    seconds = sum(answer["seconds"] for answer in answers) - sum(first)
     return FileFigures(
-        **_figures(measured, material, base),
+        **_figures(measured, material, base, whole),
         **file.model_dump(include={"of", "bytes", "kl", "top_1"}),
+        memory_bytes=measured["memory"],
         tokens_per_second=_speed(tokens, seconds),  # over all answers together
-        first_token_seconds=_mean([answer["first_token_seconds"] for answer in answers]),
+        prompt_tokens_per_second=_speed(sum(answer["read"] for answer in answers), sum(first)),
+        first_token_seconds=_mean(first),
         answer_seconds=_mean([answer["seconds"] for answer in answers]),
     )
+
+
+def flips(after: Sequence[float], before: Sequence[float]) -> dict[str, float]:
+    """Return the share of questions that one alone of two has right, by whether a file and the unquantized one have."""
+    pairs = list(zip(after, before, strict=True))
+    won, lost = sum(one > other for one, other in pairs), sum(one < other for one, other in pairs)
+    return {"flips": round((won + lost) / len(pairs), SHARE), "flips_lost": lost, "flips_won": won}
+
+
+def _task_flips(after: AskedTasks, before: AskedTasks) -> dict[str, float]:
+    """Return the same share of each task of which all questions are right or wrong."""
+    pairs = {task: (scores, before["items"][task]) for task, scores in after["items"].items()}
+    return {task: flips(*pair)["flips"] for task, pair in pairs.items() if are_right_or_wrong(*pair)}
 
 
 def general_figures(

@@ -21,7 +21,8 @@ from pipeline.evaluation.answers import Answer, Messages, Reply
 from pipeline.evaluation.loss import Row
 from pipeline.models.chat import TODAY
 
-CONTEXT = 4096  # tokens of a prompt and its answer
+CONTEXT = 4096  # tokens of a prompt and its answer; the server's own setting, too
+SERVED = 4  # answers at once, the server's own setting
 WARM_UP = "Hello"
 SLOTS = 8  # questions at once: more of them share a pass over the weights, and each takes its part of the KV cache
 
@@ -104,9 +105,22 @@ def answer_alone(source: Path | Weights, prompts: Sequence[str], max_tokens: int
                 "first_token_seconds": last.seconds - last.generating,
                 "seconds": last.seconds,
                 "tokens_per_second": last.tokens_per_second,
+                "read": last.prompt - last.cached,
             }
             answers.append(times)
     return answers
+
+
+def serving_memory(source: Path | Weights) -> int:
+    """Return the bytes that the engine takes at the server's own settings, by llama.cpp's account of its buffers.
+
+    Of a GGUF, or of its weights, which are in memory, and not mapped.
+
+    Raises:
+        UserError: the file cannot be loaded.
+    """
+    with closing(LlamaModel(source, CONTEXT, usable_cpus(), chats=False)) as model:
+        return model.memory.total(SERVED)
 
 
 def end_tokens(path: Path) -> frozenset[int]:

@@ -40,6 +40,7 @@ class Measured(TypedDict):
     samples_per_second: NotRequired[float | None]  # rows
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
     tasks: NotRequired[AskedTasks]
+    memory: NotRequired[int]  # bytes that serving a file takes
 
 
 def measure_model(
@@ -131,6 +132,7 @@ def measure_file(
                 lambda: gguf_scores.answer_alone(weights(), settings.prompts, settings.max_new_tokens),
                 [digest, settings.max_new_tokens, settings.prompts],
             ),
+            "memory": cache.get(f"{name}-memory", lambda: gguf_scores.serving_memory(weights()), digest),
         }
         if material.general:
             texts = all_sets(material)

@@ -22,6 +22,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
     **{metric.name: metric.text for metric in METRICS},
     **dict.fromkeys(("gain", "tasks", "train_loss", "validation_loss"), "{:.4f}".format),
     **dict.fromkeys(("accuracy_by_group", "accuracy_by_task", "arithmetic_share", "outside_share"), "{:.1%}".format),
+    "task_flips": "{:.1%}".format,
     **dict.fromkeys(("won", "agreed"), "{:.1%}".format),
     "kappa": "{:.2f}".format,
     "epochs": "{:.3f}".format,

@@ -56,6 +56,10 @@ def _figure(gate: Gate, settings: GateSettings) -> Figure:
         what = f"the perplexity of {kind} is {{}} above that of {'tuned' if whole == 'tuned' else whole}"
         limit = settings.max_quantization_loss
         return Figure(what, _at_most(limit), limit, "{:.2%}".format, 6, _relative)
+    if gate.kind == "flips":
+        kind, whole = gate.models
+        what = f"{{}} of the questions are right in one alone of {kind} and {whole}"
+        return Figure(what, _at_most(gate.limit), gate.limit, "{:.1%}".format, 4)
     if gate.kind == "forgetting":
         what = f"on {gate.name.removeprefix('forgetting ')} the loss of tuned is {{}} nats a token above the base's"
         return Figure(what, f"at most {gate.limit:g}", gate.limit, "{:.4f}".format, 5)

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Literal
 
 from pipeline.core.config import GateSettings
-from pipeline.core.gguf_types import OUT_TYPES
-from pipeline.report.rows import Nats, RowResults
+from pipeline.core.gguf_types import OUT_TYPES, whole_of
+from pipeline.report.rows import Nats, RowResults, are_right_or_wrong
 from pipeline.statistics.sequences import Bounds, first_decided, mean_bounds, share_bounds
 
 Of = Literal["test conversation", "question", "general text"]
@@ -29,7 +29,7 @@ UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 class Gate:
     """A difference that must be above a limit, or must not be."""
 
-    kind: Literal["gain", "quantization", "task", "forgetting"]
+    kind: Literal["gain", "quantization", "flips", "task", "forgetting"]
     name: str  # of its check
     models: tuple[str, str]  # the first's figures less the second's
     of: Of
@@ -88,6 +88,7 @@ def gates(found: RowResults, settings: GateSettings) -> list[Gate]:
     return [
         _gain(found, settings),
         *_quantizations(found, settings),
+        *_flips(found, settings),
         *_tasks(found, settings),
         *_items(found, settings),
         *_forgetting(found, settings),
@@ -100,12 +101,41 @@ def _gain(found: RowResults, settings: GateSettings) -> Gate:
 
 def _quantizations(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     """Yield each quantized file of the tuned model against an unquantized one, or Transformers' where there is none."""
-    files = [key for key in found.models if key not in ("base", "tuned") and not key.startswith("base-")]
-    whole = next((kind for kind in OUT_TYPES if kind in files), "tuned")
     limit = math.log1p(settings.max_quantization_loss)  # of perplexity, whose logarithm the loss is
-    for kind in files:
-        if kind not in OUT_TYPES:
-            yield _of_rows("quantization", f"quantization {kind}", (kind, whole), False, limit, found, settings)
+    for models in _quantized(found):
+        yield _of_rows("quantization", f"quantization {models[0]}", models, False, limit, found, settings)
+
+
+def _quantized(found: RowResults) -> Iterator[tuple[str, str]]:
+    """Yield each quantized file of the tuned model, and the unquantized one that it is held against."""
+    for kind in found.models:
+        if kind not in ("base", "tuned", *OUT_TYPES) and not kind.startswith("base-"):
+            yield kind, whole_of(kind, found.models)
+
+
+def _flips(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
+    """Yield how many questions, and of each of the harness's tasks, a quantized file or the whole one alone has right.
+
+    Accuracy hides them: as many may be won as are lost (Dutta et al. 2024, Accuracy is Not All You Need).
+    """
+    if (limit := settings.max_flips) is None:
+        return
+    for models in _quantized(found):
+        for name, pairs, total in _graded(found, *models):
+            if total >= settings.min_questions:
+                bounds = share_bounds([float(one != other) for one, other in pairs], settings.level)
+                bounds = [one._replace(low=max(one.low, 0.0)) for one in bounds]
+                yield Gate("flips", f"flips {name}", models, "question", False, limit, bounds, len(pairs), total)
+
+
+def _graded(found: RowResults, kind: str, whole: str) -> Iterator[tuple[str, list[tuple[float, float]], int]]:
+    """Yield questions, and tasks of which each is right or wrong, as two files have them, and how many there are."""
+    new, old = found.models[kind], found.models[whole]
+    yield kind, list(zip(new.right, old.right, strict=False)), len(found.questions)
+    for task, scores in new.items.items():
+        before = old.items.get(task, ())
+        if len(before) == len(scores) and are_right_or_wrong(scores, before):
+            yield f"{task} of {kind}", list(zip(scores, before, strict=True)), len(scores)
 
 
 def _of_rows(

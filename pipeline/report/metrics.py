@@ -60,6 +60,7 @@ def _percent(count: int) -> Callable[[float], str]:
 
 METRICS = (
     Metric("bytes", "MB", "", megabytes, ("file",), "lower"),
+    Metric("memory_bytes", "memory", "MB", megabytes, ("file",), "lower"),
     Metric("loss", "loss", "nats a token", _decimals(4), ("model", "file", "general"), "lower", headline=True),
     Metric("forgetting", "above the base's", "nats a token", "{:+.4f}".format, ("general",), "lower"),
     Metric("perplexity", "perplexity", "", _decimals(4), ("model", "file"), "lower", headline=True),
@@ -67,8 +68,12 @@ METRICS = (
     Metric("kl", "KL", "nats", "{:.2g}".format, ("file",), "lower"),
     Metric("top_1", "top-1", "", _percent(2), ("file",), "higher"),
     Metric("accuracy", "accuracy", "", _percent(1), ("model", "file"), "higher", headline=True),
+    Metric("flips", "flips", "", _percent(1), ("file",), "lower"),
+    Metric("flips_lost", "lost", "", "{:,}".format, ("file",), "lower"),
+    Metric("flips_won", "won", "", "{:,}".format, ("file",), "higher"),
     Metric("tokens", "tokens", "", "{:,}".format, ("answer",)),
     Metric("tokens_per_second", "tokens/s", "", _decimals(1), ("file", "answer"), "higher"),
+    Metric("prompt_tokens_per_second", "prompt tokens/s", "", _decimals(1), ("file",), "higher"),
     Metric("first_token_seconds", "first token", "s", seconds, ("file", "answer"), "lower"),
     Metric("answer_seconds", "answer", "s", seconds, ("file",), "lower"),
     Metric("seconds", "seconds", "", seconds, ("answer",), "lower"),

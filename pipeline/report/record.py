@@ -129,13 +129,19 @@ class ModelFigures(Record):
 
 
 class FileFigures(ModelFigures):
-    """The same of a GGUF file, with what its export measured and how fast it answers."""
+    """The same of a GGUF file, with what its export measured, what quantization changed, and what serving it takes."""
 
     of: Literal["tuned", "base"]
     bytes: Count
+    memory_bytes: Count | None = None  # of the engine at the server's own settings
     kl: float | None
     top_1: Share | None
+    flips: Share | None = None  # of the questions, right in it or in the unquantized one alone (Dutta et al. 2024)
+    flips_lost: Count | None = None  # right in the unquantized one
+    flips_won: Count | None = None
+    task_flips: dict[str, Share] = Field(default_factory=dict)  # of the questions of lm-evaluation-harness's tasks
     tokens_per_second: Amount | None
+    prompt_tokens_per_second: Amount | None = None
     first_token_seconds: Amount | None
     answer_seconds: Amount | None
 

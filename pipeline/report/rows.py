@@ -32,6 +32,11 @@ def digests(contents: Iterable[object]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def are_right_or_wrong(*scores: Iterable[float]) -> bool:
+    """Return whether each score of each task is 1 or 0, and nothing between."""
+    return all(score in (0, 1) for task in scores for score in task)
+
+
 class ModelRows(Record):
     """What was found of a model."""
 

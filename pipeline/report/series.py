@@ -4,8 +4,9 @@ import csv
 from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 
+from pipeline.core.mappings import flatten
 from pipeline.report.charts import binned
-from pipeline.report.metrics import of
+from pipeline.report.file_table import shown_figures
 from pipeline.report.record import LENGTHS, FileFigures
 
 
@@ -17,9 +18,10 @@ def lengths_csv(lengths: Mapping[str, Sequence[int]]) -> str:
 
 
 def ggufs_csv(ggufs: Mapping[str, FileFigures]) -> str:
-    """Return a row for each GGUF file; what was not measured is empty."""
-    columns = ("of", *(metric.name for metric in of("file")))
-    return _csv(("type", *columns), ([name, *(getattr(gguf, key) for key in columns)] for name, gguf in ggufs.items()))
+    """Return a row for each GGUF file, a column for each figure of its table; what was not measured is empty."""
+    rows = {name: {"of": gguf.of, **flatten(shown_figures(gguf.tree()))} for name, gguf in ggufs.items()}
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    return _csv(("type", *columns), ([name, *map(row.get, columns)] for name, row in rows.items()))
 
 
 def _csv(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:

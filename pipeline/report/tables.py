@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from pipeline.core.mappings import flatten
+from pipeline.report.file_table import file_columns
 from pipeline.report.formats import NOTHING, Figure, Figures
 from pipeline.report.metrics import Metric, Subject, of, seconds
 from pipeline.report.record import SPEED_TOKENS, Evaluation, ModelFigures, ShownAnswer
@@ -14,6 +15,15 @@ from pipeline.report.record import SPEED_TOKENS, Evaluation, ModelFigures, Shown
 Cell = Figure | str
 
 RESULTS = {True: "passed", False: "FAILED", None: "too few"}  # of a check
+
+
+FILES_NOTE = (  # under every table of GGUF files
+    "KL divergence and top-1 agreement: of the unquantized file from the model before export, of any other from the "
+    "unquantized file. Flips: questions that one alone of the two has right; lost those that the unquantized one has. "
+    "Memory: what the engine takes at the server's own settings. Seconds: means over the prompts; tokens/s: of all "
+    f"answers together, past the first token, and of all prompts, up to it, where there are at least {SPEED_TOKENS}; "
+    "on the engine that serves."
+)
 
 
 @dataclass(frozen=True)
@@ -94,15 +104,11 @@ def _models(evaluation: Evaluation, figures: Figures) -> Table:
 
 
 def _ggufs(evaluation: Evaluation, figures: Figures) -> Table:
-    ggufs = evaluation.gguf
-    shown = measured("file", ggufs.values())
-    rows: list[list[Cell]] = [[name, *(figures("gguf", name, metric.name) for metric in shown)] for name in ggufs]
-    note = (
-        "KL divergence and top-1 agreement: of the unquantized file from the model before export, of any other from "
-        "the unquantized file. Seconds: means over the prompts; tokens/s: of all answers together, past the first "
-        f"token, where there are at least {SPEED_TOKENS}; both on the engine that serves."
-    )
-    return Table("GGUF files", ["file", *(metric.head for metric in shown)], rows, note)
+    columns = file_columns(figures.get("gguf").values())
+    rows: list[list[Cell]] = [
+        [name, *(figures("gguf", name, *column.place) for column in columns)] for name in evaluation.gguf
+    ]
+    return Table("GGUF files", ["file", *(column.head for column in columns)], rows, FILES_NOTE)
 
 
 def _training(evaluation: Evaluation, figures: Figures) -> Table:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from common.files import sha256
 from pipeline.core.code import code_digest
 from pipeline.core.config import Config
+from pipeline.core.gguf_types import whole_of
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, MEASUREMENTS, ROWS
 from pipeline.core.records import Lineage, Manifest, ManifestFile
 from pipeline.data.prepared import require_general, require_prepared
@@ -54,7 +55,7 @@ from pipeline.models.loading import (
     merge_adapter,
     read_config,
 )
-from pipeline.report.record import SCHEMA, Judgement, Measurements
+from pipeline.report.record import SCHEMA, FileFigures, Judgement, Measurements
 from pipeline.stages.run import stage
 from pipeline.tracking.run import training_folder
 
@@ -127,6 +128,11 @@ def measurements(
     models = {name: found[name] for name in ("base", "tuned")}
     settings = {group: asdict(getattr(config, group)) for group in ("export", "evaluate", "train", "data")}
     del settings["evaluate"]["gate"]  # which judges, and measures nothing
+
+    def figures(key: str, file: ManifestFile) -> FileFigures:
+        whole = whole_of(key, found)
+        return file_figures(file, found[key], material, models["base"], found[whole] if whole != key else None)
+
     return Measurements(
         schema_version=SCHEMA,
         model=config.model.name,
@@ -139,7 +145,7 @@ def measurements(
         base_model=model_figures(models["base"], material),
         tuned_model=model_figures(models["tuned"], material, models["base"]),
         gain=gain(models["base"], models["tuned"], material),
-        gguf={key: file_figures(file, found[key], material, models["base"]) for key, file in manifest.models.items()},
+        gguf={key: figures(key, file) for key, file in manifest.models.items()},
         prompts=tuple(config.evaluate.prompts),
         answers={name: shown_answers(measured) for name, measured in found.items()},
         lengths=lengths(models, material.rows),

@@ -95,7 +95,12 @@ def _gguf(
     means = {key: round(fmean(answer[key] for answer in answers), 4) for key in ("first_token_seconds", "seconds")}
     spoken = {"tokens_per_second": answers[0]["tokens_per_second"], "first_token_seconds": means["first_token_seconds"]}
     spoken["answer_seconds"] = means["seconds"]
+    spoken |= {"memory_bytes": 4 * size, "prompt_tokens_per_second": 812.4}
     return _model(nats, of == "base") | {"bytes": size, "kl": kl, "top_1": top_1, "of": of} | spoken
+
+
+def _flips(lost: int, won: int) -> dict[str, float]:
+    return {"flips": round((lost + won) / 573, 4), "flips_lost": lost, "flips_won": won}
 
 
 def _answers(replies: list[str], first: float | None, speed: float) -> list[dict[str, Any]]:
@@ -169,8 +174,8 @@ EVALUATION: dict[str, Any] = {
     "gain": {"loss": 1.70654, "low": 1.6312, "high": 1.7815},
     "gguf": {
         "F16": _gguf(0.08358, 12_140_096, 4.1e-06, 0.9998, ANSWERS["F16"]),
-        "Q8_0": _gguf(0.08367, 6_487_616, 0.00021, 0.9987, ANSWERS["Q8_0"]),
-        "Q4_K_M": _gguf(0.08418, 3_785_536, 0.0038, 0.9931, ANSWERS["Q4_K_M"]),
+        "Q8_0": _gguf(0.08367, 6_487_616, 0.00021, 0.9987, ANSWERS["Q8_0"]) | _flips(0, 0),
+        "Q4_K_M": _gguf(0.08418, 3_785_536, 0.0038, 0.9931, ANSWERS["Q4_K_M"]) | _flips(9, 4),
         "base-Q8_0": _gguf(1.79031, 6_487_584, 0.00034, 0.9969, ANSWERS["base-Q8_0"], of="base"),
     },
     "prompts": PROMPTS,

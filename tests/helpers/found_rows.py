@@ -12,6 +12,7 @@ GATE = GateSettings(
     min_gain=0.0,
     max_quantization_loss=0.05,
     max_task_drop=0.1,
+    max_flips=None,
     max_forgetting=None,
     level=0.05,
     min_rows=20,

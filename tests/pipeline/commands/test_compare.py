@@ -28,7 +28,7 @@ from pipeline.comparison.runs import EvaluatedRun, find_runs
 from pipeline.comparison.tables import tables
 from pipeline.core.composition import compose
 from pipeline.core.config import CompareSettings, MarginSettings, load
-from pipeline.report.formats import Figure
+from pipeline.report.formats import NOTHING, Figure
 from pipeline.report.markdown import cell
 from pipeline.report.rows import RowResults
 
@@ -53,9 +53,12 @@ LARGE = evaluation(
 )
 
 
-def settings(quality: str = "accuracy", seconds: float | None = None, mb: float | None = None) -> CompareSettings:
+def settings(
+    quality: str = "accuracy", seconds: float | None = None, mb: float | None = None, memory: float | None = None
+) -> CompareSettings:
     margin = MarginSettings(loss=0.01, accuracy=0.02)
-    return CompareSettings(quality=quality, max_answer_seconds=seconds, max_gguf_mb=mb, level=0.005, margin=margin)
+    limits = {"max_answer_seconds": seconds, "max_gguf_mb": mb, "max_memory_mb": memory}
+    return CompareSettings(quality=quality, **limits, level=0.005, margin=margin)
 
 
 def runs(*evaluations: dict[str, Any]) -> list[EvaluatedRun]:
@@ -132,6 +135,58 @@ def test_the_front_says_which_of_it_cannot_be_told_apart() -> None:
         "starter-m F16": ["starter-m Q8_0"],
         "starter-m Q8_0": ["starter-m F16"],
     }
+
+
+def test_files_off_the_front_say_too_which_of_it_they_cannot_be_told_from() -> None:
+    comparison = compared(runs(SMALL, LARGE), settings())
+    shown = {row[0]: row[-2] for row in tables(comparison)[1].rows}
+    assert shown == {
+        "starter-s Q8_0": "yes",
+        "starter-s Q4_K_M": "",
+        "starter-m F16": "not told from starter-m Q8_0",
+        "starter-m Q8_0": "yes",
+    }
+    plot = pareto(comparison)
+    assert plot.count("stroke-dasharray: 1.8") == 1 + 1  # in the legend, and the pair
+    assert ">cannot be told apart</text>" in plot
+    assert "cannot be told apart" not in pareto(compared(runs(SMALL), settings(mb=2)))
+
+
+def test_a_quantization_that_flips_answers_is_named_in_the_table_and_in_the_verdict() -> None:
+    flipping = {"flips": 0.4, "flips_lost": 115, "flips_won": 114, "task_flips": {"arc": 0.3}}
+    files: dict[str, dict[str, Any]] = {"F16": {}, "Q4_K_M": flipping, "base-Q8_0": {"of": "base"}}
+    for figures in files.values():
+        figures["tasks"] = {"arc": 0.5}
+    (run,) = runs(evaluation("starter-m", files, failed="flips Q4_K_M"))
+    comparison = compared([run], settings())
+    of_runs, of_files = tables(comparison)[:2]
+    shown = {row[0]: dict(zip(of_files.head, map(str, row), strict=True)) for row in of_files.rows}
+    assert [shown["starter-m Q4_K_M"][head] for head in ("flips", "lost", "won", "arc", "flips, arc")] == [
+        *("40.0%", "115", "114"),
+        *("0.5000", "30.0%"),
+    ]
+    assert shown["starter-m F16"]["flips"] == NOTHING
+    assert dict(row[:2] for row in of_runs.rows)["evaluation"] == "fail (flips Q4_K_M)"
+    assert comparison["notes"] == [
+        "The evaluation of starter-m says fail (flips Q4_K_M); `tunesmith promote` refuses it."
+    ]
+
+
+def test_memory_is_a_budget_and_a_file_without_it_is_within_none() -> None:
+    files = {
+        "F16": {"answer_seconds": 0.01, "memory_bytes": 90_000_000},
+        "Q8_0": {"answer_seconds": 0.02, "memory_bytes": 70_000_000},
+        "Q4_K_M": {"answer_seconds": 0.005},  # another version's, which measured none
+    }
+    comparison = compared(runs(evaluation("starter-m", files)), settings(memory=80))
+    assert comparison["recommended"] == "starter-m Q8_0"
+    assert comparison["reason"].endswith("; 0.02 s an answer, 1.0 MB, 70.0 MB of memory.")
+    assert [file["excluded"] for file in comparison["files"]] == [
+        ["90.0 MB of memory, above 80 MB"],
+        [],
+        ["memory not measured, above 80 MB"],
+    ]
+    assert report.rule(comparison).startswith("The rule: of files within 80 MB of memory, the fastest")
 
 
 def test_each_file_is_held_against_the_recommended_one_with_figures() -> None:
@@ -269,7 +324,7 @@ def test_markdown_page_and_terminal_show_the_same_cells(tmp_path: Path) -> None:
     report.show(console, comparison)
     printed = console.export_text()
     runs_table, files_table = tables(comparison)[:2]
-    shown = {"file", "MB", "accuracy", "answer, s", "tokens/s", "rule"}
+    shown = {"file", "MB", "memory, MB", "accuracy", "flips", "answer, s", "rule"}
     for row in runs_table.rows + [
         [part for name, part in zip(files_table.head, row, strict=True) if name in shown] for row in files_table.rows
     ]:

@@ -245,6 +245,13 @@ def test_a_smaller_file_that_is_no_worse_takes_over_where_it_was_asked_for(
     assert "no worse: " in run("compare.max_answer_seconds=1", refused=True)  # not faster
     run("compare.max_gguf_mb=0.001")
     assert version() == "3"
+    light = small | {"loss": 0.204, "memory_bytes": 8_000_000}
+    write(place, b"four", close | {"Q4_K_M": light})
+    assert "no worse: " in run("compare.max_memory_mb=8", refused=True)  # of the champion's memory nothing is known
+    run("--force", "--quantization", "Q4_K_M")
+    write(place, b"five", close | {"Q4_K_M": light | {"memory_bytes": 7_000_000}})
+    run("compare.max_memory_mb=8")
+    assert version() == "5"
 
 
 def test_a_champion_without_its_rows_or_its_file_is_said_and_force_goes_on(

@@ -24,12 +24,12 @@ def asking(prompts: int) -> SimpleNamespace:
 
 def measured(*tokens: int) -> dict[str, Any]:
     """Answers of so many tokens, the first after a tenth of a second, each other one after a hundredth."""
-    times = [{"first_token_seconds": 0.1, "seconds": 0.1 + (count - 1) / 100} for count in tokens]
+    times = [{"first_token_seconds": 0.1, "seconds": 0.1 + (count - 1) / 100, "read": 40} for count in tokens]
     answers = [
         {"reply": "a b c", "tokens": count, **own, "tokens_per_second": 100.0}
         for count, own in zip(tokens, times, strict=True)
     ]
-    return {"nats": [2.0, 4.0], "replies": [], "answers": answers}
+    return {"nats": [2.0, 4.0], "replies": [], "answers": answers, "memory": 2_000_000}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,31 @@ def test_what_rests_on_one_conversation_has_a_value_and_no_bounds() -> None:
     figures = file_figures(FILE, measured(12) | {"nats": [2.0]}, given)
     assert (figures.loss, figures.loss_low, figures.loss_high) == (2.0, None, None)
     assert (figures.perplexity, figures.perplexity_low) == (7.3891, None)
+
+
+def test_what_serving_takes_and_how_fast_prompts_are_read_stand_beside_the_rest() -> None:
+    two, one = (
+        file_figures(FILE, measured(*[12] * count), Material(None, [ROW] * 2, [], asking(count), frozenset()))  # type: ignore[arg-type]
+        for count in (2, 1)
+    )
+    assert (two.memory_bytes, two.prompt_tokens_per_second) == (2_000_000, 400.0)
+    assert one.prompt_tokens_per_second is None  # of 40 tokens
+
+
+def test_flips_are_the_questions_that_one_alone_of_a_file_and_the_unquantized_one_has_right() -> None:
+    questions = [{"prompt": f"{n}?", "answer": "a", "kind": "text", "group": "g", "task": "t"} for n in range(8)]
+    given = Material(None, [ROW] * 2, questions, asking(1), frozenset())  # type: ignore[arg-type]
+
+    def answering(replies: str, **items: list[float]) -> dict[str, Any]:
+        tasks = {"scores": dict.fromkeys(items, 0.5), "items": items}
+        return measured(12) | {"replies": [{"reply": one, "tokens": 1} for one in replies], "tasks": tasks}
+
+    whole = answering("aaaabbbb", arc=[1.0, 0.0, 0.0, 1.0], graded=[0.5])
+    found = file_figures(FILE, answering("aabbabbc", arc=[1.0, 1.0, 0.0, 0.0], graded=[0.4]), given, whole=whole)
+    assert (found.flips, found.flips_lost, found.flips_won) == (0.375, 2, 1)
+    assert found.task_flips == {"arc": 0.5}
+    own = file_figures(FILE, whole, given)
+    assert not own.model_fields_set & {"flips", "flips_lost", "flips_won", "task_flips"}
 
 
 def test_figures_are_of_the_rows_that_all_models_have_and_rows_are_of_each() -> None:

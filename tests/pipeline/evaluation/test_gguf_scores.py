@@ -10,10 +10,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.errors import UserError
 from llama.context import CHUNK
+from llama.model import LlamaModel
 from pipeline.evaluation.answers import answer_all, answer_timed
-from pipeline.evaluation.gguf_scores import SLOTS, answer_alone, answer_together, end_tokens, row_nats
+from pipeline.evaluation.gguf_scores import (
+    CONTEXT,
+    SERVED,
+    SLOTS,
+    answer_alone,
+    answer_together,
+    end_tokens,
+    row_nats,
+    serving_memory,
+)
 from pipeline.evaluation.loss import measure_loss, scored_tokens
 from pipeline.models.chat import encode
+from serve.settings import Settings
 
 CHATS = Path(__file__).parents[3] / "starter/chats.jsonl"
 Rows = list[tuple[list[int], list[int]]]
@@ -46,6 +57,17 @@ def test_the_loss_agrees_with_transformers(
     assert sum(found) / tokens == pytest.approx(sum(expected) / tokens, abs=tolerance)
     if kind == "F32":
         assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["F16", "Q8_0", "Q4_K_M"])
+def test_the_memory_of_a_file_is_what_its_engine_takes_at_the_servers_own_settings(
+    ggufs: dict[str, Path], kind: str
+) -> None:
+    assert (Settings().context, Settings().slots) == (CONTEXT, SERVED)
+    with LlamaModel(ggufs[kind], CONTEXT, 1, SERVED) as model:
+        served = model.memory
+    assert serving_memory(ggufs[kind]) == pytest.approx(served.total(SERVED), abs=SERVED * 10_486)  # of 10 KiB each
+    assert served.weights == pytest.approx(ggufs[kind].stat().st_size, rel=0.1)  # less vocabulary and metadata
 
 
 def test_marked_tokens_alone_count_and_the_first_never_does(ggufs: dict[str, Path], rows: Rows) -> None:

@@ -139,6 +139,40 @@ def test_models_are_compared_as_far_as_both_were_measured() -> None:
     assert isinstance(found.models["base"], ModelRows)
 
 
+FLIPS = replace(GATE, max_flips=0.2)
+
+
+@pytest.mark.parametrize(("flipped", "passed"), [(0, True), (10, True), (40, None), (90, False)])
+def test_a_quantization_flips_too_many_answers_or_not_whichever_way(flipped: int, passed: bool | None) -> None:
+    before = answered(0.6, 200, 1)
+    after = [right != (number < flipped) for number, right in enumerate(before)]  # some won, some lost
+    order = np.random.default_rng(2).permutation(200)
+    right = {name: [replies[place] for place in order] for name, replies in {"F16": before, "Q4_K_M": after}.items()}
+    found = gate(found_rows(LOSSES, right=right, asked=[SUM] * 200), "flips Q4_K_M", FLIPS)
+    assert found.passed is passed
+    assert found.models == ("Q4_K_M", "F16")
+    assert (found.have, found.total) == (200, 200)
+
+
+def test_flips_of_tasks_count_where_each_question_is_right_or_wrong() -> None:
+    arc, graded, few = [1.0, 0.0] * 50, [0.5] * 100, [1.0] * 19
+    items = {name: {"arc": arc, "graded": graded, "few": few} for name in ("F16", "Q4_K_M")}
+    items["Q4_K_M"] = items["Q4_K_M"] | {"arc": arc[::-1]}
+    found = [one for one in gates(found_rows(LOSSES, items=items), FLIPS) if one.kind == "flips"]
+    assert [(one.name, one.passed) for one in found] == [("flips arc of Q4_K_M", False)]
+
+
+def test_flips_are_judged_only_where_they_are_to_be_and_questions_suffice() -> None:
+    right = {name: [True] * 19 for name in LOSSES}
+    few = found_rows(LOSSES, right=right, asked=[SUM] * 19)
+    enough = found_rows(LOSSES, right={name: [True] * 20 for name in LOSSES}, asked=[SUM] * 20)
+    assert [[one.name for one in gates(found, FLIPS) if one.kind == "flips"] for found in (few, enough)] == [
+        [],
+        ["flips Q4_K_M"],
+    ]
+    assert [one for one in gates(enough, GATE) if one.kind == "flips"] == []
+
+
 FORGETTING = replace(GATE, max_forgetting=0.1)
 
 

@@ -61,7 +61,8 @@ manifest, lineage = Manifest.parse(recorded_run.manifest(), ""), Lineage.parse(r
 (out / "card.json").write_text(json.dumps(model_card(found, manifest, lineage)))
 (out / "metrics.json").write_text(json.dumps(numbers(found)))
 MARGIN = MarginSettings(loss=0.01, accuracy=0.02)
-budgets = CompareSettings(quality="loss", max_answer_seconds=None, max_gguf_mb=None, level=0.005, margin=MARGIN)
+LIMITS = {"max_answer_seconds": None, "max_gguf_mb": None, "max_memory_mb": None}
+budgets = CompareSettings(quality="loss", **LIMITS, level=0.005, margin=MARGIN)
 report.write(out, compared([EvaluatedRun("tiny", "tiny", found)], budgets))
 assert metric("bits").goodness(1.0) > metric("bits").goodness(2.0)
 """

@@ -38,7 +38,9 @@ Tree = dict[str, Any]
 PLACE = "evaluation.json of run 7"
 ENOUGH = replace(GATE, min_rows=50, min_questions=40)
 MARGIN = MarginSettings(loss=0.01, accuracy=0.02)
-BUDGETS = CompareSettings(quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025, level=0.005, margin=MARGIN)
+BUDGETS = CompareSettings(
+    quality="accuracy", max_answer_seconds=0.05, max_gguf_mb=0.0025, max_memory_mb=None, level=0.005, margin=MARGIN
+)
 
 
 def refused(tree: Tree) -> str:
@@ -185,7 +187,9 @@ NAMES = "[/b] $\\frac$ $^$ <b>|`\n"  # markup, a formula, HTML, Markdown
 VALUES: list[object] = [None, 0, -1, 0.5, 1e308, -1e308, "", NAMES, "../x", [], {}, True, [[1]], {"x": {"y": 1}}]
 MANIFEST = Manifest.parse(recorded_run.manifest(), "the sample")
 LINEAGE = Lineage.parse(recorded_run.lineage(), "the sample")
-BY_LOSS = CompareSettings(quality="loss", max_answer_seconds=None, max_gguf_mb=None, level=0.005, margin=MARGIN)
+BY_LOSS = CompareSettings(
+    quality="loss", max_answer_seconds=None, max_gguf_mb=None, max_memory_mb=None, level=0.005, margin=MARGIN
+)
 FUZZED = 300
 
 

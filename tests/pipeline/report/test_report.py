@@ -149,7 +149,7 @@ def test_every_figure_of_the_page_is_the_one_in_the_json() -> None:
         if value is None:
             assert text in (NOTHING, evaluation["training"].get(name.partition(".")[2])), name
         else:
-            assert agrees(text, value / 1e6 if name.endswith(".bytes") else value), (name, text, value)
+            assert agrees(text, value / 1e6 if name.endswith("bytes") else value), (name, text, value)
 
 
 @pytest.mark.parametrize(
@@ -193,9 +193,34 @@ def test_no_figure_is_left_out() -> None:
     evaluation = sample()
     for model in (evaluation["base_model"], evaluation["tuned_model"]):
         model["tasks"] = {"arc_easy": 0.3125}
+    evaluation["gguf"]["Q4_K_M"] |= {"tasks": {"arc_easy": 0.3}, "task_flips": {"arc_easy": 0.0625}}
     shown = {name for name, _ in Page(page(record(evaluation))).figures}
     expected = {name for name, value in figures_of(evaluation).items() if value is not None}
     assert {name for name in expected - shown if not re.fullmatch(LEFT_OUT, name)} == set()
+
+
+def test_the_table_of_files_has_what_each_is_worth_changes_and_takes() -> None:
+    evaluation = sample()
+    evaluation["gguf"]["Q4_K_M"] |= {"tasks": {"arc_easy": 0.3}, "task_flips": {"arc_easy": 0.0625}}
+    evaluation["gguf"]["base-Q8_0"] |= {"tasks": {"arc_easy": 0.25}}
+    head, *rows = Page(page(record(evaluation))).tables["gguf"]
+    shown = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    wanted = {
+        "MB": "3.8",
+        "memory, MB": "15.1",
+        "KL, nats": "0.0038",
+        "accuracy": "95.2% (93.2% to 96.9%)",
+        "flips": "2.3%",
+        "lost": "9",
+        "won": "4",
+        "tokens/s": "211.7",
+        "prompt tokens/s": "812.4",
+        "arc_easy": "0.3000",
+        "flips, arc_easy": "6.2%",
+    }
+    assert wanted.items() <= shown["Q4_K_M"].items()
+    assert [shown[name]["flips"] for name in ("F16", "Q8_0", "base-Q8_0")] == [NOTHING, "0.0%", NOTHING]
+    assert [shown[name]["arc_easy"] for name in ("F16", "base-Q8_0")] == [NOTHING, "0.2500"]
 
 
 def test_markdown_has_the_checks_and_the_answers_of_the_page() -> None:
@@ -226,12 +251,12 @@ def test_mlflow_is_told_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.
     shown = [
         (name, text)
         for name, text in Page(page(record(evaluation))).figures
-        if name.split(".")[0] in numbers(record(evaluation))
+        if name.split(".")[0] in numbers(record(evaluation)) and text != NOTHING
     ]
     assert len(shown) > 100
     for name, text in shown:
         value = told[re.sub(r"[^\w.\- :]", "_", name)]
-        assert agrees(text, value / 1e6 if name.endswith(".bytes") else value), name
+        assert agrees(text, value / 1e6 if name.endswith("bytes") else value), name
 
 
 def test_nothing_comes_from_elsewhere_and_nothing_runs() -> None:
@@ -311,7 +336,7 @@ def test_a_diverged_model_fails_by_name_and_shows_no_figures(tmp_path: Path) -> 
     assert dict(shown.figures)["tuned.loss"] == dict(shown.figures)["gain.loss"] == NOTHING
     text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert "**Verdict: fail (gain)**" in text
-    assert f"| Q8\\_0 | 6.5 | {NOTHING} |" in text
+    assert f"| Q8\\_0 | 6.5 | 26.0 | {NOTHING} |" in text
 
 
 def test_too_few_to_tell_is_neither_pass_nor_fail_and_says_how_many_more(tmp_path: Path) -> None:
@@ -374,7 +399,8 @@ def test_the_series_hold_the_figures(tmp_path: Path) -> None:
     with (tmp_path / "gguf.csv").open(encoding="utf-8", newline="") as file:
         rows = {row.pop("type"): row for row in csv.DictReader(file)}
     for name, gguf in evaluation["gguf"].items():
-        assert rows[name] == {key: str(gguf[key]) for key in rows[name]}
+        assert rows[name] == {key: str(gguf.get(key, "")) for key in rows[name]}
+        assert {"accuracy", "memory_bytes", "flips", "flips_lost"} <= rows[name].keys()
     with (tmp_path / "lengths.csv").open(encoding="utf-8", newline="") as file:
         lengths = list(csv.DictReader(file))
     for name in ("reference", "base", "tuned"):

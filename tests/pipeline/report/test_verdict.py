@@ -15,7 +15,9 @@ from pipeline.report.rows import RowResults
 from pipeline.report.verdict import judge, outcome, summed_up, verdict_lines
 
 ENOUGH = {"level": 0.05, "min_rows": 50, "min_questions": 40}
-GATE = GateSettings(min_gain=0.0, max_quantization_loss=0.05, max_task_drop=0.1, max_forgetting=None, **ENOUGH)
+GATE = GateSettings(
+    min_gain=0.0, max_quantization_loss=0.05, max_flips=0.2, max_task_drop=0.1, max_forgetting=None, **ENOUGH
+)
 ASKED = {"accuracy": 0.5, "accuracy_by_group": {"held_out": 0.5}, "accuracy_by_task": {"held_out/sum": 0.5}}
 MODEL = {"loss": 1.0, "perplexity": 2.0, **ASKED, "tasks": {"arc_easy": 0.4}}
 FILE = {
@@ -55,7 +57,7 @@ GOOD: dict[str, Any] = {
 
 
 LOSSES = {"base": 1.5, "tuned": 1.0, "base-Q8_0": 4.5, "Q4_K_M": 1.02, "F16": 1.0}
-RIGHT = dict.fromkeys(("base", "tuned"), [True] * 60)
+RIGHT = dict.fromkeys(LOSSES, [True] * 60)
 
 
 def judged(
@@ -103,10 +105,11 @@ def failed(verdict: Verdict) -> list[str]:
 def test_good_figures_pass_with_every_threshold_listed() -> None:
     verdict = judged()
     assert verdict.passed
-    names = ["test conversations", "questions", "finite", "gain", "quantization Q4_K_M", "task held_out/sum"]
+    names = ["test conversations", "questions", "finite", "gain", "quantization Q4_K_M", "flips Q4_K_M"]
+    names.append("task held_out/sum")
     assert [check.name for check in verdict.checks] == names
-    assert [check.limit for check in verdict.checks] == [50, 40, 0, 0.0, 0.05, 0.1]
-    assert verdict_lines(verdict) == ["verdict: pass, 6 checks"]
+    assert [check.limit for check in verdict.checks] == [50, 40, 0, 0.0, 0.05, 0.2, 0.1]
+    assert verdict_lines(verdict) == ["verdict: pass, 7 checks"]
     assert summed_up(verdict) == "pass"
 
 
@@ -215,6 +218,19 @@ def test_a_task_fails_that_is_forgotten_and_small_ones_count_together() -> None:
     assert [check.name for check in few.checks if check.name.startswith("task")] == []
 
 
+def test_a_quantization_that_flips_answers_is_named_though_it_keeps_loss_and_accuracy() -> None:
+    right = {"F16": [number % 2 == 0 for number in range(60)], "Q4_K_M": [number % 2 == 1 for number in range(60)]}
+    verdict = judged({"gguf.Q4_K_M.loss": 1.0}, losses={"Q4_K_M": 1.0}, right=right)
+    assert summed_up(verdict) == "fail (flips Q4_K_M)"
+    found = check(verdict, "flips Q4_K_M")
+    assert (found.figure, found.limit, found.of) == (1.0, 0.2, "question")
+    assert re.fullmatch(
+        r"100\.0% \(\d\d\.\d% to 100\.0% with 95% confidence\) of the questions are right in one alone of Q4_K_M and "
+        r"F16; it must be at most 20%; decided by 13 questions",
+        found.what,
+    )
+
+
 def test_without_an_unquantized_file_the_model_itself_is_the_measure() -> None:
     losses = {name: loss for name, loss in LOSSES.items() if name != "F16"}
     found = check(judged(rows=found_rows(losses)), "quantization Q4_K_M")
@@ -224,7 +240,7 @@ def test_without_an_unquantized_file_the_model_itself_is_the_measure() -> None:
 
 def test_what_failed_is_printed_with_its_sentence() -> None:
     lines = verdict_lines(judged(losses={"tuned": 1.7}))
-    assert lines[0] == "verdict: fail, 1 of 6 checks"
+    assert lines[0] == "verdict: fail, 1 of 7 checks"
     assert len(lines) == 2
     assert lines[1].startswith("  gain: from base to tuned the loss falls by -0.2")
 

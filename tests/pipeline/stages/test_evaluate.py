@@ -83,6 +83,7 @@ def test_what_the_manifest_says_of_a_file_stands_with_its_figures(found: Measure
         assert (figures.of, figures.kl, figures.top_1) == (file.of, file.kl, file.top_1)
         assert figures.tokens_per_second is None  # of 6 tokens
         assert 0 < figures.first_token_seconds < figures.answer_seconds
+        assert figures.memory_bytes > figures.bytes / 2  # of so small a model much is vocabulary
 
 
 def test_every_model_answers_every_prompt(found: Measurements) -> None:
@@ -123,6 +124,19 @@ def test_what_was_found_of_each_row_is_what_the_figures_are_made_of(found: Measu
             right for right, group in zip(rows.models[name].right, rows.groups, strict=True) if group == "held_out"
         ]
         assert sum(headline) / len(headline) == pytest.approx(figures.accuracy, abs=1e-4)
+
+
+@pytest.mark.parametrize(("file", "whole"), [("Q8_0", "F16"), ("base-Q8_0", "base")])
+def test_flips_are_told_from_the_unquantized_model_of_each_file(
+    found: Measurements, measured: Path, file: str, whole: str
+) -> None:
+    rows = RowResults.read(measured / "reports/rows.json")
+    pairs = list(zip(rows.models[file].right, rows.models[whole].right, strict=True))
+    figures = found.gguf[file]
+    assert figures.flips == pytest.approx(sum(after != before for after, before in pairs) / 5)
+    assert figures.flips_lost == sum(before and not after for after, before in pairs)
+    assert figures.flips_won == sum(after and not before for after, before in pairs)
+    assert found.gguf["F16"].flips is None
 
 
 def test_without_questions_there_is_no_accuracy(project: Path, tuned_config: Settings) -> None:
@@ -201,7 +215,8 @@ def test_an_adapter_of_another_base_is_refused(project: Path, tuned_config: Sett
 
 MODELS = ("base", "tuned", "F16", "Q8_0", "base-Q8_0")
 OF_A_MODEL = ("loss", "questions", "prompts", "general-loss")
-PARTS = [f"{model}-{what}" for model in MODELS for what in OF_A_MODEL]
+OF_A_FILE = (*OF_A_MODEL[:-1], "memory", "general-loss")
+PARTS = [f"{name}-{what}" for name in MODELS for what in (OF_A_MODEL if name in MODELS[:2] else OF_A_FILE)]
 FEW = ("evaluate.max_questions=1", "evaluate.max_rows=2")
 
 
@@ -272,7 +287,7 @@ NOTHING_NEW = ("evaluate.batch_size=2", "evaluate.gate.min_gain=1", "evaluate.ma
         (("evaluate.max_rows=3",), [f"{name}-loss, 1 more row" for name in MODELS]),
         (("evaluate.max_questions=3",), [f"{name}-questions, 2 more rows" for name in MODELS]),
         (("evaluate.prompts=[Hello]",), [f"{name}-prompts" for name in MODELS]),
-        (("evaluate.max_new_tokens=5",), [part for part in PARTS if "loss" not in part]),
+        (("evaluate.max_new_tokens=5",), [part for part in PARTS if part.endswith(("questions", "prompts"))]),
         (("train.loss_on=last",), [f"{name}-loss, 1 more row" for name in MODELS]),  # the other has one turn
     ],
 )
@@ -301,7 +316,7 @@ def test_what_is_measured_before_a_failure_is_not_measured_again(
     broken.write_bytes(whole)
     capsys.readouterr()
     run(tuned_config(*FEW), project)
-    assert measured_parts(capsys.readouterr().out) == PARTS[-4:]
+    assert measured_parts(capsys.readouterr().out) == PARTS[-len(OF_A_FILE) :]
 
 
 def test_a_file_that_is_made_anew_is_measured_and_no_other(
@@ -316,7 +331,7 @@ def test_a_file_that_is_made_anew_is_measured_and_no_other(
     path.write_text(json.dumps(manifest))
     capsys.readouterr()
     found = run(tuned_config(*FEW), project)
-    assert measured_parts(capsys.readouterr().out) == [f"Q8_0-{part}" for part in OF_A_MODEL]
+    assert measured_parts(capsys.readouterr().out) == [f"Q8_0-{part}" for part in OF_A_FILE]
     assert found.gguf["Q8_0"].loss == found.gguf["F16"].loss
 
 

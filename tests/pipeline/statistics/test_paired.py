@@ -104,6 +104,12 @@ def test_too_few_rows_see_nothing() -> None:
     assert paired_share([True] * 3, [False] * 3, LEVEL, MARGIN).smallest == math.inf
 
 
+def test_the_same_file_twice_on_few_rows_is_not_told_from_itself() -> None:
+    found = rows(0.0, 60, spread=0.0)
+    assert (found.finding, found.difference, found.smallest) == ("cannot tell", 0.0, math.inf)
+    assert (found.low, found.high) == (-math.inf, math.inf)
+
+
 def test_of_many_tasks_without_a_difference_hardly_ever_one_is_found() -> None:
     random, wrong = np.random.default_rng(4), 0
     for _ in range(40):
