@@ -161,17 +161,17 @@ def test_a_verdict_follows_the_thresholds_without_another_measurement(
     shutil.rmtree("data")  # nothing of it is read
     report.run(tuned_config(), project)
     said = capsys.readouterr().out
-    assert "verdict: too few to tell: 44 more test conversations and 45 more questions\n" in said
+    assert "verdict: too few to tell: 64 more test conversations and 45 more questions\n" in said
     first = contents(project)
     few = (project / "reports/rows.json").read_bytes()
-    repeat_rows(project / "reports/rows.json", 10)
+    repeat_rows(project / "reports/rows.json", 15)
     report.run(tuned_config("evaluate.gate.min_gain=9"), project)
     said = capsys.readouterr().out
     assert re.search(r"^verdict: fail, 1 of \d checks$", said, re.MULTILINE)
     assert "\n  gain: " in said
     assert [one.name for one in failed(Evaluation.read(project / "reports/evaluation.json").verdict)] == ["gain"]
     report.run(tuned_config(*LENIENT), project)
-    missing = "verdict: too few to tell: 44 more test conversations and 45 more questions\n"
+    missing = "verdict: too few to tell: 64 more test conversations and 45 more questions\n"
     assert missing in capsys.readouterr().out
     assert json.loads((project / "reports/metrics.json").read_text())["passed"] == 0
     enough = ("evaluate.gate.min_rows=6", "evaluate.gate.min_questions=5")
@@ -280,7 +280,7 @@ def test_one_conversation_and_one_question_tell_next_to_nothing(
     evaluate.run(one, project)
     report.run(one, project)
     said = capsys.readouterr().out
-    assert "verdict: too few to tell: 49 more test conversations and 49 more questions\n" in said
+    assert "verdict: too few to tell: 69 more test conversations and 49 more questions\n" in said
     figures = json.loads((project / "reports/metrics.json").read_text())
     for name in ("base", "tuned"):
         assert {"loss", "perplexity", "accuracy"} <= set(figures[name])

@@ -223,9 +223,12 @@ def test_a_runtime_brings_its_launcher_where_none_is_named(runtime: str) -> None
     assert compose(REPO / CONF, [f"runtime={runtime}"]).runtime.processes == 1
 
 
-def test_slurm_is_asked_for_what_the_configuration_says(tmp_path: Path) -> None:
+def test_slurm_is_asked_for_what_the_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from submitit import AutoExecutor
 
+    srun = tmp_path / "srun"  # looked for, and not run: the script alone is made
+    srun.touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     given = ("partition=gpu", "gpus_per_node=2", "mem_gb=64", "timeout_min=90", "max_num_timeout=3")
     chosen = config("runtime=slurm", *(f"hydra.launcher.{each}" for each in given))
     launcher = Plugins.instance()._instantiate(chosen.hydra.launcher)

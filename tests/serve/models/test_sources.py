@@ -292,8 +292,8 @@ def registry_server(gguf: bytes, tmp_path_factory: pytest.TempPathFactory) -> It
         register(url, gguf, folder)
         yield url
     finally:
-        os.killpg(server.pid, signal.SIGTERM)  # it has workers
-        server.wait(20)
+        os.killpg(server.pid, signal.SIGKILL)  # it has workers
+        server.wait()
 
 
 class Cutter(BaseHTTPRequestHandler):
