@@ -76,10 +76,11 @@ class Gate:
     def needed(self) -> int | None:
         """Rows or questions that would decide, were the difference what it seems; None where hardly any would.
 
-        Bounds close in as the root of their number does.
+        The bound towards the limit, which may be the wider one, closes in as the root of their number does.
         """
-        apart, half = abs(self.last.value - self.limit), (self.last.high - self.last.low) / 2
-        needed = self.have * (half / apart) ** 2 if apart else math.inf
+        value, low, high = self.last
+        apart, reach = abs(value - self.limit), value - low if value > self.limit else high - value
+        needed = self.have * (reach / apart) ** 2 if apart else math.inf
         return max(math.ceil(needed), self.first) if needed <= MOST else None
 
 
