@@ -135,6 +135,14 @@ def test_a_task_passes_by_the_differences_of_its_own_questions(share: float, pas
     assert capital.last.value == 0
 
 
+def test_the_order_in_which_a_task_lists_its_items_decides_nothing() -> None:
+    items = {"base": {"arc": [1.0] * 400}, "F16": {"arc": [1.0] * 300 + [0.0] * 100}}  # the hard ones last
+    found = found_rows(LOSSES, items=items)
+    last_ones_fail = gate(found, "task arc of F16")
+    assert last_ones_fail.passed is False
+    assert last_ones_fail.last.low > GATE.max_task_drop
+
+
 def test_questions_of_a_rare_task_are_asked_for_as_questions_of_all() -> None:
     asked = [SUM, SUM, SUM, CAPITAL] * 100
     right = {"base": [True] * 40, "tuned": [True] * 40}
