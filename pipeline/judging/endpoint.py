@@ -14,11 +14,10 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.config import JudgeSettings
+from pipeline.core.config import JudgeSettings, validate_judge
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,6 @@ FALTERS = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses after which 
 DECLINES = (400, 413, 422)  # of one request: it is too long, say
 MOST_BYTES = 1 << 22  # of a response
 SHOWN = 200  # characters of what an endpoint says of an error
-NAME = re.compile("[A-Z_][A-Z0-9_]*")  # of an environment variable; a key itself hardly looks like it
 
 Messages = list[dict[str, str]]
 
@@ -178,12 +176,7 @@ def endpoint(settings: JudgeSettings) -> Endpoint | None:
         if lonely := next((key for key in ("model", "key", "votes") if getattr(settings, key) is not None), None):
             raise UserError(f"evaluate.judge.{lonely} is set, and evaluate.judge.url names no endpoint; set it, too")
         return None
-    parts = urlsplit(settings.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-        raise UserError(
-            "evaluate.judge.url is no address of an API, such as https://HOST/v1, without user, password and query; a "
-            "key goes into the environment variable that evaluate.judge.key names"
-        )
+    validate_judge(settings)
     if not settings.model:
         raise UserError("evaluate.judge.url names an endpoint, and evaluate.judge.model no model of it; set it")
     return Endpoint(
@@ -199,11 +192,6 @@ def endpoint(settings: JudgeSettings) -> Endpoint | None:
 def _key(name: str | None) -> str | None:
     if name is None:
         return None
-    if not NAME.fullmatch(name):
-        raise UserError(
-            "evaluate.judge.key is no name of an environment variable, of capitals, digits and _; the key itself "
-            "belongs into that variable, and in no file"
-        )
     key = os.environ.get(name, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         found = "is not set" if not key else "has characters that no key has"
