@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
@@ -138,7 +138,7 @@ class Endpoint:
         )
         try:
             with urllib.request.build_opener(_NoRedirects).open(request, timeout=self.seconds) as response:
-                return _content(response.read(MOST_BYTES))
+                return _content(_read(response, self.seconds))
         except HTTPError as error:
             raise self._of_status(error) from None
         except (OSError, HTTPException) as error:
@@ -197,6 +197,20 @@ def _key(name: str | None) -> str | None:
         found = "is not set" if not key else "has characters that no key has"
         raise UserError(f"the environment variable that evaluate.judge.key names {found}; export it")
     return key
+
+
+def _read(response: HTTPResponse, seconds: float) -> bytes:
+    """Return a body that comes within so many seconds: a socket's own limit begins anew with each byte.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    body, until = bytearray(), time.monotonic() + seconds
+    while len(body) < MOST_BYTES and (part := response.read1(MOST_BYTES - len(body))):
+        body += part
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    return bytes(body)
 
 
 def _content(body: bytes) -> str:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 import pytest
-from judge_server import SETTINGS, Said, at, completion, judge_server
+from judge_server import DRIPS, SETTINGS, Said, at, completion, judge_server
 
 from common.errors import UserError
 from pipeline.judging import endpoint as module
@@ -59,8 +59,9 @@ def test_an_endpoint_that_does_not_answer_ends_in_one_line_that_says_how_to_go_o
         assert "\n" not in str(raised.value)
 
 
-def test_an_endpoint_that_hangs_is_given_up() -> None:
-    with judge_server(lambda text, before: None) as judge:
+@pytest.mark.parametrize("fault", [None, DRIPS])
+def test_an_endpoint_that_hangs_is_given_up(fault: Said) -> None:
+    with judge_server(lambda text, before: fault) as judge:
         with pytest.raises(UserError, match=r"does not answer \(timed out\)"):
             list(at(judge.url, seconds=0.1).ask_all(asked("a")))
         assert len(judge.asked) == 4
