@@ -45,12 +45,13 @@ class GGUF(TemplateLM):
 
     def __init__(
         self,
-        path: str | Weights,
+        path: str | Weights | None = None,
         max_length: int | None = None,
         prefix_token_id: int | None = None,
         batch_size: object = None,
         max_batch_size: object = None,
         device: object = None,
+        **others: object,
     ) -> None:
         """Load it.
 
@@ -62,16 +63,23 @@ class GGUF(TemplateLM):
             batch_size: taken since the harness hands it to every model; what is decoded at once follows from the texts.
             max_batch_size: as `batch_size`.
             device: as `batch_size`.
+            others: what somebody took for an argument.
 
         Raises:
-            UserError: the file cannot be loaded.
+            UserError: the file cannot be loaded, or an argument is none or out of range.
         """
         super().__init__()
+        if others or not path:
+            unknown = f"no {', '.join(others)}" if others else "the path of a GGUF file"
+            raise UserError(f"the model tunesmith takes {unknown}: path=FILE.gguf, max_length and prefix_token_id")
+        if isinstance(path, str) and not Path(path).is_file():
+            raise UserError(f"path is {path}, which is no file here")
         self._weights = path if isinstance(path, Weights) else Weights(Path(path))
         self._tokenizer = Tokenizer(self._weights.model)
         trained = llama_cpp.llama_model_n_ctx_train(self._weights.model)
-        self.max_length = min(int(max_length or trained), trained)
-        self._prefix = prefix_token_id
+        self.max_length = min(_whole("max_length", max_length, least=1), trained) if max_length is not None else trained
+        last = llama_cpp.llama_vocab_n_tokens(self._weights.vocabulary) - 1
+        self._prefix = None if prefix_token_id is None else _whole("prefix_token_id", prefix_token_id, most=last)
 
     @property
     def eot_token_id(self) -> int:
@@ -193,6 +201,14 @@ class GGUF(TemplateLM):
     @cached_property
     def _prompts(self) -> Prompts:
         return Prompts(self._weights.model, self._weights.path, self.max_length)
+
+
+def _whole(name: str, given: object, least: int = 0, most: int | None = None) -> int:
+    """Return an argument that has to be a whole number."""
+    if not isinstance(given, int) or given < least or (most is not None and given > most):
+        bounds = f"at least {least}" if most is None else f"from {least} to {most:,}"
+        raise UserError(f"{name} is {given!r}; it may be a whole number, {bounds}")
+    return given
 
 
 def _sampling(options: dict[str, object]) -> Sampling:

@@ -42,6 +42,7 @@ def run(shares: Sequence[float], overrides: Sequence[str], experiment: Callable[
     """
     if not shares or not all(0 <= share < 1 for share in shares):
         raise UserError("shares are of the rows of train, at least 0 and below 1, such as 0.05")
+    require_sources(load(compose(CONF, list(overrides))))
     require_gate(load(compose(CONF, [*overrides, f"{SHARE}={max(shares)}"])))
     console = Console(markup=False, emoji=False, highlight=False)
     for share in sorted(set(shares)):
@@ -52,6 +53,19 @@ def run(shares: Sequence[float], overrides: Sequence[str], experiment: Callable[
             console.print(f"the least share that holds: {share:g}; {last}", soft_wrap=True)
             return
     raise UserError(f"no share up to {max(shares):g} is known to hold evaluate.gate.max_forgetting; try larger ones")
+
+
+def require_sources(config: Config) -> None:
+    """Refuse a configuration that names nothing to replay.
+
+    Raises:
+        UserError: it says what to set.
+    """
+    if config.data.replay is None:
+        raise UserError(
+            "data.replay is null, so that there is nothing to replay; name its sources in conf/data, as "
+            "conf/data/starter-replay.yaml does"
+        )
 
 
 def require_gate(config: Config) -> None:

@@ -29,10 +29,13 @@ def run(path: Path, adapter: bool = False, against: Path | None = None) -> None:
         against: another file, to be compared in place of one that is made again.
 
     Raises:
-        UserError: it comes out otherwise, or cannot be made again here.
+        UserError: it comes out otherwise, or cannot be made again here; or one of the files is no GGUF.
     """
     if against is not None:
-        read_gguf(path)
+        if adapter:
+            raise UserError("--against makes nothing again, so that --from adapter says nothing; leave one of them out")
+        for one in (path, against):
+            read_gguf(one)
         require_same(path, against, str(against))
         return
     file = read_gguf(path)

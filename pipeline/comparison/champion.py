@@ -83,7 +83,8 @@ def held_against(
         kept = None
         if new.file.side and old:
             kept = judge(new.file.side, old, settings)
-            if kept.finding in ends or is_all(new.file.side, old, settings):
+            told = kept.finding == "worse" or (kept.finding in enough and not kept.blind)
+            if told or is_all(new.file.side, old, settings):
                 return kept
         print(f"what is kept of each row cannot tell {new.path.name} from the champion: measuring both", flush=True)
         try:

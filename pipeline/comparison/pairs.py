@@ -70,6 +70,11 @@ class Judgement:
         return "no worse" if "no worse" in said and silent else "cannot tell"
 
     @property
+    def blind(self) -> bool:
+        """Whether a figure could be worse unseen: it could not be paired, or has too few rows for any bounds."""
+        return bool(self.apart) or any(math.isinf(one.low) for one in self.figures)
+
+    @property
     def more(self) -> Paired | None:
         """The figure that the fewest more rows would tell; None where it is told, or none would."""
         waiting = [one for one in self.figures if one.more is not None]

@@ -5,6 +5,7 @@ evaluation has kept of a row is not measured again.
 """
 
 import logging
+import math
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -124,7 +125,8 @@ def settle(
             judgement = judge(ours.measured(extent), theirs.measured(extent), settings)
             said = f"{counted(extent.rows, 'row')} and {counted(extent.questions, 'question')}"
             logger.info(f"on {said}: {judgement.finding}")
-            further = extent if judgement.finding in enough else _further(judgement, extent, most)
+            told = judgement.finding in enough and not _is_blind(judgement, extent, most)
+            further = extent if told else _further(judgement, extent, most)
     return judgement if alike else replace(judgement, apart=(*judgement.apart, OTHER_WORDS))
 
 
@@ -150,6 +152,14 @@ def _kept(new: Meter, old: Meter, most: Extent) -> Extent:
     """Return how many rows and questions are known of both, as far as they count."""
     rows, questions = new.known_nats.keys() & old.known_nats, new.known_right.keys() & old.known_right
     return Extent(min(len(rows), most.rows), min(len(questions), most.questions))
+
+
+def _is_blind(judgement: Judgement, extent: Extent, most: Extent) -> bool:
+    """Return whether a figure that could still be measured may be worse unseen: its rows are too few for any bounds."""
+    if judgement.finding == "worse":
+        return False
+    unknown = all(math.isinf(one.low) for one in judgement.figures if one.figure == "loss")
+    return (unknown and extent.rows < most.rows) or (not extent.questions and most.questions > 0)
 
 
 def _further(judgement: Judgement, extent: Extent, most: Extent) -> Extent:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union
+from urllib.parse import urlsplit
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -42,6 +43,7 @@ QUANTIZATIONS = (
     "F32", "F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0",
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K",
 )  # fmt: skip
+VARIABLE = re.compile("[A-Z_][A-Z0-9_]*")  # of the environment; a key itself hardly looks like it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +260,7 @@ def load(composed: DictConfig) -> Config:
     validate_data(config.data)
     for name, source in sets_of(config.evaluate.general).items():
         validate_whole(name, source, f"evaluate.general.{name}", "each text of a set is measured once")
+    validate_judge(config.evaluate.judge)
     validate_batch(config.train)
     validate_training(config)
     _ = config.runtime.seconds_allowed
@@ -267,6 +270,33 @@ def load(composed: DictConfig) -> Config:
             "qlora tunes a 4-bit base and needs both (model.load_in_4bit=true train=qlora)"
         )
     return config
+
+
+def validate_judge(judge: JudgeSettings) -> None:
+    """Refuse an address, or a name of a key, that may hold a secret: settings are kept in git, and shown.
+
+    Raises:
+        UserError: what they say cannot be; the message has none of it.
+    """
+    if judge.url is not None and not _is_address(judge.url):
+        raise UserError(
+            "evaluate.judge.url is no address of an API, such as https://HOST/v1, without user, password, query and "
+            "fragment; a key goes into the environment variable that evaluate.judge.key names"
+        )
+    if judge.key is not None and not VARIABLE.fullmatch(judge.key):
+        raise UserError(
+            "evaluate.judge.key is no name of an environment variable, of capitals, digits and _; the key itself "
+            "belongs into that variable, and in no file"
+        )
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:  # half a bracket, a port that is no number
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not any(mark in url for mark in "@?#")
 
 
 def validate_batch(train: TrainSettings) -> None:

@@ -5,7 +5,7 @@ They are no part of what is trained on: a text that stands in the training split
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -19,12 +19,12 @@ from pipeline.core.records import GeneralSet, GeneralSets
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.corpus import line_of
 from pipeline.data.decontaminate import asked
-from pipeline.data.prepared import SETS, general_origins, general_settings
+from pipeline.data.prepared import SETS, general_origins, general_settings, root_of
 from pipeline.data.rejects import Reject
 from pipeline.data.replay import contents, subject
 from pipeline.data.rows import SourceCounts, check_meaning, read_source
 from pipeline.data.sampling import sample
-from pipeline.data.sources import load
+from pipeline.data.sources import find_files, load
 from pipeline.data.traits import traits_of
 
 
@@ -90,10 +90,13 @@ def print_general(report: GeneralSets) -> None:
 
 
 def _read(name: str, source: SourceSettings, root: Path) -> General:
-    settings = general_settings(source)
+    settings, place = general_settings(source), root_of(source, root)
+    if gone := [file for file in source.files if not any(find_files(replace(settings, files=[file]), place))]:
+        left_out = f"leave the set out by evaluate.general.{name}=null"
+        raise UserError(f"evaluate.general.{name}: no data file matches {', '.join(gone)}; correct it, or {left_out}")
     counts, texts = [], []
     try:
-        for one in load(settings, root):
+        for one in load(settings, place):
             counts.append(SourceCounts(one.name))
             cleaning = Cleaning(settings.clean, settings.seed)
             texts += [row.messages for row in read_source(one, settings, counts[-1], Unheard(), cleaning)]

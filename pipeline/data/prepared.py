@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from common.errors import UserError
 from common.files import sha256
+from pipeline.core.code import ROOT
 from pipeline.core.data_settings import DataSettings, SourceSettings, alone_as, question_files, sets_of
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import GENERAL, PREPARED
@@ -126,10 +127,20 @@ def general_origins(sets: Mapping[str, SourceSettings | None], root: Path) -> di
     """Return what each set is made from."""
     found: dict[str, Origin] = {}
     for name, source in sets_of(sets).items():
-        names = find_files(general_settings(source), root)[0] if source.files else []
-        files = {file: sha256(root / file) for file in names if (root / file).is_file()}
+        place = root_of(source, root)
+        names = find_files(general_settings(source), place)[0] if source.files else []
+        files = {file: sha256(place / file) for file in names if (place / file).is_file()}
         found[name] = {"settings": json.loads(json.dumps(asdict(source))), "files": files}
     return found
+
+
+def root_of(source: SourceSettings, root: Path) -> Path:
+    """Return below what a set's files are: `root`, or where it has none of them, our own repository if they ship there.
+
+    So a run in another folder finds the sets that conf/ names.
+    """
+    ships = all((ROOT / name).is_file() for name in source.files)
+    return ROOT if ships and not any(find_files(general_settings(source), root)) else root
 
 
 def general_settings(source: SourceSettings) -> DataSettings:

@@ -50,6 +50,8 @@ def read_set(name: str, material: Material) -> list[Conversation]:
             found.append(Conversation(number, names[number - 1], rows))
     if refusals.total():
         logger.info(f"evaluate.general.{name}: {refusals}, and left out")
+    if found and (empty := len(chats) - len(found) - refusals.total()):
+        logger.info(f"evaluate.general.{name}: {counted(empty, 'text')} without a token to score, and left out")
     if chats and not found:
         raise UserError(
             f"none of the {counted(len(chats), 'text')} of evaluate.general.{name} has a token to score within "

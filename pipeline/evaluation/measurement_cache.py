@@ -90,6 +90,8 @@ class MeasurementCache:
                 these and its result.
             depends: on what else all results depend.
         """
+        if not keys:
+            return Each([], None)
         path = self._path(name, depends, "jsonl")
         values, seconds = _merged(_read_batches(path))
         first = {key: place for place, key in reversed(list(enumerate(keys)))}

@@ -9,16 +9,15 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import IO
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 
 from common.errors import UserError
 from common.words import counted
-from pipeline.core.config import JudgeSettings
+from pipeline.core.config import JudgeSettings, validate_judge
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,6 @@ FALTERS = (408, 409, 425, 429, 500, 502, 503, 504, 529)  # statuses after which 
 DECLINES = (400, 413, 422)  # of one request: it is too long, say
 MOST_BYTES = 1 << 22  # of a response
 SHOWN = 200  # characters of what an endpoint says of an error
-NAME = re.compile("[A-Z_][A-Z0-9_]*")  # of an environment variable; a key itself hardly looks like it
 
 Messages = list[dict[str, str]]
 
@@ -140,7 +138,7 @@ class Endpoint:
         )
         try:
             with urllib.request.build_opener(_NoRedirects).open(request, timeout=self.seconds) as response:
-                return _content(response.read(MOST_BYTES))
+                return _content(_read(response, self.seconds))
         except HTTPError as error:
             raise self._of_status(error) from None
         except (OSError, HTTPException) as error:
@@ -178,12 +176,7 @@ def endpoint(settings: JudgeSettings) -> Endpoint | None:
         if lonely := next((key for key in ("model", "key", "votes") if getattr(settings, key) is not None), None):
             raise UserError(f"evaluate.judge.{lonely} is set, and evaluate.judge.url names no endpoint; set it, too")
         return None
-    parts = urlsplit(settings.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
-        raise UserError(
-            "evaluate.judge.url is no address of an API, such as https://HOST/v1, without user, password and query; a "
-            "key goes into the environment variable that evaluate.judge.key names"
-        )
+    validate_judge(settings)
     if not settings.model:
         raise UserError("evaluate.judge.url names an endpoint, and evaluate.judge.model no model of it; set it")
     return Endpoint(
@@ -199,16 +192,25 @@ def endpoint(settings: JudgeSettings) -> Endpoint | None:
 def _key(name: str | None) -> str | None:
     if name is None:
         return None
-    if not NAME.fullmatch(name):
-        raise UserError(
-            "evaluate.judge.key is no name of an environment variable, of capitals, digits and _; the key itself "
-            "belongs into that variable, and in no file"
-        )
     key = os.environ.get(name, "").strip()
     if not key or not key.isascii() or not key.isprintable():
         found = "is not set" if not key else "has characters that no key has"
         raise UserError(f"the environment variable that evaluate.judge.key names {found}; export it")
     return key
+
+
+def _read(response: HTTPResponse, seconds: float) -> bytes:
+    """Return a body that comes within so many seconds: a socket's own limit begins anew with each byte.
+
+    Raises:
+        TimeoutError: it takes longer.
+    """
+    body, until = bytearray(), time.monotonic() + seconds
+    while len(body) < MOST_BYTES and (part := response.read1(MOST_BYTES - len(body))):
+        body += part
+        if time.monotonic() > until:
+            raise TimeoutError("timed out")
+    return bytes(body)
 
 
 def _content(body: bytes) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES, whole_of
 from pipeline.report.rows import Nats, RowResults, are_right_or_wrong
@@ -22,6 +24,7 @@ Of = Literal["test conversation", "question", "general text"]
 STEP = 8  # rows at least before it is looked again, or an eighth: a model is loaded for each look
 SHOWN = 20  # rows from which bounds of a loss are shown; they decide from gate.min_rows on
 MOST = 1_000_000  # rows that anybody would measure to tell
+SEED = 0  # of the order in which a task's items count
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 
 
@@ -76,10 +79,11 @@ class Gate:
     def needed(self) -> int | None:
         """Rows or questions that would decide, were the difference what it seems; None where hardly any would.
 
-        Bounds close in as the root of their number does.
+        The bound towards the limit, which may be the wider one, closes in as the root of their number does.
         """
-        apart, half = abs(self.last.value - self.limit), (self.last.high - self.last.low) / 2
-        needed = self.have * (half / apart) ** 2 if apart else math.inf
+        value, low, high = self.last
+        apart, reach = abs(value - self.limit), value - low if value > self.limit else high - value
+        needed = self.have * (reach / apart) ** 2 if apart else math.inf
         return max(math.ceil(needed), self.first) if needed <= MOST else None
 
 
@@ -202,7 +206,8 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
 def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     """Yield the harness's tasks of each file, or of the tuned model where it has none, against the base's.
 
-    Each was asked of all its questions. Scores that are no share, or of too few questions, are shown and not judged.
+    Each was asked of all its questions, which stand in the task's order: by subject, say, or the easy ones first.
+    Scores that are no share, or of too few questions, are shown and not judged.
     """
     of_base = [name for name, one in found.models.items() if one.items and name.startswith("base")]
     for name, model in found.models.items():
@@ -210,12 +215,17 @@ def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
             before = found.models[of_base[0]].items.get(task, ())
             shares = all(0 <= score <= 1 for score in (*before, *after))
             if shares and settings.min_questions <= len(before) == len(after):
-                drops = [one - other for one, other in zip(before, after, strict=True)]
+                drops = by_chance([one - other for one, other in zip(before, after, strict=True)])
                 bounds, count, limit = share_bounds(drops, settings.level), len(drops), settings.max_task_drop
                 models, title = (of_base[0], name), f"task {task} of {name}"
                 yield Gate(
                     "task", title, models, "question", False, limit, bounds, count, count, tasks=(f"{task} of {name}",)
                 )
+
+
+def by_chance(values: Sequence[float]) -> list[float]:
+    """Return values in an order that says nothing of them, always the same: what bounds after each row presume."""
+    return np.random.default_rng(SEED).permutation(values).tolist()
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:

@@ -76,7 +76,9 @@ def paired_loss(
     skewness, kurtosis = ((rest**power).mean() / rest.std() ** power if rest.std() > 0 else 0.0 for power in (3, 4))
 
     def at(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        low, high = t_range(rows, np.full(len(rows), skewness), level) * error / np.sqrt(rows)
+        reach = t_range(rows, np.full(len(rows), skewness), level)
+        with np.errstate(invalid="ignore"):  # rows may be alike to the last digit
+            low, high = np.where(np.isinf(reach), reach, reach * error / np.sqrt(rows))
         return bounds.value + low, bounds.value + high
 
     end = np.array([total or len(falls)])
@@ -120,13 +122,14 @@ def paired_share(
 def holm(tests: Sequence[Test], level: float) -> list[Paired]:
     """Return the findings of several tests, of which one or more is wrong as often as `level` says (Holm 1979).
 
-    Each is made at an equal part of the level; where some tell, the others share what is left between themselves.
+    Each is made at an equal part of the level; where some are better or worse, the others share what is left between
+    themselves. One that is no worse keeps its part: whether it is better is open still.
     """
     found: dict[int, Paired] = {}
     while waiting := [index for index in range(len(tests)) if index not in found]:
         tried = {index: tests[index](level / len(waiting)) for index in waiting}
-        told = {index: one for index, one in tried.items() if one.finding != "cannot tell"}
-        found |= told or tried
+        settled = {index: one for index, one in tried.items() if one.finding in ("better", "worse")}
+        found |= settled or tried
     return [found[index] for index in range(len(tests))]
 
 

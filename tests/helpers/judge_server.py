@@ -26,6 +26,7 @@ SETTINGS = JudgeSettings(
 )
 
 ASKED = [{"role": "user", "content": "Name a colour."}]
+DRIPS = b"drips"  # a body that comes byte by byte, and never ends
 Said = str | tuple[int, str] | bytes | None  # a text; a status with a body; a body as it is; None says nothing ever
 Says = Callable[[str, int], Said]  # of the user's text, and how many requests there were before
 
@@ -79,8 +80,10 @@ def judge_server(says: Says) -> Iterator[JudgeServer]:
             self.send_response(status)
             if status in (301, 302, 307):
                 self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-            self.send_header("Content-Length", str(len(raw)))
+            self.send_header("Content-Length", str(2**20 if raw is DRIPS else len(raw)))
             self.end_headers()
+            while raw is DRIPS and not judge.ended.wait(0.02):
+                self.wfile.write(b" ")
             self.wfile.write(raw)
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- its name in the base class

@@ -215,6 +215,8 @@ def test_a_key_that_is_given_twice_is_refused(project: Path) -> None:
         ("train=qlora", "adopt: train.method is qlora and model.load_in_4bit is False"),
         ("train.lr", "adopt: cannot read the overrides: Error parsing override 'train.lr'"),
         ("~train.lr", "adopt: "),
+        ("evaluate.judge.url=https://me:secret@host/v1", "adopt: evaluate.judge.url is no address of an API"),
+        ("evaluate.judge.key=sk-secret", "adopt: evaluate.judge.key is no name of an environment variable"),
         ("recipe=null", "adopt: conf/ does not compose: Config group override must be a string or a list"),
     ],
 )
@@ -225,5 +227,6 @@ def test_what_cannot_be_adopted_ends_in_one_line_and_changes_nothing(project: Pa
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith(said)
+    assert "secret" not in done.stdout + line
     assert files(project) == before
     assert [path.name for path in (project / "conf").glob(".*")] == []

@@ -81,7 +81,7 @@ def test_an_evaluation_without_texts_enough_is_an_error(folder: Path) -> None:
         ([1.0], ASKED, "shares are of the rows of train"),
         ([0.1], ["data=starter-replay"], "evaluate.gate.max_forgetting is null"),
         ([0.1], [*ASKED, "evaluate.general.statements=null", "evaluate.general.transcripts=null"], "evaluate.general"),
-        ([0.1], ASKED[1:], "conf/ does not compose: "),
+        ([0.1], ASKED[1:], "data.replay is null"),
     ],
 )
 def test_what_cannot_be_tried_is_refused_before_anything_runs(

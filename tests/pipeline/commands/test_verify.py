@@ -134,6 +134,9 @@ def test_two_files_are_compared_without_making_either_again(exported: Path, caps
     assert capsys.readouterr().out == f"the same to the byte: {sha256(exported / FILE)}\n"
     path = flipped(exported, (exported / FILE).read_bytes().index(b'"max_steps": 2') + 13)
     assert refused(path, against=exported / FILE).endswith("in 1 place, first lineage train.max_steps: 3 -> 2")
+    assert refused(path, against=exported / "none.gguf") == f"{exported / 'none.gguf'} is no file here"
+    assert refused(path, against=exported / "models") == f"{exported / 'models'} is no file here"
+    assert refused(path, against=path, adapter=True).startswith("--against makes nothing again")
 
 
 def test_files_of_other_makers_and_damaged_ones_end_in_one_line(exported: Path, tmp_path: Path) -> None:

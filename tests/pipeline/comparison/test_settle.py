@@ -112,6 +112,30 @@ def test_where_rows_tell_nothing_questions_do(tmp_path: Path) -> None:
     assert measured(tmp_path)["champion-questions"] == LEAST
 
 
+def test_better_answers_do_not_hide_a_loss_that_was_not_looked_at(tmp_path: Path) -> None:
+    given = material(b"yes", QUESTIONS)
+    new, old = write_random(tmp_path / "new.gguf"), write_scripted(tmp_path / "old.gguf", SCRIPT)
+    ours, theirs = (ModelRows(nats=(), right=(right,) * QUESTIONS) for right in (True, False))
+    found = settle(
+        file("Q8_0", new, Side(results(given, Q8_0=ours), "Q8_0")),
+        file("champion", old, Side(results(given, F16=theirs), "F16")),
+        ALL,
+        ("better", "worse"),
+        given,
+        cache(tmp_path),
+    )
+    assert {one.figure: one.finding for one in found.figures} == {"loss": "worse", "accuracy": "better"}
+    assert found.finding == "cannot tell"
+
+
+def test_a_better_loss_is_not_enough_where_no_question_was_answered(tmp_path: Path) -> None:
+    given = material(b"yes", QUESTIONS)
+    new, old = write_scripted(tmp_path / "new.gguf", SCRIPT), write_random(tmp_path / "old.gguf")
+    found = settle(new_file(new, given), file("champion", old), ALL, ("better", "worse"), given, cache(tmp_path))
+    assert {one.figure: one.finding for one in found.figures} == {"loss": "better", "accuracy": "better"}
+    assert measured(tmp_path)["champion-questions"] == LEAST
+
+
 def test_what_is_kept_of_a_row_is_not_measured_again(tmp_path: Path) -> None:
     given = material(b"yes")
     path = write_random(tmp_path / "both.gguf")

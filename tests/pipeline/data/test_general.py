@@ -94,8 +94,24 @@ def test_a_set_of_which_nothing_is_usable_or_there_is_an_error_by_its_name(folde
     put(folder, {"odd": 1})
     with pytest.raises(UserError, match=r"^evaluate.general.notes has no usable text: 1 no known format"):
         read_general(SETS, folder)
-    with pytest.raises(UserError, match=r"^evaluate.general.gone: no data file matches gone.jsonl"):
-        read_general({"gone": SourceSettings(files=["gone.jsonl"])}, folder)
+    put(folder, {"text": TEXT})
+    with pytest.raises(UserError, match=r"^evaluate.general.notes: no data file matches gone.jsonl; correct it, or"):
+        read_general({"notes": SourceSettings(files=["notes/notes.jsonl", "gone.jsonl"])}, folder)
+
+
+def test_what_ships_is_found_from_another_folder_and_gives_way_to_ones_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    ships = {"notes": SourceSettings(files=["general/texts.jsonl"])}
+    prepare(local(files=["data/raw/*"], validation=4, test=4), Path(), Path(), ships)
+    require_general(ships)
+    assert GeneralSets.read(Path("data/forgetting/sets.json")).sets["notes"].kept == 74
+    (folder / "general").mkdir()
+    (folder / "general/texts.jsonl").write_text(json.dumps({"text": TEXT}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"evaluate.general.notes differs"):
+        require_general(ships)
+    assert len(read_general(ships, Path())["notes"].texts) == 1
 
 
 def test_keys_that_change_what_a_text_means_are_an_error_that_says_how_to_ignore_them(folder: Path) -> None:

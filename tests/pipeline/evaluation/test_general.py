@@ -90,3 +90,12 @@ def test_a_set_without_a_token_to_score_is_an_error_by_its_name(material: Materi
     (GENERAL / "chats.jsonl").unlink()
     with pytest.raises(UserError, match=r"chats.jsonl is missing; run `dvc repro prepare` first"):
         with_general(material)
+
+
+def test_a_text_without_a_token_to_score_is_left_out_and_said(
+    material: Material, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    (GENERAL / "chats.jsonl").write_text(f"{json.dumps([CHAT[0]])}\n{json.dumps(CHAT)}\n", encoding="utf-8")
+    assert len(with_general(material).general["chats"]) == 1
+    assert caplog.messages == ["evaluate.general.chats: 1 text without a token to score, and left out"]

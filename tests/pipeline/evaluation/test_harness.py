@@ -118,6 +118,28 @@ def test_the_file_is_graded_as_transformers_grades_its_model(
 
 
 @needs_harness
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": None}, "the model tunesmith takes the path of a GGUF file"),
+        ({"path": "none.gguf"}, "path is none.gguf, which is no file here"),
+        ({"path": ".", "depth": 1}, "the model tunesmith takes no depth: path=FILE.gguf"),
+        ({"max_length": 0}, "max_length is 0; it may be a whole number, at least 1"),
+        ({"max_length": "long"}, "max_length is 'long'; it may be"),
+        ({"prefix_token_id": 10**8}, "prefix_token_id is 100000000; it may be a whole number, from 0 to 2,047"),
+    ],
+)
+def test_arguments_that_the_model_cannot_take_end_in_one_line(
+    weights: Weights, arguments: dict[str, Any], message: str
+) -> None:
+    from llama.harness import GGUF
+
+    with pytest.raises(UserError) as raised:
+        GGUF(**{"path": weights} | arguments)
+    assert str(raised.value).startswith(message)
+
+
+@needs_harness
 def test_a_group_has_the_questions_of_its_tasks(
     make_task: Callable[..., Path], weights: Weights, tmp_path: Path
 ) -> None:

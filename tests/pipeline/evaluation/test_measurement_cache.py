@@ -38,6 +38,12 @@ def test_nothing_measured_is_a_measurement_too(tmp_path: Path) -> None:
     assert measure.times == 1
 
 
+def test_of_no_rows_nothing_is_measured_nor_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pipeline")
+    assert MeasurementCache(tmp_path, "a").each("base-questions", [], lambda _: []) == ([], None)
+    assert not caplog.text
+
+
 def test_what_other_things_stand_on_is_removed(tmp_path: Path) -> None:
     measure = Counted(LOSS)
     for depends in ("a", "b", "a"):

@@ -16,7 +16,7 @@ from pipeline.report.gates import gates
 from pipeline.report.rows import RowResults
 
 ROWS, QUESTIONS = 300, 200
-LEAST = Extent(70, 50)  # that conf/evaluate has
+FIRST = Extent(70, 50)  # as conf/evaluate has it
 LOSSES = {"base": 1.5, "tuned": 1.0, "F16": 1.0, "Q4_K_M": 1.0, "base-Q8_0": 1.5}
 RIGHT = {name: [name != "base"] * QUESTIONS for name in LOSSES}
 
@@ -66,7 +66,7 @@ def evaluated(
 
 def test_where_all_is_clear_each_model_is_measured_once_as_far_as_a_verdict_takes(settings: EvaluateSettings) -> None:
     evaluation = evaluated(settings)
-    assert evaluation.run() == dict.fromkeys(LOSSES, LEAST)
+    assert evaluation.run() == dict.fromkeys(LOSSES, FIRST)
     assert [name for name, _ in evaluation.asked] == list(LOSSES)
     assert all(evaluation.passed.values())
 
@@ -74,9 +74,9 @@ def test_where_all_is_clear_each_model_is_measured_once_as_far_as_a_verdict_take
 def test_only_the_models_of_an_undecided_gate_are_measured_further(settings: EvaluateSettings) -> None:
     evaluation = evaluated(settings, {"Q4_K_M": 1.035})
     extents = evaluation.run()
-    assert LEAST.rows < extents["Q4_K_M"].rows == extents["F16"].rows < ROWS
-    assert {extents[name] for name in ("base", "tuned", "base-Q8_0")} == {LEAST}
-    assert extents["F16"].questions == LEAST.questions
+    assert FIRST.rows < extents["Q4_K_M"].rows == extents["F16"].rows < ROWS
+    assert {extents[name] for name in ("base", "tuned", "base-Q8_0")} == {FIRST}
+    assert extents["F16"].questions == FIRST.questions
     assert evaluation.passed["quantization Q4_K_M"]
 
 
@@ -94,9 +94,9 @@ def test_near_a_threshold_all_rows_are_measured_and_none_twice(settings: Evaluat
 def test_questions_go_on_by_themselves(settings: EvaluateSettings) -> None:
     wrong_now_and_then = [number % 20 != 0 for number in range(QUESTIONS)]
     extents = evaluated(settings, right={"base": [True] * QUESTIONS, "tuned": wrong_now_and_then}).run()
-    assert LEAST.questions < extents["tuned"].questions == extents["base"].questions <= QUESTIONS
-    assert extents["tuned"].rows == LEAST.rows
-    assert extents["F16"] == LEAST
+    assert FIRST.questions < extents["tuned"].questions == extents["base"].questions <= QUESTIONS
+    assert extents["tuned"].rows == FIRST.rows
+    assert extents["F16"] == FIRST
 
 
 def test_all_is_measured_at_once_where_nothing_is_to_stop(settings: EvaluateSettings) -> None:

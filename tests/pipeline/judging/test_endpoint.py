@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 import pytest
-from judge_server import SETTINGS, Said, at, completion, judge_server
+from judge_server import DRIPS, SETTINGS, Said, at, completion, judge_server
 
 from common.errors import UserError
 from pipeline.judging import endpoint as module
@@ -59,8 +59,9 @@ def test_an_endpoint_that_does_not_answer_ends_in_one_line_that_says_how_to_go_o
         assert "\n" not in str(raised.value)
 
 
-def test_an_endpoint_that_hangs_is_given_up() -> None:
-    with judge_server(lambda text, before: None) as judge:
+@pytest.mark.parametrize("fault", [None, DRIPS])
+def test_an_endpoint_that_hangs_is_given_up(fault: Said) -> None:
+    with judge_server(lambda text, before: fault) as judge:
         with pytest.raises(UserError, match=r"does not answer \(timed out\)"):
             list(at(judge.url, seconds=0.1).ask_all(asked("a")))
         assert len(judge.asked) == 4
@@ -100,6 +101,9 @@ def test_the_key_is_sent_and_never_said(monkeypatch: pytest.MonkeyPatch, caplog:
         ({"url": "localhost:8000"}, "evaluate.judge.url is no address of an API"),
         ({"url": f"https://me:{KEY}@host/v1"}, "evaluate.judge.url is no address of an API"),
         ({"url": f"https://host/v1?key={KEY}"}, "evaluate.judge.url is no address of an API"),
+        ({"url": f"https://host/v1#{KEY}"}, "evaluate.judge.url is no address of an API"),
+        ({"url": "https://[host/v1"}, "evaluate.judge.url is no address of an API"),
+        ({"url": "https://host:eighty/v1"}, "evaluate.judge.url is no address of an API"),
         ({"model": None}, "evaluate.judge.model no model of it"),
         ({"key": KEY}, "evaluate.judge.key is no name of an environment variable"),
         ({"key": "UNSET_KEY"}, "the environment variable that evaluate.judge.key names is not set"),

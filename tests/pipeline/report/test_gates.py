@@ -92,6 +92,17 @@ def test_more_is_asked_for_the_less_the_bounds_tell_but_never_more_than_twice() 
     assert wanted(1.4999, 400) is None
 
 
+def test_what_is_open_takes_more_than_there_are_however_unlike_its_two_bounds_are() -> None:
+    replies = {"base": [True] * 60, "tuned": [number % 20 > 0 for number in range(60)]}
+    found = found_rows(LOSSES, right=replies, asked=[SUM] * 60)
+    difference, low, high = gate(found, "task held_out/sum").last
+    assert high - difference > 1.3 * (difference - low)
+    limits = [replace(GATE, max_task_drop=float(limit)) for limit in np.linspace(low, high, 20)[1:-1]]
+    still_open = [one for limit in limits if (one := gate(found, "task held_out/sum", limit)).passed is None]
+    assert len(still_open) >= 10
+    assert all(one.needed is None or one.needed > one.have for one in still_open)
+
+
 def test_a_row_without_a_finite_loss_fails_its_gates_and_asks_for_no_more() -> None:
     found = without(found_rows(LOSSES, measured=dict.fromkeys(LOSSES, 30)), "Q4_K_M", 7)
     lost = gate(found, "quantization Q4_K_M")
@@ -122,6 +133,14 @@ def test_a_task_passes_by_the_differences_of_its_own_questions(share: float, pas
     capital = gate(found, "task held_out/capital")
     assert capital.passed
     assert capital.last.value == 0
+
+
+def test_the_order_in_which_a_task_lists_its_items_decides_nothing() -> None:
+    items = {"base": {"arc": [1.0] * 400}, "F16": {"arc": [1.0] * 300 + [0.0] * 100}}  # the hard ones last
+    found = found_rows(LOSSES, items=items)
+    last_ones_fail = gate(found, "task arc of F16")
+    assert last_ones_fail.passed is False
+    assert last_ones_fail.last.low > GATE.max_task_drop
 
 
 def test_questions_of_a_rare_task_are_asked_for_as_questions_of_all() -> None:

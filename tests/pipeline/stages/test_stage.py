@@ -130,7 +130,6 @@ def output(sweep: Path) -> dict[str, str]:
 
 def test_a_direct_run_writes_where_it_is_started_and_leaves_no_folders_of_hydras(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pipeline.stages.prepare", "data.files=[chats.jsonl]", "data.questions=null"]
-    command += ["evaluate.general.statements=null", "evaluate.general.transcripts=null"]  # which are in the repository
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "chats.jsonl").write_text("".join(lines[:60]), encoding="utf-8")
     environment = os.environ | {"PYTHONPATH": str(REPO)}
@@ -138,6 +137,7 @@ def test_a_direct_run_writes_where_it_is_started_and_leaves_no_folders_of_hydras
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["chats.jsonl", "data", "reports"]
     assert (tmp_path / "data/prepared/train.parquet").is_file()
+    assert (tmp_path / "data/forgetting/statements.jsonl").is_file()  # of which the texts ship
 
 
 @pytest.fixture

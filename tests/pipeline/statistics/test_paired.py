@@ -27,6 +27,12 @@ def test_a_difference_of_losses_is_found_for_what_it_is(fall: float, said: str) 
     assert (found.figure, found.rows, found.more) == ("loss", 2000, None)
 
 
+def test_few_rows_that_are_alike_show_no_difference_of_any_size() -> None:
+    found = paired_loss([2.0] * 50, [2.0] * 50, [1.0] * 50, LEVEL, MARGIN)
+    assert (found.finding, found.low, found.high, found.smallest) == ("cannot tell", -np.inf, np.inf, np.inf)
+    assert found.more == 82  # of a kind that is one in 25, so many more are sure to have some
+
+
 def test_few_rows_cannot_tell_a_small_difference() -> None:
     assert rows(-0.02, 60).finding == "cannot tell"
 
@@ -126,3 +132,11 @@ def test_what_tells_leaves_its_part_of_the_level_to_the_rest() -> None:
     found = holm([even, clear], 0.01)
     assert [one.finding for one in found] == ["cannot tell", "better"]
     assert [one.level for one in found] == [0.01, 0.005]
+
+
+def test_what_is_no_worse_keeps_its_part_of_the_level_since_it_may_still_be_called_better() -> None:
+    alike = partial(paired_share, [True] * 1000, [True] * 1000, margin=0.1)
+    even = partial(paired_share, [True, False] * 30, [False, True] * 30, margin=0.0)
+    found = holm([even, alike], 0.01)
+    assert [one.finding for one in found] == ["cannot tell", "no worse"]
+    assert [one.level for one in found] == [0.005, 0.005]
