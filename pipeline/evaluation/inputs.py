@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from common.errors import UserError
+from common.words import counted
 from pipeline.core.config import EvaluateSettings
 from pipeline.core.paths import QUESTIONS, TEST
 from pipeline.data.checks import languages_asked
@@ -155,7 +156,7 @@ def read_conversations(
         raise UserError(f"{TEST} is missing; run `dvc repro prepare` first")
     chats = pq.read_table(TEST)["messages"].to_pylist()
     names = digests(chats)
-    conversations, refusals = [], Refusals()
+    conversations, refusals, empty = [], Refusals(), 0
     for place in drawn(names, settings.seed)[: settings.max_rows]:
         try:
             encoded = encode(tokenizer, chats[place], settings.max_length, loss_on)
@@ -164,8 +165,12 @@ def read_conversations(
             continue
         if rows := [row for row in encoded if scored_tokens(row)]:
             conversations.append(Conversation(place + 1, names[place], rows))
+        else:
+            empty += 1
     if refusals.total():
         logger.info(f"test: {refusals}, and left out")
+    if conversations and empty:
+        logger.info(f"test: {counted(empty, 'row')} without an assistant token to score, and left out")
     if not conversations and refusals.total():
         raise UserError(f"nothing of {TEST} is left to score: {refusals}")
     if not conversations:

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-import numpy as np
-
 from pipeline.core.config import GateSettings
 from pipeline.core.gguf_types import OUT_TYPES, whole_of
 from pipeline.report.rows import Nats, RowResults, are_right_or_wrong
@@ -24,7 +22,6 @@ Of = Literal["test conversation", "question", "general text"]
 STEP = 8  # rows at least before it is looked again, or an eighth: a model is loaded for each look
 SHOWN = 20  # rows from which bounds of a loss are shown; they decide from gate.min_rows on
 MOST = 1_000_000  # rows that anybody would measure to tell
-SEED = 0  # of the order in which a task's items count
 UNKNOWN = Bounds(math.nan, -math.inf, math.inf)
 
 
@@ -44,12 +41,14 @@ class Gate:
     first: int = 1  # how many it takes to tell at all
     tasks: tuple[str, ...] = ()  # whose questions count
     lost: bool = False  # one of the rows has no finite number, and so has the difference
+    whole: bool = False  # nothing is saved by fewer rows, since all were measured at once: all of them decide
 
     @cached_property
     def decided(self) -> int | None:
         """The number of rows that count after which it was first known on which side of the limit it is."""
-        told = first_decided(self.bounds[self.first - 1 :], self.limit)
-        return None if told is None else told + self.first - 1
+        first = len(self.bounds) if self.whole else self.first
+        told = first_decided(self.bounds[first - 1 :], self.limit)
+        return None if told is None else told + first - 1
 
     @property
     def passed(self) -> bool | None:
@@ -188,6 +187,7 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
             total=len(tokens),
             first=least,
             lost=lost,
+            whole=True,
         )
 
 
@@ -206,8 +206,8 @@ def _tasks(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
 def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
     """Yield the harness's tasks of each file, or of the tuned model where it has none, against the base's.
 
-    Each was asked of all its questions, which stand in the task's order: by subject, say, or the easy ones first.
-    Scores that are no share, or of too few questions, are shown and not judged.
+    Each was asked of all its questions, in the task's order, which may be any: so all of them decide together. Scores
+    that are no share, or of too few questions, are shown and not judged.
     """
     of_base = [name for name, one in found.models.items() if one.items and name.startswith("base")]
     for name, model in found.models.items():
@@ -215,17 +215,13 @@ def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
             before = found.models[of_base[0]].items.get(task, ())
             shares = all(0 <= score <= 1 for score in (*before, *after))
             if shares and settings.min_questions <= len(before) == len(after):
-                drops = by_chance([one - other for one, other in zip(before, after, strict=True)])
+                drops = [one - other for one, other in zip(before, after, strict=True)]
                 bounds, count, limit = share_bounds(drops, settings.level), len(drops), settings.max_task_drop
                 models, title = (of_base[0], name), f"task {task} of {name}"
                 yield Gate(
-                    "task", title, models, "question", False, limit, bounds, count, count, tasks=(f"{task} of {name}",)
-                )
-
-
-def by_chance(values: Sequence[float]) -> list[float]:
-    """Return values in an order that says nothing of them, always the same: what bounds after each row presume."""
-    return np.random.default_rng(SEED).permutation(values).tolist()
+                    "task", title, models, "question", False, limit, bounds, count, count,
+                    tasks=(f"{task} of {name}",), whole=True,
+                )  # fmt: skip
 
 
 def judged_together(tasks: Sequence[str], least: int) -> dict[str, tuple[str, ...]]:
