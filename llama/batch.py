@@ -101,7 +101,9 @@ class Batch:
         if entries:
             self.model.decode(entries)
         for index, turn in drawn:
-            turn.take(self.model.draw(turn.sampler, index), self.model)
+            token, rivals = self.model.draw(turn.sampler, index), turn.sampling.logprobs
+            scored = None if rivals is None else self.model.scored(index, token, rivals)
+            turn.take(token, self.model, scored)
 
     def run(self, turn: Turn) -> None:
         """Give one answer, where no other is under way."""

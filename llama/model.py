@@ -18,12 +18,14 @@ import numpy as np
 from common.errors import UserError
 from llama.errors import EngineError
 from llama.prompts import Prompts
+from llama.thoughts import OPEN
 from llama.threads import Threads
 from llama.types import Prompt, Sampling
 
 BATCH = 256  # tokens decoded at a time at most
-TOP_K, MIN_P = 40, 0.05  # llama.cpp's own defaults; they act above temperature 0
-PENALTY_WINDOW = 256  # tokens back that frequency and presence are counted over
+PENALTY_WINDOW = 256  # tokens of the answer back that penalties are counted over
+MARK_TOKENS = 16  # at the end of a prompt, that a thought's mark and white space may take
+NO_PENALTIES = (1.0, 0.0, 0.0)  # on repeats, frequency and presence
 RANDOM_SEED = llama_cpp.LLAMA_DEFAULT_SEED  # llama.cpp's word for "draw a seed"
 # What a GGUF's general.file_type stands for, as "15" for Q4_K_M.
 FILE_TYPES = {
@@ -185,6 +187,14 @@ def can_share(model: "llama_cpp.llama_model_p") -> bool:
 State = ctypes.Array[ctypes.c_uint8]
 
 
+class Scored(NamedTuple):
+    """How likely a token of an answer was, before temperature and penalties: its bytes, log-probability and rivals."""
+
+    piece: bytes
+    logprob: float
+    likeliest: tuple[tuple[bytes, float], ...]  # the likeliest tokens, by themselves
+
+
 class Entry(NamedTuple):
     """A token to decode."""
 
@@ -291,6 +301,21 @@ class LlamaModel:
         logits = llama_cpp.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(logits, (self.vocabulary,))
 
+    def scored(self, index: int, token: int, likeliest: int) -> Scored:
+        """Return how likely a token was after entry `index` of the batch decoded last, and so many likeliest ones."""
+        logits = self.logits(index).astype(np.float64)
+        logprobs = logits - logits.max()
+        logprobs -= np.log(np.exp(logprobs).sum())
+        best = np.argpartition(-logprobs, min(likeliest, len(logprobs) - 1))[:likeliest]
+        best = best[np.argsort(-logprobs[best], kind="stable")]
+        rivals = tuple((self.piece(int(i), special=True), float(logprobs[i])) for i in best)
+        return Scored(self.piece(token, special=True), float(logprobs[token]), rivals)
+
+    def within_thought(self, tokens: Sequence[int]) -> bool:
+        """Return whether a prompt ends with the mark that begins a thought, as some templates' prompts do."""
+        end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
+        return end.rstrip().endswith(OPEN.encode())
+
     def is_end(self, token: int) -> bool:
         """Return whether the model ends its turn with this token."""
         return llama_cpp.llama_vocab_is_eog(self._vocab, token)
@@ -311,10 +336,10 @@ class LlamaModel:
         if not llama_cpp.llama_state_seq_set_data(self._context, state, len(state), slot):
             raise EngineError("llama.cpp takes no state that it gave")
 
-    def piece(self, token: int) -> bytes:
-        """Return a token's text, which may be a part of a character; empty for special tokens."""
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """Return a token's text, which may be a part of a character; empty for special tokens unless asked for."""
         buffer = ctypes.create_string_buffer(256)
-        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
+        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
         return buffer.raw[:length] if length > 0 else b""
 
     def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
@@ -336,24 +361,29 @@ class Sampler:
     def __init__(self, sampling: Sampling, vocabulary: int) -> None:
         """For a model with so many tokens."""
         self.chain = None
-        penalties = sampling.frequency_penalty, sampling.presence_penalty
-        if sampling.temperature == 0 and not any(penalties):
+        penalties = sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty
+        if sampling.temperature == 0 and penalties == NO_PENALTIES and not sampling.logit_bias:
             return  # a chain copies the vocabulary first
         self.chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         for sampler in self._samplers(sampling, penalties, vocabulary):
             llama_cpp.llama_sampler_chain_add(self.chain, sampler)
 
     def _samplers(
-        self, sampling: Sampling, penalties: tuple[float, float], vocabulary: int
+        self, sampling: Sampling, penalties: tuple[float, float, float], vocabulary: int
     ) -> Iterator["llama_cpp.llama_sampler_p"]:
-        if any(penalties):
-            yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, 1.0, *penalties)
+        if sampling.logit_bias:
+            biases = (llama_cpp.llama_logit_bias * len(sampling.logit_bias))()
+            for entry, (token, bias) in zip(biases, sampling.logit_bias, strict=True):
+                entry.token, entry.bias = token, bias
+            yield llama_cpp.llama_sampler_init_logit_bias(vocabulary, len(biases), biases)
+        if penalties != NO_PENALTIES:
+            yield llama_cpp.llama_sampler_init_penalties(vocabulary, PENALTY_WINDOW, *penalties)
         if sampling.temperature == 0:
             yield llama_cpp.llama_sampler_init_greedy()
             return
-        yield llama_cpp.llama_sampler_init_top_k(TOP_K)
+        yield llama_cpp.llama_sampler_init_top_k(sampling.top_k)
         yield llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1)
-        yield llama_cpp.llama_sampler_init_min_p(MIN_P, 1)
+        yield llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1)
         yield llama_cpp.llama_sampler_init_temp(sampling.temperature)
         yield llama_cpp.llama_sampler_init_dist(RANDOM_SEED if sampling.seed is None else sampling.seed)
 

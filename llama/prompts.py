@@ -1,19 +1,27 @@
 """What a model reads: a conversation by its file's chat template and tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import jinja2
 import llama_cpp
+from jinja2 import meta
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from common.errors import UserError
 from llama.errors import RequestError
 from llama.tokenizer import Tokenizer
-from llama.types import Message, Prompt
+from llama.types import Chat, Message, Prompt, TokenIds
 
-GOES_ON = "[goes on here]"  # marks where, in a conversation whose last message is not to end
+# Marks where, in a conversation whose last message is not to end; the space shows whether the template strips texts.
+GOES_ON = "[goes on here] "
+# What a template is given, and no switch of it.
+GIVEN = {"messages", "bos_token", "eos_token", "add_generation_prompt", "raise_exception", "strftime_now", "documents"}
+GIVEN |= {"tools", "tool_choice", "functions", "function_call"}
+TEMPLATE_EXTENSIONS = (Jinja2ChatFormatter.IgnoreGenerationTags, "jinja2.ext.loopcontrols")  # as the formatter's
+THINKING_SWITCHES = ("enable_thinking", "thinking")  # as Qwen's and as DeepSeek's templates name it
 ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 
 
@@ -33,6 +41,7 @@ class Prompts:
         self._tokenizer = Tokenizer(model)
         self._context = context
         self._formatter = self._chat_template(model, path)
+        self._switches = _variables(self._formatter) - GIVEN
         if today:
             self._formatter.strftime_now = today.strftime  # type: ignore[assignment, method-assign]
 
@@ -49,30 +58,74 @@ class Prompts:
         Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
         """
         if isinstance(messages, str):
-            return self._checked(self._tokenizer.read(messages, add_special=True))
-        tokens = self._render(messages)
-        while drop_oldest and len(tokens) >= self._context * ROOM_KEPT and len(shorter := without_oldest(messages)):
-            messages = shorter
-            tokens = self._render(messages)
-        return self._checked(tokens)
+            return self._checked(self._tokenizer.read(messages, add_special=True), "prompt")
+        if isinstance(messages, TokenIds):
+            return self._checked(self._known(messages.ids), "prompt")
+        chat = messages if isinstance(messages, Chat) else Chat(messages)
+        tokens = self._render(chat)
+        if drop_oldest and len(tokens) >= self._context * ROOM_KEPT:
+            tokens = self._shortened(chat)
+        return self._checked(tokens, "messages")
 
-    def _checked(self, tokens: list[int]) -> list[int]:
+    def _shortened(self, chat: Chat) -> list[int]:
+        """Return a conversation less as few of its oldest turns as make it fit; the last question stays."""
+        questions = [i for i, message in enumerate(chat.messages) if message["role"] == "user"]
+
+        def without(turns: int) -> list[int]:
+            kept = [*chat.messages[: questions[0]], *chat.messages[questions[turns] :]]
+            return self._render(replace(chat, messages=kept))
+
+        fewest, most = min(1, len(questions) - 1), len(questions) - 1
+        while fewest < most:  # halved each time: there may be thousands
+            middle = (fewest + most) // 2
+            fits = len(without(middle)) < self._context * ROOM_KEPT
+            fewest, most = (fewest, middle) if fits else (middle + 1, most)
+        return without(fewest) if questions else self._render(chat)
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        tokens = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        if wrong := next((i for i in ids if not 0 <= i < tokens), None):
+            raise RequestError(f"There is no token {wrong}: the model has {tokens}, from 0 on.", param="prompt")
+        return list(ids)
+
+    def _checked(self, tokens: list[int], param: str) -> list[int]:
         if len(tokens) >= self._context:
             raise RequestError(
-                f"The conversation takes {len(tokens)} tokens, and the model's context holds {self._context} with the"
-                " answer: shorten it or start anew."
+                f"The conversation takes {len(tokens)} tokens, and this model's maximum context length is"
+                f" {self._context} with the answer: shorten it or start anew.",
+                "context_length_exceeded",
+                param,
             )
         return tokens
 
-    def _render(self, messages: Sequence[Message]) -> list[int]:
-        return self._tokenizer.read(self.text(messages))
+    def _render(self, chat: Chat) -> list[int]:
+        return self._tokenizer.read(self.text(chat.messages, not chat.goes_on, self._set(chat)))
 
-    def text(self, messages: Sequence[Message], asks: bool = True) -> str:
+    def _set(self, chat: Chat) -> dict[str, object]:
+        """Return the template's variables as they are asked for. Raises RequestError for one that it does not know."""
+        wanted = dict(chat.switches)
+        if chat.effort is not None:
+            thinking = [name for name in THINKING_SWITCHES if name in self._switches]
+            if "reasoning_effort" in self._switches:
+                wanted["reasoning_effort"] = chat.effort
+            elif chat.effort == "none" and thinking:
+                wanted[thinking[0]] = False
+            else:
+                text = f"reasoning_effort: the model's chat template knows no {chat.effort[:20]!r}."
+                raise RequestError(text, "unsupported_value", "reasoning_effort")
+        for name in wanted.keys() - self._switches:
+            param = f"chat_template_kwargs.{name[:100].encode(errors='replace').decode()}"
+            text = f"{param}: the model's chat template has no such switch."
+            raise RequestError(text, "unsupported_parameter", param)
+        return wanted
+
+    def text(self, messages: Sequence[Message], asks: bool = True, switches: Mapping[str, object] | None = None) -> str:
         """Return the conversation as the template writes it.
 
         Args:
             messages: the conversation.
             asks: end where the assistant's answer begins; else within the last message, which the model goes on with.
+            switches: variables of the template.
 
         Raises RequestError for a conversation that the template refuses.
         """
@@ -80,10 +133,11 @@ class Prompts:
             messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + GOES_ON}]
         self._formatter.add_generation_prompt = asks
         try:
-            text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
-        except (ValueError, jinja2.TemplateError) as error:
-            raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
-        return text if asks else text.rpartition(GOES_ON)[0]
+            text = self._formatter(messages=list(messages), **(switches or {})).prompt  # type: ignore[arg-type]
+        except (ValueError, TypeError, jinja2.TemplateError) as error:
+            text = f"The model's chat template refuses this conversation: {error}"
+            raise RequestError(text, param="messages") from None
+        return text if asks else _cut(text)
 
     def _chat_template(self, model: "llama_cpp.llama_model_p", path: Path) -> Jinja2ChatFormatter:
         """Return the GGUF's chat template.
@@ -106,9 +160,21 @@ class Prompts:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
 
 
-def without_oldest(messages: Sequence[Message]) -> list[Message]:
-    """Return a conversation less the oldest question and its answer; empty where the last question stands alone."""
-    questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
-    if len(questions) < 2:
-        return []
-    return [*messages[: questions[0]], *messages[questions[1] :]]
+def _cut(text: str) -> str:
+    """Return a conversation up to where its last message goes on. Raises RequestError where the template has lost it.
+
+    A template that strips a message's end has stripped the mark's space: what goes on is then stripped as well, as
+    Transformers does.
+    """
+    before, mark, after = text.rpartition(GOES_ON.rstrip())
+    if not mark:
+        raise RequestError(
+            "The model's chat template cannot leave a message open to be gone on with.", param="messages"
+        )
+    return before if after.startswith(GOES_ON[-1]) else before.rstrip()
+
+
+def _variables(formatter: Jinja2ChatFormatter) -> set[str]:
+    """Return the names that a template looks up and does not set itself."""
+    environment = jinja2.Environment(extensions=TEMPLATE_EXTENSIONS)  # noqa: S701 - reads a template, writes none
+    return meta.find_undeclared_variables(environment.parse(formatter.template)) - set(environment.globals)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llama.model import LlamaModel, Sampler
+from llama.errors import RequestError
+from llama.model import LlamaModel, Sampler, Scored
 from llama.types import Prompt, Sampling
 
 Finish = Literal["stop", "length"]
@@ -24,6 +25,8 @@ class Piece:
     prompt: int  # tokens of the conversation
     cached: int  # those of them that were known from before
     finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
+    within_thought: bool = False  # whether the prompt ends within a thought
+    scored: Scored | None = None  # how likely its token was, where that was asked for
 
     @property
     def tokens_per_second(self) -> float:
@@ -55,6 +58,7 @@ class Turn:
         self.finished = False
         self._first = 0.0
         self._limit = 0
+        self._within_thought = False
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
         self._stops = StopTexts(sampling.stop)
@@ -66,6 +70,11 @@ class Turn:
     def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:
         """Take a prompt that is written as token ids already, and leaves room for an answer."""
         self.prompt = prompt
+        self._within_thought = model.within_thought(prompt)
+        for token, _ in self.sampling.logit_bias:
+            if not 0 <= token < model.vocabulary:
+                text = f"logit_bias: there is no token {token}: the model has {model.vocabulary}, from 0 on."
+                raise RequestError(text, param="logit_bias")
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -73,7 +82,7 @@ class Turn:
         self.cached, self.began = cached, time.monotonic()
         self.sampler = Sampler(self.sampling, model.vocabulary)
 
-    def take(self, token: int, model: LlamaModel) -> None:
+    def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
         if model.is_end(token):
             self._end("stop")
@@ -81,7 +90,7 @@ class Turn:
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
         text, stopped = self._stops.pass_on(self._characters.decode(model.piece(token)))
-        self._deliver(text)
+        self._deliver(text, scored=scored)
         if stopped or self.tokens == self._limit:
             self._end("stop" if stopped else "length")
 
@@ -89,10 +98,20 @@ class Turn:
         self.finished = True
         self._deliver(self._stops.rest(), finish)
 
-    def _deliver(self, text: str, finish: Finish | None = None) -> None:
+    def _deliver(self, text: str, finish: Finish | None = None, scored: Scored | None = None) -> None:
         now = time.monotonic()
         generating = now - (self._first or now)
-        piece = Piece(text, self.tokens, now - self.asked, generating, len(self.prompt), self.cached, finish)
+        piece = Piece(
+            text,
+            self.tokens,
+            now - self.asked,
+            generating,
+            len(self.prompt),
+            self.cached,
+            finish,
+            self._within_thought,
+            scored,
+        )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)
         self.deliver(piece)

@@ -1,8 +1,8 @@
 """What the model is asked, and how its answer is drawn."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, TypedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NotRequired, TypedDict
 
 
 class Message(TypedDict):
@@ -10,6 +10,8 @@ class Message(TypedDict):
 
     role: Literal["system", "user", "assistant"]
     content: str
+    name: NotRequired[str]  # who speaks, for templates that write it
+    reasoning_content: NotRequired[str]  # what an answer was thought out in, for templates that write it
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,28 @@ class Sampling:
     frequency_penalty: float = 0.0  # for each time that a token has come before
     presence_penalty: float = 0.0  # for a token that has come before
     stop: tuple[str, ...] = ()  # texts before which the answer ends
+    top_k: int = 40  # of the likeliest tokens, so many; 0: all
+    min_p: float = 0.05  # none less likely than this share of the likeliest
+    repeat_penalty: float = 1.0  # divides what speaks for a token that has come before
+    logit_bias: tuple[tuple[int, float], ...] = ()  # tokens, and what is added to their logits
+    logprobs: int | None = None  # tokens whose chances are told beside each of the answer's; None: not even its own
 
 
-Prompt = Sequence[Message] | str  # a conversation, or a text to go on with
+@dataclass(frozen=True)
+class Chat:
+    """A conversation, and how its chat template is to write it."""
+
+    messages: Sequence[Message]
+    goes_on: bool = False  # the last message is an answer's beginning, which the model goes on with
+    switches: Mapping[str, object] = field(default_factory=dict)  # the template's variables, such as enable_thinking
+    effort: str | None = None  # how much is thought before the answer; none: nothing
+
+
+@dataclass(frozen=True)
+class TokenIds:
+    """A text to go on with that is written as token ids already."""
+
+    ids: Sequence[int]
+
+
+Prompt = Sequence[Message] | Chat | str | TokenIds  # a conversation, or a text to go on with

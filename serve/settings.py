@@ -29,6 +29,8 @@ class About:
 
 
 RENAMED = {"SERVE_LOADED": "SERVE_MAX_LOADED_MODELS", "SERVE_ASIDE": "SERVE_PROMPT_CACHE_MB"}  # since 0.1
+# What the model's context bounds by itself, since 0.1.
+DROPPED = {"SERVE_MAX_CHARS", "SERVE_MAX_MESSAGES"}
 # What Kubernetes sets in each container for each Service, after its name: that named serve has a SERVE_PORT, too.
 SERVICE_HOST = "SERVICE_HOST"
 SERVICE_LINK = re.compile(
@@ -66,17 +68,15 @@ class Settings:
         default_factory=usable_cpus
     )
     max_tokens: Annotated[int, About("longest answer that may be asked for, in tokens", 1, 1 << 20)] = 1024
-    max_chars: Annotated[int, About("longest message or system prompt, in characters", 1, 10_000_000)] = 8000
-    max_messages: Annotated[int, About("most messages in one conversation", 1, 100_000)] = 64
     temperature_max: Annotated[float, About("highest temperature that may be asked for", 0, 100)] = 2.0
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
     drain: Annotated[int, About("seconds that answers have to end when the server is asked to stop", 0, 3600)] = 8
     max_body: Annotated[int, About("longest body of a request, in bytes", 1000, 1 << 30)] = 1_000_000
     rate: Annotated[int, About("requests a minute from one address; 0: no limit", 0, 1_000_000)] = 60
     proxy: Annotated[int, About("proxies in front, by whose X-Forwarded-For an address is known", 0, 8)] = 0
-    api_key: Annotated[str, About("key that programs give as `Authorization: Bearer`; none is asked for if unset")] = (
-        field(default="", repr=False)
-    )
+    api_key: Annotated[
+        str, About("key that programs give as `Authorization: Bearer` or `x-api-key`; none is asked for if unset")
+    ] = field(default="", repr=False)
     login: Annotated[str, About("user:password for the page; programs then need a key", pattern=".+?:.+")] = field(
         default="", repr=False
     )
@@ -139,6 +139,8 @@ def _refuse_unknown(variables: Iterable[str], settings: list[str]) -> None:
     for name in sorted(set(variables) - set(settings)):
         if name in RENAMED:
             raise UserError(f"{name} is called {RENAMED[name]} now; set that instead")
+        if name in DROPPED:
+            raise UserError(f"{name} is no setting any more, SERVE_CONTEXT bounds a conversation: unset it")
         nearest = difflib.get_close_matches(name.upper(), settings, 1, cutoff=0)[0]
         raise UserError(
             f"{name} is no setting; the nearest is {nearest}, and --help lists all: set that, or unset {name}"

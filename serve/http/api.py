@@ -4,144 +4,38 @@
     POST /v1/completions       a text gone on with, without the chat template
     GET  /v1/models            the models
     GET  /healthz              200 while the process answers
-    GET  /readyz               200 while questions are taken in, else 503
+    GET  /readyz, /health      200 while questions are taken in, else 503
     GET  /metrics              for Prometheus
 
-Errors have OpenAI's shape. A client that leaves frees its place, whether it streams or waits for the whole answer.
+What may be asked is in requests.py and fields.py, how answers are written in answers.py. Errors have OpenAI's shape. A
+client that leaves frees its place, whether it streams or waits for the whole answer.
 """
 
 import asyncio
-import json
-import time
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+import dataclasses
+from collections.abc import Awaitable
 from contextlib import aclosing
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, field_validator
+from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from llama.errors import EngineError, RequestError
 from llama.types import Sampling
-from serve import limits
 from serve.engine import Engine, Piece
-from serve.http.error_responses import answer_error, describe, error_body
+from serve.http.answers import Drawn, EventStream, Writer, events
+from serve.http.error_responses import answer_error
 from serve.http.metrics import Metrics
+from serve.http.requests import SEEDS, ChatRequest, TextRequest
+from serve.limits import check_model
+from serve.merging import merged_or_silent
 from serve.settings import Settings
 
-COMPLETION_TOKENS = 16  # of a plain completion that asks for no number, as with OpenAI
-UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # events are passed on as they come
+SILENCE = 10.0  # seconds without a piece, after which a stream's reader is told to wait: proxies hang up after 60
 
-# Fields that would change the answer and are not supported, and the values with which they would not.
-UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "min_p": (),
-    "modalities": (["text"],),
-    "n": (1,),
-    "repetition_penalty": (1,),
-    "response_format": ({"type": "text"},),
-    "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
-    "top_k": (),
-    "top_logprobs": (0,),
-    "web_search_options": (),
-}
 T = TypeVar("T")
-
-
-class _Fields(BaseModel):
-    """Values are of their types and not converted; what is not named is looked up in UNSUPPORTED."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class StreamOptions(_Fields):
-    """How a stream is written."""
-
-    include_usage: bool | None = None
-
-
-class CompletionRequest(_Fields):
-    """What both kinds of completion take; the engine checks the ranges."""
-
-    model: str
-    max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: list[str] | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _listed(cls, stop: Any) -> Any:
-        return [stop] if isinstance(stop, str) else stop
-
-    def sampling(self, max_tokens: int) -> Sampling:
-        """Return how the answer is drawn.
-
-        As asked, else as is usual here. Raises HTTPException for what cannot be had.
-        """
-        for name, value in (self.model_extra or {}).items():
-            if name in UNSUPPORTED and value is not None and value not in UNSUPPORTED[name]:
-                raise HTTPException(400, f"{name} is not supported: leave it out.")
-        parameters = {name: getattr(self, name) for name in Sampling.__dataclass_fields__}
-        parameters["max_tokens"] = max_tokens if self.max_tokens is None else self.max_tokens
-        parameters["stop"] = tuple(self.stop or ())
-        return Sampling(**{name: value for name, value in parameters.items() if value is not None})
-
-
-class ChatMessage(_Fields):
-    """One turn of a conversation; its content is a text or a list of parts that are texts."""
-
-    role: str
-    content: str
-
-    @field_validator("role")
-    @classmethod
-    def _known(cls, role: str) -> str:
-        return "system" if role == "developer" else role
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def _joined(cls, content: Any) -> Any:
-        if not isinstance(content, list):
-            return content
-        if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
-            raise ValueError("only parts of type text are supported")
-        return "\n".join(part["text"] for part in content)
-
-
-class ChatRequest(CompletionRequest):
-    """A conversation to go on with."""
-
-    messages: list[ChatMessage]
-    max_completion_tokens: int | None = None
-
-
-class TextRequest(CompletionRequest):
-    """A text to go on with."""
-
-    prompt: str
-
-    @field_validator("prompt", mode="before")
-    @classmethod
-    def _single(cls, prompt: Any) -> Any:
-        return prompt[0] if isinstance(prompt, list) and len(prompt) == 1 else prompt
 
 
 def build_health() -> APIRouter:
@@ -161,6 +55,7 @@ def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
     metrics.watch(engine)
 
     @probes.get("/readyz")
+    @probes.get("/health")
     async def readyz(response: Response) -> dict[str, str]:
         response.status_code = 200 if engine.ready else 503
         return {"status": "ready" if engine.ready else "not ready"}
@@ -180,139 +75,78 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
         for name, model in engine.models.items()
     }
 
-    def check_model(name: str) -> None:
-        if name not in engine.models:
-            names = ", ".join(engine.models)
-            raise HTTPException(404, f"There is no model named {name[:100]!r}; there is {names}.")
-
     @api.get("/models")
-    async def list_models() -> dict[str, Any]:
+    async def list_models() -> dict[str, object]:
         return {"object": "list", "data": list(entries.values())}
 
     @api.get("/models/{name:path}")
-    async def show_model(name: str) -> dict[str, Any]:
-        check_model(name)
+    async def show_model(name: str) -> dict[str, object]:
+        check_model(name, engine.models)
         return entries[name]
 
     @api.post("/chat/completions")
     async def chat(request: Request, body: ChatRequest) -> Response:
-        check_model(body.model)
-        if body.max_completion_tokens is not None:
-            body.max_tokens = body.max_completion_tokens
-        messages = [{"role": message.role, "content": message.content} for message in body.messages]
-        sampling = body.sampling(settings.max_tokens)
-        pieces = engine.astream(body.model, cast(limits.Prompt, messages), sampling)
-        return await _respond(request, body, pieces, Writer(body.model, chat=True))
+        return await _respond(request, body, engine, settings)
 
     @api.post("/completions")
     async def complete(request: Request, body: TextRequest) -> Response:
-        check_model(body.model)
-        sampling = body.sampling(min(COMPLETION_TOKENS, settings.max_tokens))
-        pieces = engine.astream(body.model, body.prompt, sampling)
-        return await _respond(request, body, pieces, Writer(body.model, chat=False))
+        return await _respond(request, body, engine, settings)
 
     for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)
     return api
 
 
-class Writer:
-    """Writes one answer as OpenAI does."""
+async def _respond(request: Request, body: ChatRequest | TextRequest, engine: Engine, settings: Settings) -> Response:
+    """Return the answers in the form that was asked for.
 
-    def __init__(self, model: str, chat: bool) -> None:
-        self.chat = chat
-        self._head = {
-            "id": f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}",
-            "created": int(time.time()),
-            "model": model,
-        }
-
-    def whole(self, text: str, last: Piece) -> dict[str, Any]:
-        """Return the whole answer at once."""
-        payload = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        return self._body("chat.completion", payload, last.finish) | {"usage": usage(last)}
-
-    def begin(self) -> dict[str, Any]:
-        """Return what a chat's stream begins with."""
-        return self._body("chat.completion.chunk", {"delta": {"role": "assistant", "content": ""}}, None)
-
-    def chunk(self, piece: Piece) -> dict[str, Any]:
-        """Return the next bit of it."""
-        payload = {"delta": {"content": piece.text} if piece.text else {}} if self.chat else {"text": piece.text}
-        return self._body("chat.completion.chunk", payload, piece.finish)
-
-    def figures(self, last: Piece) -> dict[str, Any]:
-        """Return what a stream ends with where usage was asked for."""
-        return self._body("chat.completion.chunk", {}, None) | {"choices": [], "usage": usage(last)}
-
-    def _body(self, kind: str, payload: Mapping[str, Any], finish: str | None) -> dict[str, Any]:
-        choice = {"index": 0, **payload, "logprobs": None, "finish_reason": finish}
-        return {**self._head, "object": kind if self.chat else "text_completion", "choices": [choice]}
-
-
-def usage(last: Piece) -> dict[str, Any]:
-    """Return the tokens of an answer, as of its last piece."""
-    return {
-        "prompt_tokens": last.prompt,
-        "completion_tokens": last.tokens,
-        "total_tokens": last.prompt + last.tokens,
-        "prompt_tokens_details": {"cached_tokens": last.cached},
-    }
-
-
-async def _respond(request: Request, body: CompletionRequest, pieces: AsyncIterator[Piece], writer: Writer) -> Response:
-    """Return the answer in the form that was asked for. The first piece is waited for.
-
-    Until then an error has a status.
+    Until the first piece, or until it has been waited for long enough, an error has a status.
     """
+    check_model(body.model, engine.models)
+    body.check()
+    sampling, prompts, each = body.drawn(settings.max_tokens), body.prompts(), body.choices
+    asked, most = len(prompts) * each, settings.slots + settings.queue
+    if not 0 < asked <= most:
+        text = f"A request can have 1 to {most} answers, its prompts times n; this asks for {asked}."
+        raise RequestError(text, param="n" if each > 1 else "prompt")
+    writer = Writer(body, prompts)
+    answers = [
+        engine.astream(body.model, prompt, _another(sampling, place)) for prompt in prompts for place in range(each)
+    ]
+    drawn = merged_or_silent(answers, SILENCE if body.stream else None)
     if not body.stream:
-        return await _while_connected(request, _whole(pieces, writer)) or Response(status_code=499)
-    first = await _while_connected(request, anext(pieces))
+        return await _while_connected(request, _whole(drawn, writer)) or Response(status_code=499)
+    first = await _while_connected(request, _first(drawn))
     if first is None:
         return Response(status_code=499)
-    with_usage = bool(body.stream_options and body.stream_options.include_usage)
-    return EventStream(_events(first, pieces, writer, with_usage), pieces)
+    return EventStream(events(first[0], drawn, writer, body.with_usage), drawn)
 
 
-async def _whole(pieces: AsyncIterator[Piece], writer: Writer) -> Response:
-    all_pieces = [piece async for piece in pieces]
-    return JSONResponse(writer.whole("".join(piece.text for piece in all_pieces), all_pieces[-1]))
+def _another(sampling: Sampling, place: int) -> Sampling:
+    """Return how the answer at a place among those to one prompt is drawn: by a seed of its own."""
+    if not place or sampling.seed is None:
+        return sampling
+    return dataclasses.replace(sampling, seed=(sampling.seed + place) % SEEDS)
 
 
-async def _events(piece: Piece, pieces: AsyncIterator[Piece], writer: Writer, with_usage: bool) -> AsyncIterator[str]:
-    """Yield the answer as server-sent events, from its first piece on."""
-    if writer.chat:
-        yield _event(writer.begin())
-    yield _event(writer.chunk(piece))
-    try:
-        while not piece.finish:
-            piece = await anext(pieces)
-            if piece.text or piece.finish:
-                yield _event(writer.chunk(piece))
-    except Exception as error:  # too late for a status
-        status, message, _ = describe(error)
-        yield _event(error_body(status, message))
-        return
-    if with_usage:
-        yield _event(writer.figures(piece))
-    yield "data: [DONE]\n\n"
+async def _whole(drawn: Drawn, writer: Writer) -> Response:
+    async with aclosing(drawn):
+        async for item in drawn:
+            if item is not None:
+                writer.take(item[0], _piece(item[1]))
+    return JSONResponse(writer.whole())
 
 
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content)}\n\n"
+async def _first(drawn: Drawn) -> tuple[tuple[int, Piece] | None]:
+    """Return what comes first. Raises what comes in its place."""
+    item = await anext(drawn)
+    return (item and (item[0], _piece(item[1])),)
 
 
-class EventStream(StreamingResponse):
-    """Closes the answer however it ends: Starlette leaves that to the garbage collector."""
-
-    def __init__(self, events: AsyncIterator[str], answer: AsyncIterator[Piece]) -> None:
-        super().__init__(events, media_type="text/event-stream", headers=UNBUFFERED)
-        self._answer = cast(AsyncGenerator[Piece, None], answer)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, until the client leaves."""
-        async with aclosing(self._answer):
-            await super().__call__(scope, receive, send)
+def _piece(piece: Piece | Exception) -> Piece:
+    if isinstance(piece, Exception):
+        raise piece
+    return piece
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T | None:

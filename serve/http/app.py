@@ -7,14 +7,14 @@ since Gradio takes seconds to import. What programs ask is in api.py, the page i
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
 from serve.http.api import build_api, build_health, build_probes
-from serve.http.error_responses import error_body
+from serve.http.error_responses import Failure
 from serve.http.metrics import Metrics
 from serve.http.middleware import API, LimitsMiddleware
 from serve.settings import Settings
@@ -73,6 +73,6 @@ async def _starting(scope: Scope, receive: Receive, send: Send) -> None:
         await WebSocketClose()(scope, receive, send)
         return
     answer: Response = HTMLResponse(STARTING_PAGE, 503, RETRY)
-    if scope["path"] == "/readyz" or scope["path"].startswith(API):
-        answer = JSONResponse(error_body(503, STARTING), 503, RETRY)
+    if scope["path"] in ("/readyz", "/health") or scope["path"].startswith(API):
+        answer = Failure(503, STARTING, RETRY).response()
     await answer(scope, receive, send)

@@ -1,6 +1,8 @@
 """How what goes wrong is said to programs: status, headers, and a body of OpenAI's shape."""
 
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
@@ -10,51 +12,71 @@ from starlette.exceptions import HTTPException
 from llama.errors import RequestError
 from serve.errors import Busy, Stopping
 
-# Error type and code by status.
+# Error type and code by status; a field's error has a code of its own.
 ERRORS = {
     400: ("invalid_request_error", "invalid_value"),
     401: ("authentication_error", "invalid_api_key"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
     413: ("invalid_request_error", "request_too_large"),
+    415: ("invalid_request_error", "unsupported_media_type"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
     500: ("server_error", "internal_error"),
     503: ("server_error", "unavailable"),
 }
+# Codes for what pydantic finds; anything else that it finds is a value of the wrong type.
+FAULTS = {"missing": "missing_required_parameter", "value_error": "invalid_value", "json_invalid": "invalid_json"}
 
 
-def describe(error: Exception) -> tuple[int, str, dict[str, str]]:
-    """Return status, message and headers for what went wrong."""
+class Failure(NamedTuple):
+    """What went wrong, as it is told."""
+
+    status: int
+    message: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    code: str | None = None  # None: the status's own
+    param: str | None = None  # the field that is wrong
+
+    def body(self) -> dict[str, object]:
+        """Return it as OpenAI writes it."""
+        kind, code = ERRORS.get(self.status, ("invalid_request_error", None))
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code or code}}
+
+    def response(self) -> JSONResponse:
+        """Return it as an answer to the request that failed."""
+        return JSONResponse(self.body(), self.status, self.headers)
+
+
+def describe(error: Exception) -> Failure:
+    """Return what is told of an error."""
     match error:
         case Busy():
-            return 503, str(error), {"Retry-After": str(error.seconds)}
+            return Failure(503, str(error), {"Retry-After": str(error.seconds)})
         case Stopping():
-            return 503, str(error), {}
+            return Failure(503, str(error))
+        case RequestError(code="model_not_found"):
+            return Failure(404, str(error), {}, error.code, error.param)
         case RequestError():
-            return 400, str(error), {}
+            return Failure(400, str(error), {}, error.code, error.param)
         case RequestValidationError():
-            return 400, _first_fault(error), {}
+            return _first_fault(error)
         case HTTPException():
-            return error.status_code, error.detail, dict(error.headers or {})
-    return 500, "The server failed to answer.", {}
-
-
-def error_body(status: int, message: str) -> dict[str, Any]:
-    """Return an error as OpenAI writes it."""
-    kind, code = ERRORS.get(status, ("invalid_request_error", None))
-    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+            return Failure(error.status_code, error.detail, dict(error.headers or {}))
+    return Failure(500, "The server failed to answer.")
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:
     """Answer, for FastAPI, a request that failed."""
-    status, message, headers = describe(error)
-    return JSONResponse(error_body(status, message), status, headers)
+    return describe(error).response()
 
 
-def _first_fault(error: RequestValidationError) -> str:
+def _first_fault(error: RequestValidationError) -> Failure:
     """Return what pydantic found first, in one line and without what was sent."""
     fault = error.errors()[0]
+    code = FAULTS.get(fault["type"], "invalid_type")
     if fault["type"] == "json_invalid":
-        return "The body must be JSON."
-    where = ".".join(str(part) for part in fault["loc"][1:]) or "The body"
-    return f"{where}: {fault['msg'].removeprefix('Value error, ')}."
+        return Failure(400, "The body must be JSON.", {}, code)
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault["loc"][1:]]
+    param = "".join(steps).removeprefix(".")
+    text = f"{param or 'The body'}: {fault['msg'].removeprefix('Value error, ')}."
+    return Failure(400, text, {}, code, param or None)

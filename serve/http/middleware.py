@@ -8,10 +8,11 @@ from collections import OrderedDict
 
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.error_responses import describe, error_body
+from serve.http.error_responses import describe
 from serve.settings import Settings
 
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
@@ -45,7 +46,7 @@ class LimitsMiddleware:
         if path.startswith(API) or (request.method == "POST" and path.startswith(LIMITED_POSTS)):
             self._check_rate(self._address(request))
         if path.startswith(API):
-            self._check_key(request.headers.get("authorization", ""))
+            self._check_key(request.headers)
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._settings.max_body:
             raise self._too_large()
@@ -55,12 +56,14 @@ class LimitsMiddleware:
             text = f"At most {self._settings.rate} requests a minute are answered: try again in {seconds} s."
             raise HTTPException(429, text, {"Retry-After": str(seconds)})
 
-    def _check_key(self, authorization: str) -> None:
-        key, token = self._settings.api_key, authorization.partition(" ")[2].strip()
+    def _check_key(self, headers: Headers) -> None:
+        key = self._settings.api_key
+        token = headers.get("authorization", "").partition(" ")[2].strip() or headers.get("x-api-key", "")
         if not key and self._settings.login:
             raise HTTPException(401, "The API is closed: the server asks for a login and has no SERVE_API_KEY.")
         if key and not hmac.compare_digest(token.encode(), key.encode()):
-            raise HTTPException(401, "The key is missing or wrong: send it as `Authorization: Bearer KEY`.")
+            text = "The key is missing or wrong: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+            raise HTTPException(401, text)
 
     def _address(self, request: Request) -> str:
         """Return the client's; behind proxies, what the first of ours was called from.
@@ -128,5 +131,7 @@ class Rate:
 
 def _refusal(path: str, error: HTTPException) -> JSONResponse:
     """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
-    status, message, headers = describe(error)
-    return JSONResponse(error_body(status, message) if path.startswith(API) else {"error": message}, status, headers)
+    failure = describe(error)
+    if path.startswith(API):
+        return failure.response()
+    return JSONResponse({"error": failure.message}, failure.status, failure.headers)

@@ -1,6 +1,5 @@
 """Answers on their way to the page: in the pace that it is redrawn, with their figures, remembered for feedback."""
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -26,33 +25,6 @@ async def draw(
             if piece.finish or time.monotonic() - drawn >= REDRAW_SECONDS:
                 drawn = time.monotonic()
                 yield text, piece
-
-
-async def draw_both(answers: Sequence[AsyncIterator[Any]]) -> AsyncIterator[tuple[int, Any]]:
-    """Yield what several answers yield, as it comes, with its answer's place; an error in the place of the rest."""
-    drawn: asyncio.Queue[tuple[int, Any]] = asyncio.Queue()
-    ended = object()
-
-    async def pump(place: int, answer: AsyncIterator[Any]) -> None:
-        try:
-            async for item in answer:
-                drawn.put_nowait((place, item))
-        except Exception as error:
-            drawn.put_nowait((place, error))
-        drawn.put_nowait((place, ended))
-
-    tasks = [asyncio.create_task(pump(place, answer)) for place, answer in enumerate(answers)]
-    try:
-        running = len(tasks)
-        while running:
-            place, item = await drawn.get()
-            if item is ended:
-                running -= 1
-            else:
-                yield place, item
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def conversation(system: Any, history: Sequence[dict], message: Any = None) -> list[Message]:

@@ -51,7 +51,7 @@ class Chat:
             elem_id="chat",
         )
         self._why = judging.show_why(answers) if answers else None
-        self.message = question_box(settings, "Message", "Type a message…", autofocus=True, elem_id="message")
+        self.message = question_box("Message", "Type a message…", autofocus=True, elem_id="message")
 
     def connect(self, model: gr.Dropdown, controls: Sequence[Any], saving: Callable[..., Any]) -> list[Any]:
         """Let the widgets act; return the events that answer. `saving` is called with each that changes the chat."""

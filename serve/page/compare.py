@@ -13,8 +13,9 @@ from llama.errors import RequestError
 from llama.types import Sampling
 from serve.engine import Engine, Piece
 from serve.feedback import Answer, ComparisonRecord, ModelVersion
+from serve.merging import merged
 from serve.page import feedback_panel as judging
-from serve.page.answers import conversation, draw, draw_both, figures, timings
+from serve.page.answers import conversation, draw, figures, timings
 from serve.page.chat import ANSWERING, FAILED
 from serve.page.controls import BUSY, IDLE, question_box, sampling, unchecked
 from serve.page.feedback_panel import HIDDEN
@@ -56,7 +57,7 @@ class Compare:
                 visible=answers is not None,
                 elem_id="blind",
             )
-        self._message = question_box(settings, "Question for both", "Ask both…", elem_id="question")
+        self._message = question_box("Question for both", "Ask both…", elem_id="question")
         if self._in_turn:
             gr.HTML(f"<p>{IN_TURN}</p>", elem_classes="note", padding=False)
         with gr.Row(elem_id="answers"):
@@ -103,7 +104,7 @@ class Compare:
         }
         latest: dict[int, tuple[str, Piece] | Exception] = {}
         answers = [draw(self._engine, model, messages, how) for model in models]
-        async with aclosing(draw_both(answers)) as drawn:  # type: ignore[type-var]
+        async with aclosing(merged(answers)) as drawn:
             async for place, state in drawn:
                 latest[place] = state
                 yield self._side_state(place, names[place], state)

@@ -13,14 +13,13 @@ IDLE: dict[str, Any] = {"submit_btn": True, "stop_btn": False}
 BUSY: dict[str, Any] = {"submit_btn": False, "stop_btn": True}
 
 
-def question_box(settings: Settings, label: str, placeholder: str, **options: Any) -> gr.Textbox:
+def question_box(label: str, placeholder: str, **options: Any) -> gr.Textbox:
     """Return where a visitor types a question; `label` is for those who cannot see the placeholder."""
     return gr.Textbox(
         label=label,
         show_label=False,
         container=False,
         placeholder=placeholder,
-        max_length=settings.max_chars,
         max_lines=8,
         **IDLE,
         **options,
@@ -31,7 +30,7 @@ def show_controls(settings: Settings) -> list[Component]:
     """Return the system prompt's widget, then one for each value that `sampling` takes, in its order."""
     usual = Sampling()
     with gr.Accordion("Settings", open=False, elem_id="settings"):
-        system = gr.Textbox("", label="System prompt", placeholder="None", lines=3, max_length=settings.max_chars)
+        system = gr.Textbox("", label="System prompt", placeholder="None", lines=3)
         temperature = gr.Slider(
             0,
             settings.temperature_max,

@@ -49,7 +49,9 @@ def write_random(
     return _write(path, tensors, [], context, width, layers, template)
 
 
-def write_scripted(path: Path, script: Sequence[bytes], loop: bool = False, context: int = 512) -> Path:
+def write_scripted(
+    path: Path, script: Sequence[bytes], loop: bool = False, context: int = 512, template: str = CHAT_TEMPLATE
+) -> Path:
     """A model that answers anything with the script's tokens, each different, once or for ever.
 
     Single bytes are tokens already; longer ones are added to the vocabulary.
@@ -64,7 +66,7 @@ def write_scripted(path: Path, script: Sequence[bytes], loop: bool = False, cont
     tensors["token_embd.weight"][:, :vocabulary] = np.eye(vocabulary)
     for token, following in zip(chain, [*chain[1:], chain[1] if loop else EOT], strict=True):
         tensors["output.weight"][following, token] = 1
-    return _write(path, tensors, words, context, width, 1)
+    return _write(path, tensors, words, context, width, 1, template)
 
 
 def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "llama", /, **says: str | bool) -> Path:

@@ -12,7 +12,7 @@ from tiny_gguf import write_random
 
 from benchmarks import noise
 from llama.batch import CHUNK, FEWEST, Batch, next_piece, shared_length
-from llama.model import BATCH, Entry, LlamaModel, Sampler
+from llama.model import BATCH, Entry, LlamaModel, Sampler, Scored
 from llama.turn import Piece, StopTexts, Turn
 from llama.types import Message, Sampling
 from pipeline.gguf.quantize import quantize
@@ -50,9 +50,9 @@ class Asked:
         self.turn.prepare(batch.model, drop_oldest=False)
         take = self.turn.take
 
-        def noted(token: int, model: LlamaModel) -> None:
+        def noted(token: int, model: LlamaModel, scored: Scored | None) -> None:
             self.drawn.append(token)
-            take(token, model)
+            take(token, model, scored)
 
         self.turn.take = noted  # type: ignore[method-assign]
 

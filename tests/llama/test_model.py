@@ -55,7 +55,7 @@ def test_the_template_is_rendered_token_by_token_without_the_marks_of_training(m
 def test_the_context_is_capped_by_the_model_and_a_longer_prompt_refused_with_both_figures(model: LlamaModel) -> None:
     assert model.context == 512
     messages: list[Message] = [{"role": "user", "content": "x" * 600}]
-    with pytest.raises(RequestError, match=r"takes 6\d\d tokens, and the model's context holds 512"):
+    with pytest.raises(RequestError, match=r"takes 6\d\d tokens, and this model's maximum context length is 512"):
         model.prompt(messages)
 
 

@@ -32,7 +32,7 @@ def models(folder: Path) -> dict[str, Model]:
 @pytest.fixture(scope="session")
 def settings(folder: Path) -> Settings:
     """Room for an answer that lasts far longer than any test."""
-    return Settings(models=str(folder), model="random", context=1 << 18, max_tokens=1 << 17, max_chars=2000)
+    return Settings(models=str(folder), model="random", context=1 << 18, max_tokens=1 << 17)
 
 
 @pytest.fixture
@@ -45,6 +45,6 @@ def engine(models: dict[str, Model], settings: Settings) -> Iterator[Engine]:
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a server that all tests of the page and its API share."""
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    limits = {"context": 1 << 18, "max_tokens": 1 << 17, "max_chars": 2000}
+    limits = {"context": 1 << 18, "max_tokens": 1 << 17}
     with started_server(log, models=folder, model="random", **limits) as (url, _):
         yield url

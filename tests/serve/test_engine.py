@@ -150,7 +150,7 @@ def test_a_task_that_is_cancelled_frees_the_engine(engine: Engine) -> None:
 
 
 def test_a_refused_request_leaves_the_engine_at_work(engine: Engine) -> None:
-    with pytest.raises(RequestError, match=r"takes \d+ tokens, and the model's context holds 512"):
+    with pytest.raises(RequestError, match=r"takes \d+ tokens, and this model's maximum context length is 512"):
         list(engine.stream("random", ask("x" * 600), GREEDY))
     with pytest.raises(RequestError, match="max tokens must be"):
         list(engine.stream("random", ask("hi"), Sampling(max_tokens=1 << 18)))
@@ -319,7 +319,7 @@ def test_the_oldest_turns_are_dropped_where_that_is_set(models: dict[str, Model]
         *_, last = engine.stream("random", turns, GREEDY)
         (batch,) = engine._loaded.values()
         assert last.prompt == len(batch.model.prompt([turns[0], *turns[-5:]])) <= 0.75 * 512
-        with pytest.raises(RequestError, match=r"takes \d+ tokens, and the model's context holds 512"):
+        with pytest.raises(RequestError, match=r"takes \d+ tokens, and this model's maximum context length is 512"):
             list(engine.stream("random", ask("x" * 600), GREEDY))
 
 

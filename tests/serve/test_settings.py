@@ -60,6 +60,12 @@ def test_a_variable_of_before_is_told_by_its_name_of_today() -> None:
         Settings.from_env({"SERVE_LOADED": "2"})
 
 
+@pytest.mark.parametrize("name", ["SERVE_MAX_CHARS", "SERVE_MAX_MESSAGES"])
+def test_a_setting_that_is_no_more_is_said_to_be_none(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name} is no setting any more, SERVE_CONTEXT bounds a conversation: unset"):
+        Settings.from_env({name: "2"})
+
+
 def service_links(service: str) -> dict[str, str]:
     """What Kubernetes sets for a Service with one port, named http."""
     return {

@@ -30,7 +30,13 @@ VALID = st.fixed_dictionaries(
     optional={
         "temperature": st.floats(0, 2),
         "top_p": st.floats(0, 1),
-        "seed": st.integers(0, 2**32 - 2),
+        "seed": st.integers(-(2**63), 2**63 - 1),
+        "top_k": st.integers(-1, 100),
+        "min_p": st.floats(0, 1),
+        "repeat_penalty": st.floats(0.5, 2),
+        "logit_bias": st.dictionaries(st.integers(0, 260).map(str), st.floats(-100, 100), max_size=3),
+        "n": st.integers(1, 3),
+        "continue_final_message": st.none() | st.just(False),
         "stop": st.text(min_size=1, max_size=3) | st.lists(st.text(min_size=1, max_size=3), max_size=4),
         "frequency_penalty": st.floats(-2, 2),
         "presence_penalty": st.floats(-2, 2),
@@ -40,6 +46,7 @@ VALID = st.fixed_dictionaries(
 )
 FIELDS = ["model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"]
 FIELDS += ["frequency_penalty", "stream", "stream_options", "n", "tools", "logit_bias", "response_format", "user"]
+FIELDS += ["top_k", "logprobs", "top_logprobs", "chat_template_kwargs", "reasoning_effort", "continue_final_message"]
 WRONG = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=1)
 NEAR = st.builds(lambda valid, wrong: valid | wrong, VALID, WRONG)
 BOUNDED = settings(

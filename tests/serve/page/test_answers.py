@@ -10,9 +10,9 @@ import pytest
 from llama.errors import RequestError
 from serve.engine import Engine
 from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, read_records
+from serve.merging import merged
 from serve.models.registry import Model
 from serve.page import build_page
-from serve.page.answers import draw_both
 from serve.page.chat import EXAMPLES, examples
 from serve.page.remembered import Answers
 from serve.settings import Settings
@@ -71,7 +71,7 @@ def test_two_answers_come_as_they_are_drawn_and_one_that_is_refused_ends_alone()
         raise RequestError("too many wait")
 
     async def drawn() -> list[tuple[int, str]]:
-        async with aclosing(draw_both([slow(), refused()])) as states:  # type: ignore[type-var]
+        async with aclosing(merged([slow(), refused()])) as states:  # type: ignore[type-var]
             return [(place, str(state)) async for place, state in states]
 
     assert asyncio.run(drawn()) == [(0, "a"), (1, "c"), (1, "too many wait"), (0, "b")]
@@ -89,7 +89,7 @@ def test_whoever_leaves_ends_both_answers() -> None:
             ended.append(name)
 
     async def leave() -> None:
-        async with aclosing(draw_both([endless("a"), endless("b")])) as states:  # type: ignore[type-var]
+        async with aclosing(merged([endless("a"), endless("b")])) as states:  # type: ignore[type-var]
             await anext(states)
         await asyncio.sleep(0)
 

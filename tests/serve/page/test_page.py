@@ -32,7 +32,6 @@ LIMITS: dict[str, Any] = {
     "model": "nested/accents",
     "context": 1 << 18,
     "max_tokens": 1 << 17,
-    "max_chars": 2000,
     "rate": 0,
 }
 KEPT = "Thank you, kept."
@@ -237,7 +236,7 @@ def test_retry_edit_and_undo(page: Page) -> None:
 def test_a_question_that_cannot_be_answered_goes_back(page: Page) -> None:
     pick(page, "random")
     say(page, "x" * 600)
-    expect(page.get_by_text("the model's context holds 512")).to_be_visible()
+    expect(page.get_by_text("this model's maximum context length is 512")).to_be_visible()
     expect(message(page)).to_have_value("x" * 600)
     expect(questions(page)).to_have_count(0)
     say(page, "   ")

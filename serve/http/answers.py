@@ -1,0 +1,196 @@
+"""How answers are written for programs: whole, or as a stream of events, as OpenAI writes them."""
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from typing import cast
+
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from llama.model import Scored
+from llama.thoughts import Parts, Thoughts, opens
+from llama.types import Chat, Prompt
+from serve.engine import Piece
+from serve.http.error_responses import describe
+from serve.http.requests import ChatRequest, TextRequest
+
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # events are passed on as they come
+WAITING = ": waiting\n\n"  # a comment, which clients pass over and which keeps proxies from hanging up
+
+Json = dict[str, object]
+Drawn = AsyncGenerator[tuple[int, Piece | Exception] | None, None]  # pieces of several answers; None for silence
+
+
+class Choice:
+    """One answer as it comes."""
+
+    def __init__(self, index: int, prompt: Prompt, split: bool) -> None:
+        """Write the answer to a prompt as choice `index`; `split` what is thought off what is said."""
+        self.index, self._split = index, split
+        self._goes_on = isinstance(prompt, Chat) and prompt.goes_on
+        self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else ""
+        self._thoughts: Thoughts | None = None
+        self.thought = self.said = ""
+        self.thinking_tokens = 0
+        self.scored: list[Scored] = []
+        self.last: Piece
+
+    def take(self, piece: Piece) -> Parts:
+        """Add a piece; return what it adds to what was thought and said."""
+        self.last = piece
+        if piece.scored:
+            self.scored.append(piece.scored)
+        parts = self._parts(piece)
+        self.thought, self.said = self.thought + parts.thought, self.said + parts.said
+        return parts
+
+    def _parts(self, piece: Piece) -> Parts:
+        if not self._split:
+            return Parts("", piece.text)
+        if self._thoughts is None:
+            self._thoughts = Thoughts(piece.within_thought or opens(self._begun), self._goes_on)
+        parts = self._thoughts.take(piece.text, last=bool(piece.finish))
+        if self._thoughts.within:
+            self.thinking_tokens = piece.tokens
+        return parts
+
+
+class Writer:
+    """Writes the answers to one request."""
+
+    def __init__(self, request: ChatRequest | TextRequest, prompts: Sequence[Prompt]) -> None:
+        """For a request, and the prompts that it has."""
+        self.chat, self._each = isinstance(request, ChatRequest), request.choices
+        split = isinstance(request, ChatRequest) and request.reasoning_format != "none"
+        self.choices = [Choice(i, prompts[i // self._each], split) for i in range(len(prompts) * self._each)]
+        self._begun: set[int] = set()
+        self._head = {
+            "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": request.model,
+        }
+
+    def take(self, index: int, piece: Piece) -> None:
+        """Add a piece to one of the answers."""
+        self.choices[index].take(piece)
+
+    def whole(self) -> Json:
+        """Return the whole answers at once, when all have ended."""
+        choices = [self._choice(c, self._message(c), self._logprobs(c, c.scored), c.last.finish) for c in self.choices]
+        return self._body("chat.completion", choices) | {"usage": self.usage()}
+
+    def events(self, index: int, piece: Piece) -> list[Json]:
+        """Return what a stream tells of an answer's next piece; nothing while there is nothing to tell."""
+        choice = self.choices[index]
+        parts, events = choice.take(piece), []
+        if self.chat and index not in self._begun:
+            events.append(self._chunk(choice, {"delta": {"role": "assistant", "content": ""}}))
+        if index not in self._begun or any(parts) or piece.finish or piece.scored:
+            scored = [piece.scored] if piece.scored else []
+            events.append(self._chunk(choice, self._delta(parts), self._logprobs(choice, scored), piece.finish))
+        self._begun.add(index)
+        return events
+
+    def figures(self) -> Json:
+        """Return what a stream ends with where usage was asked for."""
+        return self._body("chat.completion.chunk", []) | {"usage": self.usage()}
+
+    def usage(self) -> Json:
+        """Return the tokens of all answers; a prompt counts once, however many answers it has."""
+        prompts = [choice.last for choice in self.choices[:: self._each]]
+        prompt, tokens = sum(last.prompt for last in prompts), sum(choice.last.tokens for choice in self.choices)
+        thinking = sum(choice.thinking_tokens for choice in self.choices)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": tokens,
+            "total_tokens": prompt + tokens,
+            "prompt_tokens_details": {"cached_tokens": sum(last.cached for last in prompts)},
+            "completion_tokens_details": {"reasoning_tokens": thinking},
+        }
+
+    def _message(self, choice: Choice) -> Json:
+        if not self.chat:
+            return {"text": choice.said}
+        thought = {"reasoning_content": choice.thought} if choice.thought else {}
+        return {"message": {"role": "assistant", "content": choice.said, **thought}}
+
+    def _delta(self, parts: Parts) -> Json:
+        if not self.chat:
+            return {"text": parts.said}
+        named = {"reasoning_content": parts.thought, "content": parts.said}
+        return {"delta": {name: text for name, text in named.items() if text}}
+
+    def _logprobs(self, choice: Choice, scored: Sequence[Scored]) -> Json | None:
+        if not scored:
+            return None
+        return _chat_logprobs(scored) if self.chat else _text_logprobs(choice, scored)
+
+    def _chunk(
+        self, choice: Choice, payload: Mapping[str, object], logprobs: object = None, finish: str | None = None
+    ) -> Json:
+        return self._body("chat.completion.chunk", [self._choice(choice, payload, logprobs, finish)])
+
+    def _choice(self, choice: Choice, payload: Mapping[str, object], logprobs: object, finish: str | None) -> Json:
+        return {"index": choice.index, **payload, "logprobs": logprobs, "finish_reason": finish}
+
+    def _body(self, kind: str, choices: list[Json]) -> Json:
+        return {**self._head, "object": kind if self.chat else "text_completion", "choices": choices}
+
+
+def _chat_logprobs(scored: Sequence[Scored]) -> Json:
+    def told(piece: bytes, logprob: float) -> Json:
+        return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
+
+    content = [
+        {**told(token.piece, token.logprob), "top_logprobs": [told(*rival) for rival in token.likeliest]}
+        for token in scored
+    ]
+    return {"content": content, "refusal": None}
+
+
+def _text_logprobs(choice: Choice, scored: Sequence[Scored]) -> Json:
+    pieces = [token.piece.decode(errors="replace") for token in choice.scored]
+    offsets = [sum(map(len, pieces[:place])) for place in range(len(pieces) - len(scored), len(pieces))]
+    return {
+        "tokens": pieces[len(pieces) - len(scored) :],
+        "token_logprobs": [token.logprob for token in scored],
+        "top_logprobs": [{p.decode(errors="replace"): logprob for p, logprob in token.likeliest} for token in scored],
+        "text_offset": offsets,
+    }
+
+
+async def events(first: tuple[int, Piece] | None, drawn: Drawn, writer: Writer, with_usage: bool) -> AsyncIterator[str]:
+    """Yield answers as server-sent events, from what was drawn first on."""
+    yield _told(first, writer)
+    async for item in drawn:
+        if item is not None and isinstance(item[1], Exception):  # too late for a status
+            yield _event(describe(item[1]).body())
+            return
+        yield _told(cast(tuple[int, Piece] | None, item), writer)
+    if with_usage:
+        yield _event(writer.figures())
+    yield "data: [DONE]\n\n"
+
+
+def _told(item: tuple[int, Piece] | None, writer: Writer) -> str:
+    return WAITING if item is None else "".join(map(_event, writer.events(*item)))
+
+
+def _event(content: Json) -> str:
+    return f"data: {json.dumps(content)}\n\n"
+
+
+class EventStream(StreamingResponse):
+    """Closes the answers however it ends: Starlette leaves that to the garbage collector."""
+
+    def __init__(self, events: AsyncIterator[str], drawn: Drawn) -> None:
+        super().__init__(events, media_type="text/event-stream", headers=UNBUFFERED)
+        self._drawn = drawn
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, until the client leaves."""
+        async with aclosing(self._drawn):
+            await super().__call__(scope, receive, send)

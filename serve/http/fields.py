@@ -1,0 +1,142 @@
+"""Which fields of a request do something here, which change nothing, and which are refused by name.
+
+What is done are the fields of the models in requests.py. Every other must stand here, or it is not known and is refused
+too: nothing that a client asks for is passed over in silence. The names are OpenAI's, llama.cpp's and vLLM's;
+docs/serving.md shows these tables.
+"""
+
+from collections.abc import Mapping
+
+from llama.errors import RequestError
+
+Unasked = tuple[object, ...]  # values that ask for nothing
+
+# What changes no answer here, whatever it says.
+HARMLESS = frozenset(
+    {
+        # for OpenAI's own accounts and caches
+        "metadata",
+        "prediction",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "user",
+        # about tools, of which there are none without `tools`
+        "parallel_tool_calls",
+        # for other servers' caches, queues and logs
+        "cache_prompt",
+        "cache_salt",
+        "id_slot",
+        "keep_alive",
+        "priority",
+        "request_id",
+        # parts of samplers that are refused where they are on
+        "dry_allowed_length",
+        "dry_base",
+        "dry_penalty_last_n",
+        "dry_sequence_breakers",
+        "dynatemp_exponent",
+        "mirostat_eta",
+        "mirostat_tau",
+        "xtc_threshold",
+    }
+)
+# What would change the answer or what is told of it, and the values with which it would not.
+REFUSED: dict[str, Unasked] = {
+    # OpenAI's
+    "audio": (),
+    "best_of": (1,),
+    "echo": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "modalities": (["text"],),
+    "response_format": ({"type": "text"},),
+    "suffix": ("",),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    # what an answer must look like
+    "allowed_token_ids": (),
+    "bad_words": ([],),
+    "grammar": ("",),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "json_schema": (),
+    "structured_outputs": (),
+    # when it ends
+    "ignore_eos": (False,),
+    "include_stop_str_in_output": (False,),
+    "min_tokens": (0,),
+    "n_keep": (0, -1),
+    "n_predict": (),
+    "stop_token_ids": ([],),
+    "t_max_predict_ms": (0, -1),
+    "truncate_prompt_tokens": (),
+    # how it is drawn
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "early_stopping": (False,),
+    "length_penalty": (1,),
+    "lora": ([],),
+    "min_keep": (0,),
+    "mirostat": (0,),
+    "repeat_last_n": (),
+    "samplers": (),
+    "top_n_sigma": (-1,),
+    "typical_p": (1,),
+    "use_beam_search": (False,),
+    "xtc_probability": (0,),
+    # how the prompt is written
+    "add_special_tokens": (False,),
+    "chat_template": (),
+    "documents": ([],),
+    "mm_processor_kwargs": ({},),
+    # what is told of it
+    "include_reasoning": (True,),
+    "n_probs": (0,),
+    "post_sampling_probs": (False,),
+    "prompt_logprobs": (),
+    "return_progress": (False,),
+    "return_token_ids": (False,),
+    "return_tokens": (False,),
+    "return_tokens_as_token_ids": (False,),
+    "skip_special_tokens": (True,),
+    "timings_per_token": (False,),
+}
+# The same of a message.
+MESSAGE_HARMLESS = frozenset({"annotations", "id", "refusal"})
+MESSAGE_REFUSED: dict[str, Unasked] = {
+    "audio": (),
+    "function_call": (),
+    "tool_call_id": (),
+    "tool_calls": ([],),
+}
+# The same of `stream_options`.
+STREAM_HARMLESS = frozenset({"include_obfuscation"})
+STREAM_REFUSED: dict[str, Unasked] = {"continuous_usage_stats": (False,)}
+
+
+def check_fields(
+    given: Mapping[str, object] | None, harmless: frozenset[str], refused: Mapping[str, Unasked], where: str = ""
+) -> None:
+    """Raise RequestError for the first field that is not done here and would change something.
+
+    Args:
+        given: the fields that no model of a request has. None as a value asks for nothing.
+        harmless: those that change nothing.
+        refused: those that do, with the values with which they do not.
+        where: what the fields are of, such as `messages[0].`.
+    """
+    for name, value in (given or {}).items():
+        if value is None or name in harmless:
+            continue
+        param = where + name[:100].encode(errors="replace").decode()
+        if name not in refused:
+            raise RequestError(f"{param} is not known here: leave it out.", "unknown_parameter", param)
+        if value not in refused[name]:
+            raise RequestError(f"{param} is not supported: leave it out.", "unsupported_parameter", param)

@@ -1,0 +1,208 @@
+"""What programs may ask for, field by field, and what it means to the engine."""
+
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+
+from llama.errors import RequestError
+from llama.types import Chat, Message, Prompt, Sampling, TokenIds
+from serve.http.fields import (
+    HARMLESS,
+    MESSAGE_HARMLESS,
+    MESSAGE_REFUSED,
+    REFUSED,
+    STREAM_HARMLESS,
+    STREAM_REFUSED,
+    check_fields,
+)
+
+COMPLETION_TOKENS = 16  # of a plain completion that asks for no number, as with OpenAI
+SEEDS = 2**32 - 1  # that llama.cpp knows: any other whole number stands for one of them
+MOST_CHOICES = 128  # that one prompt may be answered with, as with OpenAI
+ALL_IT_MAY = -1  # tokens, as llama.cpp has it; as a seed: another answer each time
+DRAWN_ALIKE = ("temperature", "top_p", "min_p", "frequency_penalty", "presence_penalty")  # as Sampling names them
+
+
+def _whole(value: object) -> object:
+    """Take 8.0 for 8, which languages without whole numbers write."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+
+
+class _Fields(BaseModel):
+    """Values are of their types and not converted; what is not named is looked up in fields.py."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class StreamOptions(_Fields):
+    """How a stream is written."""
+
+    include_usage: bool | None = None
+
+
+class CompletionRequest(_Fields):
+    """What both kinds of completion take; the engine checks the ranges."""
+
+    model: str
+    max_tokens: Whole | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: Whole | None = None
+    min_p: float | None = None
+    seed: Whole | None = None
+    stop: list[str] | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    repeat_penalty: float | None = None
+    repetition_penalty: float | None = None  # vLLM's name for it
+    logit_bias: dict[str, float] | None = None
+    n: Whole | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _listed(cls, stop: object) -> object:
+        return [stop] if isinstance(stop, str) else stop
+
+    @property
+    def with_usage(self) -> bool:
+        """Whether a stream ends with its figures."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def choices(self) -> int:
+        """Answers to each prompt. Raises RequestError."""
+        choices = 1 if self.n is None else self.n
+        if not 1 <= choices <= MOST_CHOICES:
+            raise RequestError(f"n must be a whole number from 1 to {MOST_CHOICES}, not {choices}.", param="n")
+        return choices
+
+    def check(self) -> None:
+        """Raise RequestError for a field that asks for what there is not."""
+        check_fields(self.model_extra, HARMLESS, REFUSED)
+        if self.stream_options:
+            check_fields(self.stream_options.model_extra, STREAM_HARMLESS, STREAM_REFUSED, "stream_options.")
+
+    def sampling(self, usual: int, most: int, logprobs: int | None) -> Sampling:
+        """Return how the answer is drawn: as asked, else as is usual here.
+
+        Args:
+            usual: tokens of an answer, where no number is asked for.
+            most: tokens of the longest answer; whoever asks for more gets so many.
+            logprobs: tokens whose chances are told beside the drawn one's; None for none.
+
+        Raises RequestError.
+        """
+        asked = usual if self.max_tokens is None else self.max_tokens
+        given: dict[str, Any] = {name: getattr(self, name) for name in DRAWN_ALIKE}
+        given["max_tokens"] = most if asked == ALL_IT_MAY else min(asked, most)
+        given["seed"] = None if self.seed is None or self.seed == ALL_IT_MAY else self.seed % SEEDS
+        given["top_k"] = 0 if self.top_k == -1 else self.top_k  # vLLM's word for all
+        given["repeat_penalty"] = self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
+        given["stop"] = tuple(self.stop or ())
+        given["logit_bias"] = tuple((_token(token), bias) for token, bias in (self.logit_bias or {}).items())
+        given["logprobs"] = logprobs
+        return Sampling(**{name: value for name, value in given.items() if value is not None})
+
+
+class ChatMessage(_Fields):
+    """One turn of a conversation; its content is a text or a list of parts that are texts."""
+
+    role: str
+    content: str | None = None  # an assistant's turn may have none
+    name: str | None = None
+    reasoning_content: str | None = None
+
+    @field_validator("role")
+    @classmethod
+    def _known(cls, role: str) -> str:
+        return "system" if role == "developer" else role
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _joined(cls, content: object) -> object:
+        if not isinstance(content, list):
+            return content
+        if not all(isinstance(p, dict) and p.get("type") == "text" and isinstance(p.get("text"), str) for p in content):
+            raise ValueError("only parts of type text are supported")
+        return "\n".join(part["text"] for part in content)
+
+    def message(self, where: str) -> Message:
+        """Return it for the engine. Raises RequestError."""
+        check_fields(self.model_extra, MESSAGE_HARMLESS, MESSAGE_REFUSED, f"{where}.")
+        if self.content is None and self.role != "assistant":
+            param = f"{where}.content"
+            raise RequestError(f"{param}: a text is required.", "missing_required_parameter", param)
+        named = {"name": self.name, "reasoning_content": self.reasoning_content}
+        beside = {name: text for name, text in named.items() if text is not None}
+        return cast(Message, {"role": self.role, "content": self.content or "", **beside})
+
+
+class ChatRequest(CompletionRequest):
+    """A conversation to go on with."""
+
+    messages: list[ChatMessage]
+    max_completion_tokens: Whole | None = None
+    logprobs: bool | None = None
+    top_logprobs: Whole | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
+    reasoning_effort: str | None = None
+    reasoning_format: Literal["auto", "deepseek", "none"] | None = None
+
+    def drawn(self, most: int) -> Sampling:
+        """Return how the answer is drawn; `most` are the tokens of the longest. Raises RequestError."""
+        if self.max_completion_tokens is not None:
+            self.max_tokens = self.max_completion_tokens
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError("top_logprobs needs logprobs: true.", param="top_logprobs")
+        return self.sampling(most, most, (self.top_logprobs or 0) if self.logprobs else None)
+
+    def prompts(self) -> list[Prompt]:
+        """Return what is to be answered. Raises RequestError."""
+        messages = [message.message(f"messages[{place}]") for place, message in enumerate(self.messages)]
+        return [Chat(messages, self._goes_on(messages), self.chat_template_kwargs or {}, self.reasoning_effort)]
+
+    def _goes_on(self, messages: list[Message]) -> bool:
+        """Return whether the last message is to be gone on with: an assistant's is, unless asked otherwise."""
+        ends_open = bool(messages) and messages[-1]["role"] == "assistant"
+        if self.continue_final_message and (not ends_open or self.add_generation_prompt):
+            why = "add_generation_prompt asks for a new turn" if ends_open else "the last message is not an assistant's"
+            raise RequestError(f"continue_final_message: {why}.", param="continue_final_message")
+        if self.add_generation_prompt is False and not ends_open:
+            text = "add_generation_prompt: false needs a last message of the assistant's, to go on with."
+            raise RequestError(text, param="add_generation_prompt")
+        return ends_open and self.continue_final_message is not False and self.add_generation_prompt is not True
+
+
+class TextRequest(CompletionRequest):
+    """Texts to go on with."""
+
+    prompt: str | list[str] | list[Whole] | list[list[Whole]]
+    logprobs: Whole | None = None
+
+    def drawn(self, most: int) -> Sampling:
+        """Return how the answers are drawn; `most` are the tokens of the longest. Raises RequestError."""
+        return self.sampling(min(COMPLETION_TOKENS, most), most, self.logprobs)
+
+    def prompts(self) -> list[Prompt]:
+        """Return what is to be gone on with, each by itself."""
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        ids = [token for token in self.prompt if isinstance(token, int)]
+        if ids:
+            return [TokenIds(ids)]
+        return [text if isinstance(text, str) else TokenIds(text) for text in self.prompt if not isinstance(text, int)]
+
+
+def _token(written: str) -> int:
+    """Return a token's id as `logit_bias` writes it. Raises RequestError."""
+    try:
+        return int(written)
+    except ValueError:
+        raise RequestError(f"logit_bias: {written[:100]!r} is no token's id.", param="logit_bias") from None

@@ -1,0 +1,324 @@
+"""What a request may have, field by field, and what comes of it."""
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from servers import ROOT, wait_until, whole_app
+from tiny_gguf import ACCENTS, CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
+
+from llama.types import Sampling
+from serve.engine import Engine
+from serve.http import api, fields
+from serve.http.requests import ChatMessage, ChatRequest, StreamOptions, TextRequest
+from serve.models.registry import Model, find_models
+from serve.settings import Settings
+
+JSON = {"Content-Type": "application/json"}
+HI: Any = [{"role": "user", "content": "hi"}]
+GREEDY: Any = {"model": "random", "messages": HI, "temperature": 0, "max_tokens": 20}
+DRAWN: Any = GREEDY | {"temperature": 1, "seed": 7}
+TEXT: Any = {"model": "random", "prompt": "hi", "temperature": 0, "max_tokens": 8}
+# A template that thinks unless it is told not to, as Qwen's do, and one that begins the thought itself, as DeepSeek's.
+SWITCHED = CHAT_TEMPLATE + (
+    "{%- if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
+)
+WITHIN = CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
+THOUGHT = ["<think>", "\t\t", "Is ", "it", "?", " \t", "</think>", "\n\n\r", "So ", "it ", "is."]
+
+
+@pytest.fixture(scope="module")
+def client(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    folder = tmp_path_factory.mktemp("thinkers")
+    script = [text.encode() for text in THOUGHT]
+    write_scripted(folder / "thinks.gguf", script, template=SWITCHED)
+    write_scripted(folder / "within.gguf", script[2:], template=WITHIN)
+    write_random(folder / "switched.gguf", template=SWITCHED)
+    limits = Settings(model="random", max_tokens=64, max_loaded_models=8, rate=0, context=1 << 10)
+    with Engine({**models, **find_models(folder)}, limits) as engine:
+        yield TestClient(whole_app(engine, limits), raise_server_exceptions=False)
+
+
+def ask(client: TestClient, body: Any, path: str = "chat/completions") -> Any:
+    answer = client.post(f"/v1/{path}", content=json.dumps(body), headers=JSON)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def said(client: TestClient, **changed: Any) -> str:
+    return ask(client, GREEDY | changed)["choices"][0]["message"]["content"]
+
+
+def refused(client: TestClient, body: Any, path: str = "chat/completions") -> dict[str, Any]:
+    answer = client.post(f"/v1/{path}", content=json.dumps(body), headers=JSON)
+    assert answer.status_code == 400, answer.text
+    return answer.json()["error"]
+
+
+def chunks(client: TestClient, body: Any, path: str = "chat/completions") -> list[Any]:
+    lines = client.post(f"/v1/{path}", json=body | {"stream": True}).text.split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+
+
+@pytest.mark.parametrize(
+    ("given", "same"),
+    [
+        ({"max_tokens": 8.0}, {"max_tokens": 8}),
+        ({"max_tokens": 1_000_000}, {"max_tokens": 64}),
+        ({"max_tokens": -1}, {"max_tokens": 64}),
+        ({"max_completion_tokens": 5}, {"max_tokens": 5}),
+        ({"seed": 2**63 - 1, "temperature": 1}, {"seed": (2**63 - 1) % (2**32 - 1), "temperature": 1}),
+        ({"seed": 7.0, "temperature": 1}, {"seed": 7, "temperature": 1}),
+        ({"stop": ["no such text"] * 32}, {}),
+        ({"messages": [*HI, {"role": "assistant", "content": None}, *HI]},
+         {"messages": [*HI, {"role": "assistant", "content": ""}, *HI]}),
+        ({"messages": [*HI, {"role": "assistant"}, *HI]},
+         {"messages": [*HI, {"role": "assistant", "content": ""}, *HI]}),
+        ({"n": 1, "user": "me", "store": True, "logprobs": False, "response_format": {"type": "text"}}, {}),
+        ({"grammar": None, "tools": [], "min_tokens": 0, "dry_multiplier": 0.0}, {}),
+        ({"top_k": -1, "seed": 7, "temperature": 1}, {"top_k": 0, "seed": 7, "temperature": 1}),
+        ({"repetition_penalty": 1.5}, {"repeat_penalty": 1.5}),
+    ],
+)  # fmt: skip
+def test_what_peers_cap_or_take_is_taken(client: TestClient, given: dict, same: dict) -> None:
+    assert said(client, **given) == said(client, **same)
+
+
+def test_a_seed_of_minus_one_draws_another_answer_each_time(client: TestClient) -> None:
+    assert len({said(client, temperature=1, seed=-1) for _ in range(5)}) > 1
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+@pytest.mark.parametrize("name", sorted(fields.REFUSED))
+def test_a_field_that_would_change_the_answer_is_refused_by_name(client: TestClient, name: str, path: str) -> None:
+    body = (GREEDY if path.startswith("chat") else TEXT) | {name: {"of": "no such value"}}
+    error = refused(client, body, path)
+    assert (error["code"], error["param"]) == ("unsupported_parameter", name)
+    assert error["message"] == f"{name} is not supported: leave it out."
+
+
+@pytest.mark.parametrize("name", sorted(fields.HARMLESS))
+def test_a_field_that_changes_nothing_is_taken(client: TestClient, name: str) -> None:
+    assert said(client, **{name: "anything"}) == said(client)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"temprature": 1}, "unknown_parameter", "temprature"),
+        ({"messages": [HI[0] | {"tool_calls": [{}]}]}, "unsupported_parameter", "messages[0].tool_calls"),
+        ({"messages": [HI[0] | {"colour": "red"}]}, "unknown_parameter", "messages[0].colour"),
+        ({"messages": [{"role": "user", "content": None}]}, "missing_required_parameter", "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages[0].content"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "unsupported_parameter",
+         "stream_options.continuous_usage_stats"),
+        ({"max_tokens": 8.5}, "invalid_type", "max_tokens"),
+        ({"max_tokens": -2}, "invalid_value", "max_tokens"),
+        ({"n": 0}, "invalid_value", "n"),
+        ({"n": 37}, "invalid_value", "n"),
+        ({"n": 129}, "invalid_value", "n"),
+        ({"top_logprobs": 2}, "invalid_value", "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "logprobs"),
+        ({"logit_bias": {"x": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "invalid_value", "logit_bias"),
+        ({"logit_bias": {"261": 1}}, "invalid_value", "logit_bias"),
+        ({"stop": ["x"] * 33}, "invalid_value", "stop"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "unsupported_parameter",
+         "chat_template_kwargs.enable_thinking"),
+        ({"chat_template_kwargs": {"messages": "x"}}, "unsupported_parameter", "chat_template_kwargs.messages"),
+        ({"reasoning_effort": "low"}, "unsupported_value", "reasoning_effort"),
+        ({"continue_final_message": True}, "invalid_value", "continue_final_message"),
+        ({"add_generation_prompt": False}, "invalid_value", "add_generation_prompt"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_field(client: TestClient, fields: dict, code: str, param: str) -> None:
+    error = refused(client, GREEDY | fields)
+    assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", code, param)
+
+
+def test_the_documents_show_every_field() -> None:
+    shown = (ROOT / "docs/serving.md").read_text()
+    models = (ChatRequest, TextRequest, ChatMessage, StreamOptions)
+    done = {name for model in models for name in model.model_fields}
+    named = done | fields.HARMLESS | fields.REFUSED.keys() | fields.MESSAGE_HARMLESS | fields.MESSAGE_REFUSED.keys()
+    named |= fields.STREAM_HARMLESS | fields.STREAM_REFUSED.keys()
+    assert not [name for name in sorted(named) if f"`{name}`" not in shown]
+
+
+def test_several_answers_to_one_prompt(client: TestClient) -> None:
+    answer = ask(client, DRAWN | {"n": 3})
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert texts == [said(client, temperature=1, seed=seed) for seed in (7, 8, 9)]
+    assert len(set(texts)) == 3
+    assert answer["usage"]["completion_tokens"] == 60
+    streamed = ["", "", ""]
+    events = chunks(client, DRAWN | {"n": 3, "stream_options": {"include_usage": True}})
+    for chunk in events[:-1]:
+        (choice,) = chunk["choices"]
+        streamed[choice["index"]] += choice["delta"].get("content", "")
+    assert streamed == texts
+    assert {k: v for k, v in events[-1]["usage"].items() if k.endswith("_tokens")} == {
+        k: v for k, v in answer["usage"].items() if k.endswith("_tokens")
+    }
+
+
+def test_several_prompts_are_answered_as_each_alone(client: TestClient) -> None:
+    texts = ["hi", "so", "well"]
+    alone = [ask(client, TEXT | {"prompt": text}, "completions") for text in texts]
+    together = ask(client, TEXT | {"prompt": texts}, "completions")
+    assert [c["text"] for c in together["choices"]] == [answer["choices"][0]["text"] for answer in alone]
+    assert together["usage"]["total_tokens"] == sum(answer["usage"]["total_tokens"] for answer in alone)
+    ids = [[256, *text.encode()] for text in texts]  # BOS is not added to ids
+    assert ask(client, TEXT | {"prompt": ids}, "completions")["choices"] == together["choices"]
+    one = ask(client, TEXT | {"prompt": ids[0]}, "completions")
+    assert one["choices"][0]["text"] == together["choices"][0]["text"]
+
+
+def test_a_text_beyond_the_context_is_told_by_its_field(client: TestClient) -> None:
+    error = refused(client, TEXT | {"prompt": "x y " * 200}, "completions")
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+
+
+@pytest.mark.parametrize("prompt", [[], [[]], [261], [-1], ["x", 1], [["x"]], ["x"] * 37])
+def test_prompts_that_are_none_are_refused(client: TestClient, prompt: Any) -> None:
+    assert "prompt" in refused(client, TEXT | {"prompt": prompt}, "completions")["param"]
+
+
+def test_a_bias_bans_and_forces_tokens(client: TestClient) -> None:
+    usual = said(client)
+    bias = {str(byte): -100 for byte in usual.encode()}
+    assert not set(said(client, logit_bias=bias)) & set(usual)
+    assert said(client, logit_bias={str(ord("x")): 100}) == "x" * 20
+
+
+def test_sampling_fields_do_what_they_say(client: TestClient) -> None:
+    drawn = {"temperature": 2, "seed": 3}
+    assert said(client, **drawn, top_k=1) == said(client) == said(client, **drawn, min_p=1)
+    assert said(client, **drawn, top_k=0, min_p=0, top_p=1) != said(client, **drawn)
+    repeated = said(client, logit_bias={str(ord("x")): 30})
+    assert repeated == "x" * 20 != said(client, logit_bias={str(ord("x")): 30}, repeat_penalty=10)
+
+
+def test_logprobs_are_of_the_models_own_distribution(client: TestClient) -> None:
+    plain = ask(client, GREEDY)["choices"][0]
+    choice = ask(client, GREEDY | {"logprobs": True, "top_logprobs": 3})["choices"][0]
+    assert choice["message"] == plain["message"]
+    content = choice["logprobs"]["content"]
+    assert len(content) == 20
+    assert (
+        bytes(byte for token in content for byte in token["bytes"]).decode(errors="ignore")
+        == (choice["message"]["content"])
+    )
+    for token in content:
+        likeliest = [rival["logprob"] for rival in token["top_logprobs"]]
+        assert len(likeliest) == 3
+        assert token["logprob"] == likeliest[0]  # greedy
+        assert all(one >= other for one, other in pairwise(likeliest))
+        assert sum(map(math.exp, likeliest)) <= 1
+    everything = ask(client, TEXT | {"max_tokens": 1, "logprobs": 20, "temperature": 1}, "completions")
+    assert sum(map(math.exp, everything["choices"][0]["logprobs"]["top_logprobs"][0].values())) <= 1
+    streamed = [c["choices"][0]["logprobs"] for c in chunks(client, GREEDY | {"logprobs": True, "top_logprobs": 3})]
+    assert [token for logprobs in streamed if logprobs for token in logprobs["content"]] == content
+
+
+def test_a_texts_logprobs_say_where_each_token_stands(client: TestClient) -> None:
+    body = {"model": "endless", "prompt": "\n", "temperature": 0, "max_tokens": 8, "logprobs": 1}
+    choice = ask(client, body, "completions")["choices"][0]
+    logprobs, text = choice["logprobs"], f" {FAREWELL}"
+    assert "".join(logprobs["tokens"]) == choice["text"] == text
+    assert [text[at:].startswith(token) for at, token in zip(logprobs["text_offset"], logprobs["tokens"], strict=True)]
+    streamed = [chunk["choices"][0]["logprobs"] for chunk in chunks(client, body, "completions")]
+    assert [at for logprobs in streamed if logprobs for at in logprobs["text_offset"]] == logprobs["text_offset"]
+    assert max(logprobs["token_logprobs"]) <= 0
+
+
+def test_an_answers_beginning_is_gone_on_with(client: TestClient) -> None:
+    head = {"role": "assistant", "content": "so "}
+    turns = ("user", "hi<|eot_id|>"), ("assistant", "so ")
+    written = "".join(f"<|start_header_id|>{role}<|end_header_id|>\n\n{text}" for role, text in turns)
+    open_ended = ask(client, TEXT | {"prompt": written, "max_tokens": 20}, "completions")["choices"][0]["text"]
+    assert said(client, messages=[*HI, head]) == open_ended
+    assert said(client, messages=[*HI, head], continue_final_message=True, add_generation_prompt=False) == open_ended
+    closed = [
+        said(client, messages=[*HI, head], **{name: value})
+        for name, value in (("continue_final_message", False), ("add_generation_prompt", True))
+    ]
+    assert closed[0] == closed[1] != open_ended
+
+
+def test_a_text_within_a_template_that_strips_is_stripped_as_it_does(tmp_path: Path) -> None:
+    stripping = CHAT_TEMPLATE.replace("message['content'] +", "message['content'] | trim +")
+    for template, end in ((CHAT_TEMPLATE, b"so \n"), (stripping, b"so")):
+        write_random(tmp_path / "one.gguf", template=template)
+        limits = Settings(models=str(tmp_path), rate=0)
+        with Engine(find_models(tmp_path), limits) as engine:
+            list(engine.stream("one", begun("so \n"), Sampling(max_tokens=1)))
+            (batch,) = engine._loaded.values()
+            assert bytes(i for i in batch._slots[0].tokens if i < 256).endswith(b"assistant\n\n" + end)
+
+
+def begun(beginning: str) -> Any:
+    (prompt,) = ChatRequest(model="x", messages=[*HI, {"role": "assistant", "content": beginning}]).prompts()  # type: ignore[list-item]
+    return prompt
+
+
+def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
+    for model, tokens in (("thinks", 7), ("within", 5)):
+        body = GREEDY | {"model": model}
+        answer = ask(client, body)
+        message = answer["choices"][0]["message"]
+        assert (message["reasoning_content"], message["content"]) == ("Is it?", "So it is.")
+        assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] in (tokens - 1, tokens)
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks(client, body)]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Is it?"
+        assert "".join(delta.get("content", "") for delta in deltas) == "So it is."
+    assert said(client, model="thinks", reasoning_format="none") == "".join(THOUGHT)
+    cut = ask(client, GREEDY | {"model": "thinks", "max_tokens": 4})["choices"][0]
+    assert (cut["message"], cut["finish_reason"]) == (
+        {"role": "assistant", "content": "", "reasoning_content": "Is it"},
+        "length",
+    )
+
+
+def test_thinking_is_switched_off_where_the_template_can(client: TestClient) -> None:
+    messages = [*HI, {"role": "assistant", "content": "<think>\n\n</think>\n\n"}]
+    switched = GREEDY | {"model": "switched"}
+    brief = ask(client, switched | {"chat_template_kwargs": {"enable_thinking": False}})["choices"]
+    assert brief == ask(client, switched | {"reasoning_effort": "none"})["choices"]
+    assert brief == ask(client, switched | {"messages": messages})["choices"]
+    assert brief != ask(client, switched | {"chat_template_kwargs": {"enable_thinking": True}})["choices"]
+    assert refused(client, switched | {"reasoning_effort": "high"})["code"] == "unsupported_value"
+
+
+def test_a_stream_that_waits_says_so(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "SILENCE", 0.01)
+    limits = Settings(model="endless", max_tokens=1 << 17, context=1 << 18, slots=1, max_loaded_models=4, rate=0)
+    with Engine(models, limits) as engine:
+        first = engine.stream("endless", HI, Sampling(max_tokens=1 << 17))
+        next(first)
+        texts: list[str] = []
+        body = {"model": "endless", "messages": HI, "max_tokens": 2, "stream": True}
+        app = TestClient(whole_app(engine, limits))
+        asked = threading.Thread(target=lambda: texts.append(app.post("/v1/chat/completions", json=body).text))
+        asked.start()
+        wait_until(lambda: engine.load().waiting == 1)
+        threading.Event().wait(0.2)
+        first.close()  # type: ignore[attr-defined]
+        asked.join(20)
+    assert texts[0].startswith(": waiting\n\n")
+    assert "".join(json.loads(line[6:])["choices"][0]["delta"].get("content", "")
+                   for line in texts[0].splitlines() if line.startswith("data: {")) == " So long,"  # fmt: skip
+
+
+def test_accents_come_whole(client: TestClient) -> None:
+    assert said(client, model="nested/accents") == ACCENTS
