@@ -15,6 +15,7 @@ from serve.engine import Engine
 from serve.feedback import FeedbackStore
 from serve.http.api import build_api, build_health, build_probes
 from serve.http.error_responses import Failure
+from serve.http.forms import FormsMiddleware
 from serve.http.metrics import Metrics
 from serve.http.middleware import API, LimitsMiddleware
 from serve.settings import Settings
@@ -35,7 +36,8 @@ STARTING_PAGE = f"""<!doctype html>
 def build_app(settings: Settings) -> FastAPI:
     """Return the application as it is at first: it says that it is alive, and that the rest is to come."""
     app = FastAPI(openapi_url=None)
-    app.add_middleware(LimitsMiddleware, settings=settings)
+    app.add_middleware(FormsMiddleware, settings=settings)
+    app.add_middleware(LimitsMiddleware, settings=settings)  # before it
     app.include_router(build_health())
     app.router.default = _starting  # for what has no route yet
     return app

@@ -49,7 +49,7 @@ class LimitsMiddleware:
             self._check_key(request.headers)
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._settings.max_body:
-            raise self._too_large()
+            raise too_large(self._settings.max_body)
 
     def _check_rate(self, address: str) -> None:
         if seconds := self._rate.take(client(address)):
@@ -85,13 +85,15 @@ class LimitsMiddleware:
             message = await receive()
             size += len(message.get("body", b""))
             if size > self._settings.max_body:
-                raise self._too_large()
+                raise too_large(self._settings.max_body)
             return message
 
         return counted
 
-    def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"A request's body can have {self._settings.max_body} bytes at most.")
+
+def too_large(most: int) -> HTTPException:
+    """Return the refusal of a body with more than so many bytes."""
+    return HTTPException(413, f"A request's body can have {most} bytes at most.")
 
 
 def client(address: str) -> str:

@@ -31,12 +31,14 @@ class Server(uvicorn.Server):
         """
         # It warns of each word for a client that has just left, which a busy machine takes a moment to notice.
         logging.getLogger("asyncio").setLevel(logging.ERROR)
+        logging.getLogger("uvicorn.error").addFilter(_is_no_upgrade)
         # A client's address is for the gate to find out (SERVE_PROXY): uvicorn would believe anyone on this machine.
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             proxy_headers=False,
+            ws="none",
             timeout_graceful_shutdown=FLUSH_SECONDS,
         )
         super().__init__(config)
@@ -98,3 +100,8 @@ class Server(uvicorn.Server):
         while self.engine.busy and not self.force_exit and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(POLL_SECONDS)
         await asyncio.to_thread(self.engine.close, FLUSH_SECONDS)
+
+
+def _is_no_upgrade(record: logging.LogRecord) -> bool:
+    """Return whether a line says something else than that a client wanted a websocket or HTTP/2, as anyone may."""
+    return not record.getMessage().startswith(("Unsupported upgrade request", "No supported WebSocket library"))

@@ -1,9 +1,11 @@
 """The API as OpenAI's own client meets it, and the limits before it."""
 
 import dataclasses
+import gzip
 import json
 import socket
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -226,6 +228,53 @@ def test_metrics_count_what_was_asked(api: str, client: OpenAI) -> None:
     cached = sum(usage.prompt_tokens_details.cached_tokens for usage in usages)  # type: ignore[union-attr]
     assert grown == [2, 1, 2 * prompt, cached, 40, 2, 2]
     assert cached >= prompt - FEWEST
+
+
+def test_requests_are_taken_as_they_are_meant(api: str) -> None:
+    for path in ("v1/models", "v1/models/random", "healthz", "readyz", "health", "metrics"):
+        plain, head = httpx.get(f"{api}/{path}"), httpx.head(f"{api}/{path}")
+        assert (head.status_code, head.content) == (200, b"")
+        assert head.headers["content-type"] == plain.headers["content-type"]
+        assert httpx.get(f"{api}/{path}/").status_code == 200
+    assert httpx.get(f"{api}/v1/models/").json() == httpx.get(f"{api}/v1/models").json()
+    whole = httpx.post(f"{api}/v1/chat/completions/", json=GREEDY)
+    assert whole.json()["choices"]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "OPTIONS * HTTP/1.1",
+        "GET /v1/models HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: aGVsbG8=",
+        "GET /v1/models HTTP/1.1\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk",
+    ],
+    ids=["options", "websocket", "h2c"],
+)
+def test_what_proxies_and_scanners_ask_is_answered_and_not_logged(api: str, lines: str) -> None:
+    """The log is looked at when the server ends."""
+    address = urlsplit(api)
+    with socket.create_connection((str(address.hostname), address.port or 80)) as connection:
+        connection.sendall(f"{lines}\r\nHost: x\r\nConnection: Upgrade, close\r\n\r\n".encode())
+        assert connection.makefile("rb").readline().startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "deflate"])
+def test_a_packed_body_is_unpacked(api: str, packing: str) -> None:
+    packed = {"gzip": gzip.compress, "deflate": zlib.compress}[packing]
+    headers = {"Content-Type": "application/json", "Content-Encoding": packing}
+
+    def post(body: bytes) -> httpx.Response:
+        return httpx.post(f"{api}/v1/chat/completions", content=body, headers=headers)
+
+    assert post(packed(json.dumps(GREEDY).encode())).json()["choices"]
+    assert post(packed(b" " * 1_000_001)).status_code == 413
+    for wrong, text in ((b"no such thing", "not packed as"), (packed(b"{}")[:-1], "cut short")):
+        assert (post(wrong).status_code, text in post(wrong).text) == (400, True)
+
+
+def test_a_body_packed_otherwise_is_refused(api: str) -> None:
+    answer = httpx.post(f"{api}/v1/completions", content=b"x", headers={"Content-Encoding": "br"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type")
 
 
 def test_the_server_says_how_it_is(api: str) -> None:
