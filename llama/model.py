@@ -123,11 +123,16 @@ def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_m
     """Load a file. Raises UserError with llama.cpp's reason."""
     _errors.clear()
     _buffers.clear()
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if model is None:
-        size = path.stat().st_size if path.exists() else 0
-        raise UserError(f"{path} ({size} bytes) is no whole GGUF model: {last_error()}; export it again or remove it")
+        raise not_whole(path, last_error())
     return model
+
+
+def not_whole(path: Path, reason: str) -> UserError:
+    """Return what to raise for a file that is no GGUF, is damaged, or has what llama.cpp cannot read."""
+    size = path.stat().st_size if path.exists() else 0
+    return UserError(f"{path} ({size} bytes) is no whole GGUF model: {reason}; export it again or remove it")
 
 
 class Memory(NamedTuple):

@@ -54,14 +54,13 @@ class Engine:
         """Load the model to begin with and start the worker.
 
         Args:
-            models: by name.
+            models: by name; those that are tried first and cannot be loaded are left out.
             settings: limits and sizes.
             observe: told of each answer's first and last piece by the worker, and of each that was refused or cut off.
 
-        Raises UserError if the first model cannot be loaded.
+        Raises UserError if the model that is set, or any, cannot be loaded.
         """
-        self.models = models
-        self.default = self._default(settings.model)
+        self.models = dict(models)
         self._settings = settings
         self._observe = observe
         self._loaded: OrderedDict[str, Batch] = OrderedDict()  # the one used last stands last
@@ -72,7 +71,7 @@ class Engine:
         self._seconds = SECONDS_GUESSED  # that answers take lately
         self._draining = threading.Event()
         self._closing = threading.Event()
-        self._batch(self.default)
+        self.default = self._load_first(settings.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
 
@@ -144,10 +143,31 @@ class Engine:
         answering = sum(len(batch.active) for batch in list(self._loaded.values()))
         return Load(answering, max(self._open - answering, 0))
 
-    def _default(self, configured_name: str) -> str:
-        if configured_name and configured_name not in self.models:
-            raise UserError(f"SERVE_MODEL={configured_name}: there is no such model; there is {', '.join(self.models)}")
-        return configured_name or min(self.models, key=lambda name: self.models[name].size)
+    def _load_first(self, configured_name: str) -> str:
+        """Load the model to begin with, and return its name.
+
+        It is the one that is set, else the smallest that can be loaded, one that chats if there is any.
+
+        Raises UserError where there is none.
+        """
+        if configured_name:
+            if configured_name not in self.models:
+                names = ", ".join(self.models)
+                raise UserError(f"SERVE_MODEL={configured_name}: there is no such model; there is {names}")
+            self._batch(configured_name)
+            return configured_name
+        faults: list[UserError] = []
+        for model in sorted(self.models.values(), key=lambda model: (not model.chats, model.size)):
+            try:
+                self._batch(model.name)
+            except UserError as fault:
+                faults.append(fault)
+                del self.models[model.name]
+                continue
+            for fault in faults:
+                logger.warning("left out: %s", fault)
+            return model.name
+        raise faults[0]
 
     def _submit(
         self,

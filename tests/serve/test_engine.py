@@ -8,6 +8,7 @@ import pytest
 from servers import wait_until
 from tiny_gguf import ACCENTS, FAREWELL, write_random
 
+from common.errors import UserError
 from llama.errors import EngineError, RequestError
 from llama.model import Entry
 from llama.turn import Piece
@@ -175,6 +176,25 @@ def test_the_smallest_model_is_picked_unless_one_is_named(tmp_path: Path) -> Non
         assert list(engine._loaded) == ["small"]
     with Engine(models, Settings(models=tmp_path, model="large")) as engine:
         assert engine.default == "large"
+
+
+def test_of_models_that_chat_the_smallest_that_can_be_loaded_is_picked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_random(tmp_path / "base.gguf", template=None)
+    for name, width in {"small": 64, "middle": 96, "large": 128}.items():
+        write_random(tmp_path / f"{name}.gguf", width=width)
+    models = find_models(tmp_path)
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    with Engine(models, Settings(models=tmp_path)) as engine:
+        assert engine.default == "middle"
+        assert list(engine.models) == ["base", "large", "middle"]
+        (line,) = caplog.messages
+        assert line.startswith(f"left out: {tmp_path}/small.gguf (4 bytes) is no whole GGUF model")
+    with pytest.raises(UserError, match=r"small\.gguf \(4 bytes\) is no whole GGUF model"):
+        Engine(models, Settings(models=tmp_path, model="small"))
+    with pytest.raises(UserError, match=r"small\.gguf \(4 bytes\) is no whole GGUF model"):
+        Engine({"small": models["small"]}, Settings(models=tmp_path))
 
 
 def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(tmp_path: Path) -> None:
