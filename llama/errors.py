@@ -5,5 +5,9 @@ class RequestError(Exception):
     """One request cannot be answered; the server goes on. The text is for the person who asked."""
 
 
+class ModelError(RequestError):
+    """The same where the model is to blame, and not the request."""
+
+
 class EngineError(Exception):
     """An answer failed, and nobody who asked is to blame. The text is for the log: it has no word of a conversation."""

@@ -4,7 +4,7 @@ import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import llama_cpp
 
@@ -19,28 +19,30 @@ class _Params(ctypes.Structure):
     _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
 
 
-_HANDLE, _INDEX = ctypes.c_void_p, ctypes.c_int64
-
-
-def _function(name: str, result: type | None, *arguments: type) -> "ctypes._CFuncPtr":
-    return ctypes.CFUNCTYPE(result, *arguments)((name, llama_cpp.llama_cpp._lib))
-
-
-_open = _function("gguf_init_from_file", _HANDLE, ctypes.c_char_p, _Params)
-_free = _function("gguf_free", None, _HANDLE)
-_data_offset = _function("gguf_get_data_offset", ctypes.c_size_t, _HANDLE)
-_key_count = _function("gguf_get_n_kv", _INDEX, _HANDLE)
-_key = _function("gguf_get_key", ctypes.c_char_p, _HANDLE, _INDEX)
-_key_type = _function("gguf_get_kv_type", ctypes.c_int, _HANDLE, _INDEX)
-_text = _function("gguf_get_val_str", ctypes.c_char_p, _HANDLE, _INDEX)
-_data = _function("gguf_get_val_data", ctypes.c_void_p, _HANDLE, _INDEX)
-_tensor_count = _function("gguf_get_n_tensors", _INDEX, _HANDLE)
-_tensor_name = _function("gguf_get_tensor_name", ctypes.c_char_p, _HANDLE, _INDEX)
-_tensor_offset = _function("gguf_get_tensor_offset", ctypes.c_size_t, _HANDLE, _INDEX)
-_tensor_size = _function("gguf_get_tensor_size", ctypes.c_size_t, _HANDLE, _INDEX)
+LIBRARY = llama_cpp.llama_cpp._lib
+_FILE, _INDEX = ctypes.c_void_p, ctypes.c_int64
+for _name, _result, *_arguments in (  # of gguf.h
+    ("init_from_file", _FILE, ctypes.c_char_p, _Params),
+    ("free", None, _FILE),
+    ("get_data_offset", ctypes.c_size_t, _FILE),
+    ("get_n_kv", _INDEX, _FILE),
+    ("get_key", ctypes.c_char_p, _FILE, _INDEX),
+    ("get_kv_type", ctypes.c_int, _FILE, _INDEX),
+    ("get_val_str", ctypes.c_char_p, _FILE, _INDEX),
+    ("get_val_data", ctypes.c_void_p, _FILE, _INDEX),
+    ("get_n_tensors", _INDEX, _FILE),
+    ("get_tensor_name", ctypes.c_char_p, _FILE, _INDEX),
+    ("get_tensor_offset", ctypes.c_size_t, _FILE, _INDEX),
+    ("get_tensor_size", ctypes.c_size_t, _FILE, _INDEX),
+):
+    _function = getattr(LIBRARY, f"gguf_{_name}")
+    _function.restype, _function.argtypes = _result, _arguments
 
 _TEXT = 8  # GGUF_TYPE_STRING
-_NUMBERS = {  # by gguf_type, those of one value
+_Numbers: TypeAlias = (
+    "type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]] | type[ctypes._SimpleCData[bool]]"
+)
+_NUMBERS: Mapping[int, _Numbers] = {  # by gguf_type
     0: ctypes.c_uint8,
     1: ctypes.c_int8,
     2: ctypes.c_uint16,
@@ -82,13 +84,13 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Return what a file says of itself. Raises UserError for one that is no GGUF or ends before its last tensor."""
     last_error()  # of what was read before
-    file = _open(os.fsencode(path), _Params(no_alloc=True))
+    file = LIBRARY.gguf_init_from_file(os.fsencode(path), _Params(no_alloc=True))
     if not file:
         raise not_whole(path, last_error())
     try:
         header = Header(dict(_keys(file)), dict(_tensors(file)))
     finally:
-        _free(file)
+        LIBRARY.gguf_free(file)
     end = max((start + size for start, size in header.tensors.values()), default=0)
     if path.stat().st_size < end:
         raise not_whole(path, f"it ends before its last tensor does, at byte {end}")
@@ -96,16 +98,16 @@ def read_header(path: Path) -> Header:
 
 
 def _keys(file: int) -> Iterator[tuple[str, Value]]:
-    for i in range(_key_count(file)):
-        kind, key = _key_type(file, i), _key(file, i).decode(errors="replace")
+    for i in range(LIBRARY.gguf_get_n_kv(file)):
+        kind, key = LIBRARY.gguf_get_kv_type(file, i), LIBRARY.gguf_get_key(file, i).decode(errors="replace")
         if kind == _TEXT:
-            yield key, _text(file, i).decode(errors="replace")
+            yield key, LIBRARY.gguf_get_val_str(file, i).decode(errors="replace")
         elif kind in _NUMBERS:
-            yield key, ctypes.cast(_data(file, i), ctypes.POINTER(_NUMBERS[kind]))[0]
+            yield key, _NUMBERS[kind].from_address(LIBRARY.gguf_get_val_data(file, i)).value
 
 
 def _tensors(file: int) -> Iterator[tuple[str, Extent]]:
-    start = _data_offset(file)
-    for i in range(_tensor_count(file)):
-        extent = Extent(start + _tensor_offset(file, i), _tensor_size(file, i))
-        yield _tensor_name(file, i).decode(errors="replace"), extent
+    start = LIBRARY.gguf_get_data_offset(file)
+    for i in range(LIBRARY.gguf_get_n_tensors(file)):
+        extent = Extent(start + LIBRARY.gguf_get_tensor_offset(file, i), LIBRARY.gguf_get_tensor_size(file, i))
+        yield LIBRARY.gguf_get_tensor_name(file, i).decode(errors="replace"), extent

@@ -7,7 +7,7 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -221,7 +221,7 @@ class LlamaModel:
             today: what chat templates take for it; None is the day that it is.
             chats: whether it is asked conversations and texts, and not only to go on from token ids.
 
-        Raises UserError for a file that cannot be loaded, or that has no chat template and needs one.
+        Raises UserError for a file that cannot be loaded.
         """
         with ExitStack() as stack:
             weights = stack.enter_context(loaded(source))
@@ -229,7 +229,7 @@ class LlamaModel:
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.slots = slots
             if chats:
-                self._prompts = Prompts(self._model, self.path, self.context, today)
+                self._prompts = stack.enter_context(closing(Prompts(self._model, self.context, today)))
             _buffers.clear()
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:

@@ -2,13 +2,10 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
-import jinja2
 import llama_cpp
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from common.errors import UserError
+from llama.chat_template import ChatTemplate
 from llama.errors import RequestError
 from llama.tokenizer import Tokenizer
 from llama.types import Message, Prompt
@@ -18,23 +15,22 @@ ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at 
 
 
 class Prompts:
-    """Conversations as one model's token ids."""
+    """Conversations as one model's token ids. Not for two threads at once; close it."""
 
-    def __init__(
-        self, model: "llama_cpp.llama_model_p", path: Path, context: int, today: datetime | None = None
-    ) -> None:
-        """For a model that was loaded from `path` and has `context` tokens for prompt and answer.
+    def __init__(self, model: "llama_cpp.llama_model_p", context: int, today: datetime | None = None) -> None:
+        """For a model that has `context` tokens for prompt and answer.
 
         Templates that write the date take `today` for it, or else the day that it is.
-
-        Raises UserError for a file without a chat template, or with a broken one.
         """
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._tokenizer = Tokenizer(model)
         self._context = context
-        self._formatter = self._chat_template(model, path)
-        if today:
-            self._formatter.strftime_now = today.strftime  # type: ignore[assignment, method-assign]
+        self._template = self._chat_template(model, today)
+
+    def close(self) -> None:
+        """End what renders the chat template; a second call does nothing."""
+        if self._template:
+            self._template.close()
 
     def read(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
         """Return the conversation as token ids, ready for the assistant's answer.
@@ -46,7 +42,8 @@ class Prompts:
             messages: the conversation, or a text.
             drop_oldest: leave out its oldest turns where it is too long, though not the system prompt.
 
-        Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
+        Raises RequestError for a conversation that the template refuses or that leaves no room for an answer, and for
+        any where the model has no template; ModelError, which is one, where the template fails.
         """
         if isinstance(messages, str):
             return self._checked(self._tokenizer.read(messages, add_special=True))
@@ -74,33 +71,34 @@ class Prompts:
             messages: the conversation.
             asks: end where the assistant's answer begins; else within the last message, which the model goes on with.
 
-        Raises RequestError for a conversation that the template refuses.
+        Raises RequestError as `read` does.
         """
+        if self._template is None:
+            raise RequestError(
+                "This model has no chat template, so it cannot chat: ask another one, or let this one go on with a text"
+                " (/v1/completions)."
+            )
         if not asks:
             messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + GOES_ON}]
-        self._formatter.add_generation_prompt = asks
-        try:
-            text = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
-        except (ValueError, jinja2.TemplateError) as error:
-            raise RequestError(f"The model's chat template refuses this conversation: {error}") from None
+        # As Transformers has it, templates may ask whether there are tools and documents.
+        text = self._template.render(
+            {"messages": list(messages), "add_generation_prompt": asks, "tools": None, "documents": None}
+        )
         return text if asks else text.rpartition(GOES_ON)[0]
 
-    def _chat_template(self, model: "llama_cpp.llama_model_p", path: Path) -> Jinja2ChatFormatter:
-        """Return the GGUF's chat template.
-
-        The formatter passes over the `{% generation %}` marks that training needs.
-        """
+    def _chat_template(self, model: "llama_cpp.llama_model_p", today: datetime | None) -> ChatTemplate | None:
+        """Return the GGUF's chat template; None where it has none."""
         template = llama_cpp.llama_model_chat_template(model, None)
-        if template is None:
-            raise UserError(f"{path} has no chat template, so it cannot chat: export it with one or remove it")
-        try:
-            return Jinja2ChatFormatter(
-                template.decode(),
-                eos_token=self._special(llama_cpp.llama_vocab_eos(self._vocab)),
-                bos_token=self._special(llama_cpp.llama_vocab_bos(self._vocab)),
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"{path} has a broken chat template: {error}") from None
+        if not template:
+            return None
+        return ChatTemplate(
+            {
+                "template": template.decode(errors="replace"),
+                "bos_token": self._special(llama_cpp.llama_vocab_bos(self._vocab)),
+                "eos_token": self._special(llama_cpp.llama_vocab_eos(self._vocab)),
+                "today": today.isoformat() if today else None,
+            }
+        )
 
     def _special(self, token: int) -> str:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""

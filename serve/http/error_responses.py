@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from llama.errors import RequestError
+from llama.errors import ModelError, RequestError
 from serve.errors import Busy, Stopping
 
 # Error type and code by status.
@@ -30,6 +30,8 @@ def describe(error: Exception) -> tuple[int, str, dict[str, str]]:
             return 503, str(error), {"Retry-After": str(error.seconds)}
         case Stopping():
             return 503, str(error), {}
+        case ModelError():
+            return 500, str(error), {}
         case RequestError():
             return 400, str(error), {}
         case RequestValidationError():
