@@ -76,8 +76,8 @@ def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
         sources: separated by commas, as SERVE_MODELS has them.
         wanted: the model to begin with, as SERVE_MODEL has it; empty where any will do.
 
-    Raises UserError when there is no model, when two have one name, when a source cannot be had, and when what is
-    wanted has been left out.
+    Raises UserError when there is no model, or not the one that is wanted, when two have one name, and when a source
+    cannot be had.
     """
     models: dict[str, Model] = {}
     left_out: dict[str, str] = {}
@@ -93,8 +93,9 @@ def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
                 " rename one of the files, or leave its source out of SERVE_MODELS"
             )
         models[file.name] = model
-    if wanted in left_out and wanted not in models:
-        raise UserError(f"SERVE_MODEL={wanted}: {left_out[wanted]}")
+    if wanted and wanted not in models and (models or wanted in left_out):
+        reason = left_out.get(wanted, f"there is no such model; there is {', '.join(models)}")
+        raise UserError(f"SERVE_MODEL={wanted}: {reason}")
     if not models:
         raise UserError(_no_model(sources, list(left_out.values())))
     for reason in left_out.values():
