@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ def _no_model(sources: str | Path, reasons: Sequence[str]) -> str:
 
 def _model(file: ModelFile) -> Model:
     """Return a model. Raises UserError for a file that is none, or that llama.cpp cannot read."""
+    if re.search("[\ud800-\udfff]", file.name):  # bytes of a file's name that JSON cannot have
+        raise UserError(f"{file.name!a} is no name in UTF-8: rename the file")
     header = read_whole(file)
     if kind := what_else(header):
         raise UserError(f"{file.path} is {kind}, and no model to chat with")

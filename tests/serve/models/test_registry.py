@@ -1,4 +1,5 @@
 import hashlib
+import os
 import socket
 from pathlib import Path
 
@@ -92,6 +93,13 @@ def test_damaged_files_are_left_out_beside_a_whole_one_and_all_named_without_it(
     whole.unlink()
     with pytest.raises(UserError, match=r"has no model to serve: .*cut\.gguf .*; .*foreign\.gguf .*; .*page\.gguf "):
         find_models(tmp_path)
+
+
+def test_a_name_that_cannot_be_written_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_random(tmp_path / "tune.gguf").rename(os.fsdecode(os.fsencode(tmp_path) + b"/tune\xff.gguf"))
+    write_random(tmp_path / "über tune.gguf")
+    assert list(find_models(tmp_path)) == ["über tune"]
+    assert caplog.messages == [r"left out: 'tune\udcff' is no name in UTF-8: rename the file"]
 
 
 def test_a_split_model_is_one_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
