@@ -13,7 +13,8 @@ same system prompt for instance.
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from llama.model import BATCH, Entry, LlamaModel, State
@@ -51,11 +52,35 @@ class Batch:
         self._prompt_cache_bytes = prompt_cache_bytes
         self._slots = [Slot(i) for i in range(model.slots)]
         self._prompt_cache: list[CachedPrompt] = []  # the longest unused first
+        self._reader = ThreadPoolExecutor(1, "reader")
+        self._read_last: Future[None] | None = None
 
     @property
     def active(self) -> list[Slot]:
         """Those with an answer under way; they lie side by side, since llama.cpp computes only neighbours at once."""
         return [slot for slot in self._slots if slot.turn]
+
+    @property
+    def reading(self) -> bool:
+        """Whether a prompt is being written."""
+        return self._read_last is not None and not self._read_last.done()
+
+    def read(self, turn: Turn, drop_oldest: bool, then: Callable[[], None]) -> Future[None]:
+        """Write a turn's prompt beside the steps, one after the other, since a template may take a second.
+
+        Args:
+            turn: left out if it has been cancelled when its time comes.
+            drop_oldest: see Turn.prepare.
+            then: called when it is done, in another thread.
+        """
+
+        def prepare() -> None:
+            if not turn.cancelled.is_set():
+                turn.prepare(self.model, drop_oldest)
+
+        turn.reading = self._read_last = self._reader.submit(prepare)
+        turn.reading.add_done_callback(lambda _: then())
+        return turn.reading
 
     def begin(self, turn: Turn) -> bool:
         """Take a turn in; False if it must wait until another one ends."""
@@ -122,7 +147,8 @@ class Batch:
             begun = [turn for turn in begun if not turn.finished]
 
     def close(self) -> list[Turn]:
-        """Free the model; return the turns that were under way."""
+        """Free the model; return the turns that were under way. A prompt that was to be read can be read anew."""
+        self._reader.shutdown(cancel_futures=True)
         turns = [slot.turn for slot in self._slots if slot.turn]
         for turn in turns:
             turn.sampler.close()

@@ -10,5 +10,9 @@ class RequestError(Exception):
         self.code, self.param = code, param
 
 
+class ModelError(RequestError):
+    """The same where the model is to blame, and not the request."""
+
+
 class EngineError(Exception):
     """An answer failed, and nobody who asked is to blame. The text is for the log: it has no word of a conversation."""

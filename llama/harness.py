@@ -200,7 +200,7 @@ class GGUF(TemplateLM):
 
     @cached_property
     def _prompts(self) -> Prompts:
-        return Prompts(self._weights.model, self._weights.path, self.max_length)
+        return Prompts(self._weights.model, self.max_length)
 
 
 def _whole(name: str, given: object, least: int = 0, most: int | None = None) -> int:
@@ -231,7 +231,7 @@ def main() -> None:
     """Be the harness's own command."""
     try:
         cli_evaluate()
-    except UserError as error:
+    except (UserError, RequestError) as error:
         raise SystemExit(str(error)) from None
 
 

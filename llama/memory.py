@@ -21,7 +21,7 @@ def cache_bytes(metadata: Mapping[str, str]) -> int:
 
     layers, heads = figures("block_count"), figures("attention.head_count")
     kv_heads = figures("attention.head_count_kv") or heads
-    if not layers or not heads or not kv_heads:
+    if not layers or not any(heads) or not kv_heads:  # a recurrent model says that it has 0 heads
         return 0
     usual = [figures("embedding_length")[0] // heads[0]]
     sizes = [(figures(f"attention.{part}_length") or usual)[0] for part in ("key", "value")]

@@ -7,7 +7,7 @@ import ctypes
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -125,11 +125,16 @@ def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_m
     """Load a file. Raises UserError with llama.cpp's reason."""
     _errors.clear()
     _buffers.clear()
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
     if model is None:
-        size = path.stat().st_size if path.exists() else 0
-        raise UserError(f"{path} ({size} bytes) is no whole GGUF model: {last_error()}; export it again or remove it")
+        raise not_whole(path, last_error())
     return model
+
+
+def not_whole(path: Path, reason: str) -> UserError:
+    """Return what to raise for a file that is no GGUF, is damaged, or has what llama.cpp cannot read."""
+    size = path.stat().st_size if path.exists() else 0
+    return UserError(f"{path} ({size} bytes) is no whole GGUF model: {reason}; export it again or remove it")
 
 
 class Memory(NamedTuple):
@@ -226,7 +231,7 @@ class LlamaModel:
             today: what chat templates take for it; None is the day that it is.
             chats: whether it is asked conversations and texts, and not only to go on from token ids.
 
-        Raises UserError for a file that cannot be loaded, or that has no chat template and needs one.
+        Raises UserError for a file that cannot be loaded.
         """
         with ExitStack() as stack:
             weights = stack.enter_context(loaded(source))
@@ -234,7 +239,7 @@ class LlamaModel:
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.slots = slots
             if chats:
-                self._prompts = Prompts(self._model, self.path, self.context, today)
+                self._prompts = stack.enter_context(closing(Prompts(self._model, self.context, today)))
             _buffers.clear()
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 
-import jinja2
 import llama_cpp
-from jinja2 import meta
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from jinja2 import Environment, meta
+from jinja2.ext import loopcontrols
 
-from common.errors import UserError
+from llama.chat_template import ChatTemplate
 from llama.errors import RequestError
+from llama.render import Generation
 from llama.tokenizer import Tokenizer
 from llama.types import Chat, Message, Prompt, TokenIds
 
@@ -20,30 +19,29 @@ GOES_ON = "[goes on here] "
 # What a template is given, and no switch of it.
 GIVEN = {"messages", "bos_token", "eos_token", "add_generation_prompt", "raise_exception", "strftime_now", "documents"}
 GIVEN |= {"tools", "tool_choice", "functions", "function_call"}
-TEMPLATE_EXTENSIONS = (Jinja2ChatFormatter.IgnoreGenerationTags, "jinja2.ext.loopcontrols")  # as the formatter's
 THINKING_SWITCHES = ("enable_thinking", "thinking")  # as Qwen's and as DeepSeek's templates name it
 ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 
 
 class Prompts:
-    """Conversations as one model's token ids."""
+    """Conversations as one model's token ids. Not for two threads at once; close it."""
 
-    def __init__(
-        self, model: "llama_cpp.llama_model_p", path: Path, context: int, today: datetime | None = None
-    ) -> None:
-        """For a model that was loaded from `path` and has `context` tokens for prompt and answer.
+    def __init__(self, model: "llama_cpp.llama_model_p", context: int, today: datetime | None = None) -> None:
+        """For a model that has `context` tokens for prompt and answer.
 
         Templates that write the date take `today` for it, or else the day that it is.
-
-        Raises UserError for a file without a chat template, or with a broken one.
         """
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._tokenizer = Tokenizer(model)
         self._context = context
-        self._formatter = self._chat_template(model, path)
-        self._switches = _variables(self._formatter) - GIVEN
-        if today:
-            self._formatter.strftime_now = today.strftime  # type: ignore[assignment, method-assign]
+        template = (llama_cpp.llama_model_chat_template(model, None) or b"").decode(errors="replace")
+        self._switches = _variables(template) - GIVEN
+        self._template = self._renderer(template, today) if template else None
+
+    def close(self) -> None:
+        """End what renders the chat template; a second call does nothing."""
+        if self._template:
+            self._template.close()
 
     def read(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
         """Return the conversation as token ids, ready for the assistant's answer.
@@ -55,7 +53,8 @@ class Prompts:
             messages: the conversation, or a text.
             drop_oldest: leave out its oldest turns where it is too long, though not the system prompt.
 
-        Raises RequestError for a conversation that the template refuses or that leaves no room for an answer.
+        Raises RequestError for a conversation that the template refuses or that leaves no room for an answer, and for
+        any where the model has no template; ModelError, which is one, where the template fails.
         """
         if isinstance(messages, str):
             return self._checked(self._tokenizer.read(messages, add_special=True), "prompt")
@@ -127,34 +126,29 @@ class Prompts:
             asks: end where the assistant's answer begins; else within the last message, which the model goes on with.
             switches: variables of the template.
 
-        Raises RequestError for a conversation that the template refuses.
+        Raises RequestError as `read` does.
         """
+        if self._template is None:
+            raise RequestError(
+                "This model has no chat template, so it cannot chat: ask another one, or let this one go on with a text"
+                " (/v1/completions)."
+            )
         if not asks:
             messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + GOES_ON}]
-        self._formatter.add_generation_prompt = asks
-        try:
-            text = self._formatter(messages=list(messages), **(switches or {})).prompt  # type: ignore[arg-type]
-        except (ValueError, TypeError, jinja2.TemplateError) as error:
-            text = f"The model's chat template refuses this conversation: {error}"
-            raise RequestError(text, param="messages") from None
+        # As Transformers has it, templates may ask whether there are tools and documents.
+        given = {"messages": list(messages), "add_generation_prompt": asks, "tools": None, "documents": None}
+        text = self._template.render(given | dict(switches or {}))
         return text if asks else _cut(text)
 
-    def _chat_template(self, model: "llama_cpp.llama_model_p", path: Path) -> Jinja2ChatFormatter:
-        """Return the GGUF's chat template.
-
-        The formatter passes over the `{% generation %}` marks that training needs.
-        """
-        template = llama_cpp.llama_model_chat_template(model, None)
-        if template is None:
-            raise UserError(f"{path} has no chat template, so it cannot chat: export it with one or remove it")
-        try:
-            return Jinja2ChatFormatter(
-                template.decode(),
-                eos_token=self._special(llama_cpp.llama_vocab_eos(self._vocab)),
-                bos_token=self._special(llama_cpp.llama_vocab_bos(self._vocab)),
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise UserError(f"{path} has a broken chat template: {error}") from None
+    def _renderer(self, template: str, today: datetime | None) -> ChatTemplate:
+        return ChatTemplate(
+            {
+                "template": template,
+                "bos_token": self._special(llama_cpp.llama_vocab_bos(self._vocab)),
+                "eos_token": self._special(llama_cpp.llama_vocab_eos(self._vocab)),
+                "today": today.isoformat() if today else None,
+            }
+        )
 
     def _special(self, token: int) -> str:
         return llama_cpp.llama_vocab_get_text(self._vocab, token).decode() if token >= 0 else ""
@@ -174,7 +168,11 @@ def _cut(text: str) -> str:
     return before if after.startswith(GOES_ON[-1]) else before.rstrip()
 
 
-def _variables(formatter: Jinja2ChatFormatter) -> set[str]:
-    """Return the names that a template looks up and does not set itself."""
-    environment = jinja2.Environment(extensions=TEMPLATE_EXTENSIONS)  # noqa: S701 - reads a template, writes none
-    return meta.find_undeclared_variables(environment.parse(formatter.template)) - set(environment.globals)
+def _variables(template: str) -> set[str]:
+    """Return the names that a template looks up and does not set itself; none of one that cannot be read."""
+    # Not optimized: that would compute what stands in it, of any size.
+    environment = Environment(extensions=[Generation, loopcontrols], optimized=False)  # noqa: S701, it writes nothing
+    try:
+        return meta.find_undeclared_variables(environment.parse(template)) - set(environment.globals)
+    except Exception:  # the first conversation says what
+        return set()

@@ -4,6 +4,7 @@ import codecs
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,7 +36,10 @@ class Piece:
 
 
 class Turn:
-    """A question and its answer. Made where it is asked, and the worker's from then on but for `cancelled`."""
+    """A question and its answer. Made where it is asked, and the worker's from then on but for `cancelled`.
+
+    While its prompt is being read it is the reader's (see Batch.read).
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Turn:
         self.cancelled = threading.Event()
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
+        self.reading: Future[None] | None = None  # of the prompt; None where `prepare` is called outright
         self.prompt: list[int] = []
         self.cached = 0  # tokens of the prompt that the KV cache had
         self.token: int | None = None  # drawn last and not decoded yet
@@ -62,6 +67,11 @@ class Turn:
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
         self._stops = StopTexts(sampling.stop)
+
+    @property
+    def being_read(self) -> bool:
+        """Whether its prompt is being written."""
+        return self.reading is not None and not self.reading.done()
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""

@@ -17,13 +17,14 @@ import time
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from concurrent.futures import wait
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 from common.errors import UserError
 from llama.batch import Batch
-from llama.errors import EngineError, RequestError
+from llama.errors import EngineError, ModelError, RequestError
 from llama.huge_pages import use_huge_pages
 from llama.memory import check_memory
 from llama.model import LlamaModel
@@ -34,6 +35,7 @@ from serve.limits import check_request
 from serve.models.registry import Model
 from serve.settings import Settings
 
+PATIENCE = 0.01  # seconds that answers under way wait for a new prompt: most are written in one or two thousandths
 SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
 
 logger = logging.getLogger(__name__)  # never given a word of a conversation
@@ -54,14 +56,13 @@ class Engine:
         """Load the model to begin with and start the worker.
 
         Args:
-            models: by name.
+            models: by name; those that are tried first and cannot be loaded are left out.
             settings: limits and sizes.
             observe: told of each answer's first and last piece by the worker, and of each that was refused or cut off.
 
-        Raises UserError if the first model cannot be loaded.
+        Raises UserError if the model that is set, or any, cannot be loaded.
         """
-        self.models = models
-        self.default = self._default(settings.model)
+        self.models = dict(models)
         self._settings = settings
         self._observe = observe
         self._loaded: OrderedDict[str, Batch] = OrderedDict()  # the one used last stands last
@@ -72,7 +73,7 @@ class Engine:
         self._seconds = SECONDS_GUESSED  # that answers take lately
         self._draining = threading.Event()
         self._closing = threading.Event()
-        self._batch(self.default)
+        self.default = self._load_first(settings.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
 
@@ -144,10 +145,28 @@ class Engine:
         answering = sum(len(batch.active) for batch in list(self._loaded.values()))
         return Load(answering, max(self._open - answering, 0))
 
-    def _default(self, configured_name: str) -> str:
-        if configured_name and configured_name not in self.models:
-            raise UserError(f"SERVE_MODEL={configured_name}: there is no such model; there is {', '.join(self.models)}")
-        return configured_name or min(self.models, key=lambda name: self.models[name].size)
+    def _load_first(self, configured_name: str) -> str:
+        """Load the model to begin with, and return its name.
+
+        It is the one that is set, else the smallest that can be loaded, one that chats if there is any.
+
+        Raises UserError where there is none.
+        """
+        if configured_name:
+            self._batch(configured_name)
+            return configured_name
+        faults: list[UserError] = []
+        for model in sorted(self.models.values(), key=lambda model: (not model.chats, model.size)):
+            try:
+                self._batch(model.name)
+            except UserError as error:
+                faults.append(error)
+                del self.models[model.name]
+                continue
+            for fault in faults:
+                logger.warning("left out: %s", fault)
+            return model.name
+        raise faults[0]
 
     def _submit(
         self,
@@ -191,7 +210,10 @@ class Engine:
 
     def _receive(self) -> bool:
         """Take in what was asked, and wait for it where there is nothing else to do; False when the engine closes."""
-        idle = not self._waiting and not any(batch.active for batch in self._loaded.values())
+        batches = self._loaded.values()
+        idle = not any(batch.active for batch in batches) and (
+            not self._waiting or any(batch.reading for batch in batches)  # a prompt that is read wakes the worker
+        )
         with suppress(queue.Empty):
             while True:
                 turn = self._inbox.get(block=idle)
@@ -205,27 +227,40 @@ class Engine:
         for left in [turn for turn in self._waiting if turn.cancelled.is_set()]:
             self._waiting.remove(left)
             self._end(left)
-        while self._waiting:
-            turn = self._waiting[0]
+        for turn in list(self._waiting):
             try:
                 if not self._begin(turn):
+                    if turn.being_read:
+                        continue
                     return
+            except ModelError as error:
+                logger.error("the chat template of %s fails, or takes too long", turn.model)
+                self._end(turn, error)
             except RequestError as error:
                 self._end(turn, error)
             except UserError as error:  # the model's file was whole when the server started and is not now
                 logger.error("%s", error)
-                self._end(turn, RequestError(str(error)))
+                self._end(turn, ModelError(f"The model {turn.model} cannot be loaded: the server's log says why."))
             except Exception as error:
                 _log(turn.model, error)
                 self._end(turn, error)
-            self._waiting.popleft()
+            self._waiting.remove(turn)
 
     def _begin(self, turn: Turn) -> bool:
+        """Begin an answer; False if it must wait for its model, for its prompt or for room.
+
+        Raises what writing the prompt or loading the model does.
+        """
         batch = self._batch(turn.model)
         if batch is None:
             return False
-        if not turn.prompt:
-            turn.prepare(batch.model, self._settings.overflow == "drop")
+        reading = turn.reading
+        if reading is None or reading.cancelled():
+            reading = batch.read(turn, self._settings.overflow == "drop", lambda: self._inbox.put(None))
+            wait([reading], PATIENCE)
+        if not reading.done():
+            return False
+        reading.result()
         return batch.begin(turn)
 
     def _step(self, batch: Batch) -> None:
@@ -268,7 +303,9 @@ class Engine:
         """
         if name not in self._loaded:
             while len(self._loaded) >= self._settings.max_loaded_models:
-                unused = next((other for other, batch in self._loaded.items() if not batch.active), None)
+                unused = next(
+                    (name for name, batch in self._loaded.items() if not (batch.active or batch.reading)), None
+                )
                 if unused is None:
                     return None
                 self._loaded.pop(unused).close()

@@ -47,7 +47,7 @@ class Settings:
     models: Annotated[str, About("folders, hf://owner/name@revision, models:/name@alias; separated by commas")] = (
         "models/gguf"
     )
-    model: Annotated[str, About("model picked at first; the smallest one if unset")] = ""
+    model: Annotated[str, About("model picked at first; the smallest one that chats if unset")] = ""
     max_loaded_models: Annotated[
         int, About("models kept in memory at once, the others are loaded when asked", 1, 64)
     ] = 1

@@ -8,7 +8,7 @@ import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -339,10 +339,10 @@ def _not_read_together(file: ExportedFile, original: Original) -> Iterator[tuple
 def _conversations(file: ExportedFile, original: Original) -> str | None:
     context = llama_cpp.llama_model_n_ctx_train(file.weights.model)
     try:
-        prompts = Prompts(file.weights.model, file.weights.path, context, TODAY)
-        for number, (chat, ids) in enumerate(original.chats, 1):
-            if len(ids) < context and prompts.read(cast(list[Message], chat)) != ids:
-                return f"the chat reads conversation {number} as other token ids than training did"
+        with closing(Prompts(file.weights.model, context, TODAY)) as prompts:
+            for number, (chat, ids) in enumerate(original.chats, 1):
+                if len(ids) < context and prompts.read(cast(list[Message], chat)) != ids:
+                    return f"the chat reads conversation {number} as other token ids than training did"
     except (UserError, RequestError) as error:
         return str(error)
     return None

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from llama.errors import RequestError
+from llama.errors import ModelError, RequestError
 from serve.errors import Busy, Stopping
 
 # Error type and code by status; a field's error has a code of its own.
@@ -54,6 +54,8 @@ def describe(error: Exception) -> Failure:
             return Failure(503, str(error), {"Retry-After": str(error.seconds)})
         case Stopping():
             return Failure(503, str(error))
+        case ModelError():
+            return Failure(500, str(error))
         case RequestError(code="model_not_found"):
             return Failure(404, str(error), {}, error.code, error.param)
         case RequestError():

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from llama.errors import RequestError
+from llama.errors import ModelError, RequestError
 from llama.turn import Piece, Turn
 from serve.engine import Engine
 from serve.errors import Busy
@@ -80,6 +80,8 @@ def _outcome(event: Piece | Exception | None) -> str:
             return str(finish)
         case Busy():
             return "busy"
+        case ModelError():
+            return "error"
         case RequestError():
             return "refused"
         case None:

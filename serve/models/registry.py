@@ -1,8 +1,11 @@
 """Which models there are: the GGUF files of the sources that SERVE_MODELS lists (see sources.py)."""
 
 import hashlib
+import logging
 import os
-import struct
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,24 +13,34 @@ from pathlib import Path
 from common.errors import UserError
 from llama import model as llama
 from llama.memory import cache_bytes
-from serve.models.sources import ModelFile, find_files
+from serve.models.files import ModelFile, read_whole
+from serve.models.kinds import what_else
+from serve.models.sources import find_files
 
-ADAPTER = b"general.type" + struct.pack("<IQ", 8, 7) + b"adapter"  # a text (8) of seven bytes, as GGUF has it
 DIGITS = 12  # of a file's SHA-256, by which it is told from another of its name
+TOLD = 5  # files that are no models, at most, where there is no model
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A GGUF file that llama.cpp has found whole."""
+    """A GGUF file, or all of a split model's, that llama.cpp has found whole."""
 
     name: str  # see sources.py: short, unique and stable
-    path: Path
-    size: int  # bytes
-    modified: int  # nanoseconds since 1970
+    parts: tuple[Path, ...]
+    size: int  # bytes of all of them
+    modified: int  # nanoseconds since 1970, of the latest
     context: int  # tokens that it was trained for
     token_bytes: int  # that a token takes in the KV cache
+    chats: bool  # whether it has a chat template
     quantization: str | None = None  # as Q4_K_M; None where the file does not say
     pinned: str | None = None  # what it came by: the Hub's commit, the registry's version; None for a file of a folder
+
+    @property
+    def path(self) -> Path:
+        """The file by which llama.cpp loads it: the first one."""
+        return self.parts[0]
 
     @property
     def label(self) -> str:
@@ -42,55 +55,87 @@ class Model:
         """
         if self.pinned:
             return self.pinned
+        digest = hashlib.sha256()
         try:
-            with self.path.open("rb") as file:
-                status = os.fstat(file.fileno())
-                if (status.st_size, status.st_mtime_ns) != (self.size, self.modified):
+            with ExitStack() as opened:
+                files = [opened.enter_context(part.open("rb")) for part in self.parts]
+                if _stamp([os.fstat(file.fileno()) for file in files]) != (self.size, self.modified):
                     return None
-                return hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+                for file in files:
+                    hashlib.file_digest(file, lambda: digest)
         except OSError:
             return None
+        return digest.hexdigest()[:DIGITS]
 
 
-def find_models(sources: str | Path) -> dict[str, Model]:
-    """Return all models by name, in the order of the sources and below each in that of their names; no adapters.
+def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
+    """Return all models by name, in the order of the sources and below each in that of their names.
+
+    Files that are none, or damaged, are left out with a line each in the log.
 
     Args:
         sources: separated by commas, as SERVE_MODELS has them.
+        wanted: the model to begin with, as SERVE_MODEL has it; empty where any will do.
 
-    Raises UserError when there is none, when two have one name, when a source cannot be had, and when a file is cut
-    short or no GGUF: better said before the first visitor picks it.
+    Raises UserError when there is no model, or not the one that is wanted, when two have one name, and when a source
+    cannot be had.
     """
     models: dict[str, Model] = {}
+    left_out: dict[str, str] = {}
     for file in find_files(str(sources)):
-        if _is_adapter(file.path):
+        try:
+            model = _model(file)
+        except UserError as error:
+            left_out[file.name] = str(error)
             continue
         if other := models.get(file.name):
             raise UserError(
                 f"two models are called {file.name}: {other.path} and {file.path}:"
                 " rename one of the files, or leave its source out of SERVE_MODELS"
             )
-        models[file.name] = _model(file)
+        models[file.name] = model
+    if wanted and wanted not in models and (models or wanted in left_out):
+        reason = left_out.get(wanted, f"there is no such model; there is {', '.join(models)}")
+        raise UserError(f"SERVE_MODEL={wanted}: {reason}")
     if not models:
-        raise UserError(f"{sources} has adapters alone, which are no models: export one with `tunesmith repro`")
+        raise UserError(_no_model(sources, list(left_out.values())))
+    for reason in left_out.values():
+        logger.warning("left out: %s", reason)
     return models
 
 
-def _is_adapter(path: Path) -> bool:
-    """Return whether a GGUF is a LoRA adapter, which is nothing without the model that it is for."""
-    with path.open("rb") as file:
-        return ADAPTER in file.read(4096)  # writers put it right after the architecture
+def _no_model(sources: str | Path, reasons: Sequence[str]) -> str:
+    """Return what to say where all there is has been left out."""
+    if len(reasons) == 1:
+        return reasons[0]
+    more = f"; and {len(reasons) - TOLD} more" if len(reasons) > TOLD else ""
+    return f"{sources} has no model to serve: {'; '.join(reasons[:TOLD])}{more}"
 
 
 def _model(file: ModelFile) -> Model:
-    status, metadata = file.path.stat(), llama.metadata(file.path)
+    """Return a model. Raises UserError for a file that is none, or that llama.cpp cannot read."""
+    if re.search("[\ud800-\udfff]", file.name):  # bytes of a file's name that JSON cannot have
+        raise UserError(f"{file.name!a} is no name in UTF-8: rename the file")
+    header = read_whole(file)
+    if kind := what_else(header):
+        raise UserError(f"{file.path} is {kind}, and no model to chat with")
+    metadata, parts = llama.metadata(file.path), file.parts or (file.path,)
+    if f"{header.architecture}.context_length" not in metadata:
+        raise llama.not_whole(file.path, "it does not say how many tokens it was trained for")
+    size, modified = _stamp([part.stat() for part in parts])
     return Model(
         file.name,
-        file.path,
-        status.st_size,
-        status.st_mtime_ns,
-        context=int(metadata[f"{metadata['general.architecture']}.context_length"]),  # llama.cpp wants it there
+        parts,
+        size,
+        modified,
+        context=int(metadata[f"{header.architecture}.context_length"]),
         token_bytes=cache_bytes(metadata),
+        chats=bool(header.keys.get("tokenizer.chat_template")),
         quantization=llama.quantization(metadata),
         pinned=file.revision,
     )
+
+
+def _stamp(states: Sequence[os.stat_result]) -> tuple[int, int]:
+    """Return size and time of files together."""
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)

@@ -16,45 +16,37 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 from common.errors import UserError
+from serve.models.files import ModelFile, join_parts
 
 HUB, REGISTRY = "hf://", "models:/"
 HUB_REFERENCE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(/(?P<pattern>.+))?")
 REGISTRY_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
 LOCAL_REGISTRY = Path("mlflow.db")  # where the pipeline keeps it, unless MLFLOW_TRACKING_URI says otherwise
 # MLflow's default of 7 would mean four minutes of silence while its server is away; 3 take 15 seconds.
 REGISTRY_RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """A GGUF file, and what its model is called."""
-
-    name: str
-    path: Path
-    revision: str | None = None  # the Hub's commit, MLflow's version
-
-
 def find_files(sources: str) -> Iterator[ModelFile]:
-    """Yield the GGUF files of sources separated by commas, fetched where they are not here yet.
+    """Yield the GGUF files of sources separated by commas, fetched where they are not here yet; of a split model one.
 
     Raises UserError for a source that is written wrongly, cannot be had or has no such file.
     """
     for source in filter(None, map(str.strip, sources.split(","))):
         if source.startswith(HUB):
-            yield from _of_hub(source)
+            yield from join_parts(_of_hub(source))
         elif source.startswith(REGISTRY):
-            yield from _of_registry(source)
+            yield from join_parts(_of_registry(source))
         elif "://" in source:
             raise UserError(f"SERVE_MODELS: {source} is no folder, hf://owner/name@revision or models:/name@alias")
         else:
-            yield from _of_folder(Path(source))
+            yield from join_parts(_of_folder(Path(source)))
 
 
 def _of_folder(folder: Path) -> Iterator[ModelFile]:
@@ -81,7 +73,7 @@ def _of_hub(source: str) -> Iterator[ModelFile]:
             " a model that changes under its name could not be told from the one before"
         )
     repository, revision = reference["repository"], reference["revision"]
-    pattern = reference["pattern"] or "*.gguf"
+    pattern = FIRST_PART.sub(r"-*-of-\1.gguf", reference["pattern"] or "*.gguf")  # who names it wants all of them
     snapshot = _fetch_snapshot(source, repository, revision, pattern)
     below = sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf"))
     paths = [path for path in below if fnmatch(path, pattern)]

@@ -1,6 +1,7 @@
 """The tab that says what is known of a model."""
 
 import html
+import logging
 from collections.abc import Mapping
 
 import gradio as gr
@@ -17,6 +18,8 @@ MEASURED = {  # label and form of each figure
     "tokens_per_second": ("Tokens/s", "{:,.0f}"),
 }
 
+logger = logging.getLogger(__name__)
+
 
 def show_card(engine: Engine, tab: gr.Tab, model: gr.Dropdown) -> None:
     """Show the card of the model that is picked; read when somebody looks at it."""
@@ -27,7 +30,8 @@ def show_card(engine: Engine, tab: gr.Tab, model: gr.Dropdown) -> None:
         try:
             return card_html(name, read_card(found)) if found else ""
         except UserError as error:  # the file was whole when the server started
-            return f"<p>{html.escape(str(error))}</p>"
+            logger.error("%s", error)
+            return "<p>The model's file cannot be read any more: the server's log says why.</p>"
 
     gr.on([tab.select, model.change], read, model, shown, queue=False, **HIDDEN)
 

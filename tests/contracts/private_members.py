@@ -264,15 +264,6 @@ LLAMA_CPP = (
         "read: the folder of the library, beside which the CPU's variants stand",
     ),
     Member(
-        "llama-cpp-python", "llama_cpp.llama_chat_format.Jinja2ChatFormatter", "0.3.36",
-        "called: a model's chat template",
-    ),
-    Member(
-        "llama-cpp-python", "llama_cpp.llama_chat_format.Jinja2ChatFormatter.strftime_now", "0.3.36",
-        "replaced: the day that a template writes",
-        called_by="llama_cpp.llama_chat_format.Jinja2ChatFormatter.__call__",
-    ),
-    Member(
         "llama-cpp-python", "conversion.base.ModelBase.get_tensors", "0.3.36",
         "replaced: bf16 to F16 at once",
         called_by="conversion.base.ModelBase.prepare_tensors",

@@ -76,6 +76,37 @@ def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "ll
     return _only_keys(writer, says, path)
 
 
+def write_other(path: Path, architecture: str, **says: str | bool | int) -> Path:
+    """A file with one tensor that is no whole model; `says` has keys, with __ for their dots."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for key, said in says.items():
+        adds = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string}
+        adds[type(said)](key.replace("__", "."), said)
+    writer.add_tensor("weight", np.ones((4, 32), np.float32))
+    return _written(writer, path)
+
+
+def split(path: Path, count: int) -> list[Path]:
+    """The parts of a model, beside it, named and written as llama.cpp's gguf-split does; the first has no tensors."""
+    whole = gguf.GGUFReader(path)
+    share = -(-len(whole.tensors) // (count - 1))
+    parts = [path.with_name(f"{path.stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    for number, part in enumerate(parts):
+        writer = gguf.GGUFWriter(part, "llama")
+        for key, field in whole.fields.items() if number == 0 else ():
+            if not key.startswith("GGUF.") and key != "general.architecture":
+                writer.add_key_value(
+                    key, field.contents(), field.types[0], field.types[-1] if field.types[1:] else None
+                )
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", count)
+        writer.add_int32("split.tensors.count", len(whole.tensors))
+        for tensor in whole.tensors[max(number - 1, 0) * share : number * share]:
+            writer.add_tensor(tensor.name, tensor.data)
+        _written(writer, part)
+    return parts
+
+
 def write_pieces(path: Path, pieces: Sequence[str], special: Sequence[str], **says: str | bool) -> Path:
     """A vocabulary of SentencePiece's kind without a model: <unk>, <s>, </s>, bytes, special tokens, pieces."""
     kinds = gguf.TokenType
@@ -100,8 +131,14 @@ def _only_keys(writer: gguf.GGUFWriter, says: dict[str, str | bool], path: Path)
     for key, said in says.items():
         add = writer.add_bool if isinstance(said, bool) else writer.add_string
         add(f"tunesmith.tokenizer.{key}", said)
+    return _written(writer, path)
+
+
+def _written(writer: gguf.GGUFWriter, path: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
+    if any(writer.tensors):
+        writer.write_tensors_to_file()
     writer.close()
     return path
 
@@ -144,11 +181,7 @@ def _write(
         writer.add_tensor(name, np.ones(width, np.float32))
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
+    return _written(writer, path)
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, words: Sequence[bytes]) -> None:

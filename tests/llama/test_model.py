@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from tiny_gguf import BOS, write_random
 
-from common.errors import UserError
 from llama.errors import RequestError
 from llama.model import LlamaModel
 from llama.types import Message
@@ -63,19 +62,12 @@ def test_text_that_is_no_unicode_is_taken_without_a_crash(model: LlamaModel) -> 
     assert model.prompt([{"role": "user", "content": "\ud800\0"}]).count(0) == 1
 
 
-def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_a_chat_template_goes_on_with_texts_alone(tmp_path: Path) -> None:
     path = write_random(tmp_path / "base.gguf", template=None)
-    with pytest.raises(UserError, match=r"base\.gguf has no chat template"):
-        LlamaModel(path, context=512, threads=1)
-
-
-def test_a_template_that_refuses_a_conversation_is_the_users_to_hear(tmp_path: Path) -> None:
-    path = write_random(tmp_path / "strict.gguf", template="{{ raise_exception('no system prompt') }}")
-    with (
-        LlamaModel(path, context=512, threads=1) as model,
-        pytest.raises(RequestError, match="refuses this conversation: no system prompt"),
-    ):
-        model.prompt([{"role": "user", "content": "hi"}])
+    with LlamaModel(path, context=512, threads=1) as model:
+        assert model.prompt("hi") == [BOS, *b"hi"]
+        with pytest.raises(RequestError, match=r"^This model has no chat template, so it cannot chat: ask another one"):
+            model.prompt([{"role": "user", "content": "hi"}])
 
 
 def test_a_template_that_writes_the_date_gets_todays_or_the_one_that_is_given(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import re
 import threading
 from dataclasses import replace
 from itertools import islice, zip_longest
@@ -8,7 +9,8 @@ import pytest
 from servers import wait_until
 from tiny_gguf import ACCENTS, FAREWELL, write_random
 
-from llama.errors import EngineError, RequestError
+from common.errors import UserError
+from llama.errors import EngineError, ModelError, RequestError
 from llama.model import Entry
 from llama.turn import Piece
 from llama.types import Message, Sampling
@@ -177,14 +179,95 @@ def test_the_smallest_model_is_picked_unless_one_is_named(tmp_path: Path) -> Non
         assert engine.default == "large"
 
 
-def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(tmp_path: Path) -> None:
+def test_of_models_that_chat_the_smallest_that_can_be_loaded_is_picked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_random(tmp_path / "base.gguf", template=None)
+    for name, width in {"small": 64, "middle": 96, "large": 128}.items():
+        write_random(tmp_path / f"{name}.gguf", width=width)
+    models = find_models(tmp_path)
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    with Engine(models, Settings(models=tmp_path)) as engine:
+        assert engine.default == "middle"
+        assert list(engine.models) == ["base", "large", "middle"]
+        (line,) = caplog.messages
+        assert line.startswith(f"left out: {tmp_path}/small.gguf (4 bytes) is no whole GGUF model")
+    with pytest.raises(UserError, match=r"small\.gguf \(4 bytes\) is no whole GGUF model"):
+        Engine(models, Settings(models=tmp_path, model="small"))
+    with pytest.raises(UserError, match=r"small\.gguf \(4 bytes\) is no whole GGUF model"):
+        Engine({"small": models["small"]}, Settings(models=tmp_path))
+
+
+def test_a_model_that_breaks_while_the_server_runs_is_the_users_to_hear(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_random(tmp_path / "good.gguf")
     write_random(tmp_path / "worse.gguf")
     with Engine(find_models(tmp_path), Settings(models=tmp_path)) as engine:
         (tmp_path / "worse.gguf").write_bytes(b"GGUF")
-        with pytest.raises(RequestError, match=r"worse\.gguf .* is no whole GGUF model"):
+        with pytest.raises(ModelError, match=r"^The model worse cannot be loaded: the server's log says why\.$"):
             list(engine.stream("worse", ask("hi"), GREEDY))
+        assert re.search(r"worse\.gguf .* is no whole GGUF model", caplog.text)
         assert list(engine.stream("good", ask("hi"), GREEDY))[-1].finish
+
+
+@pytest.fixture
+def runaway(folder: Path, tmp_path: Path) -> dict[str, Model]:
+    """Beside `endless` a model whose template never ends, unless the question is "hi"."""
+    loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
+    write_random(tmp_path / "loops.gguf", template="{% if messages[0].content != 'hi' %}" + loops + "{% endif %}hi")
+    return find_models(f"{tmp_path},{folder}")
+
+
+def test_a_template_without_end_holds_up_no_answer_of_another_model(runaway: dict[str, Model], folder: Path) -> None:
+    settings = Settings(models=folder, model="endless", context=1 << 18, max_tokens=1 << 17, max_loaded_models=2)
+    failures: list[Exception] = []
+
+    def chat() -> None:
+        try:
+            list(engine.stream("loops", ask("for ever"), GREEDY))
+        except RequestError as error:
+            failures.append(error)
+
+    with Engine(runaway, settings) as engine:
+        list(engine.stream("loops", ask("hi"), GREEDY))
+        endless = engine.stream("endless", ask("hi"), FOR_EVER)
+        next(endless)
+        threads = [threading.Thread(target=chat) for _ in "12"]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: engine.load() == Load(answering=1, waiting=2))
+        meanwhile = 0
+        while len(failures) < len(threads):
+            next(endless)
+            meanwhile += 1
+            if meanwhile == 20:  # others begin too
+                assert text(list(engine.stream("endless", ask("hi"), Sampling(8, 0)))) == f" {FAREWELL}"
+        assert meanwhile > 100
+        assert [type(error) for error in failures] == [ModelError] * 2
+        assert str(failures[0]) == "The model's chat template fails: it takes longer than 1 s"
+        assert list(engine.stream("loops", ask("hi"), GREEDY))[-1].finish
+        endless.close()  # type: ignore[attr-defined]
+
+
+def test_a_model_stays_while_its_template_is_at_work_and_makes_way_then(
+    runaway: dict[str, Model], folder: Path
+) -> None:
+    async def main(engine: Engine) -> None:
+        looping = [engine.astream("loops", ask("for ever"), GREEDY) for _ in "123"]
+        first, leaving, last = (asyncio.ensure_future(anext(pieces)) for pieces in looping)
+        other = asyncio.ensure_future(anext(engine.astream("endless", ask("hi"), GREEDY)))
+        while engine.load() != Load(answering=0, waiting=4):
+            await asyncio.sleep(0.01)
+        leaving.cancel()
+        for failed in (first, last):
+            with pytest.raises(ModelError):
+                await failed
+        assert (await other).tokens == 1
+        assert list(engine._loaded) == ["endless"]
+
+    with Engine(runaway, Settings(models=folder, model="loops", max_loaded_models=1)) as engine:
+        asyncio.run(asyncio.wait_for(main(engine), 60))
 
 
 @pytest.mark.parametrize(

@@ -17,13 +17,14 @@ import pytest
 from fastapi.testclient import TestClient
 from openai import OpenAI
 from servers import started_server, wait_until, whole_app
-from tiny_gguf import ACCENTS, FAREWELL
+from tiny_gguf import ACCENTS, FAREWELL, write_random
 
 from common.errors import UserError
 from llama.batch import FEWEST
 from serve.engine import Engine
+from serve.http.metrics import Metrics
 from serve.http.middleware import CLIENTS, Rate
-from serve.models.registry import Model
+from serve.models.registry import Model, find_models
 from serve.settings import Settings
 
 HI: Any = [{"role": "user", "content": "hi"}]
@@ -390,6 +391,39 @@ def test_a_failure_is_told_in_one_line(engine: Engine, settings: Settings, monke
     assert (failed.status_code, failed.json()["error"]["message"]) == (500, "The server failed to answer.")
     monkeypatch.undo()
     assert client.post("/v1/chat/completions", json=GREEDY).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_a_template_that_fails_is_the_servers_fault_and_one_that_is_missing_leaves_texts(
+    tmp_path: Path, stream: bool
+) -> None:
+    write_random(tmp_path / "base.gguf", template=None)
+    write_random(tmp_path / "faulty.gguf", template="{{ 'a' + 1 }}")
+    write_random(tmp_path / "broken.gguf", template="{% if %}")
+    settings = Settings(models=str(tmp_path), model="base", max_loaded_models=3)
+    models = find_models(tmp_path)
+    metrics = Metrics(models)
+    with Engine(models, settings, metrics.observe) as engine:
+        client = TestClient(whole_app(engine, settings))
+
+        def failed(model: str) -> tuple[int, str, str]:
+            answer = client.post("/v1/chat/completions", json=GREEDY | {"model": model, "stream": stream})
+            error = answer.json()["error"]
+            assert str(tmp_path) not in answer.text
+            return answer.status_code, error["type"], error["message"]
+
+        status, kind, message = failed("base")
+        assert (status, kind) == (400, "invalid_request_error")
+        assert message.startswith("This model has no chat template, so it cannot chat: ask another one")
+        fault = "The model's chat template fails:"
+        status, kind, message = failed("faulty")
+        assert (status, kind) == (500, "server_error")
+        assert message == f'{fault} TypeError: can only concatenate str (not "int") to str'
+        assert failed("broken")[2].startswith(f"{fault} TemplateSyntaxError: ")
+        for model in ("base", "faulty", "broken"):
+            text = {"model": model, "prompt": "hi", "temperature": 0, "stream": stream}
+            assert client.post("/v1/completions", json=text).status_code == 200
+        assert 'tunesmith_requests_total{model="faulty",outcome="error"} 1.0' in metrics.text().decode()
 
 
 def test_a_stream_cut_off_ends_with_the_error(engine: Engine, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import pytest
 from servers import answers, free_port, run_server, started_server, wait_until
-from tiny_gguf import write_random
+from tiny_gguf import split, write_random
 
 from common.errors import UserError
 from serve.models.registry import find_models
@@ -141,6 +141,15 @@ def test_a_folder_a_repository_and_a_file_of_it_can_stand_side_by_side(
     assert downloaded(hub) == {"tune-Q8_0.gguf"}
     assert served(tmp_path, variables, f"hf://owner/name@{COMMIT[:8]}") == ["name/more/tune", "name/tune-Q8_0"]
     assert downloaded(hub) == {"more/tune.gguf"}
+
+
+def test_who_names_the_first_part_of_a_split_model_gets_all(
+    hub: Hub, variables: dict[str, str], tmp_path: Path
+) -> None:
+    parts = split(write_random(tmp_path / "tune.gguf"), 3)
+    hub.files = {part.name: part.read_bytes() for part in parts} | {"tune.gguf": b""}
+    assert served(tmp_path, variables, f"hf://owner/name@v1/{parts[0].name}") == ["name/tune"]
+    assert downloaded(hub) == {part.name for part in parts}
 
 
 def test_what_is_in_the_cache_needs_no_hub(hub: Hub, variables: dict[str, str], tmp_path: Path) -> None:

@@ -1,0 +1,40 @@
+"""What a GGUF file is, where it is no model that answers: by its header, without its tensors."""
+
+from llama.header import Header
+
+PROJECTOR, EMBEDDING = "a projector of images or sound", "an embedding model"
+# By general.type, which writers put into all that are no models.
+TYPES = {
+    "adapter": "a LoRA adapter, which is nothing without the model that it is for",
+    "imatrix": "an importance matrix, which quantizing takes",
+    "mmproj": PROJECTOR,
+}
+# By general.architecture: what has no type of its own, or came before there were types.
+ARCHITECTURES = {
+    "clip": PROJECTOR,
+    "controlvector": "a control vector",
+    "gemma-embedding": EMBEDDING,
+    "gemma4-assistant": "a draft for a larger model",
+    "llama-embed": EMBEDDING,
+    "t5": "an encoder with a decoder",
+    "t5encoder": EMBEDDING,
+    "wavtokenizer-dec": "a decoder of sound",
+}
+
+
+def what_else(header: Header) -> str | None:
+    """Return what a file is; None for a model that goes on with texts."""
+    name, keys = header.architecture, header.keys
+    if kind := TYPES.get(str(keys.get("general.type"))) or ARCHITECTURES.get(name):
+        return kind
+    if not name:
+        return "of no architecture"
+    if not header.tensors:
+        return "a vocabulary without a model"
+    if "bert" in name or keys.get(f"{name}.pooling_type"):  # how a text becomes one vector
+        return EMBEDDING
+    if keys.get(f"{name}.attention.causal") is False:
+        return "a model that does not write from left to right"
+    if keys.get("tokenizer.ggml.model", "none") in ("none", "no_vocab"):
+        return "a model without a vocabulary"
+    return None
