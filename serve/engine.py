@@ -258,7 +258,7 @@ class Engine:
         if reading is None or reading.cancelled():
             reading = batch.read(turn, self._settings.overflow == "drop", lambda: self._inbox.put(None))
             wait([reading], PATIENCE)
-        if not reading.done():
+        if not reading.done() or turn.cancelled.is_set():  # a prompt that nobody waits for may not have been read
             return False
         reading.result()
         return batch.begin(turn)
