@@ -5,7 +5,8 @@
             print(piece.text, end="")
 
 One worker thread owns llama.cpp. It takes the requests in the order in which they came, several at once (see batch.py),
-and loads models as they are asked for. So nothing here needs a lock but a counter, and a slow reader holds nobody up.
+and loads models as they are asked for; beside it a thread for each model writes prompts (Batch.read). So nothing here
+needs a lock but a counter, and who reads slowly holds nobody up.
 Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one step.
 """
 
