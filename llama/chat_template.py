@@ -9,21 +9,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, cast
 
+from common.errors import UserError
 from llama.errors import ModelError, RequestError
 from llama.render import SECONDS, Rendering, Setup
 
-COMMAND = (
-    sys.executable,
-    "-P",
-    str(Path(__file__).with_name("render.py")),
-)  # -P: not to take the files beside it for Python's own modules
+# -P: not to take the files beside it for Python's own modules.
+COMMAND = (sys.executable, "-P", str(Path(__file__).with_name("render.py")))
 
 
 class ChatTemplate:
     """What writes conversations. Not for two threads at once; close it."""
 
     def __init__(self, setup: Setup) -> None:
-        """Start the process; it reads the template while other things are done."""
+        """Start the process; it reads the template while other things are done. Raises UserError if none can be."""
         self._setup = setup
         self._start()
 
@@ -55,7 +53,7 @@ class ChatTemplate:
         """Return what the process answers; start another one where it dies of it."""
         with suppress(BrokenPipeError):
             self._send(variables)
-            if answer := self._answers.readline():
+            if (answer := self._answers.readline()).endswith(b"\n"):
                 return json.loads(answer)
         ended = self._process.wait()
         self._restart()
@@ -65,9 +63,14 @@ class ChatTemplate:
 
     def _start(self) -> None:
         # In a session of its own: Ctrl-C is for the server, which lets its answers end first.
-        self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+        pipe = subprocess.PIPE
+        try:
+            self._process = subprocess.Popen(COMMAND, stdin=pipe, stdout=pipe, start_new_session=True)
+        except OSError as error:
+            raise UserError(f"no process can be started for the chat template: {error.strerror}") from None
         self._requests, self._answers = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
-        self._send(self._setup)
+        with suppress(BrokenPipeError):  # it has ended again, as is found when it is asked
+            self._send(self._setup)
 
     def _restart(self) -> None:
         self.close()

@@ -5,7 +5,8 @@
             print(piece.text, end="")
 
 One worker thread owns llama.cpp. It takes the requests in the order in which they came, several at once (see batch.py),
-and loads models as they are asked for. So nothing here needs a lock but a counter, and a slow reader holds nobody up.
+and loads models as they are asked for; beside it a thread for each model writes prompts (Batch.read). So nothing here
+needs a lock but a counter, and who reads slowly holds nobody up.
 Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one step.
 """
 
@@ -258,7 +259,7 @@ class Engine:
         if reading is None or reading.cancelled():
             reading = batch.read(turn, self._settings.overflow == "drop", lambda: self._inbox.put(None))
             wait([reading], PATIENCE)
-        if not reading.done():
+        if not reading.done() or turn.cancelled.is_set():  # a prompt that nobody waits for may not have been read
             return False
         reading.result()
         return batch.begin(turn)

@@ -81,12 +81,12 @@ def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
     cannot be had.
     """
     models: dict[str, Model] = {}
-    left_out: dict[str, str] = {}
+    left_out: list[tuple[str, str]] = []  # names, and why
     for file in find_files(str(sources)):
         try:
             model = _model(file)
         except UserError as error:
-            left_out[file.name] = str(error)
+            left_out.append((file.name, str(error)))
             continue
         if other := models.get(file.name):
             raise UserError(
@@ -94,12 +94,13 @@ def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
                 " rename one of the files, or leave its source out of SERVE_MODELS"
             )
         models[file.name] = model
-    if wanted and wanted not in models and (models or wanted in left_out):
-        reason = left_out.get(wanted, f"there is no such model; there is {', '.join(models)}")
+    reasons = dict(left_out)
+    if wanted and wanted not in models and (models or wanted in reasons):
+        reason = reasons.get(wanted, f"there is no such model; there is {', '.join(models)}")
         raise UserError(f"SERVE_MODEL={wanted}: {reason}")
     if not models:
-        raise UserError(_no_model(sources, list(left_out.values())))
-    for reason in left_out.values():
+        raise UserError(_no_model(sources, [reason for _, reason in left_out]))
+    for _, reason in left_out:
         logger.warning("left out: %s", reason)
     return models
 

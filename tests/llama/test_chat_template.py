@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from common.errors import UserError
 from llama.chat_template import ChatTemplate
 from llama.errors import ModelError, RequestError
 
@@ -88,6 +89,14 @@ def test_after_one_conversation_without_end_the_next_is_answered(start: Start) -
     with pytest.raises(ModelError, match="takes longer than 1 s"):
         template.render(variables(messages=HI * 3))
     assert template.render(variables()) == "done"
+
+
+def test_a_process_that_cannot_be_started_is_told_in_one_line(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama.chat_template.COMMAND", ("/nonexistent/python",))
+    with pytest.raises(
+        UserError, match=r"^no process can be started for the chat template: No such file or directory$"
+    ):
+        start("{{ messages }}")
 
 
 def test_a_process_that_somebody_ended_is_started_anew(start: Start) -> None:

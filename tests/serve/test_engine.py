@@ -12,7 +12,7 @@ from tiny_gguf import ACCENTS, FAREWELL, write_random
 from common.errors import UserError
 from llama.errors import EngineError, ModelError, RequestError
 from llama.model import Entry
-from llama.turn import Piece
+from llama.turn import Piece, Turn
 from llama.types import Message, Sampling
 from serve.engine import Engine, Load
 from serve.errors import Busy
@@ -248,6 +248,17 @@ def test_a_template_without_end_holds_up_no_answer_of_another_model(runaway: dic
         assert str(failures[0]) == "The model's chat template fails: it takes longer than 1 s"
         assert list(engine.stream("loops", ask("hi"), GREEDY))[-1].finish
         endless.close()  # type: ignore[attr-defined]
+
+
+def test_one_who_leaves_before_the_prompt_is_read_is_not_begun(engine: Engine) -> None:
+    turn = Turn("random", ask("hi"), GREEDY, lambda _: None)
+    turn.cancelled.set()
+    assert not engine._begin(turn)
+    assert turn.reading
+    turn.reading.result(20)
+    assert not turn.prompt
+    assert not engine._begin(turn)
+    assert text(list(engine.stream("random", ask("hi"), GREEDY)))
 
 
 def test_a_model_stays_while_its_template_is_at_work_and_makes_way_then(
