@@ -10,10 +10,12 @@ from starlette.exceptions import HTTPException
 from llama.errors import RequestError
 from serve.errors import Busy, Stopping
 
+API = "/v1/"
 # Error type and code by status.
 ERRORS = {
     400: ("invalid_request_error", "invalid_value"),
     401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
     413: ("invalid_request_error", "request_too_large"),
@@ -43,6 +45,12 @@ def error_body(status: int, message: str) -> dict[str, Any]:
     """Return an error as OpenAI writes it."""
     kind, code = ERRORS.get(status, ("invalid_request_error", None))
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def refusal(path: str, error: HTTPException) -> JSONResponse:
+    """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
+    status, message, headers = describe(error)
+    return JSONResponse(error_body(status, message) if path.startswith(API) else {"error": message}, status, headers)
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:

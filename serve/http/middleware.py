@@ -7,15 +7,13 @@ import time
 from collections import OrderedDict
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.error_responses import describe, error_body
+from serve.http.error_responses import API, refusal
 from serve.settings import Settings
 
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
-API = "/v1/"
 # What the rate holds for, beside the API: what makes work through the page, and what may guess its password.
 LIMITED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/login")
 
@@ -34,7 +32,7 @@ class LimitsMiddleware:
             try:
                 self._check(Request(scope))
             except HTTPException as error:
-                await _refusal(scope["path"], error)(scope, receive, send)
+                await refusal(scope["path"], error)(scope, receive, send)
                 return
             receive = self._counted(receive)
         await self._app(scope, receive, send)
@@ -124,9 +122,3 @@ class Rate:
         if len(self._buckets) > CLIENTS:
             self._buckets.popitem(last=False)
         return 0 if allowed else math.ceil((1 - tokens) * 60 / self._per_minute)
-
-
-def _refusal(path: str, error: HTTPException) -> JSONResponse:
-    """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
-    status, message, headers = describe(error)
-    return JSONResponse(error_body(status, message) if path.startswith(API) else {"error": message}, status, headers)
