@@ -6,6 +6,7 @@ The fields of `Settings` are the one source: names, types, defaults, ranges and 
 import dataclasses
 import difflib
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,12 @@ SERVICE_HOST = "SERVICE_HOST"
 SERVICE_LINK = re.compile(
     rf"({SERVICE_HOST}|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)=.*|PORT=(tcp|udp|sctp)://.*"
 )
+SITES = r"https?://[\w.-]+(:\d+)?(\s*,\s*https?://[\w.-]+(:\d+)?)*"  # a wider one could say more in the policy
+
+
+def space_frame() -> str:
+    """Return who shows the page in a frame: in a Space of Hugging Face its own page does."""
+    return "https://huggingface.co" if os.environ.get("SPACE_ID") else ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,11 @@ class Settings:
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
     drain: Annotated[int, About("seconds that answers have to end when the server is asked to stop", 0, 3600)] = 8
     max_body: Annotated[int, About("longest body of a request, in bytes", 1000, 1 << 30)] = 1_000_000
+    request_seconds: Annotated[
+        int,
+        About("seconds that a client has for a request's headers, and for its body; more for 1000 bytes/s", 1, 3600),
+    ] = 15
+    connections: Annotated[int, About("connections from one address; in all, if SERVE_PROXY is set", 1, 1 << 20)] = 1000
     rate: Annotated[int, About("requests a minute from one address; 0: no limit", 0, 1_000_000)] = 60
     proxy: Annotated[int, About("proxies in front, by whose X-Forwarded-For an address is known", 0, 8)] = 0
     api_key: Annotated[
@@ -80,9 +92,17 @@ class Settings:
     login: Annotated[str, About("user:password for the page; programs then need a key", pattern=".+?:.+")] = field(
         default="", repr=False
     )
+    embed: Annotated[str, About("https://SITE,… whose pages may show this one in a frame", pattern=SITES)] = field(
+        default_factory=space_frame
+    )
     feedback: Annotated[str, About("folder for what visitors say of answers; off: they are not asked")] = "feedback"
     feedback_repo: Annotated[str, About("private dataset on the Hub, owner/name, that feedback is pushed to")] = ""
     feedback_minutes: Annotated[int, About("minutes between two pushes of feedback", 1, 1440)] = 5
+
+    @property
+    def embedders(self) -> list[str]:
+        """The sites of `embed`."""
+        return [site.strip() for site in self.embed.split(",") if site.strip()]
 
     @classmethod
     def from_env(cls, environment: Mapping[str, str]) -> Self:

@@ -8,16 +8,18 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import HTMLResponse, Response
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
 from serve.http.api import build_api, build_health, build_probes
-from serve.http.error_responses import Failure
+from serve.http.error_responses import API, Failure
 from serve.http.forms import FormsMiddleware
 from serve.http.metrics import Metrics
-from serve.http.middleware import API, LimitsMiddleware
+from serve.http.middleware import LimitsMiddleware, RestMiddleware
+from serve.http.origins import OriginMiddleware
 from serve.settings import Settings
 
 RETRY = {"Retry-After": "2"}  # seconds, as the page below has it
@@ -38,6 +40,8 @@ def build_app(settings: Settings) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.add_middleware(FormsMiddleware, settings=settings)
     app.add_middleware(LimitsMiddleware, settings=settings)  # before it
+    app.add_middleware(OriginMiddleware, settings=settings)  # before the limits
+    app.add_middleware(RestMiddleware)  # around all three, which refuse
     app.include_router(build_health())
     app.router.default = _starting  # for what has no route yet
     return app
@@ -59,6 +63,7 @@ def add_page(
     from serve.page import mount_page  # seconds: Gradio
 
     page = FastAPI(openapi_url=None)
+    page.add_middleware(CORSMiddleware)  # which allows no other origin; without it Gradio would allow each
 
     @page.post("/gradio_api/upload")
     @page.post("/gradio_api/process_recording")

@@ -12,10 +12,12 @@ from starlette.exceptions import HTTPException
 from llama.errors import ModelError, RequestError
 from serve.errors import Busy, Stopping
 
+API = "/v1/"
 # Error type and code by status; a field's error has a code of its own.
 ERRORS = {
     400: ("invalid_request_error", "invalid_value"),
     401: ("authentication_error", "invalid_api_key"),
+    403: ("permission_error", "forbidden"),
     404: ("invalid_request_error", "not_found"),
     405: ("invalid_request_error", "method_not_allowed"),
     413: ("invalid_request_error", "request_too_large"),
@@ -65,6 +67,14 @@ def describe(error: Exception) -> Failure:
         case HTTPException():
             return Failure(error.status_code, error.detail, dict(error.headers or {}))
     return Failure(500, "The server failed to answer.")
+
+
+def refusal(path: str, error: HTTPException) -> JSONResponse:
+    """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
+    failure = describe(error)
+    if path.startswith(API):
+        return failure.response()
+    return JSONResponse({"error": failure.message}, failure.status, failure.headers)
 
 
 async def answer_error(_: Request, error: Exception) -> JSONResponse:

@@ -7,8 +7,8 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.error_responses import describe
-from serve.http.middleware import API, too_large
+from serve.http.error_responses import API, describe
+from serve.http.middleware import too_large
 from serve.settings import Settings
 
 PROBES = ("/healthz", "/readyz", "/health", "/metrics")

@@ -1,22 +1,24 @@
 """The limits that hold for every way in before a request's content counts: its rate, its key, the size of its body."""
 
+import asyncio
 import hmac
 import ipaddress
 import math
 import time
 from collections import OrderedDict
+from contextlib import suppress
 
 from fastapi import Request
-from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.http.error_responses import describe
+from serve.http.error_responses import API, refusal
 from serve.settings import Settings
 
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
-API = "/v1/"
+REST = 8 << 20  # bytes of a body that are read after the answer
+REST_SECONDS = 10
 # What the rate holds for, beside the API: what makes work through the page, and what may guess its password.
 LIMITED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/login")
 
@@ -35,7 +37,7 @@ class LimitsMiddleware:
             try:
                 self._check(Request(scope))
             except HTTPException as error:
-                await _refusal(scope["path"], error)(scope, receive, send)
+                await refusal(scope["path"], error)(scope, receive, send)
                 return
             receive = self._counted(receive)
         await self._app(scope, receive, send)
@@ -96,6 +98,44 @@ def too_large(most: int) -> HTTPException:
     return HTTPException(413, f"A request's body can have {most} bytes at most.")
 
 
+class RestMiddleware:
+    """Reads what is left of a body before an answer ends.
+
+    A client that listens only when all is sent would find its connection cut, and never know why it was refused.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        ended = scope["type"] != "http" or not any(
+            name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
+        )
+
+        async def noted() -> Message:
+            nonlocal ended
+            message = await receive()
+            ended = ended or not message.get("more_body", False)
+            return message
+
+        async def read_rest() -> None:
+            size = 0
+            while not ended and size <= REST:
+                size += len((await noted()).get("body", b""))
+
+        async def after_the_rest(message: Message) -> None:
+            if ended or message["type"] != "http.response.body" or message.get("more_body"):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(read_rest(), REST_SECONDS)
+            await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, noted, after_the_rest)
+
+
 def client(address: str) -> str:
     """Return whom an address stands for: with IPv6 a /64, since whoever has one address there has all of them."""
     try:
@@ -129,11 +169,3 @@ class Rate:
         if len(self._buckets) > CLIENTS:
             self._buckets.popitem(last=False)
         return 0 if allowed else math.ceil((1 - tokens) * 60 / self._per_minute)
-
-
-def _refusal(path: str, error: HTTPException) -> JSONResponse:
-    """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
-    failure = describe(error)
-    if path.startswith(API):
-        return failure.response()
-    return JSONResponse({"error": failure.message}, failure.status, failure.headers)

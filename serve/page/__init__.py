@@ -7,6 +7,7 @@
     page/history.py    conversations in the visitor's browser
     page/controls.py   system prompt and sampling
     page/theme.py      colours, with page.css and page.js
+    page/protection.py the login for each path, and what a browser may load and run
     page/answers.py    answers on their way to the page
     page/remembered.py the answers lately given, for feedback
 
@@ -20,6 +21,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
 import gradio as gr
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
@@ -30,6 +32,7 @@ from serve.page.chat import Chat, add_endpoint, examples
 from serve.page.compare import ALONE, Compare
 from serve.page.controls import show_controls, unchecked
 from serve.page.feedback_panel import HIDDEN
+from serve.page.protection import ProtectionMiddleware
 from serve.page.remembered import Answers
 from serve.page.theme import THEME
 from serve.settings import Settings
@@ -44,14 +47,17 @@ def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: Feedb
     No feedback is asked for without
     a store to keep it in.
     """
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    protection = Middleware(ProtectionMiddleware, script=script, settings=settings)
     return gr.mount_gradio_app(
         app,
         build_page(engine, settings, feedback).queue(max_size=settings.queue, default_concurrency_limit=settings.slots),
         path="/",
+        app_kwargs={"openapi_url": None, "middleware": [protection]},
         auth=tuple(settings.login.split(":", 1)) if settings.login else None,
         theme=THEME,
         css_paths=HERE / "page.css",
-        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+        head=f"<script>{script}</script>",
         footer_links=[],
         run_history=False,
         show_error=False,  # of the program's own errors; those meant for the visitor are shown all the same

@@ -16,7 +16,16 @@ const tunesmith = (() => {
   });
   const show = (messages) => ({ __type__: "update", value: messages, feedback_value: [] });
   const visible = (visible) => ({ __type__: "update", visible });
+  // Nothing is loaded from elsewhere for an answer (protection.py): its images become links.
+  const link = (image) => {
+    const link = document.createElement(image.closest("a") ? "span" : "a");
+    const address = { href: image.src, target: "_blank", rel: "noopener noreferrer" };
+    image.replaceWith(Object.assign(link, address, { textContent: image.alt || image.src }));
+  };
+  const isForeign = (address) => /^https?:/.test(address) && new URL(address).origin !== location.origin;
   const newId = () => Date.now().toString(36) + Math.random().toString(36).slice(2, 8);
+
+  addEventListener("error", ({ target }) => target.matches?.(".md img") && isForeign(target.src) && link(target), true);
 
   return {
     list: (saved) => [choices(saved ?? [], null)],

@@ -371,7 +371,30 @@ def test_a_login_closes_page_and_api(shared: tuple[Engine, Settings]) -> None:
     assert "no SERVE_API_KEY" in closed.json()["error"]["message"]
     assert client.post("/gradio_api/queue/join", json={}).status_code == 401
     assert client.post("/login", data={"username": "me", "password": "no"}).status_code == 400
-    assert client.post("/login", data={"username": "me", "password": "pass:word"}).status_code == 200
+    gradio = (
+        "app_id",
+        "startup-events",
+        "heartbeat/any",
+        "info",
+        "openapi.json",
+        "user",
+        "token",
+        "queue/data?session_hash=1",
+    )
+    for path in ("/openapi.json", "/docs", "/config", "/monitoring", *(f"/gradio_api/{name}" for name in gradio)):
+        assert client.get(path).status_code == 401, path
+    for name in ("cancel", "reset", "queue/join", "run/chat", "call/chat", "vibe-edit", "stream/any/close"):
+        assert client.post(f"/gradio_api/{name}", json={}).status_code == 401, name
+    for path in ("/", "/theme.css", "/healthz", "/readyz", "/metrics"):
+        assert client.get(path).status_code == 200, path
+    assert "accents" not in client.get("/").text  # it shows the login, and no model
+
+    entered = client.post("/login", data={"username": "me", "password": "pass:word"})
+    assert entered.status_code == 200
+    known = {"Cookie": "; ".join(f"{name}={value}" for name, value in entered.cookies.items())}
+    assert client.get("/gradio_api/app_id", headers=known).status_code == 200
+    assert client.get("/logout", headers=known | {"Sec-Fetch-Dest": "image"}).status_code == 401  # in an answer
+    assert client.get("/gradio_api/app_id", headers=known).status_code == 200
 
 
 def test_a_login_without_a_password_is_refused_and_not_shown() -> None:

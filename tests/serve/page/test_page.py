@@ -97,8 +97,11 @@ def server(folder: Path, kept: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def page(browser: Browser, server: str) -> Iterator[Page]:
     page = opened(browser, server)
+    refused: list[str] = []
+    page.on("console", lambda line: refused.append(line.text) if "Content Security Policy" in line.text else None)
     yield page
     page.context.close()
+    assert not refused
 
 
 def opened(browser: Browser, url: str, size: Any = DESK, scheme: Any = "light") -> Page:
