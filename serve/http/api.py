@@ -133,20 +133,25 @@ async def _whole(drawn: Drawn, writer: Writer) -> Response:
     async with aclosing(drawn):
         async for item in drawn:
             if item is not None:
-                writer.take(item[0], _piece(item[1]))
+                writer.take(*_piece(item))
     return JSONResponse(writer.whole())
 
 
 async def _first(drawn: Drawn) -> tuple[tuple[int, Piece] | None]:
-    """Return what comes first. Raises what comes in its place."""
+    """Return what comes first, be it silence. Raises what comes in the place of a piece, and ends the other answers."""
     item = await anext(drawn)
-    return (item and (item[0], _piece(item[1])),)
+    try:
+        return (item and _piece(item),)
+    except Exception:
+        await drawn.aclose()
+        raise
 
 
-def _piece(piece: Piece | Exception) -> Piece:
+def _piece(item: tuple[int, Piece | Exception]) -> tuple[int, Piece]:
+    index, piece = item
     if isinstance(piece, Exception):
         raise piece
-    return piece
+    return index, piece
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T | None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
-from tiny_gguf import ACCENTS, CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
+from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
 
 from llama.types import Sampling
 from serve.engine import Engine
@@ -320,5 +320,14 @@ def test_a_stream_that_waits_says_so(models: dict[str, Model], monkeypatch: pyte
                    for line in texts[0].splitlines() if line.startswith("data: {")) == " So long,"  # fmt: skip
 
 
-def test_accents_come_whole(client: TestClient) -> None:
-    assert said(client, model="nested/accents") == ACCENTS
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_one_of_several_answers_finds_no_room_none_is_given(models: dict[str, Model], stream: bool) -> None:
+    limits = Settings(model="endless", max_tokens=1 << 17, context=1 << 18, slots=1, queue=1, rate=0)
+    with Engine(models, limits) as engine:
+        first = engine.stream("endless", HI, Sampling(max_tokens=1 << 17))
+        next(first)
+        app = TestClient(whole_app(engine, limits))
+        body = {"model": "endless", "messages": HI, "n": 2, "stream": stream}
+        assert app.post("/v1/chat/completions", json=body).status_code == 503
+        wait_until(lambda: engine.load().waiting == 0)
+        first.close()  # type: ignore[attr-defined]
