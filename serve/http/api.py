@@ -2,6 +2,7 @@
 
     POST /v1/chat/completions  an answer to a conversation, whole or as a stream of events
     POST /v1/completions       a text gone on with, without the chat template
+    POST /v1/tokenize          the token ids of a text or a conversation; at /tokenize, too
     GET  /v1/models            the models
     GET  /healthz              200 while the process answers
     GET  /readyz, /health      200 while questions are taken in, else 503
@@ -28,7 +29,7 @@ from serve.engine import Engine, Piece
 from serve.http.answers import Drawn, EventStream, Writer, events
 from serve.http.error_responses import answer_error
 from serve.http.metrics import Metrics
-from serve.http.requests import SEEDS, ChatRequest, TextRequest
+from serve.http.requests import SEEDS, ChatRequest, TextRequest, TokenizeRequest
 from serve.limits import check_model
 from serve.merging import merged_or_silent
 from serve.settings import Settings
@@ -91,6 +92,17 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
     @api.post("/completions")
     async def complete(request: Request, body: TextRequest) -> Response:
         return await _respond(request, body, engine, settings)
+
+    @api.post("/tokenize")
+    async def tokenize(request: Request, body: TokenizeRequest) -> Response:
+        model = engine.default if body.model is None else body.model
+        check_model(model, engine.models)
+        body.check()
+        tokens = await _while_connected(request, engine.tokens(model, body.text()))
+        if tokens is None:
+            return Response(status_code=499)
+        context = min(settings.context, engine.models[model].context)
+        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": context})
 
     for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)

@@ -16,7 +16,7 @@ from serve.http.error_responses import describe
 from serve.settings import Settings
 
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
-API = "/v1/"
+API = ("/v1/", "/tokenize")  # how the paths of what programs ask begin
 # What the rate holds for, beside the API: what makes work through the page, and what may guess its password.
 LIMITED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/login")
 

@@ -81,6 +81,14 @@ def test_near_valid_bodies(client: TestClient, path: str, body: Any) -> None:
 
 
 @BOUNDED
+@given(st.dictionaries(st.sampled_from(["content", "prompt", "messages", "add_special", "model"]), TEXT | JSON))
+def test_any_text_to_read(client: TestClient, body: Any) -> None:
+    answer = client.post("/tokenize", content=encoded(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 404), answer.text
+    assert ("tokens" in answer.json()) == (answer.status_code == 200)
+
+
+@BOUNDED
 @given(PATHS, JSON)
 def test_any_json(client: TestClient, path: str, body: Any) -> None:
     check(client.post(path, content=encoded(body), headers={"Content-Type": "application/json"}))

@@ -320,6 +320,58 @@ def test_a_stream_that_waits_says_so(models: dict[str, Model], monkeypatch: pyte
                    for line in texts[0].splitlines() if line.startswith("data: {")) == " So long,"  # fmt: skip
 
 
+HI_READ = [256, *b"hi"]  # behind BOS
+HI_WRITTEN = [256, 258, *b"user", 259, 10, 10, *b"hi", 260, 258, *b"assistant", 259, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"model": "random", "prompt": "hi"}, HI_READ),
+        ({"prompt": "hi", "add_special_tokens": False}, HI_READ[1:]),
+        ({"content": "hi"}, HI_READ[1:]),
+        ({"content": "hi", "add_special": True, "parse_special": True, "with_pieces": False}, HI_READ),
+        ({"content": "<|eot_id|>"}, [260]),
+        ({"content": ""}, []),
+        ({"messages": HI}, HI_WRITTEN),
+        ({"messages": [*HI, {"role": "assistant", "content": "so"}]}, [*HI_WRITTEN, *b"so"]),
+        ({"content": "x y " * 500}, [*b"x y "] * 500),
+    ],
+)
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize"])
+def test_token_ids_are_told(client: TestClient, body: dict, tokens: list[int], path: str) -> None:
+    answer = client.post(path, json=body)
+    assert answer.json() == {"tokens": tokens, "count": len(tokens), "max_model_len": 512}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "hi", "messages": HI}, "prompt"),
+        ({"prompt": "x" * 8001}, "prompt"),
+        ({"messages": []}, "messages"),
+        ({"content": "hi", "with_pieces": True}, "with_pieces"),
+        ({"content": "hi", "of": 1}, "of"),
+        ({"content": "hi", "model": "none"}, "model"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(client: TestClient, body: dict, param: str) -> None:
+    answer = client.post("/tokenize", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404 if param == "model" else 400, param)
+
+
+def test_reading_is_counted_as_no_answer(client: TestClient) -> None:
+    def requests() -> list[str]:
+        lines = client.get("/metrics").text.splitlines()
+        return [line for line in lines if line.startswith("tunesmith_requests_total")]
+
+    ask(client, GREEDY)
+    before = requests()
+    assert client.post("/tokenize", json={"content": "hi"}).status_code == 200
+    assert requests() == before
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_where_one_of_several_answers_finds_no_room_none_is_given(models: dict[str, Model], stream: bool) -> None:
     limits = Settings(model="endless", max_tokens=1 << 17, context=1 << 18, slots=1, queue=1, rate=0)
