@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
 from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
 
+from llama.thoughts import Thoughts, opens
 from llama.types import Sampling
 from serve.engine import Engine
 from serve.http import api, fields
@@ -288,6 +289,26 @@ def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
         {"role": "assistant", "content": "", "reasoning_content": "Is it"},
         "length",
     )
+
+
+@pytest.mark.parametrize(
+    ("begun", "pieces", "thought", "said"),
+    [
+        (None, ["<th", "ink>a < b</thin", "k", "</think> \n", " so <think>"], "a < b</think", "so <think>"),
+        (None, [" <thi", "s is said"], "", " <this is said"),
+        (None, ["said <think>"], "", "said <think>"),
+        (None, ["<think>cut </th"], "cut </th", ""),
+        (None, ["\n", "<thi"], "", "\n<thi"),
+        ("<think>it", [" is</think>\n", "so"], " is", "so"),
+        ("so", [" <think>"], "", " <think>"),
+    ],
+)
+def test_thoughts_are_split_wherever_their_marks_are_cut(
+    begun: str | None, pieces: list[str], thought: str, said: str
+) -> None:
+    thoughts = Thoughts(bool(begun and opens(begun)), goes_on=begun is not None)
+    parts = [thoughts.take(piece) for piece in pieces] + [thoughts.take("", last=True)]
+    assert ("".join(part.thought for part in parts), "".join(part.said for part in parts)) == (thought, said)
 
 
 def test_thinking_is_switched_off_where_the_template_can(client: TestClient) -> None:
