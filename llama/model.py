@@ -275,9 +275,9 @@ class LlamaModel:
         """Free the context and the weights; a second call does nothing."""
         self._resources.close()
 
-    def prompt(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
+    def prompt(self, messages: Prompt, drop_oldest: bool = False, bounded: bool = True) -> list[int]:
         """Return a conversation, or a text to go on with, as token ids (see Prompts.read). Raises RequestError."""
-        return self._prompts.read(messages, drop_oldest)
+        return self._prompts.read(messages, drop_oldest, bounded)
 
     def decode(self, entries: Sequence[Entry]) -> None:
         """Put up to BATCH tokens through the model, each after those that its slot of the KV cache holds."""

@@ -12,7 +12,7 @@ from llama.chat_template import ChatTemplate
 from llama.errors import RequestError
 from llama.render import Generation
 from llama.tokenizer import Tokenizer
-from llama.types import Chat, Message, Prompt, TokenIds
+from llama.types import BareText, Chat, Message, Prompt, TokenIds
 
 # Marks where, in a conversation whose last message is not to end; the space shows whether the template strips texts.
 GOES_ON = "[goes on here] "
@@ -43,7 +43,7 @@ class Prompts:
         if self._template:
             self._template.close()
 
-    def read(self, messages: Prompt, drop_oldest: bool = False) -> list[int]:
+    def read(self, messages: Prompt, drop_oldest: bool = False, bounded: bool = True) -> list[int]:
         """Return the conversation as token ids, ready for the assistant's answer.
 
         No BOS is added: the chat template writes the one that it wants, as it did in training. A text to go on with
@@ -52,19 +52,26 @@ class Prompts:
         Args:
             messages: the conversation, or a text.
             drop_oldest: leave out its oldest turns where it is too long, though not the system prompt.
+            bounded: it has to leave room for an answer.
 
         Raises RequestError for a conversation that the template refuses or that leaves no room for an answer, and for
         any where the model has no template; ModelError, which is one, where the template fails.
         """
-        if isinstance(messages, str):
-            return self._checked(self._tokenizer.read(messages, add_special=True), "prompt")
-        if isinstance(messages, TokenIds):
-            return self._checked(self._known(messages.ids), "prompt")
-        chat = messages if isinstance(messages, Chat) else Chat(messages)
-        tokens = self._render(chat)
-        if drop_oldest and len(tokens) >= self._context * ROOM_KEPT:
-            tokens = self._shortened(chat)
-        return self._checked(tokens, "messages")
+        if isinstance(messages, str | BareText | TokenIds):
+            tokens, field = self._text(messages), "prompt"
+        else:
+            chat, field = messages if isinstance(messages, Chat) else Chat(messages), "messages"
+            tokens = self._render(chat)
+            if drop_oldest and len(tokens) >= self._context * ROOM_KEPT:
+                tokens = self._shortened(chat)
+        return self._checked(tokens, field) if bounded else tokens
+
+    def _text(self, text: str | BareText | TokenIds) -> list[int]:
+        if isinstance(text, TokenIds):
+            return self._known(text.ids)
+        if isinstance(text, BareText):
+            return self._tokenizer.read(text.text)
+        return self._tokenizer.read(text, add_special=True)
 
     def _shortened(self, chat: Chat) -> list[int]:
         """Return a conversation less as few of its oldest turns as make it fit; the last question stays."""

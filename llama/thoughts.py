@@ -20,10 +20,10 @@ class Thoughts:
     """Splits one answer as it comes."""
 
     def __init__(self, within: bool, goes_on: bool = False) -> None:
-        """Begin `within` a thought, or where one may open; an answer that `goes_on` opens none."""
+        """Begin `within` a thought, or where one may open; one that `goes_on` has begun before, and opens none."""
         self.within = within
         self._opens = not (within or goes_on)  # whether a thought may still be opened
-        self._fresh = within  # whether nothing has been written since a mark
+        self._fresh = within and not goes_on  # whether nothing has been written since a mark
         self._held = ""  # may be part of a mark, or white space beside one
 
     def take(self, text: str, last: bool = False) -> Parts:

@@ -48,10 +48,14 @@ class Turn:
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
         observe: "Observe | None" = None,
+        only_read: bool = False,
     ) -> None:
-        """Ask `model` a question; `deliver` takes the pieces of its answer, or what it ends with instead."""
+        """Ask `model` a question; `deliver` takes the pieces of its answer, or what it ends with instead.
+
+        One that is `only_read` ends when it is written as token ids, however many, in one piece without text.
+        """
         self.model, self.question, self.sampling, self.deliver = model, question, sampling, deliver
-        self._observe = observe
+        self._observe, self.only_read = observe, only_read
         self.cancelled = threading.Event()
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
@@ -75,7 +79,14 @@ class Turn:
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
-        self.go_on_from(model.prompt(self.question, drop_oldest), model)
+        if self.only_read:
+            self.prompt = model.prompt(self.question, bounded=False)
+        else:
+            self.go_on_from(model.prompt(self.question, drop_oldest), model)
+
+    def end_read(self) -> None:
+        """End one that is `only_read`, whose prompt is written."""
+        self._end("stop")
 
     def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:
         """Take a prompt that is written as token ids already, and leaves room for an answer."""

@@ -49,4 +49,11 @@ class TokenIds:
     ids: Sequence[int]
 
 
-Prompt = Sequence[Message] | Chat | str | TokenIds  # a conversation, or a text to go on with
+@dataclass(frozen=True)
+class BareText:
+    """A text around which nothing is added, such as BOS."""
+
+    text: str
+
+
+Prompt = Sequence[Message] | Chat | str | BareText | TokenIds  # a conversation, or a text to go on with

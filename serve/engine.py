@@ -114,20 +114,27 @@ class Engine:
 
     async def astream(self, model: str, question: Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
         """Yield an answer's pieces as `stream` does, for an event loop."""
-        loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-
-        def deliver(piece: Piece | Exception) -> None:
-            with suppress(RuntimeError):  # the loop has ended, and with it whoever was listening
-                loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-        turn = self._submit(model, question, sampling, deliver)
+        turn = self._submit(model, question, sampling, _into(pieces))
         try:
             while True:
                 piece = _unwrap(await pieces.get())
                 yield piece
                 if piece.finish:
                     return
+        finally:
+            turn.cancelled.set()
+
+    async def tokens(self, model: str, text: Prompt) -> list[int]:
+        """Return a conversation or a text as the model reads it, as token ids; in turn, as what is to be answered.
+
+        Raises RequestError for what the model cannot take; it may be longer than the context.
+        """
+        told: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        turn = self._submit(model, text, Sampling(max_tokens=1, temperature=0), _into(told), only_read=True)
+        try:
+            _unwrap(await told.get())
+            return turn.prompt
         finally:
             turn.cancelled.set()
 
@@ -175,8 +182,9 @@ class Engine:
         question: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
+        only_read: bool = False,
     ) -> Turn:
-        turn = Turn(model, question, sampling, deliver, self._observe)
+        turn = Turn(model, question, sampling, deliver, None if only_read else self._observe, only_read)
         try:
             self._take_in(turn)
         except RequestError as error:
@@ -262,6 +270,10 @@ class Engine:
         if not reading.done() or turn.cancelled.is_set():  # a prompt that nobody waits for may not have been read
             return False
         reading.result()
+        if turn.only_read:
+            turn.end_read()
+            self._end(turn)
+            return True
         return batch.begin(turn)
 
     def _step(self, batch: Batch) -> None:
@@ -290,11 +302,11 @@ class Engine:
             self._tell(turn, error)
         if error is not None:
             turn.deliver(error if isinstance(error, RequestError) else EngineError("the answer failed"))
-        elif turn.finished:
+        elif turn.finished and not turn.only_read:
             self._seconds += 0.2 * (time.monotonic() - turn.began - self._seconds)
 
     def _tell(self, turn: Turn, error: Exception | None) -> None:
-        if self._observe:
+        if self._observe and not turn.only_read:
             self._observe(turn, error)
 
     def _batch(self, name: str) -> Batch | None:
@@ -329,6 +341,17 @@ def _log(model: str, error: Exception) -> None:
     frames = "".join(traceback.format_tb(error.__traceback__))
     text = f": {error}" if isinstance(error, EngineError) else ""
     logger.error("an answer of %s failed\n%s%s%s", model, frames, type(error).__name__, text)
+
+
+def _into(pieces: "asyncio.Queue[Piece | Exception]") -> Callable[[Piece | Exception], None]:
+    """Return how the worker puts pieces into a queue of the running event loop."""
+    loop = asyncio.get_running_loop()
+
+    def deliver(piece: Piece | Exception) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever was listening
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    return deliver
 
 
 def _unwrap(piece: Piece | Exception) -> Piece:

@@ -6,7 +6,7 @@ from numbers import Real
 from typing import Any
 
 from llama.errors import RequestError
-from llama.types import Chat, Message, Prompt, Sampling, TokenIds
+from llama.types import BareText, Chat, Message, Prompt, Sampling, TokenIds
 from serve.models.registry import Model
 from serve.settings import Settings
 
@@ -33,8 +33,8 @@ def check_request(
         if not prompt.ids:
             raise RequestError("The prompt is empty.", param="prompt")
         return
-    if isinstance(prompt, str):
-        _check_runs(prompt, "prompt")
+    if isinstance(prompt, str | BareText):
+        _check_runs(prompt if isinstance(prompt, str) else prompt.text, "prompt")
         return
     messages = prompt.messages if isinstance(prompt, Chat) else prompt
     for place, message in enumerate(messages):

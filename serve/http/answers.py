@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
+from itertools import accumulate
 from typing import cast
 
 from fastapi.responses import StreamingResponse
@@ -30,12 +31,12 @@ class Choice:
     def __init__(self, index: int, prompt: Prompt, split: bool) -> None:
         """Write the answer to a prompt as choice `index`; `split` what is thought off what is said."""
         self.index, self._split = index, split
-        self._goes_on = isinstance(prompt, Chat) and prompt.goes_on
-        self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else ""
+        self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else None
         self._thoughts: Thoughts | None = None
-        self.thought = self.said = ""
+        self.parts: list[Parts] = []
         self.thinking_tokens = 0
         self.scored: list[Scored] = []
+        self.offset = self._end = 0  # characters up to where the last token scored begins, and where it ends
         self.last: Piece
 
     def take(self, piece: Piece) -> Parts:
@@ -43,15 +44,27 @@ class Choice:
         self.last = piece
         if piece.scored:
             self.scored.append(piece.scored)
+            self.offset, self._end = self._end, self._end + len(piece.scored.piece.decode(errors="replace"))
         parts = self._parts(piece)
-        self.thought, self.said = self.thought + parts.thought, self.said + parts.said
+        self.parts.append(parts)
         return parts
+
+    @property
+    def thought(self) -> str:
+        """What was thought before the answer."""
+        return "".join(parts.thought for parts in self.parts)
+
+    @property
+    def said(self) -> str:
+        """The answer."""
+        return "".join(parts.said for parts in self.parts)
 
     def _parts(self, piece: Piece) -> Parts:
         if not self._split:
             return Parts("", piece.text)
         if self._thoughts is None:
-            self._thoughts = Thoughts(piece.within_thought or opens(self._begun), self._goes_on)
+            within = piece.within_thought if self._begun is None else opens(self._begun)
+            self._thoughts = Thoughts(within, goes_on=self._begun is not None)
         parts = self._thoughts.take(piece.text, last=bool(piece.finish))
         if self._thoughts.within:
             self.thinking_tokens = piece.tokens
@@ -79,7 +92,7 @@ class Writer:
 
     def whole(self) -> Json:
         """Return the whole answers at once, when all have ended."""
-        choices = [self._choice(c, self._message(c), self._logprobs(c, c.scored), c.last.finish) for c in self.choices]
+        choices = [self._choice(c, self._message(c), self._logprobs(c.scored), c.last.finish) for c in self.choices]
         return self._body("chat.completion", choices) | {"usage": self.usage()}
 
     def events(self, index: int, piece: Piece) -> list[Json]:
@@ -90,7 +103,7 @@ class Writer:
             events.append(self._chunk(choice, {"delta": {"role": "assistant", "content": ""}}))
         if index not in self._begun or any(parts) or piece.finish or piece.scored:
             scored = [piece.scored] if piece.scored else []
-            events.append(self._chunk(choice, self._delta(parts), self._logprobs(choice, scored), piece.finish))
+            events.append(self._chunk(choice, self._delta(parts), self._logprobs(scored, choice.offset), piece.finish))
         self._begun.add(index)
         return events
 
@@ -123,10 +136,10 @@ class Writer:
         named = {"reasoning_content": parts.thought, "content": parts.said}
         return {"delta": {name: text for name, text in named.items() if text}}
 
-    def _logprobs(self, choice: Choice, scored: Sequence[Scored]) -> Json | None:
+    def _logprobs(self, scored: Sequence[Scored], offset: int = 0) -> Json | None:
         if not scored:
             return None
-        return _chat_logprobs(scored) if self.chat else _text_logprobs(choice, scored)
+        return _chat_logprobs(scored) if self.chat else _text_logprobs(scored, offset)
 
     def _chunk(
         self, choice: Choice, payload: Mapping[str, object], logprobs: object = None, finish: str | None = None
@@ -151,14 +164,14 @@ def _chat_logprobs(scored: Sequence[Scored]) -> Json:
     return {"content": content, "refusal": None}
 
 
-def _text_logprobs(choice: Choice, scored: Sequence[Scored]) -> Json:
-    pieces = [token.piece.decode(errors="replace") for token in choice.scored]
-    offsets = [sum(map(len, pieces[:place])) for place in range(len(pieces) - len(scored), len(pieces))]
+def _text_logprobs(scored: Sequence[Scored], offset: int) -> Json:
+    """Return them for tokens of which the first stands `offset` characters into the answer."""
+    pieces = [token.piece.decode(errors="replace") for token in scored]
     return {
-        "tokens": pieces[len(pieces) - len(scored) :],
+        "tokens": pieces,
         "token_logprobs": [token.logprob for token in scored],
         "top_logprobs": [{p.decode(errors="replace"): logprob for p, logprob in token.likeliest} for token in scored],
-        "text_offset": offsets,
+        "text_offset": list(accumulate(map(len, pieces[:-1]), initial=offset)),
     }
 
 

@@ -2,6 +2,7 @@
 
     POST /v1/chat/completions  an answer to a conversation, whole or as a stream of events
     POST /v1/completions       a text gone on with, without the chat template
+    POST /v1/tokenize          the token ids of a text or a conversation; at /tokenize, too
     GET  /v1/models            the models
     GET  /healthz              200 while the process answers
     GET  /readyz, /health      200 while questions are taken in, else 503
@@ -28,7 +29,7 @@ from serve.engine import Engine, Piece
 from serve.http.answers import Drawn, EventStream, Writer, events
 from serve.http.error_responses import answer_error
 from serve.http.metrics import Metrics
-from serve.http.requests import SEEDS, ChatRequest, TextRequest
+from serve.http.requests import SEEDS, ChatRequest, TextRequest, TokenizeRequest
 from serve.limits import check_model
 from serve.merging import merged_or_silent
 from serve.settings import Settings
@@ -92,6 +93,17 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
     async def complete(request: Request, body: TextRequest) -> Response:
         return await _respond(request, body, engine, settings)
 
+    @api.post("/tokenize")
+    async def tokenize(request: Request, body: TokenizeRequest) -> Response:
+        model = engine.default if body.model is None else body.model
+        check_model(model, engine.models)
+        body.check()
+        tokens = await _while_connected(request, engine.tokens(model, body.text()))
+        if tokens is None:
+            return Response(status_code=499)
+        context = min(settings.context, engine.models[model].context)
+        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": context})
+
     for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)
     return api
@@ -133,20 +145,25 @@ async def _whole(drawn: Drawn, writer: Writer) -> Response:
     async with aclosing(drawn):
         async for item in drawn:
             if item is not None:
-                writer.take(item[0], _piece(item[1]))
+                writer.take(*_piece(item))
     return JSONResponse(writer.whole())
 
 
 async def _first(drawn: Drawn) -> tuple[tuple[int, Piece] | None]:
-    """Return what comes first. Raises what comes in its place."""
+    """Return what comes first, be it silence. Raises what comes in the place of a piece, and ends the other answers."""
     item = await anext(drawn)
-    return (item and (item[0], _piece(item[1])),)
+    try:
+        return (item and _piece(item),)
+    except Exception:
+        await drawn.aclose()
+        raise
 
 
-def _piece(piece: Piece | Exception) -> Piece:
+def _piece(item: tuple[int, Piece | Exception]) -> tuple[int, Piece]:
+    index, piece = item
     if isinstance(piece, Exception):
         raise piece
-    return piece
+    return index, piece
 
 
 async def _while_connected(request: Request, work: Awaitable[T]) -> T | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from llama.errors import RequestError
-from llama.types import Chat, Message, Prompt, Sampling, TokenIds
+from llama.types import BareText, Chat, Message, Prompt, Sampling, TokenIds
 from serve.http.fields import (
     HARMLESS,
     MESSAGE_HARMLESS,
@@ -142,17 +142,38 @@ class ChatMessage(_Fields):
         return cast(Message, {"role": self.role, "content": self.content or "", **beside})
 
 
-class ChatRequest(CompletionRequest):
-    """A conversation to go on with."""
+class _Conversation(_Fields):
+    """A conversation, and how its template writes it."""
+
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
+    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
+    reasoning_effort: str | None = None
+
+    def chat(self, turns: list[ChatMessage]) -> Chat:
+        """Return it for the engine. Raises RequestError."""
+        messages = [message.message(f"messages[{place}]") for place, message in enumerate(turns)]
+        return Chat(messages, self._goes_on(messages), self.chat_template_kwargs or {}, self.reasoning_effort)
+
+    def _goes_on(self, messages: list[Message]) -> bool:
+        """Return whether the last message is to be gone on with: an assistant's is, unless asked otherwise."""
+        ends_open = bool(messages) and messages[-1]["role"] == "assistant"
+        if self.continue_final_message and (not ends_open or self.add_generation_prompt):
+            why = "add_generation_prompt asks for a new turn" if ends_open else "the last message is not an assistant's"
+            raise RequestError(f"continue_final_message: {why}.", param="continue_final_message")
+        if self.add_generation_prompt is False and not ends_open:
+            text = "add_generation_prompt: false needs a last message of the assistant's, to go on with."
+            raise RequestError(text, param="add_generation_prompt")
+        return ends_open and self.continue_final_message is not False and self.add_generation_prompt is not True
+
+
+class ChatRequest(CompletionRequest, _Conversation):
+    """A conversation to answer."""
 
     messages: list[ChatMessage]
     max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
     top_logprobs: Whole | None = None
-    continue_final_message: bool | None = None
-    add_generation_prompt: bool | None = None
-    chat_template_kwargs: dict[str, bool | int | float | str] | None = None
-    reasoning_effort: str | None = None
     reasoning_format: Literal["auto", "deepseek", "none"] | None = None
 
     def drawn(self, most: int) -> Sampling:
@@ -165,19 +186,38 @@ class ChatRequest(CompletionRequest):
 
     def prompts(self) -> list[Prompt]:
         """Return what is to be answered. Raises RequestError."""
-        messages = [message.message(f"messages[{place}]") for place, message in enumerate(self.messages)]
-        return [Chat(messages, self._goes_on(messages), self.chat_template_kwargs or {}, self.reasoning_effort)]
+        return [self.chat(self.messages)]
 
-    def _goes_on(self, messages: list[Message]) -> bool:
-        """Return whether the last message is to be gone on with: an assistant's is, unless asked otherwise."""
-        ends_open = bool(messages) and messages[-1]["role"] == "assistant"
-        if self.continue_final_message and (not ends_open or self.add_generation_prompt):
-            why = "add_generation_prompt asks for a new turn" if ends_open else "the last message is not an assistant's"
-            raise RequestError(f"continue_final_message: {why}.", param="continue_final_message")
-        if self.add_generation_prompt is False and not ends_open:
-            text = "add_generation_prompt: false needs a last message of the assistant's, to go on with."
-            raise RequestError(text, param="add_generation_prompt")
-        return ends_open and self.continue_final_message is not False and self.add_generation_prompt is not True
+
+class TokenizeRequest(_Conversation):
+    """A text or a conversation to read: as vLLM names it, and as llama.cpp does (`content`, `add_special`)."""
+
+    model: str | None = None
+    prompt: str | None = None
+    content: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+    add_special: bool | None = None
+    parse_special: Literal[True] | None = None
+    with_pieces: Literal[False] | None = None
+    return_token_strs: Literal[False] | None = None
+
+    def check(self) -> None:
+        """Raise RequestError for a field that asks for what there is not."""
+        check_fields(self.model_extra, frozenset(), {})
+
+    def text(self) -> Prompt:
+        """Return what is to be read. Raises RequestError."""
+        given = [name for name in ("prompt", "content", "messages") if getattr(self, name) is not None]
+        if len(given) != 1:
+            why = "One of prompt, content and messages is required."
+            raise RequestError(why, "missing_required_parameter", "prompt")
+        if self.messages is not None:
+            return self.chat(self.messages)
+        if self.content is not None:
+            return self.content if self.add_special else BareText(self.content)
+        text = cast(str, self.prompt)
+        return BareText(text) if self.add_special_tokens is False else text
 
 
 class TextRequest(CompletionRequest):

@@ -362,6 +362,7 @@ def test_a_key_opens_the_api(shared: tuple[Engine, Settings]) -> None:
     for headers in ({"Authorization": "Bearer secret"}, {"x-api-key": "secret"}):
         assert client.get("/v1/models", headers=headers).status_code == 200
     assert client.get("/readyz").status_code == 200
+    assert client.post("/tokenize", json={"content": "hi"}).status_code == 401
 
 
 def test_a_login_closes_page_and_api(shared: tuple[Engine, Settings]) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
-from tiny_gguf import ACCENTS, CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
+from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
 
+from llama.thoughts import Thoughts, opens
 from llama.types import Sampling
 from serve.engine import Engine
 from serve.http import api, fields
@@ -290,6 +291,26 @@ def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("begun", "pieces", "thought", "said"),
+    [
+        (None, ["<th", "ink>a < b</thin", "k", "</think> \n", " so <think>"], "a < b</think", "so <think>"),
+        (None, [" <thi", "s is said"], "", " <this is said"),
+        (None, ["said <think>"], "", "said <think>"),
+        (None, ["<think>cut </th"], "cut </th", ""),
+        (None, ["\n", "<thi"], "", "\n<thi"),
+        ("<think>it", [" is</think>\n", "so"], " is", "so"),
+        ("so", [" <think>"], "", " <think>"),
+    ],
+)
+def test_thoughts_are_split_wherever_their_marks_are_cut(
+    begun: str | None, pieces: list[str], thought: str, said: str
+) -> None:
+    thoughts = Thoughts(bool(begun and opens(begun)), goes_on=begun is not None)
+    parts = [thoughts.take(piece) for piece in pieces] + [thoughts.take("", last=True)]
+    assert ("".join(part.thought for part in parts), "".join(part.said for part in parts)) == (thought, said)
+
+
 def test_thinking_is_switched_off_where_the_template_can(client: TestClient) -> None:
     messages = [*HI, {"role": "assistant", "content": "<think>\n\n</think>\n\n"}]
     switched = GREEDY | {"model": "switched"}
@@ -320,5 +341,66 @@ def test_a_stream_that_waits_says_so(models: dict[str, Model], monkeypatch: pyte
                    for line in texts[0].splitlines() if line.startswith("data: {")) == " So long,"  # fmt: skip
 
 
-def test_accents_come_whole(client: TestClient) -> None:
-    assert said(client, model="nested/accents") == ACCENTS
+HI_READ = [256, *b"hi"]  # behind BOS
+HI_WRITTEN = [256, 258, *b"user", 259, 10, 10, *b"hi", 260, 258, *b"assistant", 259, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("body", "tokens"),
+    [
+        ({"model": "random", "prompt": "hi"}, HI_READ),
+        ({"prompt": "hi", "add_special_tokens": False}, HI_READ[1:]),
+        ({"content": "hi"}, HI_READ[1:]),
+        ({"content": "hi", "add_special": True, "parse_special": True, "with_pieces": False}, HI_READ),
+        ({"content": "<|eot_id|>"}, [260]),
+        ({"content": ""}, []),
+        ({"messages": HI}, HI_WRITTEN),
+        ({"messages": [*HI, {"role": "assistant", "content": "so"}]}, [*HI_WRITTEN, *b"so"]),
+        ({"content": "x y " * 500}, [*b"x y "] * 500),
+    ],
+)
+@pytest.mark.parametrize("path", ["/tokenize", "/v1/tokenize"])
+def test_token_ids_are_told(client: TestClient, body: dict, tokens: list[int], path: str) -> None:
+    answer = client.post(path, json=body)
+    assert answer.json() == {"tokens": tokens, "count": len(tokens), "max_model_len": 512}
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "prompt"),
+        ({"prompt": "hi", "messages": HI}, "prompt"),
+        ({"prompt": "x" * 8001}, "prompt"),
+        ({"messages": []}, "messages"),
+        ({"content": "hi", "with_pieces": True}, "with_pieces"),
+        ({"content": "hi", "of": 1}, "of"),
+        ({"content": "hi", "model": "none"}, "model"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(client: TestClient, body: dict, param: str) -> None:
+    answer = client.post("/tokenize", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (404 if param == "model" else 400, param)
+
+
+def test_reading_is_counted_as_no_answer(client: TestClient) -> None:
+    def requests() -> list[str]:
+        lines = client.get("/metrics").text.splitlines()
+        return [line for line in lines if line.startswith("tunesmith_requests_total")]
+
+    ask(client, GREEDY)
+    before = requests()
+    assert client.post("/tokenize", json={"content": "hi"}).status_code == 200
+    assert requests() == before
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_where_one_of_several_answers_finds_no_room_none_is_given(models: dict[str, Model], stream: bool) -> None:
+    limits = Settings(model="endless", max_tokens=1 << 17, context=1 << 18, slots=1, queue=1, rate=0)
+    with Engine(models, limits) as engine:
+        first = engine.stream("endless", HI, Sampling(max_tokens=1 << 17))
+        next(first)
+        app = TestClient(whole_app(engine, limits))
+        body = {"model": "endless", "messages": HI, "n": 2, "stream": stream}
+        assert app.post("/v1/chat/completions", json=body).status_code == 503
+        wait_until(lambda: engine.load().waiting == 0)
+        first.close()  # type: ignore[attr-defined]
