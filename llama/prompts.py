@@ -96,6 +96,8 @@ class Prompts:
         return list(ids)
 
     def _checked(self, tokens: list[int], param: str) -> list[int]:
+        if not tokens:
+            raise RequestError("The prompt is empty.", param=param)
         if len(tokens) >= self._context:
             raise RequestError(
                 f"The conversation takes {len(tokens)} tokens, and this model's maximum context length is"
@@ -182,6 +184,6 @@ def _cut(text: str) -> str:
 
 
 def _variables(formatter: Jinja2ChatFormatter) -> set[str]:
-    """Return the names that a template looks up and does not set itself."""
+    """Return the names that a template looks up."""
     environment = jinja2.Environment(extensions=TEMPLATE_EXTENSIONS)  # noqa: S701 - reads a template, writes none
     return meta.find_undeclared_variables(environment.parse(formatter.template)) - set(environment.globals)

@@ -69,12 +69,17 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
         LlamaModel(path, context=512, threads=1)
 
 
-def test_a_template_that_refuses_a_conversation_is_the_users_to_hear(tmp_path: Path) -> None:
-    path = write_random(tmp_path / "strict.gguf", template="{{ raise_exception('no system prompt') }}")
-    with (
-        LlamaModel(path, context=512, threads=1) as model,
-        pytest.raises(RequestError, match="refuses this conversation: no system prompt"),
-    ):
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ raise_exception('no system prompt') }}", "refuses this conversation: no system prompt"),
+        ("{{ messages[0]['content'] + none }}", "refuses this conversation: can only concatenate str"),
+        ("{{ '' }}", "The prompt is empty"),
+    ],
+)
+def test_a_template_that_refuses_a_conversation_is_the_users_to_hear(tmp_path: Path, template: str, text: str) -> None:
+    path = write_random(tmp_path / "strict.gguf", template=template)
+    with LlamaModel(path, context=512, threads=1) as model, pytest.raises(RequestError, match=text):
         model.prompt([{"role": "user", "content": "hi"}])
 
 
