@@ -95,6 +95,8 @@ class Prompts:
         return list(ids)
 
     def _checked(self, tokens: list[int], param: str) -> list[int]:
+        if not tokens:
+            raise RequestError("The prompt is empty.", param=param)
         if len(tokens) >= self._context:
             raise RequestError(
                 f"The conversation takes {len(tokens)} tokens, and this model's maximum context length is"
@@ -176,7 +178,7 @@ def _cut(text: str) -> str:
 
 
 def _variables(template: str) -> set[str]:
-    """Return the names that a template looks up and does not set itself; none of one that cannot be read."""
+    """Return the names that a template looks up; none of one that cannot be read."""
     # Not optimized: that would compute what stands in it, of any size.
     environment = Environment(extensions=[Generation, loopcontrols], optimized=False)  # noqa: S701, it writes nothing
     try:

@@ -70,6 +70,20 @@ def test_a_model_without_a_chat_template_goes_on_with_texts_alone(tmp_path: Path
             model.prompt([{"role": "user", "content": "hi"}])
 
 
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("{{ raise_exception('no system prompt') }}", "refuses this conversation: no system prompt"),
+        ("{{ messages[0]['content'] + none }}", "chat template fails: TypeError: can only concatenate str"),
+        ("{{ '' }}", "The prompt is empty"),
+    ],
+)
+def test_a_template_that_refuses_or_fails_is_the_users_to_hear(tmp_path: Path, template: str, text: str) -> None:
+    path = write_random(tmp_path / "strict.gguf", template=template)
+    with LlamaModel(path, context=512, threads=1) as model, pytest.raises(RequestError, match=text):
+        model.prompt([{"role": "user", "content": "hi"}])
+
+
 def test_a_template_that_writes_the_date_gets_todays_or_the_one_that_is_given(tmp_path: Path) -> None:
     path = write_random(tmp_path / "dated.gguf", template="{{ strftime_now('%Y-%m-%d') }}")
     hi: list[Message] = [{"role": "user", "content": "hi"}]
