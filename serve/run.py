@@ -20,7 +20,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal comes. Raises UserError if there is no model to serve."""
     app = build_app(settings)
     with ExitStack() as opened:  # closed when the last answer is out
-        server = Server(app, partial(start, app, settings, opened), settings.drain)
+        server = Server(app, partial(start, app, settings, opened), settings)
         server.run(sockets=[listener])
         if server.failure:
             raise server.failure

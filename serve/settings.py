@@ -79,6 +79,11 @@ class Settings:
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
     drain: Annotated[int, About("seconds that answers have to end when the server is asked to stop", 0, 3600)] = 8
     max_body: Annotated[int, About("longest body of a request, in bytes", 1000, 1 << 30)] = 1_000_000
+    request_seconds: Annotated[
+        int,
+        About("seconds that a client has for a request's headers, and for its body; more for 1000 bytes/s", 1, 3600),
+    ] = 15
+    connections: Annotated[int, About("connections from one address; in all, if SERVE_PROXY is set", 1, 1 << 20)] = 1000
     rate: Annotated[int, About("requests a minute from one address; 0: no limit", 0, 1_000_000)] = 60
     proxy: Annotated[int, About("proxies in front, by whose X-Forwarded-For an address is known", 0, 8)] = 0
     api_key: Annotated[str, About("key that programs give as `Authorization: Bearer`; none is asked for if unset")] = (

@@ -17,7 +17,7 @@ from serve.feedback import FeedbackStore
 from serve.http.api import build_api, build_health, build_probes
 from serve.http.error_responses import API, error_body
 from serve.http.metrics import Metrics
-from serve.http.middleware import LimitsMiddleware
+from serve.http.middleware import LimitsMiddleware, RestMiddleware
 from serve.http.origins import OriginMiddleware
 from serve.settings import Settings
 
@@ -39,6 +39,7 @@ def build_app(settings: Settings) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.add_middleware(LimitsMiddleware, settings=settings)
     app.add_middleware(OriginMiddleware, settings=settings)  # before the limits
+    app.add_middleware(RestMiddleware)  # around both, which refuse
     app.include_router(build_health())
     app.router.default = _starting  # for what has no route yet
     return app

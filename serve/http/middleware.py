@@ -1,10 +1,12 @@
 """The limits that hold for every way in before a request's content counts: its rate, its key, the size of its body."""
 
+import asyncio
 import hmac
 import ipaddress
 import math
 import time
 from collections import OrderedDict
+from contextlib import suppress
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
@@ -14,6 +16,8 @@ from serve.http.error_responses import API, refusal
 from serve.settings import Settings
 
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
+REST = 8 << 20  # bytes of a body that are read after the answer
+REST_SECONDS = 10
 # What the rate holds for, beside the API: what makes work through the page, and what may guess its password.
 LIMITED_POSTS = ("/gradio_api/queue/join", "/gradio_api/call/", "/gradio_api/run/", "/gradio_api/api/", "/login")
 
@@ -87,6 +91,44 @@ class LimitsMiddleware:
 
     def _too_large(self) -> HTTPException:
         return HTTPException(413, f"A request's body can have {self._settings.max_body} bytes at most.")
+
+
+class RestMiddleware:
+    """Reads what is left of a body before an answer ends.
+
+    A client that listens only when all is sent would find its connection cut, and never know why it was refused.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        ended = scope["type"] != "http" or not any(
+            name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"]
+        )
+
+        async def noted() -> Message:
+            nonlocal ended
+            message = await receive()
+            ended = ended or not message.get("more_body", False)
+            return message
+
+        async def read_rest() -> None:
+            size = 0
+            while not ended and size <= REST:
+                size += len((await noted()).get("body", b""))
+
+        async def after_the_rest(message: Message) -> None:
+            if ended or message["type"] != "http.response.body" or message.get("more_body"):
+                await send(message)
+                return
+            await send({**message, "more_body": True})
+            with suppress(TimeoutError):
+                await asyncio.wait_for(read_rest(), REST_SECONDS)
+            await send({"type": "http.response.body", "body": b""})
+
+        await self._app(scope, noted, after_the_rest)
 
 
 def client(address: str) -> str:

@@ -80,7 +80,7 @@ def test_what_a_start_would_enter_after_the_stop_is_not_entered() -> None:
         await server._enter(page())  # what was on its way to the loop
         assert entered == ["in", "out"]
 
-    asyncio.run(stop_while_starting(Server(build_app(Settings()), lambda server: None, drain=0)))
+    asyncio.run(stop_while_starting(Server(build_app(Settings()), lambda server: None, Settings(drain=0))))
 
 
 def test_a_start_that_the_stop_breaks_off_is_no_failure() -> None:
@@ -88,7 +88,7 @@ def test_a_start_that_the_stop_breaks_off_is_no_failure() -> None:
         server.should_exit = True  # as a signal sets it
         raise RuntimeError("Event loop is closed")
 
-    server = Server(build_app(Settings()), start, drain=0)
+    server = Server(build_app(Settings()), start, Settings(drain=0))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server.run([listener])
     assert server.failure is None
