@@ -160,8 +160,9 @@ class BoundedProtocol(H11Protocol):
         left = self._since + self.all_held.seconds + earned - time.monotonic()
         if left > 0:
             self._deadline = self.loop.call_later(left, self._check)
-        else:
-            self.give_up()
+        else:  # what it has not yet taken of an answer before it may still have
+            self._deadline = self.loop.call_later(WRITE_SECONDS, self.give_up)
+            self.transport.close()
 
     def _forget(self) -> None:
         _cancel(self._deadline, self._write_deadline)
