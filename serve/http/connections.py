@@ -8,7 +8,6 @@ import asyncio
 import resource
 import time
 from collections import Counter, OrderedDict, defaultdict
-from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -45,7 +44,7 @@ class Connections:
         """Count one in, for which another may have to go; False if none can."""
         full = self._held.total() >= self._most
         crowded = self._held[connection.whom] >= self._most_of_one
-        if (full or crowded) and not self.make_room(self._waiting_of.get(connection.whom) if crowded else None):
+        if (full or crowded) and not self.make_room(self._waiting_of[connection.whom] if crowded else None):
             return False
         self._held[connection.whom] += 1
         return True
@@ -81,21 +80,19 @@ class Connections:
 class BoundedProtocol(H11Protocol):
     """uvicorn's, with a deadline for whatever the client owes: headers, a body, or to read its answer."""
 
-    def __init__(self, *, connections: Connections, **of_uvicorn: Any) -> None:
-        super().__init__(**of_uvicorn)
-        self.whom = ""
-        self._all = connections
-        self._admitted = False
-        self._owed: tuple[str, object] = ("", None)  # and for which request
-        self._since, self._received = 0.0, 0
-        self._deadline: asyncio.TimerHandle | None = None
-        self._write_deadline: asyncio.TimerHandle | None = None
+    all_held: Connections  # set by a subclass: uvicorn makes one of these for each connection
+    whom = ""
+    _admitted = False
+    _owed: tuple[str, object] = ("", None)  # and for which request
+    _since, _received = 0.0, 0
+    _deadline: asyncio.TimerHandle | None = None
+    _write_deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or turn the connection away."""
         super().connection_made(transport)
         self.whom = client(self.client[0] if self.client else "")
-        self._admitted = self._all.admit(self)
+        self._admitted = self.all_held.admit(self)
         if not self._admitted:
             transport.write(BUSY)
             transport.close()
@@ -152,25 +149,26 @@ class BoundedProtocol(H11Protocol):
         self._owed, self._since, self._received = (owed, cycle), time.monotonic(), 0
         _cancel(self._deadline)
         if owed:
-            self._deadline = self.loop.call_later(self._all.seconds, self._check)
-            self._all.wait(self)
+            self._deadline = self.loop.call_later(self.all_held.seconds, self._check)
+            self.all_held.wait(self)
         else:
-            self._all.work(self)
+            self.all_held.work(self)
 
     def _check(self) -> None:
         """Give up on the client, unless a body that it sends has earned it more time."""
         earned = self._received / BODY_RATE if self._owed[0] == "body" else 0
-        left = self._since + self._all.seconds + earned - time.monotonic()
+        left = self._since + self.all_held.seconds + earned - time.monotonic()
         if left > 0:
             self._deadline = self.loop.call_later(left, self._check)
-        else:
-            self.give_up()
+        else:  # what it has not yet taken of an answer before it may still have
+            self._deadline = self.loop.call_later(WRITE_SECONDS, self.give_up)
+            self.transport.close()
 
     def _forget(self) -> None:
         _cancel(self._deadline, self._write_deadline)
         if self._admitted:
             self._admitted = False
-            self._all.leave(self)
+            self.all_held.leave(self)
 
 
 def _cancel(*timers: asyncio.TimerHandle | None) -> None:

@@ -8,9 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from functools import partial
 from types import FrameType
-from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -40,16 +38,20 @@ class Server(uvicorn.Server):
         """
         # It warns of each word for a client that has just left, which a busy machine takes a moment to notice.
         logging.getLogger("asyncio").setLevel(logging.ERROR)
-        logger.addFilter(_is_no_upgrade)
-        logger.addFilter(FewLines())
-        self._connections = Connections(settings, raise_descriptors())
+        for log in (logger, logging.getLogger("asyncio")):
+            log.addFilter(FewLines())
+        self._connections = connections = Connections(settings, raise_descriptors())
+
+        class Protocol(BoundedProtocol):
+            all_held = connections
+
         # A client's address is for the gate to find out (SERVE_PROXY): uvicorn would believe anyone on this machine.
         config = uvicorn.Config(
             app,
             log_level="warning",
             access_log=False,
             proxy_headers=False,
-            http=cast(type[asyncio.Protocol], partial(BoundedProtocol, connections=self._connections)),
+            http=Protocol,
             ws="none",
             timeout_graceful_shutdown=FLUSH_SECONDS,
         )
@@ -92,7 +94,7 @@ class Server(uvicorn.Server):
         self.force_exit = self.should_exit
         super().handle_exit(sig, frame)
 
-    def _log(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def _log(self, loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """Log what went wrong beside any request."""
         error = context.get("exception")
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):  # and asyncio tries again
@@ -122,11 +124,6 @@ class Server(uvicorn.Server):
         while self.engine.busy and not self.force_exit and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(POLL_SECONDS)
         await asyncio.to_thread(self.engine.close, FLUSH_SECONDS)
-
-
-def _is_no_upgrade(record: logging.LogRecord) -> bool:
-    """Return whether a line says something else than that a client wanted a websocket or HTTP/2, as anyone may."""
-    return not record.getMessage().startswith(("Unsupported upgrade request", "No supported WebSocket library"))
 
 
 class FewLines(logging.Filter):

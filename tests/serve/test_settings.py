@@ -42,6 +42,17 @@ def test_the_command_line_ends_in_one_line_for_a_bad_value() -> None:
     assert ended.stderr == "error: SERVE_PORT=http: must be a whole number from 1 to 65535\n"
 
 
+def test_the_sites_that_may_frame_the_page_are_none_but_in_a_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert Settings().embedders == []
+    settings = Settings.from_env({"SERVE_EMBED": "https://a.example, http://b:8080"})
+    assert settings.embedders == ["https://a.example", "http://b:8080"]
+    with pytest.raises(UserError, match=r"^SERVE_EMBED: must be https://SITE,…$"):
+        Settings.from_env({"SERVE_EMBED": "https://a.example; script-src *"})
+    monkeypatch.setenv("SPACE_ID", "owner/name")
+    assert Settings().embedders == ["https://huggingface.co"]
+
+
 def test_a_misspelt_variable_ends_the_start_in_one_line_with_the_nearest() -> None:
     ended = run_server(modle="tiny")
     assert ended.returncode == 1
