@@ -322,6 +322,11 @@ SERVER = (
         called_by="uvicorn.Server._wait_tasks_to_complete",
     ),
     Member(
+        "uvicorn", "uvicorn.protocols.http.h11_impl.H11Protocol._should_upgrade", "0.54.0",
+        "overridden: a try for a websocket is answered as any request, and writes no line",
+        called_by="uvicorn.protocols.http.h11_impl.H11Protocol.handle_events",
+    ),
+    Member(
         "starlette", "starlette.routing.Router.default", "1.10.0",
         "replaced: what is answered while the server starts",
         called_by="starlette.routing.Router.app",
