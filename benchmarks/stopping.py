@@ -1,6 +1,7 @@
 """How many rows a gate on the loss takes, how often it is wrong, and how long that is on a 1B file.
 
-    python -m benchmarks.stopping                 a minute; writes benchmarks/results/stopping.json and .md
+    python -m benchmarks.stopping                 half an hour; writes benchmarks/results/stopping.json, .md
+    python -m benchmarks.stopping --trials 200    in half of that
     python -m benchmarks.stopping --time          with a 1B shape's Q4_K_M on this machine, besides: some ten minutes
 
 Rows are drawn, with replacement, from those of benchmarks/results/row-differences.json (benchmarks/row_differences.py),
