@@ -38,17 +38,15 @@ class Gate:
     bounds: list[Bounds]  # of the difference, after each row that counts
     have: int  # rows or questions that both models were measured on, whether they count or not
     total: int  # that there are
-    first: int = 1  # how many it takes to tell at all
+    first: int = 1  # how many it takes to tell at all: all of them, where fewer would have saved nothing
     tasks: tuple[str, ...] = ()  # whose questions count
     lost: bool = False  # one of the rows has no finite number, and so has the difference
-    whole: bool = False  # nothing is saved by fewer rows, since all were measured at once: all of them decide
 
     @cached_property
     def decided(self) -> int | None:
         """The number of rows that count after which it was first known on which side of the limit it is."""
-        first = len(self.bounds) if self.whole else self.first
-        told = first_decided(self.bounds[first - 1 :], self.limit)
-        return None if told is None else told + first - 1
+        told = first_decided(self.bounds[self.first - 1 :], self.limit)
+        return None if told is None else told + self.first - 1
 
     @property
     def passed(self) -> bool | None:
@@ -185,9 +183,8 @@ def _forgetting(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
             bounds=bounds,
             have=have,
             total=len(tokens),
-            first=least,
+            first=have,
             lost=lost,
-            whole=True,
         )
 
 
@@ -220,7 +217,7 @@ def _items(found: RowResults, settings: GateSettings) -> Iterator[Gate]:
                 models, title = (of_base[0], name), f"task {task} of {name}"
                 yield Gate(
                     "task", title, models, "question", False, limit, bounds, count, count,
-                    tasks=(f"{task} of {name}",), whole=True,
+                    first=count, tasks=(f"{task} of {name}",),
                 )  # fmt: skip
 
 

@@ -72,12 +72,11 @@ def paired_loss(
     bounds = mean_bounds(falls, tokens, level)[-1]
     rest = falls - bounds.value * tokens
     error = rest.std(ddof=1) / tokens.mean() if len(falls) > 1 else np.inf  # one does not say how much others vary
-    error = error or np.finfo(float).tiny  # of rows that do not differ: infinite bounds stay so
     skewness, kurtosis = ((rest**power).mean() / rest.std() ** power if rest.std() > 0 else 0.0 for power in (3, 4))
 
     def at(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         reach = t_range(rows, np.full(len(rows), skewness), level)
-        with np.errstate(invalid="ignore"):  # rows may be alike to the last digit
+        with np.errstate(invalid="ignore"):  # rows may be alike to the last digit: infinite bounds stay so
             low, high = np.where(np.isinf(reach), reach, reach * error / np.sqrt(rows))
         return bounds.value + low, bounds.value + high
 
