@@ -13,7 +13,6 @@ from pathlib import Path
 
 from chaos_process import ordinary_signals, tail
 from sweep_bench import SETTINGS, SweepBench
-from sweep_plan import Blow
 from sweep_process import SWEEP, SweepStart, seen
 
 # R5's space; with so few steps that only the number of trials counts.
@@ -51,7 +50,7 @@ def main() -> None:
             seconds = time.monotonic() - began
             if not start.alive():
                 sys.exit(f"it has ended:\n{tail(log)}")
-            start.strike(Blow((signal.SIGKILL,), "all"), 0)
+            start.strike("all", (signal.SIGKILL,), 0)
             start.end()
             start.orphans()
         if kill:
