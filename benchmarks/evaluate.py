@@ -1,16 +1,17 @@
-"""What batches gain in evaluation: loss and answers of 1,000 conversations, batched against one by one.
+"""What evaluation gains on loss and answers of 1,000 conversations: the stage's way, batches, and one by one.
 
     python -m benchmarks.evaluate                 starter-m and its own chats, on a CPU
     python -m benchmarks.evaluate --model 1b      random weights of a real shape and chats of real lengths, for a GPU
 
-Both ways are the evaluate stage's own, in one process and on one model; the slow one takes a sample of the
+The stage's way is packed rows and continuous batching on a GPU, on a CPU batches of like length; those are measured on
+a GPU, too. All ways are the evaluate stage's own, in one process and on one model; one by one takes a sample of the
 conversations, evenly over their lengths. Writes benchmarks/results/evaluate-MODEL.json and .md.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ from benchmarks.inputs import CHATS, REPOSITORY, SHAPES, STARTER, llama, make_mo
 from benchmarks.peers import MAX_LENGTH
 from benchmarks.train import facts
 from common.files import write_json, write_text
-from pipeline.evaluation.answers import Messages, Reply, answer_all
-from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
-from pipeline.models.chat import encode
+from pipeline.evaluation.answers import Messages, answer_in_batches, greedy
+from pipeline.evaluation.continuous import answer_continuously
+from pipeline.evaluation.kernels import packs
+from pipeline.evaluation.loss import Row, packed_nats, padded_nats, scored_tokens
+from pipeline.models.chat import encode, prompt_ids
 from pipeline.models.loading import choose_device, load_base
 
-GOAL = 5.0  # times the conversations a second, on a GPU
+GOALS = {"loss": 1.7, "answers": 8.0}  # times the conversations a second of batches, on a GPU
+WAYS = {"stage": "the stage", "batches": "batches", "one_by_one": "one by one"}
+
+Measure = Callable[[list[Any]], Iterable[tuple[int, Any]]]
 
 
 def main() -> None:
@@ -37,7 +43,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks/results")
     parser.add_argument("--conversations", type=int, default=1000)
     parser.add_argument("--one-by-one-rows", type=int, default=64, help="conversations that the slow way takes")
-    parser.add_argument("--batch-size", type=int, default=32, help="evaluate.batch_size")
+    parser.add_argument("--batch-size", type=int, default=64, help="of the batches")
     parser.add_argument("--new-tokens", type=int, default=128, help="of an answer, at most")
     arguments = parser.parse_args()
     path, device = weights(arguments.model, arguments.folder), choose_device("auto")
@@ -79,70 +85,85 @@ def conversations(name: str, folder: Path, tokenizer: PreTrainedTokenizerBase, c
 def compare_losses(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], batch_size: int, few: int
 ) -> dict[str, Any]:
-    """Return both ways' speed, and how far a token's mean loss is apart."""
+    """Return each way's speed, and how far a token's mean loss is apart from that of one by one."""
     rows: list[Row] = [row for chat in chats for row in encode(tokenizer, chat, MAX_LENGTH)]
     sample = spread([len(ids) for ids, _ in rows], few)
 
-    def nats(rows: list[Row], size: int) -> list[float]:
-        return measure_loss(model, rows, size, tokenizer.pad_token_id).nats
+    def by_batches(rows: list[Row], size: int | None) -> Iterable[tuple[int, float]]:
+        return padded_nats(model, rows, size, tokenizer.pad_token_id)
 
-    figures, together, alone = timed(rows, sample, batch_size, nats)
-    apart = [
-        abs(together[index] - other) / scored_tokens(rows[index]) for index, other in zip(sample, alone, strict=True)
-    ]
-    return figures | {"tokens": sum(len(ids) for ids, _ in rows), "most_nats_apart": max(apart)}
+    ways: dict[str, Measure] = {
+        "stage": lambda rows: packed_nats(model, rows, None) if packs(model) else by_batches(rows, None),
+        "batches": lambda rows: by_batches(rows, batch_size),
+        "one_by_one": lambda rows: by_batches(rows, 1),
+    }
+    figures, found = timed(rows, sample, ways, 2 * batch_size)
+    for way in ("stage", "batches"):
+        figures[way]["most_nats_apart"] = max(
+            abs(found[way][index] - found["one_by_one"][at]) / scored_tokens(rows[index])
+            for at, index in enumerate(sample)
+        )
+    return {"ways": figures, "tokens": sum(len(ids) for ids, _ in rows)}
 
 
 def compare_answers(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, chats: list[Messages], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return both ways' speed in answering each conversation's first question, and how many replies are the same."""
-    prompts = [chat[: next(i for i, message in enumerate(chat) if message["role"] == "assistant")] for chat in chats]
-    sample = spread([sum(len(message["content"]) for message in chat) for chat in prompts], arguments.one_by_one_rows)
+    """Return each way's speed in answering each conversation's first question, and the share that are the same."""
+    asked = [chat[: next(i for i, message in enumerate(chat) if message["role"] == "assistant")] for chat in chats]
+    prompts = [prompt_ids(tokenizer, chat) for chat in asked]
+    settings = greedy(model, tokenizer, arguments.new_tokens)
+    sample = spread([len(prompt) for prompt in prompts], arguments.one_by_one_rows)
 
-    def replies(chats: list[Messages], size: int) -> list[Reply]:
-        return answer_all(model, tokenizer, chats, arguments.new_tokens, size)
+    def by_batches(prompts: list[list[int]], size: int | None) -> Iterable[tuple[int, list[int]]]:
+        return answer_in_batches(model, settings, prompts, size)
 
-    figures, together, alone = timed(prompts, sample, arguments.batch_size, replies)
-    same = [together[index] == other for index, other in zip(sample, alone, strict=True)]
-    return figures | {"tokens": sum(reply["tokens"] for reply in together), "same_replies": sum(same) / len(same)}
+    ways: dict[str, Measure] = {
+        "stage": lambda asked: answer_continuously(model, settings, asked) if packs(model) else by_batches(asked, None),
+        "batches": lambda asked: by_batches(asked, arguments.batch_size),
+        "one_by_one": lambda asked: by_batches(asked, 1),
+    }
+    figures, found = timed(prompts, sample, ways, 2 * arguments.batch_size)
+    ends = settings.eos_token_id or []
+    said = {way: {number: turn(tokens, ends) for number, tokens in replies.items()} for way, replies in found.items()}
+    for way in ("stage", "batches"):
+        same = [said[way][index] == said["one_by_one"][at] for at, index in enumerate(sample)]
+        figures[way]["same_replies"] = sum(same) / len(same)
+    return {"ways": figures, "tokens": sum(map(len, said["stage"].values()))}
+
+
+def turn(tokens: list[int], ends: list[int]) -> list[int]:
+    """Return the tokens up to the first that ends the turn."""
+    return tokens[: next((at for at, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
 def timed(
-    items: list[Any], sample: list[int], batch_size: int, measure: Callable[[list[Any], int], list[Any]]
-) -> tuple[dict[str, Any], list[Any], list[Any]]:
-    """Return conversations a second both ways, and what came out: of all in batches, of the sample one by one."""
-    found, figures, speeds = {}, {}, {}
-    few = [items[index] for index in sample]
-    for way, chosen, size in (("batched", items, batch_size), ("one_by_one", few, 1)):
-        measure(chosen[: 2 * size], size)  # kernels are chosen and memory is taken at first
+    items: list[Any], sample: list[int], ways: dict[str, Measure], first: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[int, Any]]]:
+    """Return conversations a second each way, and what came out: of all, one by one of the sample alone.
+
+    The first few are measured before: kernels are chosen and memory is taken then.
+    """
+    found, figures = {}, {}
+    for way, measure in ways.items():
+        chosen = [items[index] for index in sample] if way == "one_by_one" else items
+        dict(measure(chosen[: 2 if way == "one_by_one" else first]))
         if torch.cuda.is_available():
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        found[way] = measure(chosen, size)
+        found[way] = dict(measure(chosen))
         seconds = time.perf_counter() - start
+        if len(found[way]) != len(chosen):
+            raise SystemExit(f"{way} left out {len(chosen) - len(found[way])} of {len(chosen)}")
         peak = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else None
-        speeds[way] = len(chosen) / seconds
         figures[way] = {
             "rows": len(chosen),
             "seconds": round(seconds, 2),
-            "conversations_per_second": round(speeds[way], 3),
+            "conversations_per_second": round(len(chosen) / seconds, 3),
             "peak_memory_gib": peak and round(peak, 2),
         }
-    ratio = round(speeds["batched"] / speeds["one_by_one"], 2)
-    return {**figures, "ratio": ratio}, found["batched"], found["one_by_one"]
-
-
-def both(loss: dict[str, Any], answers: dict[str, Any]) -> dict[str, Any]:
-    """Return a conversation's loss and its answer, one after the other, as the evaluate stage has it."""
-    figures: dict[str, Any] = {}
-    for way in ("batched", "one_by_one"):
-        seconds = sum(1 / part[way]["conversations_per_second"] for part in (loss, answers))
-        peaks = [part[way]["peak_memory_gib"] for part in (loss, answers)]
-        peak = max(peaks) if all(peaks) else None
-        figures[way] = {"conversations_per_second": 1 / seconds, "rows": loss[way]["rows"], "peak_memory_gib": peak}
-    speeds = [figures[way]["conversations_per_second"] for way in ("batched", "one_by_one")]
-    return {**figures, "ratio": speeds[0] / speeds[1]}
+    return figures, found
 
 
 def spread(lengths: list[int], few: int) -> list[int]:
@@ -154,23 +175,28 @@ def spread(lengths: list[int], few: int) -> list[int]:
 
 def table(report: dict[str, Any]) -> str:
     """Return the report as Markdown."""
-    measured = report["measured"]
     lines = [
-        f"# Evaluation in batches, {report['model']}\n",
-        f"{report['date']}; {report['card'] or 'CPU'}, {report['dtype']}; {report['conversations']:,} conversations in "
+        f"# Evaluation, {report['model']}\n",
+        f"{report['date']}; {report['card'] or 'CPU'}, {report['dtype']}; {report['conversations']:,} conversations, "
         f"batches of at most {report['batch_size']}, answers of at most {report['new_tokens']} tokens.\n",
-        "| what | batched, conversations/s | GiB | one by one, conversations/s | of so many | ratio | goal on a GPU |",
-        "|---|--:|--:|--:|--:|--:|---|",
+        "| what | way | conversations/s | GiB | of so many | times batches | goal on a GPU |",
+        "|---|---|--:|--:|--:|--:|---|",
     ]
-    loss, answers = measured["loss"], measured["answers"]
-    for what, row in {**measured, "both": both(loss, answers)}.items():
-        many, one = row["batched"], row["one_by_one"]
-        cells = [f"{many['conversations_per_second']:,.2f}", f"{many['peak_memory_gib'] or '-'}"]
-        cells += [f"{one['conversations_per_second']:,.2f}", f"{one['rows']:,}", f"{row['ratio']:.2f}", f"≥ {GOAL:g}"]
-        lines.append(f"| {what} | " + " | ".join(cells) + " |")
+    for what, goal in GOALS.items():
+        ways = report["measured"][what]["ways"]
+        speed = ways["batches"]["conversations_per_second"]
+        for way, name in WAYS.items():
+            row = ways[way]
+            cells = [f"{row['conversations_per_second']:,.2f}", f"{row['peak_memory_gib'] or '-'}", f"{row['rows']:,}"]
+            cells += [f"{row['conversations_per_second'] / speed:.2f}", f"≥ {goal:g}" if way == "stage" else ""]
+            lines.append(f"| {what} | {name} | " + " | ".join(cells) + " |")
+    loss, answers = (report["measured"][what]["ways"] for what in GOALS)
     lines.append(
-        f"\nThe mean loss of a conversation is {loss['most_nats_apart']:.1e} nats a token apart at most, and "
-        f"{answers['same_replies']:.0%} of the replies are the same."
+        "\nBeside one by one the mean loss of a conversation is "
+        + " and ".join(f"{loss[way]['most_nats_apart']:.1e} ({WAYS[way]})" for way in ("stage", "batches"))
+        + " nats a token apart at most, and "
+        + " and ".join(f"{answers[way]['same_replies']:.0%} ({WAYS[way]})" for way in ("stage", "batches"))
+        + " of the replies are the same."
     )
     return "\n".join(lines) + "\n"
 

@@ -172,7 +172,7 @@ class EvaluateSettings:
     prompts: list[str]
     max_new_tokens: int = limited(least=1)
     max_length: int = limited(least=8)
-    batch_size: int = limited(least=1)
+    batch_size: int | None = limited(least=1)
     max_rows: int | None = limited(least=1)
     max_questions: int | None = limited(least=1)
     tasks: list[str]

@@ -1,4 +1,4 @@
-"""Greedy answers of a Transformers model: many in batches, or one at a time with its seconds.
+"""Greedy answers of a Transformers model: many at once, or one at a time with its seconds.
 
 Greedy is the likeliest token each time and nothing else, as from a GGUF (gguf_scores.py): a model's own
 generation_config, which may ask for a repetition penalty, counts for the ends of an answer alone.
@@ -18,9 +18,12 @@ from transformers.generation.streamers import BaseStreamer
 
 from pipeline.core.progress import shown
 from pipeline.evaluation.batches import each_in_batches, padded
+from pipeline.evaluation.continuous import answer_continuously
+from pipeline.evaluation.kernels import packs
 from pipeline.models.chat import prompt_ids
 
 Messages = list[dict[str, str]]
+LABEL = "asking the questions"
 
 
 class Reply(TypedDict):
@@ -44,7 +47,7 @@ def answer_all(
     tokenizer: PreTrainedTokenizerBase,
     chats: Sequence[Messages],
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     ends: Collection[int] = (),
 ) -> list[Reply]:
     """Return the reply to each conversation, in order.
@@ -54,7 +57,7 @@ def answer_all(
         tokenizer: the model's, with a padding token.
         chats: conversations that end with a question.
         max_new_tokens: of a reply.
-        batch_size: conversations at once, at most.
+        batch_size: conversations at once, at most; None for as many as the device is fast with.
         ends: token ids that end a reply besides the model's own, such as those of its GGUF.
 
     Raises:
@@ -69,17 +72,35 @@ def answer_each(
     tokenizer: PreTrainedTokenizerBase,
     chats: Sequence[Messages],
     max_new_tokens: int,
-    batch_size: int,
+    batch_size: int | None,
     ends: Collection[int] = (),
 ) -> Iterator[tuple[int, Reply]]:
-    """Yield the number of each conversation and the reply, batch by batch; arguments and errors as of `answer_all`."""
+    """Yield the number of each conversation and the reply, as they end; arguments and errors as of `answer_all`.
+
+    On a GPU by continuous batching, where the model's attention allows; what that leaves out is asked in batches.
+    """
     prompts = [prompt_ids(tokenizer, chat) for chat in chats]
     settings = greedy(model, tokenizer, max_new_tokens, ends)
+    left = dict(enumerate(prompts))
+    if prompts and packs(model):
+        answered = answer_continuously(model, settings, prompts, batch_size)
+        for number, tokens in shown(answered, LABEL, len(prompts)):
+            del left[number]
+            yield number, _reply(tokenizer, tokens, settings)
+    numbers = list(left)
+    for at, tokens in answer_in_batches(model, settings, list(left.values()), batch_size):
+        yield numbers[at], _reply(tokenizer, tokens, settings)
 
-    def replies(batch: list[list[int]]) -> list[Reply]:
-        return [_reply(tokenizer, tokens) for tokens in _generate(model, settings, batch)]
 
-    return each_in_batches(prompts, batch_size, len, replies, model.device, "asking the questions")
+def answer_in_batches(
+    model: PreTrainedModel, settings: GenerationConfig, prompts: Sequence[list[int]], batch_size: int | None
+) -> Iterator[tuple[int, list[int]]]:
+    """Yield the number of each prompt and the tokens that follow it, padding behind the end of the turn included."""
+
+    def generated(batch: list[list[int]]) -> list[list[int]]:
+        return _generate(model, settings, batch)
+
+    return each_in_batches(prompts, batch_size, len, generated, model.device, LABEL)
 
 
 def answer_timed(
@@ -95,7 +116,7 @@ def answer_timed(
     for prompt in shown(prompts, "answering the prompts"):
         ids = prompt_ids(tokenizer, [{"role": "user", "content": prompt}])
         clock, start = _Clock(), time.perf_counter()
-        reply = _reply(tokenizer, _generate(model, settings, [ids], clock)[0])
+        reply = _reply(tokenizer, _generate(model, settings, [ids], clock)[0], settings)
         seconds, first = time.perf_counter() - start, clock.first - start
         speed = max(reply["tokens"] - 1, 0) / (seconds - first)
         times: Answer = {
@@ -142,15 +163,14 @@ class _Clock(BaseStreamer):
 def _generate(
     model: PreTrainedModel, settings: GenerationConfig, prompts: list[list[int]], clock: _Clock | None = None
 ) -> list[list[int]]:
-    """Return the tokens that follow each prompt, up to the end of the turn."""
+    """Return the tokens that follow each prompt, with padding behind the end of the turn."""
     ids, attention = padded(prompts, settings.pad_token_id, model.device, left=True)
     with _generating_by(model, settings):
         output = cast(Any, model).generate(  # whose annotation knows no such model
             input_ids=ids, attention_mask=attention, generation_config=settings, streamer=clock
         )
-    ends = settings.eos_token_id or []
-    rows = output[:, ids.shape[1] :].tolist()
-    return [row[: next((at for at, token in enumerate(row) if token in ends), len(row))] for row in rows]
+    rows: list[list[int]] = output[:, ids.shape[1] :].tolist()
+    return rows
 
 
 @contextmanager
@@ -163,7 +183,9 @@ def _generating_by(model: PreTrainedModel, settings: GenerationConfig) -> Iterat
         model.generation_config = own
 
 
-def _reply(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> Reply:
+def _reply(tokenizer: PreTrainedTokenizerBase, tokens: list[int], settings: GenerationConfig) -> Reply:
+    ends = settings.eos_token_id or []
+    tokens = tokens[: next((at for at, token in enumerate(tokens) if token in ends), len(tokens))]
     # As they are: some tokenizers take spaces before punctuation away when they decode, which llama.cpp never does.
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return {"reply": str(text).strip(), "tokens": len(tokens)}

@@ -15,17 +15,20 @@ logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Tokens at once on a CPU, where more are no faster. 1B in float32 takes 2 GB for them.
+# At once where no number is asked for, and tokens at once on a CPU, where more are no faster. 1B in float32 takes 2 GB
+# for them.
+AT_ONCE = 32
 CPU_TOKENS = 16384
 
 
 def each_in_batches(
     items: Sequence[Item],
-    size: int,
+    size: int | None,
     length: Callable[[Item], int],
     compute: Callable[[list[Item]], list[Result]],
     device: torch.device,
     label: str,
+    most: int | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """Yield each item's number with what `compute` gives for it, batch by batch.
 
@@ -33,11 +36,12 @@ def each_in_batches(
 
     Args:
         items: of any kind.
-        size: items at once, at most.
+        size: items at once, at most; None for AT_ONCE.
         length: of an item, in tokens; those of like length go together, the longest first.
         compute: gives a result for each item of a batch.
         device: that it computes on.
         label: of the bar that shows the progress.
+        most: tokens at once, at most, were all as long as the longest of a batch; None for no bound but a CPU's.
 
     Raises:
         UserError: the memory does not hold a single item.
@@ -62,8 +66,8 @@ def each_in_batches(
         half = len(batch) // 2
         return computed(batch[:half]) + computed(batch[half:])
 
-    most = CPU_TOKENS if device.type == "cpu" else None
-    batches = sorted_batches(range(len(items)), size, lambda index: length(items[index]), most)
+    bound = CPU_TOKENS if most is None and device.type == "cpu" else most
+    batches = sorted_batches(range(len(items)), size or AT_ONCE, lambda index: length(items[index]), bound)
     for batch in shown(batches, label):
         yield from zip(batch, computed(batch), strict=True)
 

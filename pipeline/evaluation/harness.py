@@ -14,6 +14,7 @@ from common.imports import let_sklearn_in
 from llama.errors import EngineError
 from llama.model import Weights
 from pipeline.core.config import EvaluateSettings
+from pipeline.evaluation.batches import AT_ONCE
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -76,8 +77,9 @@ def model_task_scores(
     let_sklearn_in()
     from lm_eval.models.huggingface import HFLM
 
-    size = "auto" if model.device.type == "cuda" else settings.batch_size  # as many as fit
-    return _asked(HFLM(model, tokenizer=tokenizer, batch_size=size, max_batch_size=settings.batch_size), settings)
+    most = settings.batch_size or AT_ONCE
+    size = "auto" if model.device.type == "cuda" else most  # as many as fit
+    return _asked(HFLM(model, tokenizer=tokenizer, batch_size=size, max_batch_size=most), settings)
 
 
 def _asked(language_model: object, settings: EvaluateSettings) -> TaskScores:

@@ -19,7 +19,10 @@ def does_more(model: PreTrainedModel) -> bool:
     """Return whether logits are another thing than the head's product with hidden states, as a few tokens show."""
     if is_known_to_do_more(model.config):
         return True
-    ids = torch.arange(TRIED, device=model.device)[None]
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    product = model.get_output_embeddings()(hidden)
-    return not torch.equal(product.float(), model(input_ids=ids, use_cache=False).logits.float())
+    products: list[torch.Tensor] = []
+    watch = model.get_output_embeddings().register_forward_hook(lambda _, __, product: products.append(product))
+    try:
+        logits = model(input_ids=torch.arange(TRIED, device=model.device)[None], use_cache=False).logits
+    finally:
+        watch.remove()
+    return not (products and torch.equal(products[-1].float(), logits.float()))

@@ -78,7 +78,11 @@ def head_size(model: ModelSettings) -> int:
     Raises:
         UserError: the model cannot be found.
     """
-    config = read_config(model).get_text_config()
+    return largest_head(read_config(model).get_text_config())
+
+
+def largest_head(config: PreTrainedConfig) -> int:
+    """Return the head size of a text model's attention, the largest where layers differ; 0 where it has none."""
     return max(map(_head_size, config.per_layer_config if config.is_heterogeneous else [config]))
 
 

@@ -7,7 +7,8 @@ import torch
 
 from common.errors import UserError
 from pipeline.core.config import OPTIMIZERS, ModelSettings, TrainSettings
-from pipeline.training.attention import CUDNN, CUDNN_HEAD, FLASH, FLASH_HEAD
+from pipeline.models.attention import FLASH, FLASH_HEAD
+from pipeline.training.cudnn import CUDNN, CUDNN_HEAD
 from pipeline.training.engines import DEFAULT, Engine, choose_engine, engine, is_installed
 
 LARGE_UPDATE = 32  # conversations

@@ -1,8 +1,6 @@
 """What the evaluation's benchmark draws and adds up."""
 
-import pytest
-
-from benchmarks.evaluate import both, spread
+from benchmarks.evaluate import spread, turn
 
 
 def test_the_sample_is_spread_over_the_lengths() -> None:
@@ -12,15 +10,6 @@ def test_the_sample_is_spread_over_the_lengths() -> None:
     assert spread(lengths, 1) == [2]
 
 
-def test_a_loss_and_an_answer_take_their_time_one_after_the_other() -> None:
-    def part(batched: float, one_by_one: float) -> dict:
-        speeds = {"batched": batched, "one_by_one": one_by_one}
-        return {
-            way: {"conversations_per_second": speed, "rows": 4, "peak_memory_gib": None}
-            for way, speed in speeds.items()
-        }
-
-    found = both(part(20, 4), part(5, 1))
-    assert found["batched"]["conversations_per_second"] == pytest.approx(4)
-    assert found["one_by_one"]["conversations_per_second"] == pytest.approx(0.8)
-    assert found["ratio"] == pytest.approx(5)
+def test_an_answer_ends_at_the_first_of_its_ends() -> None:
+    assert turn([4, 7, 2, 2, 9], [2, 3]) == [4, 7]
+    assert turn([4, 7], [2]) == [4, 7]

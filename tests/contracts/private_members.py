@@ -186,6 +186,11 @@ MODELS = (
         called_by="transformers.PreTrainedConfig.get_config_dict",
     ),
     Member(
+        "transformers", "transformers.PreTrainedConfig._attn_implementation", "5.17.0",
+        "read: what a model attended by before an evaluation lent it another implementation",
+        called_by="transformers.PreTrainedModel.set_attn_implementation",
+    ),
+    Member(
         "transformers", "transformers.utils.chat_template_utils.render_jinja_template", "5.17.0",
         "called: conversations that have tools, whose template marks what the assistant said",
     ),

@@ -8,8 +8,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from common.errors import UserError
 from pipeline.core.config import ModelSettings, TrainSettings
+from pipeline.models.attention import FLASH, register
 from pipeline.models.loading import load_base
-from pipeline.training.attention import CUDNN, FLASH, register
+from pipeline.training.cudnn import CUDNN, register_cudnn
 from pipeline.training.engines import Engine
 from pipeline.training.lora import Model, fuse
 from pipeline.training.loss import learn_from_supervised
@@ -33,14 +34,15 @@ class Trl(Engine):
             UserError: the weights cannot be loaded, have none of the projections that the adapter is for, or want an
                 attention that there is not.
         """
-        packed_attention = plan.attention in (FLASH, CUDNN)
-        if packed_attention:
-            register(plan.attention)
+        if plan.attention == FLASH:
+            register(FLASH)
+        if plan.attention == CUDNN:
+            register_cudnn()
         dtype = torch.bfloat16 if device == "cuda" and train.method != "full" else torch.float32
         place = (model.path, model.revision, device, dtype, model.load_in_4bit, plan.attention)
         key = (digest, *place) if digest and weights_stay(model, train) else None
         base = shared_base(key, lambda: load_base(*place))
-        require_plain_attention(base.config, model, train, packed_attention)
+        require_plain_attention(base.config, model, train, plan.attention in (FLASH, CUDNN))
         base.config.use_cache = False  # with which Transformers would not keep packed conversations apart
         adapted = base if train.method == "full" else with_adapter(base, train)
         learn_from_supervised(base)  # not if its head has an adapter of its own

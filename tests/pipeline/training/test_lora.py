@@ -22,10 +22,11 @@ from transformers import (
 from common.errors import UserError
 from pipeline.core.composition import compose
 from pipeline.core.config import load
+from pipeline.models.attention import FLASH, register
 from pipeline.models.heads import CHUNK
 from pipeline.models.loading import load_base
 from pipeline.training.activation_offload import ActivationOffloading
-from pipeline.training.attention import CUDNN, FLASH, register
+from pipeline.training.cudnn import CUDNN
 from pipeline.training.engines import engine
 from pipeline.training.lora import Frozen8, SharedInput, forget, fuse, groups, quantized
 from pipeline.training.loss import learn_from_supervised, linear_cross_entropy

@@ -11,9 +11,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from common.errors import UserError
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
+from pipeline.models.attention import FLASH
 from pipeline.models.loading import has_own_attention, head_size
 from pipeline.training import engines, plan
-from pipeline.training.attention import CUDNN, FLASH
+from pipeline.training.cudnn import CUDNN
 from pipeline.training.engines import engine
 from pipeline.training.plan import Card, choose, choose_compile
 
