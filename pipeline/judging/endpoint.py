@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import IO
+from typing import IO, cast
 from urllib.error import HTTPError
 
 from common.errors import UserError
@@ -147,7 +147,7 @@ class Endpoint:
 
     def _of_status(self, error: HTTPError) -> Exception:
         try:
-            body = error.read(MOST_BYTES).decode(errors="replace")
+            body = _read(cast(HTTPResponse, error.fp), self.seconds).decode(errors="replace")
         except (OSError, HTTPException):
             body = ""
         what = self._shown(f"HTTP {error.code}: {body or error.reason}")

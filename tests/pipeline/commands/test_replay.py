@@ -57,7 +57,8 @@ def test_shares_are_tried_from_the_least_on_until_one_holds_on_every_set(
         "the least share that holds: 0.2; `tunesmith adopt data.replay.share=0.2` makes it last",
     ]
     assert [arguments[-2:] for arguments in run] == [["-S", f"data.replay.share={share}"] for share in results]
-    assert all(arguments[:-2] == ["-S", ASKED[0], "-S", ASKED[1]] for arguments in run)
+    level = f"evaluate.gate.level={0.05 / 4:g}"  # of four shares
+    assert all(arguments[:-2] == ["-S", ASKED[0], "-S", ASKED[1], "-S", level] for arguments in run)
 
 
 def test_where_no_share_holds_it_ends_with_an_error(folder: Path) -> None:

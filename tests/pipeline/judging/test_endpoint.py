@@ -67,6 +67,13 @@ def test_an_endpoint_that_hangs_is_given_up(fault: Said) -> None:
         assert len(judge.asked) == 4
 
 
+def test_what_an_endpoint_says_of_an_error_is_not_waited_for_without_end() -> None:
+    with judge_server(lambda text, before: (401, DRIPS)) as judge:
+        with pytest.raises(UserError, match="answers HTTP 401: Unauthorized"):
+            list(at(judge.url, seconds=0.1).ask_all(asked("a")))
+        assert not judge.ended.is_set()
+
+
 def test_one_that_is_not_there_is_named() -> None:
     with pytest.raises(UserError, match=r"the judge at http://127\.0\.0\.1:9/v1 does not answer \(.*refused"):
         list(at("http://127.0.0.1:9/v1").ask_all(asked("a")))
