@@ -1,6 +1,7 @@
 """Sweeps keep their word when they are killed: the short form of `make chaos-sweep`."""
 
 import random
+import subprocess
 import sys
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
@@ -48,6 +49,17 @@ def test_a_harmed_sweep_goes_on_to_the_same_ranking(plan: Plan, bench: SweepBenc
     result = SweepRound(tmp_path.name, plan, bench).play()
     assert result.wrong == {}
     assert result.notes == []
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_how_soon_a_killed_sweep_trains_again_can_be_measured() -> None:
+    measure = [sys.executable, str(Path(__file__).with_name("sweep_resume.py")), "--kills", "1"]
+    done = subprocess.run(measure, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, again = done.stdout.splitlines()
+    assert first.startswith("first rung and begin of the second: ")
+    assert again.startswith("trains again after ")
 
 
 def test_a_plan_follows_from_its_seed() -> None:

@@ -27,7 +27,8 @@ SETTINGS = JudgeSettings(
 
 ASKED = [{"role": "user", "content": "Name a colour."}]
 DRIPS = b"drips"  # a body that comes byte by byte, and never ends
-Said = str | tuple[int, str | bytes] | bytes | None  # a text; a status with a body; a body as it is; None says nothing ever
+# A text; a status with a body; a body as it is; None says nothing ever.
+Said = str | tuple[int, str | bytes] | bytes | None
 Says = Callable[[str, int], Said]  # of the user's text, and how many requests there were before
 
 
