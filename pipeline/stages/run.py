@@ -91,6 +91,10 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
             sys.exit(TRY_AGAIN)
         except UserError as error:
             sys.exit(1 if error in printed else f"{name}: {error}")
+        except KeyboardInterrupt:  # a second request, while the first one's is carried out
+            print(f"{name}: interrupted", file=sys.stderr)
+            swept = bool(begun) and begun[-1].mode == RunMode.MULTIRUN
+            sys.exit(TRY_AGAIN if swept else 128 + signal.SIGINT)
 
     return main
 

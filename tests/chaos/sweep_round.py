@@ -180,7 +180,8 @@ class SweepRound:
     def check_status(self, start: SweepStart, status: int, done: list[Harm]) -> None:
         """Check how a start ended by what was done to it."""
         text, number = start.text(), self.result.starts
-        if "Traceback (most recent call last)" in text:
+        importing = self.early and text.rstrip().endswith("KeyboardInterrupt")  # Python's own words until it is ours
+        if "Traceback (most recent call last)" in text and not importing:
             self.blame("status", f"start {number} shows a traceback")
         hit = [harm for harm in done if self.ends(harm)]
         if status and not hit:

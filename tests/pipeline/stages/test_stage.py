@@ -29,10 +29,10 @@ BEGIN = "from pipeline.workers.process import prepare_process; prepare_process()
 
 
 def ended(
-    folder: Path, error: str, *arguments: str, conf: Path = REPO / "conf", **environment: str
+    folder: Path, error: str, *arguments: str, conf: Path = REPO / "conf", before: str = "", **environment: str
 ) -> subprocess.CompletedProcess[str]:
     script = folder / "tried.py"
-    script.write_text(STAGE.format(error=error))
+    script.write_text(before + STAGE.format(error=error))
     command = [
         sys.executable,
         str(script),
@@ -90,6 +90,23 @@ def test_what_hydra_cannot_use_is_one_line_also_in_a_sweep(tmp_path: Path, overr
         assert [bool(re.fullmatch(f"tried: (.+: )?{said}", line)) for line in lines] == [True], done.stderr
         assert "Traceback" not in done.stderr
         assert "HYDRA_FULL_ERROR" not in done.stderr
+
+
+def test_a_second_request_while_a_sweep_ends_is_one_line(tmp_path: Path) -> None:
+    """As Ctrl-C twice: the second one comes while MLflow still waits for what the first one's job had to say."""
+    hurried = (
+        "import contextlib; from pipeline.sweeps import main as sweeps; own = sweeps.parent_run\n"
+        "@contextlib.contextmanager\n"
+        "def parent_run(*given):\n"
+        "    with own(*given) as run:\n"
+        "        try: yield run\n"
+        "        finally: raise KeyboardInterrupt\n"
+        "sweeps.parent_run = parent_run\n"
+    )
+    sweep = ("-m", "train.seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep")
+    done = ended(tmp_path, "Interrupted('SIGINT: resumable at step 7')", *sweep, before=hurried)
+    said = [line for line in done.stderr.splitlines() if line]
+    assert (done.returncode, said) == (75, ["tried: SIGINT: resumable at step 7", "tried: interrupted"])
 
 
 def test_each_job_of_a_sweep_that_fails_says_why(tmp_path: Path) -> None:
