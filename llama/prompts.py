@@ -9,6 +9,7 @@ from jinja2 import Environment, meta
 from jinja2.ext import loopcontrols
 
 from llama.chat_template import ChatTemplate
+from llama.control import disguised
 from llama.errors import RequestError
 from llama.render import Generation
 from llama.tokenizer import Tokenizer
@@ -107,7 +108,12 @@ class Prompts:
         return tokens
 
     def _render(self, chat: Chat) -> list[int]:
-        return self._tokenizer.read(self.text(chat.messages, not chat.goes_on, self._set(chat)))
+        try:
+            hidden = disguised(chat.messages, self._tokenizer.control)
+        except ValueError as error:
+            raise RequestError(f"The messages cannot be read: {error}.", param="messages") from None
+        text = self.text(hidden or chat.messages, not chat.goes_on, self._set(chat))
+        return self._tokenizer.read(text, is_disguised=hidden is not None)
 
     def _set(self, chat: Chat) -> dict[str, object]:
         """Return the template's variables as they are asked for. Raises RequestError for one that it does not know."""

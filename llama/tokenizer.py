@@ -11,15 +11,18 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import llama_cpp
 
 from common.errors import UserError
 from llama.byte_pairs import PATTERNS, BytePairs
+from llama.control import as_written
 
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
 FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins with a word is read as " word"
 PLAIN_TOKENS = "tunesmith.tokenizer.plain_tokens"  # normal tokens that look special, a JSON list
+IN_WORDS = "tunesmith.tokenizer.in_words"  # tokens that look special, and are found in people's words; a JSON list
 STRIP_BEFORE = "tunesmith.tokenizer.strip_before"  # special tokens that take the white space before them along
 STRIP_AFTER = "tunesmith.tokenizer.strip_after"  # and those that take what is after them; JSON lists, too
 WORDS = "tunesmith.tokenizer.words"  # one of PATTERNS, by which words are split and merged here
@@ -43,27 +46,41 @@ class Tokenizer:
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._form = normal_form(model)
         self._first_space = value(model, FIRST_SPACE) == "true"
-        plain, self._before, self._after = (listed(model, key) for key in (PLAIN_TOKENS, STRIP_BEFORE, STRIP_AFTER))
+        self._normal, self._in_words = listed(model, PLAIN_TOKENS), listed(model, IN_WORDS)
+        self._before, self._after = (listed(model, key) for key in (STRIP_BEFORE, STRIP_AFTER))
         self._words = self._byte_pairs(value(model, WORDS))
-        self._written, self._plain = None, None
-        if self._form or self._first_space or plain or self._before or self._after or self._words:
-            written = self._written_tokens()
-            self._written = finder(written - plain)
-            self._plain = finder(written & plain) if written & plain else None
+        differs = (self._form, self._first_space, self._normal, self._before, self._after, self._words)
+        self._as_it_is = not any(differs)
 
-    def read(self, text: str, add_special: bool = False) -> list[int]:
+    @cached_property
+    def control(self) -> re.Pattern[str]:
+        """What finds the control tokens in a text."""
+        return finder(self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL) - self._normal - self._in_words)
+
+    @cached_property
+    def _written(self) -> re.Pattern[str]:
+        return finder(self._tokens_of(WRITTEN) - self._normal)
+
+    @cached_property
+    def _plain(self) -> re.Pattern[str]:
+        return finder(self._tokens_of(WRITTEN) & self._normal)
+
+    def read(self, text: str, add_special: bool = False, is_disguised: bool = False) -> list[int]:
         """Return token ids of a text; special tokens in it are taken as such.
 
         Args:
             text: any; what is no Unicode becomes question marks.
             add_special: add what the model wants around a text, such as BOS.
+            is_disguised: some control tokens in it are words, and are `disguised` (control.py).
         """
-        if self._written is None:
+        if self._as_it_is and not is_disguised:
             return self._tokenize(text, add_special)
         parts = self._written.split(text)  # every other one is a special token
+        if is_disguised:
+            parts[::2] = map(as_written, parts[::2])
         self._strip(parts)
         parts[::2] = self._prepared(parts[::2])
-        if not self._words and (self._plain is None or not self._plain.search(text)):
+        if not self._words and not is_disguised and not self._plain.search(text):
             return self._tokenize("".join(parts), add_special)
         around = self._tokenize("", add_special)  # BOS where the model wants one: no model of answers wants EOS
         return around + [i for n, part in enumerate(parts) for i in self._read_part(part, special=n % 2 == 1)]
@@ -94,9 +111,9 @@ class Tokenizer:
         count = llama_cpp.llama_tokenize(self._vocab, encoded, len(encoded), tokens, len(tokens), around, special)
         return tokens[:count]
 
-    def _written_tokens(self) -> set[str]:
+    def _tokens_of(self, kinds: int) -> set[str]:
         ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        special = (i for i in ids if llama_cpp.llama_vocab_get_attr(self._vocab, i) & WRITTEN)
+        special = (i for i in ids if llama_cpp.llama_vocab_get_attr(self._vocab, i) & kinds)
         return {llama_cpp.llama_vocab_get_text(self._vocab, i).decode(errors="replace") for i in special} - {""}
 
     def _byte_pairs(self, pattern: str | None) -> BytePairs | None:

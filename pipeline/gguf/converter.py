@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, TypedDict
 
 from common.imports import importing, leave_out_sklearn
 from llama.byte_pairs import PATTERNS
-from llama.tokenizer import FIRST_SPACE, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
+from llama.tokenizer import FIRST_SPACE, IN_WORDS, NORMAL_FORM, PLAIN_TOKENS, STRIP_AFTER, STRIP_BEFORE, WORDS
 from pipeline.gguf.ends import told_ends
 from pipeline.gguf.lineage_key import LINEAGE_KEY
 from pipeline.gguf.tokenizer_json import (
@@ -30,6 +30,7 @@ from pipeline.gguf.tokenizer_json import (
     read_tokenizer,
     split_pattern,
     stripping_tokens,
+    tokens_in_words,
 )  # fmt: skip
 from pipeline.models.families import DIGITS_BY_THREES, pre_tokenizers
 
@@ -153,6 +154,8 @@ def _say_what_is_left_to_do(text_model: type[Converter], lineage: str) -> None:
         writer.add_string(NORMAL_FORM, normal_form(tokenizer))
         if plain := plain_tokens(tokenizer):
             writer.add_string(PLAIN_TOKENS, json.dumps(plain))
+        if found := tokens_in_words(tokenizer):
+            writer.add_string(IN_WORDS, json.dumps(found))
         for key, stripping in (
             (STRIP_BEFORE, stripping_tokens(tokenizer, "lstrip")),
             (STRIP_AFTER, stripping_tokens(tokenizer, "rstrip")),

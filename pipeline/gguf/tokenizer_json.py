@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, Required, TypedDict
 
 from llama.tokenizer import FORMS
+from pipeline.models.control import PIPES
 
 LOOKS_SPECIAL = re.compile(r"<(?!0x)/?[|\w:-]+>")  # no byte of SentencePiece's
 # Steps of a normalizer that llama.cpp does itself, as SentencePiece does.
@@ -86,6 +87,12 @@ def plain_tokens(tokenizer: TokenizerJson) -> list[str]:
     special = {token["content"] for token in tokenizer.get("added_tokens", [])}
     vocabulary = tokenizer.get("model", {}).get("vocab", {})
     return sorted(text for text in vocabulary if LOOKS_SPECIAL.fullmatch(text) and text not in special)
+
+
+def tokens_in_words(tokenizer: TokenizerJson) -> list[str]:
+    """Return added tokens that are found in people's words as well: llama.cpp takes some for control tokens."""
+    names = (token["content"] for token in tokenizer.get("added_tokens", []) if not token.get("special"))
+    return sorted(name for name in names if LOOKS_SPECIAL.fullmatch(name) and not PIPES.fullmatch(name))
 
 
 def stripping_tokens(tokenizer: TokenizerJson, side: Literal["lstrip", "rstrip"]) -> list[str]:

@@ -31,9 +31,8 @@ from pipeline.gguf.ends import end_ids
 from pipeline.gguf.positions import context_difference, rope_difference
 from pipeline.gguf.texts import AWKWARD, CHATS
 from pipeline.gguf.tokenizer_json import TokenizerJson, prepend_scheme, read_tokenizer, unknown_steps
-from pipeline.models.chat import TODAY, render
+from pipeline.models.chat import TODAY, prompt_ids
 from pipeline.models.families import gguf_names
-from pipeline.models.turns import RefusedError
 
 Messages = list[dict[str, str]]
 
@@ -388,13 +387,10 @@ def _takes_more(token: AddedToken) -> bool:
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, chat: Messages) -> list[int] | None:
-    """Return a conversation up to the answer as the chat has it, where a control token's name in words is that token.
-
-    None where the template refuses it, as a system prompt.
-    """
+    """Return a conversation up to the answer as training has it; None where the template refuses it."""
     try:
-        return list(tokenizer(render(tokenizer, chat, True), add_special_tokens=False)["input_ids"])
-    except RefusedError:
+        return prompt_ids(tokenizer, chat)
+    except UserError:
         return None
 
 

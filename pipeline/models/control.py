@@ -13,17 +13,12 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from llama.control import TAGS, WORDS, as_written, disguise
 from pipeline.models.turns import Message, RefusedError
 
-# Two planes of private use, which no text has: a control token in words begins with a character of the one, and the
-# template's own are so many of a character of the other.
-WORDS, OWN = 0x100000, 0xF0000
+# Another plane of private use than llama/control.py's: the template's own control tokens are so many of a character.
+OWN = 0xF0000
 PIPES = re.compile(r"<[|｜].*[|｜]>")  # noqa: RUF001  (DeepSeek's, some of which do not say that they are special)
-# In which rows have reasoning, calls and results.
-TAGS = {
-    "assistant": {"<think>", "</think>", "<tool_call>", "</tool_call>"},
-    "tool": {"<tool_response>", "</tool_response>"},
-}
 Place = tuple[int, int]  # from and up to, in characters
 
 
@@ -50,12 +45,10 @@ def disguised(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]) -
         return list(messages)
     if any(ord(char) >= OWN for message in messages for key in _said_in(message) for char in message[key]):
         raise RefusedError("its words have control tokens and characters of private use")
-    return [message | {key: _disguise(tokenizer, message, key) for key in _said_in(message)} for message in messages]
-
-
-def as_written(text: str) -> str:
-    """Return a text that was `disguised` as it was."""
-    return "".join(chr(ord(char) - WORDS) if ord(char) >= WORDS else char for char in text)
+    return [
+        message | {key: disguise(message[key], names(tokenizer), message["role"]) for key in _said_in(message)}
+        for message in messages
+    ]
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[Place]]:
@@ -121,10 +114,3 @@ def _in_words(tokenizer: PreTrainedTokenizerBase, message: Message) -> Iterator[
     tags = TAGS.get(message["role"], set())
     found = (name for key in _said_in(message) for name in names(tokenizer).findall(message[key]))
     return (name for name in found if name not in tags)
-
-
-def _disguise(tokenizer: PreTrainedTokenizerBase, message: Message, key: str) -> str:
-    tags = TAGS.get(message["role"], set())
-    return names(tokenizer).sub(
-        lambda name: name[0] if name[0] in tags else chr(WORDS + ord(name[0][0])) + name[0][1:], message[key]
-    )

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
-import jinja2
 import pytest
 import torch
 from conversations import AWKWARD, FAR, REASONED, TAUGHT, Chat
@@ -18,7 +17,8 @@ from llama.model import LlamaModel, Weights
 from llama.types import Sampling
 from pipeline.gguf.far import check_far_divergence, far_tokens
 from pipeline.gguf.positions import round_ramp
-from pipeline.models.chat import encode, load_tokenizer
+from pipeline.models.chat import TODAY, encode, load_tokenizer, prompt_ids
+from pipeline.models.control import control_tokens
 from serve.engine import Engine
 from serve.models.registry import find_models
 from serve.settings import Settings
@@ -29,7 +29,7 @@ CONTEXT = 2048
 @pytest.fixture(scope="module")
 def served(made: Made) -> Iterator[LlamaModel]:
     """The unquantized file as the chat has it."""
-    with LlamaModel(made.gguf("F16"), CONTEXT, threads=1) as model:
+    with LlamaModel(made.gguf("F16"), CONTEXT, threads=1, today=TODAY) as model:
         yield model
 
 
@@ -43,6 +43,16 @@ def test_every_stage_takes_it(made: Made, types: list[str]) -> None:
 def test_the_chat_reads_what_transformers_reads(made: Made, served: LlamaModel, chats: dict[str, Chat]) -> None:
     for name, chat in chats.items():
         assert read(served, chat) == rendered(made.original, chat), name
+
+
+def test_no_control_token_comes_out_of_words_in_the_chat(made: Made, served: LlamaModel) -> None:
+    names = [token.content for token in control_tokens(made.original).values()][:200]
+    forged = [{"role": "user", "content": "".join(f"a{name} b" for name in names)}]
+    ids = served.prompt(forged)
+    assert ids == rendered(made.original, forged)
+    controls = control_tokens(made.original).keys()
+    plain = [{"role": "user", "content": "a b"}]
+    assert [i for i in ids if i in controls] == [i for i in served.prompt(plain) if i in controls]
 
 
 def test_a_conversation_begins_with_one_bos_at_most(made: Made, served: LlamaModel) -> None:
@@ -99,10 +109,10 @@ def read(served: LlamaModel, chat: Chat) -> list[int] | None:
 
 
 def rendered(tokenizer: Any, chat: Chat) -> list[int] | None:
-    """The same by Transformers."""
+    """The same by Transformers, in whose words control tokens are text."""
     try:
-        return tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
-    except (jinja2.TemplateError, ValueError):
+        return prompt_ids(tokenizer, chat)
+    except UserError:
         return None
 
 

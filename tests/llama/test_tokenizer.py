@@ -9,6 +9,7 @@ import pytest
 from tiny_gguf import EOT, write_pieces, write_vocabulary
 
 from common.errors import UserError
+from llama.control import disguise
 from llama.model import load
 from llama.tokenizer import Tokenizer
 
@@ -113,3 +114,15 @@ def test_special_tokens_take_the_white_space_along_that_the_file_says(opened: Ca
     assert tokenizer.read("<|end_header_id|> <|eot_id|>\x1c") == [end, EOT, 0x1C]  # no white space to Unicode
     alone = opened(write_vocabulary(tmp_path / "alone.gguf", []))
     assert alone.read("<|eot_id|> b") == [EOT, *b" b"]
+
+
+def test_a_disguised_control_token_is_text_and_the_template_s_own_is_none(opened: Callable, tmp_path: Path) -> None:
+    tokenizer = opened(write_vocabulary(tmp_path / "file.gguf", []))
+    hidden = disguise("a<|eot_id|>", tokenizer.control, "user")
+    assert tokenizer.read(f"{hidden}<|eot_id|>", is_disguised=True) == [*b"a<|eot_id|>", EOT]
+
+
+def test_one_that_the_file_says_is_found_in_words_is_not_disguised(opened: Callable, tmp_path: Path) -> None:
+    tokenizer = opened(write_vocabulary(tmp_path / "file.gguf", [], in_words='["<|eot_id|>"]'))
+    assert disguise("a<|eot_id|>", tokenizer.control, "user") == "a<|eot_id|>"
+    assert disguise("<|end_of_text|>", tokenizer.control, "user") != "<|end_of_text|>"

@@ -24,6 +24,7 @@ from pipeline.gguf.tokenizer_json import (
     prepend_scheme,
     read_tokenizer,
     split_pattern,
+    tokens_in_words,
     unknown_steps,
 )  # fmt: skip
 from pipeline.gguf.verify import read_original, verify
@@ -239,6 +240,12 @@ def test_normal_tokens_that_look_special_are_told() -> None:
     vocabulary = {"</s>": 0, "<|end|>": 1, "<0x0A>": 2, "<": 3, "a>": 4}
     added = [{"content": "<|end|>"}]
     assert plain_tokens({"model": {"vocab": vocabulary}, "added_tokens": added}) == ["</s>"]
+
+
+def test_added_tokens_that_are_found_in_words_are_told() -> None:
+    controls = [{"content": "<s>", "special": True}, {"content": "<|end|>"}]
+    others = [{"content": name} for name in ("</s>", "<unused0>", "[multimodal]", "  ")]
+    assert tokens_in_words({"added_tokens": [*controls, *others]}) == ["</s>", "<unused0>"]
 
 
 @pytest.mark.parametrize(
