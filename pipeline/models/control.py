@@ -57,7 +57,8 @@ def tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], li
     Raises:
         RefusedError: the tokenizer makes one all the same.
     """
-    if not any(ord(char) >= WORDS for char in text):
+    plain = as_written(text)
+    if plain == text or len(names(tokenizer).findall(plain)) == len(names(tokenizer).findall(text)):  # any other text
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         return list(encoded["input_ids"]), list(encoded["offset_mapping"])
     copy, aliases, ids = aliased(tokenizer)

@@ -63,7 +63,8 @@ def test_words_with_the_characters_that_stand_for_control_tokens_are_refused(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     odd = "\U000f0001 and \U0010003c"
-    assert encode(tokenizer, chat(odd), 512)  # alone they are any text
+    ((ids, _),) = encode(tokenizer, chat(odd), 512)  # alone they are any text
+    assert odd in tokenizer.decode(ids)
     with pytest.raises(RefusedError, match="control tokens and characters of private use"):
         encode(tokenizer, chat(odd + "<|eot_id|>"), 512)
 
