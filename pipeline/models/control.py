@@ -13,7 +13,7 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from llama.control import TAGS, WORDS, as_written, disguise
+from llama.control import TAGS, as_written, disguise
 from pipeline.models.turns import Message, RefusedError
 
 # Another plane of private use than llama/control.py's: the template's own control tokens are so many of a character.
