@@ -26,7 +26,7 @@ EXAMPLES = (
 )
 EXAMPLES_SHOWN, EXAMPLE_CHARS = 4, 80  # of a model's own prompts, the first so short
 FAILED = "The server failed to answer."
-GREETING = "### What would you like to know?"
+GREETING = "## What would you like to know?"
 # A question to the engine waits there, and not for Gradio's turn: so its message is shown at once.
 ANSWERING: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "minimal"}
 

@@ -10,7 +10,7 @@ import gradio as gr
 from serve.page.chat import Chat
 from serve.page.feedback_panel import HIDDEN
 
-# Where versions until 0.1 kept them, in Gradio's own encryption; page.js takes them over.
+# Where earlier versions kept them, in Gradio's own encryption; page.js takes them over.
 STORAGE_KEY, SECRET = "tunesmith-conversations", "tunesmith"
 NOTE = "Your conversations stay in this browser; the server keeps"
 KEPT, NONE_KEPT = "those in which you judge an answer.", "none."

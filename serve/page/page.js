@@ -285,7 +285,7 @@ const tunesmith = (() => {
     const known = new Set(one.nodes.map(({ id }) => id));
     return { ...one, nodes: [...one.nodes, ...other.nodes.filter(({ id }) => !known.has(id))] };
   };
-  // What versions until 0.1 kept: Gradio's messages, in a row.
+  // What earlier versions kept: Gradio's messages, in a row.
   const converted = ({ messages }) => {
     const nodes = [];
     for (const { role, content, metadata } of messages) {
@@ -353,7 +353,9 @@ const tunesmith = (() => {
     set(".md pre, .md .katex", "dir", "ltr");
     set(".md pre", "tabindex", "0");
     set(".md input[type=checkbox]", "aria-label", (box) => box.parentElement.textContent.trim() || "Task");
-    set("#chat .message [data-testid]", "role", "group");
+    set("#chat .message [data-testid], #chat .examples", "role", "group");
+    set(".submit-button", "aria-label", "Send");
+    set(".stop-button", "aria-label", "Stop");
     set("#chat .thought-group .title", "aria-expanded", (title) => String(title.classList.contains("expanded")));
     set("#chat .thought-group .arrow", "inert", ""); // a button without a name, within one that has it
     const groups = turns.reduce((groups, node) => {
