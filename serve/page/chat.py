@@ -66,7 +66,10 @@ class Chat:
         return [self._why.panel] if self._why else []
 
     def connect(self, model: gr.Dropdown, controls: Sequence[Any]) -> Any:
-        """Let the widgets ask the server; return the event in which an answer comes. page.js says which it is."""
+        """Let the widgets ask the server; return the event in which an answer comes. page.js says which it is.
+
+        What changes the answers under way runs in their event loop.
+        """
         self.leave.click(self._leave, self.told, None, js="() => [tunesmith.left()]", queue=False, **HIDDEN)
         self.message.stop(self._stop, self.told, None, js="() => [tunesmith.asking()]", queue=False, **HIDDEN)
         if self._why:
@@ -95,10 +98,10 @@ class Chat:
             gr.Warning(str(error) if isinstance(error, RequestError) else FAILED, title="No answer")
             yield {"id": asked.get("id") if isinstance(asked, dict) else None, "ended": True}
 
-    def _stop(self, answer_id: Any) -> None:
+    async def _stop(self, answer_id: Any) -> None:
         self._under_way.stop(str(answer_id))
 
-    def _leave(self, request: gr.Request, answer_id: Any) -> None:
+    async def _leave(self, request: gr.Request, answer_id: Any) -> None:
         self._under_way.leave(str(answer_id), str(request.session_hash))
 
     def _judge(self, thumb: gr.LikeData, shown: Any) -> list[Any]:

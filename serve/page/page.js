@@ -114,19 +114,21 @@ const tunesmith = (() => {
     );
   const idle = { submit_btn: true, stop_btn: false };
   const busy = { submit_btn: false, stop_btn: true };
-  const text = (text) => [{ type: "text", text }];
+  const message = (node, key, metadata, more) => {
+    const content = [{ type: "text", text: markedOf(node, key) }];
+    return { role: node.role, content, metadata: { id: node.id, ...metadata }, ...more };
+  };
   const drawn = (node) => {
-    if (node.role === "user") return [{ role: "user", content: text(marked(node.text)), metadata: { id: node.id } }];
+    if (node.role === "user") return [message(node, "text")];
     const messages = [];
     if (node.thought) {
-      const about = { id: `${node.id}-thought`, title: node.thinking ? "Thinking…" : "Thought" };
+      const [title, status] = node.thinking ? ["Thinking…", "pending"] : ["Thought", "done"];
       const time = node.seconds ? { duration: node.seconds } : {};
-      const status = node.thinking ? "pending" : "done";
-      messages.push({ role: "assistant", content: text(marked(node.thought)), metadata: { ...about, ...time, status } });
+      messages.push(message(node, "thought", { id: `${node.id}-thought`, title, status, ...time }));
     }
     if (node.text || node.done || node.cut || (node.thought && !node.thinking)) {
       const options = node.cut && node.id !== under?.id ? [{ value: "continue", label: "Continue" }] : null;
-      messages.push({ role: "assistant", content: text(marked(node.text)), metadata: { id: node.id }, options });
+      messages.push(message(node, "text", {}, { options }));
     }
     return messages;
   };
@@ -136,9 +138,8 @@ const tunesmith = (() => {
     return update({ value: turns.flatMap(drawn), feedback_value: verdicts });
   };
   const list = () => {
-    const found = all().filter(
-      (one) => !sought || [title(one), ...one.nodes.map((node) => node.text)].some((t) => t.toLowerCase().includes(sought)),
-    );
+    const words = (one) => [title(one), ...one.nodes.map(({ text }) => text)].join("\n").toLowerCase();
+    const found = all().filter((one) => !sought || words(one).includes(sought));
     return update({ choices: found.map((one) => [short(title(one)), one.id]), value: open });
   };
   const show = (conversation, to) => {
@@ -170,7 +171,8 @@ const tunesmith = (() => {
   const wait = (conversation, answer, { follows = false, goesOn, ...about }) => {
     const asked = path(conversation, answer.parent).map(said);
     const beginning = goesOn ? { goes_on: true, continues: goesOn.record ?? "" } : {};
-    const request = { id: answer.id, turns: goesOn ? [...asked, said(goesOn)] : asked, ...beginning, only_follow: follows };
+    const asking = goesOn ? [...asked, said(goesOn)] : asked;
+    const request = { id: answer.id, turns: asking, ...beginning, only_follow: follows };
     under = { id: answer.id, conversation: conversation.id, base: said(answer), request, saved: 0, ...about };
     press("ask");
   };
@@ -264,20 +266,24 @@ const tunesmith = (() => {
       known.add(id);
       if (role === "user") nodes.push({ id, parent, role, text });
       else if (role === "assistant") {
-        const said = { thought, caption, record, verdict };
-        const texts = Object.entries(said).filter(([, one]) => typeof one === "string");
+        const words = Object.entries({ thought, caption, record, verdict });
+        const texts = words.filter(([, one]) => typeof one === "string");
         const time = typeof seconds === "number" ? { seconds } : {};
-        nodes.push({ id, parent, role, text, ...Object.fromEntries(texts), ...time, ...(done ? { done } : { cut: true }) });
+        const end = done ? { done: true } : { cut: true };
+        nodes.push({ id, parent, role, text, ...Object.fromEntries(texts), ...time, ...end });
       } else return null;
     }
     if (!isId(value?.id) || !nodes.length) return null;
     const { id, title, model, settings, head, time } = value;
+    const isSetting = (one) => one === null || typeof one !== "object";
+    const areSettings = Array.isArray(settings) && settings.length === SETTINGS && settings.every(isSetting);
     return {
-      id, nodes,
+      id,
+      nodes,
       title: typeof title === "string" ? title : "",
       time: typeof time === "number" ? time : Date.now(),
       model: typeof model === "string" ? model : null,
-      settings: Array.isArray(settings) && settings.length === SETTINGS && settings.every((one) => one === null || typeof one !== "object") ? settings : null,
+      settings: areSettings ? settings : null,
       head: known.has(head) ? head : nodes.at(-1).id,
     };
   };
@@ -298,37 +304,44 @@ const tunesmith = (() => {
 
   // Marks, for Gradio's Markdown, what it would get wrong outside of code: a "<" that begins no HTML, which would
   // swallow the text after it, and single dollars around a formula, told from sums of money as Pandoc does.
-  const CODE = /(^|\n)( {0,3})(`{3,}|~{3,})[^\n]*(\n[\s\S]*?(\n {0,3}\3[`~]*[ \t]*(?=\n|$)|$)|$)|(`+)(?!`)[\s\S]*?[^`]\6(?!`)/g;
+  const FENCED = /(?:^|\n) {0,3}(`{3,}|~{3,})[^\n]*(?:\n[\s\S]*?(?:\n {0,3}\1[`~]*[ \t]*(?=\n|$)|$)|$)/;
+  const CODE = new RegExp(`${FENCED.source}|(\`+)(?!\`)[\\s\\S]*?[^\`]\\2(?!\`)`, "g");
   const FORMULA = /(?<![\\$\w])\$(?![\s$])((?:[^$\n\\]|\\.)+?)(?<!\s)\$(?![\w$])/g;
-  const TAG = /<(?=[a-z!/?])(!|\/?([a-z][\w-]*)((?:\s+[\w:-]+(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+))?)*)\s*\/?>)?/gi;
+  const VALUE = /\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'=<>`]+)/.source;
+  const TAG = new RegExp(`<(?=[a-z!/?])(!|/?([a-z][\\w-]*)((?:\\s+[\\w:-]+(?:${VALUE})?)*)\\s*/?>)?`, "gi");
+  const VALUED = new RegExp(`\\s+[\\w:-]+${VALUE}`, "g");
   const VOID = new Set(["br", "hr", "img", "input", "wbr", "source"]);
   const BARE = new Set(["autoplay", "checked", "controls", "disabled", "hidden", "loop", "muted", "open", "required"]);
-  const isTag = (text, whole, name, attributes) => {
-    if (!name) return /^<(https?:|mailto:|[\w.+-]+@)/i.test(whole);
-    const bare = attributes.replace(/\s+[\w:-]+\s*=\s*("[^"]*"|'[^']*'|[^\s"'=<>`]+)/g, "").trim();
-    if (bare && !bare.split(/\s+/).every((one) => BARE.has(one.toLowerCase()))) return false;
-    if (whole.startsWith("</")) return text.toLowerCase().includes(`<${name.toLowerCase()}`);
-    return VOID.has(name.toLowerCase()) || text.toLowerCase().includes(`</${name.toLowerCase()}>`);
+  const isTag = (whole, tag, name, attributes) => {
+    const bare = attributes.replace(VALUED, "").trim();
+    if (bare && !bare.split(/\s+/).every((one) => BARE.has(one))) return false;
+    return tag.startsWith("</") ? whole.includes(`<${name}`) : VOID.has(name) || whole.includes(`</${name}>`);
   };
-  const prose = (text, from) =>
+  const isAddress = (text) => /^<(https?:|mailto:|[\w.+-]+@)/i.test(text);
+  const prose = (text, whole) =>
     text
-      .replace(TAG, (tag, _, name, attributes, at) =>
-        isTag(from, name ? tag : text.slice(at, at + 80), name, attributes ?? "") ? tag : `<${MARK}${tag.slice(1)}`)
+      .replace(TAG, (tag, _, name, attributes = "", at) => {
+        const kept = name ? isTag(whole, tag, name.toLowerCase(), attributes.toLowerCase()) : isAddress(text.slice(at));
+        return kept ? tag : `<${MARK}${tag.slice(1)}`;
+      })
       .replace(FORMULA, `$${MARK}$1${MARK}$`);
   const marked = (text) => {
     if (!/[<$]/.test(text)) return text;
-    if (seen.has(text)) return seen.get(text);
-    let done = 0, out = "";
+    const lower = text.toLowerCase();
+    let done = 0;
+    let out = "";
     for (const code of text.matchAll(CODE)) {
-      out += prose(text.slice(done, code.index), text) + code[0];
+      out += prose(text.slice(done, code.index), lower) + code[0];
       done = code.index + code[0].length;
     }
-    out += prose(text.slice(done), text);
-    if (seen.size > 500) seen.clear();
-    seen.set(text, out);
-    return out;
+    return out + prose(text.slice(done), lower);
   };
-  const seen = new Map();
+  const seen = new WeakMap(); // of each node: [text, marked]
+  const markedOf = (node, key) => {
+    const known = seen.get(node) ?? {};
+    if (known[key]?.[0] !== node[key]) seen.set(node, { ...known, [key]: [node[key], marked(node[key])] });
+    return seen.get(node)[key][1];
+  };
   const plain = (text) => text.replaceAll(MARK, "");
 
   // What Gradio draws, made right: a direction for each block, names for what has none, and a line below each turn.
@@ -348,13 +361,13 @@ const tunesmith = (() => {
     }
   };
   const finish = () => {
-    const written = ".md > :not(.code_wrap), #message textarea, #question textarea, .edit-textarea, #conversations label span";
-    set(written, "dir", "auto");
+    set(".md > :not(.code_wrap), #conversations label span", "dir", "auto");
+    set("#message textarea, #question textarea, #opened input, .edit-textarea", "dir", "auto");
     set(".md pre, .md .katex", "dir", "ltr");
     set(".md pre", "tabindex", "0");
     set(".md input[type=checkbox]", "aria-label", (box) => box.parentElement.textContent.trim() || "Task");
     set("#chat .message [data-testid], #chat .examples", "role", "group");
-    set(".submit-button", "aria-label", "Send");
+    set(".submit-button", "aria-label", "Ask");
     set(".stop-button", "aria-label", "Stop");
     set("#chat .thought-group .title", "aria-expanded", (title) => String(title.classList.contains("expanded")));
     set("#chat .thought-group .arrow", "inert", ""); // a button without a name, within one that has it
@@ -386,8 +399,8 @@ const tunesmith = (() => {
   };
   const span = (text) => Object.assign(document.createElement("span"), { textContent: text });
   const turn = (id) => {
-    if (under) return;
     const conversation = read(open);
+    if (under || !conversation) return;
     show(conversation, leaf(conversation, id));
     change(open, (conversation) => (conversation.head = head));
     press("redraw");
@@ -401,7 +414,7 @@ const tunesmith = (() => {
   const isForeign = (address) => /^https?:/.test(address) && new URL(address).origin !== location.origin;
   addEventListener("error", ({ target }) => target.matches?.(".md img") && isForeign(target.src) && link(target), true);
 
-  // The box is emptied with the key that sends, and not when Gradio comes to it: what is typed next is the next message.
+  // The box is emptied with the key that sends, not when Gradio comes to it: what is typed next is the next message.
   let sent = null;
   const type = (box, value) => {
     box.value = value;
@@ -423,7 +436,8 @@ const tunesmith = (() => {
   addEventListener("click", ({ target }) => {
     const panel = target.closest?.("#chat .message-buttons");
     const row = panel?.previousElementSibling;
-    if (!panel || target.closest("button") !== panel.querySelector("button") || row.querySelector(".edit-textarea")) return;
+    const isCopy = panel && target.closest("button") === panel.querySelector("button");
+    if (!isCopy || row.querySelector(".edit-textarea")) return;
     const id = row.querySelector(".below")?.dataset.key.split("|")[0];
     copied = turns.find((node) => node.id === id)?.text ?? null;
     setTimeout(() => {
@@ -451,7 +465,7 @@ const tunesmith = (() => {
     start(names, judges, earlier) {
       [models, judged] = [names, judges];
       (earlier ?? []).toReversed().map(converted).filter(({ nodes }) => nodes.length).forEach(write);
-      const id = sessionStorage.getItem(OPEN);
+      const id = tab.getItem(OPEN);
       const shown = id && read(id) ? this.open(id) : whole();
       return [...shown, earlier?.length ? [] : undefined];
     },
@@ -488,7 +502,7 @@ const tunesmith = (() => {
       return view({ list: list() });
     },
     keep(model, ...settings) {
-      if (open && Date.now() > settled) change(open, (conversation) => Object.assign(conversation, { model, settings }));
+      if (open && Date.now() > settled) change(open, (one) => Object.assign(one, { model, settings }));
       return [];
     },
     redraw() {
@@ -513,8 +527,8 @@ const tunesmith = (() => {
       for (const one of conversations) write(read(one.id) ? merged(read(one.id), one) : one);
       prune();
       const lost = found.length - conversations.length;
-      say(found.length ? `${conversations.length} imported${lost ? `, ${lost} cannot be read` : ""}.`
-                       : `${file.name} is no export of conversations.`);
+      const said = `${conversations.length} imported${lost ? `, ${lost} cannot be read` : ""}.`;
+      say(found.length ? said : `${file.name} is no export of conversations.`);
       return whole();
     },
     // Questions and answers.
@@ -542,14 +556,15 @@ const tunesmith = (() => {
     edit(messages, ...settings) {
       if (under) return whole();
       const now = new Map(messages.map(({ metadata, content }) => [metadata?.id, plain(content[0].text)]));
-      const node = turns.find(({ id, text }) => now.has(id) && now.get(id) !== plain(marked(text)));
+      const node = turns.find(({ id, text }) => now.has(id) && now.get(id) !== plain(text));
       if (!node) return whole();
       if (node.role === "user") askFor({ parent: node.parent, question: now.get(node.id) }, settings);
       else {
         const conversation = read(open);
         const { thought, seconds, caption } = node;
-        const edited = { id: newId(), parent: node.parent, role: "assistant", text: now.get(node.id), thought, seconds, done: true };
-        conversation.nodes.push({ ...edited, caption: caption?.replace(/( · edited)?$/, " · edited") });
+        const edited = { id: newId(), parent: node.parent, role: "assistant", text: now.get(node.id), done: true };
+        const about = { thought, seconds, caption: caption?.replace(/( · edited)?$/, " · edited") };
+        conversation.nodes.push({ ...edited, ...about });
         conversation.head = edited.id;
         write(conversation);
         show(conversation, edited.id);
