@@ -93,11 +93,8 @@ class Compare:
         """Yield both answers as far as they have come, and the vote when they are whole."""
         if isinstance(text, str) and not text.strip():
             return
-        models, how, messages = (
-            [one, other],
-            sampling(*drawing),
-            conversation(system, [{"role": "user", "content": text}]),
-        )
+        models, how = [one, other], sampling(*drawing)
+        messages = conversation(system, [{"role": "user", "content": text}])
         blind = bool(blind and self._answers)
         if blind:
             random.shuffle(models)
