@@ -36,7 +36,7 @@ class Piece:
 
 
 class Turn:
-    """A question and its answer. Made where it is asked, and the worker's from then on but for `cancelled`.
+    """A question and its answer. Made where it is asked, and the worker's from then on but for the two events.
 
     While its prompt is being read it is the reader's (see Batch.read).
     """
@@ -57,6 +57,7 @@ class Turn:
         self.model, self.question, self.sampling, self.deliver = model, question, sampling, deliver
         self._observe, self.only_read = observe, only_read
         self.cancelled = threading.Event()
+        self.unattended = threading.Event()  # nobody reads it now: it makes way for whoever waits
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
         self.reading: Future[None] | None = None  # of the prompt; None where `prepare` is called outright

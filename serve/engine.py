@@ -31,7 +31,7 @@ from llama.memory import check_memory
 from llama.model import LlamaModel
 from llama.turn import Observe, Piece, Turn
 from llama.types import Prompt, Sampling
-from serve.errors import Busy, Stopping
+from serve.errors import Busy, MadeWay, Stopping
 from serve.limits import check_request
 from serve.models.registry import Model
 from serve.settings import Settings
@@ -112,10 +112,15 @@ class Engine:
         finally:
             turn.cancelled.set()
 
-    async def astream(self, model: str, question: Prompt, sampling: Sampling) -> AsyncIterator[Piece]:
-        """Yield an answer's pieces as `stream` does, for an event loop."""
+    async def astream(
+        self, model: str, question: Prompt, sampling: Sampling, unattended: threading.Event | None = None
+    ) -> AsyncIterator[Piece]:
+        """Yield an answer's pieces as `stream` does, for an event loop.
+
+        While `unattended` is set it ends with MadeWay as soon as somebody waits for its place.
+        """
         pieces: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        turn = self._submit(model, question, sampling, _into(pieces))
+        turn = self._submit(model, question, sampling, _into(pieces), unattended=unattended)
         try:
             while True:
                 piece = _unwrap(await pieces.get())
@@ -183,8 +188,10 @@ class Engine:
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
         only_read: bool = False,
+        unattended: threading.Event | None = None,
     ) -> Turn:
         turn = Turn(model, question, sampling, deliver, None if only_read else self._observe, only_read)
+        turn.unattended = unattended or turn.unattended
         try:
             self._take_in(turn)
         except RequestError as error:
@@ -241,6 +248,7 @@ class Engine:
                 if not self._begin(turn):
                     if turn.being_read:
                         continue
+                    self._make_way()
                     return
             except ModelError as error:
                 logger.error("the chat template of %s fails, or takes too long", turn.model)
@@ -254,6 +262,15 @@ class Engine:
                 _log(turn.model, error)
                 self._end(turn, error)
             self._waiting.remove(turn)
+
+    def _make_way(self) -> None:
+        """End an answer that nobody reads, for one that waits."""
+        answering = [slot.turn for batch in self._loaded.values() for slot in batch.active if slot.turn]
+        for turn in answering:
+            if turn.unattended.is_set() and not turn.cancelled.is_set():
+                turn.cancelled.set()
+                turn.deliver(MadeWay())
+                return
 
     def _begin(self, turn: Turn) -> bool:
         """Begin an answer; False if it must wait for its model, for its prompt or for room.

@@ -12,6 +12,13 @@ class Busy(RequestError):
         super().__init__(f"The queue is full ({waiting} wait): try again in {self.seconds} s.")
 
 
+class MadeWay(RequestError):
+    """Nobody read the answer, and others waited."""
+
+    def __init__(self) -> None:
+        super().__init__("While nobody read it, the answer made way for others who waited.")
+
+
 class Stopping(RequestError):
     """The server takes nothing in any more, and ends what it was doing."""
 

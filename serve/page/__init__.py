@@ -4,11 +4,13 @@
     page/compare.py    one question to two models, and a vote
     page/feedback_panel.py  why an answer was good or bad
     page/card.py       the model's card
-    page/history.py    conversations in the visitor's browser
+    page/history.py    conversations in the visitor's browser, with page.js
     page/controls.py   system prompt and sampling
     page/theme.py      colours, with page.css and page.js
     page/protection.py the login for each path, and what a browser may load and run
-    page/answers.py    answers on their way to the page
+    page/asked.py      what a page asks
+    page/under_way.py  answers under way, which a page can leave and find again
+    page/answers.py    the pace at which answers are drawn, and their figures
     page/remembered.py the answers lately given, for feedback
 
 Every limit is checked by the engine; the widgets' own ranges are for the eye.
@@ -78,7 +80,8 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
             model = unchecked(_model_picker(engine))
         with gr.Tabs():
             with gr.Tab("Chat", elem_id="chat-tab"):
-                chat = Chat(engine, settings, answers, prompts)
+                chat = Chat(engine, answers, prompts)
+                attach = gr.Button("Attach a text file", size="sm", elem_id="attach")
             with gr.Tab("Compare", elem_id="compare-tab"):
                 if len(engine.models) > 1:
                     Compare(engine, settings, answers).connect(controls)
@@ -86,8 +89,7 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
                     gr.Markdown(ALONE)
             with gr.Tab("Model", elem_id="model-tab") as card_tab:
                 show_card(engine, card_tab, model)
-        answering = chat.connect(model, controls, history.save(past, chat.chatbot))
-        history.connect(past, page, new, chat.chatbot, answering)
+        history.connect(past, page, new, chat, attach, model, controls, list(engine.models))
         add_endpoint(engine, chat.message, model, controls)
         page.load(None, None, sidebar, js="() => tunesmith.widen()", queue=False, **HIDDEN)
     return page

@@ -1,4 +1,4 @@
-"""Answers on their way to the page: in the pace that it is redrawn, with their figures, remembered for feedback."""
+"""Answers on their way to the page: in the pace that it is redrawn, with their figures."""
 
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -27,31 +27,15 @@ async def draw(
                 yield text, piece
 
 
-def conversation(system: Any, history: Sequence[dict], message: Any = None) -> list[Message]:
-    """Return the messages for the model from Gradio's history, and one more.
+def conversation(system: Any, turns: Sequence[Message]) -> list[Message]:
+    """Return the messages for the model.
 
     A question that was left without an answer (stopped at once, refused) is left out: in training each had one.
     """
-    turns = [(turn["role"], text_of(turn["content"])) for turn in history]
-    if message is not None:
-        turns.append(("user", message))
     if system and str(system).strip():
-        turns.insert(0, ("system", system))
-    kept = [turn for turn, following in pairwise(turns) if not turn[0] == following[0] == "user"]
-    return [{"role": role, "content": content} for role, content in [*kept, *turns[-1:]]]
-
-
-def text_of(content: Any) -> Any:
-    """Return the text of a message of Gradio's; of an answer's two parts, that is the first (see `reply`)."""
-    if isinstance(content, list):
-        content = content[0] if content else ""
-    return content.get("text") if isinstance(content, dict) else content
-
-
-def reply(text: str, piece: Piece, answer_id: str = "") -> dict:
-    """Return an answer for Gradio's chat: the text, a line of figures below it, and by what it is known here."""
-    parts = [{"type": "text", "text": part} for part in (text, figures(timings(piece)))]
-    return {"role": "assistant", "content": parts, "metadata": {"id": answer_id}}
+        turns = [{"role": "system", "content": system}, *turns]
+    kept = [turn for turn, following in pairwise(turns) if not turn["role"] == following["role"] == "user"]
+    return [*kept, *turns[-1:]]
 
 
 def figures(times: Timings) -> str:

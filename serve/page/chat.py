@@ -1,22 +1,22 @@
 """The tab to talk in, and what programs call as /chat (gradio_client)."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
-from gradio.components.chatbot import ChatbotDataMessages
 
 from llama.errors import RequestError
+from llama.types import Message
 from serve.engine import Engine
-from serve.feedback import Answer, AnswerRecord, ModelVersion, Verdict, new_id
+from serve.feedback import Verdict, new_id
 from serve.page import feedback_panel as judging
-from serve.page.answers import conversation, draw, reply, text_of, timings
-from serve.page.controls import BUSY, IDLE, question_box, sampling
+from serve.page.answers import conversation, draw, figures, timings
+from serve.page.asked import read_question
+from serve.page.controls import question_box, sampling
 from serve.page.feedback_panel import HIDDEN
 from serve.page.remembered import Answers
-from serve.settings import Settings
+from serve.page.under_way import UnderWay
 
 EXAMPLES = (
     "What is 5 + 6?",
@@ -26,127 +26,102 @@ EXAMPLES = (
 )
 EXAMPLES_SHOWN, EXAMPLE_CHARS = 4, 80  # of a model's own prompts, the first so short
 FAILED = "The server failed to answer."
-GREETING = "### What would you like to know?"
+GREETING = "## What would you like to know?"
 # A question to the engine waits there, and not for Gradio's turn: so its message is shown at once.
 ANSWERING: dict[str, Any] = {"concurrency_limit": None, "api_visibility": "private", "show_progress": "minimal"}
 
-# Gradio logs what a forged request has instead of a conversation: then without its words.
-ChatbotDataMessages.model_config["hide_input_in_errors"] = True
-ChatbotDataMessages.model_rebuild(force=True)
+# What is typeset, as models write it. page.js marks the single dollars that are no sums of money.
+MATH: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+    {"left": "$\u2063", "right": "\u2063$", "display": False},
+]
 
 
 class Chat:
-    """The tab's widgets and what they do."""
+    """The tab's widgets, and what of them asks the server; the rest is history.py's and page.js's."""
 
-    def __init__(self, engine: Engine, settings: Settings, answers: Answers | None, examples: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, answers: Answers | None, examples: Sequence[str]) -> None:
         """Chat over an engine; without `answers` nothing can be judged."""
-        self._engine, self._answers = engine, answers
+        self._answers, self._under_way = answers, UnderWay(engine, answers)
         self.chatbot = gr.Chatbot(
             show_label=False,
             height=None,
             buttons=["copy"],
-            editable="user",
+            editable="all",
+            latex_delimiters=MATH,
             placeholder=GREETING,
             examples=[{"text": example} for example in examples],
             elem_id="chat",
         )
         self._why = judging.show_why(answers) if answers else None
         self.message = question_box("Message", "Type a message…", autofocus=True, elem_id="message")
-
-    def connect(self, model: gr.Dropdown, controls: Sequence[Any], saving: Callable[..., Any]) -> list[Any]:
-        """Let the widgets act; return the events that answer. `saving` is called with each that changes the chat."""
-        chatbot, message, shown = self.chatbot, self.message, [self.message, self.chatbot, *self._why_widgets]
-        settings = [model, *controls]
-        answering: list[Any] = [
-            message.submit(self._send, [message, chatbot, *settings], shown, **ANSWERING),
-            chatbot.retry(self._retry, [chatbot, *settings], shown, **ANSWERING),
-            chatbot.edit(self._edit, [chatbot, *settings], shown, **ANSWERING),
-            chatbot.example_select(self._example, settings, shown, **ANSWERING),
-        ]
-        message.stop(lambda: gr.update(**IDLE), None, message, cancels=answering, queue=False, **HIDDEN)
-        undone = chatbot.undo(self._undo, [chatbot], shown, queue=False, **HIDDEN)
-        for event in (*answering, undone):
-            saving(event.then)
-        saving(message.stop)
-        if self._answers:
-            chatbot.like(self._judge, [chatbot], [chatbot, *self._why_widgets], queue=False, **HIDDEN)
-        return answering
+        self.told = gr.JSON(visible=False)  # what the server tells page.js: how far an answer has come, or a verdict
+        self.ask, self.leave = (gr.Button(visible="hidden", elem_id=name) for name in ("ask", "leave"))
 
     @property
-    def _why_widgets(self) -> list[Any]:
-        return self._why.widgets if self._why else []
+    def why(self) -> list[Any]:
+        """The panel about an answer, which closes when the conversation goes on."""
+        return [self._why.panel] if self._why else []
 
-    async def _send(self, text: str, history: list[dict], *settings: Any) -> AsyncIterator[list[Any]]:
-        async for state in self._answer(text, history, self._chat(history), {"value": text}, *settings):
-            yield state
+    def connect(self, model: gr.Dropdown, controls: Sequence[Any]) -> Any:
+        """Let the widgets ask the server; return the event in which an answer comes. page.js says which it is.
 
-    async def _retry(self, history: list[dict], *settings: Any) -> AsyncIterator[list[Any]]:
-        text, before = without_last(history)
-        async for state in self._answer(text, before, self._chat(history), {}, *settings):
-            yield state
-
-    async def _edit(self, edited: gr.EditData, history: list[dict], *settings: Any) -> AsyncIterator[list[Any]]:
-        place = int(edited.index)  # type: ignore[arg-type]
-        before, after = history[:place], history[place + 1 :]
-        original = self._chat([*before, question(str(edited.previous_value)), *after])
-        async for state in self._answer(str(edited.value), before, original, {}, *settings):
-            yield state
-
-    async def _example(self, example: gr.SelectData, *settings: Any) -> AsyncIterator[list[Any]]:
-        async for state in self._answer(str(example.value["text"]), [], self._chat([]), {}, *settings):
-            yield state
+        What changes the answers under way runs in their event loop.
+        """
+        self.leave.click(self._leave, self.told, None, js="() => [tunesmith.left()]", queue=False, **HIDDEN)
+        self.message.stop(self._stop, self.told, None, js="() => [tunesmith.asking()]", queue=False, **HIDDEN)
+        if self._why:
+            judged = [self.told, *self._why.widgets]
+            self.chatbot.like(self._judge, self.told, judged, js="() => [tunesmith.shown()]", queue=False, **HIDDEN)
+        return self.ask.click(
+            self._answer,
+            [self.told, model, *controls],
+            self.told,
+            js="(_, ...settings) => [tunesmith.asked(), ...settings]",
+            show_progress_on=self.chatbot,
+            trigger_mode="multiple",
+            **ANSWERING,
+        )
 
     async def _answer(
-        self, text: str, before: list[dict], refused: Any, returned: dict, model: str, system: str, *drawing: Any
-    ) -> AsyncIterator[list[Any]]:
-        """Yield what `shown` becomes, from the question on.
-
-        Without an answer, the chat becomes `refused` and the message's box gets `returned`: nothing is lost.
-        """
-        messages, how, turns = conversation(system, before, text), sampling(*drawing), [*before, question(text)]
-        answer_id, unchanged = new_id(), [gr.skip()] * len(self._why_widgets)
-        last: Answer | None = None
-        if isinstance(text, str) and not text.strip():
-            return
-        yield [gr.update(value="", **BUSY), self._chat(turns), *(judging.close() if self._why else [])]
+        self, request: gr.Request, asked: Any, model: str, system: str, *drawing: Any
+    ) -> AsyncIterator[Any]:
+        """Yield how far the answer has come."""
         try:
-            async with aclosing(draw(self._engine, model, messages, how)) as drawn:  # type: ignore[type-var]
-                async for answer, piece in drawn:
-                    last = Answer(answer, ModelVersion(model), timings(piece))
-                    yield [gr.skip(), [*turns, reply(answer, piece, answer_id)], *unchanged]
+            question = read_question(asked, model, system, drawing)
+            async with aclosing(self._under_way.follow(question, str(request.session_hash))) as states:  # type: ignore[type-var]
+                async for state in states:
+                    yield state
         except Exception as error:  # the engine logs its own; here the page must come to rest
             gr.Warning(str(error) if isinstance(error, RequestError) else FAILED, title="No answer")
-            if not last:
-                yield [gr.update(**returned, **IDLE), refused, *unchanged]
-                return
-        finally:  # it can be judged when it has ended, by a stop too, and not before: a verdict is on all of it
-            if self._answers and last:
-                self._answers.remember(AnswerRecord(id=answer_id, messages=messages, sampling=asdict(how), answer=last))
-        yield [gr.update(**IDLE), gr.skip(), *unchanged]
+            yield {"id": asked.get("id") if isinstance(asked, dict) else None, "ended": True}
 
-    def _undo(self, history: list[dict]) -> list[Any]:
-        text, before = without_last(history)
-        return [text, self._chat(before), *(judging.close() if self._why else [])]
+    async def _stop(self, answer_id: Any) -> None:
+        self._under_way.stop(str(answer_id))
 
-    def _judge(self, thumb: gr.LikeData, history: list[dict]) -> list[Any]:
+    async def _leave(self, request: gr.Request, answer_id: Any) -> None:
+        self._under_way.leave(str(answer_id), str(request.session_hash))
+
+    def _judge(self, thumb: gr.LikeData, shown: Any) -> list[Any]:
         """Keep a thumb: up, down, or taken back. The chat then shows what was kept, and no more."""
         assert self._answers  # noqa: S101 - there are no thumbs without
         verdict: Verdict | None = "good" if thumb.liked is True else "bad" if thumb.liked is False else None
         try:
-            record = self._answers.judge(answer_id(history[int(thumb.index)]), verdict=verdict, reasons=())  # type: ignore[arg-type]
+            record = self._answers.judge(_record_of(shown, thumb.index), verdict=verdict, reasons=())
             updates = judging.ask(record, verdict) if verdict else judging.confirm("Taken back.")
         except RequestError as error:
-            updates = judging.refuse(error)
-        return [gr.update(feedback_value=self._thumbs(history)), *updates]
+            return [{"refused": new_id()}, *judging.refuse(error)]
+        return [{"judged": record.id, "verdict": verdict, "at": record.time}, *updates]
 
-    def _chat(self, history: list[dict]) -> Any:
-        return gr.update(value=history, feedback_value=self._thumbs(history))
 
-    def _thumbs(self, history: list[dict]) -> list[str | None]:
-        """Return how each answer was judged."""
-        records = [self._answers and self._answers.get(answer_id(m)) for m in history if m["role"] == "assistant"]
-        verdicts = [record.verdict if isinstance(record, AnswerRecord) else None for record in records]
-        return [{"good": "Like", "bad": "Dislike"}.get(verdict or "") for verdict in verdicts]
+def _record_of(shown: Any, place: Any) -> str:
+    """Return the record of the answer that stands at a place of the chat, by what page.js says is shown there."""
+    try:
+        return str(shown[place])
+    except (LookupError, TypeError):
+        return ""
 
 
 def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, controls: Sequence[Any]) -> None:
@@ -154,7 +129,7 @@ def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, contro
 
     async def chat(
         message: str,
-        history: list[dict],
+        history: list[Message],
         model: str,
         system: str,
         temperature: float,
@@ -163,15 +138,16 @@ def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, contro
         frequency_penalty: float,
         presence_penalty: float,
         seed: int | None = None,
-    ) -> AsyncIterator[tuple[dict, list[dict]]]:
+    ) -> AsyncIterator[tuple[dict, list[Message]]]:
         """Answer a message with a model, within the server's limits."""
         how = sampling(temperature, max_tokens, top_p, frequency_penalty, presence_penalty, seed)
-        turns = [*history, question(message)]
+        turns: list[Message] = [*history, {"role": "user", "content": message}]
         try:
             async with aclosing(draw(engine, model, conversation(system, turns), how)) as drawn:  # type: ignore[type-var]
                 async for text, piece in drawn:
-                    answer = reply(text, piece)
-                    yield answer, [*turns, answer]
+                    parts = [{"type": "text", "text": part} for part in (text, figures(timings(piece)))]
+                    answer: Message = {"role": "assistant", "content": text}
+                    yield {"role": "assistant", "content": parts}, [*turns, answer]
         except RequestError as error:
             raise gr.Error(str(error), title="No answer", print_exception=False) from None
 
@@ -184,19 +160,3 @@ def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, contro
 def examples(prompts: Sequence[str]) -> list[str]:
     """Return what a visitor can begin with: the first few short ones of a model's own prompts, else the usual ones."""
     return [prompt for prompt in prompts if len(prompt) <= EXAMPLE_CHARS][:EXAMPLES_SHOWN] or list(EXAMPLES)
-
-
-def without_last(history: Sequence[dict]) -> tuple[str, list[dict]]:
-    """Return the last question, and the conversation before it."""
-    indices = [place for place, turn in enumerate(history) if turn["role"] == "user"]
-    return (text_of(history[indices[-1]]["content"]), list(history[: indices[-1]])) if indices else ("", [])
-
-
-def question(text: str) -> dict:
-    """Return a visitor's words for Gradio's chat."""
-    return {"role": "user", "content": text}
-
-
-def answer_id(turn: dict) -> str:
-    """Return by what an answer is known here."""
-    return str((turn.get("metadata") or {}).get("id", ""))

@@ -10,13 +10,14 @@ from typing import Any
 import gradio as gr
 
 from llama.errors import RequestError
+from llama.thoughts import Thoughts
 from llama.types import Sampling
 from serve.engine import Engine, Piece
 from serve.feedback import Answer, ComparisonRecord, ModelVersion
 from serve.merging import merged
 from serve.page import feedback_panel as judging
 from serve.page.answers import conversation, draw, figures, timings
-from serve.page.chat import ANSWERING, FAILED
+from serve.page.chat import ANSWERING, FAILED, MATH
 from serve.page.controls import BUSY, IDLE, question_box, sampling, unchecked
 from serve.page.feedback_panel import HIDDEN
 from serve.page.remembered import Answers
@@ -66,18 +67,21 @@ class Compare:
         with self._vote_row:
             self._votes = {vote: gr.Button(label, size="sm", min_width=120) for vote, label in VOTES.items()}
         self._why = judging.show_why(answers) if answers else None
+        self._told = gr.JSON(visible=False)  # how far both have come, for page.js
         self._compared = gr.State("")  # the record's id
 
     @staticmethod
     def _side(place: str) -> tuple[gr.HTML, gr.Markdown]:
         with gr.Column(min_width=300, elem_classes="side"):
-            return gr.HTML(head(place), padding=False), gr.Markdown(elem_classes="answer")
+            return gr.HTML(head(place), padding=False), gr.Markdown(latex_delimiters=MATH, elem_classes="answer")
 
     def connect(self, controls: Sequence[Any]) -> None:
         """Let the widgets act."""
         message, why = self._message, self._why.widgets if self._why else []
-        shown = [*self._heads, *self._texts, message, self._vote_row, *self._votes.values(), self._compared, *why]
+        shown = [*self._heads, self._told, message, self._vote_row, *self._votes.values(), self._compared, *why]
         submission = message.submit(self._ask, [message, self._blind, *self._models, *controls], shown, **ANSWERING)
+        draw_both = "(told) => tunesmith.compare(told)"
+        self._told.change(None, self._told, list(self._texts), js=draw_both, queue=False, **HIDDEN)
         message.stop(lambda: gr.update(**IDLE), None, message, cancels=[submission], queue=False, **HIDDEN)
         for vote, button in self._votes.items():
             voted = [*self._heads, *self._votes.values(), *why]
@@ -89,7 +93,8 @@ class Compare:
         """Yield both answers as far as they have come, and the vote when they are whole."""
         if isinstance(text, str) and not text.strip():
             return
-        models, how, messages = [one, other], sampling(*drawing), conversation(system, [], text)
+        models, how = [one, other], sampling(*drawing)
+        messages = conversation(system, [{"role": "user", "content": text}])
         blind = bool(blind and self._answers)
         if blind:
             random.shuffle(models)
@@ -97,7 +102,7 @@ class Compare:
         second = WAITS if self._in_turn and one != other else "…"
         yield {
             **self._states(self._heads, [head(names[0], "…"), head(names[1], second)]),
-            **self._states(self._texts, ["", ""]),
+            self._told: [None, None],
             self._message: gr.update(**BUSY),
             self._vote_row: gr.update(visible=False),
             **(self._states(self._why.widgets, judging.close()) if self._why else {}),
@@ -107,19 +112,13 @@ class Compare:
         async with aclosing(merged(answers)) as drawn:
             async for place, state in drawn:
                 latest[place] = state
-                yield self._side_state(place, names[place], state)
+                head_state = head(names[place], _caption(state))
+                yield {self._heads[place]: head_state, self._told: [_told(latest.get(side)) for side in range(2)]}
         ended = {self._message: gr.update(**IDLE)}
         left, right = latest.get(0), latest.get(1)
         if self._answers and isinstance(left, tuple) and isinstance(right, tuple):
             ended |= self._open_vote(messages, how, models, (left, right), blind)
         yield ended
-
-    def _side_state(self, place: int, name: str, state: tuple[str, Piece] | Exception) -> dict[Any, Any]:
-        if isinstance(state, Exception):
-            why = str(state) if isinstance(state, RequestError) else FAILED
-            return {self._heads[place]: head(name, "no answer"), self._texts[place]: html.escape(why)}
-        text, piece = state
-        return {self._heads[place]: head(name, figures(timings(piece))), self._texts[place]: text}
 
     def _open_vote(
         self,
@@ -168,6 +167,22 @@ class Compare:
     @staticmethod
     def _states(widgets: Any, states: Sequence[Any]) -> dict[Any, Any]:
         return dict(zip(widgets, states, strict=True))
+
+
+def _caption(state: tuple[str, Piece] | Exception) -> str:
+    return "no answer" if isinstance(state, Exception) else figures(timings(state[1]))
+
+
+def _told(state: tuple[str, Piece] | Exception | None) -> dict[str, Any] | None:
+    """Return what page.js shows of an answer."""
+    if isinstance(state, Exception):
+        return {"text": str(state) if isinstance(state, RequestError) else FAILED}
+    if state is None:
+        return None
+    text, piece = state
+    thoughts = Thoughts(piece.within_thought)
+    thought, said = thoughts.take(text, last=bool(piece.finish))
+    return {"thought": thought, "text": said, "thinking": thoughts.within and not piece.finish}
 
 
 def head(name: str, caption: str = "") -> str:

@@ -1,14 +1,16 @@
-"""Conversations of the past, kept in the visitor's own browser: page.js writes and reads them."""
+"""Conversations, kept in the visitor's own browser: page.js writes and reads them, and draws the one that is open."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from serve.page.chat import Chat
 from serve.page.feedback_panel import HIDDEN
 
-# Gradio encrypts what it stores with a key that it puts into the page. A lasting one, or no restart would be survived.
+# Where earlier versions kept them, in Gradio's own encryption; page.js takes them over.
 STORAGE_KEY, SECRET = "tunesmith-conversations", "tunesmith"
 NOTE = "Your conversations stay in this browser; the server keeps"
 KEPT, NONE_KEPT = "those in which you judge an answer.", "none."
@@ -16,38 +18,82 @@ KEPT, NONE_KEPT = "those in which you judge an answer.", "none."
 
 @dataclass(frozen=True)
 class History:
-    """The list of conversations; the one that is open is ticked."""
+    """The list of conversations, in which the one that is open is ticked, and what can be done with them."""
 
-    saved: gr.BrowserState
+    earlier: gr.BrowserState
+    search: gr.Textbox
     picker: gr.Radio
+    opened: gr.Group  # about the open one
+    title: gr.Textbox
+    export: gr.Button
     delete: gr.Button
+    export_all: gr.Button
+    imports: gr.Button
 
 
 def show_history(judged: bool) -> History:
-    """Return the list, and the button that deletes from it; `judged` where answers can be."""
+    """Return the list and its buttons; `judged` where answers can be."""
     gr.HTML("<h2>Conversations</h2>", padding=False)
+    search = gr.Textbox(label="Search", show_label=False, placeholder="Search", container=False, elem_id="search")
     picker = gr.Radio([], label="Conversations", show_label=False, container=False, elem_id="conversations")
-    delete = gr.Button("Delete this conversation", size="sm", visible=False)
+    with gr.Group(visible=False, elem_id="opened") as opened:
+        title = gr.Textbox(label="Name of this conversation", max_lines=1)
+        with gr.Row():
+            export = gr.Button("Export", size="sm", min_width=80)
+            delete = gr.Button("Delete", size="sm", min_width=80)
+    with gr.Row():
+        export_all = gr.Button("Export all", size="sm", min_width=80)
+        imports = gr.Button("Import", size="sm", min_width=80)
     gr.HTML(f"<p>{NOTE} {KEPT if judged else NONE_KEPT}</p>", elem_classes="note", padding=False)
-    return History(gr.BrowserState([], storage_key=STORAGE_KEY, secret=SECRET), picker, delete)
+    earlier = gr.BrowserState([], storage_key=STORAGE_KEY, secret=SECRET)
+    return History(earlier, search, picker, opened, title, export, delete, export_all, imports)
 
 
-def connect(history: History, page: gr.Blocks, new: gr.Button, chatbot: gr.Chatbot, answering: list[Any]) -> None:
-    """Let the list act: what is chosen is opened, and an answer still under way there is stopped."""
-    saved, picker, delete = history.saved, history.picker, history.delete
-    _act(page.load, "list", [saved], [picker])
-    _act(picker.input, "open", [saved, picker], [chatbot, delete], cancels=answering)
-    _act(new.click, "begin", [], [picker, chatbot, delete], cancels=answering)
-    _act(delete.click, "remove", [saved, picker], [saved, picker, chatbot, delete], cancels=answering)
+def connect(
+    history: History,
+    page: gr.Blocks,
+    new: gr.Button,
+    chat: Chat,
+    attach: gr.Button,
+    model: gr.Dropdown,
+    controls: Sequence[Any],
+    models: Sequence[str],
+) -> None:
+    """Let the widgets act on what the browser keeps."""
+    chatbot, message, settings = chat.chatbot, chat.message, [model, *controls]
+    # page.js names them in this order, in VIEW.
+    view = [message, chatbot, history.picker, history.opened, history.title, *chat.why, *settings]
+
+    def act(event: Callable[..., Any], name: str, *inputs: Any, before: str = "", outputs: Sequence[Any] = view) -> Any:
+        """Let a function of page.js run, which asks the server nothing."""
+        run = f"(...values) => tunesmith.{name}({before}...values)"
+        return event(None, list(inputs), list(outputs), js=run, queue=False, **HIDDEN)
+
+    known = f"{json.dumps(list(models))}, {json.dumps(bool(chat.why))}, "
+    act(page.load, "start", history.earlier, before=known, outputs=[*view, history.earlier])
+    act(message.submit, "ask", message, *settings)
+    act(chatbot.retry, "retry", *settings)
+    act(chatbot.edit, "edit", chatbot, *settings)
+    act(chatbot.undo, "undo", message)
+    act(chatbot.option_select, "goOn", *settings)
+    chosen = chatbot.example_select(_example, None, message, queue=False, **HIDDEN)
+    act(chosen.then, "ask", message, *settings)
+    answering = chat.connect(model, controls)
+    act(chat.told.change, "hear", chat.told, message)
+    act(answering.failure, "fail", message)
+    act(new.click, "begin")
+    act(history.picker.input, "open", history.picker)
+    act(history.delete.click, "remove")
+    act(history.title.change, "rename", history.title)  # of Gradio's textbox, `input` misses what is pasted or erased
+    act(history.search.change, "search", history.search)
+    act(history.export.click, "exportOpen")
+    act(history.export_all.click, "exportAll")
+    act(history.imports.click, "importFile")
+    act(attach.click, "attach", message)
+    for widget in settings:
+        act(widget.change, "keep", *settings)
+    act(gr.Button(visible="hidden", elem_id="redraw").click, "redraw")
 
 
-def save(history: History, chatbot: gr.Chatbot) -> Callable[..., Any]:
-    """Return a listener for an event after which the conversation is to be kept as it is then."""
-    saved, picker = history.saved, history.picker
-    return lambda event: _act(event, "save", [saved, picker, chatbot], [saved, picker, history.delete])
-
-
-def _act(event: Callable[..., Any], name: str, inputs: list[Any], outputs: list[Any], **more: Any) -> Any:
-    """Let a function of page.js run, which asks the server nothing."""
-    run = f"(...values) => tunesmith.{name}(...values)"
-    return event(None, inputs, outputs, js=run, queue=False, **HIDDEN, **more)
+def _example(example: gr.SelectData) -> str:
+    return str(example.value["text"])

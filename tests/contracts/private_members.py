@@ -34,7 +34,7 @@ DOCUMENTED = ("_asdict", "_exit", "_fields", "_fields_", "_make", "_replace")
 
 # Without an underscore, yet documented nowhere: whatever is imported from there needs a row.
 INTERNAL = (
-    "conversion.", "cudnn.sdpa", "gradio.components.chatbot", "hydra.core.override_parser",
+    "conversion.", "cudnn.sdpa", "hydra.core.override_parser",
     "llama_cpp.llama_chat_format", "mlflow.store", "peft.utils.other", "transformers.modeling_rope_utils",
     "transformers.pytorch_utils", "transformers.utils.chat_template_utils",
 )  # fmt: skip
@@ -340,11 +340,6 @@ SERVER = (
         "gradio", "gradio.components.Component.preprocess", "6.31.0",
         "replaced on widgets: without a traceback for each bad value",
         called_by="gradio.Blocks.preprocess_data", parameters=("payload",),
-    ),
-    Member(
-        "gradio", "gradio.components.chatbot.ChatbotDataMessages", "6.31.0",
-        "changed: its errors do not repeat a conversation",
-        called_by="gradio.Chatbot",
     ),
     Member(
         "huggingface-hub", "huggingface_hub.utils._http", "1.33.0",

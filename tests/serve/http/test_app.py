@@ -116,27 +116,22 @@ def test_the_log_holds_no_word_of_a_conversation(folder: Path, tmp_path: Path) -
 def test_the_log_holds_no_word_of_a_forged_request_either(folder: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.txt"
     with started_server(log, models=folder, feedback=tmp_path / "feedback") as (url, _):
-        events = httpx.get(f"{url}/config").json()["dependencies"]
-        for name, conversation_at in (("submit", 1), ("retry", 0), ("like", 0), ("undo", 0)):
-            event = [event for event in events if [target for _, target in event["targets"]] == [name]][-1]
-            values: list[object] = ["hi"] * len(event["inputs"])
-            values[conversation_at] = "xylophone"
-            body = {"data": values, "fn_index": event["id"], "session_hash": "forged"}
-            assert httpx.post(f"{url}/gradio_api/run/predict", json=body).status_code == 500
-    assert "ValidationError" in log.read_text()
+        config = httpx.get(f"{url}/config").json()
+        told = {component["id"] for component in config["components"] if component["type"] == "json"}
+        asked = [event for event in config["dependencies"] if event["backend_fn"] and told & {*event["inputs"]}]
+        for event in asked:
+            body = {"fn_index": event["id"], "session_hash": "forged", "event_data": {"xylophone": 1}}
+            for value in ("xylophone", {"id": "xylophone"}, ["xylophone"]):
+                data = [value] * len(event["inputs"])
+                httpx.post(f"{url}/gradio_api/run/predict", json=body | {"data": data})
+        assert {"like", "stop"} <= {name for event in asked for _, name in event["targets"]}
     assert "xylophone" not in log.read_text()
 
 
-def test_figures_and_unanswered_questions_stay_out_of_the_conversation() -> None:
-    history = [
-        {"role": "user", "content": [{"type": "text", "text": "refused"}]},
-        {"role": "user", "content": [{"type": "text", "text": "one"}]},
-        {"role": "assistant", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "9 tokens"}]},
-        {"role": "user", "content": "stopped at once"},
-    ]
-    assert conversation(" ", history, "two") == [
-        {"role": "user", "content": "one"},
-        {"role": "assistant", "content": "1"},
-        {"role": "user", "content": "two"},
-    ]
-    assert conversation("be brief", [], "two")[0] == {"role": "system", "content": "be brief"}
+def test_unanswered_questions_stay_out_of_the_conversation() -> None:
+    asked = {"role": "user", "content": "one"}
+    answered = {"role": "assistant", "content": "1", "reasoning_content": "one is 1"}
+    last = {"role": "user", "content": "two"}
+    turns = [{"role": "user", "content": "refused"}, asked, answered, {"role": "user", "content": "stopped"}, last]
+    assert conversation(" ", turns) == [asked, answered, last]
+    assert conversation("be brief", [last]) == [{"role": "system", "content": "be brief"}, last]

@@ -14,7 +14,7 @@ import pytest
 from gradio_client import Client
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from servers import ROOT, free_port, started_server
-from tiny_gguf import ACCENTS, FAREWELL
+from tiny_gguf import ACCENTS, FAREWELL, write_scripted
 
 from serve.feedback import AnswerRecord, ComparisonRecord, Record, read_records
 
@@ -35,6 +35,13 @@ LIMITS: dict[str, Any] = {
     "rate": 0,
 }
 KEPT = "Thank you, kept."
+# What one of the models says, in tokens that all differ.
+RICH = [
+    "<think>\nIs it $a$", " or b?\n</think>\n\n", "Inline \\(x^2\\) and $y_1$", ", for $5 or $10.",
+    " If a<b and c>d, stop:", " `e<f and $g$`.\n\n", "\\[z^3\\]\n\n", "- [ ] open\n", "- [x] done\n\n",
+    "```python\n<b>x</b>\n```\n\n", "\u05e9\u05dc\u05d5\u05dd \\(w\\)\n\n", "- \u05d0\u05d7\u05d3\n\n",
+    "| \u05e9\u05dd | \u05e2\u05e8\u05da |\n|---|---|\n", "| \u05d0 | 1 |\n\n", "\u4f60\u597d",
+]  # fmt: skip
 # The lowest contrast of any text on the page with what lies behind it, as WCAG 2 counts it, and that text.
 CONTRAST = """() => {
     const rgba = (text) => text.match(/[\\d.]+/g).map(Number);
@@ -81,6 +88,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path, kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that asks for feedback, and whose models have a card."""
     models = shutil.copytree(folder, tmp_path_factory.mktemp("site") / "models")
+    write_scripted(models / "rich.gguf", [part.encode() for part in RICH])
     card = {
         "base": {"name": "owner/base", "revision": "0123abcd"},
         "evaluation": {"base": {"loss": 2.5}, "tuned": {"loss": 0.25, "accuracy": 0.9}},
@@ -146,7 +154,22 @@ def questions(page: Page) -> Locator:
 def done(page: Page, text: str = ACCENTS) -> None:
     """The last answer is there, and whole."""
     expect(answers(page).last).to_contain_text(text)
+    at_rest(page)
+
+
+def at_rest(page: Page) -> None:
+    """No answer is under way."""
+    expect(page.locator("#message .submit-button")).to_be_visible()
     expect(page.get_by_role("button", name="Retry")).to_be_enabled()
+
+
+def grown(page: Page) -> int:
+    """The length of the last answer, when it has become longer than it was."""
+    before = length = len(answers(page).last.inner_text())
+    while length <= before:
+        page.wait_for_timeout(50)
+        length = len(answers(page).last.inner_text())
+    return length
 
 
 def ask(page: Page, text: str) -> None:
@@ -187,7 +210,8 @@ def test_a_visitor_who_leaves_frees_the_engine(page: Page, server: str) -> None:
 
 def test_chat_change_the_model_and_stop(page: Page, server: str, kept: Path) -> None:
     ask(page, "Sing")
-    expect(answers(page).last).to_contain_text(re.compile(r"9 tokens, \d+/s · \S+ s to the first, \S+ s in all"))
+    figures = re.compile(r"^nested/accents · 9 tokens, \d+/s · \S+ s to the first, \S+ s in all$")
+    expect(page.locator(".below").last).to_have_text(figures)
 
     pick(page, "endless")
     let_it_talk(page)
@@ -256,7 +280,7 @@ def test_what_is_refused_takes_no_answer_away(page: Page) -> None:
     page.get_by_role("button", name="Retry").click()
     expect(refusal).to_have_count(1)
     expect(answers(page)).to_contain_text([ACCENTS])
-    page.get_by_role("button", name="Edit").click()
+    page.get_by_role("button", name="Edit").first.click()
     page.locator(".edit-textarea").fill("Another")
     page.get_by_role("button", name="Submit").click()
     expect(refusal).to_have_count(2)
@@ -279,11 +303,187 @@ def test_conversations_are_listed_opened_and_deleted_also_after_a_reload(page: P
     listed.first.click()
     expect(questions(page)).to_have_text(["The second", "and on"])
     expect(answers(page).last).to_contain_text(ACCENTS)
-    page.get_by_role("button", name="Delete this conversation").click()
+    page.get_by_role("button", name="Delete").click()
     expect(listed).to_have_text(["The first"])
     expect(questions(page)).to_have_count(0)
     page.reload()
     expect(listed).to_have_text(["The first"])
+
+
+def test_nothing_that_was_asked_is_lost(page: Page) -> None:
+    pick(page, "endless")
+    let_it_talk(page)
+    say(page, "For ever")
+    page.keyboard.type("typed right after")
+    expect(answers(page).last).to_contain_text(FAREWELL)
+    expect(message(page)).to_have_value("typed right after")
+
+    page.reload()
+    expect(questions(page)).to_have_text(["For ever"])
+    expect(answers(page).last).to_contain_text(FAREWELL)
+    before = grown(page)
+    page.get_by_role("button", name="New chat").click()
+    expect(questions(page)).to_have_count(0)
+    page.locator("#conversations label", has_text="For ever").click()
+    expect(answers(page).last).to_contain_text(FAREWELL)
+    assert grown(page) > before
+    page.locator("#message .stop-button").click()
+    at_rest(page)
+
+    page.get_by_role("button", name="Settings").click()
+    page.get_by_label("number input for Max tokens").fill("5")
+    page.get_by_label("number input for Max tokens").press("Tab")
+    page.get_by_role("button", name="New chat").click()
+    pick(page, "nested/accents")
+    say(page, "Briefly")
+    expect(answers(page)).to_have_text([ACCENTS[:2]])
+    page.get_by_role("button", name="Continue").click()
+    expect(answers(page)).to_have_text([ACCENTS])
+    at_rest(page)
+    expect(page.get_by_role("button", name="Continue")).to_have_count(0)
+    expect(page.locator("#conversations label")).to_have_text(["Briefly", "For ever"])
+
+
+def test_two_tabs_keep_each_other_s_conversations(page: Page) -> None:
+    ask(page, "In the first tab")
+    other = page.context.new_page()
+    other.goto(page.url)
+    listed, listed_there = (tab.locator("#conversations label") for tab in (page, other))
+    expect(listed_there).to_have_text(["In the first tab"])
+    ask(other, "In the second tab")
+    expect(listed).to_have_text(["In the second tab", "In the first tab"])
+    ask(page, "and on")
+    expect(listed_there).to_have_text(["In the first tab", "In the second tab"])
+    listed_there.first.click()
+    expect(questions(other)).to_have_text(["In the first tab", "and on"])
+    page.get_by_role("button", name="Delete").click()
+    expect(questions(other)).to_have_count(0)
+    page.reload()
+    expect(listed).to_have_text(["In the second tab"])
+
+
+def test_each_version_of_a_turn_is_kept(page: Page) -> None:
+    ask(page, "One")
+    pick(page, "other")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".bot-row .below")).to_have_text(re.compile("^other · .*2/2"))
+    at_rest(page)
+    page.get_by_role("button", name="Earlier version").click()
+    expect(answers(page)).to_have_text([ACCENTS])
+    page.get_by_role("button", name="Edit").last.click()
+    page.locator(".edit-textarea").fill("By hand, with **stars**")
+    page.get_by_role("button", name="Submit").click()
+    expect(answers(page)).to_have_text(["By hand, with stars"])
+    expect(page.locator(".bot-row .below")).to_have_text(re.compile("^nested/accents · .* · edited.*3/3"))
+
+    pick(page, "nested/accents")
+    page.get_by_role("button", name="Edit").first.click()
+    page.locator(".edit-textarea").fill("Another")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.locator(".user-row .below")).to_have_text(re.compile("2/2"))
+    done(page)
+    page.get_by_role("button", name="Earlier version").click()
+    expect(questions(page)).to_have_text(["One"])
+    expect(answers(page)).to_have_text(["By hand, with stars"])
+
+
+def test_a_conversation_keeps_its_settings_and_moves_with_a_file(page: Page, tmp_path: Path) -> None:
+    page.get_by_role("button", name="Settings").click()
+    system, listed = page.get_by_label("System prompt"), page.locator("#conversations label")
+    system.fill("Be a pirate")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Attach a text file").click()
+    chooser.value.set_files({"name": "a.txt", "mimeType": "text/plain", "buffer": b"with ``` in it"})
+    expect(message(page)).to_have_value("a.txt:\n````\nwith ``` in it\n````\n")
+    message(page).press("Enter")
+    done(page)
+    page.get_by_label("Name of this conversation").fill("Pirates")
+    expect(listed).to_have_text(["Pirates"])
+
+    page.get_by_role("button", name="New chat").click()
+    pick(page, "other")
+    system.fill("")
+    say(page, "Two")
+    expect(answers(page)).to_have_count(1)
+    at_rest(page)
+    listed.last.click()
+    expect(system).to_have_value("Be a pirate")
+    expect(page.get_by_role("combobox", name="Model", exact=True)).to_have_value(re.compile("nested/accents"))
+    page.get_by_role("textbox", name="Search").fill("two")
+    expect(listed).to_have_text(["Two"])
+    page.get_by_role("textbox", name="Search").fill("")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export", exact=True).click()
+    download.value.save_as(tmp_path / "one.json")
+    assert download.value.suggested_filename == "Pirates.json"
+    page.get_by_role("button", name="Delete").click()
+    expect(listed).to_have_text(["Two"])
+
+    (tmp_path / "bad.json").write_text('{"format": "tunesmith", "conversations": [{"id": "x", "nodes": [{"id": {}}]}]}')
+    for name, said in (("bad.json", "0 imported, 1 cannot be read."), ("one.json", "1 imported.")):
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Import").click()
+        chooser.value.set_files(tmp_path / name)
+        expect(page.get_by_role("alert").last).to_have_text(said)
+    listed.filter(has_text="Pirates").click()
+    expect(answers(page)).to_have_text([ACCENTS])
+    expect(system).to_have_value("Be a pirate")
+
+
+def test_an_answer_is_shown_as_it_is_meant_and_copied_as_it_was_given(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    pick(page, "rich")
+    say(page, "x<y and z>w")
+    expect(answers(page)).to_contain_text(["\u4f60\u597d"])
+    at_rest(page)
+    expect(questions(page)).to_contain_text(["x<\u2063y and z>w"])
+    answer = answers(page).last
+    expect(answer.locator(".katex")).to_have_count(4)  # none of the sums, of the code and, folded, of the thought
+    expect(answer).to_contain_text(", for $5 or $10. If a<\u2063b and c>d, stop: e<f and $g$.")
+    expect(answer.locator("pre")).to_have_text("<b>x</b>\n")
+    thought = answer.get_by_role("button", name="Thought")
+    expect(thought).to_have_attribute("aria-expanded", "false")
+    thought.click()
+    expect(answer).to_contain_text(" or b?")
+
+    expect(answer.get_by_role("checkbox", name="done")).to_be_checked()
+    expect(answer.locator("pre")).to_have_attribute("tabindex", "0")
+    directions = "(elements) => elements.map((element) => getComputedStyle(element).direction)"
+    for part, direction in (("p", "rtl"), ("ul", "rtl"), ("table", "rtl"), ("pre", "ltr"), (".katex", "ltr")):
+        assert direction in answer.locator(part).evaluate_all(directions), part
+    hebrew = answer.locator("p", has_text="\u05e9\u05dc\u05d5\u05dd")
+    assert hebrew.evaluate("(element) => getComputedStyle(element).textAlign") == "start"
+
+    page.get_by_role("button", name="Copy message").last.click()
+    said = "".join(RICH).partition("</think>\n\n")[2]
+    page.wait_for_function("(said) => navigator.clipboard.readText().then((text) => text === said)", arg=said)
+
+
+def test_what_is_no_formula_and_no_html_is_told_by_marks(page: Page) -> None:
+    cases = {
+        "$x$, $5 or $10": "$|x|$, $5 or $10",
+        "US$5-US$6, \\$5$": "US$5-US$6, \\$5$",
+        "vector<int> v": "vector<|int> v",
+        "x <b> y": "x <|b> y",
+        "<!-- said -->": "<|!-- said -->",
+        "x <b>y</b><br>": "x <b>y</b><br>",
+        "<https://a.example>": "<https://a.example>",
+        "`a<b $x$`\n~~~\na<b $x$": "`a<b $x$`\n~~~\na<b $x$",
+    }
+    marked = page.evaluate("(texts) => texts.map(tunesmith.marked)", list(cases))
+    assert [text.replace("\u2063", "|") for text in marked] == list(cases.values())
+
+
+def test_conversations_of_an_earlier_version_are_taken_over(page: Page) -> None:
+    figures = "9 tokens, 50/s"
+    answer = {"role": "assistant", "content": [{"type": "text", "text": part} for part in ("Hello.", figures)]}
+    asked = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
+    kept = [{"id": "old", "messages": [asked, {**answer, "metadata": {"id": "f" * 32}}]}]
+    page.evaluate("(kept) => tunesmith.start([], true, kept)", kept)
+    page.reload()
+    page.locator("#conversations label", has_text="Hi").click()
+    expect(answers(page)).to_have_text(["Hello."])
+    expect(page.locator(".bot-row .below")).to_have_text(figures)
 
 
 def test_a_thumb_reasons_and_a_comment_are_kept(page: Page, kept: Path) -> None:
@@ -332,7 +532,7 @@ def test_a_new_answer_has_no_thumb_of_an_old_one(page: Page) -> None:
 def test_two_models_are_compared_blind_until_the_vote(page: Page, kept: Path) -> None:
     page.get_by_role("tab", name="Compare").click()
     expect(page.get_by_text("Memory holds one model at a time here")).to_be_visible()
-    for label, model in (("One model", "nested/accents"), ("The other", "endless")):
+    for label, model in (("One model", "nested/accents"), ("The other", "rich")):
         page.get_by_role("combobox", name=label).click()
         page.get_by_role("option", name=model).click()
         expect(page.get_by_role("option")).to_have_count(0)
@@ -342,7 +542,8 @@ def test_two_models_are_compared_blind_until_the_vote(page: Page, kept: Path) ->
     vote = page.get_by_role("button", name="A is better")
     expect(vote).to_be_visible()
     expect(page.locator(".side h3")).to_have_text(["Answer A", "Answer B"])
-    assert {ACCENTS in text for text in sides.all_inner_texts()} == {True, False}
+    expect(sides.filter(has_text=ACCENTS)).to_have_count(1)
+    expect(sides.get_by_role("group")).to_have_text(re.compile(r"^Thought\s+Is it a.* or b\?"))  # folded
     expect(sides.first).to_contain_text(re.compile(r"\d+ tokens, \d+/s · \S+ s to the first, \S+ s in all"))
     assert "accents" not in page.locator("#answers").inner_html()
 
@@ -352,11 +553,11 @@ def test_two_models_are_compared_blind_until_the_vote(page: Page, kept: Path) ->
     assert isinstance(record, ComparisonRecord)
     assert (record.vote, record.blind, record.messages[0]["content"]) == ("left", True, "Sing")
     names = [record.left.model.name, record.right.model.name]
-    assert sorted(names) == ["endless", "nested/accents"]
+    assert sorted(names) == ["nested/accents", "rich"]
     expect(page.locator(".side h3")).to_have_text(names)
     texts = dict(zip(names, (record.left.text, record.right.text), strict=True))
     assert texts["nested/accents"] == ACCENTS
-    assert texts["endless"].startswith(f" {FAREWELL}")
+    assert texts["rich"] == "".join(RICH)
 
     page.get_by_role("button", name="Both bad").click()
     page.get_by_label("Wrong facts").check()
