@@ -126,7 +126,8 @@ class Batch:
         if entries:
             self.model.decode(entries)
         for index, turn in drawn:
-            token, rivals = self.model.draw(turn.sampler, index), turn.sampling.logprobs
+            token = self.model.draw(turn.sampler, index, turn.banned(self.model))
+            rivals = turn.sampling.logprobs
             scored = None if rivals is None else self.model.scored(index, token, rivals)
             turn.take(token, self.model, scored)
 

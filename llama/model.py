@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -292,8 +293,15 @@ class LlamaModel:
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {last_error()}")
 
-    def draw(self, sampler: "Sampler", index: int) -> int:
-        """Return the token that follows entry `index` of the batch decoded last."""
+    def draw(self, sampler: "Sampler", index: int, banned: Sequence[int] = ()) -> int:
+        """Return the token that follows entry `index` of the batch decoded last; none of those that are `banned`."""
+        if banned:
+            logits, out = self.logits(index), list(banned)
+            kept = logits[out]
+            logits[out] = -np.inf
+            token = self.draw(sampler, index)
+            logits[out] = kept  # what is told of a token's chances is the model's own
+            return token
         if sampler.chain is None:
             return int(self.logits(index).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
@@ -320,6 +328,11 @@ class LlamaModel:
         """Return whether a prompt ends with the mark that begins a thought, as some templates' prompts do."""
         end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
         return end.rstrip().endswith(OPEN.encode())
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens by which the model ends its turn."""
+        return tuple(token for token in range(self.vocabulary) if self.is_end(token))
 
     def is_end(self, token: int) -> bool:
         """Return whether the model ends its turn with this token."""

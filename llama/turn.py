@@ -13,6 +13,8 @@ from llama.model import LlamaModel, Sampler, Scored
 from llama.types import Prompt, Sampling
 
 Finish = Literal["stop", "length"]
+# What is wanted: an answer, the prompt as token ids, or those with each one's text.
+Task = Literal["answer", "read", "spell"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Piece:
     finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
     within_thought: bool = False  # whether the prompt ends within a thought
     scored: Scored | None = None  # how likely its token was, where that was asked for
+    stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
 
     @property
     def tokens_per_second(self) -> float:
@@ -48,19 +51,20 @@ class Turn:
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
         observe: "Observe | None" = None,
-        only_read: bool = False,
+        task: Task = "answer",
     ) -> None:
         """Ask `model` a question; `deliver` takes the pieces of its answer, or what it ends with instead.
 
-        One that is `only_read` ends when it is written as token ids, however many, in one piece without text.
+        One that is not to be answered ends when it is written as token ids, however many, in one piece without text.
         """
         self.model, self.question, self.sampling, self.deliver = model, question, sampling, deliver
-        self._observe, self.only_read = observe, only_read
+        self._observe, self.task = observe, task
         self.cancelled = threading.Event()
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
         self.reading: Future[None] | None = None  # of the prompt; None where `prepare` is called outright
         self.prompt: list[int] = []
+        self.spelled: list[bytes] = []  # the prompt's tokens, where they are to be spelled
         self.cached = 0  # tokens of the prompt that the KV cache had
         self.token: int | None = None  # drawn last and not decoded yet
         self.tokens = 0
@@ -70,7 +74,12 @@ class Turn:
         self._within_thought = False
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
-        self._stops = StopTexts(sampling.stop)
+        self._stops = StopTexts(sampling.stop, sampling.keep_stop)
+
+    @property
+    def only_read(self) -> bool:
+        """Whether it ends when its prompt is written."""
+        return self.task != "answer"
 
     @property
     def being_read(self) -> bool:
@@ -81,6 +90,8 @@ class Turn:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
         if self.only_read:
             self.prompt = model.prompt(self.question, bounded=False)
+            if self.task == "spell":
+                self.spelled = [model.piece(token, special=True) for token in self.prompt]
         else:
             self.go_on_from(model.prompt(self.question, drop_oldest), model)
 
@@ -92,10 +103,8 @@ class Turn:
         """Take a prompt that is written as token ids already, and leaves room for an answer."""
         self.prompt = prompt
         self._within_thought = model.within_thought(prompt)
-        for token, _ in self.sampling.logit_bias:
-            if not 0 <= token < model.vocabulary:
-                text = f"logit_bias: there is no token {token}: the model has {model.vocabulary}, from 0 on."
-                raise RequestError(text, param="logit_bias")
+        _check_tokens("logit_bias", [token for token, _ in self.sampling.logit_bias], model.vocabulary)
+        _check_tokens("stop_token_ids", self.sampling.stop_tokens, model.vocabulary)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -105,21 +114,38 @@ class Turn:
 
     def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
-        if model.is_end(token):
-            self._end("stop")
+        ends = model.is_end(token)
+        stop: str | int | None = token if token in self.sampling.stop_tokens and not ends else None
+        if ends or (stop is not None and not self.sampling.keep_stop):
+            self._end("stop", stop)
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
-        text, stopped = self._stops.pass_on(self._characters.decode(model.piece(token)))
+        text, found = self._characters.decode(model.piece(token)), None
+        if self.tokens > self.sampling.min_tokens:
+            text, found = self._stops.pass_on(text)
         self._deliver(text, scored=scored)
-        if stopped or self.tokens == self._limit:
-            self._end("stop" if stopped else "length")
+        stop = found or stop
+        if stop is not None or self.tokens == self._limit:
+            self._end("length" if stop is None else "stop", stop)
 
-    def _end(self, finish: Finish) -> None:
+    def banned(self, model: LlamaModel) -> Sequence[int]:
+        """Return the tokens that cannot come next, since they would end an answer that has to go on."""
+        if self.tokens < self.sampling.min_tokens:
+            return (*model.ends, *self.sampling.stop_tokens)
+        return model.ends if self.sampling.ignore_eos else ()
+
+    def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
         self.finished = True
-        self._deliver(self._stops.rest(), finish)
+        self._deliver(self._stops.rest(), finish, stopped_by=stopped_by)
 
-    def _deliver(self, text: str, finish: Finish | None = None, scored: Scored | None = None) -> None:
+    def _deliver(
+        self,
+        text: str,
+        finish: Finish | None = None,
+        scored: Scored | None = None,
+        stopped_by: str | int | None = None,
+    ) -> None:
         now = time.monotonic()
         generating = now - (self._first or now)
         piece = Piece(
@@ -132,6 +158,7 @@ class Turn:
             finish,
             self._within_thought,
             scored,
+            stopped_by,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)
@@ -143,22 +170,24 @@ Observe = Callable[[Turn, Piece | Exception | None], None]
 
 
 class StopTexts:
-    """Ends an answer before one of a few texts, however it is spread over tokens."""
+    """Ends an answer before one of a few texts, or behind it, however it is spread over tokens."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
+    def __init__(self, texts: Sequence[str], kept: bool = False) -> None:
+        """Look for texts; one that is `kept` is a part of the answer."""
+        self._texts, self._kept = texts, kept
         self._held = ""  # may be the beginning of one
 
-    def pass_on(self, text: str) -> tuple[str, bool]:
-        """Return what can be shown by now, and whether the answer ends there."""
+    def pass_on(self, text: str) -> tuple[str, str | None]:
+        """Return what can be shown by now, and the text by which the answer ends there."""
         text = self._held + text
-        found = [at for stop in self._texts if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._texts if (at := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            at, stop = min(found, key=lambda each: each[0])
+            return text[: at + len(stop) if self._kept else at], stop
         beginnings = (text[-length:] for length in range(min(len(text), self._longest), 0, -1))
         self._held = next((end for end in beginnings if any(stop.startswith(end) for stop in self._texts)), "")
-        return text[: len(text) - len(self._held)], False
+        return text[: len(text) - len(self._held)], None
 
     def rest(self) -> str:
         """Return what was held back when the answer ended for another reason."""
@@ -168,3 +197,11 @@ class StopTexts:
     @property
     def _longest(self) -> int:
         return max(map(len, self._texts), default=0)
+
+
+def _check_tokens(field: str, ids: Sequence[int], vocabulary: int) -> None:
+    """Raise RequestError for the first id that no token has."""
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            text = f"{field}: there is no token {token}: the model has {vocabulary}, from 0 on."
+            raise RequestError(text, param=field)

@@ -29,7 +29,7 @@ from llama.errors import EngineError, ModelError, RequestError
 from llama.huge_pages import use_huge_pages
 from llama.memory import check_memory
 from llama.model import LlamaModel
-from llama.turn import Observe, Piece, Turn
+from llama.turn import Observe, Piece, Task, Turn
 from llama.types import Prompt, Sampling
 from serve.errors import Busy, Stopping
 from serve.limits import check_request
@@ -130,13 +130,12 @@ class Engine:
 
         Raises RequestError for what the model cannot take; it may be longer than the context.
         """
-        told: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        turn = self._submit(model, text, Sampling(max_tokens=1, temperature=0), _into(told), only_read=True)
-        try:
-            _unwrap(await told.get())
-            return turn.prompt
-        finally:
-            turn.cancelled.set()
+        return (await self._done(model, text, "read")).prompt
+
+    async def spelled(self, model: str, text: Prompt) -> list[tuple[int, bytes]]:
+        """Return the same, each token with its text, which may be a part of a character. Raises RequestError."""
+        turn = await self._done(model, text, "spell")
+        return list(zip(turn.prompt, turn.spelled, strict=True))
 
     @property
     def ready(self) -> bool:
@@ -176,15 +175,25 @@ class Engine:
             return model.name
         raise faults[0]
 
+    async def _done(self, model: str, text: Prompt, task: Task) -> Turn:
+        """Return a turn of another task than an answer when it has ended. Raises RequestError."""
+        told: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        turn = self._submit(model, text, Sampling(max_tokens=1, temperature=0), _into(told), task)
+        try:
+            _unwrap(await told.get())
+            return turn
+        finally:
+            turn.cancelled.set()
+
     def _submit(
         self,
         model: str,
         question: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
-        only_read: bool = False,
+        task: Task = "answer",
     ) -> Turn:
-        turn = Turn(model, question, sampling, deliver, None if only_read else self._observe, only_read)
+        turn = Turn(model, question, sampling, deliver, self._observe if task == "answer" else None, task)
         try:
             self._take_in(turn)
         except RequestError as error:

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import accumulate
-from typing import cast
+from typing import Protocol, cast
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -28,11 +28,19 @@ Drawn = AsyncGenerator[tuple[int, Piece | Exception] | None, None]  # pieces of 
 class Choice:
     """One answer as it comes."""
 
-    def __init__(self, index: int, prompt: Prompt, split: bool) -> None:
-        """Write the answer to a prompt as choice `index`; `split` what is thought off what is said."""
+    def __init__(self, index: int, prompt: Prompt, split: bool, head: str = "") -> None:
+        """Write the answer to a prompt as choice `index`.
+
+        Args:
+            index: its place among all.
+            prompt: what it answers.
+            split: whether what is thought is told from what is said.
+            head: what is told before it.
+        """
         self.index, self._split = index, split
         self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else None
         self._thoughts: Thoughts | None = None
+        self._head = head
         self.parts: list[Parts] = []
         self.thinking_tokens = 0
         self.scored: list[Scored] = []
@@ -61,7 +69,8 @@ class Choice:
 
     def _parts(self, piece: Piece) -> Parts:
         if not self._split:
-            return Parts("", piece.text)
+            head, self._head = self._head, ""
+            return Parts("", head + piece.text)
         if self._thoughts is None:
             within = piece.within_thought if self._begun is None else opens(self._begun)
             self._thoughts = Thoughts(within, goes_on=self._begun is not None)
@@ -71,14 +80,34 @@ class Choice:
         return parts
 
 
-class Writer:
-    """Writes the answers to one request."""
+class Writing(Protocol):
+    """Writes the answers to one request, as those who ask there read them."""
 
-    def __init__(self, request: ChatRequest | TextRequest, prompts: Sequence[Prompt]) -> None:
-        """For a request, and the prompts that it has."""
-        self.chat, self._each = isinstance(request, ChatRequest), request.choices
+    def take(self, index: int, piece: Piece) -> object:
+        """Add a piece to one of the answers."""
+
+    def whole(self) -> Json:
+        """Return the whole answers at once, when all have ended."""
+
+    def frames(self, index: int, piece: Piece) -> str:
+        """Return what a stream tells of an answer's next piece."""
+
+    def end(self) -> str:
+        """Return how a stream ends."""
+
+    def failed(self, error: Exception) -> str:
+        """Return how it ends where something went wrong."""
+
+
+class Writer:
+    """Writes the answers to one request as OpenAI's completions are."""
+
+    def __init__(self, request: ChatRequest | TextRequest, prompts: Sequence[Prompt], heads: Sequence[str]) -> None:
+        """For a request, the prompts that it has, and what is told before the answers to each."""
+        self.chat, self._each, self._with_usage = isinstance(request, ChatRequest), request.choices, request.with_usage
         split = isinstance(request, ChatRequest) and request.reasoning_format != "none"
-        self.choices = [Choice(i, prompts[i // self._each], split) for i in range(len(prompts) * self._each)]
+        asked = [place for place in range(len(prompts)) for _ in range(self._each)]
+        self.choices = [Choice(i, prompts[place], split, heads[place]) for i, place in enumerate(asked)]
         self._begun: set[int] = set()
         self._head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
@@ -106,6 +135,18 @@ class Writer:
             events.append(self._chunk(choice, self._delta(parts), self._logprobs(scored, choice.offset), piece.finish))
         self._begun.add(index)
         return events
+
+    def frames(self, index: int, piece: Piece) -> str:
+        """Return the same as a stream has it."""
+        return "".join(map(event, self.events(index, piece)))
+
+    def end(self) -> str:
+        """Return how a stream ends."""
+        return f"{event(self.figures()) if self._with_usage else ''}data: [DONE]\n\n"
+
+    def failed(self, error: Exception) -> str:
+        """Return how it ends where something went wrong."""
+        return event(describe(error).body())
 
     def figures(self) -> Json:
         """Return what a stream ends with where usage was asked for."""
@@ -175,25 +216,24 @@ def _text_logprobs(scored: Sequence[Scored], offset: int) -> Json:
     }
 
 
-async def events(first: tuple[int, Piece] | None, drawn: Drawn, writer: Writer, with_usage: bool) -> AsyncIterator[str]:
+async def events(first: tuple[int, Piece] | None, drawn: Drawn, writer: Writing) -> AsyncIterator[str]:
     """Yield answers as server-sent events, from what was drawn first on."""
     yield _told(first, writer)
     async for item in drawn:
         if item is not None and isinstance(item[1], Exception):  # too late for a status
-            yield _event(describe(item[1]).body())
+            yield writer.failed(item[1])
             return
         yield _told(cast(tuple[int, Piece] | None, item), writer)
-    if with_usage:
-        yield _event(writer.figures())
-    yield "data: [DONE]\n\n"
+    yield writer.end()
 
 
-def _told(item: tuple[int, Piece] | None, writer: Writer) -> str:
-    return WAITING if item is None else "".join(map(_event, writer.events(*item)))
+def _told(item: tuple[int, Piece] | None, writer: Writing) -> str:
+    return WAITING if item is None else writer.frames(*item)
 
 
-def _event(content: Json) -> str:
-    return f"data: {json.dumps(content)}\n\n"
+def event(content: Json, name: str = "") -> str:
+    """Return one event of a stream; those of OpenAI's completions have no name."""
+    return f"{f'event: {name}{chr(10)}' if name else ''}data: {json.dumps(content)}\n\n"
 
 
 class EventStream(StreamingResponse):

@@ -3,6 +3,7 @@
     POST /v1/chat/completions  an answer to a conversation, whole or as a stream of events
     POST /v1/completions       a text gone on with, without the chat template
     POST /v1/tokenize          the token ids of a text or a conversation; at /tokenize, too
+    POST /v1/detokenize        the text of token ids; at /detokenize, too
     GET  /v1/models            the models
     GET  /healthz              200 while the process answers
     GET  /readyz, /health      200 while questions are taken in, else 503
@@ -24,12 +25,14 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llama.errors import EngineError, RequestError
-from llama.types import Sampling
+from llama.types import Infill, Prompt, Sampling
 from serve.engine import Engine, Piece
-from serve.http.answers import Drawn, EventStream, Writer, events
+from serve.http.answers import Drawn, EventStream, Json, Writer, Writing, events
 from serve.http.error_responses import answer_error
 from serve.http.metrics import Metrics
-from serve.http.requests import SEEDS, ChatRequest, TextRequest, TokenizeRequest
+from serve.http.middleware import CHARGE
+from serve.http.requests import SEEDS, ChatRequest, DetokenizeRequest, TextRequest, TokenizeRequest
+from serve.http.tokens import detokenized, joined, tokenized
 from serve.limits import check_model
 from serve.merging import merged_or_silent
 from serve.settings import Settings
@@ -98,11 +101,15 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
         model = engine.default if body.model is None else body.model
         check_model(model, engine.models)
         body.check()
-        tokens = await _while_connected(request, engine.tokens(model, body.text()))
-        if tokens is None:
-            return Response(status_code=499)
         context = min(settings.context, engine.models[model].context)
-        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": context})
+        return await _answer_once(request, tokenized(body, engine, model, context))
+
+    @api.post("/detokenize")
+    async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
+        model = engine.default if body.model is None else body.model
+        check_model(model, engine.models)
+        body.check()
+        return await _answer_once(request, detokenized(body, engine, model))
 
     for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)
@@ -121,7 +128,9 @@ async def _respond(request: Request, body: ChatRequest | TextRequest, engine: En
     if not 0 < asked <= most:
         text = f"A request can have 1 to {most} answers, its prompts times n; this asks for {asked}."
         raise RequestError(text, param="n" if each > 1 else "prompt")
-    writer = Writer(body, prompts)
+    request.scope[CHARGE](asked - 1)
+    heads = [await _told_again(prompt, engine, body) for prompt in prompts]
+    writer = Writer(body, prompts, heads)
     answers = [
         engine.astream(body.model, prompt, _another(sampling, place)) for prompt in prompts for place in range(each)
     ]
@@ -131,7 +140,19 @@ async def _respond(request: Request, body: ChatRequest | TextRequest, engine: En
     first = await _while_connected(request, _first(drawn))
     if first is None:
         return Response(status_code=499)
-    return EventStream(events(first[0], drawn, writer, body.with_usage), drawn)
+    return EventStream(events(first[0], drawn, writer), drawn)
+
+
+async def _told_again(prompt: Prompt, engine: Engine, body: ChatRequest | TextRequest) -> str:
+    """Return the text of a prompt where it is to be told before the answer."""
+    if isinstance(body, ChatRequest) or not body.echo:
+        return ""
+    match prompt:
+        case str():
+            return prompt
+        case Infill():
+            return prompt.before
+    return joined(await engine.spelled(body.model, prompt))
 
 
 def _another(sampling: Sampling, place: int) -> Sampling:
@@ -141,7 +162,13 @@ def _another(sampling: Sampling, place: int) -> Sampling:
     return dataclasses.replace(sampling, seed=(sampling.seed + place) % SEEDS)
 
 
-async def _whole(drawn: Drawn, writer: Writer) -> Response:
+async def _answer_once(request: Request, work: Awaitable[Json]) -> Response:
+    """Return what the work comes to, unless the client leaves before."""
+    told = await _while_connected(request, work)
+    return Response(status_code=499) if told is None else JSONResponse(told)
+
+
+async def _whole(drawn: Drawn, writer: Writing) -> Response:
     async with aclosing(drawn):
         async for item in drawn:
             if item is not None:

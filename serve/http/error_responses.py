@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from llama.errors import ModelError, RequestError
 from serve.errors import Busy, Stopping
 
-API = ("/v1/", "/tokenize")  # how the paths of what programs ask begin
+API = ("/v1/", "/tokenize", "/detokenize")  # how the paths of what programs ask begin
 # Error type and code by status; a field's error has a code of its own.
 ERRORS = {
     400: ("invalid_request_error", "invalid_value"),

@@ -47,13 +47,10 @@ HARMLESS = frozenset(
 REFUSED: dict[str, Unasked] = {
     # OpenAI's
     "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
     "modalities": (["text"],),
     "response_format": ({"type": "text"},),
-    "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "verbosity": ("medium",),
@@ -69,12 +66,8 @@ REFUSED: dict[str, Unasked] = {
     "json_schema": (),
     "structured_outputs": (),
     # when it ends
-    "ignore_eos": (False,),
-    "include_stop_str_in_output": (False,),
-    "min_tokens": (0,),
     "n_keep": (0, -1),
     "n_predict": (),
-    "stop_token_ids": ([],),
     "t_max_predict_ms": (0, -1),
     "truncate_prompt_tokens": (),
     # how it is drawn
@@ -108,6 +101,8 @@ REFUSED: dict[str, Unasked] = {
     "skip_special_tokens": (True,),
     "timings_per_token": (False,),
 }
+# The same of a conversation alone.
+CHAT_REFUSED: dict[str, Unasked] = {"best_of": (1,), "echo": (False,), "suffix": ("",)}
 # The same of a message.
 MESSAGE_HARMLESS = frozenset({"annotations", "id", "refusal"})
 MESSAGE_REFUSED: dict[str, Unasked] = {
