@@ -126,8 +126,7 @@ class Batch:
         if entries:
             self.model.decode(entries)
         for index, turn in drawn:
-            token = self.model.draw(turn.sampler, index, turn.banned(self.model))
-            rivals = turn.sampling.logprobs
+            token, rivals = self.model.draw(turn.sampler, index, turn.allowed()), turn.sampling.logprobs
             scored = None if rivals is None else self.model.scored(index, token, rivals)
             turn.take(token, self.model, scored)
 

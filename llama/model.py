@@ -293,15 +293,24 @@ class LlamaModel:
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {last_error()}")
 
-    def draw(self, sampler: "Sampler", index: int, banned: Sequence[int] = ()) -> int:
-        """Return the token that follows entry `index` of the batch decoded last; none of those that are `banned`."""
-        if banned:
-            logits, out = self.logits(index), list(banned)
-            kept = logits[out]
-            logits[out] = -np.inf
-            token = self.draw(sampler, index)
-            logits[out] = kept  # what is told of a token's chances is the model's own
-            return token
+    def draw(self, sampler: "Sampler", index: int, allowed: np.ndarray | None = None) -> int:
+        """Return the token that follows entry `index` of the batch decoded last.
+
+        Args:
+            sampler: that draws it.
+            index: of the entry.
+            allowed: which tokens it may be, bool [vocabulary]; None for all.
+        """
+        if allowed is None:
+            return self._drawn(sampler, index)
+        logits = self.logits(index)
+        kept = logits.copy()
+        logits[~allowed] = -np.inf
+        token = self._drawn(sampler, index)
+        logits[:] = kept  # for whoever asks how likely it was
+        return token
+
+    def _drawn(self, sampler: "Sampler", index: int) -> int:
         if sampler.chain is None:
             return int(self.logits(index).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)

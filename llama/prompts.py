@@ -37,7 +37,7 @@ class Prompts:
         self._context = context
         template = (llama_cpp.llama_model_chat_template(model, None) or b"").decode(errors="replace")
         self._switches = _variables(template) - GIVEN
-        self._may_think = OPEN in template
+        self.thinks = OPEN in template
         self._template = self._renderer(template, today) if template else None
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ class Prompts:
         if chat.thinks is not None:
             if thinking:
                 wanted[thinking[0]] = chat.thinks
-            elif chat.thinks or self._may_think:
+            elif chat.thinks != self.thinks:
                 text = "enable_thinking: the model's chat template has no switch for it."
                 raise RequestError(text, "unsupported_parameter", "enable_thinking")
         if chat.effort is not None:

@@ -8,9 +8,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from llama.errors import RequestError
 from llama.model import LlamaModel, Sampler, Scored
-from llama.types import Prompt, Sampling
+from llama.types import Infill, Prompt, Sampling
 
 Finish = Literal["stop", "length"]
 # What is wanted: an answer, the prompt as token ids, or those with each one's text.
@@ -72,6 +74,8 @@ class Turn:
         self._first = 0.0
         self._limit = 0
         self._within_thought = False
+        self._head = ""  # what is told before the answer
+        self._goes_on: np.ndarray  # tokens that do not end the model's turn, bool [vocabulary], where that matters
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
         self._stops = StopTexts(sampling.stop, sampling.keep_stop)
@@ -105,6 +109,11 @@ class Turn:
         self._within_thought = model.within_thought(prompt)
         _check_tokens("logit_bias", [token for token, _ in self.sampling.logit_bias], model.vocabulary)
         _check_tokens("stop_token_ids", self.sampling.stop_tokens, model.vocabulary)
+        if self.sampling.min_tokens or self.sampling.ignore_eos:
+            self._goes_on = np.ones(model.vocabulary, bool)
+            self._goes_on[list(model.ends)] = False
+        if self.sampling.echo:
+            self._head = _told_again(self.question, prompt, model)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -129,11 +138,17 @@ class Turn:
         if stop is not None or self.tokens == self._limit:
             self._end("length" if stop is None else "stop", stop)
 
-    def banned(self, model: LlamaModel) -> Sequence[int]:
-        """Return the tokens that cannot come next, since they would end an answer that has to go on."""
-        if self.tokens < self.sampling.min_tokens:
-            return (*model.ends, *self.sampling.stop_tokens)
-        return model.ends if self.sampling.ignore_eos else ()
+    def allowed(self) -> np.ndarray | None:
+        """Return which tokens may come next, bool [vocabulary]: none that ends an answer which has to go on.
+
+        None for all.
+        """
+        early = self.tokens < self.sampling.min_tokens
+        if not (early or self.sampling.ignore_eos):
+            return None
+        allowed = self._goes_on.copy()
+        allowed[list(self.sampling.stop_tokens) if early else []] = False
+        return allowed
 
     def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
         self.finished = True
@@ -148,8 +163,9 @@ class Turn:
     ) -> None:
         now = time.monotonic()
         generating = now - (self._first or now)
+        head, self._head = self._head, ""
         piece = Piece(
-            text,
+            head + text,
             self.tokens,
             now - self.asked,
             generating,
@@ -197,6 +213,16 @@ class StopTexts:
     @property
     def _longest(self) -> int:
         return max(map(len, self._texts), default=0)
+
+
+def _told_again(question: Prompt, prompt: Sequence[int], model: LlamaModel) -> str:
+    """Return a prompt as a text: as it was asked, or what its tokens write."""
+    match question:
+        case str():
+            return question
+        case Infill():
+            return question.before
+    return b"".join(model.piece(token, special=True) for token in prompt).decode(errors="replace")
 
 
 def _check_tokens(field: str, ids: Sequence[int], vocabulary: int) -> None:

@@ -34,6 +34,7 @@ class Sampling:
     ignore_eos: bool = False  # the model cannot end its turn
     stop_tokens: tuple[int, ...] = ()  # tokens before which the answer ends
     keep_stop: bool = False  # the text or token that ends an answer is a part of it
+    echo: bool = False  # the prompt's text is told before the answer
 
 
 @dataclass(frozen=True)

@@ -28,19 +28,11 @@ Drawn = AsyncGenerator[tuple[int, Piece | Exception] | None, None]  # pieces of 
 class Choice:
     """One answer as it comes."""
 
-    def __init__(self, index: int, prompt: Prompt, split: bool, head: str = "") -> None:
-        """Write the answer to a prompt as choice `index`.
-
-        Args:
-            index: its place among all.
-            prompt: what it answers.
-            split: whether what is thought is told from what is said.
-            head: what is told before it.
-        """
+    def __init__(self, index: int, prompt: Prompt, split: bool) -> None:
+        """Write the answer to a prompt as choice `index`; `split` what is thought off what is said."""
         self.index, self._split = index, split
         self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else None
         self._thoughts: Thoughts | None = None
-        self._head = head
         self.parts: list[Parts] = []
         self.thinking_tokens = 0
         self.scored: list[Scored] = []
@@ -58,6 +50,11 @@ class Choice:
         return parts
 
     @property
+    def thinks(self) -> bool:
+        """Whether what comes next is thought."""
+        return self._thoughts is not None and self._thoughts.within
+
+    @property
     def thought(self) -> str:
         """What was thought before the answer."""
         return "".join(parts.thought for parts in self.parts)
@@ -69,8 +66,7 @@ class Choice:
 
     def _parts(self, piece: Piece) -> Parts:
         if not self._split:
-            head, self._head = self._head, ""
-            return Parts("", head + piece.text)
+            return Parts("", piece.text)
         if self._thoughts is None:
             within = piece.within_thought if self._begun is None else opens(self._begun)
             self._thoughts = Thoughts(within, goes_on=self._begun is not None)
@@ -102,12 +98,11 @@ class Writing(Protocol):
 class Writer:
     """Writes the answers to one request as OpenAI's completions are."""
 
-    def __init__(self, request: ChatRequest | TextRequest, prompts: Sequence[Prompt], heads: Sequence[str]) -> None:
-        """For a request, the prompts that it has, and what is told before the answers to each."""
+    def __init__(self, request: ChatRequest | TextRequest, prompts: Sequence[Prompt]) -> None:
+        """For a request, and the prompts that it has."""
         self.chat, self._each, self._with_usage = isinstance(request, ChatRequest), request.choices, request.with_usage
         split = isinstance(request, ChatRequest) and request.reasoning_format != "none"
-        asked = [place for place in range(len(prompts)) for _ in range(self._each)]
-        self.choices = [Choice(i, prompts[place], split, heads[place]) for i, place in enumerate(asked)]
+        self.choices = [Choice(i, prompts[i // self._each], split) for i in range(len(prompts) * self._each)]
         self._begun: set[int] = set()
         self._head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
@@ -180,7 +175,7 @@ class Writer:
     def _logprobs(self, scored: Sequence[Scored], offset: int = 0) -> Json | None:
         if not scored:
             return None
-        return _chat_logprobs(scored) if self.chat else _text_logprobs(scored, offset)
+        return {"content": told_chances(scored), "refusal": None} if self.chat else _text_logprobs(scored, offset)
 
     def _chunk(
         self, choice: Choice, payload: Mapping[str, object], logprobs: object = None, finish: str | None = None
@@ -194,15 +189,16 @@ class Writer:
         return {**self._head, "object": kind if self.chat else "text_completion", "choices": choices}
 
 
-def _chat_logprobs(scored: Sequence[Scored]) -> Json:
+def told_chances(scored: Sequence[Scored]) -> list[Json]:
+    """Return how likely tokens were, as chats have it."""
+
     def told(piece: bytes, logprob: float) -> Json:
         return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
 
-    content = [
+    return [
         {**told(token.piece, token.logprob), "top_logprobs": [told(*rival) for rival in token.likeliest]}
         for token in scored
     ]
-    return {"content": content, "refusal": None}
 
 
 def _text_logprobs(scored: Sequence[Scored], offset: int) -> Json:

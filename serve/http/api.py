@@ -2,6 +2,8 @@
 
     POST /v1/chat/completions  an answer to a conversation, whole or as a stream of events
     POST /v1/completions       a text gone on with, without the chat template
+    POST /v1/responses         the same in OpenAI's newer form; /v1/responses/input_tokens: its tokens
+    POST /v1/messages          the same as Anthropic's clients ask for it; /v1/messages/count_tokens: its tokens
     POST /v1/tokenize          the token ids of a text or a conversation; at /tokenize, too
     POST /v1/detokenize        the text of token ids; at /detokenize, too
     GET  /v1/models            the models
@@ -15,8 +17,10 @@ client that leaves frees its place, whether it streams or waits for the whole an
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -25,21 +29,27 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llama.errors import EngineError, RequestError
-from llama.types import Infill, Prompt, Sampling
+from llama.types import Prompt, Sampling
 from serve.engine import Engine, Piece
 from serve.http.answers import Drawn, EventStream, Json, Writer, Writing, events
 from serve.http.error_responses import answer_error
+from serve.http.fields import called
+from serve.http.messages import CountRequest, MessagesRequest, MessageWriter
 from serve.http.metrics import Metrics
 from serve.http.middleware import CHARGE
 from serve.http.requests import SEEDS, ChatRequest, DetokenizeRequest, TextRequest, TokenizeRequest
-from serve.http.tokens import detokenized, joined, tokenized
+from serve.http.responses import ResponsesRequest, ResponseWriter
+from serve.http.tokens import detokenized, tokenized
 from serve.limits import check_model
 from serve.merging import merged_or_silent
 from serve.settings import Settings
 
 SILENCE = 10.0  # seconds without a piece, after which a stream's reader is told to wait: proxies hang up after 60
 
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
 T = TypeVar("T")
+Body = TypeVar("Body", ChatRequest, TextRequest)
 
 
 def build_health() -> APIRouter:
@@ -96,6 +106,26 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
     async def complete(request: Request, body: TextRequest) -> Response:
         return await _respond(request, body, engine, settings)
 
+    @api.post("/responses")
+    async def respond(request: Request, body: ResponsesRequest) -> Response:
+        chat, names = body.translated()
+        return await _respond(request, chat, engine, settings, partial(ResponseWriter, body), names)
+
+    @api.post("/responses/input_tokens")
+    async def count_response(request: Request, body: ResponsesRequest) -> Response:
+        chat, names = body.translated()
+        return await _answer_once(request, _counted(chat, engine, names, object="response.input_tokens"))
+
+    @api.post("/messages")
+    async def message(request: Request, body: MessagesRequest) -> Response:
+        chat, names = body.translated()
+        return await _respond(request, chat, engine, settings, MessageWriter, names)
+
+    @api.post("/messages/count_tokens")
+    async def count_message(request: Request, body: CountRequest) -> Response:
+        chat, names = body.translated()
+        return await _answer_once(request, _counted(chat, engine, names))
+
     @api.post("/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         model = engine.default if body.model is None else body.model
@@ -116,11 +146,45 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
     return api
 
 
-async def _respond(request: Request, body: ChatRequest | TextRequest, engine: Engine, settings: Settings) -> Response:
+async def _counted(chat: ChatRequest, engine: Engine, names: Mapping[str, str], **beside: str) -> Json:
+    """Return how many tokens a conversation has, with what is told beside it. Raises RequestError."""
+    with called(names):
+        check_model(chat.model, engine.models)
+        chat.check()
+        return beside | {"input_tokens": len(await engine.tokens(chat.model, *chat.prompts()))}
+
+
+async def _respond(
+    request: Request,
+    body: Body,
+    engine: Engine,
+    settings: Settings,
+    writer_of: Callable[[Body, Sequence[Prompt]], Writing] = Writer,
+    names: Mapping[str, str] = NO_NAMES,
+) -> Response:
     """Return the answers in the form that was asked for.
 
     Until the first piece, or until it has been waited for long enough, an error has a status.
+
+    Args:
+        request: that asks for them.
+        body: what is asked for.
+        engine: that gives them.
+        settings: limits.
+        writer_of: returns what writes them, for a body and its prompts.
+        names: the client's for those of the body's fields, where it was translated.
     """
+    with called(names):
+        return await _answered(request, body, engine, settings, writer_of)
+
+
+async def _answered(
+    request: Request,
+    body: Body,
+    engine: Engine,
+    settings: Settings,
+    writer_of: Callable[[Body, Sequence[Prompt]], Writing],
+) -> Response:
     check_model(body.model, engine.models)
     body.check()
     sampling, prompts, each = body.drawn(settings.max_tokens), body.prompts(), body.choices
@@ -129,8 +193,7 @@ async def _respond(request: Request, body: ChatRequest | TextRequest, engine: En
         text = f"A request can have 1 to {most} answers, its prompts times n; this asks for {asked}."
         raise RequestError(text, param="n" if each > 1 else "prompt")
     request.scope[CHARGE](asked - 1)
-    heads = [await _told_again(prompt, engine, body) for prompt in prompts]
-    writer = Writer(body, prompts, heads)
+    writer = writer_of(body, prompts)
     answers = [
         engine.astream(body.model, prompt, _another(sampling, place)) for prompt in prompts for place in range(each)
     ]
@@ -141,18 +204,6 @@ async def _respond(request: Request, body: ChatRequest | TextRequest, engine: En
     if first is None:
         return Response(status_code=499)
     return EventStream(events(first[0], drawn, writer), drawn)
-
-
-async def _told_again(prompt: Prompt, engine: Engine, body: ChatRequest | TextRequest) -> str:
-    """Return the text of a prompt where it is to be told before the answer."""
-    if isinstance(body, ChatRequest) or not body.echo:
-        return ""
-    match prompt:
-        case str():
-            return prompt
-        case Infill():
-            return prompt.before
-    return joined(await engine.spelled(body.model, prompt))
 
 
 def _another(sampling: Sampling, place: int) -> Sampling:

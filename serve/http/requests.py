@@ -1,9 +1,11 @@
 """What programs may ask for, field by field, and what it means to the engine."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
 from llama.errors import RequestError
 from llama.types import BareText, Chat, Infill, Message, Prompt, Sampling, TokenIds
@@ -34,19 +36,19 @@ def _whole(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class _Fields(BaseModel):
+class Fields(BaseModel):
     """Values are of their types and not converted; what is not named is looked up in fields.py."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class StreamOptions(_Fields):
+class StreamOptions(Fields):
     """How a stream is written."""
 
     include_usage: bool | None = None
 
 
-class CompletionRequest(_Fields):
+class CompletionRequest(Fields):
     """What both kinds of completion take; the engine checks the ranges."""
 
     refused: ClassVar[Mapping[str, Unasked]] = REFUSED
@@ -120,7 +122,7 @@ class CompletionRequest(_Fields):
         return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
-class ChatMessage(_Fields):
+class ChatMessage(Fields):
     """One turn of a conversation; its content is a text or a list of parts that are texts."""
 
     role: str
@@ -153,7 +155,7 @@ class ChatMessage(_Fields):
         return cast(Message, {"role": self.role, "content": self.content or "", **beside})
 
 
-class _Conversation(_Fields):
+class _Conversation(Fields):
     """A conversation, and how its template writes it."""
 
     continue_final_message: bool | None = None
@@ -204,6 +206,21 @@ class ChatRequest(CompletionRequest, _Conversation):
         return [self.chat(self.messages)]
 
 
+def chat_of(fields: Mapping[str, object], names: Mapping[str, str]) -> ChatRequest:
+    """Return a request of another API as a chat is asked for; `names` are that API's for the chat's fields.
+
+    Raises RequestValidationError for what a chat cannot have.
+    """
+    try:
+        return ChatRequest.model_validate(fields)
+    except ValidationError as error:
+        faults = error.errors()
+        for fault in faults:
+            first, rest = fault["loc"][:1], fault["loc"][1:]
+            fault["loc"] = ("body", *(names.get(str(step), step) for step in first), *rest)
+        raise RequestValidationError(faults) from None
+
+
 class TokenizeRequest(_Conversation):
     """A text or a conversation to read: as vLLM names it, and as llama.cpp does (`content`, `add_special`)."""
 
@@ -235,7 +252,7 @@ class TokenizeRequest(_Conversation):
         return BareText(text) if self.add_special_tokens is False else text
 
 
-class DetokenizeRequest(_Fields):
+class DetokenizeRequest(Fields):
     """Token ids to write as a text."""
 
     model: str | None = None
@@ -269,7 +286,7 @@ class TextRequest(CompletionRequest):
 
     def drawn(self, most: int) -> Sampling:
         """Return how the answers are drawn; `most` are the tokens of the longest. Raises RequestError."""
-        return self.sampling(min(COMPLETION_TOKENS, most), most, self.logprobs)
+        return replace(self.sampling(min(COMPLETION_TOKENS, most), most, self.logprobs), echo=bool(self.echo))
 
     def prompts(self) -> list[Prompt]:
         """Return what is to be gone on with, each by itself."""

@@ -1,7 +1,5 @@
 """Texts as token ids and back, as llama.cpp and vLLM write them."""
 
-from collections.abc import Sequence
-
 from llama.types import TokenIds
 from serve.engine import Engine
 from serve.http.answers import Json
@@ -24,13 +22,9 @@ async def tokenized(body: TokenizeRequest, engine: Engine, model: str, context: 
 
 async def detokenized(body: DetokenizeRequest, engine: Engine, model: str) -> Json:
     """Return a text as llama.cpp names it, and as vLLM does. Raises RequestError."""
-    text = joined(await engine.spelled(model, TokenIds(body.tokens))) if body.tokens else ""
+    spelled = await engine.spelled(model, TokenIds(body.tokens)) if body.tokens else []
+    text = b"".join(piece for _, piece in spelled).decode(errors="replace")
     return {"content": text, "prompt": text}
-
-
-def joined(spelled: Sequence[tuple[int, bytes]]) -> str:
-    """Return the text of tokens."""
-    return b"".join(piece for _, piece in spelled).decode(errors="replace")
 
 
 def _whole_text(piece: bytes) -> str | list[int]:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
+from thinkers import THOUGHT, write_thinkers
 from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
 
 from llama.thoughts import Thoughts, opens
@@ -26,22 +27,11 @@ HI: Any = [{"role": "user", "content": "hi"}]
 GREEDY: Any = {"model": "random", "messages": HI, "temperature": 0, "max_tokens": 20}
 DRAWN: Any = GREEDY | {"temperature": 1, "seed": 7}
 TEXT: Any = {"model": "random", "prompt": "hi", "temperature": 0, "max_tokens": 8}
-# A template that thinks unless it is told not to, as Qwen's do, and one that begins the thought itself, as DeepSeek's.
-SWITCHED = CHAT_TEMPLATE + (
-    "{%- if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
-    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
-)
-WITHIN = CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
-THOUGHT = ["<think>", "\t\t", "Is ", "it", "?", " \t", "</think>", "\n\n\r", "So ", "it ", "is."]
 
 
 @pytest.fixture(scope="module")
 def client(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    folder = tmp_path_factory.mktemp("thinkers")
-    script = [text.encode() for text in THOUGHT]
-    write_scripted(folder / "thinks.gguf", script, template=SWITCHED)
-    write_scripted(folder / "within.gguf", script[2:], template=WITHIN)
-    write_random(folder / "switched.gguf", template=SWITCHED)
+    folder = write_thinkers(tmp_path_factory.mktemp("thinkers"))
     limits = Settings(model="random", max_tokens=64, max_loaded_models=8, rate=0, context=1 << 10)
     with Engine({**models, **find_models(folder)}, limits) as engine:
         yield TestClient(whole_app(engine, limits), raise_server_exceptions=False)
