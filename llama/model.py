@@ -21,6 +21,7 @@ from llama.errors import EngineError
 from llama.prompts import Prompts
 from llama.thoughts import OPEN
 from llama.threads import Threads
+from llama.tokenizer import piece_of
 from llama.types import Prompt, Sampling
 
 BATCH = 256  # tokens decoded at a time at most
@@ -365,9 +366,7 @@ class LlamaModel:
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """Return a token's text, which may be a part of a character; empty for special tokens unless asked for."""
-        buffer = ctypes.create_string_buffer(256)
-        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
-        return buffer.raw[:length] if length > 0 else b""
+        return piece_of(self._vocab, token, special)
 
     def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
         params = llama_cpp.llama_context_default_params()

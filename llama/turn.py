@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -15,8 +15,18 @@ from llama.model import LlamaModel, Sampler, Scored
 from llama.types import Infill, Prompt, Sampling
 
 Finish = Literal["stop", "length"]
-# What is wanted: an answer, the prompt as token ids, or those with each one's text.
-Task = Literal["answer", "read", "spell"]
+# What is wanted: an answer, the prompt as token ids, those with each one's text, or its vector.
+Task = Literal["answer", "read", "spell", "embed"]
+
+
+class Readable(Protocol):
+    """What reads a prompt as token ids."""
+
+    def prompt(self, text: Prompt, /, *, bounded: bool) -> list[int]:
+        """Return them. Raises RequestError for what is too long, if that is `bounded`."""
+
+    def piece(self, token: int, /, special: bool) -> bytes:
+        """Return a token's text, of special ones too, where that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Turn:
         self.prompt: list[int] = []
         self.spelled: list[bytes] = []  # the prompt's tokens, where they are to be spelled
         self.cached = 0  # tokens of the prompt that the KV cache had
+        self.vector: np.ndarray  # of the prompt, where that is wanted
         self.token: int | None = None  # drawn last and not decoded yet
         self.tokens = 0
         self.finished = False
@@ -83,7 +94,7 @@ class Turn:
     @property
     def only_read(self) -> bool:
         """Whether it ends when its prompt is written."""
-        return self.task != "answer"
+        return self.task in ("read", "spell")
 
     @property
     def being_read(self) -> bool:
@@ -93,14 +104,23 @@ class Turn:
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
         if self.only_read:
-            self.prompt = model.prompt(self.question, bounded=False)
-            if self.task == "spell":
-                self.spelled = [model.piece(token, special=True) for token in self.prompt]
+            self.read(model)
         else:
             self.go_on_from(model.prompt(self.question, drop_oldest), model)
 
+    def read(self, model: Readable) -> None:
+        """Write the prompt where no answer is wanted. Raises RequestError for one that the model cannot take."""
+        self.prompt = model.prompt(self.question, bounded=not self.only_read)
+        if self.task == "spell":
+            self.spelled = [model.piece(token, special=True) for token in self.prompt]
+
     def end_read(self) -> None:
         """End one that is `only_read`, whose prompt is written."""
+        self._end("stop")
+
+    def end_embedded(self, vector: np.ndarray) -> None:
+        """End one whose text is turned into a vector, float32 [width]."""
+        self.vector = vector
         self._end("stop")
 
     def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:

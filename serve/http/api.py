@@ -4,6 +4,7 @@
     POST /v1/completions       a text gone on with, without the chat template
     POST /v1/responses         the same in OpenAI's newer form; /v1/responses/input_tokens: its tokens
     POST /v1/messages          the same as Anthropic's clients ask for it; /v1/messages/count_tokens: its tokens
+    POST /v1/embeddings        texts as vectors, by a model that is for that
     POST /v1/tokenize          the token ids of a text or a conversation; at /tokenize, too
     POST /v1/detokenize        the text of token ids; at /detokenize, too
     GET  /v1/models            the models
@@ -19,6 +20,7 @@ import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from functools import partial
 from types import MappingProxyType
 from typing import TypeVar
@@ -32,6 +34,7 @@ from llama.errors import EngineError, RequestError
 from llama.types import Prompt, Sampling
 from serve.engine import Engine, Piece
 from serve.http.answers import Drawn, EventStream, Json, Writer, Writing, events
+from serve.http.embeddings import EmbeddingsRequest, embedded
 from serve.http.error_responses import answer_error
 from serve.http.fields import called
 from serve.http.messages import CountRequest, MessagesRequest, MessageWriter
@@ -40,8 +43,8 @@ from serve.http.middleware import CHARGE
 from serve.http.requests import SEEDS, ChatRequest, DetokenizeRequest, TextRequest, TokenizeRequest
 from serve.http.responses import ResponsesRequest, ResponseWriter
 from serve.http.tokens import detokenized, tokenized
-from serve.limits import check_model
 from serve.merging import merged_or_silent
+from serve.models.registry import Model
 from serve.settings import Settings
 
 SILENCE = 10.0  # seconds without a piece, after which a stream's reader is told to wait: proxies hang up after 60
@@ -84,18 +87,16 @@ def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
 def build_api(engine: Engine, settings: Settings) -> FastAPI:
     """Return OpenAI's API; an application of its own, so that its errors are its own too."""
     api = FastAPI(openapi_url=None, redirect_slashes=False)
-    entries = {
-        name: {"id": name, "object": "model", "created": int(model.path.stat().st_mtime), "owned_by": "tunesmith"}
-        for name, model in engine.models.items()
-    }
+    entries = {name: _entry(model, settings) for name, model in engine.all_models.items()}
 
     @api.get("/models")
     async def list_models() -> dict[str, object]:
-        return {"object": "list", "data": list(entries.values())}
+        paged = {"first_id": next(iter(entries)), "last_id": [*entries][-1], "has_more": False}  # as with Anthropic
+        return {"object": "list", "data": list(entries.values()), **paged}
 
     @api.get("/models/{name:path}")
     async def show_model(name: str) -> dict[str, object]:
-        check_model(name, engine.models)
+        engine.check_model(name, "read")
         return entries[name]
 
     @api.post("/chat/completions")
@@ -126,18 +127,24 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
         chat, names = body.translated()
         return await _answer_once(request, _counted(chat, engine, names))
 
+    @api.post("/embeddings")
+    async def embed(request: Request, body: EmbeddingsRequest) -> Response:
+        engine.check_model(body.model, "embed")
+        request.scope[CHARGE](len(body.texts()) - 1)
+        return await _answer_once(request, embedded(body, engine))
+
     @api.post("/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         model = engine.default if body.model is None else body.model
-        check_model(model, engine.models)
+        engine.check_model(model, "read")
         body.check()
-        context = min(settings.context, engine.models[model].context)
+        context = min(settings.context, engine.all_models[model].context)
         return await _answer_once(request, tokenized(body, engine, model, context))
 
     @api.post("/detokenize")
     async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
         model = engine.default if body.model is None else body.model
-        check_model(model, engine.models)
+        engine.check_model(model, "read")
         body.check()
         return await _answer_once(request, detokenized(body, engine, model))
 
@@ -146,10 +153,19 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
     return api
 
 
+def _entry(model: Model, settings: Settings) -> Json:
+    """Return what is told of a model: to OpenAI's clients, to vLLM's and to Anthropic's."""
+    created = int(model.path.stat().st_mtime)
+    told: Json = {"id": model.name, "object": "model", "created": created, "owned_by": "tunesmith"}
+    told["max_model_len"] = min(settings.context, model.context)
+    day = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+    return told | {"type": "model", "display_name": model.name, "created_at": day}
+
+
 async def _counted(chat: ChatRequest, engine: Engine, names: Mapping[str, str], **beside: str) -> Json:
     """Return how many tokens a conversation has, with what is told beside it. Raises RequestError."""
     with called(names):
-        check_model(chat.model, engine.models)
+        engine.check_model(chat.model)
         chat.check()
         return beside | {"input_tokens": len(await engine.tokens(chat.model, *chat.prompts()))}
 
@@ -185,7 +201,7 @@ async def _answered(
     settings: Settings,
     writer_of: Callable[[Body, Sequence[Prompt]], Writing],
 ) -> Response:
-    check_model(body.model, engine.models)
+    engine.check_model(body.model)
     body.check()
     sampling, prompts, each = body.drawn(settings.max_tokens), body.prompts(), body.choices
     asked, most = len(prompts) * each, settings.slots + settings.queue

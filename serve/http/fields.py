@@ -122,7 +122,9 @@ MESSAGES_HARMLESS = frozenset({"cache_control", "inference_geo", "metadata", "se
 MESSAGES_REFUSED: dict[str, Unasked] = {
     "container": (),
     "context_management": (),
+    "diagnostics": (),
     "mcp_servers": ([],),
+    "speed": ("standard",),
     "tool_choice": ({"type": "auto"}, {"type": "none"}),
     "tools": ([],),
 }
@@ -154,6 +156,14 @@ REASONING_REFUSED: dict[str, Unasked] = {"generate_summary": ("auto",), "summary
 ITEM_HARMLESS = frozenset({"id", "status"})
 REASONING_ITEM_REFUSED: dict[str, Unasked] = {"encrypted_content": ()}
 PART_HARMLESS = frozenset({"annotations", "logprobs"})
+# The same of embeddings.
+EMBEDDINGS_HARMLESS = frozenset({"user"})
+EMBEDDINGS_REFUSED: dict[str, Unasked] = {
+    "add_special_tokens": (True,),
+    "embd_normalize": (2,),
+    "normalize": (True,),
+    "truncate_prompt_tokens": (),
+}
 # The same of a block of a message's content.
 BLOCK_HARMLESS = frozenset({"cache_control", "signature"})
 BLOCK_REFUSED: dict[str, Unasked] = {"citations": ([],)}

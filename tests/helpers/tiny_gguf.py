@@ -36,9 +36,14 @@ def byte_to_char() -> list[str]:
 
 
 def write_random(
-    path: Path, seed: int = 0, template: str | None = CHAT_TEMPLATE, width: int = 64, context: int = 512
+    path: Path,
+    seed: int = 0,
+    template: str | None = CHAT_TEMPLATE,
+    width: int = 64,
+    context: int = 512,
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
-    """A model with random weights, trained for `context` tokens as it says."""
+    """A model with random weights, trained for `context` tokens as it says; with `pooling` it makes vectors."""
     layers = 2
     rng = np.random.default_rng(seed)
     vocabulary = 256 + len(SPECIAL)
@@ -46,7 +51,7 @@ def write_random(
         name: rng.normal(0, 3.2 * width**-0.5, shape).astype(np.float32)
         for name, shape in _shapes(vocabulary, width, layers).items()
     }
-    return _write(path, tensors, [], context, width, layers, template)
+    return _write(path, tensors, [], context, width, layers, template, pooling)
 
 
 def write_scripted(
@@ -162,6 +167,7 @@ def _write(
     width: int,
     layers: int,
     template: str | None = CHAT_TEMPLATE,
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
@@ -173,6 +179,8 @@ def _write(
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     _add_vocabulary(writer, words)
     if template is not None:
         writer.add_chat_template(template)
