@@ -4,14 +4,14 @@ Content is text, and what was thought before it. Tools, images and documents are
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-from llama.errors import RequestError
 from llama.thoughts import Parts
 from llama.types import Prompt
 from serve.engine import Piece
 from serve.http.answers import Choice, Json, event
+from serve.http.content import read_parts, response_format
 from serve.http.error_responses import describe
 from serve.http.fields import (
     BLOCK_HARMLESS,
@@ -26,7 +26,7 @@ from serve.http.requests import ChatRequest, Fields, Whole, chat_of
 BLOCKS = {"text": "text", "thinking": "thinking"}  # what is known of a message's content, and the key of its text
 SWITCHES = {"enabled": True, "disabled": False, "adaptive": None}
 
-Content = str | list[dict[str, Any]]
+Content = str | list[dict[str, object]]
 
 
 class Thinking(Fields):
@@ -39,7 +39,7 @@ class OutputConfig(Fields):
     """How much it does for an answer, and what that must look like."""
 
     effort: str | None = None
-    format: dict[str, Any] | None = None
+    format: dict[str, object] | None = None
 
 
 class Turn(Fields):
@@ -73,7 +73,9 @@ class CountRequest(Fields):
         for where, role, content in self._said():
             text, thought = _read(content, where)
             if messages and messages[-1]["role"] == role:  # Anthropic takes them for one
-                text = "\n".join([messages.pop()["content"], text])
+                before = messages.pop()
+                text = "\n".join(filter(None, [before["content"], text]))
+                thought = "\n".join(filter(None, [before.get("reasoning_content", ""), thought]))
             names.setdefault(f"messages[{len(messages)}]", where.removesuffix(".content"))
             messages.append({"role": role, "content": text} | ({"reasoning_content": thought} if thought else {}))
         return chat_of({"messages": messages, **self._chat_fields()}, names), names
@@ -94,7 +96,7 @@ class CountRequest(Fields):
         if self.output_config:
             check_fields(self.output_config.model_extra, frozenset(), {}, "output_config.")
             fields["reasoning_effort"] = self.output_config.effort
-            fields["response_format"] = _form(self.output_config.format)
+            fields["response_format"] = response_format(self.output_config.format, name="answer")
         return fields
 
 
@@ -108,29 +110,9 @@ def _read(content: Content, where: str) -> tuple[str, str]:
     """Return what is said and what is thought in a content. Raises RequestError for what is neither."""
     if isinstance(content, str):
         return content, ""
-    read: dict[str, list[str]] = {kind: [] for kind in BLOCKS}
-    for place, block in enumerate(content):
-        param = f"{where}[{place}]"
-        kind = str(block.get("type"))
-        if kind not in BLOCKS:
-            text = f"{param}: a block of type {kind[:50]!a} is not supported, only {' and '.join(BLOCKS)}."
-            raise RequestError(text, "unsupported_parameter", param)
-        said = block.get(BLOCKS[kind])
-        if not isinstance(said, str):
-            param = f"{param}.{BLOCKS[kind]}"
-            raise RequestError(f"{param}: a text is required.", "invalid_type", param)
-        rest = {name: value for name, value in block.items() if name not in ("type", BLOCKS[kind])}
-        check_fields(rest, BLOCK_HARMLESS, BLOCK_REFUSED, f"{param}.")
-        read[kind].append(said)
-    return "\n".join(read["text"]), "\n".join(read["thinking"])
-
-
-def _form(form: Mapping[str, Any] | None) -> Json | None:
-    """Return what an answer must look like as a chat's response_format has it."""
-    if form is None or form.get("type") != "json_schema":
-        return None if form is None else dict(form)
-    rest = {name: value for name, value in form.items() if name != "type"}
-    return {"type": "json_schema", "json_schema": {"name": "answer", **rest}}
+    parts = read_parts(content, BLOCKS, where, BLOCK_HARMLESS, BLOCK_REFUSED)
+    said, thought = ("\n".join(text for kind, text in parts if kind == wanted) for wanted in ("text", "thinking"))
+    return said, thought
 
 
 class MessageWriter:

@@ -6,7 +6,6 @@ Nothing is stored, so that each request brings its whole conversation. Tools, im
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from llama.errors import RequestError
 from llama.model import Scored
@@ -14,6 +13,7 @@ from llama.thoughts import Parts
 from llama.types import Prompt, Sampling
 from serve.engine import Piece
 from serve.http.answers import Choice, Json, event, told_chances
+from serve.http.content import beside, read_parts, response_format, text_of, unsupported
 from serve.http.error_responses import describe
 from serve.http.fields import (
     ITEM_HARMLESS,
@@ -45,7 +45,7 @@ class Reasoning(Fields):
 class Text(Fields):
     """What the answer must look like."""
 
-    format: dict[str, Any] | None = None
+    format: dict[str, object] | None = None
     verbosity: str | None = None
 
 
@@ -53,7 +53,7 @@ class ResponsesRequest(Fields):
     """A conversation to answer."""
 
     model: str
-    input: str | list[dict[str, Any]]
+    input: str | list[dict[str, object]]
     instructions: str | None = None
     max_output_tokens: Whole | None = None
     temperature: float | None = None
@@ -64,7 +64,7 @@ class ResponsesRequest(Fields):
     text: Text | None = None
     metadata: dict[str, str] | None = None
     stream: bool | None = None
-    stream_options: dict[str, Any] | None = None
+    stream_options: dict[str, object] | None = None
 
     def translated(self) -> tuple[ChatRequest, dict[str, str]]:
         """Return it as a chat is asked for, and its fields' names for those of the chat. Raises RequestError."""
@@ -84,7 +84,7 @@ class ResponsesRequest(Fields):
             "logprobs": self.top_logprobs is not None or LOGPROBS in (self.include or ()),
             "top_logprobs": self.top_logprobs,
             "reasoning_effort": reasoning.effort,
-            "response_format": _form(text.format),
+            "response_format": response_format(text.format),
             "verbosity": text.verbosity,
             "stream": self.stream,
         }
@@ -98,7 +98,7 @@ class ResponsesRequest(Fields):
         check_fields(text.model_extra, frozenset(), {}, "text.")
         for place, name in enumerate(self.include or ()):
             if name not in INCLUDED:
-                raise _unsupported(f"include[{place}]", name, INCLUDED)
+                raise unsupported(f"include[{place}]", name, INCLUDED)
 
     def _messages(self) -> tuple[list[dict[str, str]], dict[str, str]]:
         """Return the conversation, and which part of the input each message of it is."""
@@ -127,20 +127,17 @@ class ResponsesRequest(Fields):
         return messages, names
 
 
-def _message(item: Mapping[str, Any], where: str) -> dict[str, str]:
+def _message(item: Mapping[str, object], where: str) -> dict[str, str]:
     """Return what somebody said. Raises RequestError for an item of another kind."""
-    if item.get("type", "message") != "message":
-        raise _unsupported(where, item["type"], ("message", "reasoning"))
-    check_fields(_beside(item, "type", "role", "content"), ITEM_HARMLESS, {}, f"{where}.")
-    for name, kinds in (("role", str), ("content", str | list)):
-        if not isinstance(item.get(name), kinds):
-            raise RequestError(f"{where}.{name}: a text is required.", "invalid_type", f"{where}.{name}")
-    return {"role": item["role"], "content": _joined(item["content"], SAID, f"{where}.content")}
+    if (kind := str(item.get("type", "message"))) != "message":
+        raise unsupported(where, kind, ("message", "reasoning"))
+    check_fields(beside(item, "type", "role", "content"), ITEM_HARMLESS, {}, f"{where}.")
+    return {"role": text_of(item, "role", where), "content": _joined(item.get("content"), SAID, f"{where}.content")}
 
 
-def _thought(item: Mapping[str, Any], where: str) -> str:
+def _thought(item: Mapping[str, object], where: str) -> str:
     """Return what was thought: in full, else its summary. Raises RequestError for what only its maker can read."""
-    known = _beside(item, "type", "content", "summary")
+    known = beside(item, "type", "content", "summary")
     check_fields(known, ITEM_HARMLESS, REASONING_ITEM_REFUSED, f"{where}.")
     parts = {name: _joined(item.get(name) or [], THOUGHT, f"{where}.{name}") for name in ("content", "summary")}
     return parts["content"] or parts["summary"]
@@ -149,36 +146,7 @@ def _thought(item: Mapping[str, Any], where: str) -> str:
 def _joined(content: object, kinds: Mapping[str, str], where: str) -> str:
     if isinstance(content, str):
         return content
-    if not isinstance(content, list):
-        raise RequestError(f"{where}: a list is required.", "invalid_type", where)
-    texts = []
-    for place, part in enumerate(content):
-        param = f"{where}[{place}]"
-        kind = str(part.get("type")) if isinstance(part, dict) else ""
-        if kind not in kinds:
-            raise _unsupported(param, kind, kinds)
-        key = kinds[kind]
-        check_fields(_beside(part, "type", key), PART_HARMLESS, {}, f"{param}.")
-        if not isinstance(part.get(key), str):
-            raise RequestError(f"{param}.{key}: a text is required.", "invalid_type", f"{param}.{key}")
-        texts.append(part[key])
-    return "\n".join(texts)
-
-
-def _beside(item: Mapping[str, Any], *known: str) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name not in known}
-
-
-def _unsupported(param: str, kind: object, known: Sequence[str] | Mapping[str, str]) -> RequestError:
-    text = f"{param}: {str(kind)[:50]!a} is not supported, only {', '.join(known)}."
-    return RequestError(text, "unsupported_parameter", param)
-
-
-def _form(form: Mapping[str, Any] | None) -> Json | None:
-    """Return what an answer must look like as a chat's response_format has it."""
-    if form is None or form.get("type") != "json_schema":
-        return None if form is None else dict(form)
-    return {"type": "json_schema", "json_schema": _beside(form, "type")}
+    return "\n".join(text for _, text in read_parts(content, kinds, where, PART_HARMLESS, {}))
 
 
 class ResponseWriter:

@@ -177,7 +177,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
         ("chat/completions", b"[" * 100_000, 400, "parsing the body"),
         ("chat/completions", b"[]", 400, "The body: Input should be"),
         ("chat/completions", b"{}", 400, "model: Field required."),
-        ("embeddings", b"{}", 404, "Not Found"),
+        ("images", b"{}", 404, "Not Found"),
         ("models", b"{}", 405, "Method Not Allowed"),
     ],
 )
