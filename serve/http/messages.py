@@ -68,7 +68,8 @@ class CountRequest(Fields):
         """Return it as a chat is asked for, and its fields' names for those of the chat. Raises RequestError."""
         check_fields(self.model_extra, MESSAGES_HARMLESS, MESSAGES_REFUSED)
         messages: list[dict[str, str]] = []
-        names = {"response_format": "output_config.format", "reasoning_effort": "output_config.effort"}
+        names = {"reasoning_effort": "output_config.effort"}
+        names |= {"response_format.json_schema": "output_config.format", "response_format": "output_config.format"}
         names |= {"enable_thinking": "thinking", "stop": "stop_sequences"}
         for where, role, content in self._said():
             text, thought = _read(content, where)

@@ -71,7 +71,8 @@ class ResponsesRequest(Fields):
         self._check()
         messages, names = self._messages()
         names |= {"max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
-        names |= {"reasoning_effort": "reasoning.effort", "response_format": "text.format"}
+        names |= {"response_format.json_schema": "text.format", "response_format": "text.format"}
+        names |= {"reasoning_effort": "reasoning.effort"}
         names |= {"verbosity": "text.verbosity", "messages": "input"}
         reasoning, text = self.reasoning or Reasoning(), self.text or Text()
         fields: dict[str, object] = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import PoolingType
-from tiny_gguf import write_random
+from tiny_gguf import write_encoder, write_random
 
 from llama.embedding import Embedder, unit
 from llama.errors import RequestError
@@ -62,6 +62,18 @@ def test_a_vector_is_of_length_one_and_depends_on_no_other_text(embedders: dict[
         assert float(np.linalg.norm(alone)) == pytest.approx(1)
         embedder.embed(LONG)
         assert np.array_equal(embedder.embed(SHORT), alone)
+
+
+def test_an_encoder_reads_a_text_both_ways(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "bert.gguf", PoolingType.CLS)
+    with closing(Embedder(path, 1024, threads=1)) as embedder:
+        assert embedder.prompt("a b zz") == [2, 5, 6, 1, 3]  # within the marks of its own; no letter is no word
+        one, other = embedder.embed([2, 5, 6, 3]), embedder.embed([2, 5, 7, 3])
+        assert not np.allclose(one, other, atol=1e-2)  # of the first token, and the third has changed
+        assert np.array_equal(embedder.embed([2, 5, 6, 3]), one)
+        assert len(embedder.prompt("a " * 62)) == 64
+        with pytest.raises(RequestError, match="this model's maximum is 64"):
+            embedder.prompt("a " * 63)
 
 
 def test_a_text_may_fill_the_context_and_not_go_beyond(embedders: dict[str, Embedder]) -> None:
