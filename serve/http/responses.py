@@ -27,6 +27,7 @@ from serve.http.fields import (
 )
 from serve.http.requests import ChatRequest, Fields, Whole, chat_of
 
+ROLES = ("user", "assistant", "system", "developer")
 # Parts of what is said and thought that are read, and the key of their text.
 SAID = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 THOUGHT = {"reasoning_text": "text", "summary_text": "text"}
@@ -133,7 +134,10 @@ def _message(item: Mapping[str, object], where: str) -> dict[str, str]:
     if (kind := str(item.get("type", "message"))) != "message":
         raise unsupported(where, kind, ("message", "reasoning"))
     check_fields(beside(item, "type", "role", "content"), ITEM_HARMLESS, {}, f"{where}.")
-    return {"role": text_of(item, "role", where), "content": _joined(item.get("content"), SAID, f"{where}.content")}
+    role = text_of(item, "role", where)
+    if role not in ROLES:
+        raise RequestError(f"{where}.role must be {', '.join(ROLES)}, not {role[:50]!a}.", param=f"{where}.role")
+    return {"role": role, "content": _joined(item.get("content"), SAID, f"{where}.content")}
 
 
 def _thought(item: Mapping[str, object], where: str) -> str:
