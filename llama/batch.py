@@ -14,10 +14,11 @@ same system prompt for instance.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from llama.model import BATCH, Entry, LlamaModel, State
+from llama.reader import Reader
 from llama.turn import Turn
 
 CHUNK = 128  # tokens of a prompt in a step while answers wait for their next token
@@ -52,8 +53,7 @@ class Batch:
         self._prompt_cache_bytes = prompt_cache_bytes
         self._slots = [Slot(i) for i in range(model.slots)]
         self._prompt_cache: list[CachedPrompt] = []  # the longest unused first
-        self._reader = ThreadPoolExecutor(1, "reader")
-        self._read_last: Future[None] | None = None
+        self._reader = Reader()
 
     @property
     def active(self) -> list[Slot]:
@@ -63,7 +63,7 @@ class Batch:
     @property
     def reading(self) -> bool:
         """Whether a prompt is being written."""
-        return self._read_last is not None and not self._read_last.done()
+        return self._reader.busy
 
     def read(self, turn: Turn, drop_oldest: bool, then: Callable[[], None]) -> Future[None]:
         """Write a turn's prompt beside the steps, one after the other, since a template may take a second.
@@ -73,14 +73,7 @@ class Batch:
             drop_oldest: see Turn.prepare.
             then: called when it is done, in another thread.
         """
-
-        def prepare() -> None:
-            if not turn.cancelled.is_set():
-                turn.prepare(self.model, drop_oldest)
-
-        turn.reading = self._read_last = self._reader.submit(prepare)
-        turn.reading.add_done_callback(lambda _: then())
-        return turn.reading
+        return self._reader.read(turn, lambda: turn.prepare(self.model, drop_oldest), then)
 
     def begin(self, turn: Turn) -> bool:
         """Take a turn in; False if it must wait until another one ends."""
@@ -126,7 +119,7 @@ class Batch:
         if entries:
             self.model.decode(entries)
         for index, turn in drawn:
-            token, rivals = self.model.draw(turn.sampler, index), turn.sampling.logprobs
+            token, rivals = self.model.draw(turn.sampler, index, turn.allowed()), turn.sampling.logprobs
             scored = None if rivals is None else self.model.scored(index, token, rivals)
             turn.take(token, self.model, scored)
 
@@ -148,7 +141,7 @@ class Batch:
 
     def close(self) -> list[Turn]:
         """Free the model; return the turns that were under way. A prompt that was to be read can be read anew."""
-        self._reader.shutdown(cancel_futures=True)
+        self._reader.close()
         turns = [slot.turn for slot in self._slots if slot.turn]
         for turn in turns:
             turn.sampler.close()

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -20,6 +21,7 @@ from llama.errors import EngineError
 from llama.prompts import Prompts
 from llama.thoughts import OPEN
 from llama.threads import Threads
+from llama.tokenizer import piece_of
 from llama.types import Prompt, Sampling
 
 BATCH = 256  # tokens decoded at a time at most
@@ -292,8 +294,24 @@ class LlamaModel:
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {last_error()}")
 
-    def draw(self, sampler: "Sampler", index: int) -> int:
-        """Return the token that follows entry `index` of the batch decoded last."""
+    def draw(self, sampler: "Sampler", index: int, allowed: np.ndarray | None = None) -> int:
+        """Return the token that follows entry `index` of the batch decoded last.
+
+        Args:
+            sampler: that draws it.
+            index: of the entry.
+            allowed: which tokens it may be, bool [vocabulary]; None for all.
+        """
+        if allowed is None:
+            return self._drawn(sampler, index)
+        logits = self.logits(index)
+        kept = logits.copy()
+        logits[~allowed] = -np.inf
+        token = self._drawn(sampler, index)
+        logits[:] = kept  # for whoever asks how likely it was
+        return token
+
+    def _drawn(self, sampler: "Sampler", index: int) -> int:
         if sampler.chain is None:
             return int(self.logits(index).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
@@ -321,6 +339,11 @@ class LlamaModel:
         end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
         return end.rstrip().endswith(OPEN.encode())
 
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens by which the model ends its turn."""
+        return tuple(token for token in range(self.vocabulary) if self.is_end(token))
+
     def is_end(self, token: int) -> bool:
         """Return whether the model ends its turn with this token."""
         return llama_cpp.llama_vocab_is_eog(self._vocab, token)
@@ -343,9 +366,7 @@ class LlamaModel:
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """Return a token's text, which may be a part of a character; empty for special tokens unless asked for."""
-        buffer = ctypes.create_string_buffer(256)
-        length = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
-        return buffer.raw[:length] if length > 0 else b""
+        return piece_of(self._vocab, token, special)
 
     def _context_params(self, threads: int) -> llama_cpp.llama_context_params:
         params = llama_cpp.llama_context_default_params()

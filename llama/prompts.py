@@ -12,8 +12,9 @@ from llama.chat_template import ChatTemplate
 from llama.control import disguised
 from llama.errors import RequestError
 from llama.render import Generation
+from llama.thoughts import OPEN
 from llama.tokenizer import Tokenizer
-from llama.types import BareText, Chat, Message, Prompt, TokenIds
+from llama.types import BareText, Chat, Infill, Message, Prompt, TokenIds
 
 # Marks where, in a conversation whose last message is not to end; the space shows whether the template strips texts.
 GOES_ON = "[goes on here] "
@@ -37,6 +38,7 @@ class Prompts:
         self._context = context
         template = (llama_cpp.llama_model_chat_template(model, None) or b"").decode(errors="replace")
         self._switches = _variables(template) - GIVEN
+        self.thinks = OPEN in template
         self._template = self._renderer(template, today) if template else None
 
     def close(self) -> None:
@@ -58,7 +60,7 @@ class Prompts:
         Raises RequestError for a conversation that the template refuses or that leaves no room for an answer, and for
         any where the model has no template; ModelError, which is one, where the template fails.
         """
-        if isinstance(messages, str | BareText | TokenIds):
+        if isinstance(messages, str | BareText | TokenIds | Infill):
             tokens, field = self._text(messages), "prompt"
         else:
             chat, field = messages if isinstance(messages, Chat) else Chat(messages), "messages"
@@ -67,12 +69,28 @@ class Prompts:
                 tokens = self._shortened(chat)
         return self._checked(tokens, field) if bounded else tokens
 
-    def _text(self, text: str | BareText | TokenIds) -> list[int]:
+    def _text(self, text: str | BareText | TokenIds | Infill) -> list[int]:
         if isinstance(text, TokenIds):
             return self._known(text.ids)
+        if isinstance(text, Infill):
+            return self._gap(text)
         if isinstance(text, BareText):
             return self._tokenizer.read(text.text)
         return self._tokenizer.read(text, add_special=True)
+
+    def _gap(self, text: Infill) -> list[int]:
+        """Return the text around a gap, by marks of the model's own (Bavarian et al. 2022, in the order PSM)."""
+        marks = [
+            find(self._vocab)
+            for find in (llama_cpp.llama_vocab_fim_pre, llama_cpp.llama_vocab_fim_suf, llama_cpp.llama_vocab_fim_mid)
+        ]
+        if min(marks) < 0:
+            why = "suffix: the model has not learnt to fill a gap: leave it out, or ask another one."
+            raise RequestError(why, "unsupported_parameter", "suffix")
+        before, after, middle = marks
+        begun = self._tokenizer.read("", add_special=True)
+        parts = self._tokenizer.read(text.before), self._tokenizer.read(text.after)
+        return [*begun, before, *parts[0], after, *parts[1], middle]
 
     def _shortened(self, chat: Chat) -> list[int]:
         """Return a conversation less as few of its oldest turns as make it fit; the last question stays."""
@@ -118,8 +136,14 @@ class Prompts:
     def _set(self, chat: Chat) -> dict[str, object]:
         """Return the template's variables as they are asked for. Raises RequestError for one that it does not know."""
         wanted = dict(chat.switches)
+        thinking = [name for name in THINKING_SWITCHES if name in self._switches]
+        if chat.thinks is not None:
+            if thinking:
+                wanted[thinking[0]] = chat.thinks
+            elif chat.thinks != self.thinks:
+                text = "enable_thinking: the model's chat template has no switch for it."
+                raise RequestError(text, "unsupported_parameter", "enable_thinking")
         if chat.effort is not None:
-            thinking = [name for name in THINKING_SWITCHES if name in self._switches]
             if "reasoning_effort" in self._switches:
                 wanted["reasoning_effort"] = chat.effort
             elif chat.effort == "none" and thinking:

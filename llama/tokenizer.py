@@ -136,6 +136,13 @@ class Tokenizer:
                 yield i, buffer.raw[:length]
 
 
+def piece_of(vocabulary: "llama_cpp.llama_vocab_p", token: int, special: bool = False) -> bytes:
+    """Return a token's text, which may be a part of a character; empty for special tokens unless asked for."""
+    buffer = ctypes.create_string_buffer(256)
+    length = llama_cpp.llama_token_to_piece(vocabulary, token, buffer, len(buffer), 0, special)
+    return buffer.raw[:length] if length > 0 else b""
+
+
 def finder(texts: Iterable[str]) -> re.Pattern[str]:
     """Find any of some texts, the longest that fits at a place."""
     return re.compile(f"({'|'.join(map(re.escape, sorted(texts, key=len, reverse=True))) or '(?!)'})")

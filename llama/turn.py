@@ -6,13 +6,27 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+import numpy as np
 
 from llama.errors import RequestError
 from llama.model import LlamaModel, Sampler, Scored
-from llama.types import Prompt, Sampling
+from llama.types import Infill, Prompt, Sampling
 
 Finish = Literal["stop", "length"]
+# What is wanted: an answer, the prompt as token ids, those with each one's text, or its vector.
+Task = Literal["answer", "read", "spell", "embed"]
+
+
+class Readable(Protocol):
+    """What reads a prompt as token ids."""
+
+    def prompt(self, text: Prompt, /, *, bounded: bool) -> list[int]:
+        """Return them. Raises RequestError for what is too long, if that is `bounded`."""
+
+    def piece(self, token: int, /, special: bool) -> bytes:
+        """Return a token's text, of special ones too, where that is asked for."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,7 @@ class Piece:
     finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
     within_thought: bool = False  # whether the prompt ends within a thought
     scored: Scored | None = None  # how likely its token was, where that was asked for
+    stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
 
     @property
     def tokens_per_second(self) -> float:
@@ -48,30 +63,39 @@ class Turn:
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
         observe: "Observe | None" = None,
-        only_read: bool = False,
+        task: Task = "answer",
     ) -> None:
         """Ask `model` a question; `deliver` takes the pieces of its answer, or what it ends with instead.
 
-        One that is `only_read` ends when it is written as token ids, however many, in one piece without text.
+        One that is not to be answered ends when it is written as token ids, however many, in one piece without text.
         """
         self.model, self.question, self.sampling, self.deliver = model, question, sampling, deliver
-        self._observe, self.only_read = observe, only_read
+        self._observe, self.task = observe, task
         self.cancelled = threading.Event()
         self.unattended = threading.Event()  # nobody reads it now: it makes way for whoever waits
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
         self.reading: Future[None] | None = None  # of the prompt; None where `prepare` is called outright
         self.prompt: list[int] = []
+        self.spelled: list[bytes] = []  # the prompt's tokens, where they are to be spelled
         self.cached = 0  # tokens of the prompt that the KV cache had
+        self.vector: np.ndarray  # of the prompt, where that is wanted
         self.token: int | None = None  # drawn last and not decoded yet
         self.tokens = 0
         self.finished = False
         self._first = 0.0
         self._limit = 0
         self._within_thought = False
+        self._head = ""  # what is told before the answer
+        self._goes_on: np.ndarray  # tokens that do not end the model's turn, bool [vocabulary], where that matters
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
-        self._stops = StopTexts(sampling.stop)
+        self._stops = StopTexts(sampling.stop, sampling.keep_stop)
+
+    @property
+    def only_read(self) -> bool:
+        """Whether it ends when its prompt is written."""
+        return self.task in ("read", "spell")
 
     @property
     def being_read(self) -> bool:
@@ -81,22 +105,36 @@ class Turn:
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
         if self.only_read:
-            self.prompt = model.prompt(self.question, bounded=False)
+            self.read(model)
         else:
             self.go_on_from(model.prompt(self.question, drop_oldest), model)
 
+    def read(self, model: Readable) -> None:
+        """Write the prompt where no answer is wanted. Raises RequestError for one that the model cannot take."""
+        self.prompt = model.prompt(self.question, bounded=not self.only_read)
+        if self.task == "spell":
+            self.spelled = [model.piece(token, special=True) for token in self.prompt]
+
     def end_read(self) -> None:
         """End one that is `only_read`, whose prompt is written."""
+        self._end("stop")
+
+    def end_embedded(self, vector: np.ndarray) -> None:
+        """End one whose text is turned into a vector, float32 [width]."""
+        self.vector = vector
         self._end("stop")
 
     def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:
         """Take a prompt that is written as token ids already, and leaves room for an answer."""
         self.prompt = prompt
         self._within_thought = model.within_thought(prompt)
-        for token, _ in self.sampling.logit_bias:
-            if not 0 <= token < model.vocabulary:
-                text = f"logit_bias: there is no token {token}: the model has {model.vocabulary}, from 0 on."
-                raise RequestError(text, param="logit_bias")
+        _check_tokens("logit_bias", [token for token, _ in self.sampling.logit_bias], model.vocabulary)
+        _check_tokens("stop_token_ids", self.sampling.stop_tokens, model.vocabulary)
+        if self.sampling.min_tokens or self.sampling.ignore_eos:
+            self._goes_on = np.ones(model.vocabulary, bool)
+            self._goes_on[list(model.ends)] = False
+        if self.sampling.echo:
+            self._head = _told_again(self.question, prompt, model)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -106,25 +144,49 @@ class Turn:
 
     def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
-        if model.is_end(token):
-            self._end("stop")
+        ends = model.is_end(token)
+        stop: str | int | None = token if token in self.sampling.stop_tokens and not ends else None
+        if ends or (stop is not None and not self.sampling.keep_stop):
+            self._end("stop", stop)
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
-        text, stopped = self._stops.pass_on(self._characters.decode(model.piece(token)))
+        text, found = self._characters.decode(model.piece(token)), None
+        if self.tokens > self.sampling.min_tokens:
+            text, found = self._stops.pass_on(text)
         self._deliver(text, scored=scored)
-        if stopped or self.tokens == self._limit:
-            self._end("stop" if stopped else "length")
+        stop = found or stop
+        if stop is not None or self.tokens == self._limit:
+            self._end("length" if stop is None else "stop", stop)
 
-    def _end(self, finish: Finish) -> None:
+    def allowed(self) -> np.ndarray | None:
+        """Return which tokens may come next, bool [vocabulary]: none that ends an answer which has to go on.
+
+        None for all.
+        """
+        early = self.tokens < self.sampling.min_tokens
+        if not (early or self.sampling.ignore_eos):
+            return None
+        allowed = self._goes_on.copy()
+        allowed[list(self.sampling.stop_tokens) if early else []] = False
+        return allowed
+
+    def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
         self.finished = True
-        self._deliver(self._stops.rest(), finish)
+        self._deliver(self._stops.rest(), finish, stopped_by=stopped_by)
 
-    def _deliver(self, text: str, finish: Finish | None = None, scored: Scored | None = None) -> None:
+    def _deliver(
+        self,
+        text: str,
+        finish: Finish | None = None,
+        scored: Scored | None = None,
+        stopped_by: str | int | None = None,
+    ) -> None:
         now = time.monotonic()
         generating = now - (self._first or now)
+        head, self._head = self._head, ""
         piece = Piece(
-            text,
+            head + text,
             self.tokens,
             now - self.asked,
             generating,
@@ -133,6 +195,7 @@ class Turn:
             finish,
             self._within_thought,
             scored,
+            stopped_by,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)
@@ -144,22 +207,24 @@ Observe = Callable[[Turn, Piece | Exception | None], None]
 
 
 class StopTexts:
-    """Ends an answer before one of a few texts, however it is spread over tokens."""
+    """Ends an answer before one of a few texts, or behind it, however it is spread over tokens."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
-        self._texts = texts
+    def __init__(self, texts: Sequence[str], kept: bool = False) -> None:
+        """Look for texts; one that is `kept` is a part of the answer."""
+        self._texts, self._kept = texts, kept
         self._held = ""  # may be the beginning of one
 
-    def pass_on(self, text: str) -> tuple[str, bool]:
-        """Return what can be shown by now, and whether the answer ends there."""
+    def pass_on(self, text: str) -> tuple[str, str | None]:
+        """Return what can be shown by now, and the text by which the answer ends there."""
         text = self._held + text
-        found = [at for stop in self._texts if (at := text.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._texts if (at := text.find(stop)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            at, stop = min(found, key=lambda each: each[0])
+            return text[: at + len(stop) if self._kept else at], stop
         beginnings = (text[-length:] for length in range(min(len(text), self._longest), 0, -1))
         self._held = next((end for end in beginnings if any(stop.startswith(end) for stop in self._texts)), "")
-        return text[: len(text) - len(self._held)], False
+        return text[: len(text) - len(self._held)], None
 
     def rest(self) -> str:
         """Return what was held back when the answer ended for another reason."""
@@ -169,3 +234,21 @@ class StopTexts:
     @property
     def _longest(self) -> int:
         return max(map(len, self._texts), default=0)
+
+
+def _told_again(question: Prompt, prompt: Sequence[int], model: LlamaModel) -> str:
+    """Return a prompt as a text: as it was asked, or what its tokens write."""
+    match question:
+        case str():
+            return question
+        case Infill():
+            return question.before
+    return b"".join(model.piece(token, special=True) for token in prompt).decode(errors="replace")
+
+
+def _check_tokens(field: str, ids: Sequence[int], vocabulary: int) -> None:
+    """Raise RequestError for the first id that no token has."""
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            text = f"{field}: there is no token {token}: the model has {vocabulary}, from 0 on."
+            raise RequestError(text, param=field)

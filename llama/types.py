@@ -30,6 +30,11 @@ class Sampling:
     repeat_penalty: float = 1.0  # divides what speaks for a token that has come before
     logit_bias: tuple[tuple[int, float], ...] = ()  # tokens, and what is added to their logits
     logprobs: int | None = None  # tokens whose chances are told beside each of the answer's; None: not even its own
+    min_tokens: int = 0  # before which nothing but the longest answer's length ends it
+    ignore_eos: bool = False  # the model cannot end its turn
+    stop_tokens: tuple[int, ...] = ()  # tokens before which the answer ends
+    keep_stop: bool = False  # the text or token that ends an answer is a part of it
+    echo: bool = False  # the prompt's text is told before the answer
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class Chat:
     goes_on: bool = False  # the last message is an answer's beginning, which the model goes on with
     switches: Mapping[str, object] = field(default_factory=dict)  # the template's variables, such as enable_thinking
     effort: str | None = None  # how much is thought before the answer; none: nothing
+    thinks: bool | None = None  # whether anything is; None: as the template has it
 
 
 @dataclass(frozen=True)
@@ -56,4 +62,13 @@ class BareText:
     text: str
 
 
-Prompt = Sequence[Message] | Chat | str | BareText | TokenIds  # a conversation, or a text to go on with
+@dataclass(frozen=True)
+class Infill:
+    """What stands before and after a gap that the model is to fill."""
+
+    before: str
+    after: str
+
+
+# A conversation, or a text to go on with.
+Prompt = Sequence[Message] | Chat | str | BareText | TokenIds | Infill

@@ -23,16 +23,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 from common.errors import UserError
 from llama.batch import Batch
+from llama.embedding import Embedder
 from llama.errors import EngineError, ModelError, RequestError
 from llama.huge_pages import use_huge_pages
 from llama.memory import check_memory
 from llama.model import LlamaModel
-from llama.turn import Observe, Piece, Turn
+from llama.turn import Observe, Piece, Task, Turn
 from llama.types import Prompt, Sampling
 from serve.errors import Busy, MadeWay, Stopping
-from serve.limits import check_request
+from serve.limits import check_model, check_request
 from serve.models.registry import Model
 from serve.settings import Settings
 
@@ -63,10 +66,11 @@ class Engine:
 
         Raises UserError if the model that is set, or any, cannot be loaded.
         """
-        self.models = dict(models)
+        self.models = {name: model for name, model in models.items() if not model.embeds}  # those that answer
+        self.embedders = {name: model for name, model in models.items() if model.embeds}
         self._settings = settings
         self._observe = observe
-        self._loaded: OrderedDict[str, Batch] = OrderedDict()  # the one used last stands last
+        self._loaded: OrderedDict[str, Batch | Embedder] = OrderedDict()  # the one used last stands last
         self._inbox: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
         self._waiting: deque[Turn] = deque()
         self._open = 0  # turns that have been taken in and have not ended
@@ -135,13 +139,12 @@ class Engine:
 
         Raises RequestError for what the model cannot take; it may be longer than the context.
         """
-        told: asyncio.Queue[Piece | Exception] = asyncio.Queue()
-        turn = self._submit(model, text, Sampling(max_tokens=1, temperature=0), _into(told), only_read=True)
-        try:
-            _unwrap(await told.get())
-            return turn.prompt
-        finally:
-            turn.cancelled.set()
+        return (await self._done(model, text, "read")).prompt
+
+    async def spelled(self, model: str, text: Prompt) -> list[tuple[int, bytes]]:
+        """Return the same, each token with its text, which may be a part of a character. Raises RequestError."""
+        turn = await self._done(model, text, "spell")
+        return list(zip(turn.prompt, turn.spelled, strict=True))
 
     @property
     def ready(self) -> bool:
@@ -181,16 +184,49 @@ class Engine:
             return model.name
         raise faults[0]
 
+    async def embed(self, model: str, text: Prompt) -> tuple[np.ndarray, int]:
+        """Return a text's vector, float32 [width], of length one, and its tokens; in turn, as what is to be answered.
+
+        Raises RequestError for a text that the model cannot take, and for a model that makes no vectors.
+        """
+        turn = await self._done(model, text, "embed")
+        return turn.vector, len(turn.prompt)
+
+    @property
+    def all_models(self) -> dict[str, Model]:
+        """Those that answer, and those that make vectors."""
+        return self.models | self.embedders
+
+    def check_model(self, name: object, task: Task = "answer") -> None:
+        """Raise RequestError for a name that no model has, or one that is for something else."""
+        check_model(name, self.all_models)
+        if task == "answer" and name in self.embedders:
+            raise RequestError(f"{name} is an embedding model, and answers nothing: ask another one.", param="model")
+        if task == "embed" and name in self.models:
+            others = f"there is {', '.join(self.embedders)}" if self.embedders else "there is none on this server"
+            raise RequestError(f"{name} is no embedding model; {others}.", param="model")
+
+    async def _done(self, model: str, text: Prompt, task: Task) -> Turn:
+        """Return a turn of another task than an answer when it has ended. Raises RequestError."""
+        told: asyncio.Queue[Piece | Exception] = asyncio.Queue()
+        turn = self._submit(model, text, Sampling(max_tokens=1, temperature=0), _into(told), task)
+        try:
+            _unwrap(await told.get())
+            return turn
+        finally:
+            turn.cancelled.set()
+
     def _submit(
         self,
         model: str,
         question: Prompt,
         sampling: Sampling,
         deliver: Callable[[Piece | Exception], None],
-        only_read: bool = False,
+        task: Task = "answer",
         unattended: threading.Event | None = None,
     ) -> Turn:
-        turn = Turn(model, question, sampling, deliver, None if only_read else self._observe, only_read)
+        observe = self._observe if task in ("answer", "embed") else None
+        turn = Turn(model, question, sampling, deliver, observe, task)
         turn.unattended = unattended or turn.unattended
         try:
             self._take_in(turn)
@@ -201,7 +237,8 @@ class Engine:
 
     def _take_in(self, turn: Turn) -> None:
         """Let a turn wait for the worker. Raises RequestError where it is out of bounds or there is no room."""
-        check_request(turn.model, turn.question, turn.sampling, self.models, self._settings)
+        self.check_model(turn.model, turn.task)
+        check_request(turn.model, turn.question, turn.sampling, self.all_models, self._settings)
         if self._draining.is_set():
             raise Stopping()
         with self._lock:
@@ -289,11 +326,13 @@ class Engine:
         reading.result()
         if turn.only_read:
             turn.end_read()
+        elif not batch.begin(turn):
+            return False
+        if turn.finished:
             self._end(turn)
-            return True
-        return batch.begin(turn)
+        return True
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | Embedder) -> None:
         """Take one step for one model; whatever goes wrong is its users' to hear, and the worker goes on."""
         before = [stream.turn for stream in batch.active if stream.turn]
         try:
@@ -319,14 +358,14 @@ class Engine:
             self._tell(turn, error)
         if error is not None:
             turn.deliver(error if isinstance(error, RequestError) else EngineError("the answer failed"))
-        elif turn.finished and not turn.only_read:
+        elif turn.finished and turn.task == "answer":
             self._seconds += 0.2 * (time.monotonic() - turn.began - self._seconds)
 
     def _tell(self, turn: Turn, error: Exception | None) -> None:
         if self._observe and not turn.only_read:
             self._observe(turn, error)
 
-    def _batch(self, name: str) -> Batch | None:
+    def _batch(self, name: str) -> Batch | Embedder | None:
         """Return the model, loaded if it is not; None while another one must stay for the answers that it is giving.
 
         Beyond the number kept, the one unused for longest goes first.
@@ -339,15 +378,17 @@ class Engine:
                 if unused is None:
                     return None
                 self._loaded.pop(unused).close()
-            self._loaded[name] = self._load(self.models[name])
+            self._loaded[name] = self._load(self.all_models[name])
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
-    def _load(self, model: Model) -> Batch:
+    def _load(self, model: Model) -> Batch | Embedder:
         settings = self._settings
-        context, slots = min(settings.context, model.context), settings.slots
+        context, slots = min(settings.context, model.context), 1 if model.embeds else settings.slots
         cache = slots * context * model.token_bytes
         left = check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
+        if model.embeds:
+            return Embedder(model.path, context, settings.threads)
         loaded = LlamaModel(model.path, context, settings.threads, slots)
         use_huge_pages()
         return Batch(loaded, min(settings.prompt_cache_mb << 20, left))

@@ -6,12 +6,12 @@ from numbers import Real
 from typing import Any
 
 from llama.errors import RequestError
-from llama.types import BareText, Chat, Message, Prompt, Sampling, TokenIds
+from llama.types import BareText, Chat, Infill, Message, Prompt, Sampling, TokenIds
 from serve.models.registry import Model
 from serve.settings import Settings
 
 MAX_STOPS, MAX_STOP = 32, 256  # texts that end an answer, and the characters of each; all are looked for at each token
-MAX_BIASES = 1024  # tokens that may be made likelier or less likely
+MAX_BIASES = 1024  # tokens that may be made likelier or less likely, and so many that may end an answer
 MAX_LOGPROBS = 20  # tokens whose chances are told beside the drawn one's, as with OpenAI
 # Characters of one kind in a row: from 21,000 on, the regular expressions by which llama.cpp splits words for some
 # models (tekken, gpt-4o, deepseek) end the process, since they take 8 MB of stack then.
@@ -35,6 +35,10 @@ def check_request(
         return
     if isinstance(prompt, str | BareText):
         _check_runs(prompt if isinstance(prompt, str) else prompt.text, "prompt")
+        return
+    if isinstance(prompt, Infill):
+        _check_runs(prompt.before, "prompt")
+        _check_runs(prompt.after, "suffix")
         return
     messages = prompt.messages if isinstance(prompt, Chat) else prompt
     for place, message in enumerate(messages):
@@ -66,8 +70,10 @@ def _check_sampling(sampling: Sampling, settings: Settings) -> None:
         _check_number("logprobs", sampling.logprobs, 0, MAX_LOGPROBS, whole=True)
     for _, bias in sampling.logit_bias:
         _check_number("logit_bias", bias, -100, 100)
-    if len(sampling.logit_bias) > MAX_BIASES:
-        raise RequestError(f"logit_bias can have {MAX_BIASES} tokens at most.", param="logit_bias")
+    _check_number("min tokens", sampling.min_tokens, 0, sampling.max_tokens, whole=True)
+    for name, tokens in (("logit_bias", sampling.logit_bias), ("stop_token_ids", sampling.stop_tokens)):
+        if len(tokens) > MAX_BIASES:
+            raise RequestError(f"{name} can have {MAX_BIASES} tokens at most.", param=name)
     if len(sampling.stop) > MAX_STOPS or not all(isinstance(s, str) and 0 < len(s) <= MAX_STOP for s in sampling.stop):
         raise RequestError(f"At most {MAX_STOPS} texts of 1 to {MAX_STOP} characters can end an answer.", param="stop")
 

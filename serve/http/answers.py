@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from itertools import accumulate
-from typing import cast
+from typing import Protocol, cast
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -50,6 +50,11 @@ class Choice:
         return parts
 
     @property
+    def thinks(self) -> bool:
+        """Whether what comes next is thought."""
+        return self._thoughts is not None and self._thoughts.within
+
+    @property
     def thought(self) -> str:
         """What was thought before the answer."""
         return "".join(parts.thought for parts in self.parts)
@@ -71,12 +76,31 @@ class Choice:
         return parts
 
 
+class Writing(Protocol):
+    """Writes the answers to one request, as those who ask there read them."""
+
+    def take(self, index: int, piece: Piece) -> object:
+        """Add a piece to one of the answers."""
+
+    def whole(self) -> Json:
+        """Return the whole answers at once, when all have ended."""
+
+    def frames(self, index: int, piece: Piece) -> str:
+        """Return what a stream tells of an answer's next piece."""
+
+    def end(self) -> str:
+        """Return how a stream ends."""
+
+    def failed(self, error: Exception) -> str:
+        """Return how it ends where something went wrong."""
+
+
 class Writer:
-    """Writes the answers to one request."""
+    """Writes the answers to one request as OpenAI's completions are."""
 
     def __init__(self, request: ChatRequest | TextRequest, prompts: Sequence[Prompt]) -> None:
         """For a request, and the prompts that it has."""
-        self.chat, self._each = isinstance(request, ChatRequest), request.choices
+        self.chat, self._each, self._with_usage = isinstance(request, ChatRequest), request.choices, request.with_usage
         split = isinstance(request, ChatRequest) and request.reasoning_format != "none"
         self.choices = [Choice(i, prompts[i // self._each], split) for i in range(len(prompts) * self._each)]
         self._begun: set[int] = set()
@@ -106,6 +130,18 @@ class Writer:
             events.append(self._chunk(choice, self._delta(parts), self._logprobs(scored, choice.offset), piece.finish))
         self._begun.add(index)
         return events
+
+    def frames(self, index: int, piece: Piece) -> str:
+        """Return the same as a stream has it."""
+        return "".join(map(event, self.events(index, piece)))
+
+    def end(self) -> str:
+        """Return how a stream ends."""
+        return f"{event(self.figures()) if self._with_usage else ''}data: [DONE]\n\n"
+
+    def failed(self, error: Exception) -> str:
+        """Return how it ends where something went wrong."""
+        return event(describe(error).body())
 
     def figures(self) -> Json:
         """Return what a stream ends with where usage was asked for."""
@@ -139,7 +175,7 @@ class Writer:
     def _logprobs(self, scored: Sequence[Scored], offset: int = 0) -> Json | None:
         if not scored:
             return None
-        return _chat_logprobs(scored) if self.chat else _text_logprobs(scored, offset)
+        return {"content": told_chances(scored), "refusal": None} if self.chat else _text_logprobs(scored, offset)
 
     def _chunk(
         self, choice: Choice, payload: Mapping[str, object], logprobs: object = None, finish: str | None = None
@@ -153,15 +189,16 @@ class Writer:
         return {**self._head, "object": kind if self.chat else "text_completion", "choices": choices}
 
 
-def _chat_logprobs(scored: Sequence[Scored]) -> Json:
+def told_chances(scored: Sequence[Scored]) -> list[Json]:
+    """Return how likely tokens were, as chats have it."""
+
     def told(piece: bytes, logprob: float) -> Json:
         return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
 
-    content = [
+    return [
         {**told(token.piece, token.logprob), "top_logprobs": [told(*rival) for rival in token.likeliest]}
         for token in scored
     ]
-    return {"content": content, "refusal": None}
 
 
 def _text_logprobs(scored: Sequence[Scored], offset: int) -> Json:
@@ -175,25 +212,24 @@ def _text_logprobs(scored: Sequence[Scored], offset: int) -> Json:
     }
 
 
-async def events(first: tuple[int, Piece] | None, drawn: Drawn, writer: Writer, with_usage: bool) -> AsyncIterator[str]:
+async def events(first: tuple[int, Piece] | None, drawn: Drawn, writer: Writing) -> AsyncIterator[str]:
     """Yield answers as server-sent events, from what was drawn first on."""
     yield _told(first, writer)
     async for item in drawn:
         if item is not None and isinstance(item[1], Exception):  # too late for a status
-            yield _event(describe(item[1]).body())
+            yield writer.failed(item[1])
             return
         yield _told(cast(tuple[int, Piece] | None, item), writer)
-    if with_usage:
-        yield _event(writer.figures())
-    yield "data: [DONE]\n\n"
+    yield writer.end()
 
 
-def _told(item: tuple[int, Piece] | None, writer: Writer) -> str:
-    return WAITING if item is None else "".join(map(_event, writer.events(*item)))
+def _told(item: tuple[int, Piece] | None, writer: Writing) -> str:
+    return WAITING if item is None else writer.frames(*item)
 
 
-def _event(content: Json) -> str:
-    return f"data: {json.dumps(content)}\n\n"
+def event(content: Json, name: str = "") -> str:
+    """Return one event of a stream; those of OpenAI's completions have no name."""
+    return f"{f'event: {name}{chr(10)}' if name else ''}data: {json.dumps(content)}\n\n"
 
 
 class EventStream(StreamingResponse):

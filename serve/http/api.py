@@ -2,7 +2,11 @@
 
     POST /v1/chat/completions  an answer to a conversation, whole or as a stream of events
     POST /v1/completions       a text gone on with, without the chat template
+    POST /v1/responses         the same in OpenAI's newer form; /v1/responses/input_tokens: its tokens
+    POST /v1/messages          the same as Anthropic's clients ask for it; /v1/messages/count_tokens: its tokens
+    POST /v1/embeddings        texts as vectors, by a model that is for that
     POST /v1/tokenize          the token ids of a text or a conversation; at /tokenize, too
+    POST /v1/detokenize        the text of token ids; at /detokenize, too
     GET  /v1/models            the models
     GET  /healthz              200 while the process answers
     GET  /readyz, /health      200 while questions are taken in, else 503
@@ -14,8 +18,11 @@ client that leaves frees its place, whether it streams or waits for the whole an
 
 import asyncio
 import dataclasses
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
+from types import MappingProxyType
 from typing import TypeVar
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -24,19 +31,28 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from llama.errors import EngineError, RequestError
-from llama.types import Sampling
+from llama.types import Prompt, Sampling
 from serve.engine import Engine, Piece
-from serve.http.answers import Drawn, EventStream, Writer, events
+from serve.http.answers import Drawn, EventStream, Json, Writer, Writing, events
+from serve.http.embeddings import EmbeddingsRequest, embedded
 from serve.http.error_responses import answer_error
+from serve.http.fields import called
+from serve.http.messages import CountRequest, MessagesRequest, MessageWriter
 from serve.http.metrics import Metrics
-from serve.http.requests import SEEDS, ChatRequest, TextRequest, TokenizeRequest
-from serve.limits import check_model
+from serve.http.middleware import CHARGE
+from serve.http.requests import SEEDS, ChatRequest, DetokenizeRequest, TextRequest, TokenizeRequest
+from serve.http.responses import ResponsesRequest, ResponseWriter
+from serve.http.tokens import detokenized, tokenized
 from serve.merging import merged_or_silent
+from serve.models.registry import Model
 from serve.settings import Settings
 
 SILENCE = 10.0  # seconds without a piece, after which a stream's reader is told to wait: proxies hang up after 60
 
+NO_NAMES: Mapping[str, str] = MappingProxyType({})
+
 T = TypeVar("T")
+Body = TypeVar("Body", ChatRequest, TextRequest)
 
 
 def build_health() -> APIRouter:
@@ -71,18 +87,16 @@ def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
 def build_api(engine: Engine, settings: Settings) -> FastAPI:
     """Return OpenAI's API; an application of its own, so that its errors are its own too."""
     api = FastAPI(openapi_url=None, redirect_slashes=False)
-    entries = {
-        name: {"id": name, "object": "model", "created": int(model.path.stat().st_mtime), "owned_by": "tunesmith"}
-        for name, model in engine.models.items()
-    }
+    entries = {name: _entry(model, settings) for name, model in engine.all_models.items()}
 
     @api.get("/models")
     async def list_models() -> dict[str, object]:
-        return {"object": "list", "data": list(entries.values())}
+        paged = {"first_id": next(iter(entries)), "last_id": [*entries][-1], "has_more": False}  # as with Anthropic
+        return {"object": "list", "data": list(entries.values()), **paged}
 
     @api.get("/models/{name:path}")
     async def show_model(name: str) -> dict[str, object]:
-        check_model(name, engine.models)
+        engine.check_model(name, "read")
         return entries[name]
 
     @api.post("/chat/completions")
@@ -93,35 +107,109 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
     async def complete(request: Request, body: TextRequest) -> Response:
         return await _respond(request, body, engine, settings)
 
+    @api.post("/responses")
+    async def respond(request: Request, body: ResponsesRequest) -> Response:
+        chat, names = body.translated()
+        return await _respond(request, chat, engine, settings, partial(ResponseWriter, body), names)
+
+    @api.post("/responses/input_tokens")
+    async def count_response(request: Request, body: ResponsesRequest) -> Response:
+        chat, names = body.translated()
+        return await _answer_once(request, _counted(chat, engine, names, object="response.input_tokens"))
+
+    @api.post("/messages")
+    async def message(request: Request, body: MessagesRequest) -> Response:
+        chat, names = body.translated()
+        return await _respond(request, chat, engine, settings, MessageWriter, names)
+
+    @api.post("/messages/count_tokens")
+    async def count_message(request: Request, body: CountRequest) -> Response:
+        chat, names = body.translated()
+        return await _answer_once(request, _counted(chat, engine, names))
+
+    @api.post("/embeddings")
+    async def embed(request: Request, body: EmbeddingsRequest) -> Response:
+        engine.check_model(body.model, "embed")
+        request.scope[CHARGE](len(body.texts()) - 1)
+        return await _answer_once(request, embedded(body, engine))
+
     @api.post("/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> Response:
         model = engine.default if body.model is None else body.model
-        check_model(model, engine.models)
+        engine.check_model(model, "read")
         body.check()
-        tokens = await _while_connected(request, engine.tokens(model, body.text()))
-        if tokens is None:
-            return Response(status_code=499)
-        context = min(settings.context, engine.models[model].context)
-        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": context})
+        context = min(settings.context, engine.all_models[model].context)
+        return await _answer_once(request, tokenized(body, engine, model, context))
+
+    @api.post("/detokenize")
+    async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
+        model = engine.default if body.model is None else body.model
+        engine.check_model(model, "read")
+        body.check()
+        return await _answer_once(request, detokenized(body, engine, model))
 
     for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)
     return api
 
 
-async def _respond(request: Request, body: ChatRequest | TextRequest, engine: Engine, settings: Settings) -> Response:
+def _entry(model: Model, settings: Settings) -> Json:
+    """Return what is told of a model: to OpenAI's clients, to vLLM's and to Anthropic's."""
+    created = int(model.path.stat().st_mtime)
+    told: Json = {"id": model.name, "object": "model", "created": created, "owned_by": "tunesmith"}
+    told["max_model_len"] = min(settings.context, model.context)
+    day = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
+    return told | {"type": "model", "display_name": model.name, "created_at": day}
+
+
+async def _counted(chat: ChatRequest, engine: Engine, names: Mapping[str, str], **beside: str) -> Json:
+    """Return how many tokens a conversation has, with what is told beside it. Raises RequestError."""
+    with called(names):
+        engine.check_model(chat.model)
+        chat.check()
+        return beside | {"input_tokens": len(await engine.tokens(chat.model, *chat.prompts()))}
+
+
+async def _respond(
+    request: Request,
+    body: Body,
+    engine: Engine,
+    settings: Settings,
+    writer_of: Callable[[Body, Sequence[Prompt]], Writing] = Writer,
+    names: Mapping[str, str] = NO_NAMES,
+) -> Response:
     """Return the answers in the form that was asked for.
 
     Until the first piece, or until it has been waited for long enough, an error has a status.
+
+    Args:
+        request: that asks for them.
+        body: what is asked for.
+        engine: that gives them.
+        settings: limits.
+        writer_of: returns what writes them, for a body and its prompts.
+        names: the client's for those of the body's fields, where it was translated.
     """
-    check_model(body.model, engine.models)
+    with called(names):
+        return await _answered(request, body, engine, settings, writer_of)
+
+
+async def _answered(
+    request: Request,
+    body: Body,
+    engine: Engine,
+    settings: Settings,
+    writer_of: Callable[[Body, Sequence[Prompt]], Writing],
+) -> Response:
+    engine.check_model(body.model)
     body.check()
     sampling, prompts, each = body.drawn(settings.max_tokens), body.prompts(), body.choices
     asked, most = len(prompts) * each, settings.slots + settings.queue
     if not 0 < asked <= most:
         text = f"A request can have 1 to {most} answers, its prompts times n; this asks for {asked}."
         raise RequestError(text, param="n" if each > 1 else "prompt")
-    writer = Writer(body, prompts)
+    request.scope[CHARGE](asked - 1)
+    writer = writer_of(body, prompts)
     answers = [
         engine.astream(body.model, prompt, _another(sampling, place)) for prompt in prompts for place in range(each)
     ]
@@ -131,7 +219,7 @@ async def _respond(request: Request, body: ChatRequest | TextRequest, engine: En
     first = await _while_connected(request, _first(drawn))
     if first is None:
         return Response(status_code=499)
-    return EventStream(events(first[0], drawn, writer, body.with_usage), drawn)
+    return EventStream(events(first[0], drawn, writer), drawn)
 
 
 def _another(sampling: Sampling, place: int) -> Sampling:
@@ -141,7 +229,13 @@ def _another(sampling: Sampling, place: int) -> Sampling:
     return dataclasses.replace(sampling, seed=(sampling.seed + place) % SEEDS)
 
 
-async def _whole(drawn: Drawn, writer: Writer) -> Response:
+async def _answer_once(request: Request, work: Awaitable[Json]) -> Response:
+    """Return what the work comes to, unless the client leaves before."""
+    told = await _while_connected(request, work)
+    return Response(status_code=499) if told is None else JSONResponse(told)
+
+
+async def _whole(drawn: Drawn, writer: Writing) -> Response:
     async with aclosing(drawn):
         async for item in drawn:
             if item is not None:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from llama.errors import ModelError, RequestError
 from serve.errors import Busy, Stopping
 
-API = ("/v1/", "/tokenize")  # how the paths of what programs ask begin
+API = ("/v1/", "/tokenize", "/detokenize")  # how the paths of what programs ask begin
 # Error type and code by status; a field's error has a code of its own.
 ERRORS = {
     400: ("invalid_request_error", "invalid_value"),
@@ -25,6 +25,17 @@ ERRORS = {
     429: ("rate_limit_error", "rate_limit_exceeded"),
     500: ("server_error", "internal_error"),
     503: ("server_error", "unavailable"),
+}
+# The types by which Anthropic's clients know them, whose requests begin as MESSAGES.
+MESSAGES = "/v1/messages"
+MESSAGE_ERRORS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
 }
 # Codes for what pydantic finds; anything else that it finds is a value of the wrong type.
 FAULTS = {"missing": "missing_required_parameter", "value_error": "invalid_value", "json_invalid": "invalid_json"}
@@ -44,9 +55,15 @@ class Failure(NamedTuple):
         kind, code = ERRORS.get(self.status, ("invalid_request_error", None))
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code or code}}
 
-    def response(self) -> JSONResponse:
-        """Return it as an answer to the request that failed."""
-        return JSONResponse(self.body(), self.status, self.headers)
+    def message_body(self) -> dict[str, object]:
+        """Return it as Anthropic writes it."""
+        kind = MESSAGE_ERRORS.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": self.message}}
+
+    def response(self, path: str = "") -> JSONResponse:
+        """Return it as an answer to the request that failed, in the shape of the API that stands at a path."""
+        body = self.message_body() if path.startswith(MESSAGES) else self.body()
+        return JSONResponse(body, self.status, self.headers)
 
 
 def describe(error: Exception) -> Failure:
@@ -73,13 +90,13 @@ def refusal(path: str, error: HTTPException) -> JSONResponse:
     """Return a refusal in the shape that whoever asks there reads: OpenAI's client, or Gradio's page."""
     failure = describe(error)
     if path.startswith(API):
-        return failure.response()
+        return failure.response(path)
     return JSONResponse({"error": failure.message}, failure.status, failure.headers)
 
 
-async def answer_error(_: Request, error: Exception) -> JSONResponse:
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """Answer, for FastAPI, a request that failed."""
-    return describe(error).response()
+    return describe(error).response(request.scope["path"])
 
 
 def _first_fault(error: RequestValidationError) -> Failure:

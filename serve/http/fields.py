@@ -5,7 +5,8 @@ too: nothing that a client asks for is passed over in silence. The names are Ope
 docs/serving.md shows these tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from llama.errors import RequestError
 
@@ -47,13 +48,10 @@ HARMLESS = frozenset(
 REFUSED: dict[str, Unasked] = {
     # OpenAI's
     "audio": (),
-    "best_of": (1,),
-    "echo": (False,),
     "function_call": ("none",),
     "functions": ([],),
     "modalities": (["text"],),
     "response_format": ({"type": "text"},),
-    "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
     "verbosity": ("medium",),
@@ -69,12 +67,8 @@ REFUSED: dict[str, Unasked] = {
     "json_schema": (),
     "structured_outputs": (),
     # when it ends
-    "ignore_eos": (False,),
-    "include_stop_str_in_output": (False,),
-    "min_tokens": (0,),
     "n_keep": (0, -1),
     "n_predict": (),
-    "stop_token_ids": ([],),
     "t_max_predict_ms": (0, -1),
     "truncate_prompt_tokens": (),
     # how it is drawn
@@ -108,6 +102,8 @@ REFUSED: dict[str, Unasked] = {
     "skip_special_tokens": (True,),
     "timings_per_token": (False,),
 }
+# The same of a conversation alone.
+CHAT_REFUSED: dict[str, Unasked] = {"best_of": (1,), "echo": (False,), "suffix": ("",)}
 # The same of a message.
 MESSAGE_HARMLESS = frozenset({"annotations", "id", "refusal"})
 MESSAGE_REFUSED: dict[str, Unasked] = {
@@ -119,6 +115,76 @@ MESSAGE_REFUSED: dict[str, Unasked] = {
 # The same of `stream_options`.
 STREAM_HARMLESS = frozenset({"include_obfuscation"})
 STREAM_REFUSED: dict[str, Unasked] = {"continuous_usage_stats": (False,)}
+
+
+# The same of Anthropic's requests (messages.py).
+MESSAGES_HARMLESS = frozenset({"cache_control", "inference_geo", "metadata", "service_tier"})
+MESSAGES_REFUSED: dict[str, Unasked] = {
+    "container": (),
+    "context_management": (),
+    "diagnostics": (),
+    "mcp_servers": ([],),
+    "speed": ("standard",),
+    "tool_choice": ({"type": "auto"}, {"type": "none"}),
+    "tools": ([],),
+}
+THINKING_REFUSED: dict[str, Unasked] = {"budget_tokens": (), "display": ("summarized",)}
+# The same of OpenAI's Responses (responses.py).
+RESPONSES_HARMLESS = frozenset(
+    {
+        "max_tool_calls",
+        "parallel_tool_calls",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",  # nothing is, and each answer says so
+        "user",
+    }
+)
+RESPONSES_REFUSED: dict[str, Unasked] = {
+    "background": (False,),
+    "context_management": ([],),
+    "conversation": (),
+    "previous_response_id": (),
+    "prompt": (),
+    "tool_choice": ("none", "auto"),
+    "tools": ([],),
+    "truncation": ("disabled",),
+}
+REASONING_REFUSED: dict[str, Unasked] = {"generate_summary": ("auto",), "summary": ("auto",)}
+ITEM_HARMLESS = frozenset({"id", "status"})
+REASONING_ITEM_REFUSED: dict[str, Unasked] = {"encrypted_content": ()}
+PART_HARMLESS = frozenset({"annotations", "logprobs"})
+# The same of embeddings.
+EMBEDDINGS_HARMLESS = frozenset({"user"})
+EMBEDDINGS_REFUSED: dict[str, Unasked] = {
+    "add_special_tokens": (True,),
+    "embd_normalize": (2,),
+    "normalize": (True,),
+    "truncate_prompt_tokens": (),
+}
+# The same of a block of a message's content.
+BLOCK_HARMLESS = frozenset({"cache_control", "signature"})
+BLOCK_REFUSED: dict[str, Unasked] = {"citations": ([],)}
+
+
+@contextmanager
+def called(names: Mapping[str, str]) -> Iterator[None]:
+    """Let a RequestError name fields as the client does, where its request was translated.
+
+    Args:
+        names: the client's for ours, `messages[0]` for instance standing for what stands below it, too.
+    """
+    try:
+        yield
+    except RequestError as error:
+        param = error.param or ""
+        own = next((own for own in names if param == own or param.startswith((f"{own}.", f"{own}["))), None)
+        if own is not None:
+            error.param = names[own] + param.removeprefix(own)
+            error.args = (str(error).replace(own, names[own]),)
+        raise
 
 
 def check_fields(

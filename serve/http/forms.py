@@ -12,7 +12,7 @@ from serve.http.middleware import too_large
 from serve.settings import Settings
 
 PROBES = ("/healthz", "/readyz", "/health", "/metrics")
-TOKENIZE = "/tokenize"  # where llama.cpp and vLLM have it
+UNVERSIONED = ("/tokenize", "/detokenize")  # where llama.cpp and vLLM have them
 PACKED = ("gzip", "x-gzip", "deflate")
 GZIP_OR_ZLIB = 47  # window bits by which zlib finds out itself
 ALLOW = {"Allow": "GET, HEAD, POST, OPTIONS"}
@@ -39,7 +39,7 @@ class FormsMiddleware:
                 receive = self._unpacked(receive) if packing in PACKED else receive
                 # The server leaves out the body of what it knows as HEAD: the original scope stays as it is.
                 path = scope["path"].rstrip("/")
-                path = f"/v1{path}" if path == TOKENIZE else path
+                path = f"/v1{path}" if path in UNVERSIONED else path
                 scope = {**scope, "path": path, "raw_path": path.encode()}
                 scope["method"] = "GET" if scope["method"] == "HEAD" else scope["method"]
         await self._app(scope, receive, send)

@@ -7,6 +7,7 @@ import math
 import time
 from collections import OrderedDict
 from contextlib import suppress
+from functools import partial
 
 from fastapi import Request
 from starlette.datastructures import Headers
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serve.http.error_responses import API, refusal
 from serve.settings import Settings
 
+CHARGE = "tunesmith.charge"  # in a request's scope: counts what it asks for beyond one answer
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
 REST = 8 << 20  # bytes of a body that are read after the answer
 REST_SECONDS = 10
@@ -40,6 +42,8 @@ class LimitsMiddleware:
                 await refusal(scope["path"], error)(scope, receive, send)
                 return
             receive = self._counted(receive)
+            address = client(self._address(Request(scope)))
+            scope = {**scope, CHARGE: partial(self._rate.charge, address)}
         await self._app(scope, receive, send)
 
     def _check(self, request: Request) -> None:
@@ -169,3 +173,9 @@ class Rate:
         if len(self._buckets) > CLIENTS:
             self._buckets.popitem(last=False)
         return 0 if allowed else math.ceil((1 - tokens) * 60 / self._per_minute)
+
+    def charge(self, client: str, more: int) -> None:
+        """Count more of a request that was allowed: what goes beyond the bucket has to come in before the next one."""
+        if tokens_and_time := self._buckets.get(client):
+            tokens, counted = tokens_and_time
+            self._buckets[client] = (tokens - more, counted)

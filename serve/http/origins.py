@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from serve.http.error_responses import refusal
+from serve.http.forms import PROBES
 from serve.settings import Settings
 
 OWN_SITES = ("same-origin", "none")  # none: the visitor's own doing, as an address typed in
-LINKED = ("/", "/healthz", "/readyz", "/metrics")  # where links of other sites may lead: what only shows something
+LINKED = ("/", *PROBES)  # where links of other sites may lead: what only shows something
 SHOWN = ("document", "iframe", "frame")
 PORTS = {"http": 80, "https": 443}
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")

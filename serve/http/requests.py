@@ -1,18 +1,23 @@
 """What programs may ask for, field by field, and what it means to the engine."""
 
-from typing import Annotated, Any, Literal, cast
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, field_validator
 
 from llama.errors import RequestError
-from llama.types import BareText, Chat, Message, Prompt, Sampling, TokenIds
+from llama.types import BareText, Chat, Infill, Message, Prompt, Sampling, TokenIds
 from serve.http.fields import (
+    CHAT_REFUSED,
     HARMLESS,
     MESSAGE_HARMLESS,
     MESSAGE_REFUSED,
     REFUSED,
     STREAM_HARMLESS,
     STREAM_REFUSED,
+    Unasked,
     check_fields,
 )
 
@@ -31,29 +36,35 @@ def _whole(value: object) -> object:
 Whole = Annotated[int, BeforeValidator(_whole)]
 
 
-class _Fields(BaseModel):
+class Fields(BaseModel):
     """Values are of their types and not converted; what is not named is looked up in fields.py."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
 
-class StreamOptions(_Fields):
+class StreamOptions(Fields):
     """How a stream is written."""
 
     include_usage: bool | None = None
 
 
-class CompletionRequest(_Fields):
+class CompletionRequest(Fields):
     """What both kinds of completion take; the engine checks the ranges."""
+
+    refused: ClassVar[Mapping[str, Unasked]] = REFUSED
 
     model: str
     max_tokens: Whole | None = None
+    min_tokens: Whole | None = None
+    ignore_eos: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: Whole | None = None
     min_p: float | None = None
     seed: Whole | None = None
     stop: list[str] | None = None
+    stop_token_ids: list[Whole] | None = None
+    include_stop_str_in_output: bool | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     repeat_penalty: float | None = None
@@ -83,7 +94,7 @@ class CompletionRequest(_Fields):
 
     def check(self) -> None:
         """Raise RequestError for a field that asks for what there is not."""
-        check_fields(self.model_extra, HARMLESS, REFUSED)
+        check_fields(self.model_extra, HARMLESS, self.refused)
         if self.stream_options:
             check_fields(self.stream_options.model_extra, STREAM_HARMLESS, STREAM_REFUSED, "stream_options.")
 
@@ -103,13 +114,15 @@ class CompletionRequest(_Fields):
         given["seed"] = None if self.seed is None or self.seed == ALL_IT_MAY else self.seed % SEEDS
         given["top_k"] = 0 if self.top_k == -1 else self.top_k  # vLLM's word for all
         given["repeat_penalty"] = self.repetition_penalty if self.repeat_penalty is None else self.repeat_penalty
-        given["stop"] = tuple(self.stop or ())
+        given["stop"], given["stop_tokens"] = tuple(self.stop or ()), tuple(self.stop_token_ids or ())
+        given |= {"min_tokens": self.min_tokens, "ignore_eos": self.ignore_eos}
+        given["keep_stop"] = self.include_stop_str_in_output
         given["logit_bias"] = tuple((_token(token), bias) for token, bias in (self.logit_bias or {}).items())
         given["logprobs"] = logprobs
         return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
-class ChatMessage(_Fields):
+class ChatMessage(Fields):
     """One turn of a conversation; its content is a text or a list of parts that are texts."""
 
     role: str
@@ -142,18 +155,20 @@ class ChatMessage(_Fields):
         return cast(Message, {"role": self.role, "content": self.content or "", **beside})
 
 
-class _Conversation(_Fields):
+class _Conversation(Fields):
     """A conversation, and how its template writes it."""
 
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
     chat_template_kwargs: dict[str, bool | int | float | str] | None = None
     reasoning_effort: str | None = None
+    enable_thinking: bool | None = None
 
     def chat(self, turns: list[ChatMessage]) -> Chat:
         """Return it for the engine. Raises RequestError."""
         messages = [message.message(f"messages[{place}]") for place, message in enumerate(turns)]
-        return Chat(messages, self._goes_on(messages), self.chat_template_kwargs or {}, self.reasoning_effort)
+        switches = self.chat_template_kwargs or {}
+        return Chat(messages, self._goes_on(messages), switches, self.reasoning_effort, self.enable_thinking)
 
     def _goes_on(self, messages: list[Message]) -> bool:
         """Return whether the last message is to be gone on with: an assistant's is, unless asked otherwise."""
@@ -169,6 +184,8 @@ class _Conversation(_Fields):
 
 class ChatRequest(CompletionRequest, _Conversation):
     """A conversation to answer."""
+
+    refused: ClassVar[Mapping[str, Unasked]] = REFUSED | CHAT_REFUSED
 
     messages: list[ChatMessage]
     max_completion_tokens: Whole | None = None
@@ -189,6 +206,21 @@ class ChatRequest(CompletionRequest, _Conversation):
         return [self.chat(self.messages)]
 
 
+def chat_of(fields: Mapping[str, object], names: Mapping[str, str]) -> ChatRequest:
+    """Return a request of another API as a chat is asked for; `names` are that API's for the chat's fields.
+
+    Raises RequestValidationError for what a chat cannot have.
+    """
+    try:
+        return ChatRequest.model_validate(fields)
+    except ValidationError as error:
+        faults = error.errors()
+        for fault in faults:
+            first, rest = fault["loc"][:1], fault["loc"][1:]
+            fault["loc"] = ("body", *(names.get(str(step), step) for step in first), *rest)
+        raise RequestValidationError(faults) from None
+
+
 class TokenizeRequest(_Conversation):
     """A text or a conversation to read: as vLLM names it, and as llama.cpp does (`content`, `add_special`)."""
 
@@ -199,8 +231,8 @@ class TokenizeRequest(_Conversation):
     add_special_tokens: bool | None = None
     add_special: bool | None = None
     parse_special: Literal[True] | None = None
-    with_pieces: Literal[False] | None = None
-    return_token_strs: Literal[False] | None = None
+    with_pieces: bool | None = None
+    return_token_strs: bool | None = None
 
     def check(self) -> None:
         """Raise RequestError for a field that asks for what there is not."""
@@ -220,18 +252,47 @@ class TokenizeRequest(_Conversation):
         return BareText(text) if self.add_special_tokens is False else text
 
 
+class DetokenizeRequest(Fields):
+    """Token ids to write as a text."""
+
+    model: str | None = None
+    tokens: list[Whole]
+
+    def check(self) -> None:
+        """Raise RequestError for a field that asks for what there is not."""
+        check_fields(self.model_extra, frozenset(), {})
+
+
 class TextRequest(CompletionRequest):
     """Texts to go on with."""
 
     prompt: str | list[str] | list[Whole] | list[list[Whole]]
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: Whole | None = None
     logprobs: Whole | None = None
+
+    def check(self) -> None:
+        """Raise RequestError for a field that asks for what there is not."""
+        super().check()
+        if self.best_of not in (None, self.choices):
+            text = "best_of is not supported, unless it is n: leave it out."
+            raise RequestError(text, "unsupported_parameter", "best_of")
+        if self.echo and self.logprobs is not None:
+            text = "echo is not supported with logprobs, which are of the answer alone: leave one of the two out."
+            raise RequestError(text, "unsupported_parameter", "echo")
+        if self.suffix and not (isinstance(self.prompt, str) or all(isinstance(text, str) for text in self.prompt)):
+            raise RequestError("suffix needs prompts that are texts, not token ids.", param="suffix")
 
     def drawn(self, most: int) -> Sampling:
         """Return how the answers are drawn; `most` are the tokens of the longest. Raises RequestError."""
-        return self.sampling(min(COMPLETION_TOKENS, most), most, self.logprobs)
+        return replace(self.sampling(min(COMPLETION_TOKENS, most), most, self.logprobs), echo=bool(self.echo))
 
     def prompts(self) -> list[Prompt]:
         """Return what is to be gone on with, each by itself."""
+        if self.suffix:
+            texts = [self.prompt] if isinstance(self.prompt, str) else cast(list[str], self.prompt)
+            return [Infill(text, self.suffix) for text in texts]
         if isinstance(self.prompt, str):
             return [self.prompt]
         ids = [token for token in self.prompt if isinstance(token, int)]

@@ -2,7 +2,10 @@
 
 from llama.header import Header
 
-PROJECTOR, EMBEDDING = "a projector of images or sound", "an embedding model"
+PROJECTOR = "a projector of images or sound"
+EMBEDDING = "an embedding model that does not say how its tokens become one vector"
+POOLINGS = (1, 2, 3)  # how they do: as the mean of all, the first or the last, llama.cpp's LLAMA_POOLING_TYPE
+RANKS = 4
 # By general.type, which writers put into all that are no models.
 TYPES = {
     "adapter": "a LoRA adapter, which is nothing without the model that it is for",
@@ -13,17 +16,15 @@ TYPES = {
 ARCHITECTURES = {
     "clip": PROJECTOR,
     "controlvector": "a control vector",
-    "gemma-embedding": EMBEDDING,
     "gemma4-assistant": "a draft for a larger model",
-    "llama-embed": EMBEDDING,
     "t5": "an encoder with a decoder",
-    "t5encoder": EMBEDDING,
+    "t5encoder": "an encoder",
     "wavtokenizer-dec": "a decoder of sound",
 }
 
 
 def what_else(header: Header) -> str | None:
-    """Return what a file is; None for a model that goes on with texts."""
+    """Return what a file is; None for a model that goes on with texts, or turns them into vectors."""
     name, keys = header.architecture, header.keys
     if kind := TYPES.get(str(keys.get("general.type"))) or ARCHITECTURES.get(name):
         return kind
@@ -31,10 +32,19 @@ def what_else(header: Header) -> str | None:
         return "of no architecture"
     if not header.tensors:
         return "a vocabulary without a model"
-    if "bert" in name or keys.get(f"{name}.pooling_type"):  # how a text becomes one vector
+    if embeds(header):
+        return None
+    if keys.get(f"{name}.pooling_type") == RANKS:
+        return "a model that ranks texts"
+    if "bert" in name or "embed" in name or keys.get(f"{name}.pooling_type"):
         return EMBEDDING
     if keys.get(f"{name}.attention.causal") is False:
         return "a model that does not write from left to right"
     if keys.get("tokenizer.ggml.model", "none") in ("none", "no_vocab"):
         return "a model without a vocabulary"
     return None
+
+
+def embeds(header: Header) -> bool:
+    """Return whether a file is a model that turns a text into one vector."""
+    return header.keys.get(f"{header.architecture}.pooling_type") in POOLINGS

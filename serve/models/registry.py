@@ -14,7 +14,7 @@ from common.errors import UserError
 from llama import model as llama
 from llama.memory import cache_bytes
 from serve.models.files import ModelFile, read_whole
-from serve.models.kinds import what_else
+from serve.models.kinds import embeds, what_else
 from serve.models.sources import find_files
 
 DIGITS = 12  # of a file's SHA-256, by which it is told from another of its name
@@ -34,6 +34,7 @@ class Model:
     context: int  # tokens that it was trained for
     token_bytes: int  # that a token takes in the KV cache
     chats: bool  # whether it has a chat template
+    embeds: bool = False  # whether it turns texts into vectors, and answers nothing
     quantization: str | None = None  # as Q4_K_M; None where the file does not say
     pinned: str | None = None  # what it came by: the Hub's commit, the registry's version; None for a file of a folder
 
@@ -98,8 +99,12 @@ def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
     if wanted and wanted not in models and (models or wanted in reasons):
         reason = reasons.get(wanted, f"there is no such model; there is {', '.join(models)}")
         raise UserError(f"SERVE_MODEL={wanted}: {reason}")
-    if not models:
-        raise UserError(_no_model(sources, [reason for _, reason in left_out]))
+    why = "is an embedding model, and no model to chat with"
+    embedders = {name: f"{model.path} {why}" for name, model in models.items() if model.embeds}
+    if wanted in embedders:
+        raise UserError(f"SERVE_MODEL={wanted}: {embedders[wanted]}")
+    if len(embedders) == len(models):
+        raise UserError(_no_model(sources, [*embedders.values(), *(reason for _, reason in left_out)]))
     for _, reason in left_out:
         logger.warning("left out: %s", reason)
     return models
@@ -132,6 +137,7 @@ def _model(file: ModelFile) -> Model:
         context=int(metadata[f"{header.architecture}.context_length"]),
         token_bytes=cache_bytes(metadata),
         chats=bool(header.keys.get("tokenizer.chat_template")),
+        embeds=embeds(header),
         quantization=llama.quantization(metadata),
         pinned=file.revision,
     )

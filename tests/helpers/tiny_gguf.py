@@ -36,9 +36,14 @@ def byte_to_char() -> list[str]:
 
 
 def write_random(
-    path: Path, seed: int = 0, template: str | None = CHAT_TEMPLATE, width: int = 64, context: int = 512
+    path: Path,
+    seed: int = 0,
+    template: str | None = CHAT_TEMPLATE,
+    width: int = 64,
+    context: int = 512,
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
-    """A model with random weights, trained for `context` tokens as it says."""
+    """A model with random weights, trained for `context` tokens as it says; with `pooling` it makes vectors."""
     layers = 2
     rng = np.random.default_rng(seed)
     vocabulary = 256 + len(SPECIAL)
@@ -46,7 +51,7 @@ def write_random(
         name: rng.normal(0, 3.2 * width**-0.5, shape).astype(np.float32)
         for name, shape in _shapes(vocabulary, width, layers).items()
     }
-    return _write(path, tensors, [], context, width, layers, template)
+    return _write(path, tensors, [], context, width, layers, template, pooling)
 
 
 def write_scripted(
@@ -67,6 +72,42 @@ def write_scripted(
     for token, following in zip(chain, [*chain[1:], chain[1] if loop else EOT], strict=True):
         tensors["output.weight"][following, token] = 1
     return _write(path, tensors, words, context, width, 1, template)
+
+
+def write_encoder(path: Path, pooling: gguf.PoolingType, width: int = 32, context: int = 64) -> Path:
+    """A model of BERT's kind with random weights, which reads a text both ways; its words are the letters."""
+    rng = np.random.default_rng(0)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"\u2581{chr(code)}" for code in range(97, 123))]
+    writer = gguf.GGUFWriter(path, "bert")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(width)
+    writer.add_block_count(1)
+    writer.add_head_count(2)
+    writer.add_layer_norm_eps(1e-12)
+    writer.add_causal_attention(False)
+    writer.add_pooling_type(pooling)
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_type_count(1)
+    writer.add_token_list(words)
+    writer.add_token_types([gguf.TokenType.CONTROL] * 5 + [gguf.TokenType.NORMAL] * 26)
+    for add, token in zip(
+        (writer.add_unk_token_id, writer.add_bos_token_id, writer.add_sep_token_id), (1, 2, 3), strict=True
+    ):
+        add(token)
+    writer.add_add_bos_token(True)
+    for name, rows in (("token_embd", len(words)), ("position_embd", context), ("token_types", 1)):
+        writer.add_tensor(f"{name}.weight", rng.normal(0, 1, (rows, width)).astype(np.float32))
+    layers = [f"blk.0.{name}" for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down")]
+    for name in layers:
+        writer.add_tensor(f"{name}.weight", rng.normal(0, width**-0.5, (width, width)).astype(np.float32))
+    norms = ["token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"]
+    for name in norms:
+        writer.add_tensor(f"{name}.weight", np.ones(width, np.float32))
+    for name in [*layers, *norms]:
+        writer.add_tensor(f"{name}.bias", np.zeros(width, np.float32))
+    return _written(writer, path)
 
 
 def write_vocabulary(path: Path, words: Sequence[bytes], architecture: str = "llama", /, **says: str | bool) -> Path:
@@ -162,6 +203,7 @@ def _write(
     width: int,
     layers: int,
     template: str | None = CHAT_TEMPLATE,
+    pooling: gguf.PoolingType | None = None,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
@@ -173,6 +215,8 @@ def _write(
     writer.add_head_count_kv(2)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    if pooling is not None:
+        writer.add_pooling_type(pooling)
     _add_vocabulary(writer, words)
     if template is not None:
         writer.add_chat_template(template)

@@ -177,7 +177,7 @@ def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
         ("chat/completions", b"[" * 100_000, 400, "parsing the body"),
         ("chat/completions", b"[]", 400, "The body: Input should be"),
         ("chat/completions", b"{}", 400, "model: Field required."),
-        ("embeddings", b"{}", 404, "Not Found"),
+        ("images", b"{}", 404, "Not Found"),
         ("models", b"{}", 405, "Method Not Allowed"),
     ],
 )
@@ -326,6 +326,19 @@ def test_beyond_the_rate_one_is_told_when_to_come_again(shared: tuple[Engine, Se
         assert "At most 3 requests a minute are answered" in refused.text
         assert 1 <= int(refused.headers["Retry-After"]) <= 20
     assert client.get("/healthz").status_code == 200
+
+
+def test_answers_count_and_not_only_who_asks_for_them(shared: tuple[Engine, Settings]) -> None:
+    """What goes beyond a minute's has to come in again before the next request; none is too large for ever."""
+    texts = {"model": "random", "prompt": ["a", "b"], "max_tokens": 1, "n": 2}
+    client = gated(shared, rate=5)
+    assert client.post("/v1/completions", json=texts).status_code == 200
+    assert client.get("/v1/models").status_code == 200
+    assert client.get("/v1/models").status_code == 429
+    client = gated(shared, rate=3)
+    assert client.post("/v1/completions", json=texts).status_code == 200
+    refused = client.get("/v1/models")
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "40")
 
 
 def test_behind_a_proxy_each_client_has_its_rate_and_cannot_take_anothers(

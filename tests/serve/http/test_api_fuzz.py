@@ -11,6 +11,11 @@ from hypothesis import strategies as st
 from servers import whole_app
 
 from serve.engine import Engine
+from serve.http import fields
+from serve.http.embeddings import EmbeddingsRequest
+from serve.http.messages import MessagesRequest
+from serve.http.requests import DetokenizeRequest
+from serve.http.responses import ResponsesRequest
 from serve.models.registry import Model
 from serve.settings import Settings
 
@@ -111,6 +116,66 @@ def test_any_json(client: TestClient, path: str, body: Any) -> None:
 @given(PATHS, st.binary(max_size=100), st.sampled_from(["application/json", "text/plain", "x"]))
 def test_any_bytes(client: TestClient, path: str, body: bytes, kind: str) -> None:
     check(client.post(path, content=body, headers={"Content-Type": kind}))
+
+
+TURN: Any = [{"role": "user", "content": "hi"}]
+# What the other ways in take; each is asked with a field or two of its own written otherwise.
+WAYS: dict[str, Any] = {
+    "/v1/messages": {"model": "random", "messages": TURN, "max_tokens": 4},
+    "/v1/messages/count_tokens": {"model": "random", "messages": TURN},
+    "/v1/responses": {"model": "random", "input": "hi", "max_output_tokens": 4},
+    "/v1/responses/input_tokens": {"model": "random", "input": "hi"},
+    "/v1/embeddings": {"model": "vectors", "input": "hi"},
+    "/detokenize": {"tokens": [104, 105]},
+}
+NAMES = {
+    "/v1/messages": [*MessagesRequest.model_fields, *fields.MESSAGES_REFUSED],
+    "/v1/responses": [*ResponsesRequest.model_fields, *fields.RESPONSES_REFUSED],
+    "/v1/embeddings": [*EmbeddingsRequest.model_fields, *fields.EMBEDDINGS_REFUSED],
+    "/detokenize": [*DetokenizeRequest.model_fields],
+}
+KIND = st.sampled_from(["text", "thinking", "input_text", "output_text", "refusal", "reasoning", "message", "image"])
+PART = st.dictionaries(st.sampled_from(["text", "thinking", "refusal", "citations"]), TEXT | JSON, max_size=2)
+PARTS = st.lists(st.builds(lambda part, kind: part | {"type": kind}, PART, KIND), max_size=3)
+CONTENT = TEXT | PARTS | JSON
+ITEM = st.fixed_dictionaries(
+    {}, optional={"role": ROLE | TEXT, "type": KIND, "content": CONTENT, "summary": CONTENT, "id": SCALAR}
+)
+SETTING = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("type", "effort", "format", "summary", "verbosity", "budget_tokens"), SCALAR | JSON)
+)
+
+
+@st.composite
+def ways(draw: st.DrawFn) -> tuple[str, Any]:
+    path = draw(st.sampled_from(sorted(WAYS)))
+    names = next(names for beginning, names in NAMES.items() if path.startswith(beginning))
+    values = JSON | CONTENT | st.lists(ITEM, max_size=3) | SETTING
+    return path, WAYS[path] | draw(st.dictionaries(st.sampled_from(names), values, max_size=2))
+
+
+@BOUNDED
+@given(ways())
+def test_the_other_ways_in(talker: TestClient, asked: tuple[str, Any]) -> None:
+    path, body = asked
+    answer = talker.post(path, content=encoded(body), headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 404), answer.text
+    if answer.status_code != 200:
+        assert answer.json()["error"]["message"]
+    elif answer.headers["content-type"].startswith("text/event-stream"):
+        last = json.loads(answer.text.split("data: ")[-1])["type"]
+        assert last in ("message_stop", "response.completed", "response.incomplete")
+    else:
+        assert answer.json()
+
+
+@pytest.mark.parametrize("body", ["{", "[]", "null", "1", '"x"', "[" * 5000, '{"model": NaN}', "\ud800"])
+@pytest.mark.parametrize("path", sorted(WAYS))
+def test_what_is_no_request(talker: TestClient, path: str, body: str) -> None:
+    content = body.encode(errors="surrogatepass")
+    answer = talker.post(path, content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"]
 
 
 def encoded(body: Any) -> bytes:

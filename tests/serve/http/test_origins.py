@@ -79,6 +79,7 @@ def test_a_proxy_s_word_is_taken_where_there_is_one() -> None:
 
 def test_a_link_leads_to_the_page_and_to_nothing_that_acts() -> None:
     assert asked(LINK) == 200
+    assert [asked(LINK, path=path) for path in ("/health", "/readyz")] == [503, 503]  # by either name
     assert asked(LINK | {"Sec-Fetch-Dest": "iframe"}, path="/") == 503  # it has not started
     assert asked(LINK | {"Sec-Fetch-Dest": "embed"}, path="/") == 403
     assert asked(LINK, method="POST", path="/") == 403

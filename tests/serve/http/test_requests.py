@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
+from thinkers import THOUGHT, write_thinkers
 from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
 
 from llama.thoughts import Thoughts, opens
@@ -26,22 +27,11 @@ HI: Any = [{"role": "user", "content": "hi"}]
 GREEDY: Any = {"model": "random", "messages": HI, "temperature": 0, "max_tokens": 20}
 DRAWN: Any = GREEDY | {"temperature": 1, "seed": 7}
 TEXT: Any = {"model": "random", "prompt": "hi", "temperature": 0, "max_tokens": 8}
-# A template that thinks unless it is told not to, as Qwen's do, and one that begins the thought itself, as DeepSeek's.
-SWITCHED = CHAT_TEMPLATE + (
-    "{%- if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
-    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
-)
-WITHIN = CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
-THOUGHT = ["<think>", "\t\t", "Is ", "it", "?", " \t", "</think>", "\n\n\r", "So ", "it ", "is."]
 
 
 @pytest.fixture(scope="module")
 def client(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    folder = tmp_path_factory.mktemp("thinkers")
-    script = [text.encode() for text in THOUGHT]
-    write_scripted(folder / "thinks.gguf", script, template=SWITCHED)
-    write_scripted(folder / "within.gguf", script[2:], template=WITHIN)
-    write_random(folder / "switched.gguf", template=SWITCHED)
+    folder = write_thinkers(tmp_path_factory.mktemp("thinkers"))
     limits = Settings(model="random", max_tokens=64, max_loaded_models=8, rate=0, context=1 << 10)
     with Engine({**models, **find_models(folder)}, limits) as engine:
         yield TestClient(whole_app(engine, limits), raise_server_exceptions=False)
@@ -87,6 +77,7 @@ def chunks(client: TestClient, body: Any, path: str = "chat/completions") -> lis
         ({"grammar": None, "tools": [], "min_tokens": 0, "dry_multiplier": 0.0}, {}),
         ({"top_k": -1, "seed": 7, "temperature": 1}, {"top_k": 0, "seed": 7, "temperature": 1}),
         ({"repetition_penalty": 1.5}, {"repeat_penalty": 1.5}),
+        ({"enable_thinking": False}, {}),  # the model thinks nothing that could be switched off
     ],
 )  # fmt: skip
 def test_what_peers_cap_or_take_is_taken(client: TestClient, given: dict, same: dict) -> None:
@@ -104,6 +95,12 @@ def test_a_field_that_would_change_the_answer_is_refused_by_name(client: TestCli
     error = refused(client, body, path)
     assert (error["code"], error["param"]) == ("unsupported_parameter", name)
     assert error["message"] == f"{name} is not supported: leave it out."
+
+
+@pytest.mark.parametrize("name", sorted(fields.CHAT_REFUSED))
+def test_a_field_of_texts_is_none_of_conversations(client: TestClient, name: str) -> None:
+    assert refused(client, GREEDY | {name: 3})["param"] == name
+    assert said(client, **{name: fields.CHAT_REFUSED[name][0]}) == said(client)
 
 
 @pytest.mark.parametrize("name", sorted(fields.HARMLESS))
@@ -128,6 +125,14 @@ def test_a_field_that_changes_nothing_is_taken(client: TestClient, name: str) ->
         ({"n": 37}, "invalid_value", "n"),
         ({"n": 129}, "invalid_value", "n"),
         ({"top_logprobs": 2}, "invalid_value", "top_logprobs"),
+        ({"min_tokens": 21}, "invalid_value", "min_tokens"),
+        ({"min_tokens": -1}, "invalid_value", "min_tokens"),
+        ({"ignore_eos": "yes"}, "invalid_type", "ignore_eos"),
+        ({"stop_token_ids": [261]}, "invalid_value", "stop_token_ids"),
+        ({"stop_token_ids": [-1]}, "invalid_value", "stop_token_ids"),
+        ({"stop_token_ids": ["a"]}, "invalid_type", "stop_token_ids[0]"),
+        ({"stop_token_ids": [1] * 1025}, "invalid_value", "stop_token_ids"),
+        ({"enable_thinking": True}, "unsupported_parameter", "enable_thinking"),
         ({"logprobs": True, "top_logprobs": 21}, "invalid_value", "logprobs"),
         ({"logit_bias": {"x": 1}}, "invalid_value", "logit_bias"),
         ({"logit_bias": {"-1": 1}}, "invalid_value", "logit_bias"),
@@ -153,6 +158,106 @@ def test_the_documents_show_every_field() -> None:
     named = done | fields.HARMLESS | fields.REFUSED.keys() | fields.MESSAGE_HARMLESS | fields.MESSAGE_REFUSED.keys()
     named |= fields.STREAM_HARMLESS | fields.STREAM_REFUSED.keys()
     assert not [name for name in sorted(named) if f"`{name}`" not in shown]
+
+
+WORDS = FAREWELL.split()
+PROSE = f" {FAREWELL}"  # what `endless` says, a token a word; `accents` says a byte a token and ends
+
+
+def finished(client: TestClient, **changed: Any) -> tuple[str, str, int]:
+    """What is said, why it ends, and how many tokens it took; the stream says the same."""
+    body = GREEDY | {"model": "endless"} | changed
+    answer = ask(client, body)
+    (choice,) = answer["choices"]
+    events = chunks(client, body)
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == choice["message"]["content"]
+    assert events[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
+    return choice["message"]["content"], choice["finish_reason"], answer["usage"]["completion_tokens"]
+
+
+def test_a_token_ends_an_answer_and_is_a_part_of_it_where_asked_for(client: TestClient) -> None:
+    third = 261 + 2  # the words stand behind bytes and marks
+    assert finished(client, stop_token_ids=[third]) == (" So long, and"[: len(" So long,")], "stop", 2)
+    assert finished(client, stop_token_ids=[third], include_stop_str_in_output=True) == (" So long, and", "stop", 3)
+    assert finished(client, stop_token_ids=[0], max_tokens=8) == (PROSE, "length", 8)
+
+
+def test_a_stop_text_is_a_part_of_the_answer_where_asked_for(client: TestClient) -> None:
+    assert finished(client, stop=["g, an", "thanks"])[0] == " So lon"
+    assert finished(client, stop=["g, an", "thanks"], include_stop_str_in_output=True)[0] == " So long, an"
+    assert finished(client, stop=["nothing"], include_stop_str_in_output=True, max_tokens=8)[:2] == (PROSE, "length")
+
+
+def test_an_answer_goes_on_to_the_fewest_tokens(client: TestClient) -> None:
+    ended, reason, tokens = finished(client, model="nested/accents")
+    assert (reason, tokens) == ("stop", 9)
+    text, reason, tokens = finished(client, model="nested/accents", min_tokens=12)
+    assert text.startswith(ended)
+    assert tokens >= 12
+    assert finished(client, min_tokens=5, stop=["and", "for"])[0] == " So long, and thanks for all the notes. So long, "
+    first = said(client).encode()[0]
+    assert finished(client, model="random", stop_token_ids=[first])[:2] == ("", "stop")
+    text, _, tokens = finished(client, model="random", stop_token_ids=[first], min_tokens=6)
+    assert tokens >= 6
+    assert first not in text.encode()
+
+
+def test_an_answer_that_cannot_end_is_as_long_as_it_may_be(client: TestClient) -> None:
+    assert finished(client, model="nested/accents", ignore_eos=True, max_tokens=15)[1:] == ("length", 15)
+    drawn = {"temperature": 1, "seed": 5, "logit_bias": {"260": 100}}
+    assert said(client, **drawn) == ""
+    assert finished(client, model="random", ignore_eos=True, **drawn)[1:] == ("length", 20)
+
+
+def test_what_cannot_be_drawn_is_told_with_the_models_own_chances(client: TestClient) -> None:
+    body = GREEDY | {"model": "nested/accents", "logprobs": True, "top_logprobs": 1, "max_tokens": 10}
+    ended = ask(client, body | {"ignore_eos": True})["choices"][0]["logprobs"]["content"][9]
+    assert ended["top_logprobs"][0]["token"] == "<|eot_id|>"
+    assert ended["logprob"] < ended["top_logprobs"][0]["logprob"]
+
+
+def test_a_prompt_is_told_before_its_answer(client: TestClient) -> None:
+    plain = [choice["text"] for choice in ask(client, TEXT | {"prompt": ["hi", "so"]}, "completions")["choices"]]
+    told = ask(client, TEXT | {"prompt": ["hi", "so"], "echo": True, "n": 2}, "completions")["choices"]
+    heads = [head + answer for head, answer in zip(["hi", "so"], plain, strict=True)]
+    assert [choice["text"] for choice in told] == [head for head in heads for _ in range(2)]
+    events = chunks(client, TEXT | {"echo": True}, "completions")
+    assert "".join(event["choices"][0]["text"] for event in events) == heads[0]
+    ids = ask(client, TEXT | {"prompt": [256, *b"hi"], "echo": True}, "completions")["choices"][0]["text"]
+    assert ids == f"<|begin_of_text|>{heads[0]}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"echo": True, "logprobs": 0}, "echo"),
+        ({"suffix": "after"}, "suffix"),
+        ({"suffix": "after", "prompt": [1, 2]}, "suffix"),
+        ({"suffix": "x" * 8001}, "suffix"),
+        ({"best_of": 2}, "best_of"),
+        ({"n": 2, "best_of": 3}, "best_of"),
+    ],
+)
+def test_what_a_text_cannot_have_is_named(client: TestClient, fields: dict, param: str) -> None:
+    assert refused(client, TEXT | fields, "completions")["param"] == param
+
+
+def test_as_many_as_are_asked_for_are_the_best_of_themselves(client: TestClient) -> None:
+    assert len(ask(client, TEXT | {"n": 2, "best_of": 2}, "completions")["choices"]) == 2
+
+
+def test_a_gap_is_filled_by_a_model_that_has_marks_for_it(tmp_path: Path) -> None:
+    marks = [b"<|fim_prefix|>", b"<|fim_suffix|>", b"<|fim_middle|>"]
+    write_scripted(tmp_path / "one.gguf", [*marks, b"so"])
+    with Engine(find_models(tmp_path), Settings(models=str(tmp_path), rate=0)) as engine:
+        app = TestClient(whole_app(engine, Settings(rate=0)))
+        body = {"model": "one", "prompt": "ab", "suffix": "yz", "max_tokens": 4, "temperature": 0, "echo": True}
+        answer = ask(app, body, "completions")
+        (batch,) = engine._loaded.values()
+        before, after, middle = 261, 262, 263
+        assert batch._slots[0].tokens[:8] == [256, before, *b"ab", after, *b"yz", middle]
+        assert answer["choices"][0]["text"] == "abso"
+        assert answer["usage"]["prompt_tokens"] == 8
 
 
 def test_several_answers_to_one_prompt(client: TestClient) -> None:
@@ -318,7 +423,9 @@ def test_thinking_is_switched_off_where_the_template_can(client: TestClient) -> 
     assert brief == ask(client, switched | {"reasoning_effort": "none"})["choices"]
     assert brief == ask(client, switched | {"messages": messages})["choices"]
     assert brief != ask(client, switched | {"chat_template_kwargs": {"enable_thinking": True}})["choices"]
+    assert brief == ask(client, switched | {"enable_thinking": False})["choices"]
     assert refused(client, switched | {"reasoning_effort": "high"})["code"] == "unsupported_value"
+    assert refused(client, GREEDY | {"model": "within", "enable_thinking": False})["param"] == "enable_thinking"
 
 
 def test_a_stream_that_waits_says_so(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,7 +479,6 @@ def test_token_ids_are_told(client: TestClient, body: dict, tokens: list[int], p
         ({"prompt": "hi", "messages": HI}, "prompt"),
         ({"prompt": "x" * 8001}, "prompt"),
         ({"messages": []}, "messages"),
-        ({"content": "hi", "with_pieces": True}, "with_pieces"),
         ({"content": "hi", "of": 1}, "of"),
         ({"content": "hi", "model": "none"}, "model"),
     ],
@@ -380,6 +486,34 @@ def test_token_ids_are_told(client: TestClient, body: dict, tokens: list[int], p
 def test_what_cannot_be_read_is_refused(client: TestClient, body: dict, param: str) -> None:
     answer = client.post("/tokenize", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (404 if param == "model" else 400, param)
+
+
+def test_tokens_are_told_with_their_texts(client: TestClient) -> None:
+    pieces = client.post("/tokenize", json={"content": "h\u00e9<|eot_id|>", "with_pieces": True}).json()["tokens"]
+    told = [(ord("h"), "h"), (0xC3, [0xC3]), (0xA9, [0xA9]), (260, "<|eot_id|>")]
+    assert pieces == [{"id": token, "piece": piece} for token, piece in told]
+    named = client.post("/v1/tokenize", json={"prompt": "hi", "return_token_strs": True}).json()
+    assert (named["tokens"], named["token_strs"]) == (HI_READ, ["<|begin_of_text|>", "h", "i"])
+
+
+@pytest.mark.parametrize("path", ["/detokenize", "/v1/detokenize"])
+@pytest.mark.parametrize("text", ["What is 5 + 6? \u00e9\u20ac\U0001f600\n", "<|eot_id|>", ""])
+def test_what_was_read_is_written_again(client: TestClient, text: str, path: str) -> None:
+    tokens = client.post("/tokenize", json={"content": text}).json()["tokens"]
+    answer = client.post(path, json={"model": "random", "tokens": tokens})
+    assert answer.json() == {"content": text, "prompt": text}
+    longer = client.post(path, json={"tokens": tokens * 600})
+    assert longer.json()["content"] == text * 600
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({}, "tokens"), ({"tokens": "hi"}, "tokens"), ({"tokens": [261]}, "prompt"), ({"tokens": [-1]}, "prompt"),
+     ({"tokens": [1, "x"]}, "tokens[1]"), ({"tokens": [1], "of": 1}, "of")],
+)  # fmt: skip
+def test_tokens_that_are_none_are_refused(client: TestClient, body: dict, param: str) -> None:
+    answer = client.post("/detokenize", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
 def test_reading_is_counted_as_no_answer(client: TestClient) -> None:

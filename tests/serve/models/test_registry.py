@@ -4,6 +4,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from gguf import PoolingType
 from servers import free_port, run_server
 from tiny_gguf import split, write_other, write_random, write_vocabulary
 
@@ -54,7 +55,7 @@ def test_files_still_being_written_are_passed_over(tmp_path: Path) -> None:
         ("llama", {"general__type": "adapter"}, "a LoRA adapter"),
         ("llama", {"general__type": "imatrix"}, "an importance matrix"),
         ("bert", {"tokenizer__ggml__model": "bert"}, "an embedding model"),
-        ("qwen3", {"tokenizer__ggml__model": "gpt2", "qwen3__pooling_type": 3}, "an embedding model"),
+        ("qwen3", {"tokenizer__ggml__model": "gpt2", "qwen3__pooling_type": 4}, "a model that ranks texts"),
         ("llada", {"llada__attention__causal": False}, "a model that does not write from left to right"),
         ("llama", {"tokenizer__ggml__model": "none"}, "a model without a vocabulary"),
     ],
@@ -199,3 +200,14 @@ def test_a_taken_port_is_named_with_the_way_out(folder: Path) -> None:
     assert ended.stderr == (
         f"error: 127.0.0.1, port {port} is taken: end what listens there, or set SERVE_PORT to another port\n"
     )
+
+
+def test_an_embedding_model_stands_beside_one_that_answers(tmp_path: Path) -> None:
+    path = write_random(tmp_path / "vectors.gguf", template=None, pooling=PoolingType.LAST)
+    with pytest.raises(UserError, match=rf"^{path} is an embedding model, and no model to chat with$"):
+        find_models(tmp_path)
+    write_random(tmp_path / "tune.gguf")
+    models = find_models(tmp_path)
+    assert {name: model.embeds for name, model in models.items()} == {"tune": False, "vectors": True}
+    with pytest.raises(UserError, match=r"^SERVE_MODEL=vectors: .* is an embedding model, and no model to chat with$"):
+        find_models(tmp_path, "vectors")

@@ -1,0 +1,22 @@
+"""Models that think before they answer."""
+
+from pathlib import Path
+
+from tiny_gguf import CHAT_TEMPLATE, write_random, write_scripted
+
+# A template that thinks unless it is told not to, as Qwen's do, and one that begins the thought itself, as DeepSeek's.
+SWITCHED = CHAT_TEMPLATE + (
+    "{%- if add_generation_prompt and enable_thinking is defined and not enable_thinking %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
+)
+WITHIN = CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
+THOUGHT = ["<think>", "\t\t", "Is ", "it", "?", " \t", "</think>", "\n\n\r", "So ", "it ", "is."]
+
+
+def write_thinkers(folder: Path) -> Path:
+    """`thinks` and `within` say THOUGHT, from its beginning or within; `switched` draws from the prompt."""
+    script = [text.encode() for text in THOUGHT]
+    write_scripted(folder / "thinks.gguf", script, template=SWITCHED)
+    write_scripted(folder / "within.gguf", script[2:], template=WITHIN)
+    write_random(folder / "switched.gguf", template=SWITCHED)
+    return folder
