@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from common.errors import UserError
 from llama.errors import EngineError
+from llama.grammar.matcher import Pieces
 from llama.prompts import Prompts
 from llama.thoughts import OPEN
 from llama.threads import Threads
@@ -292,8 +294,24 @@ class LlamaModel:
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {last_error()}")
 
-    def draw(self, sampler: "Sampler", index: int) -> int:
-        """Return the token that follows entry `index` of the batch decoded last."""
+    def draw(self, sampler: "Sampler", index: int, allowed: np.ndarray | None = None) -> int:
+        """Return the token that follows entry `index` of the batch decoded last.
+
+        Args:
+            sampler: that draws it.
+            index: of the entry.
+            allowed: which tokens it may be, bool [vocabulary]; None for all.
+        """
+        if allowed is None:
+            return self._drawn(sampler, index)
+        logits = self.logits(index)
+        kept = logits.copy()
+        logits[~allowed] = -np.inf
+        token = self._drawn(sampler, index)
+        logits[:] = kept  # for whoever asks how likely it was
+        return token
+
+    def _drawn(self, sampler: "Sampler", index: int) -> int:
         if sampler.chain is None:
             return int(self.logits(index).argmax())
         return llama_cpp.llama_sampler_sample(sampler.chain, self._context, index)
@@ -320,6 +338,17 @@ class LlamaModel:
         """Return whether a prompt ends with the mark that begins a thought, as some templates' prompts do."""
         end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
         return end.rstrip().endswith(OPEN.encode())
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """What its tokens write; read once, for the first answer of a form."""
+        tokens = range(self.vocabulary)
+        return Pieces(map(self.piece, tokens), {token for token in tokens if self.is_end(token)})
+
+    @property
+    def thinks(self) -> bool:
+        """Whether its chat template knows of thoughts."""
+        return self._prompts.thinks
 
     def is_end(self, token: int) -> bool:
         """Return whether the model ends its turn with this token."""

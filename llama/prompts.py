@@ -11,6 +11,7 @@ from jinja2.ext import loopcontrols
 from llama.chat_template import ChatTemplate
 from llama.errors import RequestError
 from llama.render import Generation
+from llama.thoughts import OPEN
 from llama.tokenizer import Tokenizer
 from llama.types import BareText, Chat, Message, Prompt, TokenIds
 
@@ -36,6 +37,7 @@ class Prompts:
         self._context = context
         template = (llama_cpp.llama_model_chat_template(model, None) or b"").decode(errors="replace")
         self._switches = _variables(template) - GIVEN
+        self.thinks = OPEN in template
         self._template = self._renderer(template, today) if template else None
 
     def close(self) -> None:

@@ -8,7 +8,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from llama.errors import RequestError
+from llama.grammar.forms import start_matcher
+from llama.grammar.matcher import Matcher
 from llama.model import LlamaModel, Sampler, Scored
 from llama.types import Prompt, Sampling
 
@@ -67,6 +71,7 @@ class Turn:
         self.finished = False
         self._first = 0.0
         self._limit = 0
+        self._matcher: Matcher | None = None  # where the answer must be of a form
         self._within_thought = False
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
@@ -96,12 +101,25 @@ class Turn:
             if not 0 <= token < model.vocabulary:
                 text = f"logit_bias: there is no token {token}: the model has {model.vocabulary}, from 0 on."
                 raise RequestError(text, param="logit_bias")
+        if self.sampling.form:
+            self._matcher = start_matcher(self.sampling.form, self.question, model, self._within_thought)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
         """Begin the answer, with so many tokens of the prompt in the KV cache; whoever begins it frees the sampler."""
         self.cached, self.began = cached, time.monotonic()
         self.sampler = Sampler(self.sampling, model.vocabulary)
+
+    def allowed(self) -> np.ndarray | None:
+        """Return which tokens may come next, bool [vocabulary]; None for all. Raises RequestError where none can."""
+        return self._matcher.allowed() if self._matcher else None
+
+    def fail(self, error: RequestError) -> None:
+        """End the answer where it cannot go on; the others do."""
+        self.finished = True
+        if self._observe:
+            self._observe(self, error)
+        self.deliver(error)
 
     def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
@@ -110,8 +128,12 @@ class Turn:
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
-        text, stopped = self._stops.pass_on(self._characters.decode(model.piece(token)))
+        piece = model.piece(token)
+        text, stopped = self._stops.pass_on(self._characters.decode(piece))
         self._deliver(text, scored=scored)
+        if self._matcher:
+            self._matcher.take(piece)
+            stopped = stopped or self._matcher.ended
         if stopped or self.tokens == self._limit:
             self._end("stop" if stopped else "length")
 

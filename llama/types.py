@@ -15,6 +15,15 @@ class Message(TypedDict):
 
 
 @dataclass(frozen=True)
+class Form:
+    """What an answer must look like; llama/grammar has what it means."""
+
+    kind: Literal["object", "schema", "gbnf", "pattern", "choice"]
+    source: str  # a JSON schema as JSON, a grammar, a pattern, or texts as a list in JSON; an object needs none
+    param: str  # the field that asks for it, for errors
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How an answer is drawn."""
 
@@ -30,6 +39,7 @@ class Sampling:
     repeat_penalty: float = 1.0  # divides what speaks for a token that has come before
     logit_bias: tuple[tuple[int, float], ...] = ()  # tokens, and what is added to their logits
     logprobs: int | None = None  # tokens whose chances are told beside each of the answer's; None: not even its own
+    form: Form | None = None  # what it must look like
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,6 @@ REFUSED: dict[str, Unasked] = {
     "function_call": ("none",),
     "functions": ([],),
     "modalities": (["text"],),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tool_choice": ("none", "auto"),
     "tools": ([],),
@@ -61,13 +60,6 @@ REFUSED: dict[str, Unasked] = {
     # what an answer must look like
     "allowed_token_ids": (),
     "bad_words": ([],),
-    "grammar": ("",),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "json_schema": (),
-    "structured_outputs": (),
     # when it ends
     "ignore_eos": (False,),
     "include_stop_str_in_output": (False,),

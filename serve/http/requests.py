@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, field_validator
 
 from llama.errors import RequestError
 from llama.types import BareText, Chat, Message, Prompt, Sampling, TokenIds
+from serve.http.answer_forms import FormFields
 from serve.http.fields import (
     HARMLESS,
     MESSAGE_HARMLESS,
@@ -43,7 +44,7 @@ class StreamOptions(_Fields):
     include_usage: bool | None = None
 
 
-class CompletionRequest(_Fields):
+class CompletionRequest(_Fields, FormFields):
     """What both kinds of completion take; the engine checks the ranges."""
 
     model: str
@@ -106,6 +107,7 @@ class CompletionRequest(_Fields):
         given["stop"] = tuple(self.stop or ())
         given["logit_bias"] = tuple((_token(token), bias) for token, bias in (self.logit_bias or {}).items())
         given["logprobs"] = logprobs
+        given["form"] = self.form()
         return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 

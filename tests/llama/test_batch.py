@@ -212,9 +212,9 @@ def first_logits(batch: Batch, asked: Asked) -> np.ndarray:
     """Those that the first token of an answer is drawn from, when it comes to that."""
     draw, kept = batch.model.draw, {}
 
-    def noted(sampler: Sampler, index: int) -> int:
+    def noted(sampler: Sampler, index: int, allowed: np.ndarray | None) -> int:
         kept.setdefault(sampler, batch.model.logits(index).copy())
-        return draw(sampler, index)
+        return draw(sampler, index, allowed)
 
     batch.model.draw = noted  # type: ignore[method-assign]
     while not asked.pieces:
