@@ -196,6 +196,7 @@ class Automaton:
         self._stacks: list[tuple[frozenset[int], bool]] = [(frozenset(), False)]
         self.ways = np.zeros((64, 256), np.int32)  # the state after each, by byte; those worked out
         self._known = {DEAD}
+        self._bytes: dict[int, list[int]] = {}  # of each set that there is
         self._work = WORK
         self.start = self._state([self._push(self._write((Call(rules.start),)), BOTTOM)])
 
@@ -222,30 +223,34 @@ class Automaton:
         """Fill in `ways` from these states. Raises RequestError where that is too much work."""
         for state in states:
             if state not in self._known:
-                found = dict(self._ways(self._stacks[state][0]))
-                row = np.zeros(256, np.int32)
-                for byte, following in found.items():
-                    row[byte] = following
-                self.ways[state] = row
+                for alike, following in list(self._ways(self._stacks[state][0])):
+                    self.ways[state, alike] = following
                 self._known.add(state)
 
-    def _ways(self, stacks: frozenset[int]) -> Iterator[tuple[int, int]]:
-        """Yield each byte that may follow, and the state after it; bytes that lead on alike are worked out once."""
+    def _ways(self, stacks: frozenset[int]) -> Iterator[tuple[list[int], int]]:
+        """Yield the bytes that may follow, those that lead on alike together, and the state after them."""
         by_set = defaultdict[int, list[int]](list)
         for stack in stacks:
             item = self._code[self._frame[stack][0]]
             by_set[item.set if isinstance(item, Bytes) else 0].append(stack)
         sets = list(by_set)
+        kind_of = [0] * 256
+        for place, members in enumerate(sets):
+            for byte in self._members(members):
+                kind_of[byte] |= 1 << place
         kinds = defaultdict[int, list[int]](list)
-        for byte in range(256):
-            if kind := sum(1 << place for place, members in enumerate(sets) if members >> byte & 1):
-                kinds[kind].append(byte)
+        for byte, kind in enumerate(kind_of):
+            kinds[kind].append(byte)
+        kinds.pop(0, None)
         self._spend(len(stacks) + 32 + 4 * len(sets))
-        for kind, bytes_alike in kinds.items():
+        for kind, alike in kinds.items():
             moved = [stack for place, members in enumerate(sets) if kind >> place & 1 for stack in by_set[members]]
-            state = self._state([self._advanced(stack) for stack in moved])
-            for byte in bytes_alike:
-                yield byte, state
+            yield alike, self._state([self._advanced(stack) for stack in moved])
+
+    def _members(self, members: int) -> list[int]:
+        if members not in self._bytes:
+            self._bytes[members] = [byte for byte in range(256) if members >> byte & 1]
+        return self._bytes[members]
 
     def _advanced(self, stack: int) -> int:
         at, below = self._frame[stack]

@@ -11,7 +11,7 @@ KEPT = 64  # states of a text whose tokens are remembered: one byte for each tok
 
 
 class Pieces:
-    """The bytes of a vocabulary's tokens, side by side."""
+    """The bytes of a vocabulary's tokens as a trie, level by level: what several begin with is read once."""
 
     def __init__(self, pieces: Iterable[bytes], ends: Collection[int]) -> None:
         """Lay them out.
@@ -22,27 +22,39 @@ class Pieces:
         """
         texts = [b"" if token in ends else piece for token, piece in enumerate(pieces)]
         self.ends = np.array(sorted(ends), np.int64)
-        self.lengths = np.array([len(text) for text in texts], np.int64)
-        self._starts = np.concatenate([[0], np.cumsum(self.lengths)])
-        self._bytes = np.frombuffer(b"".join(texts), np.uint8)
-        self._written = np.flatnonzero(self.lengths)
+        self._nodes = np.zeros(len(texts), np.int64)  # by token; 0, the root, for those without bytes
+        order = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.int64)
+        lengths = np.array([len(text) for text in texts], np.int64)
+        starts = np.cumsum(lengths) - lengths
+        written = np.frombuffer(b"".join(texts), np.uint8)
+        parents, bytes_of, count, depth = [np.zeros(1, np.int64)], [np.zeros(1, np.uint8)], 1, 0
+        while len(order := order[lengths[order] > depth]):
+            before, byte = self._nodes[order], written[starts[order] + depth]
+            new = np.ones(len(order), bool)
+            new[1:] = (before[1:] != before[:-1]) | (byte[1:] != byte[:-1])
+            self._nodes[order] = count - 1 + np.cumsum(new)
+            parents.append(before[new])
+            bytes_of.append(byte[new])
+            count, depth = count + int(new.sum()), depth + 1
+        self._bytes = np.concatenate(bytes_of)
+        self._children = np.bincount(np.concatenate(parents)[1:], minlength=count)
+        self._first_child = 1 + np.cumsum(self._children) - self._children
 
     def fitting(self, automaton: Automaton, state: int) -> np.ndarray:
-        """Return which tokens lead on from a state, bool [vocabulary]: all of them at once, byte after byte."""
-        fit = np.zeros(len(self.lengths), bool)
-        tokens = self._written
-        states = np.full(len(tokens), state, np.int32)
-        depth = 0
-        while len(tokens):
+        """Return which tokens lead on from a state, bool [vocabulary]."""
+        reached = np.zeros(len(self._bytes), bool)
+        nodes, states = np.zeros(1, np.int64), np.full(1, state, np.int32)
+        while len(nodes):
             automaton.work_out(np.flatnonzero(np.bincount(states)).tolist())
-            states = automaton.ways[states, self._bytes[self._starts[tokens] + depth]]
-            depth += 1
-            whole = self.lengths[tokens] == depth
-            fit[tokens[whole & (states != DEAD)]] = True
-            on = ~whole & (states != DEAD)
-            tokens, states = tokens[on], states[on]
-        if automaton.is_end(state):
-            fit[self.ends] = True
+            counts = self._children[nodes]
+            first = np.repeat(self._first_child[nodes] - np.cumsum(counts) + counts, counts)
+            nodes = first + np.arange(len(first))
+            states = automaton.ways.ravel().take(np.repeat(states, counts) * 256 + self._bytes[nodes])
+            alive = states != DEAD
+            nodes, states = nodes[alive], states[alive]
+            reached[nodes] = True
+        fit = reached[self._nodes]
+        fit[self.ends] = automaton.is_end(state)
         return fit
 
 
