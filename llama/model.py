@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -17,6 +16,7 @@ import llama_cpp
 import numpy as np
 
 from common.errors import UserError
+from llama.call_format import CallFormat
 from llama.errors import EngineError
 from llama.grammar.matcher import Pieces
 from llama.prompts import Prompts
@@ -255,6 +255,7 @@ class LlamaModel:
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._cells = llama_cpp.llama_get_memory(self._context)
             self._threads = Threads(threads)
+            self._pieces: dict[frozenset[int], Pieces] = {}  # by the control tokens that are shown
             self._resources = stack.pop_all()
 
     @property
@@ -339,11 +340,23 @@ class LlamaModel:
         end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
         return end.rstrip().endswith(OPEN.encode())
 
-    @cached_property
-    def pieces(self) -> Pieces:
-        """What its tokens write; read once, for the first answer of a form."""
-        tokens = range(self.vocabulary)
-        return Pieces(map(self.piece, tokens), {token for token in tokens if self.is_end(token)})
+    @property
+    def call_format(self) -> CallFormat:
+        """How it calls tools."""
+        return self._prompts.call_format
+
+    def shown(self, calls: CallFormat | None) -> frozenset[int]:
+        """Return the control tokens that an answer with calls shows, since they are the marks of calls."""
+        return self._prompts.control_tokens(calls) if calls else frozenset()
+
+    def pieces(self, calls: CallFormat | None = None) -> Pieces:
+        """Return what its tokens write, the marks of calls too where it may call; worked out once."""
+        shown = self.shown(calls)
+        if shown not in self._pieces:
+            texts = [self.piece(token, token in shown) for token in range(self.vocabulary)]
+            ends = [token for token in range(self.vocabulary) if self.is_end(token)]
+            self._pieces[shown] = Pieces(texts, ends)
+        return self._pieces[shown]
 
     @property
     def thinks(self) -> bool:

@@ -10,11 +10,12 @@ from typing import Literal
 
 import numpy as np
 
+from llama.call_format import CallFormat
 from llama.errors import RequestError
 from llama.grammar.forms import start_matcher
 from llama.grammar.matcher import Matcher
 from llama.model import LlamaModel, Sampler, Scored
-from llama.types import Prompt, Sampling
+from llama.types import Chat, Prompt, Sampling
 
 Finish = Literal["stop", "length"]
 
@@ -32,6 +33,7 @@ class Piece:
     finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
     within_thought: bool = False  # whether the prompt ends within a thought
     scored: Scored | None = None  # how likely its token was, where that was asked for
+    calls: CallFormat | None = None  # how it calls tools, where it may
 
     @property
     def tokens_per_second(self) -> float:
@@ -72,6 +74,8 @@ class Turn:
         self._first = 0.0
         self._limit = 0
         self._matcher: Matcher | None = None  # where the answer must be of a form
+        self._calls: CallFormat | None = None  # how tools are called, where there are some
+        self._shown = frozenset[int]()  # control tokens that are text, being marks of calls
         self._within_thought = False
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
@@ -101,8 +105,12 @@ class Turn:
             if not 0 <= token < model.vocabulary:
                 text = f"logit_bias: there is no token {token}: the model has {model.vocabulary}, from 0 on."
                 raise RequestError(text, param="logit_bias")
-        if self.sampling.form:
-            self._matcher = start_matcher(self.sampling.form, self.question, model, self._within_thought)
+        tools = self.question.tools if isinstance(self.question, Chat) else None
+        self._calls = model.call_format if tools else None
+        self._shown = model.shown(self._calls)
+        if self.sampling.form or tools:
+            form = self.sampling.form
+            self._matcher = start_matcher(form, self.question, model, self._within_thought, self._calls)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -128,7 +136,7 @@ class Turn:
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
-        piece = model.piece(token)
+        piece = model.piece(token, token in self._shown)
         text, stopped = self._stops.pass_on(self._characters.decode(piece))
         self._deliver(text, scored=scored)
         if self._matcher:
@@ -154,6 +162,7 @@ class Turn:
             finish,
             self._within_thought,
             scored,
+            self._calls,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)

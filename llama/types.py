@@ -8,10 +8,12 @@ from typing import Literal, NotRequired, TypedDict
 class Message(TypedDict):
     """One turn of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     name: NotRequired[str]  # who speaks, for templates that write it
     reasoning_content: NotRequired[str]  # what an answer was thought out in, for templates that write it
+    tool_calls: NotRequired[str]  # as JSON: [{"id", "type": "function", "function": {"name", "arguments": {…}}}]
+    tool_call_id: NotRequired[str]  # whose result it is
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,16 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Tools:
+    """What an answer may call."""
+
+    schemas: Sequence[Mapping[str, object]]  # OpenAI's: {"type": "function", "function": {"name", "parameters", …}}
+    names: frozenset[str] | None = None  # those that may be called; None for all
+    required: bool = False  # the answer calls, and says nothing else
+    parallel: bool = True  # it may call several
+
+
+@dataclass(frozen=True)
 class Chat:
     """A conversation, and how its chat template is to write it."""
 
@@ -50,6 +62,7 @@ class Chat:
     goes_on: bool = False  # the last message is an answer's beginning, which the model goes on with
     switches: Mapping[str, object] = field(default_factory=dict)  # the template's variables, such as enable_thinking
     effort: str | None = None  # how much is thought before the answer; none: nothing
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True)

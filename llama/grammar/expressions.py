@@ -124,11 +124,29 @@ def _branches(words: Sequence[str], start: int) -> Iterable[Expression]:
     while words:
         alike = [word for word in words if word[start] == words[0][start]]
         words = words[len(alike) :]
-        end = len(_common(alike[0], alike[-1]))
+        end = len(common_beginning(alike[0], alike[-1]))
         yield row(alike[0][start:end], Choice(tuple(_branches(alike, end)))) if alike[1:] else Text(alike[0][start:])
 
 
-def _common(one: str, other: str) -> str:
+def common_beginning(one: str, other: str) -> str:
     """Return what two texts begin with."""
     length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
     return one[:length]
+
+
+def scoped(grammar: Grammar, scope: str) -> Grammar:
+    """Return a grammar with a name before those of all its rules, so that it can stand beside another."""
+    return {f"{scope} {name}": _scoped(expression, scope) for name, expression in grammar.items()}
+
+
+def _scoped(expression: Expression, scope: str) -> Expression:
+    match expression:
+        case Rule(name):
+            return Rule(f"{scope} {name}")
+        case Row(parts):
+            return Row(tuple(_scoped(part, scope) for part in parts))
+        case Choice(parts):
+            return Choice(tuple(_scoped(part, scope) for part in parts))
+        case Repeat(part, least, most):
+            return Repeat(_scoped(part, scope), least, most)
+    return expression

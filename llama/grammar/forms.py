@@ -3,30 +3,30 @@
 import json
 from typing import TYPE_CHECKING
 
+from llama.call_format import CallFormat
 from llama.errors import RequestError
 from llama.grammar.automaton import Automaton
+from llama.grammar.calls import CALLS, FREE, calls_grammar, free_or_calls
 from llama.grammar.expressions import (
-    EMPTY,
     ROOT,
-    Chars,
-    Choice,
     Expression,
     Grammar,
     Repeat,
     Rule,
     among,
     choice,
-    others,
     row,
+    scoped,
     texts,
 )
 from llama.grammar.gbnf import read_gbnf
 from llama.grammar.json_text import ANY_JSON, OBJECT
+from llama.grammar.marks import until
 from llama.grammar.matcher import Matcher
 from llama.grammar.patterns import pattern
 from llama.grammar.schema import schema_grammar
 from llama.thoughts import CLOSE, OPEN, opens
-from llama.types import Chat, Form, Prompt
+from llama.types import Chat, Form, Prompt, Tools
 
 if TYPE_CHECKING:
     from llama.model import LlamaModel
@@ -35,16 +35,19 @@ LONGEST = 100_000  # characters of a grammar or a schema
 START = "thoughts and answer"
 
 
-def start_matcher(form: Form, question: Prompt, model: "LlamaModel", within_thought: bool) -> Matcher:
-    """Return what an answer is held to: the form, after what may be thought before it.
+def start_matcher(
+    form: Form | None, question: Prompt, model: "LlamaModel", within_thought: bool, calls: CallFormat | None = None
+) -> Matcher | None:
+    """Return what an answer is held to, after what may be thought before it; None where that is nothing.
 
     Of an answer that is gone on with the beginning counts.
 
     Args:
         form: what the answer must look like.
-        question: what is answered.
+        question: what is answered; it may have tools.
         model: the one that answers.
         within_thought: whether the prompt ends within a thought.
+        calls: how the model calls tools, where it may.
 
     Raises RequestError for a form that cannot be held to, and a beginning that is none of it.
     """
@@ -52,21 +55,38 @@ def start_matcher(form: Form, question: Prompt, model: "LlamaModel", within_thou
     begun = chat.messages[-1]["content"] if chat and chat.goes_on else None
     within = within_thought if begun is None else opens(begun)
     may_open = chat is not None and begun is None and model.thinks
+    param = form.param if form else "tools"
     try:
-        grammar = read_form(form)
+        grammar = _grammar(form, chat.tools if chat else None, calls)
+        if grammar is None:
+            return None
         if within or may_open:
             grammar = {**grammar, **after_thoughts(within)}
         automaton = Automaton(grammar, START if within or may_open else ROOT)
-        matcher = Matcher(automaton, model.pieces)
+        matcher = Matcher(automaton, model.pieces(calls))
         said = "" if begun is None or within else begun.rpartition(CLOSE)[2].lstrip()
         if not matcher.take(said.encode(errors="replace")):
             raise RequestError("The assistant's turn that is to be gone on with is no beginning of such an answer.")
     except RecursionError:
-        raise RequestError(f"{form.param} is nested too deeply.", param=form.param) from None
+        raise RequestError(f"{param} is nested too deeply.", param=param) from None
     except RequestError as error:
-        error.param = error.param or form.param
+        error.param = error.param or param
         raise
     return matcher
+
+
+def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -> Grammar | None:
+    """Return what an answer may be: of the form, or calls, or either; None where it may be anything."""
+    if tools is None or calls is None:
+        return read_form(form) if form else None
+    if tools.required:
+        return {ROOT: Rule(CALLS), **calls_grammar(calls, tools)}
+    if form:
+        said = scoped(read_form(form), "said")
+        return {ROOT: choice([Rule(CALLS), Rule(f"said {ROOT}")]), **said, **calls_grammar(calls, tools)}
+    if calls.mark:
+        return {ROOT: Rule(FREE), **free_or_calls(calls), **calls_grammar(calls, tools)}
+    return None
 
 
 def read_form(form: Form) -> Grammar:
@@ -91,20 +111,3 @@ def after_thoughts(within: bool) -> Grammar:
     closed = row(Rule(f"{CLOSE} 0"), Repeat(among(" ", "\n"), 0, 4), Rule(ROOT))
     begin: Expression = closed if within else choice([row(OPEN, closed), Rule(ROOT)])
     return {START: begin, **until(CLOSE)}
-
-
-def until(mark: str) -> Grammar:
-    """Return rules of which the first, `mark 0`, is any text up to and with a mark (Knuth, Morris and Pratt 1977)."""
-
-    def after(matched: int, char: str) -> int:
-        text = mark[:matched] + char
-        return next(length for length in range(len(text), -1, -1) if text.endswith(mark[:length]))
-
-    rules: dict[str, Expression] = {f"{mark} {len(mark)}": EMPTY}
-    for matched in range(len(mark)):
-        ways: list[Expression] = [
-            row(char, Rule(f"{mark} {after(matched, char)}")) for char in sorted(set(mark)) if after(matched, char)
-        ]
-        rest = [(ord(char), ord(char)) for char in set(mark) if after(matched, char)]
-        rules[f"{mark} {matched}"] = Choice((*ways, row(Chars(others(rest)), Rule(f"{mark} 0"))))
-    return rules

@@ -23,8 +23,6 @@ HARMLESS = frozenset(
         "service_tier",
         "store",
         "user",
-        # about tools, of which there are none without `tools`
-        "parallel_tool_calls",
         # for other servers' caches, queues and logs
         "cache_prompt",
         "cache_salt",
@@ -49,12 +47,8 @@ REFUSED: dict[str, Unasked] = {
     "audio": (),
     "best_of": (1,),
     "echo": (False,),
-    "function_call": ("none",),
-    "functions": ([],),
     "modalities": (["text"],),
     "suffix": ("",),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
     # what an answer must look like
@@ -104,9 +98,6 @@ REFUSED: dict[str, Unasked] = {
 MESSAGE_HARMLESS = frozenset({"annotations", "id", "refusal"})
 MESSAGE_REFUSED: dict[str, Unasked] = {
     "audio": (),
-    "function_call": (),
-    "tool_call_id": (),
-    "tool_calls": ([],),
 }
 # The same of `stream_options`.
 STREAM_HARMLESS = frozenset({"include_obfuscation"})

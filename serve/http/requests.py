@@ -16,6 +16,7 @@ from serve.http.fields import (
     STREAM_REFUSED,
     check_fields,
 )
+from serve.http.tool_fields import ToolFields, written_calls
 
 COMPLETION_TOKENS = 16  # of a plain completion that asks for no number, as with OpenAI
 SEEDS = 2**32 - 1  # that llama.cpp knows: any other whole number stands for one of them
@@ -118,11 +119,14 @@ class ChatMessage(_Fields):
     content: str | None = None  # an assistant's turn may have none
     name: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[object] | None = None
+    tool_call_id: str | None = None
+    function_call: dict[str, object] | None = None  # OpenAI's older name for a single call
 
     @field_validator("role")
     @classmethod
     def _known(cls, role: str) -> str:
-        return "system" if role == "developer" else role
+        return {"developer": "system", "function": "tool"}.get(role, role)
 
     @field_validator("content", mode="before")
     @classmethod
@@ -139,12 +143,26 @@ class ChatMessage(_Fields):
         if self.content is None and self.role != "assistant":
             param = f"{where}.content"
             raise RequestError(f"{param}: a text is required.", "missing_required_parameter", param)
-        named = {"name": self.name, "reasoning_content": self.reasoning_content}
+        named = {"name": self.name, "reasoning_content": self.reasoning_content, "tool_call_id": self.tool_call_id}
+        named["tool_calls"] = self._calls(where)
         beside = {name: text for name, text in named.items() if text is not None}
         return cast(Message, {"role": self.role, "content": self.content or "", **beside})
 
+    def _calls(self, where: str) -> str | None:
+        """Return what it calls, as JSON. Raises RequestError."""
+        older: list[object] = [{"function": self.function_call}] if self.function_call else []
+        fields = {"tool_calls": self.tool_calls, "function_call": older}
+        given = {name: calls for name, calls in fields.items() if calls}
+        if self.tool_call_id is not None and self.role != "tool":
+            given["tool_call_id"] = []
+        wrong = [name for name in given if name == "tool_call_id" or self.role != "assistant" or len(given) > 1]
+        if wrong:
+            param = f"{where}.{wrong[-1]}"
+            raise RequestError(f"{param} does not belong there.", param=param)
+        return next((written_calls(calls, f"{where}.{name}") for name, calls in given.items()), None)
 
-class _Conversation(_Fields):
+
+class _Conversation(_Fields, ToolFields):
     """A conversation, and how its template writes it."""
 
     continue_final_message: bool | None = None
@@ -155,11 +173,12 @@ class _Conversation(_Fields):
     def chat(self, turns: list[ChatMessage]) -> Chat:
         """Return it for the engine. Raises RequestError."""
         messages = [message.message(f"messages[{place}]") for place, message in enumerate(turns)]
-        return Chat(messages, self._goes_on(messages), self.chat_template_kwargs or {}, self.reasoning_effort)
+        switches, goes_on = self.chat_template_kwargs or {}, self._goes_on(messages)
+        return Chat(messages, goes_on, switches, self.reasoning_effort, self.callable())
 
     def _goes_on(self, messages: list[Message]) -> bool:
         """Return whether the last message is to be gone on with: an assistant's is, unless asked otherwise."""
-        ends_open = bool(messages) and messages[-1]["role"] == "assistant"
+        ends_open = bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
         if self.continue_final_message and (not ends_open or self.add_generation_prompt):
             why = "add_generation_prompt asks for a new turn" if ends_open else "the last message is not an assistant's"
             raise RequestError(f"continue_final_message: {why}.", param="continue_final_message")

@@ -6,8 +6,9 @@ from drawn_texts import drawn, fits
 from llama.errors import RequestError
 from llama.grammar.automaton import DEAD, Automaton, utf8
 from llama.grammar.expressions import Choice, Grammar, Repeat, Rule, Text, among, choice, row, texts
-from llama.grammar.forms import after_thoughts, until
+from llama.grammar.forms import after_thoughts
 from llama.grammar.gbnf import read_gbnf
+from llama.grammar.marks import until
 
 NESTED: Grammar = {
     "root": row("a", Repeat(among("b-d"), 2, 4), Rule("inner")),
