@@ -19,7 +19,7 @@ from llama.errors import RequestError
 from llama.grammar.expressions import ROOT, Chars, Choice, Expression, Grammar, Ranges, Repeat, Row, Text
 
 MOST_ITEMS = 100_000  # of a grammar, with its repetitions written out
-WORK = 500_000  # steps for an answer, and so many more for each of its tokens; a step is about a microsecond
+WORK = 200_000  # steps for an answer, and so many more for each of its tokens; a step takes 2 to 5 microseconds
 WORK_PER_TOKEN = 5_000
 UTF8_LENGTHS = ((0x7F, 1), (0x7FF, 2), (0xFFFF, 3), (0x10FFFF, 4))  # up to which character, how many bytes
 
@@ -81,7 +81,8 @@ class Rules:
     def _row(self, expression: Expression) -> Alternative:
         match expression:
             case Text(text):
-                items: Alternative = tuple(Bytes(1 << byte) for byte in text.encode())
+                items: Alternative = tuple(Bytes(1 << byte) for byte in text.encode(errors="surrogatepass"))
+                self._count(len(items))
             case Chars(ranges):
                 items = self._chars(ranges)
             case Row(parts):
@@ -92,7 +93,7 @@ class Rules:
                 items = self._repeat(expression)
             case _:
                 items = (Call(self._named(expression.name)),)
-        self._count(len(items))
+                self._count(1)
         return items
 
     def _chars(self, ranges: Ranges) -> Alternative:
@@ -101,6 +102,7 @@ class Rules:
             sequences = [tuple(map(Bytes, sets)) for first, last in ranges for sets in utf8(first, last)]
             single = [sequence[0].set for sequence in sequences if len(sequence) == 1]
             longer = [sequence for sequence in sequences if len(sequence) > 1]
+            self._count(sum(map(len, sequences)))
             if not longer:
                 return (Bytes(_union(single)),)
             ascii_first: list[Alternative] = [(Bytes(_union(single)),)] if single else []
@@ -113,7 +115,7 @@ class Rules:
         part = self._row(repeat.part)
         if len(part) > 1 and (repeat.least > 1 or repeat.most is None or repeat.most > 1):
             part = (self._add([part]),)
-        self._count(repeat.least)
+        self._count(repeat.least * len(part))
         required = part * repeat.least
         if repeat.most is None:
             again = self._reserve()

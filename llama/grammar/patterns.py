@@ -22,6 +22,7 @@ CONTROLS = {"t": "\t", "n": "\n", "r": "\r", "f": "\f", "v": "\v", "0": "\0"}
 HEX = {"x": 2, "u": 4}
 QUANTIFIERS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 MOST_REPEATED = 10_000
+LONGEST_COUNTS = 16  # characters of {1,2}
 
 _MONTH_AND_DAY = (
     "((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
@@ -56,7 +57,7 @@ def pattern(text: str, param: str, anchored: bool = True) -> Expression:
     """
     reader = _Reader(text, param)
     whole = reader.choices()
-    if reader.rest:
+    if not reader.ended:
         raise reader.refusal("has a ) too many")
     if anchored:
         return whole
@@ -82,8 +83,11 @@ class _Reader:
         self.ways: list[_Way] = []
 
     @property
-    def rest(self) -> str:
-        return self._text[self._at :]
+    def ended(self) -> bool:
+        return self._at >= len(self._text)
+
+    def _peek(self, length: int = 1) -> str:
+        return self._text[self._at : self._at + length]
 
     def refusal(self, why: str) -> RequestError:
         return RequestError(f"{self._param}: the pattern {why}, at character {self._at + 1}.", param=self._param)
@@ -99,8 +103,8 @@ class _Reader:
         ends = ""
         if not self._depth and self._take("^"):
             ends += "^"
-        while self.rest and self.rest[0] not in "|)":
-            if not self._depth and self.rest[0] == "$" and self.rest[1:2] in ("", "|"):
+        while not self.ended and self._peek() not in "|)":
+            if not self._depth and self._peek(2) in ("$", "$|"):
                 self._at += 1
                 ends += "$"
                 break
@@ -116,7 +120,7 @@ class _Reader:
         return found
 
     def _next(self) -> str:
-        if not self.rest:
+        if self.ended:
             raise self.refusal("ends too early")
         self._at += 1
         return self._text[self._at - 1]
@@ -150,21 +154,21 @@ class _Reader:
         return inner
 
     def _repeated(self, part: Expression) -> Expression:
-        char = self.rest[:1]
+        char = self._peek()
         if char in QUANTIFIERS and char:
             self._at += 1
             least, most = QUANTIFIERS[char]
-        elif char == "{" and self.rest[1:2].isdigit():
+        elif char == "{" and self._peek(2)[1:].isdigit():
             least, most = self._counts()
         else:
             return part
         self._take("?")  # lazy: the same texts
-        if self.rest[:1] in (*QUANTIFIERS,) and self.rest:
+        if self._peek() in (*QUANTIFIERS,):
             raise self.refusal("repeats a repetition")
         return Repeat(part, least, most)
 
     def _counts(self) -> tuple[int, int | None]:
-        inside, closed, _ = self.rest[1:].partition("}")
+        inside, closed, _ = self._peek(LONGEST_COUNTS)[1:].partition("}")
         first, comma, last = inside.partition(",")
         numbers = [int(number) for number in (first, last) if number.isdecimal() and len(number) < 6]
         if not closed or len(numbers) != 1 + bool(last) or any(number > MOST_REPEATED for number in numbers):
@@ -180,7 +184,7 @@ class _Reader:
         negated, ranges = self._take("^"), list[tuple[int, int]]()
         while not self._take("]"):
             first = self._member()
-            if self.rest[:1] == "-" and self.rest[1:2] not in ("]", ""):
+            if self._peek() == "-" and self._peek(2)[1:] not in ("]", ""):
                 self._at += 1
                 last = self._member()
                 if len(first) > 1 or len(last) > 1 or first[0][0] > last[0][1] or first[0][0] != first[0][1]:
@@ -201,7 +205,7 @@ class _Reader:
         if char in CLASSES:
             return CLASSES[char]
         if char in HEX:
-            digits = self.rest[: HEX[char]]
+            digits = self._peek(HEX[char])
             if len(digits) < HEX[char] or not all(digit in "0123456789abcdefABCDEF" for digit in digits):
                 raise self.refusal(f"has a \\{char} without {HEX[char]} digits")
             self._at += len(digits)

@@ -244,7 +244,7 @@ class _Reader:
         further: Expression | None = None
         if other is not False:
             value = self.value(other, f"{at}.additionalProperties")
-            further = row(key_but(list(listed)), COLON, value)
+            further = self._named_rule(row(key_but(list(listed)), COLON, value))
         return row("{", self._members(pairs, further), "}")
 
     def _members(self, pairs: list[tuple[Row, bool]], further: Expression | None) -> Expression:
@@ -256,10 +256,14 @@ class _Reader:
         for pair, needed in reversed(pairs):
             with_it = {False: row(pair, after[True]), True: row(COMMA, pair, after[True])}
             for begun, way in with_it.items():
-                rule = f"members {len(self.rules)}"
-                self.rules[rule] = way if needed else Choice((way, after[begun]))
-                after[begun] = Rule(rule)
+                after[begun] = self._named_rule(way if needed else Choice((way, after[begun])))
         return after[False]
+
+    def _named_rule(self, expression: Expression) -> Rule:
+        """Return a rule of its own, for what stands in several places: nested, copies would double with each level."""
+        name = f"part {len(self.rules)}"
+        self.rules[name] = expression
+        return Rule(name)
 
     def _array(self, schema: Schema, at: str) -> Expression:
         firsts, items = schema.get("prefixItems", []), schema.get("items", True)
@@ -271,7 +275,7 @@ class _Reader:
         if not firsts:
             if items is False:
                 most = 0
-            item = self.value(items, f"{at}.items") if most != 0 else EMPTY
+            item = self._named_rule(self.value(items, f"{at}.items")) if most != 0 else EMPTY
             return row("[", repeated(item, COMMA, least, most), "]") if least or most != 0 else row("[]")
         if not least <= len(firsts) or (most is not None and most < len(firsts)):
             raise refusal(f"{at}.{'minItems' if least > len(firsts) else 'maxItems'}", "does not fit prefixItems here")

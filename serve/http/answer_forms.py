@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llama.errors import RequestError
 from llama.types import Form
+from serve.http.json_values import as_json
 
 FORMATS = ("text", "json_object", "json_schema")  # of OpenAI's response_format
 KEYS = {
@@ -47,7 +48,7 @@ class FormFields(BaseModel):
         if self.grammar:
             yield Form("gbnf", self.grammar, "grammar")
         if self.json_schema is not None:
-            yield Form("schema", json.dumps(self.json_schema), "json_schema")
+            yield Form("schema", as_json(self.json_schema, "json_schema"), "json_schema")
         older = {name: getattr(self, f"guided_{name}") for name in ("json", "regex", "choice", "grammar")}
         yield from (_output(name, given, f"guided_{name}") for name, given in older.items() if given is not None)
         for name, given in (self.structured_outputs or {}).items():
@@ -67,9 +68,10 @@ def _response_format(given: Mapping[str, object]) -> Iterator[Form]:
             param = "response_format.json_schema" + (".schema" if isinstance(inner, dict) else "")
             raise RequestError(f"{param}: a schema is required.", "missing_required_parameter", param)
         _check_keys(inner, SCHEMA_KEYS, "response_format.json_schema")
-        yield Form("schema", json.dumps(inner["schema"]), "response_format.json_schema.schema")
+        schema_at = "response_format.json_schema.schema"
+        yield Form("schema", as_json(inner["schema"], schema_at), schema_at)
     elif given.get("schema") is not None:
-        yield Form("schema", json.dumps(given["schema"]), "response_format.schema")
+        yield Form("schema", as_json(given["schema"], "response_format.schema"), "response_format.schema")
     elif kind == "json_object":
         yield Form("object", "", "response_format")
 
@@ -88,7 +90,7 @@ def _output(name: str, given: object, param: str) -> Form:
         case "json", str(text):
             return Form("schema", _schema(text, param), param)
         case "json", dict() | True:
-            return Form("schema", json.dumps(given), param)
+            return Form("schema", as_json(given, param), param)
         case "json_object", True:
             return Form("object", "", param)
         case "regex", str(text):
@@ -96,7 +98,7 @@ def _output(name: str, given: object, param: str) -> Form:
         case "grammar", str(text):
             return Form("gbnf", text, param)
         case "choice", list(words) if words and all(isinstance(word, str) for word in words):
-            return Form("choice", json.dumps(words), param)
+            return Form("choice", as_json(words, param), param)
     if name in OUTPUTS:
         raise RequestError(f"{param} is not what it must be.", "invalid_type", param)
     raise RequestError(f"{param} is not supported: leave it out.", "unsupported_parameter", param)
@@ -104,6 +106,7 @@ def _output(name: str, given: object, param: str) -> Form:
 
 def _schema(text: str, param: str) -> str:
     try:
-        return json.dumps(json.loads(text))
+        schema = json.loads(text)
     except (ValueError, RecursionError):
         raise RequestError(f"{param} is no JSON schema.", param=param) from None
+    return as_json(schema, param)

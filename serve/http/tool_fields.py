@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from llama.errors import RequestError
 from llama.types import Tools
+from serve.http.json_values import as_json
 
 NAME = re.compile(r"[a-zA-Z0-9_.\-]{1,64}")
 MOST_TOOLS = 128  # as with OpenAI
@@ -74,6 +75,7 @@ def _function(function: Json, at: str) -> Json:
         raise RequestError(f"{at}.description must be a text.", "invalid_type", f"{at}.description")
     if parameters is not None and not isinstance(parameters, dict):
         raise RequestError(f"{at}.parameters must be a JSON schema.", "invalid_type", f"{at}.parameters")
+    as_json(function, at)
     return {"type": "function", "function": {key: value for key, value in function.items() if value is not None}}
 
 
@@ -130,7 +132,7 @@ def written_calls(calls: Sequence[object], at: str) -> str:
         arguments = _object(function.get("arguments"), f"{where}.function.arguments")
         ids = {"id": number} if number else {}
         found.append(ids | {"type": "function", "function": {"name": name, "arguments": arguments}})
-    return json.dumps(found, ensure_ascii=False)
+    return as_json(found, at)
 
 
 def _object(arguments: object, at: str) -> object:

@@ -82,6 +82,8 @@ def test_any_json_is_json() -> None:
          ['"a\\"\\\\\\n"', '{"k": [1, null]}', '{"k":[1,null]}', "2.5"], ["a"]),
         ({"type": "integer", "enum": [1, "1", 2.0]}, ["1", "2.0"], ['"1"']),
         ({"const": None}, ["null"], ["0"]),
+        ({"const": "42"}, ['"42"'], ["42"]),
+        ({"items": [{"type": "string"}, {"type": "number"}]}, ['["x",1.5]'], ['["x"]', "[1.5]"]),
         ({"const": "a", "enum": ["a"], "type": "string"}, ['"a"'], ['"b"']),
         ({"type": "array", "items": {"type": "boolean"}, "minItems": 2, "maxItems": 3},
          ["[true,false]", "[true, true, true]"], ["[]", "[true]", "[true,true,true,true]", "[true true]"]),
@@ -187,6 +189,15 @@ def test_a_large_schema_is_read() -> None:
     properties = {f"p{number}": {"type": "string", "description": "x" * 20} for number in range(200)}
     grammar = schema_grammar({"type": "object", "properties": properties, "required": list(properties)}, "schema")
     assert fits(grammar, json.dumps(dict.fromkeys(properties, "é"), ensure_ascii=False))
+
+
+def test_lists_of_lists_are_read() -> None:
+    schema: dict[str, Any] = {"type": "boolean"}
+    for _ in range(40):
+        schema = {"type": "array", "items": schema, "minItems": 1}
+    grammar = schema_grammar(schema, "schema")
+    assert fits(grammar, "[" * 40 + "true,false" + "]" * 40)
+    assert not fits(grammar, "[" * 39 + "true" + "]" * 39)
 
 
 def test_a_deep_schema_is_refused() -> None:

@@ -17,6 +17,7 @@ from serve.settings import Settings
 
 ASKED: Any = {"model": "random", "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "max_tokens": 200}
 SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}
+DEEP = '{"items":' * 200 + "{}" + "}" * 200
 ANSWER = '{"a":1}', '{"a":2}', '{"a": 1}', '{"a": 2}'
 
 
@@ -97,6 +98,11 @@ def test_texts_have_forms_too_and_streams(client: TestClient) -> None:
         ({"grammar": 5}, "invalid_type", "grammar"),
         ({"json_schema": {"type": "x"}}, "invalid_value", "json_schema.type"),
         ({"guided_json": "{"}, "invalid_value", "guided_json"),
+        ({"guided_json": DEEP}, "invalid_value", "guided_json"),
+        ({"json_schema": {"const": float("inf")}}, "invalid_value", "json_schema"),
+        ({"response_format": {"type": "json_object", "schema": 123}}, "invalid_value", "response_format.schema"),
+        ({"response_format": {"type": "json_object", "schema": {"type": 123}}}, "invalid_value",
+         "response_format.schema.type"),
         ({"guided_regex": "("}, "invalid_value", "guided_regex"),
         ({"guided_choice": []}, "invalid_type", "guided_choice"),
         ({"structured_outputs": {"structural_tag": "x"}}, "unsupported_parameter", "structured_outputs.structural_tag"),
@@ -106,7 +112,8 @@ def test_texts_have_forms_too_and_streams(client: TestClient) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_is_none_is_refused_by_name(client: TestClient, fields: dict, code: str, param: str, stream: bool) -> None:
-    answer = post(client, **fields, stream=stream)
+    body = json.dumps(ASKED | fields | {"stream": stream})  # with Infinity where it is given
+    answer = client.post("/v1/chat/completions", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", code, param)
