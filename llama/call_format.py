@@ -14,12 +14,13 @@ the system turn and call as Hermes does.
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama.calls import (
     ASKED,
     KEY,
     NAME,
+    QUESTION,
     VALUE,
     CallForm,
     Message,
@@ -53,6 +54,7 @@ class CallFormat:
     in_json: bool  # whether the name is in one object with the arguments
     form: CallForm | None  # in which the template takes calls; None: it takes none
     listed: bool  # whether the template writes what tools there are
+    takes_system: bool = True  # whether the template takes a system turn, in which they are else
 
 
 HERMES = CallFormat(
@@ -77,10 +79,17 @@ def find_format(render: Render, refusal: type[Exception], ends: Sequence[str]) -
         refusal: what it raises where the template refuses.
         ends: the texts of tokens that end a turn.
     """
+    found = None
     with suppress(refusal):
         if (form := form_of_calls(render, refusal)) is not None:
-            return _probed(render, refusal, form, ends) or HERMES
-    return HERMES
+            found = _probed(render, refusal, form, ends)
+    return replace(found or HERMES, takes_system=_takes_system(render, refusal))
+
+
+def _takes_system(render: Render, refusal: type[Exception]) -> bool:
+    with suppress(refusal):
+        return ANSWER in render([{"role": "system", "content": ANSWER}, QUESTION], True)
+    return False
 
 
 def _probed(render: Render, refusal: type[Exception], form: CallForm, ends: Sequence[str]) -> CallFormat | None:

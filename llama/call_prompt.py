@@ -35,7 +35,9 @@ def with_tools(messages: Sequence[Message], tools: Tools | None, form: CallForma
     text = INTRODUCTION.format(tools=schemas, example=form.example)
     if turns and turns[0]["role"] == "system":
         return [{**turns[0], "content": f"{turns[0]['content']}\n\n{text}"}, *turns[1:]]
-    return [{"role": "system", "content": text}, *turns]
+    if form.takes_system or not turns:
+        return [{"role": "system", "content": text}, *turns]
+    return [{**turns[0], "content": f"{text}\n\n{turns[0]['content']}"}, *turns[1:]]
 
 
 def _in_words(turns: Sequence[Turn]) -> Iterator[Turn]:

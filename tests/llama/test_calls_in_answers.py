@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -124,6 +125,7 @@ def test_a_template_shows_how_its_model_calls(found: Find, name: str) -> None:
     form, expected = found(name), FORMS[name]
     fields = ("mark", "head", "middle", "joint", "tail", "in_json")
     assert [getattr(form, field) for field in fields] == [getattr(expected, field) for field in fields]
+    assert form.listed or form.takes_system == (name != "google-gemma-2-2b-it")
 
 
 def told(form: CallFormat, text: str, cut: int, parallel: bool = True) -> tuple[str, list[list[str]]]:
@@ -258,6 +260,8 @@ def test_a_template_without_tools_has_them_in_words() -> None:
         "role": "user",
         "content": "<tool_response>\ngrey\n</tool_response>\n<tool_response>\nwet\n</tool_response>",
     }
+    (first, *_) = with_tools(HISTORY, Tools([WEATHER]), replace(HERMES, takes_system=False))
+    assert (first["role"], str(first["content"])[-5:]) == ("user", "Rain?")
     brief: Any = [{"role": "system", "content": "Be brief."}, *HISTORY]
     assert str(with_tools(brief, Tools([WEATHER]), HERMES)[0]["content"]).startswith("Be brief.\n\nYou may call")
     assert with_tools(HISTORY, None, HERMES)[0] == HISTORY[0]
