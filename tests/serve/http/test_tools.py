@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from openai import OpenAI
 from pydantic import BaseModel, Field
 from servers import whole_app
-from tiny_gguf import write_random, write_scripted
+from tiny_gguf import CHAT_TEMPLATE, write_random, write_scripted
 
 from serve.engine import Engine
 from serve.models.registry import Model, find_models
@@ -36,12 +36,24 @@ RECITED = [
     '"unit":"C"}',
     "}\n</tool_call>",
 ]
+# A template that lists tools, and writes calls behind a control token, as Mistral's and others' do.
+MARK, MARK_TOKEN = "<|end_header_id|>", 259
+MARKED = CHAT_TEMPLATE.replace(
+    "{%- for message in messages %}",
+    "{%- for tool in tools or [] %}{{ tool | tojson }}{%- endfor %}{%- for message in messages %}",
+).replace(
+    "{{- message['content'] + '<|eot_id|>' }}{% endgeneration %}",
+    "{{- message['content'] }}{%- for call in message['tool_calls'] or [] %}"
+    "{{- '" + MARK + '[{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{- call.function.arguments | tojson + '}]' }}{%- endfor %}{{- '<|eot_id|>' }}{% endgeneration %}",
+)
 
 
 @pytest.fixture(scope="module")
 def client(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     folder = tmp_path_factory.mktemp("callers")
     write_random(folder / "roomy.gguf", context=1 << 12)
+    write_random(folder / "marked.gguf", context=1 << 12, template=MARKED)
     write_scripted(folder / "caller.gguf", [text.encode() for text in RECITED], context=1 << 12)
     limits = Settings(model="random", max_tokens=256, rate=0, context=1 << 12, max_loaded_models=4)
     with Engine({**models, **find_models(folder)}, limits) as engine:
@@ -78,6 +90,17 @@ def test_a_call_is_forced(client: TestClient, asked: Any, temperature: int) -> N
         assert value["unit"] in ("C", "F")
     else:
         assert (asked, value) == ("required", {})
+
+
+def test_a_mark_that_is_a_control_token_is_one(client: TestClient) -> None:
+    forced: Any = TOOLS | {"model": "marked", "tool_choice": NAMED, "parallel_tool_calls": False}
+    for bias in (100, -100):  # written as the one token that it is, and letter by letter
+        answer = post(client, **forced, logit_bias={str(MARK_TOKEN): bias}).json()
+        (found,), usage = answer["choices"], answer["usage"]
+        assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", None)
+        (call,) = found["message"]["tool_calls"]
+        around = len('[{"name": "weather", "arguments": }]') + (1 if bias > 0 else len(MARK))
+        assert usage["completion_tokens"] == around + len(call["function"]["arguments"].encode())
 
 
 def test_a_call_comes_with_what_is_said_before_it(client: TestClient) -> None:
