@@ -63,7 +63,8 @@ def start_matcher(
         if within or may_open:
             grammar = {**grammar, **after_thoughts(within)}
         automaton = Automaton(grammar, START if within or may_open else ROOT)
-        matcher = Matcher(automaton, model.pieces(calls))
+        # A model that may call or not is left its control tokens, but for the calls themselves.
+        matcher = Matcher(automaton, model.pieces(calls), free=FREE in grammar)
         said = "" if begun is None or within else begun.rpartition(CLOSE)[2].lstrip()
         if not matcher.take(said.encode(errors="replace")):
             raise RequestError("The assistant's turn that is to be gone on with is no beginning of such an answer.")

@@ -17,11 +17,14 @@ class Pieces:
         """Lay them out.
 
         Args:
-            pieces: by token; none of an empty one is ever let through.
+            pieces: by token; an empty one writes nothing.
             ends: tokens that end an answer, whatever their bytes.
         """
-        texts = [b"" if token in ends else piece for token, piece in enumerate(pieces)]
-        self.ends = np.array(sorted(ends), np.int64)
+        ending = frozenset(ends)
+        texts = [b"" if token in ending else piece for token, piece in enumerate(pieces)]
+        self.ends = np.array(sorted(ending), np.int64)
+        silent = [token for token, text in enumerate(texts) if not text and token not in ending]
+        self.silent = np.array(silent, np.int64)  # those that write nothing, such as control tokens
         self._nodes = np.zeros(len(texts), np.int64)  # by token; 0, the root, for those without bytes
         order = np.array(sorted(range(len(texts)), key=texts.__getitem__), np.int64)
         lengths = np.array([len(text) for text in texts], np.int64)
@@ -61,7 +64,9 @@ class Pieces:
 class Matcher:
     """Follows one answer through its form."""
 
-    def __init__(self, automaton: Automaton, pieces: Pieces) -> None:
+    def __init__(self, automaton: Automaton, pieces: Pieces, free: bool = False) -> None:
+        """Follow it from its beginning; in one that is `free` tokens that write nothing may stand where it may end."""
+        self._free = free
         self._automaton, self._pieces, self._state = automaton, pieces, automaton.start
         self._fitting: dict[int, np.ndarray] = {}
 
@@ -75,7 +80,9 @@ class Matcher:
         if self._state not in self._fitting:
             if len(self._fitting) >= KEPT:
                 self._fitting.pop(next(iter(self._fitting)))
-            self._fitting[self._state] = self._pieces.fitting(self._automaton, self._state)
+            fitting = self._pieces.fitting(self._automaton, self._state)
+            fitting[self._pieces.silent] = self._free and self._automaton.is_end(self._state)
+            self._fitting[self._state] = fitting
         fitting = self._fitting[self._state]
         if not fitting.any():
             raise RequestError("The model has no token for what must come next.")

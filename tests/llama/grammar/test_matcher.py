@@ -11,15 +11,17 @@ import pytest
 from tiny_gguf import CHAT_TEMPLATE, write_random
 
 from llama.batch import Batch
+from llama.call_format import HERMES
 from llama.errors import RequestError
 from llama.grammar.automaton import DEAD, Automaton
+from llama.grammar.calls import FREE, calls_grammar, free_or_calls
 from llama.grammar.forms import START, after_thoughts, read_form
 from llama.grammar.gbnf import read_gbnf
 from llama.grammar.json_text import ANY_JSON, OBJECT
 from llama.grammar.matcher import Matcher, Pieces
 from llama.model import LlamaModel
 from llama.turn import Piece, Turn
-from llama.types import Chat, Form, Sampling
+from llama.types import Chat, Form, Sampling, Tools
 
 HI: Any = [{"role": "user", "content": "hi"}]
 SCHEMA = {
@@ -61,6 +63,16 @@ def test_a_vocabulary_that_cannot_write_it_is_told() -> None:
     assert matcher.take(b"a")
     with pytest.raises(RequestError, match="no token for what must come next"):
         matcher.allowed()
+
+
+def test_in_a_free_text_control_tokens_may_stand_and_in_a_call_not() -> None:
+    grammar = {**free_or_calls(HERMES), **calls_grammar(HERMES, Tools([{"function": {"name": "now"}}]))}
+    pieces = Pieces([b"", b"a", b"<tool_call>", b"\n"], [])
+    free, held = (Matcher(Automaton(grammar, FREE), pieces, free) for free in (True, False))
+    assert (free.allowed().tolist(), held.allowed().tolist()) == ([True] * 4, [False, True, True, True])
+    assert free.take(b"")
+    assert free.take(b"a<tool_call>")
+    assert free.allowed().tolist() == [False, False, False, True]
 
 
 def answers(model: LlamaModel, samplings: list[Sampling], messages: Any = HI) -> list[list[Piece]]:
