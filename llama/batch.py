@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from llama.errors import RequestError
 from llama.model import BATCH, Entry, LlamaModel, State
 from llama.reader import Reader
 from llama.turn import Turn
@@ -119,7 +120,11 @@ class Batch:
         if entries:
             self.model.decode(entries)
         for index, turn in drawn:
-            token, rivals = self.model.draw(turn.sampler, index, turn.allowed()), turn.sampling.logprobs
+            try:
+                token, rivals = self.model.draw(turn.sampler, index, turn.allowed()), turn.sampling.logprobs
+            except RequestError as error:
+                turn.fail(error)
+                continue
             scored = None if rivals is None else self.model.scored(index, token, rivals)
             turn.take(token, self.model, scored)
 

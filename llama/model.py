@@ -17,7 +17,9 @@ import llama_cpp
 import numpy as np
 
 from common.errors import UserError
+from llama.call_format import CallFormat
 from llama.errors import EngineError
+from llama.grammar.matcher import Pieces
 from llama.prompts import Prompts
 from llama.thoughts import OPEN
 from llama.threads import Threads
@@ -255,6 +257,7 @@ class LlamaModel:
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._cells = llama_cpp.llama_get_memory(self._context)
             self._threads = Threads(threads)
+            self._pieces: dict[frozenset[int], Pieces] = {}  # by the control tokens that are shown
             self._resources = stack.pop_all()
 
     @property
@@ -343,6 +346,28 @@ class LlamaModel:
     def ends(self) -> tuple[int, ...]:
         """The tokens by which the model ends its turn."""
         return tuple(token for token in range(self.vocabulary) if self.is_end(token))
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How it calls tools."""
+        return self._prompts.call_format
+
+    def shown(self, calls: CallFormat | None) -> frozenset[int]:
+        """Return the control tokens that an answer with calls shows, since they are the marks of calls."""
+        return self._prompts.control_tokens(calls) if calls else frozenset()
+
+    def pieces(self, calls: CallFormat | None = None) -> Pieces:
+        """Return what its tokens write, the marks of calls too where it may call; worked out once."""
+        shown = self.shown(calls)
+        if shown not in self._pieces:
+            texts = [self.piece(token, token in shown) for token in range(self.vocabulary)]
+            self._pieces[shown] = Pieces(texts, self.ends)
+        return self._pieces[shown]
+
+    @property
+    def thinks(self) -> bool:
+        """Whether its chat template knows of thoughts."""
+        return self._prompts.thinks
 
     def is_end(self, token: int) -> bool:
         """Return whether the model ends its turn with this token."""

@@ -1,13 +1,19 @@
 """What a model reads: a conversation by its file's chat template and tokenizer."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
+from typing import cast
 
 import llama_cpp
 from jinja2 import Environment, meta
 from jinja2.ext import loopcontrols
 
+from llama.call_format import CallFormat, find_format
+from llama.call_prompt import Turn, with_tools
+from llama.calls import TOOLS
 from llama.chat_template import ChatTemplate
 from llama.control import disguised
 from llama.errors import RequestError
@@ -126,12 +132,45 @@ class Prompts:
         return tokens
 
     def _render(self, chat: Chat) -> list[int]:
+        messages, is_disguised = self._disguised(chat.messages)
+        tools = chat.tools
+        listed: Sequence[Mapping[str, object]] | None = None
+        if self._template and (tools or any(m["role"] == "tool" or m.get("tool_calls") for m in messages)):
+            messages = cast(list[Message], with_tools(messages, tools, self.call_format))
+            listed = tools.schemas if tools and self.call_format.listed else None
+        text = self.text(messages, not chat.goes_on, self._set(chat), listed)
+        return self._tokenizer.read(text, is_disguised=is_disguised)
+
+    def _disguised(self, messages: Sequence[Message]) -> tuple[Sequence[Message], bool]:
+        """Return messages in whose words no control token is found, and whether there was one."""
         try:
-            hidden = disguised(chat.messages, self._tokenizer.control)
+            hidden = disguised(messages, self._tokenizer.control)
         except ValueError as error:
             raise RequestError(f"The messages cannot be read: {error}.", param="messages") from None
-        text = self.text(hidden or chat.messages, not chat.goes_on, self._set(chat))
-        return self._tokenizer.read(text, is_disguised=hidden is not None)
+        return (messages, False) if hidden is None else (hidden, True)
+
+    @cached_property
+    def call_format(self) -> CallFormat:
+        """How the template writes calls of tools; found when the first conversation has some."""
+
+        def written(turns: list[Turn], asks: bool) -> str:
+            tools = json.loads(cast(str, turns[0]["content"])) if turns[0]["role"] == TOOLS else None
+            return self._written(turns[1:] if tools else turns, asks, tools, {})
+
+        tokens = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        ends = [self._special(token) for token in tokens if llama_cpp.llama_vocab_is_eog(self._vocab, token)]
+        return find_format(written, RequestError, ends)
+
+    def control_tokens(self, calls: CallFormat) -> frozenset[int]:
+        """Return the tokens that are marks of calls, and no text; none of them ends a turn."""
+        tokens = set(self._tokenizer.read(calls.example)) | set(self._tokenizer.read(calls.mark))
+        control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
+        return frozenset(
+            token
+            for token in tokens
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & control
+            and not llama_cpp.llama_vocab_is_eog(self._vocab, token)
+        )
 
     def _set(self, chat: Chat) -> dict[str, object]:
         """Return the template's variables as they are asked for. Raises RequestError for one that it does not know."""
@@ -157,13 +196,20 @@ class Prompts:
             raise RequestError(text, "unsupported_parameter", param)
         return wanted
 
-    def text(self, messages: Sequence[Message], asks: bool = True, switches: Mapping[str, object] | None = None) -> str:
+    def text(
+        self,
+        messages: Sequence[Message],
+        asks: bool = True,
+        switches: Mapping[str, object] | None = None,
+        tools: Sequence[Mapping[str, object]] | None = None,
+    ) -> str:
         """Return the conversation as the template writes it.
 
         Args:
             messages: the conversation.
             asks: end where the assistant's answer begins; else within the last message, which the model goes on with.
             switches: variables of the template.
+            tools: that it lists.
 
         Raises RequestError as `read` does.
         """
@@ -174,10 +220,19 @@ class Prompts:
             )
         if not asks:
             messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + GOES_ON}]
-        # As Transformers has it, templates may ask whether there are tools and documents.
-        given = {"messages": list(messages), "add_generation_prompt": asks, "tools": None, "documents": None}
-        text = self._template.render(given | dict(switches or {}))
+        text = self._written(messages, asks, tools, switches or {})
         return text if asks else _cut(text)
+
+    def _written(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        asks: bool,
+        tools: Sequence[Mapping[str, object]] | None,
+        switches: Mapping[str, object],
+    ) -> str:
+        # As Transformers has it, templates may ask whether there are tools and documents.
+        given = {"messages": list(messages), "add_generation_prompt": asks, "tools": tools, "documents": None}
+        return cast(ChatTemplate, self._template).render(given | dict(switches))
 
     def _renderer(self, template: str, today: datetime | None) -> ChatTemplate:
         return ChatTemplate(

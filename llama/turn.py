@@ -10,9 +10,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from llama.call_format import CallFormat
 from llama.errors import RequestError
+from llama.grammar.forms import start_matcher
+from llama.grammar.matcher import Matcher
 from llama.model import LlamaModel, Sampler, Scored
-from llama.types import Infill, Prompt, Sampling
+from llama.types import Chat, Infill, Prompt, Sampling
 
 Finish = Literal["stop", "length"]
 # What is wanted: an answer, the prompt as token ids, those with each one's text, or its vector.
@@ -43,6 +46,7 @@ class Piece:
     within_thought: bool = False  # whether the prompt ends within a thought
     scored: Scored | None = None  # how likely its token was, where that was asked for
     stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
+    calls: CallFormat | None = None  # how it calls tools, where it may
 
     @property
     def tokens_per_second(self) -> float:
@@ -85,6 +89,9 @@ class Turn:
         self.finished = False
         self._first = 0.0
         self._limit = 0
+        self._matcher: Matcher | None = None  # where the answer must be of a form
+        self._calls: CallFormat | None = None  # how tools are called, where there are some
+        self._shown = frozenset[int]()  # control tokens that are text, being marks of calls
         self._within_thought = False
         self._head = ""  # what is told before the answer
         self._goes_on: np.ndarray  # tokens that do not end the model's turn, bool [vocabulary], where that matters
@@ -135,12 +142,25 @@ class Turn:
             self._goes_on[list(model.ends)] = False
         if self.sampling.echo:
             self._head = _told_again(self.question, prompt, model)
+        tools = self.question.tools if isinstance(self.question, Chat) else None
+        self._calls = model.call_format if tools else None
+        self._shown = model.shown(self._calls)
+        if self.sampling.form or tools:
+            form = self.sampling.form
+            self._matcher = start_matcher(form, self.question, model, self._within_thought, self._calls)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
         """Begin the answer, with so many tokens of the prompt in the KV cache; whoever begins it frees the sampler."""
         self.cached, self.began = cached, time.monotonic()
         self.sampler = Sampler(self.sampling, model.vocabulary)
+
+    def fail(self, error: RequestError) -> None:
+        """End the answer where it cannot go on; the others do."""
+        self.finished = True
+        if self._observe:
+            self._observe(self, error)
+        self.deliver(error)
 
     def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
@@ -151,24 +171,33 @@ class Turn:
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
-        text, found = self._characters.decode(model.piece(token)), None
+        piece, found = model.piece(token, token in self._shown), None
+        text = self._characters.decode(piece)
         if self.tokens > self.sampling.min_tokens:
             text, found = self._stops.pass_on(text)
         self._deliver(text, scored=scored)
+        if self._matcher:
+            self._matcher.take(piece)
         stop = found or stop
-        if stop is not None or self.tokens == self._limit:
-            self._end("length" if stop is None else "stop", stop)
+        if stop is not None or (self._matcher and self._matcher.ended):
+            self._end("stop", stop)
+        elif self.tokens == self._limit:
+            self._end("length")
 
     def allowed(self) -> np.ndarray | None:
         """Return which tokens may come next, bool [vocabulary]: none that ends an answer which has to go on.
 
         None for all.
         """
+        allowed = self._matcher.allowed() if self._matcher else None
         early = self.tokens < self.sampling.min_tokens
         if not (early or self.sampling.ignore_eos):
-            return None
-        allowed = self._goes_on.copy()
+            return allowed
+        allowed = self._goes_on.copy() if allowed is None else allowed & self._goes_on
         allowed[list(self.sampling.stop_tokens) if early else []] = False
+        if not allowed.any():
+            name = "min_tokens" if early else "ignore_eos"
+            raise RequestError(f"{name}: the form of the answer lets it go no further.", param=name)
         return allowed
 
     def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
@@ -196,6 +225,7 @@ class Turn:
             self._within_thought,
             scored,
             stopped_by,
+            self._calls,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)

@@ -8,10 +8,21 @@ from typing import Literal, NotRequired, TypedDict
 class Message(TypedDict):
     """One turn of a conversation."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     name: NotRequired[str]  # who speaks, for templates that write it
     reasoning_content: NotRequired[str]  # what an answer was thought out in, for templates that write it
+    tool_calls: NotRequired[str]  # as JSON: [{"id", "type": "function", "function": {"name", "arguments": {…}}}]
+    tool_call_id: NotRequired[str]  # whose result it is
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer must look like; llama/grammar has what it means."""
+
+    kind: Literal["object", "schema", "gbnf", "pattern", "choice"]
+    source: str  # a JSON schema as JSON, a grammar, a pattern, or texts as a list in JSON; an object needs none
+    param: str  # the field that asks for it, for errors
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,17 @@ class Sampling:
     stop_tokens: tuple[int, ...] = ()  # tokens before which the answer ends
     keep_stop: bool = False  # the text or token that ends an answer is a part of it
     echo: bool = False  # the prompt's text is told before the answer
+    form: Form | None = None  # what it must look like
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What an answer may call."""
+
+    schemas: Sequence[Mapping[str, object]]  # OpenAI's: {"type": "function", "function": {"name", "parameters", …}}
+    names: frozenset[str] | None = None  # those that may be called; None for all
+    required: bool = False  # the answer calls, and says nothing else
+    parallel: bool = True  # it may call several
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,7 @@ class Chat:
     switches: Mapping[str, object] = field(default_factory=dict)  # the template's variables, such as enable_thinking
     effort: str | None = None  # how much is thought before the answer; none: nothing
     thinks: bool | None = None  # whether anything is; None: as the template has it
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,8 @@ def _check_number(name: str, value: Any, low: float, high: float, whole: bool = 
 
 def _check_message(message: Message, where: str) -> None:
     role = message["role"]
-    if role not in ("system", "user", "assistant"):
-        why = f"A message's role must be system, user or assistant, not {str(role)[:100]!r}."
+    if role not in ("system", "user", "assistant", "tool"):
+        why = f"A message's role must be system, user, assistant or tool, not {str(role)[:100]!r}."
         raise RequestError(why, param=f"{where}.role")
     for name, text in message.items():
         if not isinstance(text, str):

@@ -16,9 +16,9 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from common.errors import UserError
+from llama.calls import QUESTION, TOOLS, form_of_calls
 from pipeline.core.config import ModelSettings
 from pipeline.models import control
-from pipeline.models.calls import QUESTION, TOOLS, form_of_calls
 from pipeline.models.families import brief_switches, padding_tokens, tools_names
 from pipeline.models.packaged import located
 from pipeline.models.turns import (  # fmt: skip
@@ -260,9 +260,8 @@ def _known_of(tokenizer: PreTrainedTokenizerBase, **switches: bool) -> Marked | 
         return render(tokenizer, messages, prompt, **switches)
 
     if is_marked(tokenizer):
-        return Marked(
-            lambda messages: _marks(tokenizer, messages, **switches), form_of(written), form_of_calls(written)
-        )
+        calls = form_of_calls(written, RefusedError)
+        return Marked(lambda messages: _marks(tokenizer, messages, **switches), form_of(written), calls)
     return study(written, _ends(tokenizer))
 
 

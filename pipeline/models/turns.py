@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.models.calls import ASKED, QUESTION, TOOLS, VALUE, CallForm, Message, Render, form_of_calls, linked, probe
-from pipeline.models.refusal import RefusedError
+from llama.calls import ASKED, QUESTION, TOOLS, VALUE, CallForm, Render, form_of_calls, linked, probe
+from pipeline.models.refusal import Message, RefusedError
 from pipeline.models.whole import end_of_calls
 
 Span = tuple[int, int]  # from and up to, in characters
@@ -87,7 +87,7 @@ def form_of(render: Render) -> Form:
     shown = next((form for form in (in_fields, in_chunks) if _thought(render, form(THINKING))), inline)
     if shown is not inline:
         return shown
-    calls = probe(form_of_calls(render) or NO_CALLS)["tool_calls"]
+    calls = probe(form_of_calls(render, RefusedError) or NO_CALLS)["tool_calls"]
     before = _thought(render, in_fields(THINKING) | {"tool_calls": calls})
     others = before and not before.rstrip().endswith(OPEN)
     return inline if not others and _thought(render, inline(THINKING)) else without
@@ -241,10 +241,10 @@ def study(render: Render, ends: Sequence[str]) -> Unmarked:
     prompt = render([QUESTION], True)
     before, _, after = _around(render, [QUESTION], Parts("", "", THINKING.answer), without)
     shared = _shared(prompt, before)
-    if QUESTION["content"] not in shared:
+    if str(QUESTION["content"]) not in shared:
         raise RefusedError("it writes a question otherwise before an answer than without one")
     end = _end(after, ends)[1]
-    calls = form_of_calls(render)
+    calls = form_of_calls(render, RefusedError)
     call_end = _call_end(render, calls, ends) if calls else ""
     if before == shared and CLOSED.search(prompt):
         return Unmarked(render, tuple(ends), end, without, calls, call_end, prompt, "")

@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from pipeline.models.calls import TOOLS, Message
-from pipeline.models.refusal import RefusedError
+from llama.calls import TOOLS
+from pipeline.models.refusal import Message, RefusedError
 
 Spellings = tuple[str, ...]  # of one thing, in a text of its own or within JSON
 Shape = tuple[tuple[str, bool, int], ...]  # of each message: who speaks, whether in words, how many calls

@@ -17,6 +17,7 @@ from llama.types import Chat, Prompt
 from serve.engine import Piece
 from serve.http.error_responses import describe
 from serve.http.requests import ChatRequest, TextRequest
+from serve.http.tool_calls import ToolCalls
 
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # events are passed on as they come
 WAITING = ": waiting\n\n"  # a comment, which clients pass over and which keeps proxies from hanging up
@@ -28,8 +29,13 @@ Drawn = AsyncGenerator[tuple[int, Piece | Exception] | None, None]  # pieces of 
 class Choice:
     """One answer as it comes."""
 
-    def __init__(self, index: int, prompt: Prompt, split: bool) -> None:
-        """Write the answer to a prompt as choice `index`; `split` what is thought off what is said."""
+    def __init__(self, index: int, prompt: Prompt, split: bool, of_old: bool = False) -> None:
+        """Write the answer to a prompt as choice `index`; `split` what is thought off what is said.
+
+        One `of_old` calls tools in OpenAI's older way.
+        """
+        self.tools = ToolCalls(of_old)
+        self._parallel = isinstance(prompt, Chat) and prompt.tools is not None and prompt.tools.parallel
         self.index, self._split = index, split
         self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else None
         self._thoughts: Thoughts | None = None
@@ -46,6 +52,8 @@ class Choice:
             self.scored.append(piece.scored)
             self.offset, self._end = self._end, self._end + len(piece.scored.piece.decode(errors="replace"))
         parts = self._parts(piece)
+        if piece.calls:
+            parts = Parts(parts.thought, self.tools.take(piece.calls, self._parallel, parts.said, bool(piece.finish)))
         self.parts.append(parts)
         return parts
 
@@ -53,6 +61,11 @@ class Choice:
     def thinks(self) -> bool:
         """Whether what comes next is thought."""
         return self._thoughts is not None and self._thoughts.within
+
+    @property
+    def finish(self) -> str | None:
+        """Why it ended."""
+        return self.tools.finish(self.last.finish)
 
     @property
     def thought(self) -> str:
@@ -102,7 +115,9 @@ class Writer:
         """For a request, and the prompts that it has."""
         self.chat, self._each, self._with_usage = isinstance(request, ChatRequest), request.choices, request.with_usage
         split = isinstance(request, ChatRequest) and request.reasoning_format != "none"
-        self.choices = [Choice(i, prompts[i // self._each], split) for i in range(len(prompts) * self._each)]
+        of_old = isinstance(request, ChatRequest) and request.of_old
+        places = range(len(prompts) * self._each)
+        self.choices = [Choice(place, prompts[place // self._each], split, of_old) for place in places]
         self._begun: set[int] = set()
         self._head = {
             "id": f"{'chatcmpl' if self.chat else 'cmpl'}-{uuid.uuid4().hex}",
@@ -116,7 +131,7 @@ class Writer:
 
     def whole(self) -> Json:
         """Return the whole answers at once, when all have ended."""
-        choices = [self._choice(c, self._message(c), self._logprobs(c.scored), c.last.finish) for c in self.choices]
+        choices = [self._choice(c, self._message(c), self._logprobs(c.scored), c.finish) for c in self.choices]
         return self._body("chat.completion", choices) | {"usage": self.usage()}
 
     def events(self, index: int, piece: Piece) -> list[Json]:
@@ -125,9 +140,14 @@ class Writer:
         parts, events = choice.take(piece), []
         if self.chat and index not in self._begun:
             events.append(self._chunk(choice, {"delta": {"role": "assistant", "content": ""}}))
-        if index not in self._begun or any(parts) or piece.finish or piece.scored:
-            scored = [piece.scored] if piece.scored else []
-            events.append(self._chunk(choice, self._delta(parts), self._logprobs(scored, choice.offset), piece.finish))
+        deltas: list[Json] = [{"delta": delta} for delta in choice.tools.deltas()]
+        if index not in self._begun or any(parts) or (piece.finish and not deltas) or piece.scored:
+            deltas.insert(0, self._delta(parts))
+        scored = [piece.scored] if piece.scored else []
+        for place, delta in enumerate(deltas):
+            last = place == len(deltas) - 1
+            logprobs = None if place else self._logprobs(scored, choice.offset)
+            events.append(self._chunk(choice, delta, logprobs, choice.finish if last else None))
         self._begun.add(index)
         return events
 
@@ -164,7 +184,9 @@ class Writer:
         if not self.chat:
             return {"text": choice.said}
         thought = {"reasoning_content": choice.thought} if choice.thought else {}
-        return {"message": {"role": "assistant", "content": choice.said, **thought}}
+        called = choice.tools.message()
+        said = choice.said or None if called else choice.said
+        return {"message": {"role": "assistant", "content": said, **thought, **called}}
 
     def _delta(self, parts: Parts) -> Json:
         if not self.chat:

@@ -24,8 +24,6 @@ HARMLESS = frozenset(
         "service_tier",
         "store",
         "user",
-        # about tools, of which there are none without `tools`
-        "parallel_tool_calls",
         # for other servers' caches, queues and logs
         "cache_prompt",
         "cache_salt",
@@ -48,24 +46,12 @@ HARMLESS = frozenset(
 REFUSED: dict[str, Unasked] = {
     # OpenAI's
     "audio": (),
-    "function_call": ("none",),
-    "functions": ([],),
     "modalities": (["text"],),
-    "response_format": ({"type": "text"},),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
     # what an answer must look like
     "allowed_token_ids": (),
     "bad_words": ([],),
-    "grammar": ("",),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "guided_json": (),
-    "guided_regex": (),
-    "json_schema": (),
-    "structured_outputs": (),
     # when it ends
     "n_keep": (0, -1),
     "n_predict": (),
@@ -108,9 +94,6 @@ CHAT_REFUSED: dict[str, Unasked] = {"best_of": (1,), "echo": (False,), "suffix":
 MESSAGE_HARMLESS = frozenset({"annotations", "id", "refusal"})
 MESSAGE_REFUSED: dict[str, Unasked] = {
     "audio": (),
-    "function_call": (),
-    "tool_call_id": (),
-    "tool_calls": ([],),
 }
 # The same of `stream_options`.
 STREAM_HARMLESS = frozenset({"include_obfuscation"})

@@ -9,6 +9,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, fi
 
 from llama.errors import RequestError
 from llama.types import BareText, Chat, Infill, Message, Prompt, Sampling, TokenIds
+from serve.http.answer_forms import FormFields
 from serve.http.fields import (
     CHAT_REFUSED,
     HARMLESS,
@@ -20,6 +21,7 @@ from serve.http.fields import (
     Unasked,
     check_fields,
 )
+from serve.http.tool_fields import ToolFields, written_calls
 
 COMPLETION_TOKENS = 16  # of a plain completion that asks for no number, as with OpenAI
 SEEDS = 2**32 - 1  # that llama.cpp knows: any other whole number stands for one of them
@@ -48,7 +50,7 @@ class StreamOptions(Fields):
     include_usage: bool | None = None
 
 
-class CompletionRequest(Fields):
+class CompletionRequest(Fields, FormFields):
     """What both kinds of completion take; the engine checks the ranges."""
 
     refused: ClassVar[Mapping[str, Unasked]] = REFUSED
@@ -119,6 +121,7 @@ class CompletionRequest(Fields):
         given["keep_stop"] = self.include_stop_str_in_output
         given["logit_bias"] = tuple((_token(token), bias) for token, bias in (self.logit_bias or {}).items())
         given["logprobs"] = logprobs
+        given["form"] = self.form()
         return Sampling(**{name: value for name, value in given.items() if value is not None})
 
 
@@ -129,11 +132,14 @@ class ChatMessage(Fields):
     content: str | None = None  # an assistant's turn may have none
     name: str | None = None
     reasoning_content: str | None = None
+    tool_calls: list[object] | None = None
+    tool_call_id: str | None = None
+    function_call: dict[str, object] | None = None  # OpenAI's older name for a single call
 
     @field_validator("role")
     @classmethod
     def _known(cls, role: str) -> str:
-        return "system" if role == "developer" else role
+        return {"developer": "system", "function": "tool"}.get(role, role)
 
     @field_validator("content", mode="before")
     @classmethod
@@ -150,12 +156,26 @@ class ChatMessage(Fields):
         if self.content is None and self.role != "assistant":
             param = f"{where}.content"
             raise RequestError(f"{param}: a text is required.", "missing_required_parameter", param)
-        named = {"name": self.name, "reasoning_content": self.reasoning_content}
+        named = {"name": self.name, "reasoning_content": self.reasoning_content, "tool_call_id": self.tool_call_id}
+        named["tool_calls"] = self._calls(where)
         beside = {name: text for name, text in named.items() if text is not None}
         return cast(Message, {"role": self.role, "content": self.content or "", **beside})
 
+    def _calls(self, where: str) -> str | None:
+        """Return what it calls, as JSON. Raises RequestError."""
+        older: list[object] = [{"function": self.function_call}] if self.function_call else []
+        fields = {"tool_calls": self.tool_calls, "function_call": older}
+        given = {name: calls for name, calls in fields.items() if calls}
+        if self.tool_call_id is not None and self.role != "tool":
+            given["tool_call_id"] = []
+        wrong = [name for name in given if name == "tool_call_id" or self.role != "assistant" or len(given) > 1]
+        if wrong:
+            param = f"{where}.{wrong[-1]}"
+            raise RequestError(f"{param} does not belong there.", param=param)
+        return next((written_calls(calls, f"{where}.{name}") for name, calls in given.items()), None)
 
-class _Conversation(Fields):
+
+class _Conversation(Fields, ToolFields):
     """A conversation, and how its template writes it."""
 
     continue_final_message: bool | None = None
@@ -167,12 +187,13 @@ class _Conversation(Fields):
     def chat(self, turns: list[ChatMessage]) -> Chat:
         """Return it for the engine. Raises RequestError."""
         messages = [message.message(f"messages[{place}]") for place, message in enumerate(turns)]
-        switches = self.chat_template_kwargs or {}
-        return Chat(messages, self._goes_on(messages), switches, self.reasoning_effort, self.enable_thinking)
+        switches, goes_on = self.chat_template_kwargs or {}, self._goes_on(messages)
+        effort, thinks = self.reasoning_effort, self.enable_thinking
+        return Chat(messages, goes_on, switches, effort, thinks, self.callable())
 
     def _goes_on(self, messages: list[Message]) -> bool:
         """Return whether the last message is to be gone on with: an assistant's is, unless asked otherwise."""
-        ends_open = bool(messages) and messages[-1]["role"] == "assistant"
+        ends_open = bool(messages) and messages[-1]["role"] == "assistant" and "tool_calls" not in messages[-1]
         if self.continue_final_message and (not ends_open or self.add_generation_prompt):
             why = "add_generation_prompt asks for a new turn" if ends_open else "the last message is not an assistant's"
             raise RequestError(f"continue_final_message: {why}.", param="continue_final_message")

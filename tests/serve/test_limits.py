@@ -57,7 +57,7 @@ def test_sampling_out_of_range_is_refused_with_the_range(sampling: dict[str, Any
         ([{"role": "system", "content": "\t" * 8001}, USER], "8,001 characters"),
         ([{"role": "assistant", "content": "so " + "._" * 4001}, USER], "8,002 characters"),
         ([{"role": "user", "content": "e\u0301" * 4001}], "8,002 characters"),
-        ([{"role": "tool", "content": "x"}], "role must be system, user or assistant, not 'tool'"),
+        ([{"role": "critic", "content": "x"}], "role must be system, user, assistant or tool, not 'critic'"),
         ([{"role": "\ud800", "content": "x"}], r"not '\\ud800'"),  # no UTF-8 has it
         ([{"role": "user", "content": {"path": "/etc/passwd"}}], "must be text"),
         ([{"role": "user", "content": " \n"}], "is empty"),

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from llama.calls import CallForm
 from pipeline.core.config import ModelSettings
-from pipeline.models.calls import CallForm
 from pipeline.models.chat import encode, load_tokenizer, prompt_ids, render, template_of
 from pipeline.models.turns import RefusedError
 

@@ -149,7 +149,7 @@ def test_models_are_listed(client: OpenAI) -> None:
             "missing_required_parameter",
             "messages[1].role",
         ),
-        ({"tools": [{"type": "function"}]}, "tools is not supported", "unsupported_parameter", "tools"),
+        ({"verbosity": "high"}, "verbosity is not supported", "unsupported_parameter", "verbosity"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -46,15 +46,23 @@ VALID = st.fixed_dictionaries(
         "frequency_penalty": st.floats(-2, 2),
         "presence_penalty": st.floats(-2, 2),
         "stream": st.booleans(),
-        "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
+        "response_format": st.just({"type": "json_object"}),
     },
 )
 FIELDS = ["model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed", "stop"]
 FIELDS += ["frequency_penalty", "stream", "stream_options", "n", "tools", "logit_bias", "response_format", "user"]
+FIELDS += ["tool_choice", "functions", "function_call", "grammar", "json_schema", "structured_outputs", "guided_choice"]
 FIELDS += ["top_k", "logprobs", "top_logprobs", "chat_template_kwargs", "reasoning_effort", "continue_final_message"]
 WRONG = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=1)
 OTHERS = {"/v1/chat/completions": "prompt", "/v1/completions": "messages"}  # the field that the other path has
-NEAR = st.builds(lambda valid, wrong: valid | wrong, VALID, WRONG)
+KEYWORDS = ["type", "properties", "items", "enum", "anyOf", "minimum", "maxLength", "pattern", "$ref", "required"]
+FORMS = st.one_of(
+    st.just({}),
+    st.builds(lambda text: {"grammar": text}, st.text(max_size=20) | st.from_regex(r"\Aroot ::= [a(\[\"|*{}]{1,12}\Z")),
+    st.builds(lambda text: {"guided_regex": text}, st.text("ab(|)[]^$*+?{1,}\\d.-", max_size=12)),
+    st.builds(lambda schema: {"json_schema": schema}, st.dictionaries(st.sampled_from(KEYWORDS), JSON, max_size=3)),
+)
+NEAR = st.builds(lambda valid, wrong, form: valid | wrong | form, VALID, WRONG, FORMS)
 BOUNDED = settings(
     max_examples=150,
     deadline=None,

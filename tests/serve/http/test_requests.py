@@ -112,10 +112,10 @@ def test_a_field_that_changes_nothing_is_taken(client: TestClient, name: str) ->
     ("fields", "code", "param"),
     [
         ({"temprature": 1}, "unknown_parameter", "temprature"),
-        ({"messages": [HI[0] | {"tool_calls": [{}]}]}, "unsupported_parameter", "messages[0].tool_calls"),
+        ({"messages": [HI[0] | {"audio": {"id": "x"}}]}, "unsupported_parameter", "messages[0].audio"),
         ({"messages": [HI[0] | {"colour": "red"}]}, "unknown_parameter", "messages[0].colour"),
         ({"messages": [{"role": "user", "content": None}]}, "missing_required_parameter", "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, "invalid_value", "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages[0].content"),
         ({"stream_options": {"continuous_usage_stats": True}}, "unsupported_parameter",
          "stream_options.continuous_usage_stats"),

@@ -11,10 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from pipeline.models.refusal import Message, RefusedError
-
+Message = dict[str, object]
 Render = Callable[[list[Message], bool], str]  # of messages, with the prompt for an answer after them or without
 
 TOOLS = "tools"  # the role of the message that has the tools
@@ -47,14 +46,23 @@ def called(form: CallForm, calls: Sequence[tuple[str, object, str]]) -> list[Mes
     ]
 
 
-def form_of_calls(render: Render) -> CallForm | None:
+def form_of_calls(render: Render, refusal: type[Exception]) -> CallForm | None:
     """Return the first form of which a template writes a call as it is, if it can with its result behind it.
 
-    None where it writes it in none.
+    Args:
+        render: writes messages, the first of them perhaps the tools.
+        refusal: what it raises where the template refuses.
+
+    Returns:
+        The form; None where it writes a call in none.
     """
     forms = [CallForm(*each) for each in product(("", None), (False, True), ("given", "made", "short"))]
     tried = ((form, answered) for answered in (True, False) for form in forms)
-    return next((form for form, *more in tried if all(_writes(render, form, at, *more) for at in _ids(form))), None)
+
+    def fits(form: CallForm, answered: bool) -> bool:
+        return all(_writes(render, refusal, form, number, answered) for number in _ids(form))
+
+    return next((form for form, answered in tried if fits(form, answered)), None)
 
 
 def probe(form: CallForm, number: str | None = None) -> Message:
@@ -80,7 +88,7 @@ def linked(messages: Sequence[Message], form: CallForm) -> Iterator[Message]:
     waiting: list[Waiting] = []
     for place, message in enumerate(messages):
         if message.get("tool_calls"):
-            calls = [(call["function"], call.get("id") or "") for call in json.loads(message["tool_calls"])]
+            calls = [(call["function"], call.get("id") or "") for call in json.loads(cast(str, message["tool_calls"]))]
             ids = [_id(form, given, f"call_{place}_{at}") for at, (_, given) in enumerate(calls)]
             pairs = list(zip(calls, ids, strict=True))
             waiting = [Waiting(given, number, function["name"]) for (function, given), number in pairs]
@@ -94,7 +102,7 @@ def linked(messages: Sequence[Message], form: CallForm) -> Iterator[Message]:
 
 def _result(message: Message, waiting: list[Waiting], form: CallForm, place: int) -> Message:
     """Return a result with the id and the name of its call: that of its id, else the first that is for its tool."""
-    given, name = message.get("tool_call_id") or "", message.get("name") or ""
+    given, name = (cast(str, message.get(key) or "") for key in ("tool_call_id", "name"))
     fits = (call for call in waiting if (call.given == given if given else name in ("", call.name)))
     if (found := next(fits, None)) is not None:
         waiting.remove(found)
@@ -115,10 +123,11 @@ def _ids(form: CallForm) -> tuple[str, ...]:
     return {"given": ("", "call_1"), "made": ("call_1",), "short": ("a1b2c3d4e",)}[form.ids]
 
 
-def _writes(render: Render, form: CallForm, number: str, answered: bool) -> bool:
+def _writes(render: Render, refusal: type[Exception], form: CallForm, number: str, answered: bool) -> bool:
     """Return whether a call is written: name and arguments, and neither JSON within JSON nor a Python `None`."""
-    result = {"role": "tool", "content": "11", "name": NAME} | ({"tool_call_id": number} if number else {})
-    with suppress(RefusedError):
+    result: Message = {"role": "tool", "content": "11", "name": NAME}
+    result |= {"tool_call_id": number} if number else {}
+    with suppress(refusal):
         turn = render([*ASKED, probe(form, number), *([result] if answered else [])], False)
         before = render(ASKED, False)
         written, odd = ([part for part in parts if turn.count(part) > before.count(part)] for parts in (PARTS, ODD))

@@ -1,0 +1,1 @@
+"""What an answer's text must look like: grammars, and which tokens they let through."""

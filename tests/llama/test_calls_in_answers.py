@@ -1,0 +1,276 @@
+"""How models write calls, found by their templates; and calls told from what an answer says, wherever it is cut."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+from drawn_texts import drawn, reader
+
+from common.errors import UserError
+from llama.call_format import HERMES, CallFormat, find_format
+from llama.call_prompt import with_tools
+from llama.call_stream import Arguments, Called, Calls, Said
+from llama.calls import TOOLS, CallForm, Message
+from llama.chat_template import ChatTemplate
+from llama.errors import RequestError
+from llama.grammar.calls import CALLS, FREE, calls_grammar, free_or_calls
+from llama.grammar.expressions import Rule
+from llama.source import llama_cpp_tree
+from llama.types import Tools
+
+
+def _mark(words: str) -> str:
+    """A token of DeepSeek's."""
+    return f"<\uff5c{words}\uff5c>".replace(" ", "\u2581")
+
+
+ENDS = ["<|im_end|>", "</s>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", _mark("end of sentence"), "<|call|>",
+        "<|END_OF_TURN_TOKEN|>"]  # fmt: skip
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"type": "integer"}},
+            "required": ["city"],
+        },
+    },
+}
+TIME: Any = {"type": "function", "function": {"name": "time-now.utc", "parameters": None}}
+BOTH = Tools([WEATHER, TIME], required=True)
+
+
+def form(mark: str, head: str, middle: str, joint: str | None, tail: str, in_json: bool) -> CallFormat:
+    return CallFormat("", mark, head, middle, joint, tail, "", in_json, CallForm(), True)
+
+
+LLAMA_3 = form("", r'\{"name": "', '", "parameters": ', None, r"\}", True)
+MISTRAL = form(
+    "[TOOL_CALLS]", r'\[\{"name": "', '", "arguments": ', r', "id": "[a-zA-Z0-9]{9}"\}, \{"name": "',
+    r', "id": "[a-zA-Z0-9]{9}"\}\]', True,
+)  # fmt: skip
+MISTRAL_2025 = form("[TOOL_CALLS]", "", r"\[ARGS\]", r"\[TOOL_CALLS\]", "", False)
+FUNCTIONARY_31 = form("<function=", "", ">", "</function><function=", "</function>", False)
+FUNCTIONARY_32 = form("", "", "\n", ">>>", "", False)
+COMMAND_R7B = form(
+    "<|START_ACTION|>", r'\[\n    \{"tool_call_id": "[0-9]{1,2}", "tool_name": "'.replace(r"\n", "\n"),
+    '", "parameters": ', r'\},\n    \{"tool_call_id": "[0-9]{1,2}", "tool_name": "'.replace(r"\n", "\n"),
+    "\\}\n\\]<\\|END_ACTION\\|>", True,
+)  # fmt: skip
+OPEN, CLOSE = _mark("tool calls begin") + _mark("tool call begin"), _mark("tool call end") + _mark("tool calls end")
+NEXT = _mark("tool call end") + "\n" + _mark("tool call begin") + "function" + _mark("tool sep")
+DEEPSEEK_R1 = form(OPEN + "function" + _mark("tool sep"), "", "\n```json\n", "\n```" + NEXT, "\n```" + CLOSE, False)
+KIMI = form(
+    "<|tool_calls_section_begin|><|tool_call_begin|>functions.", "", r":[0-9]{1,2}<\|tool_call_argument_begin\|>",
+    r"<\|tool_call_end\|><\|tool_call_begin\|>functions\.", r"<\|tool_call_end\|><\|tool_calls_section_end\|>", False,
+)  # fmt: skip
+GPT_OSS = form("to=functions.", "", r"<\|channel\|>commentary json<\|message\|>", None, "", False)
+FORMS = {
+    "Qwen-Qwen2.5-7B-Instruct": HERMES,
+    "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": HERMES,
+    "ibm-granite-granite-4.0": HERMES,
+    "Qwen-Qwen3-0.6B": HERMES,
+    "meta-llama-Llama-3.1-8B-Instruct": LLAMA_3,
+    "meta-llama-Llama-3.2-3B-Instruct": LLAMA_3,
+    "mistralai-Mistral-Nemo-Instruct-2407": MISTRAL,
+    "unsloth-mistral-Devstral-Small-2507": MISTRAL_2025,
+    "meetkai-functionary-medium-v3.1": FUNCTIONARY_31,
+    "meetkai-functionary-medium-v3.2": FUNCTIONARY_32,
+    "CohereForAI-c4ai-command-r7b-12-2024-tool_use": COMMAND_R7B,
+    "deepseek-ai-DeepSeek-R1-Distill-Qwen-32B": DEEPSEEK_R1,
+    "moonshotai-Kimi-K2": KIMI,
+    "openai-gpt-oss-120b": GPT_OSS,
+    # whose template writes no calls, or arguments that are no JSON
+    "google-gemma-2-2b-it": HERMES,
+    "microsoft-Phi-3.5-mini-instruct": HERMES,
+    "ibm-granite-granite-3.3-2B-Instruct": HERMES,
+    "Qwen3-Coder": HERMES,
+    "GLM-4.6": HERMES,
+}
+Find = Callable[[str], CallFormat]
+
+
+@pytest.fixture(scope="module")
+def found() -> Find:
+    """How a family's template writes calls, by its name in llama.cpp's sources."""
+    try:
+        folder = llama_cpp_tree() / "models/templates"
+    except UserError as error:
+        pytest.skip(f"no package index gives llama.cpp's sources: {error}")
+
+    def find(name: str) -> CallFormat:
+        text = (folder / f"{name}.jinja").read_text(encoding="utf-8")
+        day = datetime(2024, 7, 26).isoformat()
+        template = ChatTemplate({"template": text, "bos_token": "<s>", "eos_token": "</s>", "today": day})
+
+        def render(turns: list[Message], asks: bool) -> str:
+            tools = json.loads(str(turns[0]["content"])) if turns[0]["role"] == TOOLS else None
+            given = {"messages": turns[1:] if tools else turns, "tools": tools, "add_generation_prompt": asks}
+            return template.render(given)
+
+        try:
+            return find_format(render, RequestError, ENDS)
+        finally:
+            template.close()
+
+    return find
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_template_shows_how_its_model_calls(found: Find, name: str) -> None:
+    form, expected = found(name), FORMS[name]
+    fields = ("mark", "head", "middle", "joint", "tail", "in_json")
+    assert [getattr(form, field) for field in fields] == [getattr(expected, field) for field in fields]
+    assert form.listed or form.takes_system == (name != "google-gemma-2-2b-it")
+
+
+def told(form: CallFormat, text: str, cut: int, parallel: bool = True) -> tuple[str, list[list[str]]]:
+    """What an answer says and calls that comes in pieces of so many characters."""
+    calls, said, found = Calls(form, parallel), "", list[list[str]]()
+    pieces = [text[at : at + cut] for at in range(0, len(text), cut)] or [""]
+    for place, piece in enumerate(pieces):
+        for event in calls.take(piece, last=place == len(pieces) - 1):
+            match event:
+                case Said(text=more):
+                    said += more
+                case Called(name=name):
+                    found.append([name, ""])
+                case Arguments(text=more):
+                    found[-1][1] += more
+    return said, found
+
+
+PARIS = '{"city": "Paris"}'
+ANSWERS = [
+    (HERMES, f'<tool_call>\n{{"name": "get_weather", "arguments": {PARIS}}}\n</tool_call>', "", [PARIS]),
+    (HERMES, f'So.\n<tool_call>{{"name":"get_weather","arguments":{PARIS}}}</tool_call>\n', "So.", [PARIS]),
+    (HERMES, f'<tool_call>\n{{"name": "get_weather", "arguments": {PARIS}}}\n</tool_call>\n<tool_call>\n'
+     '{"name": "get_weather", "arguments": {}}\n</tool_call>', "", [PARIS, "{}"]),
+    (HERMES, '<tool_call>{"id": 1, "name": "get_weather", "arguments": {"a": "}{\\"]", "b": [{}]}}', "",
+     ['{"a": "}{\\"]", "b": [{}]}']),
+    (HERMES, '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Paris\\"}"}</tool_call>', "", [PARIS]),
+    (HERMES, "A <tool is <tool_cal", "A <tool is <tool_cal", []),
+    (HERMES, "<tool_call>\nno call</tool_call>", "<tool_call>\nno call</tool_call>", []),
+    (HERMES, '{"name": "get_weather", "arguments": {}}', '{"name": "get_weather", "arguments": {}}', []),
+    (HERMES, f'<tool_call>{{"name": "get_weather", "arguments": {PARIS}}}</tool_call> So.', " So.", [PARIS]),
+    (HERMES, '<tool_call>{"name": "get_weather", "arguments": {"city": "Pa', "", ['{"city": "Pa']),
+    (LLAMA_3, f'{{"name": "get_weather", "parameters": {PARIS}}}', "", [PARIS]),
+    (LLAMA_3, f'<|python_tag|>{{"name": "get_weather", "parameters": {PARIS}}}', "", [PARIS]),
+    (LLAMA_3, f'{{"type": "function", "name": "get_weather", "parameters": {PARIS}}}', "", [PARIS]),
+    (LLAMA_3, '{"temperature": 5}', '{"temperature": 5}', []),
+    (LLAMA_3, "It rains.\n", "It rains.\n", []),
+    (LLAMA_3, "{" + " x" * 300, "{" + " x" * 300, []),
+    (LLAMA_3, "", "", []),
+    (MISTRAL, f'[TOOL_CALLS][{{"name": "get_weather", "arguments": {PARIS}, "id": "a1b2c3d4e"}}, '
+     '{"name": "get_weather", "arguments": {"days": 2}, "id": "f1b2c3d4e"}]', "", [PARIS, '{"days": 2}']),
+    (MISTRAL, f'[TOOL_CALLS] [{{"name": "get_weather", "arguments": {PARIS}}}]', "", [PARIS]),
+    (MISTRAL_2025, f"[TOOL_CALLS]get_weather[ARGS]{PARIS}[TOOL_CALLS]get_weather[ARGS]{{}}", "", [PARIS, "{}"]),
+    (FUNCTIONARY_31, f"<function=get_weather>{PARIS}</function>", "", [PARIS]),
+    (FUNCTIONARY_32, f"get_weather\n{PARIS}>>>get_weather\n{{}}", "", [PARIS, "{}"]),
+    (FUNCTIONARY_32, "all\nIt rains.", "all\nIt rains.", []),
+    (COMMAND_R7B, 'I will look.<|START_ACTION|>[\n    {"tool_call_id": "0", "tool_name": "get_weather", '
+     f'"parameters": {PARIS}}}\n]<|END_ACTION|>', "I will look.", [PARIS]),
+    (DEEPSEEK_R1, f"{OPEN}function{_mark('tool sep')}get_weather\n```json\n{PARIS}\n```{NEXT}get_weather\n"
+     f"```json\n{{}}\n```{CLOSE}", "", [PARIS, "{}"]),
+    (KIMI, f"<|tool_calls_section_begin|><|tool_call_begin|>functions.get_weather:0<|tool_call_argument_begin|>{PARIS}"
+     "<|tool_call_end|><|tool_calls_section_end|>", "", [PARIS]),
+    (GPT_OSS, f" to=functions.get_weather<|channel|>commentary json<|message|>{PARIS}", "", [PARIS]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "text", "said", "calls"), ANSWERS)
+def test_calls_are_told_wherever_an_answer_is_cut(form: CallFormat, text: str, said: str, calls: list[str]) -> None:
+    expected = said, [["get_weather", arguments] for arguments in calls]
+    for cut in (len(text) or 1, 1, 2, 3, 5, 8, 13):
+        assert told(form, text, cut) == expected
+
+
+def test_only_the_first_of_several_calls_is_one_where_one_alone_may_be() -> None:
+    text = ANSWERS[2][1]
+    assert len(told(HERMES, text, 4, parallel=False)[1]) == 1
+
+
+@pytest.mark.parametrize("form", dict.fromkeys(FORMS.values()))
+def test_what_is_drawn_under_a_form_is_read_back(form: CallFormat) -> None:
+    grammar = calls_grammar(form, BOTH)
+    texts = list(drawn({**grammar, "root": Rule(CALLS)}, 12))
+    assert texts
+    for text in texts:
+        said, calls = told(form, text, len(text))
+        assert (said, told(form, text, 1)) == ("", ("", calls))
+        for name, arguments in calls:
+            value = json.loads(arguments)
+            assert name in ("get_weather", "time-now.utc")
+            assert len(value["city"]) <= 8 if name == "get_weather" else value == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("It rains.", True),
+        ("", True),
+        ('Look: <tool_call>\n{"name": "get_weather", "arguments": {"city":"Paris"}}\n</tool_call>', True),
+        ('<tool_call>\n{"name": "get_weather", "arguments": {"days":1}}\n</tool_call>', False),
+        ('<tool_call>\n{"name": "other", "arguments": {}}\n</tool_call>', False),
+        ("A <tool_call> as such", False),
+    ],
+)
+def test_a_text_keeps_to_the_form_once_it_calls(text: str, fits: bool) -> None:
+    tools = Tools([WEATHER], parallel=False)
+    reads = reader({"root": Rule(FREE), **free_or_calls(HERMES), **calls_grammar(HERMES, tools)})
+    assert reads(text) == fits
+
+
+def test_of_a_tool_that_is_not_strict_a_schema_may_say_anything() -> None:
+    parameters = {"type": "object", "properties": {"x": {"not": {}}}}
+    function: dict[str, object] = {"name": "get_weather", "parameters": parameters}
+    grammar = calls_grammar(HERMES, Tools([{"type": "function", "function": function}]))
+    assert reader({**grammar, "root": Rule(CALLS)})(
+        '<tool_call>\n{"name": "get_weather", "arguments": {"x":1}}\n</tool_call>'
+    )
+    with pytest.raises(RequestError) as raised:
+        calls_grammar(HERMES, Tools([{"type": "function", "function": function | {"strict": True}}]))
+    assert raised.value.param == "tools[0].function.parameters.properties.x.not"
+
+
+CALL = json.dumps(
+    [{"id": "call_123", "type": "function", "function": {"name": "get_weather", "arguments": json.loads(PARIS)}}]
+)
+HISTORY: Any = [
+    {"role": "user", "content": "Rain?"},
+    {"role": "assistant", "content": "", "tool_calls": CALL},
+    {"role": "tool", "content": "grey", "tool_call_id": "call_123"},
+    {"role": "tool", "content": "wet"},
+]
+
+
+def test_a_template_without_tools_has_them_in_words() -> None:
+    system, user, call, results = with_tools(HISTORY, Tools([WEATHER]), HERMES)
+    assert system["role"] == "system"
+    assert json.dumps(WEATHER) in str(system["content"])
+    assert HERMES.example in str(system["content"])
+    assert user == HISTORY[0]
+    written = f'<tool_call>\n{{"name": "get_weather", "arguments": {PARIS}}}\n</tool_call>'
+    assert call == {"role": "assistant", "content": written}
+    assert results == {
+        "role": "user",
+        "content": "<tool_response>\ngrey\n</tool_response>\n<tool_response>\nwet\n</tool_response>",
+    }
+    (first, *_) = with_tools(HISTORY, Tools([WEATHER]), replace(HERMES, takes_system=False))
+    assert (first["role"], str(first["content"])[-5:]) == ("user", "Rain?")
+    brief: Any = [{"role": "system", "content": "Be brief."}, *HISTORY]
+    assert str(with_tools(brief, Tools([WEATHER]), HERMES)[0]["content"]).startswith("Be brief.\n\nYou may call")
+    assert with_tools(HISTORY, None, HERMES)[0] == HISTORY[0]
+
+
+def test_a_template_with_tools_has_calls_in_its_own_form() -> None:
+    listed = CallFormat("", "", "", "", None, "", "", True, CallForm(None, True, "short"), True)
+    _, call, result, _ = with_tools(HISTORY, Tools([WEATHER]), listed)
+    (written,) = call["tool_calls"]  # type: ignore[misc, attr-defined]
+    assert written["function"] == {"name": "get_weather", "arguments": PARIS}
+    assert len(written["id"]) == 9
+    assert (result["tool_call_id"], result["name"]) == (written["id"], "get_weather")
