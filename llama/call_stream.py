@@ -20,7 +20,6 @@ JSON_TAIL = r'^(?:\s*,\s*"\w+"\s*:\s*"[^"]*")*[\s}\]]*'  # what it may end with 
 TAG = re.compile(r"(?:<|```).*", re.DOTALL)  # of a form's tail, what is no JSON
 PYTHON_TAG = r"(?:<\|python_tag\|>)?"  # that Llama 3 may put before it
 LONGEST_START = 400  # characters that an answer may have before it is known to be no call
-CLOSERS = {"{": "}", "[": "]"}
 
 
 class Said(NamedTuple):

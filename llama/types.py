@@ -58,6 +58,12 @@ class Tools:
     required: bool = False  # the answer calls, and says nothing else
     parallel: bool = True  # it may call several
 
+    @property
+    def lenient(self) -> bool:
+        """Whether calls need not be as the schemas say: none is required, and no tool is `strict`."""
+        functions = [schema["function"] for schema in self.schemas]
+        return not self.required and not any(isinstance(f, dict) and f.get("strict") for f in functions)
+
 
 @dataclass(frozen=True)
 class Chat:

@@ -29,7 +29,8 @@ def calls_grammar(form: CallFormat, tools: Tools) -> Grammar:
         name = cast(str, function["name"])
         if tools.names is None or name in tools.names:
             scope = f"tool {place}"
-            rules.update(scoped(_arguments(function, f"tools[{place}].function.parameters"), scope))
+            arguments = _arguments(function, f"tools[{place}].function.parameters")
+            rules.update(scoped(arguments, scope, shared=ANY_JSON))
             calls.append(row(name, pattern(form.middle, "tools"), Rule(f"{scope} {ROOT}")))
     further: Expression = EMPTY
     if tools.parallel and form.joint is not None:

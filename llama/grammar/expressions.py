@@ -134,19 +134,19 @@ def common_beginning(one: str, other: str) -> str:
     return one[:length]
 
 
-def scoped(grammar: Grammar, scope: str) -> Grammar:
-    """Return a grammar with a name before those of all its rules, so that it can stand beside another."""
-    return {f"{scope} {name}": _scoped(expression, scope) for name, expression in grammar.items()}
+def scoped(grammar: Grammar, scope: str, shared: Grammar) -> Grammar:
+    """Return a grammar that can stand beside others: with a name before those of its rules, but for shared ones."""
 
+    def renamed(expression: Expression) -> Expression:
+        match expression:
+            case Rule(name) if name not in shared:
+                return Rule(f"{scope} {name}")
+            case Row(parts):
+                return Row(tuple(map(renamed, parts)))
+            case Choice(parts):
+                return Choice(tuple(map(renamed, parts)))
+            case Repeat(part, least, most):
+                return Repeat(renamed(part), least, most)
+        return expression
 
-def _scoped(expression: Expression, scope: str) -> Expression:
-    match expression:
-        case Rule(name):
-            return Rule(f"{scope} {name}")
-        case Row(parts):
-            return Row(tuple(_scoped(part, scope) for part in parts))
-        case Choice(parts):
-            return Choice(tuple(_scoped(part, scope) for part in parts))
-        case Repeat(part, least, most):
-            return Repeat(_scoped(part, scope), least, most)
-    return expression
+    return {f"{scope} {name}": renamed(of) for name, of in grammar.items() if name not in shared} | dict(shared)

@@ -71,6 +71,8 @@ def start_matcher(
     except RecursionError:
         raise RequestError(f"{param} is nested too deeply.", param=param) from None
     except RequestError as error:
+        if form is None and chat and chat.tools and chat.tools.lenient:
+            return None  # tools too many or too large to be followed are called as the model does
         error.param = error.param or param
         raise
     return matcher
@@ -83,7 +85,7 @@ def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -
     if tools.required:
         return {ROOT: Rule(CALLS), **calls_grammar(calls, tools)}
     if form:
-        said = scoped(read_form(form), "said")
+        said = scoped(read_form(form), "said", shared=ANY_JSON)
         return {ROOT: choice([Rule(CALLS), Rule(f"said {ROOT}")]), **said, **calls_grammar(calls, tools)}
     if calls.mark:
         return {ROOT: Rule(FREE), **free_or_calls(calls), **calls_grammar(calls, tools)}

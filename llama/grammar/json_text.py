@@ -31,16 +31,18 @@ PLAIN: Ranges = others([(0, 0x1F), *((ord(char), ord(char)) for char in ESCAPED)
 NO_D = among("0-9", "a-c", "e-f", "A-C", "E-F")
 UNICODE = row("u", Choice((row(NO_D, HEX), row(among("d", "D"), among("0-7")))), HEX, HEX)
 ESCAPE = row("\\", Choice((Chars(joined((ord(char), ord(char)) for char in '"\\/bfnrt')), UNICODE)))
-CHARACTER = Choice((Chars(PLAIN), ESCAPE))
-STRING = row('"', Repeat(CHARACTER), '"')
 INTEGER = row(maybe("-"), choice(["0", row(among("1-9"), Repeat(among("0-9"), 0, DIGITS))]))
 EXPONENT = row(among("e", "E"), maybe(among("-", "+")), Repeat(among("0-9"), 1, 2))
-NUMBER = row(INTEGER, maybe(".", Repeat(among("0-9"), 1, DIGITS)), maybe(EXPONENT))
 BOOLEAN, NULL = choice(["true", "false"]), Text("null")
 
+# Rules of ANY_JSON, which stands beside whatever has them.
+CHARACTER, STRING, NUMBER = Rule("json character"), Rule("json string"), Rule("json number")
 VALUE, OBJECT, ARRAY = Rule("json value"), Rule("json object"), Rule("json array")
 PAIR = row(STRING, COLON, VALUE)
 ANY_JSON: Grammar = {
+    CHARACTER.name: Choice((Chars(PLAIN), ESCAPE)),
+    STRING.name: row('"', Repeat(CHARACTER), '"'),
+    NUMBER.name: row(INTEGER, maybe(".", Repeat(among("0-9"), 1, DIGITS)), maybe(EXPONENT)),
     VALUE.name: Choice((OBJECT, ARRAY, STRING, NUMBER, BOOLEAN, NULL)),
     OBJECT.name: row("{", repeated(PAIR, COMMA, 0, None), "}"),
     ARRAY.name: row("[", repeated(VALUE, COMMA, 0, None), "]"),

@@ -20,7 +20,6 @@ from llama.grammar.expressions import (
     Expression,
     Grammar,
     Repeat,
-    Row,
     Rule,
     choice,
     repeated,
@@ -238,7 +237,7 @@ class _Reader:
         if not listed and other is True:
             return OBJECT
         pairs = [
-            (row(constant(name), COLON, self.value(of, f"{at}.properties.{name[:100]}")), name in required)
+            (self._named_rule(row(constant(name), COLON, self._property(of, name, at))), name in required)
             for name, of in listed.items()
         ]
         further: Expression | None = None
@@ -247,7 +246,10 @@ class _Reader:
             further = self._named_rule(row(key_but(list(listed)), COLON, value))
         return row("{", self._members(pairs, further), "}")
 
-    def _members(self, pairs: list[tuple[Row, bool]], further: Expression | None) -> Expression:
+    def _property(self, schema: object, name: str, at: str) -> Expression:
+        return self.value(schema, f"{at}.properties.{name[:100]}")
+
+    def _members(self, pairs: list[tuple[Rule, bool]], further: Expression | None) -> Expression:
         """Return an object's members in order, with a comma between any two, whichever are left out."""
         rest = {False: EMPTY, True: EMPTY} if further is None else {
             False: repeated(further, COMMA, 0, None), True: Repeat(row(COMMA, further))

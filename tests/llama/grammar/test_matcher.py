@@ -15,7 +15,7 @@ from llama.call_format import HERMES
 from llama.errors import RequestError
 from llama.grammar.automaton import DEAD, Automaton
 from llama.grammar.calls import FREE, calls_grammar, free_or_calls
-from llama.grammar.forms import START, after_thoughts, read_form
+from llama.grammar.forms import START, after_thoughts, read_form, start_matcher
 from llama.grammar.gbnf import read_gbnf
 from llama.grammar.json_text import ANY_JSON, OBJECT
 from llama.grammar.matcher import Matcher, Pieces
@@ -73,6 +73,21 @@ def test_in_a_free_text_control_tokens_may_stand_and_in_a_call_not() -> None:
     assert free.take(b"")
     assert free.take(b"a<tool_call>")
     assert free.allowed().tolist() == [False, False, False, True]
+
+
+def test_tools_too_large_to_be_followed_are_not_held_to_unless_they_must_be(model: LlamaModel) -> None:
+    parameters = {"type": "object", "properties": {"x": {"type": "string", "enum": ["y" * 60_000, "z" * 60_000]}}}
+    function = {"name": "large", "parameters": parameters}
+
+    def matcher(**asked: Any) -> Matcher | None:
+        schema = {"type": "function", "function": function | asked.pop("function", {})}
+        return start_matcher(None, Chat(HI, tools=Tools([schema], **asked)), model, False, HERMES)
+
+    assert matcher() is None
+    for asked in ({"required": True}, {"function": {"strict": True}}):
+        with pytest.raises(RequestError, match="too large") as raised:
+            matcher(**asked)
+        assert raised.value.param == "tools"
 
 
 def answers(model: LlamaModel, samplings: list[Sampling], messages: Any = HI) -> list[list[Piece]]:
