@@ -28,8 +28,8 @@ from pipeline.training.updates import IGNORED
 logger = logging.getLogger(__name__)
 
 CODE = (  # that rows depend on
-    "pipeline/training/rows.py", "llama/calls.py", "llama/control.py", "pipeline/models/chat.py", "pipeline/models/control.py",
-    "pipeline/models/families.py", "pipeline/models/turns.py", "pipeline/models/whole.py",
+    "pipeline/training/rows.py", "llama/calls.py", "llama/control.py", "pipeline/models/chat.py",
+    "pipeline/models/control.py", "pipeline/models/families.py", "pipeline/models/turns.py", "pipeline/models/whole.py",
 )  # fmt: skip
 FEATURES = Features(
     {
