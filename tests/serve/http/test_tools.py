@@ -26,6 +26,10 @@ PARAMETERS: Any = {
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": PARAMETERS}}
 NOW: Any = {"type": "function", "function": {"name": "now"}}
 TOOLS: Any = {"tools": [WEATHER, NOW]}
+ANTHROPICS: Any = [
+    {"type": "custom", "name": "weather", "description": "d", "input_schema": PARAMETERS, "cache_control": {}},
+    {"name": "now", "input_schema": None},
+]
 NAMED: Any = {"type": "function", "function": {"name": "weather"}}
 RECITED = [
     "Look.",
@@ -186,6 +190,89 @@ def test_calls_and_results_go_on(client: TestClient) -> None:
     assert choice(client, messages=older) == choice(client, messages=spoken)
     tokens = client.post("/v1/tokenize", json={"messages": turns, **TOOLS}).json()["count"]
     assert tokens > client.post("/v1/tokenize", json={"messages": turns}).json()["count"]
+
+
+def other(client: TestClient, way: str, **fields: Any) -> Any:
+    answer = client.post(f"/v1/{way}", json=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def told(client: TestClient, way: str, **fields: Any) -> list[Any]:
+    """What a stream of events with names tells."""
+    frames = client.post(f"/v1/{way}", json=fields | {"stream": True}).text.split("\n\n")[:-1]
+    return [json.loads(frame.partition("\ndata: ")[2]) for frame in frames]
+
+
+def test_anthropics_messages_call(client: TestClient) -> None:
+    asked = ASKED | {"model": "caller", "tools": ANTHROPICS}
+    whole, stream = other(client, "messages", **asked), told(client, "messages", **asked)
+    said, call = whole["content"]
+    assert (whole["stop_reason"], said) == ("tool_use", {"type": "text", "text": "Look."})
+    assert call.pop("id").startswith("call_")
+    assert call == {"type": "tool_use", "name": "weather", "input": {"city": "Rome", "unit": "C"}}
+    begun = [each["content_block"] for each in stream if each["type"] == "content_block_start"]
+    assert begun[1].pop("id").startswith("call_")
+    assert begun == [{"type": "text", "text": ""}, call | {"input": {}}]
+    deltas = [each["delta"] for each in stream if each["type"] == "content_block_delta" and each["index"] == 1]
+    assert {delta["type"] for delta in deltas} == {"input_json_delta"}
+    assert len(deltas) > 2
+    assert json.loads("".join(delta["partial_json"] for delta in deltas)) == call["input"]
+    assert [each["index"] for each in stream if each["type"] == "content_block_stop"] == [0, 1]
+    assert stream[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("asked", "chats"),
+    [
+        ({"type": "tool", "name": "weather"}, {"tool_choice": NAMED}),
+        ({"type": "any"}, {"tool_choice": "required"}),
+        ({"type": "any", "disable_parallel_tool_use": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
+    ],
+)
+def test_anthropics_messages_are_forced_to_call(client: TestClient, asked: Any, chats: Any) -> None:
+    blocks = other(client, "messages", **ASKED | {"tools": ANTHROPICS, "tool_choice": asked})["content"]
+    calls = [call["function"] for call in choice(client, **TOOLS, **chats)["message"]["tool_calls"]]
+    assert [block["name"] for block in blocks] == [call["name"] for call in calls]
+    finished = calls if len(calls) == 1 else calls[:-1]
+    assert [b["input"] for b in blocks][: len(finished)] == [json.loads(call["arguments"]) for call in finished]
+
+
+def test_anthropics_messages_that_are_cut_or_do_not_call(client: TestClient) -> None:
+    forced = {"tools": ANTHROPICS, "tool_choice": {"type": "tool", "name": "weather"}}
+    cut = other(client, "messages", **ASKED | forced | {"max_tokens": 60})
+    assert (cut["stop_reason"], cut["content"][0]["name"], cut["content"][0]["input"]) == ("max_tokens", "weather", {})
+    quiet = ASKED | forced | {"model": "caller", "tool_choice": {"type": "none"}}
+    said = other(client, "messages", **quiet)
+    assert (said["content"], said["stop_reason"]) == ([{"type": "text", "text": "".join(RECITED)}], "end_turn")
+
+
+def test_anthropics_calls_and_results_go_on(client: TestClient) -> None:
+    use = {"type": "tool_use", "id": "a", "name": "now", "input": {"city": "Rome"}, "caller": {"type": "direct"}}
+    result: Any = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "grey"}]}
+    late: Any = {"type": "tool_result", "tool_use_id": "b", "is_error": True}
+    turns: Any = [
+        HI,
+        {"role": "assistant", "content": [{"type": "text", "text": "Look."}, use, use | {"id": "b", "input": {}}]},
+        {"role": "user", "content": [result, late, {"type": "text", "text": "So?"}]},
+    ]
+    call = {"id": "a", "type": "function", "function": {"name": "now", "arguments": '{"city": "Rome"}'}}
+    empty = {"id": "b", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    chats: Any = [
+        HI,
+        {"role": "assistant", "content": "Look.", "tool_calls": [call, empty]},
+        {"role": "tool", "tool_call_id": "a", "content": "grey"},
+        {"role": "tool", "tool_call_id": "b", "content": ""},
+        {"role": "user", "content": "So?"},
+    ]
+    answer = other(client, "messages", **ASKED | {"messages": turns, "tools": ANTHROPICS})
+    assert answer["content"][0]["text"] == choice(client, messages=chats, **TOOLS)["message"]["content"]
+    for tools in ([], ANTHROPICS):
+        asked = ASKED | {"messages": turns, "tools": tools}
+        usage = other(client, "messages", **asked | {"max_tokens": 1})["usage"]
+        counted = other(client, "messages/count_tokens", **asked)["input_tokens"]
+        assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert counted > other(client, "messages/count_tokens", **ASKED | {"messages": turns})["input_tokens"]
 
 
 @pytest.mark.parametrize(
