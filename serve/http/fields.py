@@ -114,8 +114,7 @@ THINKING_REFUSED: dict[str, Unasked] = {"budget_tokens": (), "display": ("summar
 # The same of OpenAI's Responses (responses.py).
 RESPONSES_HARMLESS = frozenset(
     {
-        "max_tool_calls",
-        "parallel_tool_calls",
+        "max_tool_calls",  # of tools that OpenAI's servers run
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
@@ -130,8 +129,6 @@ RESPONSES_REFUSED: dict[str, Unasked] = {
     "conversation": (),
     "previous_response_id": (),
     "prompt": (),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "truncation": ("disabled",),
 }
 REASONING_REFUSED: dict[str, Unasked] = {"generate_summary": ("auto",), "summary": ("auto",)}
@@ -158,7 +155,7 @@ TOOL_REFUSED: dict[str, Unasked] = {
     "input_examples": ([],),
     "output_schema": (),
 }
-CALL_HARMLESS = frozenset({"cache_control", "id", "is_error", "status"})
+CALL_HARMLESS = frozenset({"cache_control", "id", "is_error", "name", "status"})  # a result's name is its call's
 CALL_REFUSED: dict[str, Unasked] = {
     "async": (False,),
     "caller": ({"type": "direct"},),
