@@ -11,13 +11,14 @@ from typing import Protocol, cast
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from llama.call_stream import Said
 from llama.model import Scored
 from llama.thoughts import Parts, Thoughts, opens
 from llama.types import Chat, Prompt
 from serve.engine import Piece
 from serve.http.error_responses import describe
 from serve.http.requests import ChatRequest, TextRequest
-from serve.http.tool_calls import ToolCalls
+from serve.http.tool_calls import Told, ToolCalls
 
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # events are passed on as they come
 WAITING = ": waiting\n\n"  # a comment, which clients pass over and which keeps proxies from hanging up
@@ -56,6 +57,12 @@ class Choice:
             parts = Parts(parts.thought, self.tools.take(piece.calls, self._parallel, parts.said, bool(piece.finish)))
         self.parts.append(parts)
         return parts
+
+    def told(self) -> list[Told]:
+        """Return what the last piece says and calls, in its order."""
+        if self.last.calls:
+            return self.tools.told()
+        return [Said(said)] if (said := self.parts[-1].said) else []
 
     @property
     def thinks(self) -> bool:

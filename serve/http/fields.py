@@ -108,15 +108,13 @@ MESSAGES_REFUSED: dict[str, Unasked] = {
     "diagnostics": (),
     "mcp_servers": ([],),
     "speed": ("standard",),
-    "tool_choice": ({"type": "auto"}, {"type": "none"}),
-    "tools": ([],),
+    "thread": (),
 }
 THINKING_REFUSED: dict[str, Unasked] = {"budget_tokens": (), "display": ("summarized",)}
 # The same of OpenAI's Responses (responses.py).
 RESPONSES_HARMLESS = frozenset(
     {
-        "max_tool_calls",
-        "parallel_tool_calls",
+        "max_tool_calls",  # of tools that OpenAI's servers run
         "prompt_cache_key",
         "prompt_cache_retention",
         "safety_identifier",
@@ -131,8 +129,6 @@ RESPONSES_REFUSED: dict[str, Unasked] = {
     "conversation": (),
     "previous_response_id": (),
     "prompt": (),
-    "tool_choice": ("none", "auto"),
-    "tools": ([],),
     "truncation": ("disabled",),
 }
 REASONING_REFUSED: dict[str, Unasked] = {"generate_summary": ("auto",), "summary": ("auto",)}
@@ -150,6 +146,22 @@ EMBEDDINGS_REFUSED: dict[str, Unasked] = {
 # The same of a block of a message's content.
 BLOCK_HARMLESS = frozenset({"cache_control", "signature"})
 BLOCK_REFUSED: dict[str, Unasked] = {"citations": ([],)}
+# The same of tools, calls and results in both of these.
+TOOL_HARMLESS = frozenset({"cache_control", "eager_input_streaming"})
+TOOL_REFUSED: dict[str, Unasked] = {
+    "allowed_callers": (["direct"],),
+    "async": (False,),
+    "defer_loading": (False,),
+    "input_examples": ([],),
+    "output_schema": (),
+}
+CALL_HARMLESS = frozenset({"cache_control", "id", "is_error", "name", "status"})  # a result's name is its call's
+CALL_REFUSED: dict[str, Unasked] = {
+    "async": (False,),
+    "caller": ({"type": "direct"},),
+    "namespace": (),
+    "toolset_name": (),
+}
 
 
 @contextmanager
@@ -157,14 +169,13 @@ def called(names: Mapping[str, str]) -> Iterator[None]:
     """Let a RequestError name fields as the client does, where its request was translated.
 
     Args:
-        names: the client's for ours, `messages[0]` for instance standing for what stands below it, too.
+        names: the client's for ours, `messages[0]` for instance standing for what is below it and has none of its own.
     """
     try:
         yield
     except RequestError as error:
         param = error.param or ""
-        own = next((own for own in names if param == own or param.startswith((f"{own}.", f"{own}["))), None)
-        if own is not None:
+        if own := max((own for own in names if f"{param}.".startswith((f"{own}.", f"{own}["))), key=len, default=""):
             error.param = names[own] + param.removeprefix(own)
             error.args = (str(error).replace(own, names[own]),)
         raise

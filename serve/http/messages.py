@@ -1,17 +1,21 @@
 """Anthropic's Messages API, a thin layer over a conversation: what is asked is translated once, and so is the answer.
 
-Content is text, and what was thought before it. Tools, images and documents are refused by name.
+Content is text, what was thought before it, calls of tools and their results. Images, documents and the tools of
+Anthropic's own servers are refused by name.
 """
 
+import json
 import uuid
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from llama.call_stream import Arguments, Said
+from llama.errors import RequestError
 from llama.thoughts import Parts
 from llama.types import Prompt
 from serve.engine import Piece
 from serve.http.answers import Choice, Json, event
-from serve.http.content import read_parts, response_format
+from serve.http.content import Turns, beside, parts_of, read_parts, response_format, text_of, tools_of
 from serve.http.error_responses import describe
 from serve.http.fields import (
     BLOCK_HARMLESS,
@@ -22,8 +26,12 @@ from serve.http.fields import (
     check_fields,
 )
 from serve.http.requests import ChatRequest, Fields, Whole, chat_of
+from serve.http.tool_calls import Call
 
-BLOCKS = {"text": "text", "thinking": "thinking"}  # what is known of a message's content, and the key of its text
+TEXT = {"text": "text"}
+# Blocks that are read, by who brings them.
+BLOCKS = {"system": ("text",), "user": ("text", "tool_result"), "assistant": ("text", "thinking", "tool_use")}
+CHOICES = {"auto": "auto", "any": "required", "none": "none"}  # of tools, and what a chat calls them
 SWITCHES = {"enabled": True, "disabled": False, "adaptive": None}
 
 Content = str | list[dict[str, object]]
@@ -40,6 +48,14 @@ class OutputConfig(Fields):
 
     effort: str | None = None
     format: dict[str, object] | None = None
+
+
+class ToolChoice(Fields):
+    """Whether the answer calls a tool, and which."""
+
+    type: Literal["auto", "any", "none", "tool"]
+    name: str | None = None
+    disable_parallel_tool_use: bool | None = None
 
 
 class Turn(Fields):
@@ -63,23 +79,21 @@ class CountRequest(Fields):
     top_k: Whole | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None
+    tools: list[dict[str, object]] | None = None
+    tool_choice: ToolChoice | None = None
 
     def translated(self) -> tuple[ChatRequest, dict[str, str]]:
         """Return it as a chat is asked for, and its fields' names for those of the chat. Raises RequestError."""
         check_fields(self.model_extra, MESSAGES_HARMLESS, MESSAGES_REFUSED)
-        messages: list[dict[str, str]] = []
-        names = {"reasoning_effort": "output_config.effort"}
-        names |= {"response_format.json_schema": "output_config.format", "response_format": "output_config.format"}
-        names |= {"enable_thinking": "thinking", "stop": "stop_sequences"}
+        turns = Turns(joins=True)
         for where, role, content in self._said():
-            text, thought = _read(content, where)
-            if messages and messages[-1]["role"] == role:  # Anthropic takes them for one
-                before = messages.pop()
-                text = "\n".join(filter(None, [before["content"], text]))
-                thought = "\n".join(filter(None, [before.get("reasoning_content", ""), thought]))
-            names.setdefault(f"messages[{len(messages)}]", where.removesuffix(".content"))
-            messages.append({"role": role, "content": text} | ({"reasoning_content": thought} if thought else {}))
-        return chat_of({"messages": messages, **self._chat_fields()}, names), names
+            _read(turns, role, content, where)
+        tools, names = tools_of(self.tools, "custom", "input_schema")
+        names |= turns.names | {"reasoning_effort": "output_config.effort", "enable_thinking": "thinking"}
+        names |= {"response_format.json_schema": "output_config.format", "response_format": "output_config.format"}
+        names |= {"stop": "stop_sequences"}
+        fields = {"messages": turns.messages(), "tools": tools, **self._chat_fields()}
+        return chat_of(fields, names), names
 
     def _said(self) -> Iterator[tuple[str, str, Content]]:
         if self.system:
@@ -98,6 +112,12 @@ class CountRequest(Fields):
             check_fields(self.output_config.model_extra, frozenset(), {}, "output_config.")
             fields["reasoning_effort"] = self.output_config.effort
             fields["response_format"] = response_format(self.output_config.format, name="answer")
+        if choice := self.tool_choice:
+            check_fields(choice.model_extra, frozenset(), {}, "tool_choice.")
+            if choice.name is not None and choice.type != "tool":
+                raise RequestError(f"tool_choice.name: {choice.type} names no tool.", param="tool_choice.name")
+            fields["tool_choice"] = CHOICES.get(choice.type, {"type": "function", "name": choice.name})
+            fields["parallel_tool_calls"] = not choice.disable_parallel_tool_use
         return fields
 
 
@@ -107,17 +127,35 @@ class MessagesRequest(CountRequest):
     max_tokens: Whole
 
 
-def _read(content: Content, where: str) -> tuple[str, str]:
-    """Return what is said and what is thought in a content. Raises RequestError for what is neither."""
-    if isinstance(content, str):
-        return content, ""
-    parts = read_parts(content, BLOCKS, where, BLOCK_HARMLESS, BLOCK_REFUSED)
-    said, thought = ("\n".join(text for kind, text in parts if kind == wanted) for wanted in ("text", "thinking"))
-    return said, thought
+def _read(turns: Turns, role: str, content: Content, where: str) -> None:
+    """Add what one of the two brings. Raises RequestError for a block that is not theirs, or not known."""
+    turn = where.removesuffix(".content")
+    if isinstance(content, str) or not content:
+        turns.say(role, str(content or ""), turn)
+        return
+    for param, kind, block in parts_of(content, BLOCKS[role], where):
+        match kind:
+            case "tool_use":
+                if not isinstance(block.get("input"), dict):
+                    raise RequestError(f"{param}.input: an object is required.", "invalid_type", f"{param}.input")
+                turns.call(block, "id", "input", param)
+            case "tool_result":
+                turns.answer(block | {"content": _result(block.get("content"), param)}, "tool_use_id", "content", param)
+            case _:
+                text = text_of(block, kind, param)
+                check_fields(beside(block, "type", kind), BLOCK_HARMLESS, BLOCK_REFUSED, f"{param}.")
+                turns.say(role, "" if kind == "thinking" else text, turn, text if kind == "thinking" else "")
+
+
+def _result(content: object, where: str) -> str:
+    """Return what a tool came to; nothing, where nothing is said of it. Raises RequestError for what is no text."""
+    if isinstance(content, str) or content is None:
+        return content or ""
+    return "\n".join(text for _, text in read_parts(content, TEXT, f"{where}.content", BLOCK_HARMLESS, BLOCK_REFUSED))
 
 
 class MessageWriter:
-    """Writes one answer as Anthropic's are: blocks of what is thought and said."""
+    """Writes one answer as Anthropic's are: blocks of what is thought, said and called."""
 
     def __init__(self, request: ChatRequest, prompts: Sequence[Prompt]) -> None:
         """For a chat, and the one prompt that it has."""
@@ -133,19 +171,26 @@ class MessageWriter:
         """Return the answer, when it has ended."""
         thought, said = self._choice.thought, self._choice.said
         blocks = [_block("thinking", thought)] if thought else []
-        if said or not blocks:
+        calls = self._choice.tools.calls
+        if said or not (blocks or calls):
             blocks.append(_block("text", said))
+        blocks += [_called(call) | {"input": _input(call)} for call in calls]
         return self._message(blocks, self._stop()) | {"usage": self._usage()}
 
     def frames(self, index: int, piece: Piece) -> str:
         """Return what a stream tells of the next piece."""
         parts = self.take(index, piece)
         frames = "" if self._begun else self._start()
-        for kind, text in (("thinking", parts.thought), ("text", parts.said)):
-            if text:
-                delta = {"type": f"{kind}_delta", BLOCKS[kind]: text}
-                frames += self._opened(kind)
-                frames += _told("content_block_delta", index=self._blocks - 1, delta=delta)
+        if parts.thought:
+            frames += self._opened("thinking") + self._delta("thinking", thinking=parts.thought)
+        for told in self._choice.told():
+            match told:
+                case Said(text=text):
+                    frames += self._opened("text") + self._delta("text", text=text)
+                case Call():
+                    frames += self._begin("tool_use", _called(told))
+                case Arguments(text=text):
+                    frames += self._delta("input_json", partial_json=text)
         return frames
 
     def end(self) -> str:
@@ -166,11 +211,15 @@ class MessageWriter:
 
     def _opened(self, kind: str) -> str:
         """Return what begins a block of a kind, unless it is open; before it ends the one that is."""
-        if kind == self._kind:
-            return ""
+        return "" if kind == self._kind else self._begin(kind, _block(kind, ""))
+
+    def _begin(self, kind: str, block: Json) -> str:
         frames = self._closed() if self._kind else ""
         self._kind, self._blocks = kind, self._blocks + 1
-        return frames + _told("content_block_start", index=self._blocks - 1, content_block=_block(kind, ""))
+        return frames + _told("content_block_start", index=self._blocks - 1, content_block=block)
+
+    def _delta(self, kind: str, **more: str) -> str:
+        return _told("content_block_delta", index=self._blocks - 1, delta={"type": f"{kind}_delta", **more})
 
     def _closed(self) -> str:
         return _told("content_block_stop", index=self._blocks - 1)
@@ -182,8 +231,8 @@ class MessageWriter:
     def _stop(self) -> Json:
         last = self._choice.last
         stop = last.stopped_by if isinstance(last.stopped_by, str) else None
-        reason = "stop_sequence" if stop else {"length": "max_tokens"}.get(str(last.finish), "end_turn")
-        return {"stop_reason": reason, "stop_sequence": stop}
+        reason = {"length": "max_tokens", "tool_calls": "tool_use"}.get(str(self._choice.finish), "end_turn")
+        return {"stop_reason": "stop_sequence" if stop else reason, "stop_sequence": stop}
 
     def _usage(self) -> Json:
         """Return the tokens; what was known of the prompt counts by itself."""
@@ -193,7 +242,20 @@ class MessageWriter:
 
 
 def _block(kind: str, text: str) -> Json:
-    return {"type": kind, BLOCKS[kind]: text, **({"signature": ""} if kind == "thinking" else {})}
+    return {"type": kind, kind: text, **({"signature": ""} if kind == "thinking" else {})}
+
+
+def _called(call: Call) -> Json:
+    """Return the block of a call as a stream begins it."""
+    return {"type": "tool_use", "id": call.number, "name": call.name, "input": {}}
+
+
+def _input(call: Call) -> object:
+    """Return what a call brings; nothing, where the answer was cut within it."""
+    try:
+        return json.loads(call.arguments)
+    except (ValueError, RecursionError):
+        return {}
 
 
 def _told(kind: str, **content: object) -> str:

@@ -1,19 +1,21 @@
 """OpenAI's Responses API, a thin layer over a conversation: what is asked is translated once, and so is the answer.
 
-Nothing is stored, so that each request brings its whole conversation. Tools, images and files are refused by name.
+Nothing is stored, so that each request brings its whole conversation. Images, files and the tools of OpenAI's own
+servers are refused by name.
 """
 
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 
+from llama.call_stream import Arguments, Said
 from llama.errors import RequestError
 from llama.model import Scored
 from llama.thoughts import Parts
 from llama.types import Prompt, Sampling
 from serve.engine import Piece
 from serve.http.answers import Choice, Json, event, told_chances
-from serve.http.content import beside, read_parts, response_format, text_of, unsupported
+from serve.http.content import Turns, beside, read_parts, response_format, text_of, tools_of, unsupported
 from serve.http.error_responses import describe
 from serve.http.fields import (
     ITEM_HARMLESS,
@@ -26,13 +28,16 @@ from serve.http.fields import (
     check_fields,
 )
 from serve.http.requests import ChatRequest, Fields, Whole, chat_of
+from serve.http.tool_calls import Call
 
 ROLES = ("user", "assistant", "system", "developer")
 # Parts of what is said and thought that are read, and the key of their text.
 SAID = {"input_text": "text", "output_text": "text", "text": "text", "refusal": "refusal"}
 THOUGHT = {"reasoning_text": "text", "summary_text": "text"}
-# Kinds of items that are written, and of the one part of each.
-PARTS = {"reasoning": "reasoning_text", "message": "output_text"}
+ITEMS = ("message", "reasoning", "function_call", "function_call_output")  # that are read
+# Kinds of items that are written, what grows in each (its one part, or its arguments), and how their ids begin.
+GROWING = {"reasoning": "reasoning_text", "message": "output_text", "function_call": "function_call_arguments"}
+IDS = {"reasoning": "rs", "message": "msg", "function_call": "fc"}
 LOGPROBS = "message.output_text.logprobs"
 INCLUDED = (LOGPROBS, "reasoning.encrypted_content")  # the latter is there in plain
 
@@ -63,6 +68,9 @@ class ResponsesRequest(Fields):
     include: list[str] | None = None
     reasoning: Reasoning | None = None
     text: Text | None = None
+    tools: list[dict[str, object]] | None = None
+    tool_choice: str | dict[str, object] | None = None
+    parallel_tool_calls: bool | None = None
     metadata: dict[str, str] | None = None
     stream: bool | None = None
     stream_options: dict[str, object] | None = None
@@ -70,15 +78,16 @@ class ResponsesRequest(Fields):
     def translated(self) -> tuple[ChatRequest, dict[str, str]]:
         """Return it as a chat is asked for, and its fields' names for those of the chat. Raises RequestError."""
         self._check()
-        messages, names = self._messages()
-        names |= {"max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
+        turns = self._turns()
+        tools, names = tools_of(self.tools, "function", "parameters")
+        names |= turns.names | {"max_tokens": "max_output_tokens", "logprobs": "top_logprobs"}
         names |= {"response_format.json_schema": "text.format", "response_format": "text.format"}
         names |= {"reasoning_effort": "reasoning.effort"}
         names |= {"verbosity": "text.verbosity", "messages": "input"}
         reasoning, text = self.reasoning or Reasoning(), self.text or Text()
         fields: dict[str, object] = {
             "model": self.model,
-            "messages": messages,
+            "messages": turns.messages(),
             "add_generation_prompt": True,  # an assistant's turn at the end is whole
             "max_tokens": self.max_output_tokens,
             "temperature": self.temperature,
@@ -88,6 +97,9 @@ class ResponsesRequest(Fields):
             "reasoning_effort": reasoning.effort,
             "response_format": response_format(text.format),
             "verbosity": text.verbosity,
+            "tools": tools,
+            "tool_choice": self.tool_choice,
+            "parallel_tool_calls": self.parallel_tool_calls,
             "stream": self.stream,
         }
         return chat_of(fields, names), names
@@ -102,42 +114,45 @@ class ResponsesRequest(Fields):
             if name not in INCLUDED:
                 raise unsupported(f"include[{place}]", name, INCLUDED)
 
-    def _messages(self) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """Return the conversation, and which part of the input each message of it is."""
-        messages: list[dict[str, str]] = []
-        names: dict[str, str] = {}
+    def _turns(self) -> Turns:
+        turns = Turns(joins=False)
         if self.instructions is not None:
-            names["messages[0]"] = "instructions"
-            messages.append({"role": "system", "content": self.instructions})
+            turns.say("system", self.instructions, "instructions")
         if isinstance(self.input, str):
-            names[f"messages[{len(messages)}]"] = "input"
-            return [*messages, {"role": "user", "content": self.input}], names
+            turns.say("user", self.input, "input")
+            return turns
         thought, thought_at = "", ""
         for place, item in enumerate(self.input):
-            where = f"input[{place}]"
-            if item.get("type") == "reasoning":
+            where, kind = f"input[{place}]", str(item.get("type", "message"))
+            if kind == "reasoning":
                 thought, thought_at = _thought(item, where), where
-                continue
-            names[f"messages[{len(messages)}]"] = where
-            message = _message(item, where)
-            if thought and message["role"] == "assistant":
-                message["reasoning_content"], thought = thought, ""
-            messages.append(message)
+            elif kind == "message":
+                role, said = _message(item, where)
+                turns.say(role, said, where, thought if role == "assistant" else "")
+                thought = "" if role == "assistant" else thought
+            elif kind == "function_call":
+                if thought:
+                    turns.say("assistant", "", where, thought)
+                    thought = ""
+                turns.call(item, "call_id", "arguments", where)
+            elif kind == "function_call_output":
+                output = _joined(item.get("output"), SAID, f"{where}.output")
+                turns.answer(item | {"output": output}, "call_id", "output", where)
+            else:
+                raise unsupported(where, kind, ITEMS)
         if thought:
-            why = f"{thought_at}: what was thought needs the assistant's message behind it."
+            why = f"{thought_at}: what was thought needs the assistant's message or call behind it."
             raise RequestError(why, param=thought_at)
-        return messages, names
+        return turns
 
 
-def _message(item: Mapping[str, object], where: str) -> dict[str, str]:
-    """Return what somebody said. Raises RequestError for an item of another kind."""
-    if (kind := str(item.get("type", "message"))) != "message":
-        raise unsupported(where, kind, ("message", "reasoning"))
+def _message(item: Mapping[str, object], where: str) -> tuple[str, str]:
+    """Return who said something, and what. Raises RequestError."""
     check_fields(beside(item, "type", "role", "content"), ITEM_HARMLESS, {}, f"{where}.")
     role = text_of(item, "role", where)
     if role not in ROLES:
         raise RequestError(f"{where}.role must be {', '.join(ROLES)}, not {role[:50]!a}.", param=f"{where}.role")
-    return {"role": role, "content": _joined(item.get("content"), SAID, f"{where}.content")}
+    return role, _joined(item.get("content"), SAID, f"{where}.content")
 
 
 def _thought(item: Mapping[str, object], where: str) -> str:
@@ -155,7 +170,7 @@ def _joined(content: object, kinds: Mapping[str, str], where: str) -> str:
 
 
 class ResponseWriter:
-    """Writes one answer as a response: items of what is thought and said, with one part each."""
+    """Writes one answer as a response: items of what is thought, said and called."""
 
     def __init__(self, asked: ResponsesRequest, request: ChatRequest, prompts: Sequence[Prompt]) -> None:
         """For what was asked, the chat that it is, and the one prompt of that."""
@@ -164,6 +179,7 @@ class ResponseWriter:
         self._id, self._created = f"resp_{uuid.uuid4().hex}", int(time.time())
         self._items: list[Json] = []  # that are whole
         self._kind, self._item_id, self._text = "", "", ""  # of the item that is being written
+        self._call: Call | None = None  # that it is
         self._scored: list[Scored] = []  # tokens of the message
         self._untold = 0  # of those, in a stream
         self._number = 0
@@ -172,28 +188,36 @@ class ResponseWriter:
         """Add a piece; return what it adds."""
         thought_before = self._choice.thinks
         parts = self._choice.take(piece)
-        if piece.scored and not (thought_before or self._choice.thinks):
+        if piece.scored and not (thought_before or self._choice.thinks or self._choice.tools.calls):
             self._scored.append(piece.scored)
             self._untold += 1
         return parts
 
     def whole(self) -> Json:
         """Return the answer, when it has ended."""
-        for kind, text in (("reasoning", self._choice.thought), ("message", self._choice.said)):
-            if text or not (self._items or kind == "reasoning"):
-                self._kind, self._item_id, self._text = kind, _new_id(kind), text
-                self._items.append(self._item(self._status))
+        calls = self._choice.tools.calls
+        told: list[tuple[str, str, Call | None]] = [("reasoning", self._choice.thought, None)]
+        told += [("message", self._choice.said, None), *(("function_call", call.arguments, call) for call in calls)]
+        told = [each for each in told if each[1] or each[2]] or [("message", "", None)]
+        for place, (kind, text, call) in enumerate(told):
+            self._kind, self._item_id, self._text, self._call = kind, _new_id(kind), text, call
+            self._items.append(self._item(self._status if place == len(told) - 1 else "completed"))
         return self._response(self._status)
 
     def frames(self, index: int, piece: Piece) -> str:
         """Return what a stream tells of the next piece."""
         parts = self.take(index, piece)
         frames = "" if self._number else self._start()
-        for kind, text in (("reasoning", parts.thought), ("message", parts.said)):
-            if text:
-                frames += self._opened(kind)
-                frames += self._told(f"response.{PARTS[kind]}.delta", delta=text, **self._chances())
-                self._text += text
+        if parts.thought:
+            frames += self._opened("reasoning") + self._grown(parts.thought)
+        for told in self._choice.told():
+            match told:
+                case Said(text=text):
+                    frames += self._opened("message") + self._grown(text)
+                case Call():
+                    frames += self._begin("function_call", told)
+                case Arguments(text=text):
+                    frames += self._grown(text)
         return frames
 
     def end(self) -> str:
@@ -217,18 +241,28 @@ class ResponseWriter:
 
     def _opened(self, kind: str) -> str:
         """Return what begins an item of a kind, unless it is open; before it ends the one that is."""
-        if kind == self._kind:
-            return ""
+        return "" if kind == self._kind else self._begin(kind)
+
+    def _begin(self, kind: str, call: Call | None = None) -> str:
         frames = self._closed("completed") if self._kind else ""
-        self._kind, self._item_id, self._text = kind, _new_id(kind), ""
-        item = self._item("in_progress") | {"content": []}
-        frames += self._told("response.output_item.added", item=item)
+        self._kind, self._item_id, self._text, self._call = kind, _new_id(kind), "", call
+        item = self._item("in_progress")
+        if call:
+            return frames + self._told("response.output_item.added", item=item)
+        frames += self._told("response.output_item.added", item=item | {"content": []})
         return frames + self._told("response.content_part.added", part=self._part())
 
+    def _grown(self, text: str) -> str:
+        self._text += text
+        return self._told(f"response.{GROWING[self._kind]}.delta", delta=text, **self._chances())
+
     def _closed(self, status: str) -> str:
-        item = self._item(status)
-        frames = self._told(f"response.{PARTS[self._kind]}.done", text=self._text, **self._chances(all_of_them=True))
-        frames += self._told("response.content_part.done", part=self._part())
+        item, done = self._item(status), f"response.{GROWING[self._kind]}.done"
+        if self._call:
+            frames = self._told(done, name=self._call.name, arguments=self._text)
+        else:
+            frames = self._told(done, text=self._text, **self._chances(all_of_them=True))
+            frames += self._told("response.content_part.done", part=self._part())
         frames += self._told("response.output_item.done", item=item)
         self._items.append(item)
         return frames
@@ -239,7 +273,7 @@ class ResponseWriter:
         if not {"response", "code"} & content.keys():
             place["output_index"] = len(self._items)
             if "item" not in content:
-                place |= {"item_id": self._item_id, "content_index": 0}
+                place |= {"item_id": self._item_id} if self._call else {"item_id": self._item_id, "content_index": 0}
         self._number += 1
         return event({"type": kind, "sequence_number": self._number - 1, **place, **content}, kind)
 
@@ -251,12 +285,14 @@ class ResponseWriter:
         return {"logprobs": told_chances(self._scored if all_of_them else self._scored[len(self._scored) - untold :])}
 
     def _item(self, status: str) -> Json:
-        item: Json = {"id": self._item_id, "type": self._kind, "status": status, "content": [self._part()]}
+        item: Json = {"id": self._item_id, "type": self._kind, "status": status}
+        if self._call:
+            return item | {"call_id": self._call.number, "name": self._call.name, "arguments": self._text}
         beside: Json = {"role": "assistant"} if self._kind == "message" else {"summary": []}
-        return item | beside
+        return item | {"content": [self._part()]} | beside
 
     def _part(self) -> Json:
-        part: Json = {"type": PARTS[self._kind], "text": self._text}
+        part: Json = {"type": GROWING[self._kind], "text": self._text}
         if self._kind == "message":
             chances = told_chances(self._scored) if self._text else []
             part |= {"annotations": [], "logprobs": chances}
@@ -282,14 +318,14 @@ class ResponseWriter:
             "metadata": asked.metadata or {},
             "model": asked.model,
             "output": list(self._items),
-            "parallel_tool_calls": True,
+            "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": None,
             "reasoning": {"effort": reasoning.effort, "summary": None},
             "store": False,
             "temperature": usual.temperature if asked.temperature is None else asked.temperature,
             "text": {"format": text.format or {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": asked.tool_choice or "auto",
+            "tools": asked.tools or [],
             "top_logprobs": asked.top_logprobs or 0,
             "top_p": usual.top_p if asked.top_p is None else asked.top_p,
             "truncation": "disabled",
@@ -308,4 +344,4 @@ class ResponseWriter:
 
 
 def _new_id(kind: str) -> str:
-    return f"{'rs' if kind == 'reasoning' else 'msg'}_{uuid.uuid4().hex}"
+    return f"{IDS[kind]}_{uuid.uuid4().hex}"

@@ -1,11 +1,25 @@
-"""What an answer calls, as OpenAI writes it: whole, and piece by piece in a stream."""
+"""What an answer calls: whole, and piece by piece in a stream, as it is and as OpenAI's chats write it."""
 
 import uuid
+from dataclasses import dataclass
 
 from llama.call_format import CallFormat
 from llama.call_stream import Arguments, Called, Calls, Said
 
 Json = dict[str, object]
+
+
+@dataclass
+class Call:
+    """One call; its arguments grow, as JSON, while the answer comes."""
+
+    number: str  # its id
+    name: str
+    arguments: str = ""
+
+
+# What an answer goes on with: a call stands where it begins.
+Told = Said | Call | Arguments
 
 
 class ToolCalls:
@@ -15,56 +29,59 @@ class ToolCalls:
         """Write them; `of_old` as the one `function_call` that there was before there were tools."""
         self._of_old = of_old
         self._calls: Calls | None = None
-        self._ids: list[str] = []
-        self._names: list[str] = []
-        self._arguments: list[list[str]] = []
-        self._untold: list[Json] = []
+        self.calls: list[Call] = []
+        self._untold: list[Told] = []
+        self._numbered = 0  # of the calls, those that the deltas have begun
 
     def take(self, form: CallFormat, parallel: bool, text: str, last: bool) -> str:
         """Add what is said next, and perhaps `last`; return what of it is no call."""
         self._calls = self._calls or Calls(form, parallel)
-        said = []
+        said = ""
         for event in self._calls.take(text, last):
             match event:
-                case Said(text=more):
-                    said.append(more)
                 case Called(name=name):
-                    self._begin(name)
+                    self.calls.append(Call(f"call_{uuid.uuid4().hex[:24]}", name))
+                    self._untold.append(self.calls[-1])
+                case Said(text=more):
+                    said += more
+                    self._untold.append(event)
                 case Arguments(text=more):
-                    self._arguments[-1].append(more)
-                    self._tell({"arguments": more})
-        return "".join(said)
+                    self.calls[-1].arguments += more
+                    self._untold.append(event)
+        return said
 
-    def deltas(self) -> list[Json]:
-        """Return what a stream has not been told yet."""
+    def told(self) -> list[Told]:
+        """Return what a stream has not been told yet, in the answer's order."""
         untold, self._untold = self._untold, []
         return untold
 
+    def deltas(self) -> list[Json]:
+        """Return the same, less what is said, as a chat's stream has it."""
+        return [self._delta(each) for each in self.told() if not isinstance(each, Said)]
+
     def message(self) -> Json:
         """Return what a whole answer's message has of them."""
-        calls = zip(self._names, map("".join, self._arguments), strict=True)
-        functions = [{"name": name, "arguments": arguments} for name, arguments in calls]
+        functions = [{"name": call.name, "arguments": call.arguments} for call in self.calls]
         if not functions:
             return {}
         if self._of_old:
             return {"function_call": functions[0]}
-        numbered = zip(self._ids, functions, strict=True)
-        return {"tool_calls": [{"id": number, "type": "function", "function": each} for number, each in numbered]}
+        numbered = zip(self.calls, functions, strict=True)
+        return {"tool_calls": [{"id": call.number, "type": "function", "function": each} for call, each in numbered]}
 
     def finish(self, finish: str | None) -> str | None:
         """Return why an answer ended: to call, where it called and was not cut."""
-        if finish != "stop" or not self._names:
+        if finish != "stop" or not self.calls:
             return finish
         return "function_call" if self._of_old else "tool_calls"
 
-    def _begin(self, name: str) -> None:
-        self._ids.append(f"call_{uuid.uuid4().hex[:24]}")
-        self._names.append(name)
-        self._arguments.append([])
-        self._tell({"name": name, "arguments": ""}, {"id": self._ids[-1], "type": "function"})
-
-    def _tell(self, function: Json, beside: Json | None = None) -> None:
-        if self._of_old:
-            self._untold.append({"function_call": function})
+    def _delta(self, told: Call | Arguments) -> Json:
+        function: Json
+        if isinstance(told, Call):
+            self._numbered += 1
+            function, beside = {"name": told.name, "arguments": ""}, {"id": told.number, "type": "function"}
         else:
-            self._untold.append({"tool_calls": [{"index": len(self._ids) - 1, **(beside or {}), "function": function}]})
+            function, beside = {"arguments": told.text}, {}
+        if self._of_old:
+            return {"function_call": function}
+        return {"tool_calls": [{"index": self._numbered - 1, **beside, "function": function}]}

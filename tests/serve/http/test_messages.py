@@ -18,6 +18,12 @@ ASKED: Any = {"model": "random", "messages": HI, "temperature": 0, "max_tokens":
 SAID = {"type": "text", "text": "So it is."}
 BOUNDS = ("content_block_start", "content_block_stop")
 THOUGHT = {"type": "thinking", "thinking": "Is it?", "signature": ""}
+WEATHER: Any = {
+    "name": "weather", "description": "d",
+    "input_schema": {"type": "object", "properties": {"city": {"enum": ["Rome"]}}, "required": ["city"]},
+}  # fmt: skip
+CALLED: Any = {"type": "tool_use", "id": "call_1", "name": "weather", "input": {"city": "Rome"}}
+RESULT: Any = {"type": "tool_result", "tool_use_id": "call_1", "content": "grey"}
 
 
 def ask(talker: TestClient, **changed: Any) -> Any:
@@ -163,17 +169,35 @@ def test_tokens_are_counted_as_they_are_read(talker: TestClient) -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content: "),
         ({"messages": [HI[0] | {"name": "me"}]}, "messages[0].name is not known"),
         ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
-         "messages[0].content[0]: 'image' is not supported, only text, thinking."),
+         "messages[0].content[0]: 'image' is not supported, only text, tool_result."),
         ({"messages": [{"role": "user", "content": [{"type": "tool_result", "content": "x"}]}]},
-         "messages[0].content[0]: 'tool_result'"),
+         "messages[0].content[0].tool_use_id: a text is required."),
+        ({"messages": [{"role": "user", "content": [RESULT | {"content": [{"type": "image", "source": {}}]}]}]},
+         "messages[0].content[0].content[0]: 'image' is not supported, only text."),
+        ({"messages": [{"role": "user", "content": [RESULT | {"toolset_name": "x"}]}]},
+         "messages[0].content[0].toolset_name is not supported"),
+        ({"messages": [{"role": "user", "content": [CALLED]}]}, "messages[0].content[0]: 'tool_use' is not supported"),
+        ({"messages": [*HI, {"role": "assistant", "content": [SAID, CALLED | {"input": "{}"}]}]},
+         "messages[1].content[1].input: an object is required."),
+        ({"messages": [*HI, {"role": "assistant", "content": [SAID, CALLED | {"name": ""}]}]},
+         "messages[1].content[1] needs a name"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text: a text is"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "colour": 1}]}]},
          "messages[0].content[0].colour is not known"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "citations": {"enabled": True}}]}]},
          "messages[0].content[0].citations is not supported"),
         ({"system": [{"type": "document"}]}, "system[0]: 'document'"),
-        ({"tools": [{"name": "f"}]}, "tools is not supported"),
-        ({"tool_choice": {"type": "any"}}, "tool_choice is not supported"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+         "tools[0].type: 'web_search_20250305' is not supported, only custom."),
+        ({"tools": [WEATHER | {"type": "computer_20251124"}]}, "tools[0].type: 'computer_20251124' is not supported"),
+        ({"tools": [WEATHER | {"defer_loading": True}]}, "tools[0].defer_loading is not supported"),
+        ({"tools": [WEATHER, WEATHER | {"name": "a b"}]}, "tools[1].name must be 1 to 64 letters"),
+        ({"tools": [WEATHER | {"input_schema": []}]}, "tools[0].input_schema must be a JSON schema"),
+        ({"tools": [WEATHER | {"input_schema": {"not": {}}, "strict": True}]}, "tools[0].input_schema.not"),
+        ({"tool_choice": {"type": "any"}}, "tool_choice requires a call, and there are no tools."),
+        ({"tools": [WEATHER], "tool_choice": {"type": "any", "name": "weather"}}, "tool_choice.name: any names no"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name: there is no tool"),
+        ({"tools": [WEATHER], "tool_choice": {"type": "best"}}, "tool_choice.type: "),
         ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "thinking.budget_tokens is not supported"),
         ({"thinking": {"type": "deep"}}, "thinking.type: "),
         ({"output_config": {"effort": "high"}}, "output_config.effort: the model's chat template knows no 'high'"),
@@ -239,4 +263,5 @@ def test_the_documents_show_every_field() -> None:
     models = (MessagesRequest, OutputConfig)
     named = {name for model in models for name in model.model_fields} | fields.MESSAGES_HARMLESS
     named |= fields.MESSAGES_REFUSED.keys() | fields.THINKING_REFUSED.keys() | fields.BLOCK_REFUSED.keys()
+    named |= fields.TOOL_HARMLESS | fields.TOOL_REFUSED.keys() | fields.CALL_REFUSED.keys() | {"is_error"}
     assert not [name for name in sorted(named) if f"`{name}`" not in shown]

@@ -17,6 +17,9 @@ from serve.settings import Settings
 ASKED: Any = {"model": "random", "input": "hi", "temperature": 0, "max_output_tokens": 20}
 HI: Any = [{"role": "user", "content": "hi"}]
 THOUGHT = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Is it?"}]}
+CALL: Any = {"type": "function_call", "call_id": "call_1", "name": "now", "arguments": "{}"}
+OUTPUT: Any = {"type": "function_call_output", "call_id": "call_1", "output": "late"}
+NOW: Any = {"type": "function", "name": "now", "parameters": None, "strict": None}
 SAID = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "So.", "annotations": []}]}
 
 
@@ -180,7 +183,24 @@ def test_tokens_are_counted_as_they_are_read(talker: TestClient) -> None:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [1]}]}, "input[0].content[0]"),
         ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input[0].content[0].text"),
-        ({"input": [*HI, {"type": "function_call", "name": "f"}]}, "input[1]"),
+        ({"input": [*HI, {"type": "function_call", "name": "f"}]}, "input[1].call_id"),
+        ({"input": [*HI, CALL | {"arguments": "{"}]}, "input[1].arguments"),
+        ({"input": [*HI, CALL | {"name": ""}]}, "input[1]"),
+        ({"input": [*HI, CALL | {"namespace": "x"}]}, "input[1].namespace"),
+        ({"input": [*HI, CALL, OUTPUT | {"output": None}]}, "input[2].output"),
+        ({"input": [*HI, CALL, OUTPUT | {"output": [{"type": "input_image"}]}]}, "input[2].output[0]"),
+        ({"input": [*HI, CALL, {"type": "function_call_output", "output": "x"}]}, "input[2].call_id"),
+        ({"input": [*HI, {"type": "web_search_call", "id": "ws_1"}]}, "input[1]"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [NOW, {"type": "computer_use_preview"}]}, "tools[1].type"),
+        ({"tools": [{"type": "custom", "name": "x"}]}, "tools[0].type"),
+        ({"tools": [NOW | {"name": "a b"}]}, "tools[0].name"),
+        ({"tools": [NOW | {"parameters": {"not": {}}, "strict": True}]}, "tools[0].parameters.not"),
+        ({"tools": [NOW | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [NOW], "tool_choice": {"type": "web_search_preview"}}, "tool_choice"),
+        ({"tools": [NOW], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice.name"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"parallel_tool_calls": 1}, "parallel_tool_calls"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0]"),
         ({"input": [*HI, THOUGHT]}, "input[1]"),
         ({"input": [THOUGHT | {"encrypted_content": "x"}, SAID, *HI]}, "input[0].encrypted_content"),

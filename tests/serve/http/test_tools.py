@@ -26,6 +26,12 @@ PARAMETERS: Any = {
 WEATHER: Any = {"type": "function", "function": {"name": "weather", "description": "d", "parameters": PARAMETERS}}
 NOW: Any = {"type": "function", "function": {"name": "now"}}
 TOOLS: Any = {"tools": [WEATHER, NOW]}
+ANTHROPICS: Any = [
+    {"type": "custom", "name": "weather", "description": "d", "input_schema": PARAMETERS, "cache_control": {}},
+    {"name": "now", "input_schema": None},
+]
+FLAT: Any = [{"type": "function", **tool["function"]} for tool in (WEATHER, NOW)]
+RESPONDED: Any = {"model": "roomy", "input": [HI], "temperature": 0, "max_output_tokens": 200}
 NAMED: Any = {"type": "function", "function": {"name": "weather"}}
 RECITED = [
     "Look.",
@@ -188,6 +194,173 @@ def test_calls_and_results_go_on(client: TestClient) -> None:
     assert tokens > client.post("/v1/tokenize", json={"messages": turns}).json()["count"]
 
 
+def other(client: TestClient, way: str, **fields: Any) -> Any:
+    answer = client.post(f"/v1/{way}", json=fields)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def told(client: TestClient, way: str, **fields: Any) -> list[Any]:
+    """What a stream of events with names tells."""
+    frames = client.post(f"/v1/{way}", json=fields | {"stream": True}).text.split("\n\n")[:-1]
+    return [json.loads(frame.partition("\ndata: ")[2]) for frame in frames]
+
+
+def test_anthropics_messages_call(client: TestClient) -> None:
+    asked = ASKED | {"model": "caller", "tools": ANTHROPICS}
+    whole, stream = other(client, "messages", **asked), told(client, "messages", **asked)
+    said, call = whole["content"]
+    assert (whole["stop_reason"], said) == ("tool_use", {"type": "text", "text": "Look."})
+    assert call.pop("id").startswith("call_")
+    assert call == {"type": "tool_use", "name": "weather", "input": {"city": "Rome", "unit": "C"}}
+    begun = [each["content_block"] for each in stream if each["type"] == "content_block_start"]
+    assert begun[1].pop("id").startswith("call_")
+    assert begun == [{"type": "text", "text": ""}, call | {"input": {}}]
+    deltas = [each["delta"] for each in stream if each["type"] == "content_block_delta" and each["index"] == 1]
+    assert {delta["type"] for delta in deltas} == {"input_json_delta"}
+    assert len(deltas) > 2
+    assert json.loads("".join(delta["partial_json"] for delta in deltas)) == call["input"]
+    assert [each["index"] for each in stream if each["type"] == "content_block_stop"] == [0, 1]
+    assert stream[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    ("asked", "chats"),
+    [
+        ({"type": "tool", "name": "weather"}, {"tool_choice": NAMED}),
+        ({"type": "any"}, {"tool_choice": "required"}),
+        ({"type": "any", "disable_parallel_tool_use": True}, {"tool_choice": "required", "parallel_tool_calls": False}),
+    ],
+)
+def test_anthropics_messages_are_forced_to_call(client: TestClient, asked: Any, chats: Any) -> None:
+    blocks = other(client, "messages", **ASKED | {"tools": ANTHROPICS, "tool_choice": asked})["content"]
+    calls = [call["function"] for call in choice(client, **TOOLS, **chats)["message"]["tool_calls"]]
+    assert [block["name"] for block in blocks] == [call["name"] for call in calls]
+    finished = calls if len(calls) == 1 else calls[:-1]
+    assert [b["input"] for b in blocks][: len(finished)] == [json.loads(call["arguments"]) for call in finished]
+
+
+def test_anthropics_messages_that_are_cut_or_do_not_call(client: TestClient) -> None:
+    forced = {"tools": ANTHROPICS, "tool_choice": {"type": "tool", "name": "weather"}}
+    cut = other(client, "messages", **ASKED | forced | {"max_tokens": 60})
+    assert (cut["stop_reason"], cut["content"][0]["name"], cut["content"][0]["input"]) == ("max_tokens", "weather", {})
+    quiet = ASKED | forced | {"model": "caller", "tool_choice": {"type": "none"}}
+    said = other(client, "messages", **quiet)
+    assert (said["content"], said["stop_reason"]) == ([{"type": "text", "text": "".join(RECITED)}], "end_turn")
+
+
+def test_anthropics_calls_and_results_go_on(client: TestClient) -> None:
+    use = {"type": "tool_use", "id": "a", "name": "now", "input": {"city": "Rome"}, "caller": {"type": "direct"}}
+    result: Any = {"type": "tool_result", "tool_use_id": "a", "content": [{"type": "text", "text": "grey"}]}
+    late: Any = {"type": "tool_result", "tool_use_id": "b", "is_error": True}
+    turns: Any = [
+        HI,
+        {"role": "assistant", "content": [{"type": "text", "text": "Look."}, use, use | {"id": "b", "input": {}}]},
+        {"role": "user", "content": [result, late, {"type": "text", "text": "So?"}]},
+    ]
+    call = {"id": "a", "type": "function", "function": {"name": "now", "arguments": '{"city": "Rome"}'}}
+    empty = {"id": "b", "type": "function", "function": {"name": "now", "arguments": "{}"}}
+    chats: Any = [
+        HI,
+        {"role": "assistant", "content": "Look.", "tool_calls": [call, empty]},
+        {"role": "tool", "tool_call_id": "a", "content": "grey"},
+        {"role": "tool", "tool_call_id": "b", "content": ""},
+        {"role": "user", "content": "So?"},
+    ]
+    answer = other(client, "messages", **ASKED | {"messages": turns, "tools": ANTHROPICS})
+    assert answer["content"][0]["text"] == choice(client, messages=chats, **TOOLS)["message"]["content"]
+    for tools in ([], ANTHROPICS):
+        asked = ASKED | {"messages": turns, "tools": tools}
+        usage = other(client, "messages", **asked | {"max_tokens": 1})["usage"]
+        counted = other(client, "messages/count_tokens", **asked)["input_tokens"]
+        assert counted == usage["input_tokens"] + usage["cache_read_input_tokens"]
+    assert counted > other(client, "messages/count_tokens", **ASKED | {"messages": turns})["input_tokens"]
+
+
+def test_responses_call(client: TestClient) -> None:
+    asked = RESPONDED | {"model": "caller", "tools": FLAT}
+    whole, stream = other(client, "responses", **asked), told(client, "responses", **asked)
+    final = stream[-1]["response"]
+    for response in (whole, final):
+        said, call = response["output"]
+        assert (response["status"], said["content"][0]["text"]) == ("completed", "Look.")
+        assert (call["id"][:3], call["call_id"][:5]) == ("fc_", "call_")
+        assert {key: call[key] for key in call if "id" not in key} == {
+            "type": "function_call", "status": "completed",
+            "name": "weather", "arguments": '{"city":"Rome","unit":"C"}',
+        }  # fmt: skip
+        assert (response["tools"], response["tool_choice"], response["parallel_tool_calls"]) == (FLAT, "auto", True)
+    own = [each for each in stream[2:-1] if each["output_index"] == 1]
+    added, *deltas, done, ended = own
+    assert added["item"] == call | {"status": "in_progress", "arguments": ""}
+    assert {each["type"] for each in deltas} == {"response.function_call_arguments.delta"}
+    assert len(deltas) > 2
+    assert {each["item_id"] for each in (*deltas, done)} == {call["id"]}
+    assert "".join(each["delta"] for each in deltas) == done["arguments"] == call["arguments"]
+    assert (done["type"], done["name"]) == ("response.function_call_arguments.done", "weather")
+    assert (ended["type"], ended["item"]) == ("response.output_item.done", call)
+
+
+@pytest.mark.parametrize(
+    ("asked", "chats"),
+    [
+        ({"tool_choice": {"type": "function", "name": "weather"}}, {"tool_choice": NAMED}),
+        ({"tool_choice": "required"}, {"tool_choice": "required"}),
+        ({"tool_choice": {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "now"}]},
+          "parallel_tool_calls": False},
+         {"tool_choice": {"type": "function", "function": {"name": "now"}}}),
+    ],
+)  # fmt: skip
+def test_responses_are_forced_to_call(client: TestClient, asked: Any, chats: Any) -> None:
+    calls = [call["function"] for call in choice(client, **TOOLS, **chats)["message"]["tool_calls"]]
+    fields = RESPONDED | {"tools": FLAT} | asked
+    for response in (other(client, "responses", **fields), told(client, "responses", **fields)[-1]["response"]):
+        assert [{key: item[key] for key in ("name", "arguments")} for item in response["output"]] == calls
+        assert response["tool_choice"] == asked["tool_choice"]
+
+
+def test_responses_that_are_cut_or_do_not_call(client: TestClient) -> None:
+    forced = {"tools": FLAT, "tool_choice": {"type": "function", "name": "weather"}, "max_output_tokens": 60}
+    for response in (
+        other(client, "responses", **RESPONDED | forced),
+        told(client, "responses", **RESPONDED | forced)[-1]["response"],
+    ):
+        (call,) = response["output"]
+        assert (response["status"], call["status"], call["name"]) == ("incomplete", "incomplete", "weather")
+    quiet = other(client, "responses", **RESPONDED | {"model": "caller", "tools": FLAT, "tool_choice": "none"})
+    assert [item["type"] for item in quiet["output"]] == ["message"]
+
+
+def test_responses_calls_and_results_go_on(client: TestClient) -> None:
+    call = {
+        "type": "function_call",
+        "id": "fc_1",
+        "status": "completed",
+        "name": "now",
+        "arguments": '{"city": "Rome"}',
+    }
+    thought = {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "Is it?"}]}
+    result = {"type": "function_call_output", "call_id": "a", "output": "grey"}
+    parts = {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "late"}]}
+    items: Any = [HI, thought, call | {"call_id": "a"}, call | {"call_id": "b"}, result, parts, HI]
+    calls = [
+        {"id": number, "type": "function", "function": {"name": "now", "arguments": '{"city": "Rome"}'}}
+        for number in ("a", "b")
+    ]
+    chats: Any = [
+        HI,
+        {"role": "assistant", "content": None, "reasoning_content": "Is it?", "tool_calls": calls},
+        {"role": "tool", "tool_call_id": "a", "content": "grey"},
+        {"role": "tool", "tool_call_id": "b", "content": "late"},
+        HI,
+    ]
+    answer = other(client, "responses", **RESPONDED | {"input": items, "tools": FLAT})
+    assert answer["output"][0]["content"][0]["text"] == choice(client, messages=chats, **TOOLS)["message"]["content"]
+    counted = other(client, "responses/input_tokens", **RESPONDED | {"input": items, "tools": FLAT})["input_tokens"]
+    assert counted == answer["usage"]["input_tokens"]
+    assert counted > other(client, "responses/input_tokens", **RESPONDED | {"input": items})["input_tokens"]
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
@@ -233,3 +406,18 @@ def test_openais_client_parses_what_is_called(client: TestClient) -> None:
     with api.chat.completions.stream(**asked) as stream:
         (done,) = [event for event in stream if event.type == "tool_calls.function.arguments.done"]
     assert done.parsed_arguments == call.function.parsed_arguments
+
+
+def test_openais_client_reads_what_a_response_calls(client: TestClient) -> None:
+    api = OpenAI(base_url="http://testserver/v1", api_key="none", max_retries=0, http_client=client)
+    asked: Any = RESPONDED | {"tools": [openai.pydantic_function_tool(Trip)["function"] | {"type": "function"}]}
+    asked |= {"tool_choice": "required", "parallel_tool_calls": False, "max_output_tokens": 256}
+    (call,) = api.responses.parse(**asked).output
+    assert call.type == "function_call"
+    assert Trip.model_validate(call.parsed_arguments) == Trip.model_validate_json(call.arguments)
+    with api.responses.stream(**asked) as stream:
+        (done,) = [event for event in stream if event.type == "response.function_call_arguments.done"]
+        assert stream.get_final_response().output[0].parsed_arguments == call.parsed_arguments  # type: ignore[union-attr]
+    assert done.arguments == call.arguments
+    gone_on: Any = [HI, call, {"type": "function_call_output", "call_id": call.call_id, "output": "y"}]
+    assert api.responses.create(**asked | {"input": gone_on}).output[0].type == "function_call"
