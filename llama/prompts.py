@@ -20,7 +20,7 @@ from llama.errors import RequestError
 from llama.render import Generation
 from llama.thoughts import OPEN
 from llama.tokenizer import Tokenizer
-from llama.types import BareText, Chat, Infill, Message, Prompt, TokenIds
+from llama.types import BareText, Chat, Infill, Message, Prompt, TokenIds, Tools
 
 # Marks where, in a conversation whose last message is not to end; the space shows whether the template strips texts.
 GOES_ON = "[goes on here] "
@@ -132,8 +132,7 @@ class Prompts:
         return tokens
 
     def _render(self, chat: Chat) -> list[int]:
-        messages, is_disguised = self._disguised(chat.messages)
-        tools = chat.tools
+        messages, tools, is_disguised = self._disguised(chat)
         listed: Sequence[Mapping[str, object]] | None = None
         if self._template and (tools or any(m["role"] == "tool" or m.get("tool_calls") for m in messages)):
             messages = cast(list[Message], with_tools(messages, tools, self.call_format))
@@ -141,13 +140,18 @@ class Prompts:
         text = self.text(messages, not chat.goes_on, self._set(chat), listed)
         return self._tokenizer.read(text, is_disguised=is_disguised)
 
-    def _disguised(self, messages: Sequence[Message]) -> tuple[Sequence[Message], bool]:
-        """Return messages in whose words no control token is found, and whether there was one."""
+    def _disguised(self, chat: Chat) -> tuple[Sequence[Message], Tools | None, bool]:
+        """Return messages and tools in whose words no control token is found, and whether there was one."""
+        schemas = json.dumps(chat.tools.schemas if chat.tools else [], ensure_ascii=False)  # names of fields, too
         try:
-            hidden = disguised(messages, self._tokenizer.control)
+            hidden = disguised([*chat.messages, {"role": TOOLS, "content": schemas}], self._tokenizer.control)
         except ValueError as error:
             raise RequestError(f"The messages cannot be read: {error}.", param="messages") from None
-        return (messages, False) if hidden is None else (hidden, True)
+        if hidden is None:
+            return chat.messages, chat.tools, False
+        *messages, listed = cast(list[Message], hidden)
+        tools = chat.tools and replace(chat.tools, schemas=json.loads(listed["content"]))
+        return messages, tools, True
 
     @cached_property
     def call_format(self) -> CallFormat:

@@ -6,7 +6,7 @@
 
 One worker thread owns llama.cpp. It takes the requests in the order in which they came, several at once (see batch.py),
 and loads models as they are asked for; beside it a thread for each model writes prompts (Batch.read). So nothing here
-needs a lock but a counter, and who reads slowly holds nobody up.
+needs a lock but a set, and who reads slowly holds nobody up.
 Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one step.
 """
 
@@ -73,8 +73,8 @@ class Engine:
         self._loaded: OrderedDict[str, Batch | Embedder] = OrderedDict()  # the one used last stands last
         self._inbox: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
         self._waiting: deque[Turn] = deque()
-        self._open = 0  # turns that have been taken in and have not ended
-        self._lock = threading.Lock()  # for that number
+        self._open: set[Turn] = set()  # those that have been taken in and have not ended
+        self._lock = threading.Lock()  # for that set
         self._seconds = SECONDS_GUESSED  # that answers take lately
         self._draining = threading.Event()
         self._closing = threading.Event()
@@ -154,12 +154,12 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether there are answers under way, or requests that wait for theirs."""
-        return self._open > 0
+        return bool(self._open)
 
     def load(self) -> Load:
         """Return how busy the engine is at this moment."""
         answering = sum(len(batch.active) for batch in list(self._loaded.values()))
-        return Load(answering, max(self._open - answering, 0))
+        return Load(answering, max(len(self._open) - answering, 0))
 
     def _load_first(self, configured_name: str) -> str:
         """Load the model to begin with, and return its name.
@@ -242,10 +242,11 @@ class Engine:
         if self._draining.is_set():
             raise Stopping()
         with self._lock:
-            waiting = self._open - max(self._settings.slots, self.load().answering)
+            attended = sum(not other.unattended.is_set() for other in self._open)  # the others make way
+            waiting = attended - max(self._settings.slots, self.load().answering)
             if waiting >= self._settings.queue:
                 raise Busy(waiting, self._seconds * (waiting + 1) / self._settings.slots)
-            self._open += 1
+            self._open.add(turn)
         self._inbox.put(turn)
 
     def _work(self) -> None:
@@ -301,9 +302,11 @@ class Engine:
             self._waiting.remove(turn)
 
     def _make_way(self) -> None:
-        """End an answer that nobody reads, for one that waits."""
+        """End an answer that nobody reads, for one that somebody waits for; of a queue too long one that is to come."""
+        if all(turn.unattended.is_set() for turn in self._waiting):
+            return
         answering = [slot.turn for batch in self._loaded.values() for slot in batch.active if slot.turn]
-        for turn in answering:
+        for turn in [*answering, *(self._waiting if len(self._waiting) > self._settings.queue else ())]:
             if turn.unattended.is_set() and not turn.cancelled.is_set():
                 turn.cancelled.set()
                 turn.deliver(MadeWay())
@@ -353,7 +356,7 @@ class Engine:
     def _end(self, turn: Turn, error: Exception | None = None) -> None:
         """Count a turn out, and tell its user what went wrong."""
         with self._lock:
-            self._open -= 1
+            self._open.discard(turn)
         if not turn.finished:
             self._tell(turn, error)
         if error is not None:

@@ -18,6 +18,7 @@ client that leaves frees its place, whether it streams or waits for the whole an
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -53,6 +54,15 @@ NO_NAMES: Mapping[str, str] = MappingProxyType({})
 
 T = TypeVar("T")
 Body = TypeVar("Body", ChatRequest, TextRequest)
+
+
+class Told(JSONResponse):
+    """What is told as JSON, also where it repeats a text of the client's that is no Unicode."""
+
+    def render(self, content: object) -> bytes:
+        """Return its bytes."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(errors="backslashreplace")  # as JSON escapes the halves of a character, too
 
 
 def build_health() -> APIRouter:
@@ -232,7 +242,7 @@ def _another(sampling: Sampling, place: int) -> Sampling:
 async def _answer_once(request: Request, work: Awaitable[Json]) -> Response:
     """Return what the work comes to, unless the client leaves before."""
     told = await _while_connected(request, work)
-    return Response(status_code=499) if told is None else JSONResponse(told)
+    return Response(status_code=499) if told is None else Told(told)
 
 
 async def _whole(drawn: Drawn, writer: Writing) -> Response:
@@ -240,7 +250,7 @@ async def _whole(drawn: Drawn, writer: Writing) -> Response:
         async for item in drawn:
             if item is not None:
                 writer.take(*_piece(item))
-    return JSONResponse(writer.whole())
+    return Told(writer.whole())
 
 
 async def _first(drawn: Drawn) -> tuple[tuple[int, Piece] | None]:

@@ -3,6 +3,7 @@
 from llama.types import TokenIds
 from serve.engine import Engine
 from serve.http.answers import Json
+from serve.http.fields import called
 from serve.http.requests import DetokenizeRequest, TokenizeRequest
 
 
@@ -22,7 +23,8 @@ async def tokenized(body: TokenizeRequest, engine: Engine, model: str, context: 
 
 async def detokenized(body: DetokenizeRequest, engine: Engine, model: str) -> Json:
     """Return a text as llama.cpp names it, and as vLLM does. Raises RequestError."""
-    spelled = await engine.spelled(model, TokenIds(body.tokens)) if body.tokens else []
+    with called({"prompt": "tokens"}):
+        spelled = await engine.spelled(model, TokenIds(body.tokens)) if body.tokens else []
     text = b"".join(piece for _, piece in spelled).decode(errors="replace")
     return {"content": text, "prompt": text}
 

@@ -105,8 +105,12 @@ def _allowed(given: object, at: str, known: Sequence[str]) -> tuple[bool, frozen
     if not isinstance(given, dict) or not isinstance(tools, list) or given.get("mode") not in ("auto", "required"):
         why = f"{at}.allowed_tools needs a mode, auto or required, and tools."
         raise RequestError(why, param=f"{at}.allowed_tools")
-    names = [each.get("function", each).get("name") for each in tools if isinstance(each, dict)]
-    allowed = frozenset(_known(name, f"{at}.allowed_tools", known) for name in names)
+    inner = [each.get("function", each) if isinstance(each, dict) else each for each in tools]
+    if not all(isinstance(each, dict) for each in inner):
+        raise RequestError(f"{at}.allowed_tools.tools names no function.", param=f"{at}.allowed_tools.tools")
+    allowed = frozenset(_known(each.get("name"), f"{at}.allowed_tools", known) for each in inner)
+    if given["mode"] == "required" and not allowed:
+        raise RequestError(f"{at}.allowed_tools requires a call, and has no tools.", param=f"{at}.allowed_tools")
     return given["mode"] == "required", allowed
 
 

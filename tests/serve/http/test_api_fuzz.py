@@ -186,6 +186,23 @@ def test_what_is_no_request(talker: TestClient, path: str, body: str) -> None:
     assert answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "told"),
+    [
+        ("/v1/completions", {"prompt": "\ud800", "echo": True, "max_tokens": 1}, ["choices", 0, "text"]),
+        ("/v1/responses", {"input": "?", "metadata": {"half": "\ud800"}, "max_output_tokens": 1}, ["metadata", "half"]),
+    ],
+)
+def test_half_a_character_is_told_as_it_came(talker: TestClient, path: str, fields: Any, told: list[Any]) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = talker.post(path, content=encoded({"model": "random", **fields}), headers=headers)
+    assert answer.status_code == 200
+    text = json.loads(answer.content)
+    for step in told:
+        text = text[step]
+    assert text.startswith("\ud800")
+
+
 def encoded(body: Any) -> bytes:
     """As JSON with NaN and lone surrogates, which Python reads too."""
     return json.dumps(body).encode()

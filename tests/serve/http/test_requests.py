@@ -508,7 +508,7 @@ def test_what_was_read_is_written_again(client: TestClient, text: str, path: str
 
 @pytest.mark.parametrize(
     ("body", "param"),
-    [({}, "tokens"), ({"tokens": "hi"}, "tokens"), ({"tokens": [261]}, "prompt"), ({"tokens": [-1]}, "prompt"),
+    [({}, "tokens"), ({"tokens": "hi"}, "tokens"), ({"tokens": [261]}, "tokens"), ({"tokens": [-1]}, "tokens"),
      ({"tokens": [1, "x"]}, "tokens[1]"), ({"tokens": [1], "of": 1}, "of")],
 )  # fmt: skip
 def test_tokens_that_are_none_are_refused(client: TestClient, body: dict, param: str) -> None:

@@ -32,6 +32,7 @@ ANTHROPICS: Any = [
 ]
 FLAT: Any = [{"type": "function", **tool["function"]} for tool in (WEATHER, NOW)]
 RESPONDED: Any = {"model": "roomy", "input": [HI], "temperature": 0, "max_output_tokens": 200}
+ALLOWED = "tool_choice.allowed_tools"
 NAMED: Any = {"type": "function", "function": {"name": "weather"}}
 RECITED = [
     "Look.",
@@ -82,9 +83,12 @@ def chunks(client: TestClient, **fields: Any) -> list[Any]:
     return [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-2]]
 
 
+def allowed(mode: str, *tools: Any) -> Any:
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 @pytest.mark.parametrize("temperature", [0, 1])
-@pytest.mark.parametrize("asked", ["required", NAMED, {"type": "allowed_tools", "allowed_tools": {
-    "mode": "required", "tools": [NAMED]}}])  # fmt: skip
+@pytest.mark.parametrize("asked", ["required", NAMED, allowed("required", NAMED)])
 def test_a_call_is_forced(client: TestClient, asked: Any, temperature: int) -> None:
     found = choice(client, **TOOLS, tool_choice=asked, parallel_tool_calls=False, temperature=temperature, seed=4)
     assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", None)
@@ -374,6 +378,10 @@ def test_responses_calls_and_results_go_on(client: TestClient) -> None:
         ({**TOOLS, "tool_choice": "any"}, "tool_choice"),
         ({**TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice.function.name"),
         ({**TOOLS, "tool_choice": {"type": "custom"}}, "tool_choice"),
+        ({**TOOLS, "tool_choice": allowed("auto", {"type": "function", "function": "now"})}, ALLOWED + ".tools"),
+        ({**TOOLS, "tool_choice": allowed("auto", "now")}, ALLOWED + ".tools"),
+        ({**TOOLS, "tool_choice": allowed("auto", {"name": "x"})}, ALLOWED),
+        ({**TOOLS, "tool_choice": allowed("required")}, ALLOWED),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"functions": [NOW["function"]], "function_call": {"name": "x"}}, "function_call.name"),
         ({"tools": [WEATHER | {"function": WEATHER["function"] | {"strict": True, "parameters": {"not": {}}}}]},

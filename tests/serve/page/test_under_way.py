@@ -14,7 +14,7 @@ from llama.errors import RequestError
 from llama.thoughts import Parts
 from llama.types import Chat, Sampling
 from serve.engine import Engine
-from serve.errors import MadeWay
+from serve.errors import Busy, MadeWay
 from serve.feedback import AnswerRecord, FeedbackStore
 from serve.models.registry import Model, find_models
 from serve.page.asked import read_question
@@ -79,6 +79,32 @@ def test_an_answer_that_nobody_reads_makes_way_for_one_that_waits(engine: Engine
         return other
 
     assert asyncio.run(ask_twice())["ended"]
+
+
+def test_a_question_that_is_left_takes_no_place_in_the_queue(models: dict[str, Model], settings: Settings) -> None:
+    async def ask_often(engine: Engine) -> str:
+        under_way, asked = UnderWay(engine, None), question("endless")
+        async with aclosing(engine.astream("endless", ASKED, asked.sampling)) as pieces:  # type: ignore[type-var]
+            await anext(pieces)
+            reading = asyncio.create_task(last(under_way, asked))
+            while not engine.load().waiting:
+                await asyncio.sleep(0)
+            with pytest.raises(Busy):
+                await last(under_way, question("endless", id="b" * 32))
+            reading.cancel()
+            await asyncio.wait([reading])
+            other = engine.astream("endless", ASKED, Sampling(max_tokens=1))
+            waiting = asyncio.ensure_future(anext(other))
+            await asyncio.sleep(0)
+            while engine.load().waiting > 1:
+                await asyncio.sleep(0)
+            assert not waiting.done()  # it was not turned away
+            with pytest.raises(MadeWay):
+                await last(under_way, replace(asked, only_follow=True))
+        return (await waiting).text
+
+    with Engine(models, replace(settings, slots=1, queue=1, context=1 << 16)) as engine:
+        assert f" {FAREWELL}".startswith(asyncio.run(ask_often(engine)))
 
 
 def test_an_answer_that_is_read_keeps_its_place(engine: Engine) -> None:
