@@ -22,10 +22,10 @@ from benchmarks.inputs import CHATS, REPOSITORY, SHAPES, STARTER, llama, make_mo
 from benchmarks.peers import MAX_LENGTH
 from benchmarks.train import facts
 from common.files import write_json, write_text
-from pipeline.evaluation.answers import Messages, answer_in_batches, greedy
+from pipeline.evaluation.answers import Messages, answer_in_batches, greedy, up_to_end
 from pipeline.evaluation.continuous import answer_continuously
 from pipeline.evaluation.kernels import packs
-from pipeline.evaluation.loss import Row, packed_nats, padded_nats, scored_tokens
+from pipeline.evaluation.loss import Row, each_nats, padded_nats, scored_tokens
 from pipeline.models.chat import encode, prompt_ids
 from pipeline.models.loading import choose_device, load_base
 
@@ -93,7 +93,7 @@ def compare_losses(
         return padded_nats(model, rows, size, tokenizer.pad_token_id)
 
     ways: dict[str, Measure] = {
-        "stage": lambda rows: packed_nats(model, rows, None) if packs(model) else by_batches(rows, None),
+        "stage": lambda rows: each_nats(model, rows, None, tokenizer.pad_token_id),
         "batches": lambda rows: by_batches(rows, batch_size),
         "one_by_one": lambda rows: by_batches(rows, 1),
     }
@@ -124,17 +124,14 @@ def compare_answers(
         "one_by_one": lambda asked: by_batches(asked, 1),
     }
     figures, found = timed(prompts, sample, ways, 2 * arguments.batch_size)
-    ends = settings.eos_token_id or []
-    said = {way: {number: turn(tokens, ends) for number, tokens in replies.items()} for way, replies in found.items()}
+    said = {
+        way: {number: up_to_end(tokens, settings) for number, tokens in replies.items()}
+        for way, replies in found.items()
+    }
     for way in ("stage", "batches"):
         same = [said[way][index] == said["one_by_one"][at] for at, index in enumerate(sample)]
         figures[way]["same_replies"] = sum(same) / len(same)
     return {"ways": figures, "tokens": sum(map(len, said["stage"].values()))}
-
-
-def turn(tokens: list[int], ends: list[int]) -> list[int]:
-    """Return the tokens up to the first that ends the turn."""
-    return tokens[: next((at for at, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
 def timed(

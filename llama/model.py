@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -342,10 +341,10 @@ class LlamaModel:
         end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
         return end.rstrip().endswith(OPEN.encode())
 
-    @cached_property
+    @property
     def ends(self) -> tuple[int, ...]:
         """The tokens by which the model ends its turn."""
-        return tuple(token for token in range(self.vocabulary) if self.is_end(token))
+        return self._prompts.ends
 
     @property
     def call_format(self) -> CallFormat:

@@ -161,9 +161,13 @@ class Prompts:
             tools = json.loads(cast(str, turns[0]["content"])) if turns[0]["role"] == TOOLS else None
             return self._written(turns[1:] if tools else turns, asks, tools, {})
 
+        return find_format(written, RequestError, [self._special(token) for token in self.ends])
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens by which the model ends its turn."""
         tokens = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        ends = [self._special(token) for token in tokens if llama_cpp.llama_vocab_is_eog(self._vocab, token)]
-        return find_format(written, RequestError, ends)
+        return tuple(token for token in tokens if llama_cpp.llama_vocab_is_eog(self._vocab, token))
 
     def control_tokens(self, calls: CallFormat) -> frozenset[int]:
         """Return the tokens that are marks of calls, and no text; none of them ends a turn."""

@@ -183,9 +183,14 @@ def _generating_by(model: PreTrainedModel, settings: GenerationConfig) -> Iterat
         model.generation_config = own
 
 
-def _reply(tokenizer: PreTrainedTokenizerBase, tokens: list[int], settings: GenerationConfig) -> Reply:
+def up_to_end(tokens: list[int], settings: GenerationConfig) -> list[int]:
+    """Return an answer's tokens up to the first that ends the turn."""
     ends = settings.eos_token_id or []
-    tokens = tokens[: next((at for at, token in enumerate(tokens) if token in ends), len(tokens))]
+    return tokens[: next((at for at, token in enumerate(tokens) if token in ends), len(tokens))]
+
+
+def _reply(tokenizer: PreTrainedTokenizerBase, tokens: list[int], settings: GenerationConfig) -> Reply:
+    tokens = up_to_end(tokens, settings)
     # As they are: some tokenizers take spaces before punctuation away when they decode, which llama.cpp never does.
     text = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return {"reply": str(text).strip(), "tokens": len(tokens)}

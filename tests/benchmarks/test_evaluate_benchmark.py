@@ -1,6 +1,6 @@
 """What the evaluation's benchmark draws and adds up."""
 
-from benchmarks.evaluate import spread, turn
+from benchmarks.evaluate import spread
 
 
 def test_the_sample_is_spread_over_the_lengths() -> None:
@@ -8,8 +8,3 @@ def test_the_sample_is_spread_over_the_lengths() -> None:
     assert [lengths[index] for index in spread(lengths, 3)] == [20, 40, 60]
     assert sorted(spread(lengths, 99)) == [0, 1, 2, 3, 4, 5]
     assert spread(lengths, 1) == [2]
-
-
-def test_an_answer_ends_at_the_first_of_its_ends() -> None:
-    assert turn([4, 7, 2, 2, 9], [2, 3]) == [4, 7]
-    assert turn([4, 7], [2]) == [4, 7]

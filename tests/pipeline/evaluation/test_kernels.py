@@ -1,40 +1,28 @@
 """What a GPU computes loss and answers by, on a CPU with the attention that Transformers has for it there."""
 
-import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from pipeline.evaluation import continuous
 from pipeline.evaluation.answers import answer_in_batches, greedy
 from pipeline.evaluation.continuous import answer_continuously
 from pipeline.evaluation.kernels import fused_norms, packs
 from pipeline.evaluation.loss import Row, packed_nats, padded_nats
-from pipeline.models.chat import encode, prompt_ids
+from pipeline.models.chat import prompt_ids
 
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
 PROMPTS = ["What is 5 + 6?", "Hi", "Name the capital of France, please, if you know it.", "Spell cat.", "Hi"]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(STARTER)
-
-
 @pytest.fixture
 def model() -> Any:
     return AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def rows(tokenizer: Any) -> list[Row]:
-    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines()[:10]
-    return [encode(tokenizer, json.loads(line)["messages"], 512)[0] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -118,4 +106,4 @@ def test_a_norm_that_does_more_is_left_as_it_is(model: Any) -> None:
 
 def test_a_cpu_packs_nothing(model: Any) -> None:
     assert not packs(model)
-    assert math.isfinite(continuous.blocks_that_fit(model))
+    assert continuous.blocks_that_fit(model) == sys.maxsize

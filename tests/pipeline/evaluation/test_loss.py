@@ -1,6 +1,5 @@
 """Loss and answers in batches are those of one at a time."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -8,31 +7,19 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from pipeline.evaluation import loss
-from pipeline.evaluation.answers import answer_all, answer_timed
+from pipeline.evaluation.answers import answer_all, answer_timed, up_to_end
 from pipeline.evaluation.loss import Row, measure_loss, scored_tokens
-from pipeline.models.chat import encode
 
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> Any:
-    return AutoTokenizer.from_pretrained(STARTER)
-
-
-@pytest.fixture(scope="module")
 def model() -> Any:
     return AutoModelForCausalLM.from_pretrained(STARTER, dtype=torch.float32).eval()
-
-
-@pytest.fixture(scope="module")
-def rows(tokenizer: Any) -> list[Row]:
-    lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines()[:10]
-    return [encode(tokenizer, json.loads(line)["messages"], 512)[0] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +93,11 @@ def test_answers_in_batches_equal_one_by_one_and_keep_their_order(model: Any, to
     for one in alone:
         assert 0 < one["first_token_seconds"] < one["seconds"]
         assert (one["tokens_per_second"] > 0) == (one["tokens"] > 1)
+
+
+def test_an_answer_ends_at_the_first_of_its_ends() -> None:
+    assert up_to_end([4, 7, 2, 2, 9], GenerationConfig(eos_token_id=[2, 3])) == [4, 7]
+    assert up_to_end([4, 7], GenerationConfig(eos_token_id=[2])) == [4, 7]
 
 
 def test_tokens_are_counted_up_to_the_end_of_the_turn(model: Any, tokenizer: Any) -> None:
