@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from llama.call_format import CallFormat
+from llama.marks import begun
 
 NAME = r"(?P<name>[\w.\-]+)"
 # What a call's JSON may begin with: ids and types before the name, and the name before the arguments.
@@ -116,7 +117,7 @@ class Calls:
     def _before_mark(self, last: bool) -> list[Event] | None:
         at = self._held.find(self._form.mark)
         if at < 0:
-            kept = 0 if last else _beginning(self._held, self._form.mark)
+            kept = 0 if last else begun(self._held, self._form.mark)
             # White space before a mark is the form's.
             free = len(self._held) - kept if last else len(self._held[: len(self._held) - kept].rstrip())
             return self._say(free) if free else None
@@ -182,8 +183,3 @@ def _unquoted(text: str) -> str:
 def _lenient(pattern: str) -> str:
     """Return a pattern that takes white space as it comes."""
     return r"\s+" if pattern.isspace() else re.sub(r"\s+", r"\\s*", pattern)
-
-
-def _beginning(text: str, mark: str) -> int:
-    """Return how many characters at a text's end may be the beginning of a mark."""
-    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)

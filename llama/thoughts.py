@@ -6,6 +6,8 @@ within it from its first character.
 
 from typing import NamedTuple
 
+from llama.marks import begun
+
 OPEN, CLOSE = "<think>", "</think>"
 
 
@@ -59,8 +61,7 @@ class Thoughts:
             return thought.rstrip(), rest
         if last:
             return text.rstrip(), ""
-        beginning = next((n for n in range(len(CLOSE) - 1, 0, -1) if text.endswith(CLOSE[:n])), 0)
-        thought = text[: len(text) - beginning].rstrip()
+        thought = text[: len(text) - begun(text, CLOSE)].rstrip()
         self._held = text[len(thought) :]
         return thought, ""
 

@@ -14,6 +14,7 @@ from llama.call_format import CallFormat
 from llama.errors import RequestError
 from llama.grammar.forms import start_matcher
 from llama.grammar.matcher import Matcher
+from llama.marks import begun
 from llama.model import LlamaModel, Sampler, Scored
 from llama.types import Chat, Infill, Prompt, Sampling
 
@@ -252,18 +253,14 @@ class StopTexts:
             self._held = ""
             at, stop = min(found, key=lambda each: each[0])
             return text[: at + len(stop) if self._kept else at], stop
-        beginnings = (text[-length:] for length in range(min(len(text), self._longest), 0, -1))
-        self._held = next((end for end in beginnings if any(stop.startswith(end) for stop in self._texts)), "")
-        return text[: len(text) - len(self._held)], None
+        shown = len(text) - max((begun(text, stop) for stop in self._texts), default=0)
+        self._held = text[shown:]
+        return text[:shown], None
 
     def rest(self) -> str:
         """Return what was held back when the answer ended for another reason."""
         held, self._held = self._held, ""
         return held
-
-    @property
-    def _longest(self) -> int:
-        return max(map(len, self._texts), default=0)
 
 
 def _told_again(question: Prompt, prompt: Sequence[int], model: LlamaModel) -> str:

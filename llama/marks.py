@@ -1,0 +1,6 @@
+"""Marks in a text that comes in pieces, such as `</think>`, a stop text or what begins a call."""
+
+
+def begun(text: str, mark: str) -> int:
+    """Return how many characters at a text's end may be the beginning of a mark, of which more is to come."""
+    return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)
