@@ -101,7 +101,7 @@ def _probed(render: Render, refusal: type[Exception], form: CallForm, ends: Sequ
         return render([*ASKED, turn], False)
 
     answered, one = render([*ASKED, {"role": "assistant", "content": ANSWER}], False), calling(NAME)
-    start = _outside_tag(one, len(common_beginning(answered, one)))
+    start = outside_tag(one, len(common_beginning(answered, one)))
     found = ARGUMENTS.search(one, start)
     if not found or (at := one.rfind(NAME, start, found.start())) < 0:
         return None
@@ -128,7 +128,7 @@ def _probed(render: Render, refusal: type[Exception], form: CallForm, ends: Sequ
     )
 
 
-def _outside_tag(text: str, at: int) -> int:
+def outside_tag(text: str, at: int) -> int:
     """Return a place, or where the tag begins that it is within."""
     opened = text.rfind("<", 0, at)
     return opened if opened > text.rfind(">", 0, at) else at

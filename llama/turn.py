@@ -16,7 +16,8 @@ from llama.grammar.forms import start_matcher
 from llama.grammar.matcher import Matcher
 from llama.marks import begun
 from llama.model import LlamaModel, Sampler, Scored
-from llama.types import Chat, Infill, Prompt, Sampling
+from llama.thoughts import Thinking
+from llama.types import BareText, Chat, Infill, Prompt, Sampling, TokenIds
 
 Finish = Literal["stop", "length"]
 # What is wanted: an answer, the prompt as token ids, those with each one's text, or its vector.
@@ -44,7 +45,7 @@ class Piece:
     prompt: int  # tokens of the conversation
     cached: int  # those of them that were known from before
     finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
-    within_thought: bool = False  # whether the prompt ends within a thought
+    thinking: Thinking = Thinking()  # how thoughts are told from it
     scored: Scored | None = None  # how likely its token was, where that was asked for
     stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
     calls: CallFormat | None = None  # how it calls tools, where it may
@@ -93,7 +94,7 @@ class Turn:
         self._matcher: Matcher | None = None  # where the answer must be of a form
         self._calls: CallFormat | None = None  # how tools are called, where there are some
         self._shown = frozenset[int]()  # control tokens that are text, being marks of calls
-        self._within_thought = False
+        self._thinking = Thinking()
         self._head = ""  # what is told before the answer
         self._goes_on: np.ndarray  # tokens that do not end the model's turn, bool [vocabulary], where that matters
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
@@ -104,6 +105,11 @@ class Turn:
     def only_read(self) -> bool:
         """Whether it ends when its prompt is written."""
         return self.task in ("read", "spell")
+
+    @property
+    def _is_text(self) -> bool:
+        """Whether it goes on with a text, and answers no conversation."""
+        return isinstance(self.question, str | BareText | TokenIds | Infill)
 
     @property
     def being_read(self) -> bool:
@@ -135,7 +141,7 @@ class Turn:
     def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:
         """Take a prompt that is written as token ids already, and leaves room for an answer."""
         self.prompt = prompt
-        self._within_thought = model.within_thought(prompt)
+        self._thinking = self._thinking_of(model)
         _check_tokens("logit_bias", [token for token, _ in self.sampling.logit_bias], model.vocabulary)
         _check_tokens("stop_token_ids", self.sampling.stop_tokens, model.vocabulary)
         if self.sampling.min_tokens or self.sampling.ignore_eos:
@@ -145,10 +151,10 @@ class Turn:
             self._head = _told_again(self.question, prompt, model)
         tools = self.question.tools if isinstance(self.question, Chat) else None
         self._calls = model.call_format if tools else None
-        self._shown = model.shown(self._calls)
+        self._shown = frozenset() if self._is_text else model.shown(self._calls, self._thinking.form)
         if self.sampling.form or tools:
             form = self.sampling.form
-            self._matcher = start_matcher(form, self.question, model, self._within_thought, self._calls)
+            self._matcher = start_matcher(form, self.question, model, self._thinking, self._calls)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -201,6 +207,15 @@ class Turn:
             raise RequestError(f"{name}: the form of the answer lets it go no further.", param=name)
         return allowed
 
+    def _thinking_of(self, model: LlamaModel) -> Thinking:
+        """Return how the answer's thoughts are told from it: not at all where a text is gone on with."""
+        if self._is_text:
+            return Thinking()
+        form = model.thoughts
+        if isinstance(self.question, Chat) and self.question.goes_on:
+            return Thinking(form, form.opens(form.begun(self.question.messages[-1])), goes_on=True)
+        return Thinking(form, model.ends_with(self.prompt, form.open))
+
     def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
         self.finished = True
         self._deliver(self._stops.rest(), finish, stopped_by=stopped_by)
@@ -223,7 +238,7 @@ class Turn:
             len(self.prompt),
             self.cached,
             finish,
-            self._within_thought,
+            self._thinking,
             scored,
             stopped_by,
             self._calls,

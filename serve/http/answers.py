@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from llama.call_stream import Said
 from llama.model import Scored
-from llama.thoughts import Parts, Thoughts, opens
+from llama.thoughts import Parts, Thoughts
 from llama.types import Chat, Prompt
 from serve.engine import Piece
 from serve.http.error_responses import describe
@@ -38,7 +38,6 @@ class Choice:
         self.tools = ToolCalls(of_old)
         self._parallel = isinstance(prompt, Chat) and prompt.tools is not None and prompt.tools.parallel
         self.index, self._split = index, split
-        self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else None
         self._thoughts: Thoughts | None = None
         self.parts: list[Parts] = []
         self.thinking_tokens = 0
@@ -87,9 +86,7 @@ class Choice:
     def _parts(self, piece: Piece) -> Parts:
         if not self._split:
             return Parts("", piece.text)
-        if self._thoughts is None:
-            within = piece.within_thought if self._begun is None else opens(self._begun)
-            self._thoughts = Thoughts(within, goes_on=self._begun is not None)
+        self._thoughts = self._thoughts or Thoughts(piece.thinking)
         parts = self._thoughts.take(piece.text, last=bool(piece.finish))
         if self._thoughts.within:
             self.thinking_tokens = piece.tokens

@@ -14,7 +14,8 @@ from servers import ROOT, wait_until, whole_app
 from thinkers import THOUGHT, write_thinkers
 from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
 
-from llama.thoughts import Thoughts, opens
+from llama.thought_format import TAGS
+from llama.thoughts import Thinking, Thoughts
 from llama.types import Sampling
 from serve.engine import Engine
 from serve.http import api, fields
@@ -379,7 +380,7 @@ def begun(beginning: str) -> Any:
 
 
 def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
-    for model, tokens in (("thinks", 7), ("within", 5)):
+    for model, tokens in (("thinks", 7), ("within", 5), ("marked", 7)):
         body = GREEDY | {"model": model}
         answer = ask(client, body)
         message = answer["choices"][0]["message"]
@@ -389,6 +390,8 @@ def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Is it?"
         assert "".join(delta.get("content", "") for delta in deltas) == "So it is."
     assert said(client, model="thinks", reasoning_format="none") == "".join(THOUGHT)
+    marked = "".join(THOUGHT).replace("<think>", "[THINK]").replace("</think>", "[/THINK]")
+    assert said(client, model="marked", reasoning_format="none") == marked
     cut = ask(client, GREEDY | {"model": "thinks", "max_tokens": 4})["choices"][0]
     assert (cut["message"], cut["finish_reason"]) == (
         {"role": "assistant", "content": "", "reasoning_content": "Is it"},
@@ -411,9 +414,23 @@ def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
 def test_thoughts_are_split_wherever_their_marks_are_cut(
     begun: str | None, pieces: list[str], thought: str, said: str
 ) -> None:
-    thoughts = Thoughts(bool(begun and opens(begun)), goes_on=begun is not None)
+    thoughts = Thoughts(Thinking(TAGS, bool(begun and TAGS.opens(begun)), goes_on=begun is not None))
     parts = [thoughts.take(piece) for piece in pieces] + [thoughts.take("", last=True)]
     assert ("".join(part.thought for part in parts), "".join(part.said for part in parts)) == (thought, said)
+
+
+@pytest.mark.parametrize("model", ["thinks", "marked"])
+def test_what_was_thought_is_read_and_gone_on_with_between_the_model_s_marks(client: TestClient, model: str) -> None:
+    mark, close = ("[THINK]", "[/THINK]") if model == "marked" else ("<think>\n", "\n</think>\n\n")
+
+    def read(**turn: str) -> str:
+        body = {"model": model, "messages": [*HI, {"role": "assistant"} | turn]}
+        tokens = client.post("/tokenize", json=body).json()["tokens"]
+        return client.post("/detokenize", json={"model": model, "tokens": tokens}).json()["content"].partition("hi")[2]
+
+    assert read(content="So", reasoning_content="Is it").endswith(f"{mark}Is it{close}So")
+    assert read(content="", reasoning_content="Is it").endswith(f"{mark}Is it")
+    assert read(content="So").endswith("\n\nSo")
 
 
 def test_thinking_is_switched_off_where_the_template_can(client: TestClient) -> None:
