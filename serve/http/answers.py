@@ -36,7 +36,7 @@ class Choice:
         One `of_old` calls tools in OpenAI's older way.
         """
         self.tools = ToolCalls(of_old)
-        self._parallel = isinstance(prompt, Chat) and prompt.tools is not None and prompt.tools.parallel
+        self._tools = prompt.tools if isinstance(prompt, Chat) else None
         self.index, self._split = index, split
         self._thoughts: Thoughts | None = None
         self.parts: list[Parts] = []
@@ -53,7 +53,7 @@ class Choice:
             self.offset, self._end = self._end, self._end + len(piece.scored.piece.decode(errors="replace"))
         parts = self._parts(piece)
         if piece.calls:
-            parts = Parts(parts.thought, self.tools.take(piece.calls, self._parallel, parts.said, bool(piece.finish)))
+            parts = Parts(parts.thought, self.tools.take(piece.calls, self._tools, parts.said, bool(piece.finish)))
         self.parts.append(parts)
         return parts
 
