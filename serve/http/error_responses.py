@@ -37,6 +37,8 @@ MESSAGE_ERRORS = {
     500: "api_error",
     503: "overloaded_error",
 }
+# By which Anthropic's client knows to bring the whole conversation with each turn, as its tool_runner then does.
+UNTHREADED = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 # Codes for what pydantic finds; anything else that it finds is a value of the wrong type.
 FAULTS = {"missing": "missing_required_parameter", "value_error": "invalid_value", "json_invalid": "invalid_json"}
 
@@ -57,8 +59,13 @@ class Failure(NamedTuple):
 
     def message_body(self) -> dict[str, object]:
         """Return it as Anthropic writes it."""
-        kind = MESSAGE_ERRORS.get(self.status, "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
+        error: dict[str, object] = {
+            "type": MESSAGE_ERRORS.get(self.status, "invalid_request_error"),
+            "message": self.message,
+        }
+        if self.param in UNTHREADED and self.code == "unsupported_parameter":
+            error["details"] = UNTHREADED[self.param]
+        return {"type": "error", "error": error}
 
     def response(self, path: str = "") -> JSONResponse:
         """Return it as an answer to the request that failed, in the shape of the API that stands at a path."""

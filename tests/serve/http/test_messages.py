@@ -224,6 +224,14 @@ def test_each_field_that_changes_nothing_is_taken(talker: TestClient, name: str)
     assert ask(talker, **{name: {"of": 1}})["content"] == ask(talker)["content"]
 
 
+def test_a_client_is_told_to_bring_the_whole_conversation_with_each_turn(talker: TestClient) -> None:
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+        error = talker.post("/v1/messages", json=ASKED | {"thread": thread}).json()["error"]
+        assert error["type"] == "invalid_request_error"
+        assert error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "details" not in talker.post("/v1/messages", json=ASKED | {"container": "x"}).json()["error"]
+
+
 def test_errors_have_anthropics_types(engine: Engine, settings: Settings) -> None:
     limits = dataclasses.replace(settings, api_key="secret", rate=4)
     client = TestClient(whole_app(engine, limits))
