@@ -18,6 +18,7 @@ import numpy as np
 from common.errors import UserError
 from llama.call_format import CallFormat
 from llama.errors import EngineError
+from llama.found import found_of
 from llama.grammar.matcher import Pieces
 from llama.prompts import Prompts
 from llama.thought_format import ThoughtFormat
@@ -242,7 +243,9 @@ class LlamaModel:
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.slots = slots
             if chats:
-                self._prompts = stack.enter_context(closing(Prompts(self._model, self.context, today)))
+                self._prompts = stack.enter_context(
+                    closing(Prompts(self._model, self.context, today, found_of(self.path)))
+                )
             _buffers.clear()
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:

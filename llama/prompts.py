@@ -17,6 +17,7 @@ from llama.calls import TOOLS, form_of_calls
 from llama.chat_template import ChatTemplate
 from llama.control import disguised
 from llama.errors import RequestError
+from llama.found import Found
 from llama.render import Generation
 from llama.thought_format import TAGS, THOUGHT, ThoughtFormat, find_thoughts, thinking_turn
 from llama.tokenizer import Tokenizer
@@ -42,13 +43,20 @@ ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at 
 class Prompts:
     """Conversations as one model's token ids. Not for two threads at once; close it."""
 
-    def __init__(self, model: "llama_cpp.llama_model_p", context: int, today: datetime | None = None) -> None:
-        """For a model that has `context` tokens for prompt and answer.
+    def __init__(
+        self,
+        model: "llama_cpp.llama_model_p",
+        context: int,
+        today: datetime | None = None,
+        found: Found | None = None,
+    ) -> None:
+        """For a model that has `context` tokens for prompt and answer, and what is `found` of its file.
 
         Templates that write the date take `today` for it, or else the day that it is.
         """
+        self._found = found or Found()
         self._vocab = llama_cpp.llama_model_get_vocab(model)
-        self._tokenizer = Tokenizer(model)
+        self._tokenizer = Tokenizer(model, self._found)
         self._context = context
         template = (llama_cpp.llama_model_chat_template(model, None) or b"").decode(errors="replace")
         self._switches = _variables(template) - GIVEN
@@ -171,11 +179,11 @@ class Prompts:
         tools = json.loads(cast(str, turns[0]["content"])) if turns[0]["role"] == TOOLS else None
         return self._written(turns[1:] if tools else turns, asks, tools, {})
 
-    @cached_property
+    @property
     def ends(self) -> tuple[int, ...]:
         """The tokens by which the model ends its turn."""
-        tokens = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        return tuple(token for token in tokens if llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        tokens, is_end = range(llama_cpp.llama_vocab_n_tokens(self._vocab)), llama_cpp.llama_vocab_is_eog
+        return self._found.once("ends", lambda: tuple(token for token in tokens if is_end(self._vocab, token)))
 
     @property
     def thoughts(self) -> ThoughtFormat:

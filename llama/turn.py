@@ -198,7 +198,8 @@ class Turn:
         """
         allowed = self._matcher.allowed() if self._matcher else None
         early = self.tokens < self.sampling.min_tokens
-        if not (early or self.sampling.ignore_eos):
+        is_whole = self._matcher is not None and self._matcher.ended  # what it goes on with is all that it may be
+        if is_whole or not (early or self.sampling.ignore_eos):
             return allowed
         allowed = self._goes_on.copy() if allowed is None else allowed & self._goes_on
         allowed[list(self.sampling.stop_tokens) if early else []] = False

@@ -234,7 +234,7 @@ def _write(
     return _written(writer, path)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, words: Sequence[bytes], marks: Sequence[bytes]) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, words: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
     chars = byte_to_char()
     text = chars + SPECIAL + ["".join(chars[byte] for byte in word) for word in words]
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL

@@ -120,6 +120,8 @@ def test_a_field_that_changes_nothing_is_taken(client: TestClient, name: str) ->
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages[0].content"),
         ({"stream_options": {"continuous_usage_stats": True}}, "unsupported_parameter",
          "stream_options.continuous_usage_stats"),
+        ({"tool_choice": 5}, "invalid_type", "tool_choice"),
+        ({"chat_template_kwargs": {"a": []}}, "invalid_type", "chat_template_kwargs.a"),
         ({"max_tokens": 8.5}, "invalid_type", "max_tokens"),
         ({"max_tokens": -2}, "invalid_value", "max_tokens"),
         ({"n": 0}, "invalid_value", "n"),
