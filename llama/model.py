@@ -197,10 +197,10 @@ State = ctypes.Array[ctypes.c_uint8]
 
 
 class Scored(NamedTuple):
-    """How likely a token of an answer was, before temperature and penalties: its bytes, log-probability and rivals."""
+    """How likely a token was, before temperature and penalties: its bytes, log-probability and rivals."""
 
     piece: bytes
-    logprob: float
+    logprob: float | None  # None of a text's first token, which nothing stands before
     likeliest: tuple[tuple[bytes, float], ...]  # the likeliest tokens, by themselves
 
 

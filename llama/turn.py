@@ -49,6 +49,7 @@ class Piece:
     scored: Scored | None = None  # how likely its token was, where that was asked for
     stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
     calls: CallFormat | None = None  # how it calls tools, where it may
+    echoed: tuple[Scored, ...] = ()  # in the first piece: how likely the prompt's tokens were, where they are told
 
     @property
     def tokens_per_second(self) -> float:
@@ -96,6 +97,8 @@ class Turn:
         self._shown = frozenset[int]()  # control tokens that are text, being marks of calls
         self._thinking = Thinking()
         self._head = ""  # what is told before the answer
+        self.echoed: list[Scored] = []  # how likely the prompt's tokens are, so far
+        self.unscored = 0  # tokens of the prompt of which that is still to be told
         self._goes_on: np.ndarray  # tokens that do not end the model's turn, bool [vocabulary], where that matters
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
@@ -129,6 +132,15 @@ class Turn:
         if self.task == "spell":
             self.spelled = [model.piece(token, special=True) for token in self.prompt]
 
+    def score_prompt(self, model: LlamaModel, scored: Sequence[Scored]) -> None:
+        """Take how likely the prompt's next tokens were; nothing is told of one that the text has not, such as BOS."""
+        first = model.piece(self.prompt[0], special=True)
+        added = not model.piece(self.prompt[0]) and not self._head.startswith(first.decode(errors="replace"))
+        if self.unscored == len(self.prompt) - 1 and not added:
+            self.echoed.append(Scored(first, None, ()))
+        self.echoed.extend(scored)
+        self.unscored -= len(scored)
+
     def end_read(self) -> None:
         """End one that is `only_read`, whose prompt is written."""
         self._end("stop")
@@ -149,6 +161,7 @@ class Turn:
             self._goes_on[list(model.ends)] = False
         if self.sampling.echo:
             self._head = _told_again(self.question, prompt, model)
+            self.unscored = 0 if self.sampling.logprobs is None else len(prompt) - 1
         tools = self.question.tools if isinstance(self.question, Chat) else None
         self._calls = model.call_format if tools else None
         self._shown = frozenset() if self._is_text else model.shown(self._calls, self._thinking.form)
@@ -171,10 +184,14 @@ class Turn:
 
     def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
+        if not self._limit:  # nothing but the prompt is to be told
+            self._end("length")
+            return
         ends = model.is_end(token)
         stop: str | int | None = token if token in self.sampling.stop_tokens and not ends else None
         if ends or (stop is not None and not self.sampling.keep_stop):
-            self._end("stop", stop)
+            # With a prompt that is told again, as OpenAI had it: harnesses take the last that is told for the answer's.
+            self._end("stop", stop, scored if self.sampling.echo else None)
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
@@ -217,9 +234,9 @@ class Turn:
             return Thinking(form, form.opens(form.begun(self.question.messages[-1])), goes_on=True)
         return Thinking(form, model.ends_with(self.prompt, form.open))
 
-    def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
+    def _end(self, finish: Finish, stopped_by: str | int | None = None, scored: Scored | None = None) -> None:
         self.finished = True
-        self._deliver(self._stops.rest(), finish, stopped_by=stopped_by)
+        self._deliver(self._stops.rest(), finish, scored, stopped_by)
 
     def _deliver(
         self,
@@ -231,6 +248,7 @@ class Turn:
         now = time.monotonic()
         generating = now - (self._first or now)
         head, self._head = self._head, ""
+        echoed, self.echoed = tuple(self.echoed), []
         piece = Piece(
             head + text,
             self.tokens,
@@ -243,6 +261,7 @@ class Turn:
             scored,
             stopped_by,
             self._calls,
+            echoed,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)

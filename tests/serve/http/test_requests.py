@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
 from thinkers import THOUGHT, write_thinkers
-from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
+from tiny_gguf import CHAT_TEMPLATE, EOT, FAREWELL, write_random, write_scripted
 
 from llama.thought_format import TAGS
 from llama.thoughts import Thinking, Thoughts
@@ -230,10 +230,41 @@ def test_a_prompt_is_told_before_its_answer(client: TestClient) -> None:
     assert ids == f"<|begin_of_text|>{heads[0]}"
 
 
+def test_a_prompt_is_told_with_how_likely_it_is(client: TestClient) -> None:
+    text = "So long, and thanks for all the notes. " * 2  # longer than what is read at once
+    asked = TEXT | {"prompt": text, "echo": True, "logprobs": 2, "max_tokens": 3}
+    told = ask(client, asked, "completions")["choices"][0]
+    chances = told["logprobs"]
+    assert "".join(chances["tokens"]).startswith(text)
+    assert told["text"].startswith(text)
+    assert chances["text_offset"] == list(range(len(text))) + chances["text_offset"][len(text) :]
+    assert chances["token_logprobs"][0] < 0  # behind BOS, of which nothing is told
+    alone = ask(client, TEXT | {"prompt": text, "logprobs": 2, "max_tokens": 3}, "completions")["choices"][0][
+        "logprobs"
+    ]
+    assert chances["token_logprobs"][len(text) :] == alone["token_logprobs"]
+    ids = ask(client, asked | {"prompt": [256, *text.encode()], "max_tokens": 0}, "completions")["choices"][0]
+    assert ids["text"] == f"<|begin_of_text|>{text}"
+    assert (ids["logprobs"]["token_logprobs"][0], ids["logprobs"]["top_logprobs"][0]) == (None, None)
+    assert ids["logprobs"]["token_logprobs"][1:] == chances["token_logprobs"][: len(text)]
+    events = chunks(client, asked | {"n": 2}, "completions")
+    for index in range(2):
+        streamed = [each["choices"][0] for each in events if each["choices"][0]["index"] == index]
+        tokens = [token for each in streamed if each["logprobs"] for token in each["logprobs"]["tokens"]]
+        assert tokens == chances["tokens"]
+    ended = ask(client, asked | {"logit_bias": {str(EOT): 100}}, "completions")["choices"][0]  # which is told, too
+    assert (ended["text"], ended["logprobs"]["tokens"][len(text) :]) == (text, ["<|eot_id|>"])
+    for prompt, tokens in (("h", "h"), ([256], ""), ([256, *b"h"], "<|begin_of_text|>h")):
+        one = ask(client, asked | {"prompt": prompt}, "completions")["choices"][0]["logprobs"]
+        assert "".join(one["tokens"]).startswith(tokens)
+        assert len(one["tokens"]) == len(one["token_logprobs"])
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"echo": True, "logprobs": 0}, "echo"),
+        ({"echo": True, "logprobs": 0, "suffix": "x"}, "echo"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"suffix": "after"}, "suffix"),
         ({"suffix": "after", "prompt": [1, 2]}, "suffix"),
         ({"suffix": "x" * 8001}, "suffix"),
