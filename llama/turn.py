@@ -119,6 +119,12 @@ class Turn:
         """Whether its prompt is being written."""
         return self.reading is not None and not self.reading.done()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why its prompt could not be written, if it is known."""
+        reading = self.reading
+        return reading.exception() if reading and reading.done() and not reading.cancelled() else None
+
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
         if self.only_read:
