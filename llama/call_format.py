@@ -33,15 +33,15 @@ from llama.calls import (
 )
 from llama.grammar.expressions import common_beginning
 
-OTHER_KEY, OTHER_VALUE, NUMBER = "to_these", "7 and 8", 56
 OTHER, ANSWER = "find_product", "\ue000"  # another tool's name; an answer that no template writes of itself
+OTHER_KEY, OTHER_VALUE, NUMBER = "to_these", "7 and 8", 56  # another argument, and one that is no text
 SHORT_IDS, MADE_IDS = ("a1b2c3d4e", "b5c6d7e8f"), ("call_1", "call_2")  # of two calls, as forms have them
 ARGUMENTS = re.compile(rf'\{{\s*"{KEY}"\s*:\s*"{VALUE}"\s*\}}')
 LONGEST_TAIL = 200  # characters: more is a turn of somebody else's
 # A thought that is begun and ended at once: its tags have one name.
 THOUGHT = re.compile(r"^<\|?(?:START_)?(\w+)\|?>\s*<[|/]?(?:END_)?\1\|?>\s*")
+FIRST_TAG = re.compile(r"<[^<>\s]+>(?=.)", re.DOTALL)  # of several
 # What begins a call's JSON before its name.
-FIRST_TAG = re.compile(r"<[^<>\s]+>(?=.)", re.DOTALL)
 JSON_HEAD = re.compile(r'\s*\[?\s*\{(?:\s*"\w+"\s*:\s*"?\w*"?\s*,)*\s*"\w+"\s*:\s*"$')
 
 

@@ -169,8 +169,9 @@ def _kinds(value: object) -> frozenset[str]:
 
 
 def converted(text: str, types: frozenset[str] | None) -> str:
-    """Return a value as JSON: of one of the types, where it can be read as one; else the text."""
-    for read in (partial(json.loads, parse_constant=_refused), ast.literal_eval):
+    """Return a value as JSON: of one of the types, or of any, where it can be read as one; else the text."""
+    as_json = partial(json.loads, parse_constant=_refused)
+    for read in (as_json,) if types is None else (as_json, ast.literal_eval):
         try:
             value = read(text.strip())
             written = json.dumps(value, ensure_ascii=False, allow_nan=False)

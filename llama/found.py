@@ -24,6 +24,9 @@ _files: dict[tuple[Path, int, int], Found] = {}  # by path, bytes and time
 
 
 def found_of(file: Path) -> Found:
-    """Return what is known of a file, as long as it stays as it is."""
-    stat = file.stat()
+    """Return what is known of a file, as long as it stays as it is; nothing of one that is gone."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return Found()
     return _files.setdefault((file.absolute(), stat.st_size, stat.st_mtime_ns), Found())

@@ -267,7 +267,8 @@ class Prompts:
     def _thinking_turn(self, turn: Turn) -> Turn:
         """Return a turn with what was thought as the template takes it."""
         thought = turn.get(THOUGHT)
-        return thinking_turn(self.thoughts.field, turn, str(thought)) if thought else turn
+        is_answer = thought and turn["role"] == "assistant"
+        return thinking_turn(self.thoughts.field, turn, str(thought)) if is_answer else turn
 
     def _open_turn(self, turn: Turn) -> Turn:
         """Return a turn that is to be gone on with, marked where: within its thought, where nothing is said yet."""

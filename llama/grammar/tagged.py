@@ -26,29 +26,24 @@ def tagged_grammar(form: ParameterFormat, function: Mapping[str, object], param:
     Raises RequestError for a schema that cannot be held to, of a tool that is strict.
     """
     parameters = cast(Mapping[str, object], function.get("parameters") or {})
-    properties, required = parameters.get("properties") or {}, parameters.get("required") or []
+    properties, required = parameters.get("properties"), parameters.get("required")
     rules: dict[str, Expression] = {}
     arguments: list[Expression] = []
-    for place, (name, schema) in enumerate(cast(Mapping[str, object], properties).items()):
+    for place, (name, schema) in enumerate(properties.items() if isinstance(properties, dict) else ()):
         where, scope = f"{param}.properties.{name}", f"argument {place}"
         if set(name) & set('<>"\n') or name != name.strip():
             raise RequestError(f"{where}: the model's form of calls has no place for such a name.", param=where)
-        types = types_of(parameters, name)
-        begun = row(plain(form.before), name, plain(form.between if types == TEXT else form.unquoted))
+        types, strict = types_of(parameters, name), function.get("strict") is True
         if types is None or types & TEXT:
-            if (
-                function.get("strict") is True
-                and isinstance(schema, dict)
-                and (bound := set(schema) & OF_TYPES["string"])
-            ):
-                raise refusal(f"{where}.{min(bound)}", "cannot be held to in the model's form of calls")
-            rules |= scoped(_text(schema, plain(form.after)), scope, shared={})
-            argument = row(begun, Rule(f"{scope} {ROOT}"))
+            bounds = set(schema) & OF_TYPES["string"] if strict and isinstance(schema, dict) else set()
+            if bounds:
+                raise refusal(f"{where}.{min(bounds)}", "cannot be held to in the model's form of calls")
+            between, value = form.between, _text(schema, plain(form.after))
         else:
-            value = _value(schema, parameters, where, strict=function.get("strict") is True)
-            rules |= scoped(value, scope, shared=ANY_JSON)
-            argument = row(begun, Rule(f"{scope} {ROOT}"), plain(form.after))
-        arguments.append(argument if name in cast(list[object], required) else maybe(argument))
+            between, value = form.unquoted, _value(schema, parameters, plain(form.after), where, strict)
+        rules |= scoped(value, scope, shared=ANY_JSON)
+        argument = row(plain(form.before), name, plain(between), Rule(f"{scope} {ROOT}"))
+        arguments.append(argument if isinstance(required, list) and name in required else maybe(argument))
     return {**rules, ROOT: row(*arguments) if arguments else EMPTY}
 
 
@@ -60,11 +55,13 @@ def _text(schema: object, after: str) -> Grammar:
     return {ROOT: Rule(f"{after} 0"), **until(after)}
 
 
-def _value(schema: object, root: Mapping[str, object], param: str, strict: bool) -> Grammar:
+def _value(schema: object, root: Mapping[str, object], after: str, param: str, strict: bool) -> Grammar:
+    """Return a value as JSON and what stands after it."""
     shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
     try:
-        return schema_grammar({**shared, **cast(Mapping[str, object], schema)}, param)
+        value = schema_grammar({**shared, **cast(Mapping[str, object], schema)}, param)
     except RequestError:
         if strict:
             raise
-        return {ROOT: VALUE, **ANY_JSON}
+        return {ROOT: row(VALUE, after), **ANY_JSON}
+    return {**value, ROOT: row(value[ROOT], after)}

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from llama.errors import ModelError, RequestError
@@ -123,7 +124,7 @@ def _first_fault(error: RequestValidationError) -> Failure:
     return Failure(400, f"{param or 'The body'}: {reason}.", {}, code, param or None)
 
 
-def _deepest(faults: Sequence[Mapping[str, Any]]) -> tuple[tuple[str | int, ...], list[str]]:
+def _deepest(faults: Sequence[ErrorDetails]) -> tuple[tuple[str | int, ...], list[str]]:
     """Return where the first thing that is wrong is, and what each of the types that it may be of has against it.
 
     Of a value of several types pydantic tells what is wrong by each, and names them where there is no field; the one

@@ -420,6 +420,29 @@ def test_of_a_tool_that_is_not_strict_a_schema_may_say_anything() -> None:
     assert raised.value.param == "tools[0].function.parameters.properties.x.not"
 
 
+@pytest.mark.parametrize("parameters", [None, {}, {"properties": []}, {"properties": {"x": True}, "required": 5}])
+def test_of_a_tool_in_tags_a_schema_may_say_nothing(parameters: Any) -> None:
+    tools = Tools([{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}])
+    reads = reader({**calls_grammar(GLM, tools), "root": Rule(CALLS)})
+    assert reads("<tool_call>get_weather\n</tool_call>")
+
+
+def test_a_text_in_tags_is_held_to_its_choices_and_to_nothing_else() -> None:
+    function: Any = {
+        "name": "f",
+        "strict": True,
+        "parameters": {"properties": {"x": {"type": "string", "minLength": 2}}},
+    }
+    with pytest.raises(RequestError) as raised:
+        calls_grammar(GLM, Tools([{"type": "function", "function": function}]))
+    assert raised.value.param == "tools[0].function.parameters.properties.x.minLength"
+    function["parameters"] = {"properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}
+    reads = reader({**calls_grammar(GLM, Tools([{"type": "function", "function": function}])), "root": Rule(CALLS)})
+    assert reads(tags(GLM, ("f", {"x": "b"})))
+    assert not reads(tags(GLM, ("f", {"x": "c"})))
+    assert not reads(tags(GLM, ("f", {})))
+
+
 CALL = json.dumps(
     [{"id": "call_123", "type": "function", "function": {"name": "get_weather", "arguments": json.loads(PARIS)}}]
 )

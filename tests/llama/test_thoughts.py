@@ -11,6 +11,8 @@ import pytest
 from tiny_gguf import CHAT_TEMPLATE, write_random
 
 from common.errors import UserError
+from llama.call_format import HERMES
+from llama.call_stream import Arguments, Called, Calls, Event
 from llama.calls import TOOLS, Message, form_of_calls
 from llama.chat_template import ChatTemplate
 from llama.errors import RequestError
@@ -132,6 +134,28 @@ ANSWERS = [
 def test_thoughts_are_told_wherever_an_answer_is_cut(form: ThoughtFormat, text: str, thought: str, said: str) -> None:
     for cut in (len(text), 1, 2, 3, 5, 8, 13):
         assert split(Thinking(form), text, cut) == (thought, said)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "<|start|>assistant to=functions.find_sum<|channel|>commentary json<|message|>",  # as the template writes it
+        "<|start|>assistant<|channel|>commentary to=functions.find_sum <|constrain|>json<|message|>",  # as models do
+        "<|start|>assistant<|channel|>commentary to=functions.find_sum json<|message|>",
+    ],
+)
+def test_a_call_in_a_channel_is_called(header: str) -> None:
+    middle = r"<\|channel\|>commentary json<\|message\|>"
+    form = replace(HERMES, mark="to=functions.", head="", middle=middle, joint=None, tail="", in_json=False)
+    text = f'<|channel|>analysis<|message|>Is it?<|end|>{header}{{"x": "<|end|>"}}'
+    for cut in (len(text), 1, 5):
+        thoughts, calls, events, thought = Thoughts(Thinking(GPT_OSS)), Calls(form), list[Event](), ""
+        for at in range(0, len(text), cut):
+            parts = thoughts.take(text[at : at + cut], last=at + cut >= len(text))
+            thought += parts.thought
+            events += calls.take(parts.said, last=at + cut >= len(text))
+        arguments = "".join(event.text for event in events if isinstance(event, Arguments))
+        assert (thought, events[0], arguments) == ("Is it?", Called("find_sum"), '{"x": "<|end|>"}')
 
 
 @pytest.mark.parametrize("form", dict.fromkeys(form for form in FORMS.values() if form))
