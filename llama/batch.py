@@ -25,6 +25,7 @@ from llama.turn import Turn
 CHUNK = 128  # tokens of a prompt in a step while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
 FEWEST = 2
+SCORED = 32  # of a prompt at once whose tokens are told with their chances: llama.cpp keeps the logits of each
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Batch:
         """Take a turn in; False if it must wait until another one ends."""
         if all(slot.turn for slot in self._slots):
             return False
-        source, shared = self._known(turn.prompt)
+        source, shared = (None, 0) if turn.unscored else self._known(turn.prompt)
         slot = self._free(source)
         if source is not slot or shared < len(slot.tokens):
             self._replace(slot, source, shared)
@@ -99,8 +100,11 @@ class Batch:
         self._decode(answering)
         if reading:  # whoever has the least left, so that a short question is not held up by a long one
             slot, turn = min(reading, key=lambda read: (len(read[1].prompt) - len(read[0].tokens), read[1].began))
-            piece = next_piece(turn.prompt[len(slot.tokens) :], CHUNK if answering else BATCH)
-            self._decode([(slot, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
+            if turn.unscored:
+                self._score_prompt(slot, turn)
+            else:
+                piece = next_piece(turn.prompt[len(slot.tokens) :], CHUNK if answering else BATCH)
+                self._decode([(slot, turn, piece)])  # by itself: llama.cpp would cut one from pieces put together
         for slot in reversed(self.active):  # the last first: into the place of another the last one moves
             if slot.turn and slot.turn.finished:
                 self._release(slot)
@@ -127,6 +131,22 @@ class Batch:
                 continue
             scored = None if rivals is None else self.model.scored(index, token, rivals)
             turn.take(token, self.model, scored)
+
+    def _score_prompt(self, slot: Slot, turn: Turn) -> None:
+        """Add the next tokens of a prompt, and tell how likely those behind each are.
+
+        The last FEWEST are added again as those of any prompt are, so that the answer is the one without this.
+        """
+        end = len(turn.prompt) - 1
+        start = end - turn.unscored
+        piece, following = turn.prompt[start:end][:SCORED], turn.prompt[start + 1 :]
+        self.model.decode([Entry(token, start + i, slot.id, True) for i, token in enumerate(piece)])
+        slot.tokens.extend(piece)
+        rivals = turn.sampling.logprobs or 0
+        turn.score_prompt(self.model, [self.model.scored(i, following[i], rivals) for i in range(len(piece))])
+        if not turn.unscored and self.model.can_cut:
+            del slot.tokens[len(turn.prompt) - FEWEST :]
+            self.model.forget(slot.id, len(slot.tokens))
 
     def run(self, turn: Turn) -> None:
         """Give one answer, where no other is under way."""

@@ -5,11 +5,13 @@ What looks like a call and turns out to be none is what the answer says: nothing
 
 import json
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple, cast
 
-from llama.call_format import CallFormat
+from llama.call_format import CallFormat, first_tag, plain
+from llama.call_parameters import Parameters
 from llama.marks import begun
+from llama.types import Tools
 
 NAME = r"(?P<name>[\w.\-]+)"
 # What a call's JSON may begin with: ids and types before the name, and the name before the arguments.
@@ -76,19 +78,26 @@ class JsonEnd:
 class Calls:
     """Splits one answer."""
 
-    def __init__(self, form: CallFormat, parallel: bool = True) -> None:
-        """Of a model that calls in a form; without `parallel` only the first call is one."""
-        self._form, self._parallel = form, parallel
-        before, name_to_arguments = _lenient(form.head), _lenient(form.middle)
-        call = JSON_CALL if form.in_json else NAME + name_to_arguments + r"(?=\s*\{)"
+    def __init__(self, form: CallFormat, tools: Tools | None = None) -> None:
+        """Of a model that calls some tools in a form; of calls that are not `parallel` only the first is one."""
+        self._form, self._parallel = form, tools is None or tools.parallel
+        self._schemas = _schemas(tools) if tools else {}
+        before = _lenient(form.head)
+        name_to_arguments = r"\s+" if form.middle.isspace() and not form.parameters else _lenient(form.middle)
+        call = JSON_CALL if form.in_json else NAME + name_to_arguments + rf"(?=\s*(?:{_arguments_begin(form)}))"
         mark = re.escape(form.mark) if form.mark else PYTHON_TAG
+        self._marks = [form.mark]
+        if form.parameters and (tag := plain(form.head).strip()).startswith("<"):
+            self._marks.append(tag)  # by which a call is known, too: models leave the mark out at times
+            mark = f"(?:{mark})?"
         self._first = re.compile(mark + (r"\s*" + call if form.in_json else before + call))
         between = "" if form.joint is None or form.in_json else _lenient(form.joint)
         self._next = re.compile(between + call)
         tag = (TAG.search(form.tail) or [""])[0]
-        self._closing, self._tag = re.compile(JSON_TAIL + f"(?:{_lenient(tag)})?"), re.sub(r"\\(.)", r"\1", tag)
+        self._closing, self._tag = re.compile(JSON_TAIL + f"(?:{_lenient(tag)})?"), plain(tag)
         self._held = ""  # not told yet
         self._end: JsonEnd | None = None  # of the arguments that are under way
+        self._parameters: Parameters | None = None  # the same, where they are no JSON
         self._fresh = False  # whether none of them has come
         self._quoted: str | None = None  # so far, where they are JSON within a JSON text
         self.count = 0
@@ -108,6 +117,8 @@ class Calls:
         """Return what is known by now, taken from what is held; None where there is nothing yet."""
         if self._end:
             return self._arguments()
+        if self._parameters:
+            return self._tagged(self._parameters, last)
         if self.count:
             return self._begun(self._next.search(self._held)) if self._parallel else None
         if self._form.mark:
@@ -115,9 +126,10 @@ class Calls:
         return self._at_start(last)
 
     def _before_mark(self, last: bool) -> list[Event] | None:
-        at = self._held.find(self._form.mark)
+        places = [(at, mark) for mark in self._marks if (at := self._held.find(mark)) >= 0]
+        at, mark = min(places, default=(-1, ""))
         if at < 0:
-            kept = 0 if last else begun(self._held, self._form.mark)
+            kept = 0 if last else max(begun(self._held, mark) for mark in self._marks)
             # White space before a mark is the form's.
             free = len(self._held) - kept if last else len(self._held[: len(self._held) - kept].rstrip())
             return self._say(free) if free else None
@@ -127,8 +139,8 @@ class Calls:
             return [Said(said)] if said else []
         if found := self._first.match(self._held):
             return self._begun(found)
-        if len(self._held) > LONGEST_START + len(self._form.mark):
-            return self._say(len(self._form.mark))
+        if len(self._held) > LONGEST_START + len(mark):
+            return self._say(len(mark))
         return None
 
     def _at_start(self, last: bool) -> list[Event] | None:
@@ -152,7 +164,11 @@ class Calls:
         if not found:
             return None
         self._held = self._held[found.end() :]
-        self._end, self._fresh, self.count = JsonEnd(), True, self.count + 1
+        self.count += 1
+        if self._form.parameters:
+            self._parameters = Parameters(self._form, self._schemas.get(found["name"], {}))
+        else:
+            self._end, self._fresh = JsonEnd(), True
         return [Called(found["name"])]
 
     def _arguments(self) -> list[Event] | None:
@@ -172,6 +188,26 @@ class Calls:
             self._end = self._quoted = None
         return [Arguments(text)] if text else []
 
+    def _tagged(self, parameters: Parameters, last: bool) -> list[Event] | None:
+        before = self._held
+        told, self._held, ended = parameters.take(before, last)
+        if ended:
+            self._parameters = None
+        return ([Arguments(told)] if told else []) if told or ended or self._held != before else None
+
+
+def _schemas(tools: Tools) -> dict[str, Mapping[str, object]]:
+    """Return what tools take, by their names."""
+    functions = [cast(Mapping[str, object], schema["function"]) for schema in tools.schemas]
+    return {str(each["name"]): cast(Mapping[str, object], each.get("parameters") or {}) for each in functions}
+
+
+def _arguments_begin(form: CallFormat) -> str:
+    """Return a pattern of what the arguments of a call begin with; or of what follows, where there may be none."""
+    if form.parameters is None:
+        return r"\{"
+    return f"{first_tag(form.parameters.before)}|{first_tag(form.tail)}"
+
 
 def _unquoted(text: str) -> str:
     try:
@@ -181,5 +217,5 @@ def _unquoted(text: str) -> str:
 
 
 def _lenient(pattern: str) -> str:
-    """Return a pattern that takes white space as it comes."""
-    return r"\s+" if pattern.isspace() else re.sub(r"\s+", r"\\s*", pattern)
+    """Return a pattern that takes white space as it comes, between two tags, too."""
+    return re.sub(r"\s+|(?<=>)(?=<)", r"\\s*", pattern)

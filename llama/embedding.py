@@ -15,7 +15,9 @@ import numpy as np
 from common.errors import UserError
 from llama.batch import Slot
 from llama.errors import EngineError, RequestError
-from llama.model import BATCH, Weights, last_error
+from llama.found import found_of
+from llama.memory import check_work, work_bytes
+from llama.model import BATCH, Weights, last_error, loaded_metadata
 from llama.prompts import Prompts
 from llama.reader import Reader
 from llama.threads import Threads
@@ -43,11 +45,12 @@ class Embedder:
             weights = stack.enter_context(Weights(path))
             self._vocab = weights.vocabulary
             self._most = min(context, llama_cpp.llama_model_n_ctx_train(weights.model))
-            self._prompts = stack.enter_context(closing(Prompts(weights.model, self._most)))
+            self._prompts = stack.enter_context(closing(Prompts(weights.model, self._most, found=found_of(path))))
             # Where the last token stands for all, they need not be computed at once.
             architecture = value(weights.model, "general.architecture")
             by_last = value(weights.model, f"{architecture}.pooling_type") == BY_LAST
             self._piece = min(BATCH, self._most) if by_last else self._most
+            check_work(path.stem, self._piece, work_bytes(loaded_metadata(weights.model), self._piece))
             self._context = llama_cpp.llama_init_from_model(weights.model, _params(self._most, self._piece, threads))
             if self._context is None:
                 raise UserError(f"no memory for {self._most} tokens with {path}: lower SERVE_CONTEXT")

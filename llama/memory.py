@@ -29,6 +29,30 @@ def cache_bytes(metadata: Mapping[str, str]) -> int:
     return total * sum(sizes) * HALF
 
 
+def work_bytes(metadata: Mapping[str, str], tokens: int) -> int:
+    """Return bytes that so many tokens take when they are computed at once, by a GGUF's metadata.
+
+    What each may look at is a number of two bytes, and of each llama.cpp keeps some rows of 32-bit numbers: measured by
+    its own account, within a fifth.
+    """
+    name = metadata.get("general.architecture", "")
+    found = (
+        re.findall(r"\d+", metadata.get(f"{name}.{key}", "")) for key in ("embedding_length", "feed_forward_length")
+    )
+    width, hidden = (max(map(int, numbers), default=0) for numbers in found)
+    return tokens**2 * HALF + tokens * (5 * width + 2 * hidden) * 4
+
+
+def check_work(name: str, tokens: int, work: int, root: Path = Path("/")) -> None:
+    """Raise UserError where there is no memory for what takes so many bytes of `work`, beside a model that is there."""
+    free = free_bytes(root)
+    if free is not None and work > free:
+        raise UserError(
+            f"{name} takes {_gb(work)} of memory to read {tokens:,} tokens at once, and {_gb(free)} are free: lower"
+            " SERVE_CONTEXT, or take a smaller model"
+        )
+
+
 def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Path("/")) -> int:
     """Return bytes of memory that a model leaves free. Raises UserError for one that does not fit.
 

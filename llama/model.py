@@ -18,9 +18,10 @@ import numpy as np
 from common.errors import UserError
 from llama.call_format import CallFormat
 from llama.errors import EngineError
+from llama.found import found_of
 from llama.grammar.matcher import Pieces
 from llama.prompts import Prompts
-from llama.thoughts import OPEN
+from llama.thought_format import ThoughtFormat
 from llama.threads import Threads
 from llama.tokenizer import piece_of
 from llama.types import Prompt, Sampling
@@ -196,10 +197,10 @@ State = ctypes.Array[ctypes.c_uint8]
 
 
 class Scored(NamedTuple):
-    """How likely a token of an answer was, before temperature and penalties: its bytes, log-probability and rivals."""
+    """How likely a token was, before temperature and penalties: its bytes, log-probability and rivals."""
 
     piece: bytes
-    logprob: float
+    logprob: float | None  # None of a text's first token, which nothing stands before
     likeliest: tuple[tuple[bytes, float], ...]  # the likeliest tokens, by themselves
 
 
@@ -242,7 +243,9 @@ class LlamaModel:
             self.context = min(context, llama_cpp.llama_model_n_ctx_train(self._model))
             self.slots = slots
             if chats:
-                self._prompts = stack.enter_context(closing(Prompts(self._model, self.context, today)))
+                self._prompts = stack.enter_context(
+                    closing(Prompts(self._model, self.context, today, found_of(self.path)))
+                )
             _buffers.clear()
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
@@ -336,10 +339,10 @@ class LlamaModel:
         rivals = tuple((self.piece(int(i), special=True), float(logprobs[i])) for i in best)
         return Scored(self.piece(token, special=True), float(logprobs[token]), rivals)
 
-    def within_thought(self, tokens: Sequence[int]) -> bool:
-        """Return whether a prompt ends with the mark that begins a thought, as some templates' prompts do."""
+    def ends_with(self, tokens: Sequence[int], mark: str) -> bool:
+        """Return whether a prompt ends with a mark, such as the one that begins a thought, and perhaps white space."""
         end = b"".join(self.piece(token, special=True) for token in tokens[-MARK_TOKENS:])
-        return end.rstrip().endswith(OPEN.encode())
+        return end.rstrip().endswith(mark.encode())
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -351,17 +354,21 @@ class LlamaModel:
         """How it calls tools."""
         return self._prompts.call_format
 
-    def shown(self, calls: CallFormat | None) -> frozenset[int]:
-        """Return the control tokens that an answer with calls shows, since they are the marks of calls."""
-        return self._prompts.control_tokens(calls) if calls else frozenset()
+    def shown(self, calls: CallFormat | None, thoughts: ThoughtFormat) -> frozenset[int]:
+        """Return the control tokens that an answer shows, since they are the marks of calls or of thoughts."""
+        return self._prompts.control_tokens((*thoughts.marks, *((calls.example, calls.mark) if calls else ())))
 
-    def pieces(self, calls: CallFormat | None = None) -> Pieces:
-        """Return what its tokens write, the marks of calls too where it may call; worked out once."""
-        shown = self.shown(calls)
+    def pieces(self, shown: frozenset[int] = frozenset()) -> Pieces:
+        """Return what its tokens write, of control tokens those that are shown; worked out once."""
         if shown not in self._pieces:
             texts = [self.piece(token, token in shown) for token in range(self.vocabulary)]
             self._pieces[shown] = Pieces(texts, self.ends)
         return self._pieces[shown]
+
+    @property
+    def thoughts(self) -> ThoughtFormat:
+        """How it writes what it thinks, if it does."""
+        return self._prompts.thoughts
 
     @property
     def thinks(self) -> bool:

@@ -1,7 +1,7 @@
 """What a model reads: a conversation by its file's chat template and tokenizer."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
@@ -13,38 +13,54 @@ from jinja2.ext import loopcontrols
 
 from llama.call_format import CallFormat, find_format
 from llama.call_prompt import Turn, with_tools
-from llama.calls import TOOLS
+from llama.calls import TOOLS, form_of_calls
 from llama.chat_template import ChatTemplate
 from llama.control import disguised
 from llama.errors import RequestError
+from llama.found import Found
 from llama.render import Generation
-from llama.thoughts import OPEN
+from llama.thought_format import TAGS, THOUGHT, ThoughtFormat, find_thoughts, thinking_turn
 from llama.tokenizer import Tokenizer
 from llama.types import BareText, Chat, Infill, Message, Prompt, TokenIds, Tools
 
 # Marks where, in a conversation whose last message is not to end; the space shows whether the template strips texts.
 GOES_ON = "[goes on here] "
+CUT_OFF = "."  # stands for what is said after a thought that goes on
 # What a template is given, and no switch of it.
 GIVEN = {"messages", "bos_token", "eos_token", "add_generation_prompt", "raise_exception", "strftime_now", "documents"}
 GIVEN |= {"tools", "tool_choice", "functions", "function_call"}
-THINKING_SWITCHES = ("enable_thinking", "thinking")  # as Qwen's and as DeepSeek's templates name it
+# Switches of templates for thinking, the first that there is counts: what they are where it is wanted, and where not.
+THINKING_SWITCHES: dict[str, tuple[object, object]] = {
+    "enable_thinking": (True, False),  # Qwen's and most others'
+    "thinking": (True, False),  # DeepSeek's and Granite's
+    "thinking_mode": ("enabled", "disabled"),  # MiniMax'
+    "reasoning": (True, False),  # Command's
+    "thinking_budget": (-1, 0),  # Seed's
+}
 ROOM_KEPT = 0.75  # share of the context that a shortened conversation takes at most
 
 
 class Prompts:
     """Conversations as one model's token ids. Not for two threads at once; close it."""
 
-    def __init__(self, model: "llama_cpp.llama_model_p", context: int, today: datetime | None = None) -> None:
-        """For a model that has `context` tokens for prompt and answer.
+    def __init__(
+        self,
+        model: "llama_cpp.llama_model_p",
+        context: int,
+        today: datetime | None = None,
+        found: Found | None = None,
+    ) -> None:
+        """For a model that has `context` tokens for prompt and answer, and what is `found` of its file.
 
         Templates that write the date take `today` for it, or else the day that it is.
         """
+        self._found = found or Found()
         self._vocab = llama_cpp.llama_model_get_vocab(model)
-        self._tokenizer = Tokenizer(model)
+        self._tokenizer = Tokenizer(model, self._found)
         self._context = context
         template = (llama_cpp.llama_model_chat_template(model, None) or b"").decode(errors="replace")
         self._switches = _variables(template) - GIVEN
-        self.thinks = OPEN in template
+        self._source = template
         self._template = self._renderer(template, today) if template else None
 
     def close(self) -> None:
@@ -156,22 +172,38 @@ class Prompts:
     @cached_property
     def call_format(self) -> CallFormat:
         """How the template writes calls of tools; found when the first conversation has some."""
+        return find_format(self._tried, RequestError, [self._special(token) for token in self.ends])
 
-        def written(turns: list[Turn], asks: bool) -> str:
-            tools = json.loads(cast(str, turns[0]["content"])) if turns[0]["role"] == TOOLS else None
-            return self._written(turns[1:] if tools else turns, asks, tools, {})
+    def _tried(self, turns: list[Turn], asks: bool) -> str:
+        """Return turns as the template writes them, the first of them perhaps the tools."""
+        tools = json.loads(cast(str, turns[0]["content"])) if turns[0]["role"] == TOOLS else None
+        return self._written(turns[1:] if tools else turns, asks, tools, {})
 
-        return find_format(written, RequestError, [self._special(token) for token in self.ends])
-
-    @cached_property
+    @property
     def ends(self) -> tuple[int, ...]:
         """The tokens by which the model ends its turn."""
-        tokens = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
-        return tuple(token for token in tokens if llama_cpp.llama_vocab_is_eog(self._vocab, token))
+        tokens, is_end = range(llama_cpp.llama_vocab_n_tokens(self._vocab)), llama_cpp.llama_vocab_is_eog
+        return self._found.once("ends", lambda: tuple(token for token in tokens if is_end(self._vocab, token)))
 
-    def control_tokens(self, calls: CallFormat) -> frozenset[int]:
-        """Return the tokens that are marks of calls, and no text; none of them ends a turn."""
-        tokens = set(self._tokenizer.read(calls.example)) | set(self._tokenizer.read(calls.mark))
+    @property
+    def thoughts(self) -> ThoughtFormat:
+        """How the model writes what it thinks, by its template."""
+        return self._thoughts or TAGS
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the template knows of thoughts."""
+        return self._thoughts is not None
+
+    @cached_property
+    def _thoughts(self) -> ThoughtFormat | None:
+        if self._template is None:
+            return None
+        return find_thoughts(self._tried, RequestError, self._source, lambda: form_of_calls(self._tried, RequestError))
+
+    def control_tokens(self, marks: Iterable[str]) -> frozenset[int]:
+        """Return the tokens that are in marks of calls or thoughts, and no text; none of them ends a turn."""
+        tokens = {token for mark in marks for token in self._tokenizer.read(mark)}
         control = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL
         return frozenset(
             token
@@ -183,18 +215,18 @@ class Prompts:
     def _set(self, chat: Chat) -> dict[str, object]:
         """Return the template's variables as they are asked for. Raises RequestError for one that it does not know."""
         wanted = dict(chat.switches)
-        thinking = [name for name in THINKING_SWITCHES if name in self._switches]
+        thinking = next((name for name in THINKING_SWITCHES if name in self._switches), None)
         if chat.thinks is not None:
             if thinking:
-                wanted[thinking[0]] = chat.thinks
+                wanted[thinking] = THINKING_SWITCHES[thinking][not chat.thinks]
             elif chat.thinks != self.thinks:
                 text = "enable_thinking: the model's chat template has no switch for it."
                 raise RequestError(text, "unsupported_parameter", "enable_thinking")
         if chat.effort is not None:
-            if "reasoning_effort" in self._switches:
+            if chat.effort == "none" and thinking:
+                wanted[thinking] = THINKING_SWITCHES[thinking][1]
+            elif "reasoning_effort" in self._switches:
                 wanted["reasoning_effort"] = chat.effort
-            elif chat.effort == "none" and thinking:
-                wanted[thinking[0]] = False
             else:
                 text = f"reasoning_effort: the model's chat template knows no {chat.effort[:20]!r}."
                 raise RequestError(text, "unsupported_value", "reasoning_effort")
@@ -226,10 +258,28 @@ class Prompts:
                 "This model has no chat template, so it cannot chat: ask another one, or let this one go on with a text"
                 " (/v1/completions)."
             )
+        turns = [self._thinking_turn(cast(Turn, message)) for message in messages]
         if not asks:
-            messages = [*messages[:-1], {**messages[-1], "content": messages[-1]["content"] + GOES_ON}]
-        text = self._written(messages, asks, tools, switches or {})
+            turns[-1] = self._open_turn(cast(Turn, messages[-1]))
+        text = self._written(turns, asks, tools, switches or {})
         return text if asks else _cut(text)
+
+    def _thinking_turn(self, turn: Turn) -> Turn:
+        """Return a turn with what was thought as the template takes it."""
+        thought = turn.get(THOUGHT)
+        is_answer = thought and turn["role"] == "assistant"
+        return thinking_turn(self.thoughts.field, turn, str(thought)) if is_answer else turn
+
+    def _open_turn(self, turn: Turn) -> Turn:
+        """Return a turn that is to be gone on with, marked where: within its thought, where nothing is said yet."""
+        thought, said = str(turn.get(THOUGHT) or ""), str(turn["content"])
+        if not thought:
+            return turn | {"content": said + GOES_ON}
+        if self.thoughts.field is None:
+            return turn | {"content": self.thoughts.begun(turn) + GOES_ON}
+        if said:
+            return self._thinking_turn(turn | {"content": said + GOES_ON})
+        return self._thinking_turn(turn | {"content": CUT_OFF, THOUGHT: thought + GOES_ON})
 
     def _written(
         self,

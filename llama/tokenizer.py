@@ -11,13 +11,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 
 import llama_cpp
 
 from common.errors import UserError
 from llama.byte_pairs import PATTERNS, BytePairs
 from llama.control import PIPES, as_written
+from llama.found import Found
 
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
 FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins with a word is read as " word"
@@ -41,8 +41,12 @@ WRITTEN = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_USER_D
 class Tokenizer:
     """Texts as one model's token ids."""
 
-    def __init__(self, model: "llama_cpp.llama_model_p") -> None:
-        """For a loaded model, which must outlive this. Raises UserError where the file says what cannot be done."""
+    def __init__(self, model: "llama_cpp.llama_model_p", found: Found | None = None) -> None:
+        """For a loaded model, which must outlive this, and what is `found` of its file.
+
+        Raises UserError where the file says what cannot be done.
+        """
+        self._found = found or Found()
         self._vocab = llama_cpp.llama_model_get_vocab(model)
         self._form = normal_form(model)
         self._first_space = value(model, FIRST_SPACE) == "true"
@@ -52,19 +56,18 @@ class Tokenizer:
         differs = (self._form, self._first_space, self._normal, self._before, self._after, self._words)
         self._as_it_is = not any(differs)
 
-    @cached_property
+    @property
     def control(self) -> re.Pattern[str]:
         """What finds the control tokens in a text."""
-        by_looks = filter(PIPES.fullmatch, self._tokens_of(WRITTEN))
-        return finder({*self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL), *by_looks} - self._normal - self._in_words)
+        return self._found.once("control", lambda: finder(self._control() - self._normal - self._in_words))
 
-    @cached_property
+    @property
     def _written(self) -> re.Pattern[str]:
-        return finder(self._tokens_of(WRITTEN) - self._normal)
+        return self._found.once("written", lambda: finder(self._tokens_of(WRITTEN) - self._normal))
 
-    @cached_property
+    @property
     def _plain(self) -> re.Pattern[str]:
-        return finder(self._tokens_of(WRITTEN) & self._normal)
+        return self._found.once("plain", lambda: finder(self._tokens_of(WRITTEN) & self._normal))
 
     def read(self, text: str, add_special: bool = False, is_disguised: bool = False) -> list[int]:
         """Return token ids of a text; special tokens in it are taken as such.
@@ -116,6 +119,10 @@ class Tokenizer:
         ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
         special = (i for i in ids if llama_cpp.llama_vocab_get_attr(self._vocab, i) & kinds)
         return {llama_cpp.llama_vocab_get_text(self._vocab, i).decode(errors="replace") for i in special} - {""}
+
+    def _control(self) -> set[str]:
+        by_looks = filter(PIPES.fullmatch, self._tokens_of(WRITTEN))
+        return {*self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL), *by_looks}
 
     def _byte_pairs(self, pattern: str | None) -> BytePairs | None:
         """Return what reads words in llama.cpp's place; None where the file asks for none."""

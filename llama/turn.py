@@ -16,7 +16,8 @@ from llama.grammar.forms import start_matcher
 from llama.grammar.matcher import Matcher
 from llama.marks import begun
 from llama.model import LlamaModel, Sampler, Scored
-from llama.types import Chat, Infill, Prompt, Sampling
+from llama.thoughts import Thinking
+from llama.types import BareText, Chat, Infill, Prompt, Sampling, TokenIds
 
 Finish = Literal["stop", "length"]
 # What is wanted: an answer, the prompt as token ids, those with each one's text, or its vector.
@@ -44,10 +45,11 @@ class Piece:
     prompt: int  # tokens of the conversation
     cached: int  # those of them that were known from before
     finish: Finish | None = None  # set in the last piece: the model ended its turn, or a limit was reached
-    within_thought: bool = False  # whether the prompt ends within a thought
+    thinking: Thinking = Thinking()  # how thoughts are told from it
     scored: Scored | None = None  # how likely its token was, where that was asked for
     stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
     calls: CallFormat | None = None  # how it calls tools, where it may
+    echoed: tuple[Scored, ...] = ()  # in the first piece: how likely the prompt's tokens were, where they are told
 
     @property
     def tokens_per_second(self) -> float:
@@ -93,8 +95,10 @@ class Turn:
         self._matcher: Matcher | None = None  # where the answer must be of a form
         self._calls: CallFormat | None = None  # how tools are called, where there are some
         self._shown = frozenset[int]()  # control tokens that are text, being marks of calls
-        self._within_thought = False
+        self._thinking = Thinking()
         self._head = ""  # what is told before the answer
+        self.echoed: list[Scored] = []  # how likely the prompt's tokens are, so far
+        self.unscored = 0  # tokens of the prompt of which that is still to be told
         self._goes_on: np.ndarray  # tokens that do not end the model's turn, bool [vocabulary], where that matters
         # A character's bytes may come in several tokens; bytes that never make a character are dropped.
         self._characters = codecs.getincrementaldecoder("utf-8")("ignore")
@@ -106,9 +110,20 @@ class Turn:
         return self.task in ("read", "spell")
 
     @property
+    def _is_text(self) -> bool:
+        """Whether it goes on with a text, and answers no conversation."""
+        return isinstance(self.question, str | BareText | TokenIds | Infill)
+
+    @property
     def being_read(self) -> bool:
         """Whether its prompt is being written."""
         return self.reading is not None and not self.reading.done()
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why its prompt could not be written, if it is known."""
+        reading = self.reading
+        return reading.exception() if reading and reading.done() and not reading.cancelled() else None
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
@@ -123,6 +138,15 @@ class Turn:
         if self.task == "spell":
             self.spelled = [model.piece(token, special=True) for token in self.prompt]
 
+    def score_prompt(self, model: LlamaModel, scored: Sequence[Scored]) -> None:
+        """Take how likely the prompt's next tokens were; nothing is told of one that the text has not, such as BOS."""
+        first = model.piece(self.prompt[0], special=True)
+        added = not model.piece(self.prompt[0]) and not self._head.startswith(first.decode(errors="replace"))
+        if self.unscored == len(self.prompt) - 1 and not added:
+            self.echoed.append(Scored(first, None, ()))
+        self.echoed.extend(scored)
+        self.unscored -= len(scored)
+
     def end_read(self) -> None:
         """End one that is `only_read`, whose prompt is written."""
         self._end("stop")
@@ -135,7 +159,7 @@ class Turn:
     def go_on_from(self, prompt: list[int], model: LlamaModel) -> None:
         """Take a prompt that is written as token ids already, and leaves room for an answer."""
         self.prompt = prompt
-        self._within_thought = model.within_thought(prompt)
+        self._thinking = self._thinking_of(model)
         _check_tokens("logit_bias", [token for token, _ in self.sampling.logit_bias], model.vocabulary)
         _check_tokens("stop_token_ids", self.sampling.stop_tokens, model.vocabulary)
         if self.sampling.min_tokens or self.sampling.ignore_eos:
@@ -143,12 +167,13 @@ class Turn:
             self._goes_on[list(model.ends)] = False
         if self.sampling.echo:
             self._head = _told_again(self.question, prompt, model)
+            self.unscored = 0 if self.sampling.logprobs is None else len(prompt) - 1
         tools = self.question.tools if isinstance(self.question, Chat) else None
         self._calls = model.call_format if tools else None
-        self._shown = model.shown(self._calls)
+        self._shown = frozenset() if self._is_text else model.shown(self._calls, self._thinking.form)
         if self.sampling.form or tools:
             form = self.sampling.form
-            self._matcher = start_matcher(form, self.question, model, self._within_thought, self._calls)
+            self._matcher = start_matcher(form, self.question, model, self._thinking, self._calls)
         self._limit = min(self.sampling.max_tokens, model.context - len(prompt))
 
     def begin(self, model: LlamaModel, cached: int) -> None:
@@ -165,10 +190,14 @@ class Turn:
 
     def take(self, token: int, model: LlamaModel, scored: Scored | None = None) -> None:
         """Add a token to the answer, or end it."""
+        if not self._limit:  # nothing but the prompt is to be told
+            self._end("length")
+            return
         ends = model.is_end(token)
         stop: str | int | None = token if token in self.sampling.stop_tokens and not ends else None
         if ends or (stop is not None and not self.sampling.keep_stop):
-            self._end("stop", stop)
+            # With a prompt that is told again, as OpenAI had it: harnesses take the last that is told for the answer's.
+            self._end("stop", stop, scored if self.sampling.echo else None)
             return
         self.token, self.tokens = token, self.tokens + 1
         self._first = self._first or time.monotonic()
@@ -192,7 +221,8 @@ class Turn:
         """
         allowed = self._matcher.allowed() if self._matcher else None
         early = self.tokens < self.sampling.min_tokens
-        if not (early or self.sampling.ignore_eos):
+        is_whole = self._matcher is not None and self._matcher.ended  # what it goes on with is all that it may be
+        if is_whole or not (early or self.sampling.ignore_eos):
             return allowed
         allowed = self._goes_on.copy() if allowed is None else allowed & self._goes_on
         allowed[list(self.sampling.stop_tokens) if early else []] = False
@@ -201,9 +231,18 @@ class Turn:
             raise RequestError(f"{name}: the form of the answer lets it go no further.", param=name)
         return allowed
 
-    def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
+    def _thinking_of(self, model: LlamaModel) -> Thinking:
+        """Return how the answer's thoughts are told from it: not at all where a text is gone on with."""
+        if self._is_text:
+            return Thinking()
+        form = model.thoughts
+        if isinstance(self.question, Chat) and self.question.goes_on:
+            return Thinking(form, form.opens(form.begun(self.question.messages[-1])), goes_on=True)
+        return Thinking(form, model.ends_with(self.prompt, form.open))
+
+    def _end(self, finish: Finish, stopped_by: str | int | None = None, scored: Scored | None = None) -> None:
         self.finished = True
-        self._deliver(self._stops.rest(), finish, stopped_by=stopped_by)
+        self._deliver(self._stops.rest(), finish, scored, stopped_by)
 
     def _deliver(
         self,
@@ -215,6 +254,7 @@ class Turn:
         now = time.monotonic()
         generating = now - (self._first or now)
         head, self._head = self._head, ""
+        echoed, self.echoed = tuple(self.echoed), []
         piece = Piece(
             head + text,
             self.tokens,
@@ -223,10 +263,11 @@ class Turn:
             len(self.prompt),
             self.cached,
             finish,
-            self._within_thought,
+            self._thinking,
             scored,
             stopped_by,
             self._calls,
+            echoed,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)

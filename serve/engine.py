@@ -291,6 +291,9 @@ class Engine:
             except ModelError as error:
                 logger.error("the chat template of %s fails, or takes too long", turn.model)
                 self._end(turn, error)
+                self._waiting.remove(turn)
+                self._step_back(turn.model)
+                return
             except RequestError as error:
                 self._end(turn, error)
             except UserError as error:  # the model's file was whole when the server started and is not now
@@ -300,6 +303,16 @@ class Engine:
                 _log(turn.model, error)
                 self._end(turn, error)
             self._waiting.remove(turn)
+
+    def _step_back(self, model: str) -> None:
+        """Let what waits for other models go first, which a template that takes its second each time holds up."""
+        others = [turn for turn in self._waiting if turn.model != model]
+        if others:
+            its_own = [turn for turn in self._waiting if turn.model == model]
+            for turn in its_own:
+                if turn.reading:
+                    turn.reading.cancel()  # unless it is under way; it is read anew
+            self._waiting = deque([*others, *its_own])
 
     def _make_way(self) -> None:
         """End an answer that nobody reads, for one that somebody waits for; of a queue too long one that is to come."""
@@ -317,6 +330,8 @@ class Engine:
 
         Raises what writing the prompt or loading the model does.
         """
+        if turn.failure:  # to hear of which no model has to be loaded
+            raise turn.failure
         batch = self._batch(turn.model)
         if batch is None:
             return False

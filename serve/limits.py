@@ -56,7 +56,7 @@ def check_model(name: object, models: Mapping[str, Model]) -> None:
 
 
 def _check_sampling(sampling: Sampling, settings: Settings) -> None:
-    _check_number("max tokens", sampling.max_tokens, 1, settings.max_tokens, whole=True)
+    _check_number("max tokens", sampling.max_tokens, 0 if sampling.echo else 1, settings.max_tokens, whole=True)
     _check_number("temperature", sampling.temperature, 0, settings.temperature_max)
     if sampling.seed is not None:
         _check_number("seed", sampling.seed, 0, 2**32 - 2, whole=True)

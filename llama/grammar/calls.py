@@ -10,6 +10,7 @@ from llama.grammar.json_text import ANY_JSON, OBJECT
 from llama.grammar.marks import until
 from llama.grammar.patterns import pattern
 from llama.grammar.schema import WHOLE, refusal, schema_grammar
+from llama.grammar.tagged import tagged_grammar
 from llama.types import Tools
 
 MOST_CALLS = 32  # in one answer
@@ -29,7 +30,7 @@ def calls_grammar(form: CallFormat, tools: Tools) -> Grammar:
         name = cast(str, function["name"])
         if tools.names is None or name in tools.names:
             scope = f"tool {place}"
-            arguments = _arguments(function, f"tools[{place}].function.parameters")
+            arguments = _arguments(form, function, f"tools[{place}].function.parameters")
             rules.update(scoped(arguments, scope, shared=ANY_JSON))
             calls.append(row(name, pattern(form.middle, "tools"), Rule(f"{scope} {ROOT}")))
     further: Expression = EMPTY
@@ -46,7 +47,9 @@ def free_or_calls(form: CallFormat) -> Grammar:
     return {FREE: Rule(f"{form.mark} 0"), **until(form.mark, after=Rule(FURTHER), without=True)}
 
 
-def _arguments(function: Mapping[str, object], param: str) -> Grammar:
+def _arguments(form: CallFormat, function: Mapping[str, object], param: str) -> Grammar:
+    if form.parameters:
+        return tagged_grammar(form.parameters, function, param)
     parameters = function.get("parameters")
     if parameters is None:
         return {ROOT: Text("{}")}

@@ -15,6 +15,7 @@ from llama.grammar.expressions import (
     Rule,
     among,
     choice,
+    maybe,
     row,
     scoped,
     texts,
@@ -25,7 +26,8 @@ from llama.grammar.marks import until
 from llama.grammar.matcher import Matcher
 from llama.grammar.patterns import pattern
 from llama.grammar.schema import schema_grammar
-from llama.thoughts import CLOSE, OPEN, opens
+from llama.thought_format import ThoughtFormat
+from llama.thoughts import Thinking
 from llama.types import Chat, Form, Prompt, Tools
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ START = "thoughts and answer"
 
 
 def start_matcher(
-    form: Form | None, question: Prompt, model: "LlamaModel", within_thought: bool, calls: CallFormat | None = None
+    form: Form | None, question: Prompt, model: "LlamaModel", thinking: Thinking, calls: CallFormat | None = None
 ) -> Matcher | None:
     """Return what an answer is held to, after what may be thought before it; None where that is nothing.
 
@@ -46,26 +48,26 @@ def start_matcher(
         form: what the answer must look like.
         question: what is answered; it may have tools.
         model: the one that answers.
-        within_thought: whether the prompt ends within a thought.
+        thinking: whether the answer begins within a thought, and the marks of one.
         calls: how the model calls tools, where it may.
 
     Raises RequestError for a form that cannot be held to, and a beginning that is none of it.
     """
     chat = question if isinstance(question, Chat) else None
-    begun = chat.messages[-1]["content"] if chat and chat.goes_on else None
-    within = within_thought if begun is None else opens(begun)
+    begun = chat.messages[-1] if chat and chat.goes_on else None
     may_open = chat is not None and begun is None and model.thinks
+    thoughts = thinking.form if thinking.within or may_open else None
     param = form.param if form else "tools"
     try:
         grammar = _grammar(form, chat.tools if chat else None, calls)
         if grammar is None:
             return None
-        if within or may_open:
-            grammar = {**grammar, **after_thoughts(within)}
-        automaton = Automaton(grammar, START if within or may_open else ROOT)
+        if thoughts:
+            grammar = {**grammar, **after_thoughts(thoughts, thinking.within)}
+        automaton = Automaton(grammar, START if thoughts else ROOT)
         # A model that may call or not is left its control tokens, but for the calls themselves.
-        matcher = Matcher(automaton, model.pieces(calls), free=FREE in grammar)
-        said = "" if begun is None or within else begun.rpartition(CLOSE)[2].lstrip()
+        matcher = Matcher(automaton, model.pieces(model.shown(calls, thinking.form)), free=FREE in grammar)
+        said = _said(begun["content"], thinking) if begun else ""
         if not matcher.take(said.encode(errors="replace")):
             raise RequestError("The assistant's turn that is to be gone on with is no beginning of such an answer.")
     except RecursionError:
@@ -109,8 +111,16 @@ def read_form(form: Form) -> Grammar:
             return {ROOT: texts(json.loads(form.source))}
 
 
-def after_thoughts(within: bool) -> Grammar:
+def after_thoughts(thoughts: ThoughtFormat, within: bool) -> Grammar:
     """Return the rule START: what is thought and then the answer; `within` a thought, or where one may be opened."""
-    closed = row(Rule(f"{CLOSE} 0"), Repeat(among(" ", "\n"), 0, 4), Rule(ROOT))
-    begin: Expression = closed if within else choice([row(OPEN, closed), Rule(ROOT)])
-    return {START: begin, **until(CLOSE)}
+    answer = row(maybe(thoughts.lead), Rule(ROOT)) if thoughts.lead else Rule(ROOT)
+    closed = row(Rule(f"{thoughts.close} 0"), Repeat(among(" ", "\n"), 0, 4), answer)
+    begin: Expression = closed if within else choice([row(thoughts.open, closed), answer])
+    return {START: begin, **until(thoughts.close)}
+
+
+def _said(begun: str, thinking: Thinking) -> str:
+    """Return what an answer's beginning says, less what was thought before."""
+    if thinking.within:
+        return ""
+    return begun.rpartition(thinking.form.close)[2].lstrip()

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from llama.call_stream import Said
 from llama.model import Scored
-from llama.thoughts import Parts, Thoughts, opens
+from llama.thoughts import Parts, Thoughts
 from llama.types import Chat, Prompt
 from serve.engine import Piece
 from serve.http.error_responses import describe
@@ -36,25 +36,25 @@ class Choice:
         One `of_old` calls tools in OpenAI's older way.
         """
         self.tools = ToolCalls(of_old)
-        self._parallel = isinstance(prompt, Chat) and prompt.tools is not None and prompt.tools.parallel
+        self._tools = prompt.tools if isinstance(prompt, Chat) else None
         self.index, self._split = index, split
-        self._begun = prompt.messages[-1]["content"] if isinstance(prompt, Chat) and prompt.goes_on else None
         self._thoughts: Thoughts | None = None
         self.parts: list[Parts] = []
         self.thinking_tokens = 0
         self.scored: list[Scored] = []
-        self.offset = self._end = 0  # characters up to where the last token scored begins, and where it ends
+        self.fresh: list[Scored] = []  # those of the last piece
+        self.offset = self._end = 0  # characters up to where the first of them begins, and where the last one ends
         self.last: Piece
 
     def take(self, piece: Piece) -> Parts:
         """Add a piece; return what it adds to what was thought and said."""
         self.last = piece
-        if piece.scored:
-            self.scored.append(piece.scored)
-            self.offset, self._end = self._end, self._end + len(piece.scored.piece.decode(errors="replace"))
+        self.fresh = [*piece.echoed, *([piece.scored] if piece.scored else [])]
+        self.scored.extend(self.fresh)
+        self.offset, self._end = self._end, self._end + sum(len(_text(scored)) for scored in self.fresh)
         parts = self._parts(piece)
         if piece.calls:
-            parts = Parts(parts.thought, self.tools.take(piece.calls, self._parallel, parts.said, bool(piece.finish)))
+            parts = Parts(parts.thought, self.tools.take(piece.calls, self._tools, parts.said, bool(piece.finish)))
         self.parts.append(parts)
         return parts
 
@@ -87,9 +87,7 @@ class Choice:
     def _parts(self, piece: Piece) -> Parts:
         if not self._split:
             return Parts("", piece.text)
-        if self._thoughts is None:
-            within = piece.within_thought if self._begun is None else opens(self._begun)
-            self._thoughts = Thoughts(within, goes_on=self._begun is not None)
+        self._thoughts = self._thoughts or Thoughts(piece.thinking)
         parts = self._thoughts.take(piece.text, last=bool(piece.finish))
         if self._thoughts.within:
             self.thinking_tokens = piece.tokens
@@ -148,12 +146,11 @@ class Writer:
         if self.chat and index not in self._begun:
             events.append(self._chunk(choice, {"delta": {"role": "assistant", "content": ""}}))
         deltas: list[Json] = [{"delta": delta} for delta in choice.tools.deltas()]
-        if index not in self._begun or any(parts) or (piece.finish and not deltas) or piece.scored:
+        if index not in self._begun or any(parts) or (piece.finish and not deltas) or choice.fresh:
             deltas.insert(0, self._delta(parts))
-        scored = [piece.scored] if piece.scored else []
         for place, delta in enumerate(deltas):
             last = place == len(deltas) - 1
-            logprobs = None if place else self._logprobs(scored, choice.offset)
+            logprobs = None if place else self._logprobs(choice.fresh, choice.offset)
             events.append(self._chunk(choice, delta, logprobs, choice.finish if last else None))
         self._begun.add(index)
         return events
@@ -221,7 +218,7 @@ class Writer:
 def told_chances(scored: Sequence[Scored]) -> list[Json]:
     """Return how likely tokens were, as chats have it."""
 
-    def told(piece: bytes, logprob: float) -> Json:
+    def told(piece: bytes, logprob: float | None) -> Json:
         return {"token": piece.decode(errors="replace"), "logprob": logprob, "bytes": list(piece)}
 
     return [
@@ -232,13 +229,18 @@ def told_chances(scored: Sequence[Scored]) -> list[Json]:
 
 def _text_logprobs(scored: Sequence[Scored], offset: int) -> Json:
     """Return them for tokens of which the first stands `offset` characters into the answer."""
-    pieces = [token.piece.decode(errors="replace") for token in scored]
+    pieces = [_text(token) for token in scored]
+    rivals = [{p.decode(errors="replace"): logprob for p, logprob in token.likeliest} for token in scored]
     return {
         "tokens": pieces,
         "token_logprobs": [token.logprob for token in scored],
-        "top_logprobs": [{p.decode(errors="replace"): logprob for p, logprob in token.likeliest} for token in scored],
+        "top_logprobs": [None if token.logprob is None else each for token, each in zip(scored, rivals, strict=True)],
         "text_offset": list(accumulate(map(len, pieces[:-1]), initial=offset)),
     }
+
+
+def _text(scored: Scored) -> str:
+    return scored.piece.decode(errors="replace")
 
 
 async def events(first: tuple[int, Piece] | None, drawn: Drawn, writer: Writing) -> AsyncIterator[str]:

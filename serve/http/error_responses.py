@@ -1,12 +1,14 @@
 """How what goes wrong is said to programs: status, headers, and a body of OpenAI's shape."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 
 from llama.errors import ModelError, RequestError
@@ -37,6 +39,10 @@ MESSAGE_ERRORS = {
     500: "api_error",
     503: "overloaded_error",
 }
+# By which Anthropic's client knows to bring the whole conversation with each turn, as its tool_runner then does.
+UNTHREADED = {"thread": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
+SHOULD = "Input should be "
+TYPE = re.compile(r"str|int|float|bool|(?:list|dict|function-\w+)\[.*\]")  # as pydantic names one of several
 # Codes for what pydantic finds; anything else that it finds is a value of the wrong type.
 FAULTS = {"missing": "missing_required_parameter", "value_error": "invalid_value", "json_invalid": "invalid_json"}
 
@@ -57,8 +63,13 @@ class Failure(NamedTuple):
 
     def message_body(self) -> dict[str, object]:
         """Return it as Anthropic writes it."""
-        kind = MESSAGE_ERRORS.get(self.status, "invalid_request_error")
-        return {"type": "error", "error": {"type": kind, "message": self.message}}
+        error: dict[str, object] = {
+            "type": MESSAGE_ERRORS.get(self.status, "invalid_request_error"),
+            "message": self.message,
+        }
+        if self.param in UNTHREADED and self.code == "unsupported_parameter":
+            error["details"] = UNTHREADED[self.param]
+        return {"type": "error", "error": error}
 
     def response(self, path: str = "") -> JSONResponse:
         """Return it as an answer to the request that failed, in the shape of the API that stands at a path."""
@@ -101,11 +112,31 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
 
 def _first_fault(error: RequestValidationError) -> Failure:
     """Return what pydantic found first, in one line and without what was sent."""
-    fault = error.errors()[0]
-    code = FAULTS.get(fault["type"], "invalid_type")
-    if fault["type"] == "json_invalid":
+    faults = error.errors()
+    code = FAULTS.get(faults[0]["type"], "invalid_type")
+    if faults[0]["type"] == "json_invalid":
         return Failure(400, "The body must be JSON.", {}, code)
-    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in fault["loc"][1:]]
+    place, reasons = _deepest(faults)
+    steps = [f"[{step}]" if isinstance(step, int) else f".{step}" for step in place]
     param = "".join(steps).removeprefix(".")
-    text = f"{param or 'The body'}: {fault['msg'].removeprefix('Value error, ')}."
-    return Failure(400, text, {}, code, param or None)
+    *others, last = dict.fromkeys(reasons)
+    reason = f"{', '.join(others)} or {last.removeprefix(SHOULD)}" if others else last
+    return Failure(400, f"{param or 'The body'}: {reason}.", {}, code, param or None)
+
+
+def _deepest(faults: Sequence[ErrorDetails]) -> tuple[tuple[str | int, ...], list[str]]:
+    """Return where the first thing that is wrong is, and what each of the types that it may be of has against it.
+
+    Of a value of several types pydantic tells what is wrong by each, and names them where there is no field; the one
+    that goes furthest into it is what was meant.
+    """
+    loc = faults[0]["loc"]
+    depth = next((at for at, step in enumerate(loc) if _is_type(step)), len(loc))
+    alike = [fault for fault in faults if fault["loc"][:depth] == loc[:depth]]
+    placed = [(tuple(step for step in fault["loc"][1:] if not _is_type(step)), fault["msg"]) for fault in alike]
+    deepest = max((place for place, _ in placed), key=len)
+    return deepest, [reason.removeprefix("Value error, ") for place, reason in placed if place == deepest]
+
+
+def _is_type(step: str | int) -> bool:
+    return isinstance(step, str) and TYPE.fullmatch(step) is not None

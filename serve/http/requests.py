@@ -299,8 +299,8 @@ class TextRequest(CompletionRequest):
         if self.best_of not in (None, self.choices):
             text = "best_of is not supported, unless it is n: leave it out."
             raise RequestError(text, "unsupported_parameter", "best_of")
-        if self.echo and self.logprobs is not None:
-            text = "echo is not supported with logprobs, which are of the answer alone: leave one of the two out."
+        if self.suffix and self.echo and self.logprobs is not None:
+            text = "echo is not supported with logprobs where a gap is filled: leave one of the two out."
             raise RequestError(text, "unsupported_parameter", "echo")
         if self.suffix and not (isinstance(self.prompt, str) or all(isinstance(text, str) for text in self.prompt)):
             raise RequestError("suffix needs prompts that are texts, not token ids.", param="suffix")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llama.call_format import CallFormat
 from llama.call_stream import Arguments, Called, Calls, Said
+from llama.types import Tools
 
 Json = dict[str, object]
 
@@ -33,9 +34,9 @@ class ToolCalls:
         self._untold: list[Told] = []
         self._numbered = 0  # of the calls, those that the deltas have begun
 
-    def take(self, form: CallFormat, parallel: bool, text: str, last: bool) -> str:
+    def take(self, form: CallFormat, tools: Tools | None, text: str, last: bool) -> str:
         """Add what is said next, and perhaps `last`; return what of it is no call."""
-        self._calls = self._calls or Calls(form, parallel)
+        self._calls = self._calls or Calls(form, tools)
         said = ""
         for event in self._calls.take(text, last):
             match event:

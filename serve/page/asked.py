@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llama.errors import RequestError
-from llama.thoughts import CLOSE, OPEN, Parts
+from llama.thoughts import Parts
 from llama.types import Chat, Message
 from serve.page.answers import conversation
 from serve.page.controls import sampling
@@ -48,7 +48,6 @@ def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any]) -
     begun = Parts("", "")
     if fields.goes_on and fields.turns:
         begun = Parts(fields.turns[-1].thought, fields.turns[-1].content)
-        turns[-1] = {"role": "assistant", "content": _written(begun)}
     chat = Chat(conversation(system, turns), goes_on=fields.goes_on)
     return Question(fields.id, chat, model, sampling(*drawing), begun, fields.continues, only_follow=fields.only_follow)
 
@@ -58,11 +57,3 @@ def _message(turn: Said) -> Message:
     if turn.thought:
         message["reasoning_content"] = turn.thought
     return message
-
-
-def _written(begun: Parts) -> str:
-    """Return an answer's beginning as models write it: with what was thought in its marks, open if that was cut."""
-    if not begun.thought:
-        return begun.said
-    thought = f"{OPEN}\n{begun.thought}"
-    return f"{thought}\n{CLOSE}\n\n{begun.said}" if begun.said else thought

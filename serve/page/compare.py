@@ -180,7 +180,7 @@ def _told(state: tuple[str, Piece] | Exception | None) -> dict[str, Any] | None:
     if state is None:
         return None
     text, piece = state
-    thoughts = Thoughts(piece.within_thought)
+    thoughts = Thoughts(piece.thinking)
     thought, said = thoughts.take(text, last=bool(piece.finish))
     return {"thought": thought, "text": said, "thinking": thoughts.within and not piece.finish}
 

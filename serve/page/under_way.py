@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TypedDict
 
 from llama.errors import RequestError
-from llama.thoughts import Parts, Thoughts, opens
+from llama.thoughts import Parts, Thoughts
 from llama.types import Chat, Sampling
 from serve.engine import Engine, Piece
 from serve.feedback import Answer, AnswerRecord, ModelVersion, new_id
@@ -181,14 +181,12 @@ class UnderWay:
     async def _draw(self, answer: Growing) -> None:
         """Take the answer from the engine until it ends."""
         question = answer.question
-        begun = question.chat.messages[-1]["content"] if question.chat.goes_on else None
         thoughts: Thoughts | None = None
         drawn = self._engine.astream(question.model, question.chat, question.sampling, answer.unattended)
         try:
             async with aclosing(drawn) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
-                    within = piece.within_thought if begun is None else opens(begun)
-                    thoughts = thoughts or Thoughts(within, goes_on=begun is not None)
+                    thoughts = thoughts or Thoughts(piece.thinking)
                     answer.take(piece, thoughts)
         except Exception as error:  # its readers' to raise
             answer.error = error
@@ -204,7 +202,7 @@ class UnderWay:
         if self._answers is None or answer.last is None:
             return
         if question.chat.goes_on:
-            begun, messages = messages[-1]["content"], messages[:-1]
+            begun, messages = answer.last.thinking.form.written(*question.begun), messages[:-1]
             known = self._answers.get(question.continues)
             if not isinstance(known, AnswerRecord) or known.messages != messages or known.answer.text != begun:
                 return

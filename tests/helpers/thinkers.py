@@ -10,13 +10,23 @@ SWITCHED = CHAT_TEMPLATE + (
     "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}"
 )
 WITHIN = CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
+# One that takes thoughts as parts of the content, between marks that are control tokens, as Mistral's.
+MARKS = [b"[THINK]", b"[/THINK]"]
+MARKED = CHAT_TEMPLATE.replace(
+    "{{- message['content'] + '<|eot_id|>' }}{% endgen",
+    "{%- if message['content'] is string %}{{- message['content'] }}{%- else %}{%- for part in message['content'] %}"
+    "{{- '[THINK]' + part['thinking'] + '[/THINK]' if part['type'] == 'thinking' else part['text'] }}"
+    "{%- endfor %}{%- endif %}{{- '<|eot_id|>' }}{% endgen",
+)
 THOUGHT = ["<think>", "\t\t", "Is ", "it", "?", " \t", "</think>", "\n\n\r", "So ", "it ", "is."]
 
 
 def write_thinkers(folder: Path) -> Path:
-    """`thinks` and `within` say THOUGHT, from its beginning or within; `switched` draws from the prompt."""
+    """`thinks`, `marked` and `within` say THOUGHT, from its beginning or within; `switched` draws from the prompt."""
     script = [text.encode() for text in THOUGHT]
     write_scripted(folder / "thinks.gguf", script, template=SWITCHED)
     write_scripted(folder / "within.gguf", script[2:], template=WITHIN)
+    marked = [MARKS[0], *script[1:6], MARKS[1], *script[7:]]
+    write_scripted(folder / "marked.gguf", marked, template=MARKED, marks=MARKS)
     write_random(folder / "switched.gguf", template=SWITCHED)
     return folder

@@ -55,11 +55,16 @@ def write_random(
 
 
 def write_scripted(
-    path: Path, script: Sequence[bytes], loop: bool = False, context: int = 512, template: str = CHAT_TEMPLATE
+    path: Path,
+    script: Sequence[bytes],
+    loop: bool = False,
+    context: int = 512,
+    template: str = CHAT_TEMPLATE,
+    marks: Sequence[bytes] = (),
 ) -> Path:
     """A model that answers anything with the script's tokens, each different, once or for ever.
 
-    Single bytes are tokens already; longer ones are added to the vocabulary.
+    Single bytes are tokens already; longer ones are added to the vocabulary, those that are `marks` as control tokens.
     """
     words = [token for token in script if len(token) > 1]
     chain = [NEWLINE] + [
@@ -71,7 +76,7 @@ def write_scripted(
     tensors["token_embd.weight"][:, :vocabulary] = np.eye(vocabulary)
     for token, following in zip(chain, [*chain[1:], chain[1] if loop else EOT], strict=True):
         tensors["output.weight"][following, token] = 1
-    return _write(path, tensors, words, context, width, 1, template)
+    return _write(path, tensors, words, context, width, 1, template, marks=marks)
 
 
 def write_encoder(path: Path, pooling: gguf.PoolingType, width: int = 32, context: int = 64) -> Path:
@@ -204,6 +209,7 @@ def _write(
     layers: int,
     template: str | None = CHAT_TEMPLATE,
     pooling: gguf.PoolingType | None = None,
+    marks: Sequence[bytes] = (),
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(path, "llama")
@@ -217,7 +223,7 @@ def _write(
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     if pooling is not None:
         writer.add_pooling_type(pooling)
-    _add_vocabulary(writer, words)
+    _add_vocabulary(writer, words, marks)
     if template is not None:
         writer.add_chat_template(template)
     norms = [f"blk.{layer}.{name}.weight" for layer in range(layers) for name in ("attn_norm", "ffn_norm")]
@@ -228,14 +234,15 @@ def _write(
     return _written(writer, path)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, words: Sequence[bytes]) -> None:
+def _add_vocabulary(writer: gguf.GGUFWriter, words: Sequence[bytes], marks: Sequence[bytes] = ()) -> None:
     chars = byte_to_char()
     text = chars + SPECIAL + ["".join(chars[byte] for byte in word) for word in words]
     normal, control = gguf.TokenType.NORMAL, gguf.TokenType.CONTROL
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
     writer.add_token_list(text)
-    writer.add_token_types([normal] * 256 + [control] * len(SPECIAL) + [normal] * len(words))
+    kinds = [control if word in marks else normal for word in words]
+    writer.add_token_types([normal] * 256 + [control] * len(SPECIAL) + kinds)
     writer.add_token_merges([f"{chars[ord('q')]} {chars[ord('q')]}"])  # llama.cpp wants one at least; "qq" is no token
     writer.add_bos_token_id(BOS)
     writer.add_eos_token_id(EOT)

@@ -10,7 +10,7 @@ import pytest
 from drawn_texts import drawn, reader
 
 from common.errors import UserError
-from llama.call_format import HERMES, CallFormat, find_format
+from llama.call_format import HERMES, CallFormat, ParameterFormat, find_format, plain
 from llama.call_prompt import with_tools
 from llama.call_stream import Arguments, Called, Calls, Said
 from llama.calls import TOOLS, CallForm, Message
@@ -69,6 +69,46 @@ KIMI = form(
     r"<\|tool_call_end\|><\|tool_call_begin\|>functions\.", r"<\|tool_call_end\|><\|tool_calls_section_end\|>", False,
 )  # fmt: skip
 GPT_OSS = form("to=functions.", "", r"<\|channel\|>commentary json<\|message\|>", None, "", False)
+
+
+def tagged(mark: str, head: str, middle: str, joint: str, tail: str, *around: str, unquoted: str = "") -> CallFormat:
+    """A form with arguments in tags, where `around` is what stands before, within and after one."""
+    before, between, after = around
+    parameters = ParameterFormat(before, between, after, unquoted or between)
+    return replace(form(mark, head, middle, joint, tail, False), parameters=parameters)
+
+
+QWEN_CODER = tagged(
+    "<tool_call>", "\n<function=", ">\n", "</function>\n</tool_call>\n<tool_call>\n<function=",
+    "</function>\n</tool_call>", "<parameter=", ">\n", "\n</parameter>\n",
+)  # fmt: skip
+GLM = tagged(
+    "<tool_call>", "", "\n", "</tool_call>\n<tool_call>", "</tool_call>",
+    "<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n",
+)  # fmt: skip
+GLM_47 = tagged(
+    "<tool_call>", "", "", "</tool_call><tool_call>", "</tool_call>",
+    "<arg_key>", "</arg_key><arg_value>", "</arg_value>",
+)  # fmt: skip
+SEED = tagged(
+    "<seed:tool_call>", "\n<function=", ">\n", "</function>\n</seed:tool_call>\n<seed:tool_call>\n<function=",
+    "</function>\n</seed:tool_call>", "<parameter=", ">", "</parameter>\n",
+)  # fmt: skip
+MINIMAX = tagged(
+    "<minimax:tool_call>", '\n<invoke name="', '">\n', '</invoke>\n<invoke name="', "</invoke>\n</minimax:tool_call>",
+    '<parameter name="', '">', "</parameter>\n",
+)  # fmt: skip
+MINICPM = tagged(
+    "<function name=", '"', '">', '</function>\n<function name="', "</function>", '<param name="', '">', "</param>"
+)  # fmt: skip
+BAR = "\uff5c"
+DSML = tagged(
+    f"<{BAR}DSML{BAR}function_calls>", f'\n<{BAR}DSML{BAR}invoke name="', '">\n',
+    f'</{BAR}DSML{BAR}invoke>\n<{BAR}DSML{BAR}invoke name="',
+    f"</{BAR}DSML{BAR}invoke>\n</{BAR}DSML{BAR}function_calls>",
+    f'<{BAR}DSML{BAR}parameter name="', '" string="true">', f"</{BAR}DSML{BAR}parameter>\n",
+    unquoted='" string="false">',
+)  # fmt: skip
 FORMS = {
     "Qwen-Qwen2.5-7B-Instruct": HERMES,
     "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": HERMES,
@@ -88,8 +128,19 @@ FORMS = {
     "google-gemma-2-2b-it": HERMES,
     "microsoft-Phi-3.5-mini-instruct": HERMES,
     "ibm-granite-granite-3.3-2B-Instruct": HERMES,
-    "Qwen3-Coder": HERMES,
-    "GLM-4.6": HERMES,
+    "google-gemma-4-31B-it": HERMES,
+    # in tags that are named for what they are around
+    "MiniMax-M3": HERMES,
+    "muse-glimmer": HERMES,
+    # whose template writes arguments one by one
+    "Qwen3-Coder": QWEN_CODER,
+    "Qwen3.5-4B": QWEN_CODER,
+    "GLM-4.6": GLM,
+    "GLM-4.7-Flash": GLM_47,
+    "ByteDance-Seed-OSS": SEED,
+    "MiniMax-M2": MINIMAX,
+    "openbmb-MiniCPM5-1B": MINICPM,
+    "deepseek-ai-DeepSeek-V3.2": DSML,
 }
 Find = Callable[[str], CallFormat]
 
@@ -123,14 +174,14 @@ def found() -> Find:
 @pytest.mark.parametrize("name", FORMS)
 def test_a_template_shows_how_its_model_calls(found: Find, name: str) -> None:
     form, expected = found(name), FORMS[name]
-    fields = ("mark", "head", "middle", "joint", "tail", "in_json")
+    fields = ("mark", "head", "middle", "joint", "tail", "in_json", "parameters")
     assert [getattr(form, field) for field in fields] == [getattr(expected, field) for field in fields]
     assert form.listed or form.takes_system == (name != "google-gemma-2-2b-it")
 
 
-def told(form: CallFormat, text: str, cut: int, parallel: bool = True) -> tuple[str, list[list[str]]]:
+def told(form: CallFormat, text: str, cut: int, tools: Tools | None = None) -> tuple[str, list[list[str]]]:
     """What an answer says and calls that comes in pieces of so many characters."""
-    calls, said, found = Calls(form, parallel), "", list[list[str]]()
+    calls, said, found = Calls(form, tools), "", list[list[str]]()
     pieces = [text[at : at + cut] for at in range(0, len(text), cut)] or [""]
     for place, piece in enumerate(pieces):
         for event in calls.take(piece, last=place == len(pieces) - 1):
@@ -189,9 +240,136 @@ def test_calls_are_told_wherever_an_answer_is_cut(form: CallFormat, text: str, s
         assert told(form, text, cut) == expected
 
 
+PLAN: Any = {
+    "type": "function",
+    "function": {
+        "name": "plan",
+        "parameters": {
+            "$defs": {"Day": {"type": "integer"}},
+            "type": "object",
+            "properties": {
+                "code": {"type": "string"},
+                "days": {"$ref": "#/$defs/Day"},
+                "share": {"type": "number"},
+                "sure": {"type": "boolean"},
+                "stops": {"type": "array", "items": {"type": "string"}},
+                "size": {"type": "object"},
+                "note": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                "count": {"type": ["integer", "null"]},
+                "kind": {"enum": ["5", "6"]},
+            },
+        },
+    },
+}
+
+
+def tags(form: CallFormat, *calls: tuple[str, dict[str, str]]) -> str:
+    """Calls as a model writes them in a form with parameters."""
+    around = form.parameters
+    assert around
+    written = [
+        f"{name}{plain(form.middle)}"
+        + "".join(f"{around.before}{key}{around.between}{value}{around.after}" for key, value in arguments.items())
+        for name, arguments in calls
+    ]
+    return form.mark + plain(form.head) + plain(form.joint or "").join(written) + plain(form.tail)
+
+
+TAGGED = dict.fromkeys(form for form in FORMS.values() if form.parameters)
+TYPED = {  # as they are written, and what they are
+    "days": ("2", 2),
+    "share": ("1.5e3", 1500.0),
+    "sure": ("True", True),
+    "stops": ('["a", "<b>"]', ["a", "<b>"]),
+    "size": ('{"w": 1,\n "h": null}', {"w": 1, "h": None}),
+    "note": ("null", None),
+    "count": ("None", None),
+    "kind": ("5", "5"),
+    "code": ("5", "5"),
+    "unknown": ("[1]", [1]),
+}
+
+
+@pytest.mark.parametrize("form", TAGGED)
+def test_arguments_in_tags_are_of_the_schema_s_types(form: CallFormat) -> None:
+    assert form.parameters
+    typed = TYPED if form.parameters.unquoted == form.parameters.between else {"code": ("5", "5")}  # else the tag says
+    text = "I look." + tags(form, ("plan", {key: written for key, (written, _) in typed.items()}), ("plan", {}))
+    for cut in (len(text), 1, 2, 3, 5, 8, 13):
+        said, ((_, first), second) = told(form, text, cut, Tools([PLAN]))
+        assert (said, second) == ("I look.", ["plan", "{}"])
+        assert json.loads(first) == {key: value for key, (_, value) in typed.items()}
+
+
+CODES = ["", "  if x < 1:\n    y = '</x>'\n\n", "\n", 'a "quoted" \\ text', "<b>bold</b> & é\u2028", "<"]
+
+
+@pytest.mark.parametrize("form", TAGGED)
+@pytest.mark.parametrize("code", CODES)
+def test_a_text_between_tags_is_as_it_stands(form: CallFormat, code: str) -> None:
+    text = tags(form, ("plan", {"code": code, "note": "so"}))
+    for cut in (len(text), 1, 2, 3, 5, 8, 13):
+        said, ((name, arguments),) = told(form, text, cut, Tools([PLAN]))
+        assert (said, name, json.loads(arguments)) == ("", "plan", {"code": code, "note": "so"})
+
+
+def test_a_text_between_tags_may_speak_of_them() -> None:
+    code = "<parameter=x> and </parameter> and </function> are tags"
+    assert told(QWEN_CODER, tags(QWEN_CODER, ("plan", {"code": code})), 1, Tools([PLAN]))[1] == [
+        ["plan", json.dumps({"code": code})]
+    ]
+
+
+@pytest.mark.parametrize("value", ["two", "NaN", "2.5", "[", "{1: {2}}"])
+def test_what_is_no_number_where_one_should_be_is_told_as_it_stands(value: str) -> None:
+    ((_, arguments),) = told(GLM, tags(GLM, ("plan", {"days": value})), 3, Tools([PLAN]))[1]
+    assert json.loads(arguments) == {"days": value}
+
+
+# As models write them that keep to their form less than its template does.
+LOOSE = [
+    (QWEN_CODER, "<function=plan>\n<parameter=code>\nx\n</parameter>\n</function>", {"code": "x"}),
+    (QWEN_CODER, "<tool_call><function=plan><parameter=code>x</parameter></function></tool_call>", {"code": "x"}),
+    (QWEN_CODER, "<tool_call>\n<function=plan>\n<parameter=code>\nx\n<parameter=days>\n2\n</parameter>\n</function>\n"
+     "</tool_call>", {"code": "x", "days": 2}),
+    (QWEN_CODER, "<tool_call>\n<function=plan>\n<parameter=code>\nx\n</function>\n</tool_call>", {"code": "x"}),
+    (QWEN_CODER, "<tool_call>\n<function=plan>\n<parameter=days>\n2\n</parameter>", {"days": 2}),
+    (GLM, "<tool_call>plan\n    <arg_key>code</arg_key>\n    <arg_value>x</arg_value>\n    </tool_call>",
+     {"code": "x"}),
+    (GLM, "<tool_call>plan</tool_call>", {}),
+    (GLM_47, "<tool_call>plan\n<arg_key>code</arg_key>\n<arg_value>x</arg_value>\n</tool_call>", {"code": "x"}),
+    (MINIMAX, '<minimax:tool_call><invoke name="plan"><parameter name="code">x</parameter></invoke>'
+     "</minimax:tool_call>", {"code": "x"}),
+    (DSML, tags(DSML, ("plan", {"code": "x"})).replace('string="true">x', 'string="false">[5]'), {"code": [5]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "text", "arguments"), LOOSE)
+def test_calls_in_tags_are_told_where_the_form_is_not_kept_to(
+    form: CallFormat, text: str, arguments: dict[str, Any]
+) -> None:
+    for cut in (len(text), 1, 2, 3, 5, 8, 13):
+        said, ((name, written),) = told(form, text, cut, Tools([PLAN]))
+        assert (said, name, json.loads(written)) == ("", "plan", arguments)
+
+
+@pytest.mark.parametrize(
+    "text", ["<tool_call> is a mark", "<tool_call>\nno call</tool_call>", "a < b <function", "<tool", "<function=plan"]
+)
+def test_what_is_no_call_in_tags_is_said(text: str) -> None:
+    for cut in (len(text), 1, 3):
+        assert told(QWEN_CODER, text, cut, Tools([PLAN])) == (text, [])
+
+
+def test_a_call_that_is_cut_is_told_as_far_as_it_came() -> None:
+    text = "<tool_call>\n<function=plan>\n<parameter=code>\nhalf a "
+    assert told(QWEN_CODER, text, 1, Tools([PLAN])) == ("", [["plan", '{"code": "half a ']])
+    assert told(QWEN_CODER, text.replace("code", "days"), 1, Tools([PLAN])) == ("", [["plan", '{"days": half a ']])
+
+
 def test_only_the_first_of_several_calls_is_one_where_one_alone_may_be() -> None:
     text = ANSWERS[2][1]
-    assert len(told(HERMES, text, 4, parallel=False)[1]) == 1
+    assert len(told(HERMES, text, 4, Tools([WEATHER], parallel=False))[1]) == 1
 
 
 @pytest.mark.parametrize("form", dict.fromkeys(FORMS.values()))
@@ -200,12 +378,17 @@ def test_what_is_drawn_under_a_form_is_read_back(form: CallFormat) -> None:
     texts = list(drawn({**grammar, "root": Rule(CALLS)}, 12))
     assert texts
     for text in texts:
-        said, calls = told(form, text, len(text))
-        assert (said, told(form, text, 1)) == ("", ("", calls))
+        said, calls = told(form, text, len(text), BOTH)
+        assert (said, told(form, text, 1, BOTH)) == ("", ("", calls))
         for name, arguments in calls:
             value = json.loads(arguments)
             assert name in ("get_weather", "time-now.utc")
-            assert len(value["city"]) <= 8 if name == "get_weather" else value == {}
+            if name == "get_weather":
+                assert isinstance(value["city"], str)
+                assert isinstance(value.get("days", 0), int)
+                assert form.parameters or len(value["city"]) <= 8  # a text between tags may be of any length
+            else:
+                assert value == {}
 
 
 @pytest.mark.parametrize(
@@ -235,6 +418,29 @@ def test_of_a_tool_that_is_not_strict_a_schema_may_say_anything() -> None:
     with pytest.raises(RequestError) as raised:
         calls_grammar(HERMES, Tools([{"type": "function", "function": function | {"strict": True}}]))
     assert raised.value.param == "tools[0].function.parameters.properties.x.not"
+
+
+@pytest.mark.parametrize("parameters", [None, {}, {"properties": []}, {"properties": {"x": True}, "required": 5}])
+def test_of_a_tool_in_tags_a_schema_may_say_nothing(parameters: Any) -> None:
+    tools = Tools([{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}])
+    reads = reader({**calls_grammar(GLM, tools), "root": Rule(CALLS)})
+    assert reads("<tool_call>get_weather\n</tool_call>")
+
+
+def test_a_text_in_tags_is_held_to_its_choices_and_to_nothing_else() -> None:
+    function: Any = {
+        "name": "f",
+        "strict": True,
+        "parameters": {"properties": {"x": {"type": "string", "minLength": 2}}},
+    }
+    with pytest.raises(RequestError) as raised:
+        calls_grammar(GLM, Tools([{"type": "function", "function": function}]))
+    assert raised.value.param == "tools[0].function.parameters.properties.x.minLength"
+    function["parameters"] = {"properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}
+    reads = reader({**calls_grammar(GLM, Tools([{"type": "function", "function": function}])), "root": Rule(CALLS)})
+    assert reads(tags(GLM, ("f", {"x": "b"})))
+    assert not reads(tags(GLM, ("f", {"x": "c"})))
+    assert not reads(tags(GLM, ("f", {})))
 
 
 CALL = json.dumps(

@@ -1,15 +1,19 @@
 """What a model takes and what there is, before it is loaded."""
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from gguf import PoolingType
 from machine_files import write
 from servers import run_server
-from tiny_gguf import write_random
+from tiny_gguf import write_encoder, write_random
 
 from common.errors import UserError
-from llama.memory import WORK, cache_bytes, check_memory, free_bytes
-from llama.model import Entry, LlamaModel
+from llama import model as llama_model
+from llama.embedding import Embedder
+from llama.memory import WORK, cache_bytes, check_memory, check_work, free_bytes, work_bytes
+from llama.model import Entry, LlamaModel, metadata
 from serve.models.registry import find_models
 
 MIB = 1 << 20
@@ -23,7 +27,7 @@ LLAMA_1B = {
 
 
 @pytest.mark.parametrize(
-    ("metadata", "size"),
+    ("says", "size"),
     [
         (LLAMA_1B, 16 * 8 * (64 + 64) * 2),
         ({**LLAMA_1B, "llama.attention.key_length": "96"}, 16 * 8 * (96 + 64) * 2),
@@ -31,8 +35,8 @@ LLAMA_1B = {
         ({"general.architecture": "mamba", "mamba.block_count": "4"}, 0),
     ],
 )
-def test_a_token_takes_its_keys_and_values_in_every_layer(metadata: dict[str, str], size: int) -> None:
-    assert cache_bytes(metadata) == size
+def test_a_token_takes_its_keys_and_values_in_every_layer(says: dict[str, str], size: int) -> None:
+    assert cache_bytes(says) == size
 
 
 def test_the_estimate_is_what_llama_cpp_keeps(tmp_path: Path) -> None:
@@ -93,3 +97,33 @@ def test_the_server_says_so_before_it_loads(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: wide takes ")
     assert done.stderr.endswith("lower SERVE_SLOTS or SERVE_CONTEXT, or take a smaller model\n")
+
+
+@pytest.mark.parametrize(("width", "tokens"), [(32, 2048), (256, 2048), (256, 4096)])
+def test_what_a_text_takes_at_once_is_what_llama_cpp_takes(tmp_path: Path, width: int, tokens: int) -> None:
+    mean = PoolingType.MEAN
+    for path in (
+        write_random(tmp_path / "causal.gguf", context=tokens, width=width, template=None, pooling=mean),
+        write_encoder(tmp_path / "both.gguf", mean, width, tokens),
+    ):
+        with closing(Embedder(path, tokens, threads=1)):
+            taken = sum(size for what, size in llama_model._buffers if what == "compute")
+        assert work_bytes(metadata(path), tokens) == pytest.approx(taken, rel=0.2)
+
+
+def test_a_text_that_does_not_fit_is_refused_with_the_figures(tmp_path: Path) -> None:
+    root = write(tmp_path, {"proc/meminfo": f"MemAvailable: {1 << 20} kB\n"})
+    check_work("small", 8192, 800 * MIB, root)
+    line = r"large takes 2\.1 GB of memory to read 32,768 tokens at once, and 1\.1 GB are free: lower SERVE_CONTEXT"
+    with pytest.raises(UserError, match=line):
+        check_work("large", 1 << 15, 2000 * MIB, root)
+
+
+def test_an_embedder_is_checked_before_it_computes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_random(tmp_path / "mean.gguf", template=None, context=1024, pooling=PoolingType.MEAN)
+    monkeypatch.setattr("llama.memory.free_bytes", lambda root: 1 * MIB)
+    with pytest.raises(UserError, match=r"^mean takes .* to read 1,024 tokens at once"):
+        Embedder(path, 1024, threads=1)
+    last = write_random(tmp_path / "last.gguf", template=None, context=1024, pooling=PoolingType.LAST)
+    with closing(Embedder(last, 1024, threads=1)) as embedder:  # which reads in pieces
+        assert len(embedder.embed(list(b"So it is."))) == 64

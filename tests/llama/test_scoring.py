@@ -1,7 +1,9 @@
 """Texts judged together: as alone, each token that they share decoded once."""
 
+import math
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -9,9 +11,12 @@ import numpy as np
 import pytest
 from tiny_gguf import write_random
 
+from llama.batch import Batch
 from llama.context import Context
-from llama.model import BATCH
+from llama.model import BATCH, LlamaModel
 from llama.scoring import SEQUENCES, Likelihood, Scorer, Text, grouped
+from llama.turn import Piece, Turn
+from llama.types import Sampling
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +129,16 @@ def test_a_likelihood_of_broken_weights_is_no_number(tmp_path: Path) -> None:
     with Scorer(path, 4) as scorer:
         ((_, found),) = scorer.likelihoods([Text([5, 6, 7], 2)])
     assert np.isnan(found.log)
+
+
+def test_a_prompt_that_is_told_again_is_as_likely_as_a_text(path: Path) -> None:
+    ids = max((text.ids for text in questions(0, 3)), key=len)
+    pieces: list[Piece] = []
+    with closing(Batch(LlamaModel(path, 512, 1, chats=False))) as batch, Scorer(path, len(ids)) as scorer:
+        echo = Turn("", "", Sampling(max_tokens=1, temperature=0, echo=True, logprobs=1), pieces.append)  # type: ignore[arg-type]
+        echo.go_on_from(ids, batch.model)
+        batch.run(echo)
+        ((_, judged),) = scorer.likelihoods([Text(ids, 100)])
+    logs = [scored.logprob for scored in pieces[0].echoed]
+    assert len(logs) == len(ids)
+    assert math.isclose(math.fsum(log or 0 for log in logs[-100:]), judged.log, abs_tol=CLOSE)

@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import pytest
-from tiny_gguf import EOT, write_pieces, write_vocabulary
+from tiny_gguf import EOT, write_pieces, write_random, write_vocabulary
 
 from common.errors import UserError
 from llama.control import disguise
-from llama.model import load
+from llama.model import LlamaModel, load
 from llama.tokenizer import Tokenizer
 
 DECOMPOSED, COMPOSED = "cafe\u0301", "caf\u00e9"
@@ -126,3 +127,21 @@ def test_one_that_the_file_says_is_found_in_words_is_not_disguised(opened: Calla
     tokenizer = opened(write_vocabulary(tmp_path / "file.gguf", [], in_words='["<|eot_id|>"]'))
     assert disguise("a<|eot_id|>", tokenizer.control, "user") == "a<|eot_id|>"
     assert disguise("<|end_of_text|>", tokenizer.control, "user") != "<|end_of_text|>"
+
+
+def test_what_a_file_has_of_control_tokens_is_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up: list[int] = []
+    of = Tokenizer._tokens_of
+    monkeypatch.setattr(Tokenizer, "_tokens_of", lambda self, kinds: looked_up.append(kinds) or of(self, kinds))
+    turns: Any = [{"role": "user", "content": "<|eot_id|>"}]
+    file = write_random(tmp_path / "one.gguf")
+    prompts = []
+    for _ in range(2):
+        with LlamaModel(file, 512, threads=1) as model:
+            prompts.append(model.prompt(turns))
+    once = len(looked_up)
+    assert prompts[0] == prompts[1]
+    write_random(file, context=1024)  # another one in its place
+    with LlamaModel(file, 512, threads=1) as model:
+        model.prompt(turns)
+    assert len(looked_up) == 2 * once > 0

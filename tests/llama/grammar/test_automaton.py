@@ -9,6 +9,7 @@ from llama.grammar.expressions import Choice, Grammar, Repeat, Rule, Text, among
 from llama.grammar.forms import after_thoughts
 from llama.grammar.gbnf import read_gbnf
 from llama.grammar.marks import until
+from llama.thought_format import TAGS
 
 NESTED: Grammar = {
     "root": row("a", Repeat(among("b-d"), 2, 4), Rule("inner")),
@@ -93,7 +94,7 @@ def test_a_text_goes_up_to_its_mark(text: str) -> None:
 )
 def test_an_answer_is_of_its_form_after_what_is_thought(text: str, within: bool, opened: bool) -> None:
     for begun in (True, False):
-        automaton = Automaton({"root": Text("{}"), **after_thoughts(begun)}, "thoughts and answer")
+        automaton = Automaton({"root": Text("{}"), **after_thoughts(TAGS, begun)}, "thoughts and answer")
         state = automaton.after(automaton.start, text.encode())
         assert (state != DEAD and automaton.is_end(state)) == (within if begun else opened)
 

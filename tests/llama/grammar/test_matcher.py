@@ -20,6 +20,8 @@ from llama.grammar.gbnf import read_gbnf
 from llama.grammar.json_text import ANY_JSON, OBJECT
 from llama.grammar.matcher import Matcher, Pieces
 from llama.model import LlamaModel
+from llama.thought_format import TAGS
+from llama.thoughts import Thinking
 from llama.turn import Piece, Turn
 from llama.types import Chat, Form, Sampling, Tools
 
@@ -81,7 +83,7 @@ def test_tools_too_large_to_be_followed_are_not_held_to_unless_they_must_be(mode
 
     def matcher(**asked: Any) -> Matcher | None:
         schema = {"type": "function", "function": function | asked.pop("function", {})}
-        return start_matcher(None, Chat(HI, tools=Tools([schema], **asked)), model, False, HERMES)
+        return start_matcher(None, Chat(HI, tools=Tools([schema], **asked)), model, Thinking(), HERMES)
 
     assert matcher() is None
     for asked in ({"required": True}, {"function": {"strict": True}}):
@@ -166,10 +168,10 @@ def test_what_is_thought_before_is_free(tmp_path: Path) -> None:
     template = CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}"
     with LlamaModel(write_random(tmp_path / "thinks.gguf", template=template), 512, threads=1) as model:
         (pieces,) = answers(model, [Sampling(30, 1, seed=0, form=FORM)])
-        assert pieces[-1].within_thought
+        assert pieces[-1].thinking.within
         assert not text_of(pieces).startswith("{")
         bias = tuple((byte, 100.0) for byte in b"</think>")
-        grammar = {**read_form(FORM), **after_thoughts(within=True)}
+        grammar = {**read_form(FORM), **after_thoughts(TAGS, within=True)}
         automaton = Automaton(grammar, START)
         (pieces,) = answers(model, [Sampling(400, 1, seed=0, form=FORM, logit_bias=bias)])
         assert automaton.after(automaton.start, text_of(pieces).encode()) != DEAD

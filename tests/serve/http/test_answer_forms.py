@@ -137,3 +137,9 @@ def test_openais_client_parses_what_it_asked_for(server: str) -> None:
     assert isinstance(whole, Note)
     with client.chat.completions.stream(**asked) as stream:
         assert stream.get_final_completion().choices[0].message.parsed == whole
+
+
+@pytest.mark.parametrize("more", [{}, {"min_tokens": 5}, {"ignore_eos": True}])
+def test_a_beginning_that_is_whole_is_gone_on_with_by_nothing(client: TestClient, more: dict) -> None:
+    begun = [*ASKED["messages"], {"role": "assistant", "content": '{"a":1}'}]
+    assert said(client, messages=begun, json_schema=SCHEMA, **more) == ""

@@ -187,6 +187,10 @@ def test_tokens_are_counted_as_they_are_read(talker: TestClient) -> None:
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "citations": {"enabled": True}}]}]},
          "messages[0].content[0].citations is not supported"),
         ({"system": [{"type": "document"}]}, "system[0]: 'document'"),
+        ({"system": 5}, "system: Input should be a valid string or a valid list."),
+        ({"system": [5]}, "system[0]: Input should be a valid dictionary."),
+        ({"messages": [{"role": "user", "content": None}]},
+         "messages[0].content: Input should be a valid string or a valid list."),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
          "tools[0].type: 'web_search_20250305' is not supported, only custom."),
         ({"tools": [WEATHER | {"type": "computer_20251124"}]}, "tools[0].type: 'computer_20251124' is not supported"),
@@ -222,6 +226,14 @@ def test_each_field_that_would_change_the_answer_is_refused(talker: TestClient, 
 @pytest.mark.parametrize("name", sorted(fields.MESSAGES_HARMLESS))
 def test_each_field_that_changes_nothing_is_taken(talker: TestClient, name: str) -> None:
     assert ask(talker, **{name: {"of": 1}})["content"] == ask(talker)["content"]
+
+
+def test_a_client_is_told_to_bring_the_whole_conversation_with_each_turn(talker: TestClient) -> None:
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}):
+        error = talker.post("/v1/messages", json=ASKED | {"thread": thread}).json()["error"]
+        assert error["type"] == "invalid_request_error"
+        assert error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "details" not in talker.post("/v1/messages", json=ASKED | {"container": "x"}).json()["error"]
 
 
 def test_errors_have_anthropics_types(engine: Engine, settings: Settings) -> None:

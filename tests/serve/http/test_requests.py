@@ -12,9 +12,10 @@ import pytest
 from fastapi.testclient import TestClient
 from servers import ROOT, wait_until, whole_app
 from thinkers import THOUGHT, write_thinkers
-from tiny_gguf import CHAT_TEMPLATE, FAREWELL, write_random, write_scripted
+from tiny_gguf import CHAT_TEMPLATE, EOT, FAREWELL, write_random, write_scripted
 
-from llama.thoughts import Thoughts, opens
+from llama.thought_format import TAGS
+from llama.thoughts import Thinking, Thoughts
 from llama.types import Sampling
 from serve.engine import Engine
 from serve.http import api, fields
@@ -119,6 +120,8 @@ def test_a_field_that_changes_nothing_is_taken(client: TestClient, name: str) ->
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "invalid_value", "messages[0].content"),
         ({"stream_options": {"continuous_usage_stats": True}}, "unsupported_parameter",
          "stream_options.continuous_usage_stats"),
+        ({"tool_choice": 5}, "invalid_type", "tool_choice"),
+        ({"chat_template_kwargs": {"a": []}}, "invalid_type", "chat_template_kwargs.a"),
         ({"max_tokens": 8.5}, "invalid_type", "max_tokens"),
         ({"max_tokens": -2}, "invalid_value", "max_tokens"),
         ({"n": 0}, "invalid_value", "n"),
@@ -227,10 +230,41 @@ def test_a_prompt_is_told_before_its_answer(client: TestClient) -> None:
     assert ids == f"<|begin_of_text|>{heads[0]}"
 
 
+def test_a_prompt_is_told_with_how_likely_it_is(client: TestClient) -> None:
+    text = "So long, and thanks for all the notes. " * 2  # longer than what is read at once
+    asked = TEXT | {"prompt": text, "echo": True, "logprobs": 2, "max_tokens": 3}
+    told = ask(client, asked, "completions")["choices"][0]
+    chances = told["logprobs"]
+    assert "".join(chances["tokens"]).startswith(text)
+    assert told["text"].startswith(text)
+    assert chances["text_offset"] == list(range(len(text))) + chances["text_offset"][len(text) :]
+    assert chances["token_logprobs"][0] < 0  # behind BOS, of which nothing is told
+    alone = ask(client, TEXT | {"prompt": text, "logprobs": 2, "max_tokens": 3}, "completions")["choices"][0][
+        "logprobs"
+    ]
+    assert chances["token_logprobs"][len(text) :] == alone["token_logprobs"]
+    ids = ask(client, asked | {"prompt": [256, *text.encode()], "max_tokens": 0}, "completions")["choices"][0]
+    assert ids["text"] == f"<|begin_of_text|>{text}"
+    assert (ids["logprobs"]["token_logprobs"][0], ids["logprobs"]["top_logprobs"][0]) == (None, None)
+    assert ids["logprobs"]["token_logprobs"][1:] == chances["token_logprobs"][: len(text)]
+    events = chunks(client, asked | {"n": 2}, "completions")
+    for index in range(2):
+        streamed = [each["choices"][0] for each in events if each["choices"][0]["index"] == index]
+        tokens = [token for each in streamed if each["logprobs"] for token in each["logprobs"]["tokens"]]
+        assert tokens == chances["tokens"]
+    ended = ask(client, asked | {"logit_bias": {str(EOT): 100}}, "completions")["choices"][0]  # which is told, too
+    assert (ended["text"], ended["logprobs"]["tokens"][len(text) :]) == (text, ["<|eot_id|>"])
+    for prompt, tokens in (("h", "h"), ([256], ""), ([256, *b"h"], "<|begin_of_text|>h")):
+        one = ask(client, asked | {"prompt": prompt}, "completions")["choices"][0]["logprobs"]
+        assert "".join(one["tokens"]).startswith(tokens)
+        assert len(one["tokens"]) == len(one["token_logprobs"])
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"echo": True, "logprobs": 0}, "echo"),
+        ({"echo": True, "logprobs": 0, "suffix": "x"}, "echo"),
+        ({"max_tokens": 0}, "max_tokens"),
         ({"suffix": "after"}, "suffix"),
         ({"suffix": "after", "prompt": [1, 2]}, "suffix"),
         ({"suffix": "x" * 8001}, "suffix"),
@@ -379,7 +413,7 @@ def begun(beginning: str) -> Any:
 
 
 def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
-    for model, tokens in (("thinks", 7), ("within", 5)):
+    for model, tokens in (("thinks", 7), ("within", 5), ("marked", 7)):
         body = GREEDY | {"model": model}
         answer = ask(client, body)
         message = answer["choices"][0]["message"]
@@ -389,6 +423,8 @@ def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
         assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Is it?"
         assert "".join(delta.get("content", "") for delta in deltas) == "So it is."
     assert said(client, model="thinks", reasoning_format="none") == "".join(THOUGHT)
+    marked = "".join(THOUGHT).replace("<think>", "[THINK]").replace("</think>", "[/THINK]")
+    assert said(client, model="marked", reasoning_format="none") == marked
     cut = ask(client, GREEDY | {"model": "thinks", "max_tokens": 4})["choices"][0]
     assert (cut["message"], cut["finish_reason"]) == (
         {"role": "assistant", "content": "", "reasoning_content": "Is it"},
@@ -411,9 +447,23 @@ def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
 def test_thoughts_are_split_wherever_their_marks_are_cut(
     begun: str | None, pieces: list[str], thought: str, said: str
 ) -> None:
-    thoughts = Thoughts(bool(begun and opens(begun)), goes_on=begun is not None)
+    thoughts = Thoughts(Thinking(TAGS, bool(begun and TAGS.opens(begun)), goes_on=begun is not None))
     parts = [thoughts.take(piece) for piece in pieces] + [thoughts.take("", last=True)]
     assert ("".join(part.thought for part in parts), "".join(part.said for part in parts)) == (thought, said)
+
+
+@pytest.mark.parametrize("model", ["thinks", "marked"])
+def test_what_was_thought_is_read_and_gone_on_with_between_the_model_s_marks(client: TestClient, model: str) -> None:
+    mark, close = ("[THINK]", "[/THINK]") if model == "marked" else ("<think>\n", "\n</think>\n\n")
+
+    def read(**turn: str) -> str:
+        body = {"model": model, "messages": [*HI, {"role": "assistant"} | turn]}
+        tokens = client.post("/tokenize", json=body).json()["tokens"]
+        return client.post("/detokenize", json={"model": model, "tokens": tokens}).json()["content"].partition("hi")[2]
+
+    assert read(content="So", reasoning_content="Is it").endswith(f"{mark}Is it{close}So")
+    assert read(content="", reasoning_content="Is it").endswith(f"{mark}Is it")
+    assert read(content="So").endswith("\n\nSo")
 
 
 def test_thinking_is_switched_off_where_the_template_can(client: TestClient) -> None:

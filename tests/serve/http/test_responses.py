@@ -174,7 +174,8 @@ def test_tokens_are_counted_as_they_are_read(talker: TestClient) -> None:
 @pytest.mark.parametrize(
     ("asked", "param"),
     [
-        ({"input": None}, "input.str"),
+        ({"input": None}, "input"),
+        ({"input": [5]}, "input[0]"),
         ({"input": []}, "input"),
         ({"input": [{"role": "user"}]}, "input[0].content"),
         ({"input": [{"content": "x"}]}, "input[0].role"),

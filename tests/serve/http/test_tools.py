@@ -43,6 +43,8 @@ RECITED = [
     '"unit":"C"}',
     "}\n</tool_call>",
 ]
+TAGGED_RECITED = ["Look.", "\n<tool_call>\n<function=", "weather>\n<para", "meter=city>\n", "Ro", "me\n</parameter>\n",
+                  "<parameter=days>\n2", "\n</parameter>\n</function>", "\n</tool_call>"]  # fmt: skip
 # A template that lists tools, and writes calls behind a control token, as Mistral's and others' do.
 MARK, MARK_TOKEN = "<|end_header_id|>", 259
 MARKED = CHAT_TEMPLATE.replace(
@@ -54,6 +56,15 @@ MARKED = CHAT_TEMPLATE.replace(
     "{{- '" + MARK + '[{"name": "\' + call.function.name + \'", "arguments": \' }}'
     "{{- call.function.arguments | tojson + '}]' }}{%- endfor %}{{- '<|eot_id|>' }}{% endgeneration %}",
 )
+# And one that writes their arguments in tags, as Qwen3 Coder's does.
+TAGGED = MARKED.replace(
+    "{{- '" + MARK + '[{"name": "\' + call.function.name + \'", "arguments": \' }}'
+    "{{- call.function.arguments | tojson + '}]' }}",
+    "{{- '\n<tool_call>\n<function=' + call.function.name + '>\n' }}"
+    "{%- for name, value in call.function.arguments.items() %}"
+    "{{- '<parameter=' + name + '>\n' + value | string + '\n</parameter>\n' }}{%- endfor %}"
+    "{{- '</function>\n</tool_call>' }}",
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +72,9 @@ def client(models: dict[str, Model], tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("callers")
     write_random(folder / "roomy.gguf", context=1 << 12)
     write_random(folder / "marked.gguf", context=1 << 12, template=MARKED)
+    write_random(folder / "tagged.gguf", context=1 << 12, template=TAGGED)
+    tagger = [text.encode() for text in TAGGED_RECITED]
+    write_scripted(folder / "tagger.gguf", tagger, context=1 << 12, template=TAGGED)
     write_scripted(folder / "caller.gguf", [text.encode() for text in RECITED], context=1 << 12)
     limits = Settings(model="random", max_tokens=256, rate=0, context=1 << 12, max_loaded_models=4)
     with Engine({**models, **find_models(folder)}, limits) as engine:
@@ -111,6 +125,42 @@ def test_a_mark_that_is_a_control_token_is_one(client: TestClient) -> None:
         (call,) = found["message"]["tool_calls"]
         around = len('[{"name": "weather", "arguments": }]') + (1 if bias > 0 else len(MARK))
         assert usage["completion_tokens"] == around + len(call["function"]["arguments"].encode())
+
+
+def test_a_call_in_tags_is_forced(client: TestClient) -> None:
+    properties = {"unit": {"enum": ["C", "F"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}}
+    parameters = {"type": "object", "properties": properties, "required": ["unit", "days"]}
+    tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
+    forced: Any = {"model": "tagged", "tools": tools, "tool_choice": NAMED, "seed": 4}
+    for temperature in (0, 1):
+        found = choice(client, **forced, temperature=temperature)
+        assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", None)
+        (call,) = found["message"]["tool_calls"]
+        value = json.loads(call["function"]["arguments"])
+        assert (value["unit"] in ("C", "F"), value["days"] in range(1, 10), len(value)) == (True, True, 2)
+
+
+def test_a_call_in_tags_comes_with_arguments_of_the_schema_s_types(client: TestClient) -> None:
+    properties = {"city": {"type": "string"}, "days": {"type": "integer"}}
+    parameters = {"type": "object", "properties": properties}
+    asked: Any = {
+        "model": "tagger",
+        "tools": [{"type": "function", "function": {"name": "weather", "parameters": parameters}}],
+    }
+    found = choice(client, **asked)
+    assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", "Look.")
+    assert found["message"]["tool_calls"][0]["function"] == {
+        "name": "weather",
+        "arguments": '{"city": "Rome", "days": 2}',
+    }
+    deltas = [chunk["delta"] for chunk in chunks(client, **asked)]
+    pieces = [delta["tool_calls"][0]["function"]["arguments"] for delta in deltas if delta.get("tool_calls")]
+    assert "".join(pieces) == '{"city": "Rome", "days": 2}'
+    assert len(pieces) > 3  # they come as they are written
+    tools = [{"name": "weather", "input_schema": parameters}]
+    body = {"model": "tagger", "max_tokens": 200, "temperature": 0, "messages": [HI], "tools": tools}
+    said, called = client.post("/v1/messages", json=body).json()["content"]
+    assert (said["text"], called["name"], called["input"]) == ("Look.", "weather", {"city": "Rome", "days": 2})
 
 
 def test_a_call_comes_with_what_is_said_before_it(client: TestClient) -> None:

@@ -196,7 +196,7 @@ def test_a_page_s_question_is_read() -> None:
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "two", "reasoning_content": "hm"},
         {"role": "user", "content": "three"},
-        {"role": "assistant", "content": "<think>\nwell\n</think>\n\nfo"},
+        {"role": "assistant", "content": "fo", "reasoning_content": "well"},
     ]
     assert (read.begun, read.sampling.max_tokens) == (Parts("well", "fo"), 10)
 
