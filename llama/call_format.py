@@ -28,7 +28,7 @@ from llama.calls import (
     called,
     form_of_calls,
 )
-from llama.grammar.expressions import common_beginning
+from llama.marks import common_beginning
 
 OTHER, ANSWER = "find_product", "\ue000"  # another tool's name; an answer that no template writes of itself
 SHORT_IDS, MADE_IDS = ("a1b2c3d4e", "b5c6d7e8f"), ("call_1", "call_2")  # of two calls, as forms have them

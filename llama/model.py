@@ -18,7 +18,8 @@ import numpy as np
 from common.errors import UserError
 from llama.call_format import CallFormat
 from llama.errors import EngineError
-from llama.grammar.matcher import Pieces
+from llama.grammar.follow import Vocabulary
+from llama.grammar.matcher import Followers
 from llama.prompts import Prompts
 from llama.thoughts import OPEN
 from llama.threads import Threads
@@ -256,7 +257,8 @@ class LlamaModel:
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._cells = llama_cpp.llama_get_memory(self._context)
             self._threads = Threads(threads)
-            self._pieces: dict[frozenset[int], Pieces] = {}  # by the control tokens that are shown
+            self._followers: dict[frozenset[int], Followers] = {}  # by the control tokens that are shown
+            stack.callback(self._close_followers)
             self._resources = stack.pop_all()
 
     @property
@@ -355,13 +357,17 @@ class LlamaModel:
         """Return the control tokens that an answer with calls shows, since they are the marks of calls."""
         return self._prompts.control_tokens(calls) if calls else frozenset()
 
-    def pieces(self, calls: CallFormat | None = None) -> Pieces:
-        """Return what its tokens write, the marks of calls too where it may call; worked out once."""
+    def followers(self, calls: CallFormat | None = None) -> Followers:
+        """Return what follows answers by grammars, over its tokens' texts, marks of calls too where it may call."""
         shown = self.shown(calls)
-        if shown not in self._pieces:
+        if shown not in self._followers:
             texts = [self.piece(token, token in shown) for token in range(self.vocabulary)]
-            self._pieces[shown] = Pieces(texts, self.ends)
-        return self._pieces[shown]
+            self._followers[shown] = Followers(Vocabulary(texts, self.ends))
+        return self._followers[shown]
+
+    def _close_followers(self) -> None:
+        for followers in self._followers.values():
+            followers.close()
 
     @property
     def thinks(self) -> bool:

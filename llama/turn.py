@@ -158,7 +158,7 @@ class Turn:
 
     def fail(self, error: RequestError) -> None:
         """End the answer where it cannot go on; the others do."""
-        self.finished = True
+        self.finished, self._matcher = True, None
         if self._observe:
             self._observe(self, error)
         self.deliver(error)
@@ -178,7 +178,7 @@ class Turn:
             text, found = self._stops.pass_on(text)
         self._deliver(text, scored=scored)
         if self._matcher:
-            self._matcher.take(piece)
+            self._matcher.take(token)
         stop = found or stop
         if stop is not None or (self._matcher and self._matcher.ended):
             self._end("stop", stop)
@@ -202,7 +202,7 @@ class Turn:
         return allowed
 
     def _end(self, finish: Finish, stopped_by: str | int | None = None) -> None:
-        self.finished = True
+        self.finished, self._matcher = True, None  # whose process ends with it
         self._deliver(self._stops.rest(), finish, stopped_by=stopped_by)
 
     def _deliver(

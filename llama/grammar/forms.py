@@ -1,30 +1,16 @@
 """What answers must look like, by the fields that ask for it, as grammars."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llama.call_format import CallFormat
 from llama.errors import RequestError
-from llama.grammar.automaton import Automaton
-from llama.grammar.calls import CALLS, FREE, calls_grammar, free_or_calls
-from llama.grammar.expressions import (
-    ROOT,
-    Expression,
-    Grammar,
-    Repeat,
-    Rule,
-    among,
-    choice,
-    row,
-    scoped,
-    texts,
-)
-from llama.grammar.gbnf import read_gbnf
-from llama.grammar.json_text import ANY_JSON, OBJECT
-from llama.grammar.marks import until
+from llama.grammar.calls import CALLS, OBJECT, calls_as_values, calls_grammar, free_or_calls
+from llama.grammar.gbnf import gbnf_grammar
+from llama.grammar.lark import START, Grammar, characters, literal, regex
 from llama.grammar.matcher import Matcher
-from llama.grammar.patterns import pattern
-from llama.grammar.schema import schema_grammar
+from llama.grammar.schema import any_of, checked
 from llama.thoughts import CLOSE, OPEN, opens
 from llama.types import Chat, Form, Prompt, Tools
 
@@ -32,7 +18,7 @@ if TYPE_CHECKING:
     from llama.model import LlamaModel
 
 LONGEST = 100_000  # characters of a grammar or a schema
-START = "thoughts and answer"
+ANSWER = "answer"
 
 
 def start_matcher(
@@ -57,17 +43,15 @@ def start_matcher(
     may_open = chat is not None and begun is None and model.thinks
     param = form.param if form else "tools"
     try:
-        grammar = _grammar(form, chat.tools if chat else None, calls)
-        if grammar is None:
+        found = _grammar(form, chat.tools if chat else None, calls)
+        if found is None:
             return None
+        grammar, free = found
         if within or may_open:
-            grammar = {**grammar, **after_thoughts(within)}
-        automaton = Automaton(grammar, START if within or may_open else ROOT)
-        # A model that may call or not is left its control tokens, but for the calls themselves.
-        matcher = Matcher(automaton, model.pieces(calls), free=FREE in grammar)
+            grammar = after_thoughts(grammar, within)
         said = "" if begun is None or within else begun.rpartition(CLOSE)[2].lstrip()
-        if not matcher.take(said.encode(errors="replace")):
-            raise RequestError("The assistant's turn that is to be gone on with is no beginning of such an answer.")
+        # A model that may call or not is left its control tokens, but for the calls themselves.
+        return Matcher(grammar, model.followers(calls), said, free)
     except RecursionError:
         raise RequestError(f"{param} is nested too deeply.", param=param) from None
     except RequestError as error:
@@ -75,21 +59,38 @@ def start_matcher(
             return None  # tools too many or too large to be followed are called as the model does
         error.param = error.param or param
         raise
-    return matcher
 
 
-def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -> Grammar | None:
-    """Return what an answer may be: of the form, or calls, or either; None where it may be anything."""
+def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -> tuple[Grammar, bool] | None:
+    """Return what an answer may be: of the form, or calls, or either; and whether it is free up to a call.
+
+    None where it may be anything.
+    """
     if tools is None or calls is None:
-        return read_form(form) if form else None
+        return (read_form(form), False) if form else None
     if tools.required:
-        return {ROOT: Rule(CALLS), **calls_grammar(calls, tools)}
+        return calls_grammar(calls, tools) | Grammar({START: CALLS}), False
     if form:
-        said = scoped(read_form(form), "said", shared=ANY_JSON)
-        return {ROOT: choice([Rule(CALLS), Rule(f"said {ROOT}")]), **said, **calls_grammar(calls, tools)}
+        return _form_or_calls(form, tools, calls), False
     if calls.mark:
-        return {ROOT: Rule(FREE), **free_or_calls(calls), **calls_grammar(calls, tools)}
+        return free_or_calls(calls, calls_grammar(calls, tools)), True
     return None
+
+
+def _form_or_calls(form: Form, tools: Tools, calls: CallFormat) -> Grammar:
+    """Return what is of a form or calls. Raises RequestError where one cannot be told from the other in time."""
+    if calls.mark:
+        said = read_form(form)
+        return calls_grammar(calls, tools) | said | Grammar({ANSWER: said.rules[START], START: f"{CALLS} | {ANSWER}"})
+    values = calls_as_values(calls, tools)
+    if form.kind not in ("object", "schema") or values is None:
+        text = f"{form.param} is not supported beside tools, which this model calls without a mark: set tool_choice."
+        raise RequestError(text, param=form.param)
+    return Grammar({START: "@either"}, {"either": any_of([_schema(form), *values])})
+
+
+def _schema(form: Form) -> Mapping[str, object]:
+    return OBJECT if form.kind == "object" else checked(json.loads(form.source), form.param)
 
 
 def read_form(form: Form) -> Grammar:
@@ -97,20 +98,23 @@ def read_form(form: Form) -> Grammar:
     if len(form.source) > LONGEST:
         raise RequestError(f"{form.param} may have up to {LONGEST:,} characters.", param=form.param)
     match form.kind:
-        case "object":
-            return {ROOT: OBJECT, **ANY_JSON}
-        case "schema":
-            return schema_grammar(json.loads(form.source), form.param)
+        case "object" | "schema":
+            return Grammar({START: "@said"}, {"said": _schema(form)})
         case "gbnf":
-            return read_gbnf(form.source, form.param)
+            return gbnf_grammar(form.source, form.param)
         case "pattern":
-            return {ROOT: pattern(form.source, form.param)}
+            return Grammar({START: regex(form.source)})
         case "choice":
-            return {ROOT: texts(json.loads(form.source))}
+            return Grammar({START: "ONE", "ONE": " | ".join(map(literal, json.loads(form.source)))})
 
 
-def after_thoughts(within: bool) -> Grammar:
-    """Return the rule START: what is thought and then the answer; `within` a thought, or where one may be opened."""
-    closed = row(Rule(f"{CLOSE} 0"), Repeat(among(" ", "\n"), 0, 4), Rule(ROOT))
-    begin: Expression = closed if within else choice([row(OPEN, closed), Rule(ROOT)])
-    return {START: begin, **until(CLOSE)}
+def after_thoughts(grammar: Grammar, within: bool) -> Grammar:
+    """Return what is thought and then the answer; `within` a thought, or where one may be opened."""
+    closed = f"closed {ANSWER}"
+    rules = {
+        ANSWER: grammar.rules[START],
+        "closed": 'thought (" " | "\\n"){0,4}',
+        "thought[lazy]": f"/(?s:.)*/ {literal(CLOSE)}",
+        START: closed if within else f"{characters(OPEN)} {closed} | {ANSWER}",
+    }
+    return grammar | Grammar(rules)
