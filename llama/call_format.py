@@ -31,7 +31,7 @@ from llama.calls import (
     called,
     form_of_calls,
 )
-from llama.grammar.expressions import common_beginning
+from llama.marks import common_beginning
 
 OTHER, ANSWER = "find_product", "\ue000"  # another tool's name; an answer that no template writes of itself
 OTHER_KEY, OTHER_VALUE, NUMBER = "to_these", "7 and 8", 56  # another argument, and one that is no text

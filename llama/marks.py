@@ -4,3 +4,9 @@
 def begun(text: str, mark: str) -> int:
     """Return how many characters at a text's end may be the beginning of a mark, of which more is to come."""
     return next((n for n in range(min(len(mark) - 1, len(text)), 0, -1) if text.endswith(mark[:n])), 0)
+
+
+def common_beginning(one: str, other: str) -> str:
+    """Return what two texts begin with."""
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]

@@ -19,7 +19,8 @@ from common.errors import UserError
 from llama.call_format import CallFormat
 from llama.errors import EngineError
 from llama.found import found_of
-from llama.grammar.matcher import Pieces
+from llama.grammar.follow import Vocabulary
+from llama.grammar.matcher import Followers
 from llama.prompts import Prompts
 from llama.thought_format import ThoughtFormat
 from llama.threads import Threads
@@ -259,7 +260,8 @@ class LlamaModel:
             stack.callback(llama_cpp.llama_batch_free, self._batch)
             self._cells = llama_cpp.llama_get_memory(self._context)
             self._threads = Threads(threads)
-            self._pieces: dict[frozenset[int], Pieces] = {}  # by the control tokens that are shown
+            self._followers: dict[frozenset[int], Followers] = {}  # by the control tokens that are shown
+            stack.callback(self._close_followers)
             self._resources = stack.pop_all()
 
     @property
@@ -358,12 +360,16 @@ class LlamaModel:
         """Return the control tokens that an answer shows, since they are the marks of calls or of thoughts."""
         return self._prompts.control_tokens((*thoughts.marks, *((calls.example, calls.mark) if calls else ())))
 
-    def pieces(self, shown: frozenset[int] = frozenset()) -> Pieces:
-        """Return what its tokens write, of control tokens those that are shown; worked out once."""
-        if shown not in self._pieces:
+    def followers(self, shown: frozenset[int] = frozenset()) -> Followers:
+        """Return what follows answers by grammars, over its tokens' texts, of control tokens those that are shown."""
+        if shown not in self._followers:
             texts = [self.piece(token, token in shown) for token in range(self.vocabulary)]
-            self._pieces[shown] = Pieces(texts, self.ends)
-        return self._pieces[shown]
+            self._followers[shown] = Followers(Vocabulary(texts, self.ends))
+        return self._followers[shown]
+
+    def _close_followers(self) -> None:
+        for followers in self._followers.values():
+            followers.close()
 
     @property
     def thoughts(self) -> ThoughtFormat:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from llama.call_format import outside_tag
 from llama.calls import ASKED, QUESTION, CallForm, Message, Render, probe
-from llama.grammar.expressions import common_beginning
+from llama.marks import common_beginning
 
 ANSWER, PROBE = "\ue000", "\ue001"  # which no template writes of itself
 THOUGHT = "reasoning_content"  # of a message, as clients have it

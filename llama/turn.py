@@ -183,7 +183,7 @@ class Turn:
 
     def fail(self, error: RequestError) -> None:
         """End the answer where it cannot go on; the others do."""
-        self.finished = True
+        self.finished, self._matcher = True, None
         if self._observe:
             self._observe(self, error)
         self.deliver(error)
@@ -207,7 +207,7 @@ class Turn:
             text, found = self._stops.pass_on(text)
         self._deliver(text, scored=scored)
         if self._matcher:
-            self._matcher.take(piece)
+            self._matcher.take(token)
         stop = found or stop
         if stop is not None or (self._matcher and self._matcher.ended):
             self._end("stop", stop)
@@ -241,7 +241,7 @@ class Turn:
         return Thinking(form, model.ends_with(self.prompt, form.open))
 
     def _end(self, finish: Finish, stopped_by: str | int | None = None, scored: Scored | None = None) -> None:
-        self.finished = True
+        self.finished, self._matcher = True, None  # whose process ends with it
         self._deliver(self._stops.rest(), finish, scored, stopped_by)
 
     def _deliver(

@@ -1,31 +1,16 @@
 """What answers must look like, by the fields that ask for it, as grammars."""
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llama.call_format import CallFormat
 from llama.errors import RequestError
-from llama.grammar.automaton import Automaton
-from llama.grammar.calls import CALLS, FREE, calls_grammar, free_or_calls
-from llama.grammar.expressions import (
-    ROOT,
-    Expression,
-    Grammar,
-    Repeat,
-    Rule,
-    among,
-    choice,
-    maybe,
-    row,
-    scoped,
-    texts,
-)
-from llama.grammar.gbnf import read_gbnf
-from llama.grammar.json_text import ANY_JSON, OBJECT
-from llama.grammar.marks import until
+from llama.grammar.calls import CALLS, OBJECT, calls_as_values, calls_grammar, free_or_calls
+from llama.grammar.gbnf import gbnf_grammar
+from llama.grammar.lark import START, Grammar, characters, literal, regex
 from llama.grammar.matcher import Matcher
-from llama.grammar.patterns import pattern
-from llama.grammar.schema import schema_grammar
+from llama.grammar.schema import any_of, checked
 from llama.thought_format import ThoughtFormat
 from llama.thoughts import Thinking
 from llama.types import Chat, Form, Prompt, Tools
@@ -34,7 +19,7 @@ if TYPE_CHECKING:
     from llama.model import LlamaModel
 
 LONGEST = 100_000  # characters of a grammar or a schema
-START = "thoughts and answer"
+ANSWER = "answer"
 
 
 def start_matcher(
@@ -59,17 +44,15 @@ def start_matcher(
     thoughts = thinking.form if thinking.within or may_open else None
     param = form.param if form else "tools"
     try:
-        grammar = _grammar(form, chat.tools if chat else None, calls)
-        if grammar is None:
+        found = _grammar(form, chat.tools if chat else None, calls)
+        if found is None:
             return None
+        grammar, free = found
         if thoughts:
-            grammar = {**grammar, **after_thoughts(thoughts, thinking.within)}
-        automaton = Automaton(grammar, START if thoughts else ROOT)
-        # A model that may call or not is left its control tokens, but for the calls themselves.
-        matcher = Matcher(automaton, model.pieces(model.shown(calls, thinking.form)), free=FREE in grammar)
+            grammar = after_thoughts(thoughts, grammar, thinking.within)
         said = _said(begun["content"], thinking) if begun else ""
-        if not matcher.take(said.encode(errors="replace")):
-            raise RequestError("The assistant's turn that is to be gone on with is no beginning of such an answer.")
+        # A model that may call or not is left its control tokens, but for the calls themselves.
+        return Matcher(grammar, model.followers(model.shown(calls, thinking.form)), said, free)
     except RecursionError:
         raise RequestError(f"{param} is nested too deeply.", param=param) from None
     except RequestError as error:
@@ -77,21 +60,38 @@ def start_matcher(
             return None  # tools too many or too large to be followed are called as the model does
         error.param = error.param or param
         raise
-    return matcher
 
 
-def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -> Grammar | None:
-    """Return what an answer may be: of the form, or calls, or either; None where it may be anything."""
+def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -> tuple[Grammar, bool] | None:
+    """Return what an answer may be: of the form, or calls, or either; and whether it is free up to a call.
+
+    None where it may be anything.
+    """
     if tools is None or calls is None:
-        return read_form(form) if form else None
+        return (read_form(form), False) if form else None
     if tools.required:
-        return {ROOT: Rule(CALLS), **calls_grammar(calls, tools)}
+        return calls_grammar(calls, tools) | Grammar({START: CALLS}), False
     if form:
-        said = scoped(read_form(form), "said", shared=ANY_JSON)
-        return {ROOT: choice([Rule(CALLS), Rule(f"said {ROOT}")]), **said, **calls_grammar(calls, tools)}
+        return _form_or_calls(form, tools, calls), False
     if calls.mark:
-        return {ROOT: Rule(FREE), **free_or_calls(calls), **calls_grammar(calls, tools)}
+        return free_or_calls(calls, calls_grammar(calls, tools)), True
     return None
+
+
+def _form_or_calls(form: Form, tools: Tools, calls: CallFormat) -> Grammar:
+    """Return what is of a form or calls. Raises RequestError where one cannot be told from the other in time."""
+    if calls.mark:
+        said = read_form(form)
+        return calls_grammar(calls, tools) | said | Grammar({ANSWER: said.rules[START], START: f"{CALLS} | {ANSWER}"})
+    values = calls_as_values(calls, tools)
+    if form.kind not in ("object", "schema") or values is None:
+        text = f"{form.param} is not supported beside tools, which this model calls without a mark: set tool_choice."
+        raise RequestError(text, param=form.param)
+    return Grammar({START: "@either"}, {"either": any_of([_schema(form), *values])})
+
+
+def _schema(form: Form) -> Mapping[str, object]:
+    return OBJECT if form.kind == "object" else checked(json.loads(form.source), form.param)
 
 
 def read_form(form: Form) -> Grammar:
@@ -99,24 +99,27 @@ def read_form(form: Form) -> Grammar:
     if len(form.source) > LONGEST:
         raise RequestError(f"{form.param} may have up to {LONGEST:,} characters.", param=form.param)
     match form.kind:
-        case "object":
-            return {ROOT: OBJECT, **ANY_JSON}
-        case "schema":
-            return schema_grammar(json.loads(form.source), form.param)
+        case "object" | "schema":
+            return Grammar({START: "@said"}, {"said": _schema(form)})
         case "gbnf":
-            return read_gbnf(form.source, form.param)
+            return gbnf_grammar(form.source, form.param)
         case "pattern":
-            return {ROOT: pattern(form.source, form.param)}
+            return Grammar({START: regex(form.source)})
         case "choice":
-            return {ROOT: texts(json.loads(form.source))}
+            return Grammar({START: "ONE", "ONE": " | ".join(map(literal, json.loads(form.source)))})
 
 
-def after_thoughts(thoughts: ThoughtFormat, within: bool) -> Grammar:
-    """Return the rule START: what is thought and then the answer; `within` a thought, or where one may be opened."""
-    answer = row(maybe(thoughts.lead), Rule(ROOT)) if thoughts.lead else Rule(ROOT)
-    closed = row(Rule(f"{thoughts.close} 0"), Repeat(among(" ", "\n"), 0, 4), answer)
-    begin: Expression = closed if within else choice([row(thoughts.open, closed), answer])
-    return {START: begin, **until(thoughts.close)}
+def after_thoughts(thoughts: ThoughtFormat, grammar: Grammar, within: bool) -> Grammar:
+    """Return what is thought and then the answer; `within` a thought, or where one may be opened."""
+    answer = f"({characters(thoughts.lead)})? {ANSWER}" if thoughts.lead else ANSWER
+    closed = f"closed {answer}"
+    rules = {
+        ANSWER: grammar.rules[START],
+        "closed": 'thought (" " | "\\n"){0,4}',
+        "thought[lazy]": f"/(?s:.)*/ {literal(thoughts.close)}",
+        START: closed if within else f"{characters(thoughts.open)} {closed} | {answer}",
+    }
+    return grammar | Grammar(rules)
 
 
 def _said(begun: str, thinking: Thinking) -> str:

@@ -1,48 +1,69 @@
-"""llama.cpp's own form of grammars, GBNF, as its grammars/README.md describes it; less tokens (`<…>`)."""
+"""llama.cpp's own form of grammars, GBNF, as its grammars/README.md describes it, as Lark's; less tokens (`<…>`).
+
+A grammar without recursion is one lexeme, which llguidance follows as an automaton. In one with recursion each
+character is a lexeme of its own: of longer ones its lexer takes the longest, where a grammar may mean any.
+"""
 
 import re
+import sys
+from graphlib import CycleError, TopologicalSorter
+from typing import NamedTuple
 
 from llama.errors import RequestError
-from llama.grammar.expressions import (
-    ROOT,
-    Chars,
-    Choice,
-    Expression,
-    Grammar,
-    Repeat,
-    Row,
-    Rule,
-    Text,
-    joined,
-    others,
-)
+from llama.grammar.lark import NOTHING, START, Grammar
 
 DEEPEST = 100  # groups within groups
+MOST_STACKED = 10  # repetitions of repetitions
 MOST_REPEATED = 2_000  # as in llama.cpp
-NAME, NUMBER = re.compile(r"[a-zA-Z0-9-]+"), re.compile(r"\d{1,9}")
+NAME = re.compile(r"[a-zA-Z0-9-]+")
 # With and without line ends: within a rule one ends it, but in brackets.
 BLANK, GAP = re.compile(r"(?:[ \t]|#[^\r\n]*)*"), re.compile(r"(?:[ \t\r\n]|#[^\r\n]*)*")
 COUNTS = re.compile(r"\{[ \t]*(\d{1,9})[ \t]*(,?)[ \t]*(\d{0,9})[ \t]*\}")
 ESCAPES = {"t": "\t", "r": "\r", "n": "\n", "\\": "\\", '"': '"', "[": "[", "]": "]", "-": "-"}
+QUANTIFIERS = "*+?"
 HEX = {"x": 2, "u": 4, "U": 8}
-QUANTIFIERS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
-DOT = Chars(others([]))
+NEVER = "{0,0}"
+SURROGATES = frozenset(map(chr, range(0xD800, 0xE000)))  # halves of pairs, and no characters
+ANY, NONE = r"/(?s:.)/", r"/[^\x{0}-\x{10FFFF}]/"
 
 
-def read_gbnf(text: str, param: str) -> Grammar:
-    """Return a grammar. Raises RequestError, with the line, for a text that is none."""
-    grammar = _Reader(text, param).grammar()
-    if ROOT not in grammar:
-        raise RequestError(f"{param}: the grammar has no rule named root.", param=param)
-    return grammar
+class Reference(NamedTuple):
+    """A rule, by its name."""
+
+    name: str
+
+
+ROOT = "root"
+Body = list[str | Reference]  # of a rule, in Lark's words
+
+
+def gbnf_grammar(text: str, param: str) -> Grammar:
+    """Return a grammar. Raises RequestError, with the line, for a text that is none; and for a rule that is missing."""
+    rules = _Reader(text, param).rules()
+    uses = {name: {part.name for part in body if isinstance(part, Reference)} for name, body in rules.items()}
+    for missing in sorted({ROOT}.union(*uses.values()) - rules.keys()):
+        raise RequestError(f"{param}: the grammar has no rule named {missing[:100]}.", param=param)
+    try:
+        TopologicalSorter(uses).prepare()
+        kind = "GBNF"  # in capitals a rule is a part of a lexeme
+    except CycleError:
+        kind = "gbnf"
+    names = {name: f"{kind}{number}" for number, name in enumerate(rules)}
+    lark = {
+        names[name]: " ".join(names[part.name] if isinstance(part, Reference) else part for part in body)
+        for name, body in rules.items()
+    }
+    return Grammar({START: names[ROOT], **lark})
 
 
 class _Reader:
     def __init__(self, text: str, param: str) -> None:
         self._text, self._param, self._at, self._depth = text, param, 0, 0
+        self._rules: dict[str, Body] = {}
 
-    def grammar(self) -> Grammar:
-        rules: dict[str, Expression] = {}
+    def rules(self) -> dict[str, Body]:
+        """Return them, groups among them: llguidance takes no more than 30 within each other."""
+        rules = self._rules
         self._skip(GAP)
         while self._at < len(self._text):
             name = self._name()
@@ -63,9 +84,6 @@ class _Reader:
         found = blank.match(self._text, self._at)
         self._at = found.end() if found else self._at
 
-    def _skip_within(self) -> None:
-        self._skip(GAP if self._depth else BLANK)
-
     def _need(self, text: str) -> None:
         if not self._text.startswith(text, self._at):
             raise self._refusal(f"lacks a {text}")
@@ -78,62 +96,66 @@ class _Reader:
         self._at = found.end()
         return found[0]
 
-    def _choices(self) -> Expression:
-        ways = [self._sequence()]
+    def _choices(self) -> Body:
+        body = self._sequence()
         while self._text.startswith("|", self._at):
             self._at += 1
             self._skip(GAP)
-            ways.append(self._sequence())
-        return Choice(tuple(ways))
+            body += ["|", *self._sequence()]
+        return body
 
-    def _sequence(self) -> Expression:
-        parts: list[Expression] = []
-        while (part := self._item()) is not None:
-            self._skip_within()
-            parts.append(self._repeated(part))
-        return Row(tuple(parts))
+    def _sequence(self) -> Body:
+        found: Body = []
+        while item := self._item():
+            self._skip(GAP if self._depth else BLANK)
+            found += self._repeated(item)
+        return found or [NOTHING]
 
-    def _item(self) -> Expression | None:
-        """Return what comes next in a row; None at its end."""
+    def _item(self) -> Body:
+        """Return what comes next in a row; nothing at its end."""
         char = self._text[self._at : self._at + 1]
         if char == '"':
-            return self._literal()
+            return ["(", *self._literal(), ")"]
         if char == "[":
-            return self._class()
+            return [self._class()]
         if char == "(":
-            return self._group()
+            return [self._group()]
         if char == ".":
             self._at += 1
-            return DOT
+            return [ANY]
         if char in ("<", "!") and char:
             raise self._refusal("has a token (<…>), which is not supported here: write its text")
         if char in (*QUANTIFIERS, "{") and char:
             raise self._refusal("repeats nothing")
-        return Rule(self._name()) if NAME.match(char) else None
+        return [Reference(self._name())] if NAME.match(char) else []
 
-    def _literal(self) -> Expression:
+    def _literal(self) -> Body:
+        """Return a text, character by character."""
         self._at += 1
-        found: list[str] = []
+        found: Body = []
         while not self._text.startswith('"', self._at):
-            found.append(self._char())
+            found.append(f"/{_escaped(self._char())}/")
         self._at += 1
-        return Text("".join(found))
+        return found or [NOTHING]
 
-    def _class(self) -> Expression:
+    def _class(self) -> str:
         self._at += 1
         negated = self._text.startswith("^", self._at)
         self._at += negated
-        ranges: list[tuple[int, int]] = []
+        ranges: list[str] = []
         while not self._text.startswith("]", self._at):
-            first = last = ord(self._char())
+            first = last = self._char()
             if self._text.startswith("-", self._at) and not self._text.startswith("-]", self._at):
                 self._at += 1
-                last = ord(self._char())
-            ranges.append((first, last))
+                last = self._char()
+            if first <= last:
+                ranges.append(f"{_escaped(first)}-{_escaped(last)}")
         self._at += 1
-        return Chars(others(ranges) if negated else others(others(joined(ranges))))
+        if not ranges:
+            return ANY if negated else NONE
+        return f"/[{'^' * negated}{''.join(ranges)}]/"
 
-    def _group(self) -> Expression:
+    def _group(self) -> Reference:
         self._at += 1
         self._depth += 1
         if self._depth > DEEPEST:
@@ -142,7 +164,9 @@ class _Reader:
         inner = self._choices()
         self._need(")")
         self._depth -= 1
-        return inner
+        name = f"group {len(self._rules)}"
+        self._rules[name] = inner
+        return Reference(name)
 
     def _char(self) -> str:
         char = self._text[self._at : self._at + 1]
@@ -150,29 +174,34 @@ class _Reader:
         if not char:
             raise self._refusal("ends too early")
         if char != "\\":
+            if char in SURROGATES:
+                raise self._refusal("has half a character")
             return char
         kind = self._text[self._at : self._at + 1]
         self._at += 1
         if kind in HEX:
             digits = self._text[self._at : self._at + HEX[kind]]
             self._at += len(digits)
-            if re.fullmatch(r"[0-9a-fA-F]+", digits) and len(digits) == HEX[kind] and int(digits, 16) <= 0x10FFFF:
-                return chr(int(digits, 16))
+            number = int(digits, 16) if re.fullmatch(rf"[0-9a-fA-F]{{{HEX[kind]}}}", digits) else None
+            if number is not None and number <= sys.maxunicode and chr(number) not in SURROGATES:
+                return chr(number)
         elif kind in ESCAPES:
             return ESCAPES[kind]
         raise self._refusal(f"has an escape that is none: \\{kind}")
 
-    def _repeated(self, part: Expression) -> Expression:
-        while (char := self._text[self._at : self._at + 1]) and char in (*QUANTIFIERS, "{"):
-            if char == "{":
-                part = Repeat(part, *self._counts())
-            else:
-                self._at += 1
-                part = Repeat(part, *QUANTIFIERS[char])
-            self._skip_within()
-        return part
+    def _repeated(self, item: Body) -> Body:
+        counts: list[str] = []
+        while (char := self._text[self._at : self._at + 1]) and char in QUANTIFIERS + "{":
+            counts.append(self._counts() if char == "{" else char)
+            self._at += char != "{"
+            if counts[-1] == NEVER:
+                item, counts = [NOTHING], []
+            if len(counts) > MOST_STACKED:
+                raise self._refusal(f"repeats a repetition more than {MOST_STACKED} times")
+            self._skip(GAP if self._depth else BLANK)
+        return ["("] * (len(counts) - 1) + item + [part for count in counts for part in (count, ")")][:-1]
 
-    def _counts(self) -> tuple[int, int | None]:
+    def _counts(self) -> str:
         found = COUNTS.match(self._text, self._at)
         if not found:
             raise self._refusal("has a repetition that is none, such as {2,3}")
@@ -181,4 +210,9 @@ class _Reader:
         if max(least, most or 0) > MOST_REPEATED or (most is not None and most < least):
             raise self._refusal(f"has a repetition that is none, or over {MOST_REPEATED}")
         self._at = found.end()
-        return least, most
+        return f"{{{least},{'' if most is None else most}}}"
+
+
+def _escaped(char: str) -> str:
+    """Return a character as regular expressions have it."""
+    return rf"\x{{{ord(char):X}}}"

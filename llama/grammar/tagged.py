@@ -6,13 +6,11 @@ from typing import cast
 from llama.call_format import ParameterFormat, plain
 from llama.call_parameters import TEXT, types_of
 from llama.errors import RequestError
-from llama.grammar.expressions import EMPTY, ROOT, Expression, Grammar, Rule, maybe, row, scoped, texts
-from llama.grammar.json_text import ANY_JSON, VALUE
-from llama.grammar.marks import until
-from llama.grammar.schema import OF_TYPES, refusal, schema_grammar
+from llama.grammar.lark import NOTHING, Grammar, literal
+from llama.grammar.schema import OF_TYPES, Schema, checked, refusal
 
 
-def tagged_grammar(form: ParameterFormat, function: Mapping[str, object], param: str) -> Grammar:
+def tagged_grammar(form: ParameterFormat, function: Mapping[str, object], param: str, rule: str) -> Grammar:
     """Return what the arguments of a tool may be, in the order of its schema, those that are not required left out.
 
     A value of a text is any; of what else it may be its schema's grammar, or any JSON where there can be none and the
@@ -22,15 +20,15 @@ def tagged_grammar(form: ParameterFormat, function: Mapping[str, object], param:
         form: what stands around them.
         function: the tool.
         param: where its schema stands.
+        rule: its name, with which those that it needs begin.
 
     Raises RequestError for a schema that cannot be held to, of a tool that is strict.
     """
     parameters = cast(Mapping[str, object], function.get("parameters") or {})
     properties, required = parameters.get("properties"), parameters.get("required")
-    rules: dict[str, Expression] = {}
-    arguments: list[Expression] = []
+    found, arguments = Grammar({}), list[str]()
     for place, (name, schema) in enumerate(properties.items() if isinstance(properties, dict) else ()):
-        where, scope = f"{param}.properties.{name}", f"argument {place}"
+        where, argument = f"{param}.properties.{name}", f"{rule}_{place}"
         if set(name) & set('<>"\n') or name != name.strip():
             raise RequestError(f"{where}: the model's form of calls has no place for such a name.", param=where)
         types, strict = types_of(parameters, name), function.get("strict") is True
@@ -38,30 +36,31 @@ def tagged_grammar(form: ParameterFormat, function: Mapping[str, object], param:
             bounds = set(schema) & OF_TYPES["string"] if strict and isinstance(schema, dict) else set()
             if bounds:
                 raise refusal(f"{where}.{min(bounds)}", "cannot be held to in the model's form of calls")
-            between, value = form.between, _text(schema, plain(form.after))
+            between, value = form.between, _text(schema, plain(form.after), f"{argument}_value")
         else:
-            between, value = form.unquoted, _value(schema, parameters, plain(form.after), where, strict)
-        rules |= scoped(value, scope, shared=ANY_JSON)
-        argument = row(plain(form.before), name, plain(between), Rule(f"{scope} {ROOT}"))
-        arguments.append(argument if isinstance(required, list) and name in required else maybe(argument))
-    return {**rules, ROOT: row(*arguments) if arguments else EMPTY}
+            between = form.unquoted
+            value = _value(schema, parameters, plain(form.after), where, strict, f"{argument}_value")
+        opened = literal(plain(form.before) + name + plain(between))
+        found |= value | Grammar({argument: f"{opened} {argument}_value"})
+        arguments.append(argument if isinstance(required, list) and name in required else f"{argument}?")
+    return found | Grammar({rule: " ".join(arguments) or NOTHING})
 
 
-def _text(schema: object, after: str) -> Grammar:
+def _text(schema: object, after: str, rule: str) -> Grammar:
     """Return a text and what stands after it."""
     words = schema.get("enum", [schema["const"]] if "const" in schema else None) if isinstance(schema, dict) else None
     if isinstance(words, list) and words and all(isinstance(word, str) and after not in word for word in words):
-        return {ROOT: row(texts(words), after)}
-    return {ROOT: Rule(f"{after} 0"), **until(after)}
+        return Grammar({rule: " | ".join(literal(word + after) for word in words)})
+    return Grammar({f"{rule}[lazy]": f"/(?s:.)*/ {literal(after)}"})
 
 
-def _value(schema: object, root: Mapping[str, object], after: str, param: str, strict: bool) -> Grammar:
+def _value(schema: object, root: Schema, after: str, param: str, strict: bool, rule: str) -> Grammar:
     """Return a value as JSON and what stands after it."""
     shared = {key: root[key] for key in ("$defs", "definitions") if key in root}
     try:
-        value = schema_grammar({**shared, **cast(Mapping[str, object], schema)}, param)
+        value = checked({**shared, **cast(Schema, schema)}, param, f"{rule}.")
     except RequestError:
         if strict:
             raise
-        return {ROOT: row(VALUE, after), **ANY_JSON}
-    return {**value, ROOT: row(value[ROOT], after)}
+        value = {}
+    return Grammar({rule: f"@{rule}_json {literal(after)}"}, {f"{rule}_json": value})

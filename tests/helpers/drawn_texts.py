@@ -3,18 +3,32 @@
 import random
 from collections.abc import Callable, Iterator
 
-from llama.grammar.automaton import DEAD, Automaton
-from llama.grammar.expressions import Grammar
+import numpy as np
+from llguidance import LLMatcher
+
+from llama.grammar.follow import LIMITS, Vocabulary, make_tokenizer
+from llama.grammar.lark import Grammar
+
+END = 256
+BYTES = Vocabulary([bytes([byte]) for byte in range(255)] + [b"", b""], [END])
+TOKENIZER = make_tokenizer(BYTES)
+
+
+def matcher(grammar: Grammar) -> LLMatcher:
+    """What follows texts of a grammar, byte by byte."""
+    found = LLMatcher(TOKENIZER, grammar.text(), log_level=0, limits=LIMITS)
+    assert not found.is_error(), found.get_error()
+    return found
 
 
 def reader(grammar: Grammar) -> Callable[[str], bool]:
     """What says whether a text is one of the grammar's."""
-    automaton = Automaton(grammar)
+    following = matcher(grammar)
 
     def reads(text: str) -> bool:
-        automaton.allow()
-        state = automaton.after(automaton.start, text.encode())
-        return state != DEAD and automaton.is_end(state)
+        following.reset()
+        taken = list(text.encode())
+        return following.try_consume_tokens(taken) == len(taken) and following.is_accepting()
 
     return reads
 
@@ -26,14 +40,14 @@ def fits(grammar: Grammar, text: str) -> bool:
 
 def drawn(grammar: Grammar, count: int, longest: int = 2_000) -> Iterator[str]:
     """Texts of a grammar, byte by byte; those that grow too long are left out."""
-    automaton, rng = Automaton(grammar), random.Random(0)
+    following, rng = matcher(grammar), random.Random(0)
     for _ in range(count):
-        state, text = automaton.start, bytearray()
+        following.reset()
+        text = bytearray()
         while len(text) < longest:
-            if automaton.is_end(state) and (not automaton.goes_on(state) or rng.random() < 0.3):
+            if following.is_accepting() and (following.is_stopped() or rng.random() < 0.3):
                 yield text.decode()
                 break
-            automaton.allow()
-            automaton.work_out([state])
-            text.append(rng.choice([byte for byte in range(256) if automaton.ways[state, byte] != DEAD]))
-            state = int(automaton.ways[state, text[-1]])
+            bits = np.frombuffer(following.compute_bitmask(), np.uint8)
+            text.append(rng.choice(np.flatnonzero(np.unpackbits(bits, count=END, bitorder="little")).tolist()))
+            assert following.consume_token(text[-1])

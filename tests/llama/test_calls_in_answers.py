@@ -16,8 +16,9 @@ from llama.call_stream import Arguments, Called, Calls, Said
 from llama.calls import TOOLS, CallForm, Message
 from llama.chat_template import ChatTemplate
 from llama.errors import RequestError
-from llama.grammar.calls import CALLS, FREE, calls_grammar, free_or_calls
-from llama.grammar.expressions import Rule
+from llama.grammar.calls import CALLS, calls_as_values, calls_grammar, free_or_calls
+from llama.grammar.lark import START, Grammar
+from llama.grammar.schema import any_of, checked
 from llama.source import llama_cpp_tree
 from llama.types import Tools
 
@@ -374,8 +375,7 @@ def test_only_the_first_of_several_calls_is_one_where_one_alone_may_be() -> None
 
 @pytest.mark.parametrize("form", dict.fromkeys(FORMS.values()))
 def test_what_is_drawn_under_a_form_is_read_back(form: CallFormat) -> None:
-    grammar = calls_grammar(form, BOTH)
-    texts = list(drawn({**grammar, "root": Rule(CALLS)}, 12))
+    texts = list(drawn(calls_grammar(form, BOTH) | Grammar({START: CALLS}), 12))
     assert texts
     for text in texts:
         said, calls = told(form, text, len(text), BOTH)
@@ -404,15 +404,28 @@ def test_what_is_drawn_under_a_form_is_read_back(form: CallFormat) -> None:
 )
 def test_a_text_keeps_to_the_form_once_it_calls(text: str, fits: bool) -> None:
     tools = Tools([WEATHER], parallel=False)
-    reads = reader({"root": Rule(FREE), **free_or_calls(HERMES), **calls_grammar(HERMES, tools)})
-    assert reads(text) == fits
+    assert reader(free_or_calls(HERMES, calls_grammar(HERMES, tools)))(text) == fits
+
+
+def test_calls_without_a_mark_are_values_of_a_schema_beside_an_answers() -> None:
+    form = replace(LLAMA_3, example='{"name": "find_sum", "parameters": {"of_these": "5 and 6"}}')
+    said = checked({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}, "said")
+    values = calls_as_values(form, BOTH)
+    assert values
+    reads = reader(Grammar({START: "@either"}, {"either": any_of([said, *values])}))
+    for text in ('{"n": 5}', '{"name": "get_weather", "parameters": {"city": "Paris"}}',
+                 '{"name": "time-now.utc", "parameters": {}}'):  # fmt: skip
+        assert reads(text)
+    for text in ('{"name": "get_weather", "parameters": {}}', '{"name": "get_weather"}', '{"n": 5, "parameters": {}}'):
+        assert not reads(text)
+    assert calls_as_values(HERMES, BOTH) is calls_as_values(FUNCTIONARY_32, BOTH) is None
 
 
 def test_of_a_tool_that_is_not_strict_a_schema_may_say_anything() -> None:
     parameters = {"type": "object", "properties": {"x": {"not": {}}}}
     function: dict[str, object] = {"name": "get_weather", "parameters": parameters}
     grammar = calls_grammar(HERMES, Tools([{"type": "function", "function": function}]))
-    assert reader({**grammar, "root": Rule(CALLS)})(
+    assert reader(grammar | Grammar({START: CALLS}))(
         '<tool_call>\n{"name": "get_weather", "arguments": {"x":1}}\n</tool_call>'
     )
     with pytest.raises(RequestError) as raised:
@@ -423,7 +436,7 @@ def test_of_a_tool_that_is_not_strict_a_schema_may_say_anything() -> None:
 @pytest.mark.parametrize("parameters", [None, {}, {"properties": []}, {"properties": {"x": True}, "required": 5}])
 def test_of_a_tool_in_tags_a_schema_may_say_nothing(parameters: Any) -> None:
     tools = Tools([{"type": "function", "function": {"name": "get_weather", "parameters": parameters}}])
-    reads = reader({**calls_grammar(GLM, tools), "root": Rule(CALLS)})
+    reads = reader(calls_grammar(GLM, tools) | Grammar({START: CALLS}))
     assert reads("<tool_call>get_weather\n</tool_call>")
 
 
@@ -437,7 +450,7 @@ def test_a_text_in_tags_is_held_to_its_choices_and_to_nothing_else() -> None:
         calls_grammar(GLM, Tools([{"type": "function", "function": function}]))
     assert raised.value.param == "tools[0].function.parameters.properties.x.minLength"
     function["parameters"] = {"properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}
-    reads = reader({**calls_grammar(GLM, Tools([{"type": "function", "function": function}])), "root": Rule(CALLS)})
+    reads = reader(calls_grammar(GLM, Tools([{"type": "function", "function": function}])) | Grammar({START: CALLS}))
     assert reads(tags(GLM, ("f", {"x": "b"})))
     assert not reads(tags(GLM, ("f", {"x": "c"})))
     assert not reads(tags(GLM, ("f", {})))

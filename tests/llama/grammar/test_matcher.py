@@ -3,22 +3,24 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import psutil
 import pytest
+from drawn_texts import matcher as by_bytes
 from tiny_gguf import CHAT_TEMPLATE, write_random
 
 from llama.batch import Batch
 from llama.call_format import HERMES
 from llama.errors import RequestError
-from llama.grammar.automaton import DEAD, Automaton
-from llama.grammar.calls import FREE, calls_grammar, free_or_calls
-from llama.grammar.forms import START, after_thoughts, read_form, start_matcher
-from llama.grammar.gbnf import read_gbnf
-from llama.grammar.json_text import ANY_JSON, OBJECT
-from llama.grammar.matcher import Matcher, Pieces
+from llama.grammar.calls import calls_grammar, free_or_calls
+from llama.grammar.follow import Vocabulary
+from llama.grammar.forms import after_thoughts, read_form, start_matcher
+from llama.grammar.lark import Grammar
+from llama.grammar.matcher import Followers, Matcher
 from llama.model import LlamaModel
 from llama.thought_format import TAGS
 from llama.thoughts import Thinking
@@ -45,41 +47,127 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaModel]:
         yield model
 
 
+@pytest.fixture(scope="module")
+def letters() -> Iterator[Followers]:
+    """Of each byte as a token, and some that are none."""
+    followers = Followers(Vocabulary([bytes([byte]) for byte in range(256)] + [b"", b"", b"<tool_call>"], [256]))
+    yield followers
+    followers.close()
+
+
+def of(kind: Any, source: str) -> Grammar:
+    return read_form(Form(kind, source, kind))
+
+
 def test_tokens_let_through_are_those_that_lead_on() -> None:
     rng = random.Random(0)
-    text = '{"aé😀b": [1.5, -2e3, true, null, "\\u00e9\\n"], "":{}}'.encode()
+    text = '{"aé😀b": [1.5, -2e3, true, null, "\\n"], "":{}}'.encode()
     cut = [text[start : start + rng.randrange(1, 9)] for start in range(len(text)) for _ in range(4)]
     pieces = [b"", b"<eos>", *cut, *(bytes([byte]) for byte in range(256)), b"  ", b"\xff\xfe", b"}}}}"]
-    automaton = Automaton({"root": OBJECT, **ANY_JSON})
-    told = Pieces(pieces, {1})
-    for length in range(len(text) + 1):
-        state = automaton.after(automaton.start, text[:length])
-        fit = [automaton.after(state, piece) != DEAD if piece else False for piece in pieces]
-        fit[1] = length == len(text)
-        assert told.fitting(automaton, state).tolist() == fit
+    truth = by_bytes(of("object", ""))
+    with closing(Followers(Vocabulary(pieces, [1]))) as followers:
+        matcher = Matcher(of("object", ""), followers)
+        for length in range(len(text) + 1):
+            fit = [truth.validate_tokens(list(piece)) == len(piece) > 0 for piece in pieces]
+            assert matcher.ended == (length == len(text))
+            assert matcher.allowed().tolist() == [*fit[:1], length == len(text), *fit[2:]]
+            for byte in text[length : length + 1]:
+                matcher.take(pieces.index(bytes([byte]), 2))
+                truth.consume_token(byte)
 
 
 def test_a_vocabulary_that_cannot_write_it_is_told() -> None:
-    matcher = Matcher(Automaton(read_gbnf('root ::= "ab"', "grammar")), Pieces([b"a", b"x"], set()))
-    assert matcher.allowed().tolist() == [True, False]
-    assert matcher.take(b"a")
-    with pytest.raises(RequestError, match="no token for what must come next"):
-        matcher.allowed()
+    with closing(Followers(Vocabulary([b"a", b"x"], []))) as followers:
+        matcher = Matcher(of("gbnf", 'root ::= "ab"'), followers)
+        assert matcher.allowed().tolist() == [True, False]
+        matcher.take(0)
+        with pytest.raises(RequestError, match="no token for what must come next"):
+            matcher.allowed()
 
 
-def test_in_a_free_text_control_tokens_may_stand_and_in_a_call_not() -> None:
-    grammar = {**free_or_calls(HERMES), **calls_grammar(HERMES, Tools([{"function": {"name": "now"}}]))}
-    pieces = Pieces([b"", b"a", b"<tool_call>", b"\n"], [])
-    free, held = (Matcher(Automaton(grammar, FREE), pieces, free) for free in (True, False))
-    assert (free.allowed().tolist(), held.allowed().tolist()) == ([True] * 4, [False, True, True, True])
-    assert free.take(b"")
-    assert free.take(b"a<tool_call>")
-    assert free.allowed().tolist() == [False, False, False, True]
+def test_in_a_free_text_control_tokens_may_stand_and_in_a_call_not(letters: Followers) -> None:
+    grammar = free_or_calls(HERMES, calls_grammar(HERMES, Tools([{"function": {"name": "now"}}])))
+    free, held = (Matcher(grammar, letters, free=free) for free in (True, False))
+    assert (free.allowed()[[97, 256, 257, 258]].tolist()) == [True] * 4
+    assert (held.allowed()[[97, 256, 257, 258]].tolist()) == [True, True, False, True]
+    for token in (257, 97, 258):
+        free.take(token)
+    assert np.flatnonzero(free.allowed()).tolist() == [ord("\n")]
+
+
+def test_drafted_tokens_are_told_from_others(letters: Followers) -> None:
+    matcher = Matcher(of("pattern", "a+b"), letters, begun="a")
+    assert [matcher.fitting(list(draft)) for draft in (b"aab", b"abb", b"x", b"")] == [3, 2, 0, 0]
+    assert np.flatnonzero(matcher.allowed()).tolist() == [*b"ab"]  # it stands where it stood
+    matcher.take(ord("b"))
+    assert matcher.ended
+
+
+DOUBLED: Any = {"30": {"type": "object"}} | {
+    f"{i}": {"properties": {name: {"allOf": [{"$ref": f"#/$defs/{i + 1}"}, {"type": "object"}]} for name in "ab"}}
+    for i in range(30)
+}
+# What llguidance has no bound on: it would end the process by its stack or its memory, or work on for minutes.
+HOSTILE = {
+    "a chain of rules": ("gbnf", "\n".join(["root ::= a0 | \"(\" root", *(f"a{i} ::= a{i + 1}" for i in range(4000)),
+                                            'a4000 ::= "x"'])),
+    "repeated ways": ("pattern", ".*" * 20_000),
+    "references doubled": ("schema", json.dumps({"$ref": "#/$defs/0", "$defs": DOUBLED})),
+    "a multiple": ("schema", '{"type": "integer", "multipleOf": 1000003}'),
+    "properties times ways": ("schema", json.dumps(
+        {"properties": {f"a{i}": {} for i in range(4000)}, "anyOf": [True] * 6000}, separators=(",", ":"))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_llguidance_cannot_bear_is_told_and_others_go_on(letters: Followers, name: str) -> None:
+    other = Matcher(of("pattern", "a+b"), letters)
+    kind, source = HOSTILE[name]
+    with pytest.raises(RequestError, match="too large or too ambiguous"):
+        Matcher(of(kind, source), letters)
+    other.take(ord("a"))
+    assert other.allowed()[ord("b")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [
+        ("gbnf", 'root ::= ((("a"{0,2000}){0,2000}){0,2000}){0,2000}'),
+        ("gbnf", 'root ::= ((("a"{0,2000}){0,2000}){0,2000}){0,2000} | "(" root ")"'),
+        ("pattern", "((a{0,1000}){0,1000}){0,1000}"),
+    ],
+)
+def test_one_that_grows_ends_in_the_end(letters: Followers, kind: str, source: str) -> None:
+    matcher = Matcher(of(kind, source), letters)
+
+    def follow() -> None:
+        for _ in range(1_000):
+            assert matcher.allowed()[ord("a")]
+            matcher.take(ord("a"))
+
+    with pytest.raises(RequestError, match="too large or too ambiguous"):
+        follow()
+
+
+def test_processes_end_with_their_answers_and_start_anew() -> None:
+    followers = Followers(Vocabulary([b"a", b"b"], []))
+    with closing(followers):
+        matcher = Matcher(of("pattern", "a+b"), followers)
+        process = followers._process
+        assert process
+        process.kill()
+        process.wait()
+        matcher.take(0)
+        assert matcher.allowed().tolist() == [True, True]
+        assert Matcher(of("pattern", "b"), followers).allowed().tolist() == [False, True]
+        started = psutil.Process(cast(Any, followers._process).pid)
+        psutil.wait_procs(started.children(), timeout=60)
+        assert started.children() == []
 
 
 def test_tools_too_large_to_be_followed_are_not_held_to_unless_they_must_be(model: LlamaModel) -> None:
-    parameters = {"type": "object", "properties": {"x": {"type": "string", "enum": ["y" * 60_000, "z" * 60_000]}}}
-    function = {"name": "large", "parameters": parameters}
+    large = {"type": "object", "properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": DOUBLED}
+    function = {"name": "large", "parameters": large}
 
     def matcher(**asked: Any) -> Matcher | None:
         schema = {"type": "function", "function": function | asked.pop("function", {})}
@@ -145,9 +233,11 @@ def test_what_is_told_of_a_token_is_the_models_own(model: LlamaModel) -> None:
 
 
 def test_one_that_grows_too_ambiguous_ends_and_the_others_go_on(model: LlamaModel) -> None:
-    ambiguous = 'root ::= "a" root x | "a" root y | "a"\nx ::= "b" root\ny ::= "b" "c"? root'
-    hows = [Sampling(200, 1, seed=1, form=Form("gbnf", ambiguous, "grammar")), Sampling(200, 1, seed=1, form=FORM)]
-    hows[0] = Sampling(200, 1, seed=1, form=hows[0].form, logit_bias=((ord("a"), 100.0),))
+    ambiguous = Form("gbnf", 'root ::= ((("a"{0,2000}){0,2000}){0,2000}){0,2000}', "grammar")
+    hows = [
+        Sampling(200, 1, seed=1, form=ambiguous, logit_bias=((ord("a"), 100.0),)),
+        Sampling(200, 1, seed=1, form=FORM),
+    ]
     told = answers(model, hows)
     assert isinstance(told[0][-1], RequestError)
     assert "too ambiguous" in str(told[0][-1])
@@ -171,18 +261,19 @@ def test_what_is_thought_before_is_free(tmp_path: Path) -> None:
         assert pieces[-1].thinking.within
         assert not text_of(pieces).startswith("{")
         bias = tuple((byte, 100.0) for byte in b"</think>")
-        grammar = {**read_form(FORM), **after_thoughts(TAGS, within=True)}
-        automaton = Automaton(grammar, START)
         (pieces,) = answers(model, [Sampling(400, 1, seed=0, form=FORM, logit_bias=bias)])
-        assert automaton.after(automaton.start, text_of(pieces).encode()) != DEAD
+        said = list(text_of(pieces).encode())
+        assert by_bytes(after_thoughts(TAGS, read_form(FORM), within=True)).try_consume_tokens(said) == len(said)
 
 
 @pytest.mark.parametrize(
     ("form", "why"),
     [
         (Form("schema", json.dumps({"type": "array", "items": {"not": {}}}), "schema"), "schema.items.not"),
-        (Form("gbnf", "root ::= " + '"a" ' * 30_000, "grammar"), "grammar"),
-        (Form("choice", json.dumps(["a" * n for n in range(1, 440)]), "guided_choice"), "guided_choice"),
+        (Form("gbnf", 'root ::= "a" nowhere', "grammar"), "grammar"),
+        (Form("pattern", "(?=a)b", "guided_regex"), "guided_regex"),
+        (Form("schema", '{"enum": []}', "schema"), "schema"),
+        (Form("choice", json.dumps(["a" * n for n in range(1, 450)]), "guided_choice"), "guided_choice"),
     ],
 )
 def test_a_form_that_cannot_be_held_to_is_told_by_its_field(model: LlamaModel, form: Form, why: str) -> None:
