@@ -48,6 +48,8 @@ class Piece:
     scored: Scored | None = None  # how likely its token was, where that was asked for
     stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
     calls: CallFormat | None = None  # how it calls tools, where it may
+    drafted: int = 0  # tokens that were drafted so far (speculation.py)
+    accepted: int = 0  # those of them that became the answer's
 
     @property
     def tokens_per_second(self) -> float:
@@ -87,6 +89,7 @@ class Turn:
         self.vector: np.ndarray  # of the prompt, where that is wanted
         self.token: int | None = None  # drawn last and not decoded yet
         self.tokens = 0
+        self.drafted = self.accepted = 0  # tokens (speculation.py)
         self.finished = False
         self._first = 0.0
         self._limit = 0
@@ -109,6 +112,11 @@ class Turn:
     def being_read(self) -> bool:
         """Whether its prompt is being written."""
         return self.reading is not None and not self.reading.done()
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still come."""
+        return self._limit - self.tokens
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
@@ -227,6 +235,8 @@ class Turn:
             scored,
             stopped_by,
             self._calls,
+            self.drafted,
+            self.accepted,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)
