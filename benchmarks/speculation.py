@@ -8,7 +8,7 @@ of speculation_tasks.py, greedily, with and without drafts; the texts are compar
 nothing: so the 1B shape of benchmarks/serve.py is made to say, token by token, what SmolLM2 has answered to the same
 questions, as Q4_K_M and as Q8_0. All that drafts cost and gain is as it would be with a model of that size: they are
 found in the same tokens, go through all of its layers, and are right where they were. Each answer is given with and
-without drafts in turn; a rate is of the tokens after the first.
+without drafts in turn; what counts are the seconds after its first token.
 
 Where llama.cpp's server is there (benchmarks/serve.py makes it) it answers SmolLM2's questions as well, without drafts
 and with its own from the conversation. The starter also drafts by its small sister: --draft alone shows that.
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     tokens: list[int]
     drafted: int
     accepted: int
-    rate: float  # tokens a second after the first
+    seconds: float  # after the first token
 
 
 class Reciter(LlamaModel):
@@ -79,22 +79,21 @@ class Reciter(LlamaModel):
 class Kind:
     """What drafts change in answers of a kind."""
 
-    plain: list[float] = field(default_factory=list)  # tokens a second after the first
-    drafting: list[float] = field(default_factory=list)
+    plain: dict[int, list[float]] = field(default_factory=dict)  # seconds of each answer after its first token
+    drafting: dict[int, list[float]] = field(default_factory=dict)
     tokens: int = 0
     drafted: int = 0
     accepted: int = 0
     differ: int = 0  # answers
 
-    def add(self, plain: Answer, drafting: Answer) -> None:
-        """Take in an answer that was given both ways; of a single token no rate is known."""
+    def add(self, question: int, plain: Answer, drafting: Answer) -> None:
+        """Take in an answer that was given both ways."""
         self.tokens += len(drafting.tokens)
         self.drafted += drafting.drafted
         self.accepted += drafting.accepted
         self.differ += plain.tokens != drafting.tokens
-        if len(plain.tokens) > 1 and len(drafting.tokens) > 1:
-            self.plain.append(plain.rate)
-            self.drafting.append(drafting.rate)
+        self.plain.setdefault(question, []).append(plain.seconds)
+        self.drafting.setdefault(question, []).append(drafting.seconds)
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ def main() -> None:
     found |= serve.facts(serve.make_model("starter", folder)) | {"date": time.strftime("%Y-%m-%d")}
     for name in arguments.only:
         measured = MEASURED[name](folder, arguments.quick)
-        found[name] = {kind: asdict(of) if isinstance(of, Kind) else of for kind, of in measured.items()}
+        found[name] = {kind: asdict(of) for kind, of in measured.items()}
         write_json(result, found)
         write_text(result.with_suffix(".md"), page(found))
     print(page(found))
@@ -172,8 +171,8 @@ def answer(answers: Batch, prompt: Sequence[int], most: int) -> Answer:
 
     turn.take = noted  # type: ignore[method-assign]
     answers.run(turn)
-    last, seconds = pieces[-1], times[-1] - times[0]
-    return Answer(tokens[: last.tokens], last.drafted, last.accepted, (last.tokens - 1) / seconds if seconds else 0.0)
+    last = pieces[-1]
+    return Answer(tokens[: last.tokens], last.drafted, last.accepted, times[-1] - times[0])
 
 
 # what is measured
@@ -214,14 +213,14 @@ def compared(
         closing(opened(make(weights, CONTEXT, usable_cpus()), True, draft)) as drafting,
     ):
         for count in range(rounds + 1):
-            for one in asked if count else asked[:1]:
+            for question, one in enumerate(asked if count else asked[:1]):
                 both = []
                 for answers in (plain, drafting):
                     if isinstance(answers.model, Reciter):
                         answers.model.script = iter(one.answer)
                     both.append(answer(answers, one.prompt, len(one.answer)))
                 if count:
-                    kinds[one.kind].add(*both)
+                    kinds[one.kind].add(question, *both)
     return kinds
 
 
@@ -248,20 +247,23 @@ def by_sister(folder: Path, quick: bool) -> dict[str, Kind]:
     return compared(LlamaModel, path, asked, 1 if quick else ROUNDS, draft)
 
 
-def peer(folder: Path, quick: bool) -> dict[str, dict[str, list[float]]]:
-    """Return the rates of llama.cpp's server without and with its drafts from the conversation, by kind."""
+def peer(folder: Path, quick: bool) -> dict[str, Kind]:
+    """Return what llama.cpp's server gains by its own drafts from the conversation, by kind."""
+    serve.build_llama_cpp(folder)
     inputs = {"folder": str(folder), "model": str(real_model(SMOLLM2, folder)), "threads": usable_cpus(), "slots": 1}
-    rates: dict[str, dict[str, list[float]]] = {}
+    kinds = {kind: Kind() for kind in QUESTIONS}
     for name, flags in (("plain", ()), ("drafting", LOOKUP)):
         with serve_peers.llama_server(inputs, flags) as served:
             served.chat([{"role": "user", "content": "Hello"}], serve_peers.WARM_UP)
-            for kind, text in [*questions(quick)] * (1 if quick else ROUNDS):
-                rate = served.chat([{"role": "user", "content": text}], 48 if quick else TOKENS).rate
-                rates.setdefault(kind, {}).setdefault(name, []).append(rate or 0.0)
-    return rates
+            for question, (kind, text) in [*enumerate(questions(quick))] * (1 if quick else ROUNDS):
+                answered = served.chat([{"role": "user", "content": text}], 48 if quick else TOKENS)
+                seconds = answered.times[-1] - answered.times[0]
+                getattr(kinds[kind], name).setdefault(question, []).append(seconds)
+                kinds[kind].tokens += answered.generated if name == "plain" else 0
+    return kinds
 
 
-MEASURED: dict[str, Callable[[Path, bool], Any]] = {
+MEASURED: dict[str, Callable[[Path, bool], dict[str, Kind]]] = {
     "SmolLM2": partial(real, SMOLLM2),
     "starter-m": partial(real, "starter-m"),
     "starter-m by starter-s": by_sister,
@@ -279,11 +281,11 @@ def page(found: dict[str, Any]) -> str:
         f"# Drafts from the conversation, on {found['cpus']} CPUs ({found['processor']})",
         "",
         f"{found['date']}; llama-cpp-python {found['packages']['llama-cpp-python']}. `benchmarks/speculation.py` says"
-        " what is measured. Rates are tokens a second after the first, medians; the gain is the median of the answers'."
+        " what is measured. Seconds are of all answers of a kind after their first tokens, medians of the rounds."
         f" The goal is ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}), ≥ {GOAL_ALL} everywhere, on the 1B"
         " shape.",
         "",
-        "| model | answers | tokens | drafted | accepted | without | with | gain | texts that differ | goal | met |",
+        "| model | answers | tokens | drafted | accepted | without, s | with, s | gain | texts that differ | goal | met |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name in MEASURED:
@@ -294,13 +296,13 @@ def page(found: dict[str, Any]) -> str:
 
 def row(name: str, kind: str, of_kind: dict[str, Any]) -> str:
     """Return a line of the table."""
-    plain, drafting = of_kind["plain"], of_kind["drafting"]
-    gain = median(fast / slow for slow, fast in zip(plain, drafting, strict=True))
+    plain, drafting = (sum(median(rounds) for rounds in of_kind[way].values()) for way in ("plain", "drafting"))
+    gain = plain / drafting
     goal = (GOAL_COPYING if kind in COPYING else GOAL_ALL) if name.startswith("1B") else None
-    counts = [of_kind.get(count, "") for count in ("tokens", "drafted", "accepted")]
-    rates = [f"{median(plain):.1f}", f"{median(drafting):.1f}", f"{gain:.2f}"]
+    counts = [of_kind[count] for count in ("tokens", "drafted", "accepted")]
+    times = [f"{plain:.2f}", f"{drafting:.2f}", f"{gain:.2f}"]
     met = "" if goal is None else "yes" if gain >= goal else "no"
-    cells = [name, kind, *counts, *rates, of_kind.get("differ", ""), "" if goal is None else f"≥ {goal}", met]
+    cells = [name, kind, *counts, *times, of_kind["differ"], "" if goal is None else f"≥ {goal}", met]
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -1,5 +1,7 @@
 """What benchmarks/speculation.py asks: six kinds of work, of which four copy from the question."""
 
+import json
+
 LETTER = (
     "Dear Mrs. Okafor,\n\n"
     "Thank you for visiting our workshop in Lisbon on Tuesday, 14 March. The oak table that you chose is 180 "
@@ -28,38 +30,34 @@ name: Carl Weiss, city: Bremen, age: 51, job: carpenter, phone: 0421 555 0177
 name: Mina Sato, city: Osaka, age: 28, job: nurse, phone: 06 5555 0192
 name: Luis Prado, city: Sevilla, age: 45, job: teacher, phone: 954 555 0121"""
 
-CODE = """def total_price(items, tax):
-    total = 0
-    for item in items:
-        total = total + item.price * item.count
-    total = total + total * tax
-    return total
+RECORDS = [
+    {"name": "Ada Brown", "city": "Leeds", "age": 34, "job": "baker"},
+    {"name": "Carl Weiss", "city": "Bremen", "age": 51, "job": "carpenter"},
+    {"name": "Mina Sato", "city": "Osaka", "age": 28, "job": "nurse"},
+]
 
-def print_receipt(items, tax):
-    for item in items:
-        print(item.name, item.count, item.price)
-    print("total", total_price(items, tax))"""
+PARAGRAPHS = ARTICLE.split("\n\n")
 
 QUESTIONS = {
     "edit": [
         f"Repeat the following letter, but write Mr. Okafor instead of Mrs. Okafor.\n\n{LETTER}",
-        f"Rename the function total_price to sum_price in this code and show the whole code.\n\n{CODE}",
-        f"Write the following text again and change the year 1871 to 1881.\n\n{ARTICLE}",
+        f"Correct the spelling in this text and change nothing else.\n\n{PARAGRAPHS[1].replace('years', 'yaers')}",
+        f"Here is a letter. Write it again with the price of 1,500 euros.\n\n{LETTER}",
     ],
     "extract": [
         f"Copy each sentence of the text that has a number in it.\n\n{ARTICLE}",
-        f"List each line of the following data that is about a person older than 30.\n\n{TABLE}",
         f"Copy the sentences of this letter that say what the table costs and when it comes.\n\n{LETTER}",
+        f"Copy the sentences with a number from this text.\n\n{PARAGRAPHS[2]}",
     ],
     "quote": [
-        f"Quote the second paragraph of this text word for word.\n\n{ARTICLE}",
+        f"Repeat this paragraph word for word.\n\n{PARAGRAPHS[1]}",
         f"Quote this letter word for word.\n\n{LETTER}",
         f"Quote the last paragraph of this text word for word.\n\n{ARTICLE}",
     ],
     "JSON": [
+        f"Repeat this JSON and add a fourth person.\n\n{json.dumps(RECORDS, indent=2)}",
+        f"Repeat this JSON, but sort it by age.\n\n{json.dumps(RECORDS)}",
         f"Write this data as a JSON list of objects with the keys name, city, age, job and phone.\n\n{TABLE}",
-        f"Write this data as JSON. Each object has the keys name, phone and city.\n\n{TABLE}",
-        f"Write this data as a JSON object in which each name stands for an object with all the rest.\n\n{TABLE}",
     ],
     "chat": [
         "What is the capital of France, and what is it known for?",

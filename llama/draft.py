@@ -15,7 +15,8 @@ from llama.model import BATCH, Entry, LlamaModel, load, shared_length
 from llama.step_costs import probe
 from llama.tokenizer import piece_of
 
-LENGTHS = (8, 4, 3, 2)  # tokens that have to have stood before, the most telling first
+# Tokens that have to have stood before, the most telling first; a single one counts where it has come only once.
+LENGTHS = (8, 4, 3, 2, 1)
 MODEL = 0  # stands for the draft model where LENGTHS do for the conversation
 
 
@@ -33,22 +34,26 @@ class Lookup:
         """Know nothing yet."""
         self._tokens: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}  # where what follows some tokens begins, the last time
+        self._often: set[tuple[int, ...]] = set()  # single tokens that tell nothing, having come more than once
 
     def read(self, conversation: Sequence[int]) -> None:
         """Take in what a conversation has grown by."""
         tokens = self._tokens
         for token in conversation[len(tokens) :]:
             end = len(tokens)
+            if tuple(tokens[-1:]) in self._after:
+                self._often.add(tuple(tokens[-1:]))
             for length in LENGTHS:
                 if end >= length:
                     self._after[tuple(tokens[end - length :])] = end
             tokens.append(token)
 
     def draft(self, most: int) -> Draft | None:
-        """Return up to `most` tokens that may come next; None where the last two are new."""
+        """Return up to `most` tokens that may come next; None where the last ones are new."""
         tokens = self._tokens
         for length in LENGTHS:
-            start = self._after.get(tuple(tokens[-length:]))
+            last = tuple(tokens[-length:])
+            start = None if last in self._often else self._after.get(last)
             if start is not None and len(tokens) >= length:
                 drafted = tokens[start : start + most]
                 while len(drafted) < most:  # it repeats itself

@@ -149,7 +149,9 @@ def _shared_folder() -> Path:
 
 def _kind() -> str:
     """Return a name that stands for all that the compiled libraries depend on, Python not among it."""
-    kind = "\n".join([LAYOUT_FLAGS, cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
+    kind = "\n".join(
+        [LAYOUT_FLAGS, cmake_flags(), repr(PATCHES), platform.system(), platform.machine(), *platform.libc_ver()]
+    )
     return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 

@@ -10,8 +10,8 @@ tried when a model is loaded (step_costs.py), and no more are put into a step, b
 
 How many tokens are drafted follows from what a step costs by its rows, and from how often such drafts were right of
 late, in this answer and in all; that is looked at whether or not they are tried. Answers under way share a step, so
-every one of them has to gain by it. An account of the time is kept: all that drafts may ever cost is STAKE steps and
-SPARE of the time.
+every one of them has to gain by it. Of each an account is kept, of what drafts have gained and, for those that were not
+tried, of what they might have: no draft is tried that could cost more, STAKE steps to begin with.
 """
 
 import logging
@@ -27,14 +27,15 @@ from llama.model import BATCH, LlamaModel
 from llama.step_costs import probe
 from llama.turn import Turn
 
-ROWS = (2, 4, 8, 16)  # of an answer in a step: its last token and a draft, in numbers that kernels like
-GAIN = 1.03  # how much faster an answer has to come for a draft to be tried: estimates are off by as much
-STAKE, MOST = 1.0, 16.0  # steps of one token that may be lost to begin with, and after gains
-SPARE = 0.004  # of the time that may be lost on top
+ROWS = (2, 4, 8, 16, 32)  # of an answer in a step: its last token and a draft, in numbers that kernels like
+GAIN = 1.1  # how much faster an answer has to come for a draft to be tried: estimates are off by as much
+STAKE, MOST = 1.0, 16.0  # steps of one token that a draft may cost an answer to begin with, and after gains
+EARNED = 0.3  # steps that a token earns which would have been right, had it been tried
 PATIENCE = 64  # times in a row that a draft model has nothing to offer, after which it is switched off
 
-# How often a token is right that is drafted behind so many that stood before, or by a model, until that is known.
-CHANCES = {8: 0.85, 4: 0.7, 3: 0.5, 2: 0.3, MODEL: 0.7}
+# How often a token is right that is drafted behind so many that stood before, until that is known: as in SmolLM2's
+# answers to benchmarks/speculation_tasks.py. Of a draft model it is a guess.
+CHANCES = {8: 0.95, 4: 0.8, 3: 0.5, 2: 0.45, 1: 0.3, MODEL: 0.7}
 FIRST_WEIGHT, SHARED_WEIGHT = 8.0, 3.0  # tries that these weigh like, and those in all answers in a single one
 SHARED_DECAY, OWN_DECAY = 0.995, 0.95  # what of a try is left by the next
 
@@ -69,10 +70,15 @@ class Chance:
 class Answer:
     """What is known of an answer under way."""
 
-    def __init__(self) -> None:
-        """Nothing yet."""
+    def __init__(self, account: float) -> None:
+        """Nothing yet, and so many seconds that drafts may lose."""
         self.lookup = Lookup()
         self.chances: dict[int, Chance] = {}
+        self.account = account
+
+    def gain(self, seconds: float, most: float) -> None:
+        """Put what was gained into the account, which holds no more than `most` seconds; or take what was lost."""
+        self.account = min(self.account + seconds, most)
 
 
 class Tried(NamedTuple):
@@ -100,7 +106,6 @@ class Speculation:
         self._most = BATCH if model.inexact else alike  # rows in a step with drafts
         self._answers: WeakKeyDictionary[Turn, Answer] = WeakKeyDictionary()
         self._chances = {by: Chance(SHARED_DECAY, FIRST_WEIGHT * p, FIRST_WEIGHT) for by, p in CHANCES.items()}
-        self._account = STAKE * self._costs.of(1)  # seconds that may be lost
         self._draft_account = PATIENCE * self._costs.of(1)
         self._idle = 0  # times in a row that the draft model had nothing to offer
 
@@ -124,18 +129,17 @@ class Speculation:
         self._costs.learn(answers * (1 + tried.length), now - tried.drafted)
         plain = self._costs.of(answers)
         if not tried.length:
-            self._account = min(self._account + SPARE * (now - tried.began), MOST * plain)
-            self._look_back(tried)
+            self._look_back(tried, plain)
             return
         for answering, draft, right in zip(tried.answers, tried.drafts, accepted, strict=True):
             for index in range(min(right + 1, tried.length)):
                 self._add(answering.turn, reach(draft.by, index), index < right)
-        gained = plain * (1 + sum(accepted) / answers) - (now - tried.began)
-        self._account = min(self._account + gained, MOST * plain)
-        if any(draft.by == MODEL for draft in tried.drafts):
-            self._draft_account = min(self._draft_account + gained, PATIENCE * plain)
-            if self._draft_account < 0:
-                self._switch_off()
+            gained = plain * (1 + right) - (now - tried.began)
+            self._answers[answering.turn].gain(gained, MOST * plain)
+            if draft.by == MODEL:
+                self._draft_account = min(self._draft_account + gained, PATIENCE * plain)
+        if self._draft_account < 0:
+            self._switch_off()
 
     def close(self) -> None:
         """Free the draft model."""
@@ -150,7 +154,7 @@ class Speculation:
 
     def _find(self, answering: Answering) -> Draft | None:
         """Return the better draft for an answer; that of the draft model is still to be written."""
-        answer = self._answers.setdefault(answering.turn, Answer())
+        answer = self._answers.setdefault(answering.turn, Answer(STAKE * self._costs.of(1)))
         answer.lookup.read(answering.tokens)
         found = answer.lookup.draft(ROWS[-1] - 1)
         if not self._draft_model or len(answering.tokens) + ROWS[-1] > self._draft_model.context:
@@ -164,13 +168,14 @@ class Speculation:
         token = self._draft_model.costs.of(len(answers)) if self._draft_model and modelled else 0.0
         plain, room = self._costs.of(len(answers)), min(answering.turn.left for answering in answers)
         expected = [self._expected(a.turn, draft.by) for a, draft in zip(answers, drafts, strict=True)]
+        account = min(self._answers[answering.turn].account for answering in answers)
         best, fastest = 0, 0.0
         for rows in ROWS:
             if rows > room or len(answers) * rows > self._most:
                 break
             seconds = self._costs.of(len(answers) * rows) + (rows - 1) * token
             tokens = [each[rows - 1] for each in expected]
-            if min(tokens) * plain < GAIN * seconds or seconds - plain > self._account:
+            if min(tokens) * plain < GAIN * seconds or seconds - plain > account:
                 continue
             if sum(tokens) / seconds > fastest:
                 best, fastest = rows - 1, sum(tokens) / seconds
@@ -197,11 +202,13 @@ class Speculation:
         own = answer.chances.get(by)
         return own.share(self._chances[by].share(), SHARED_WEIGHT) if own else self._chances[by].share()
 
-    def _look_back(self, tried: Tried) -> None:
-        """See whether what was found and not tried would have been right."""
+    def _look_back(self, tried: Tried, plain: float) -> None:
+        """See whether what was found and not tried would have been right, where a step takes so many seconds."""
         for (turn, *_), draft in zip(tried.answers, tried.found, strict=False):
             if draft and draft.tokens and not turn.finished:
-                self._add(turn, draft.by, draft.tokens[0] == turn.token)
+                right = draft.tokens[0] == turn.token
+                self._add(turn, draft.by, right)
+                self._answers[turn].gain(EARNED * right * plain, MOST * plain)
 
     def _add(self, turn: Turn, by: int, right: bool) -> None:
         self._chances[by].add(right)

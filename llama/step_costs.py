@@ -6,7 +6,9 @@ from statistics import median
 
 from llama.model import BATCH, Entry, LlamaModel
 
-PROBED = (4, 8)  # rows that are computed one by one and together: kernels change at these, as far as they do
+PROBED = 8  # rows that are computed one by one as well: where kernels change, they do at 2, 4 or 8
+TIMED = (2, 4, 8, 16, 32)  # rows
+LONG = 1.0  # seconds after which no more than PROBED are
 NEWEST = 0.2  # weight of a step's time among those before it
 
 
@@ -35,23 +37,24 @@ class Costs:
 
 
 def probe(model: LlamaModel) -> tuple[int, Costs]:
-    """Return how many rows add up together to the same bits as one by one, and what steps cost."""
-    most = max(PROBED)
-    entries = [Entry(i * model.vocabulary // most, i, 0, True) for i in range(most)]
+    """Return how many rows add up together to the same bits as one by one, and what steps cost.
+
+    A model so slow that this would take long is not asked for the largest of them.
+    """
+    entries = [Entry(i * model.vocabulary // TIMED[-1], i, 0, True) for i in range(TIMED[-1])]
     alone, seconds = [], []
-    for entry in entries:
+    for entry in entries[:PROBED]:
         seconds.append(_seconds(model, [entry]))
         alone.append(model.logits(0).copy())
-    costs, alike = {1: median(seconds)}, [1]
-    for rows in PROBED:
-        model.forget(0)
-        _seconds(model, entries[:rows])  # the first of a kind takes longer
-        model.forget(0)
-        costs[rows] = _seconds(model, entries[:rows])
-        if all((model.logits(i) == alone[i]).all() for i in range(rows)):
-            alike.append(rows)
+    costs, alike = {1: median(seconds)}, {}
+    for rows in TIMED:
+        if rows <= PROBED or sum(seconds) < LONG:
+            model.forget(0)
+            seconds.append(_seconds(model, entries[:rows]))
+            costs[rows] = seconds[-1]
+            alike[rows] = all((model.logits(i) == logits).all() for i, logits in enumerate(alone[:rows]))
     model.forget(0)
-    return BATCH if len(alike) > len(PROBED) else alike[-1], Costs(costs)
+    return next((rows // 2 for rows, same in alike.items() if not same), BATCH), Costs(costs)
 
 
 def _seconds(model: LlamaModel, entries: Sequence[Entry]) -> float:

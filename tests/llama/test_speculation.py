@@ -1,11 +1,17 @@
 """Drafts: what they are, when they are tried, and that answers are those without them."""
 
+import ctypes
+import json
 import logging
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import llama_cpp
 import pytest
 from tiny_gguf import write_random, write_scripted
 
@@ -137,7 +143,6 @@ def test_a_model_drafts_for_another_one_of_its_vocabulary(kinds: dict[str, Path]
     speculation = Speculation(model, DraftModel(draft))
     speculation._costs = Costs({1: 1.0, 16: 1.0})  # whatever this machine takes, all that is right pays
     speculation._draft_model.costs = Costs({1: 0.0, 16: 0.0})  # type: ignore[union-attr]
-    speculation._account = 1e9
     batch = Batch(model, speculation=speculation)
     asked = [Asked(batch, text, sampling) for text in TEXTS]
     for _ in batch.run_all([one.turn for one in asked]):
@@ -167,10 +172,14 @@ def test_a_draft_is_what_followed_the_longest_known_end_the_last_time() -> None:
     lookup = Lookup()
     lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6])
     assert lookup.draft(3) is None
+    lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1])
+    assert lookup.draft(2) == Draft([2, 3], 1)
     lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1, 2, 3])
     assert lookup.draft(2) == Draft([4, 5], 3)  # of 1 2 3, though 2 3 has come later
     lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1, 2, 3, 4])
     assert lookup.draft(2) == Draft([5, 9], 4)
+    lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1, 2, 3, 4, 7, 4])
+    assert lookup.draft(2) is None  # which has come more than once, and tells nothing alone
 
 
 def test_a_draft_of_what_repeats_itself_goes_on_repeating() -> None:
@@ -199,18 +208,19 @@ def test_nothing_is_drafted_that_cannot_pay(kinds: dict[str, Path]) -> None:
         speculation = Speculation(batch.model)
         turn = Asked(batch, "tea tea tea tea tea tea tea", SAMPLINGS["greedy"]).turn
         answering = [Answering(turn, 0, turn.prompt)]
-        speculation._costs, speculation._account = Costs({1: 1.0, 16: 1.1}), 10.0
+        speculation._costs = Costs({1: 1.0, 32: 1.5})
         assert speculation.draft(answering).length == ROWS[-1] - 1
-        speculation._account = 0.01  # all that was to spare has been lost
-        assert speculation.draft(answering).length == 1
-        speculation._costs, speculation._account = Costs({1: 1.0, 16: 16.0}), 10.0
+        speculation._answers[turn].account = 0.1  # all that was to spare has been lost, but for this
+        assert speculation.draft(answering).length == 3
+        speculation._answers[turn].account = 10.0
+        speculation._costs = Costs({1: 1.0, 32: 32.0})
         assert speculation.draft(answering).length == 0
 
 
 def test_in_company_nothing_is_drafted_unless_all_gain(kinds: dict[str, Path]) -> None:
     with opened(kinds["Q8_0"], slots=2) as batch:
         speculation = Speculation(batch.model)
-        speculation._costs, speculation._account = Costs({1: 1.0, 16: 1.5, 32: 2.0}), 10.0
+        speculation._costs = Costs({1: 1.0, 16: 1.5, 32: 1.9})
         copies, new = (Asked(batch, text, SAMPLINGS["greedy"]).turn for text in ("tea tea tea tea", "abcdefgh"))
         both = [Answering(copies, 0, copies.prompt), Answering(new, 1, new.prompt)]
         assert speculation.draft(both[:1]).length
@@ -225,7 +235,7 @@ def test_what_was_wrong_of_late_is_not_tried_again(kinds: dict[str, Path]) -> No
         answering = [Answering(turn, 0, turn.prompt)]
         lengths = []
         for _ in range(20):
-            speculation._costs, speculation._account = Costs({1: 1.0, 16: 2.0}), 10.0
+            speculation._costs = Costs({1: 1.0, 32: 2.0})
             tried = speculation.draft(answering)
             lengths.append(tried.length)
             if tried.length:
@@ -238,3 +248,28 @@ def test_what_was_wrong_of_late_is_not_tried_again(kinds: dict[str, Path]) -> No
 def test_vocabularies_are_told_apart(tmp_path: Path, kinds: dict[str, Path]) -> None:
     other = write_scripted(tmp_path / "other.gguf", [b" so", b" long"])
     assert vocabulary(kinds["F16"]) == vocabulary(kinds["Q8_0"]) != vocabulary(other)
+
+
+def variants() -> list[str]:
+    """The builds of llama.cpp's kernels that stand beside it; one without a name where there is only that."""
+    folder = Path(llama_cpp.llama_cpp._base_path)
+    return sorted(path.stem.removeprefix("libggml-cpu-") for path in folder.glob("libggml-cpu-*.so")) or [""]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("variant", variants())
+def test_tokens_together_add_up_as_one_by_one_in_every_variant(tmp_path: Path, variant: str) -> None:
+    libraries = tmp_path / "lib"  # with that one alone
+    libraries.mkdir()
+    for path in Path(llama_cpp.llama_cpp._base_path).glob("*.so"):
+        if not path.stem.startswith("libggml-cpu-") or path.stem == f"libggml-cpu-{variant}":
+            (libraries / path.name).symlink_to(path)
+    if variant and not ctypes.CDLL(str(libraries / f"libggml-cpu-{variant}.so")).ggml_backend_score():
+        pytest.skip(f"this CPU cannot run {variant}")
+    exact, others = ["F32", "F16", "BF16", "Q8_0"], ["Q6_K", "Q5_K_M", "Q5_K_S", "Q4_0", "Q3_K_S", "IQ4_NL", "IQ4_XS"]
+    command = [sys.executable, Path(__file__).parents[1] / "helpers/rows.py", tmp_path, *exact, *others]
+    environment = os.environ | {"LLAMA_CPP_LIB_PATH": str(libraries)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    differ = json.loads(done.stdout)
+    assert {kind: differ[kind] for kind in exact} == {kind: [] for kind in exact}
+    assert {kind: numbers for kind, numbers in differ.items() if min(numbers, default=8) < 8} == {}
