@@ -285,7 +285,7 @@ def page(found: dict[str, Any]) -> str:
         f" The goal is ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}), ≥ {GOAL_ALL} everywhere, on the 1B"
         " shape.",
         "",
-        "| model | answers | tokens | drafted | accepted | without, s | with, s | gain | texts that differ | goal | met |",
+        "| model | answers | tokens | drafted | accepted | plain, s | drafting, s | gain | texts differ | goal | met |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name in MEASURED:

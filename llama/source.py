@@ -53,12 +53,13 @@ PATCHES = (
     # Where the CPU variants are built, the one with AMX is preferred, and crashed as -march=native did.
     ("vendor/llama.cpp/ggml/src/CMakeLists.txt", r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
     # One row of floats is multiplied by another kernel than several are, which adds up in another order: several tokens
-    # of an answer in one step would not be computed as one by one (draft.py). Here by the same, without its waiting for
-    # the other threads at each head of the attention.
+    # of an answer in one step would not be computed as one by one (speculation.py). Here by the same, which waits for no
+    # other thread at each head of the attention. Without AVX2 that holds for rows of Q8_0, too.
     (
         SGEMM,
-        r"if \(n < 2\)",
-        "if (n < 2 && !(Atype == GGML_TYPE_F32 || Atype == GGML_TYPE_F16 || Atype == GGML_TYPE_BF16))",
+        r"    if \(n < 2\)",
+        "#if defined(__AVX__) && !defined(__AVX2__)\n    if (n < 1)\n#else\n"
+        "    if (n < 2 && !(Atype == GGML_TYPE_F32 || Atype == GGML_TYPE_F16 || Atype == GGML_TYPE_BF16))\n#endif",
     ),
     (SGEMM, r"(\n +)(ggml_barrier\(params->threadpool\);)", r"\1if (n > 1) \2"),
     (SGEMM, r"(ggml_threadpool_chunk_add\(params->threadpool, 1\));", r"n > 1 ? \1 : job + params->nth;"),

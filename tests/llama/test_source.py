@@ -24,7 +24,7 @@ FILES = {
         "ggml_add_cpu_backend_variant(zen4 AVX512)\nggml_add_cpu_backend_variant(new AVX512 AMX_INT8)\n"
     ),
     source.SGEMM: (
-        "if (n < 2)\n        return false;\n    ggml_barrier(params->threadpool);\n"
+        "    if (n < 2)\n        return false;\n    ggml_barrier(params->threadpool);\n"
         "job = ggml_threadpool_chunk_add(params->threadpool, 1);\n"
     ),
     "vendor/llama.cpp/convert_hf_to_gguf.py": "print()\n",
