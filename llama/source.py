@@ -53,8 +53,8 @@ PATCHES = (
     # Where the CPU variants are built, the one with AMX is preferred, and crashed as -march=native did.
     ("vendor/llama.cpp/ggml/src/CMakeLists.txt", r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
     # One row of floats is multiplied by another kernel than several are, which adds up in another order: several tokens
-    # of an answer in one step would not be computed as one by one (speculation.py). Here by the same, which waits for no
-    # other thread at each head of the attention. Without AVX2 that holds for rows of Q8_0, too.
+    # of an answer in one step would not be computed as one by one (speculation.py). Here by the same, which waits for
+    # no other thread at each head of the attention. Without AVX2 that holds for rows of Q8_0, too.
     (
         SGEMM,
         r"    if \(n < 2\)",
