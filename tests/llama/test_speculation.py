@@ -15,9 +15,10 @@ import llama_cpp
 import pytest
 from tiny_gguf import write_random, write_scripted
 
+from benchmarks import noise
 from llama.batch import Batch
 from llama.draft import LENGTHS, MODEL, Draft, DraftModel, Lookup, vocabulary
-from llama.model import LlamaModel, Scored
+from llama.model import Entry, LlamaModel, Scored
 from llama.speculation import PATIENCE, ROWS, Answering, Speculation, reach
 from llama.step_costs import Costs
 from llama.turn import Piece, Turn
@@ -120,6 +121,36 @@ def test_answers_with_drafts_are_those_without(kinds: dict[str, Path], kind: str
         accepted, drafted = (sum(getattr(turn, name) for turn in turns) for name in ("accepted", "drafted"))
         assert 0 < accepted < drafted
         assert [one.pieces[-1].accepted for one in asked] == [turn.accepted for turn in turns]
+
+
+def gained(model: LlamaModel, one: noise.Alone) -> float:
+    """By how much one logit gains on another at most when an answer is decoded several tokens at a time."""
+    tokens, most = [*one.prompt, *one.tokens], 0.0
+    for number in (4, 8, 16, 32):
+        model.forget(0)
+        for start in range(0, len(tokens), number):
+            piece = tokens[start : start + number]
+            model.decode([Entry(token, start + i, 0, True) for i, token in enumerate(piece)])
+            for i in range(len(piece)):
+                index = start + i - len(one.prompt) + 1
+                if 0 <= index < len(one.logits):
+                    change = model.logits(i) - one.logits[index]
+                    most = max(most, float(change.max() - change.min()))
+    return most
+
+
+def test_where_kernels_add_up_otherwise_answers_part_at_ties_alone(kinds: dict[str, Path]) -> None:
+    with LlamaModel(kinds["Q4_K_M"], CONTEXT, 2) as model:
+        alone = [noise.alone(model, text, 40) for text in TEXTS]  # type: ignore[arg-type]
+        least = max(gained(model, one) for one in alone)
+    with opened(kinds["Q4_K_M"], told={text: one.tokens for text, one in zip(TEXTS, alone, strict=True)}) as batch:
+        asked = [Asked(batch, text, SAMPLINGS["greedy"]) for text in TEXTS]
+        for one in asked:
+            batch.run(one.turn)
+    assert sum(one.turn.accepted for one in asked) > 0
+    for one, other in zip(alone, asked, strict=True):
+        parted = [i for i, pair in enumerate(zip(one.tokens, other.drawn, strict=False)) if pair[0] != pair[1]]
+        assert all(one.margin(index) < least for index in parted[:1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
