@@ -6,7 +6,8 @@ Each step decodes one token of every answer under way (Yu et al. 2022, Orca), or
 
 Each answer has a slot of the KV cache (llama.cpp's sequence), in which its conversation lies as it would alone: so it
 is computed in the same order, and comes out the same, but for types that are INEXACT (model.py). A conversation stays
-there when the answer is done; read anew, one of such a type would add up otherwise than it did one by one.
+there when the answer is done; read anew, it would add up otherwise in most types, since an answer's tokens are computed
+one by one or few at a time.
 When another one needs the slot it is copied into the prompt cache, and the longest unused is forgotten when memory is
 short. A later turn reads only what is new, and so does whoever begins as a known conversation does, with the
 same system prompt for instance.
