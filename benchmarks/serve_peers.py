@@ -367,12 +367,12 @@ def plain(inputs: dict[str, Any], all_threads: bool = False) -> Iterator[Served]
 
 
 @contextmanager
-def llama_server(inputs: dict[str, Any]) -> Iterator[Served]:
-    """Yield llama.cpp's server."""
+def llama_server(inputs: dict[str, Any], flags: Sequence[str] = ()) -> Iterator[Served]:
+    """Yield llama.cpp's server, with further flags."""
     port, threads, slots = free_port(), str(inputs["threads"]), inputs["slots"]
     command = [str(Path(inputs["folder"]) / LLAMA_SERVER), "--model", inputs["model"]]
     command += ["--host", "127.0.0.1", "--port", str(port), "--threads", threads, "--threads-batch", threads]
-    command += ["--parallel", str(slots), "--ctx-size", str(slots * CONTEXT), "--offline"]
+    command += ["--parallel", str(slots), "--ctx-size", str(slots * CONTEXT), "--offline", *flags]
     with server(command, port, built_for(Path(inputs["folder"]))) as served:
         yield served
 

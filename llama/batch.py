@@ -1,16 +1,19 @@
 """Several answers at once from one model: continuous batching over one context of llama.cpp.
 
-Each step decodes one token of every answer under way (Yu et al. 2022, Orca) and a piece of one prompt that is still to
-be read, so that a long one holds nobody up (Agrawal et al. 2023, Sarathi).
+Each step decodes one token of every answer under way (Yu et al. 2022, Orca), or several where that pays
+(speculation.py), and a piece of one prompt that is still to be read, so that a long one holds nobody up (Agrawal et al.
+2023, Sarathi).
 
 Each answer has a slot of the KV cache (llama.cpp's sequence), in which its conversation lies as it would alone: so it
 is computed in the same order, and comes out the same, but for types that are INEXACT (model.py). A conversation stays
-there when the answer is done; read anew, it would add up otherwise, since an answer's tokens are computed one by one.
+there when the answer is done; read anew, it would add up otherwise in most types, since an answer's tokens are computed
+one by one or few at a time.
 When another one needs the slot it is copied into the prompt cache, and the longest unused is forgotten when memory is
 short. A later turn reads only what is new, and so does whoever begins as a known conversation does, with the
 same system prompt for instance.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,14 +21,17 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from llama.errors import RequestError
-from llama.model import BATCH, Entry, LlamaModel, State
+from llama.model import BATCH, Entry, LlamaModel, State, shared_length
 from llama.reader import Reader
+from llama.speculation import Answering, Speculation
 from llama.turn import Turn
 
 CHUNK = 128  # tokens of a prompt in a step while answers wait for their next token
 # Tokens of a prompt at once: attention adds up otherwise for one alone, as each of an answer's is.
 FEWEST = 2
 SCORED = 32  # of a prompt at once whose tokens are told with their chances: llama.cpp keeps the logits of each
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -36,6 +42,10 @@ class Slot:
     tokens: list[int] = field(default_factory=list)  # by position
     turn: Turn | None = None  # the answer under way
     used: float = 0.0  # monotonic clock
+
+
+# Tokens to add to a slot: of its answer's prompt, or the last one of the answer with those drafted behind it.
+Part = tuple[Slot, Turn, Sequence[int]]
 
 
 @dataclass
@@ -49,9 +59,17 @@ class CachedPrompt:
 class Batch:
     """A model with the answers that it is giving."""
 
-    def __init__(self, model: LlamaModel, prompt_cache_bytes: int = 0) -> None:
-        """With up to `prompt_cache_bytes` of conversations beside those in the cache."""
+    def __init__(self, model: LlamaModel, prompt_cache_bytes: int = 0, speculation: Speculation | None = None) -> None:
+        """With up to `prompt_cache_bytes` of conversations beside those in the cache.
+
+        Drafts are tried where they may be; what drafts is closed with this.
+        """
         self.model = model
+        self._speculation = speculation
+        if speculation and not speculation.allowed:
+            logger.warning("%s: tokens add up otherwise together than alone, so none are drafted", model.path.name)
+            speculation.close()
+            self._speculation = None
         self._prompt_cache_bytes = prompt_cache_bytes
         self._slots = [Slot(i) for i in range(model.slots)]
         self._prompt_cache: list[CachedPrompt] = []  # the longest unused first
@@ -95,9 +113,9 @@ class Batch:
             if slot.turn and slot.turn.cancelled.is_set():
                 self._release(slot)
         turns = [(slot, slot.turn) for slot in self.active if slot.turn]
-        answering = [(slot, turn, [turn.token]) for slot, turn in turns if turn.token is not None]
+        answering = [(slot, turn, turn.token) for slot, turn in turns if turn.token is not None]
         reading = [(slot, turn) for slot, turn in turns if turn.token is None]
-        self._decode(answering)
+        self._answer(answering)
         if reading:  # whoever has the least left, so that a short question is not held up by a long one
             slot, turn = min(reading, key=lambda read: (len(read[1].prompt) - len(read[0].tokens), read[1].began))
             if turn.unscored:
@@ -109,28 +127,62 @@ class Batch:
             if slot.turn and slot.turn.finished:
                 self._release(slot)
 
-    def _decode(self, parts: Sequence[tuple[Slot, Turn, Sequence[int]]]) -> None:
-        """Add tokens to slots; whoever's prompt ends with them, or has ended, is handed the next token."""
+    def _answer(self, answering: Sequence[tuple[Slot, Turn, int]]) -> None:
+        """Go on with answers, each behind the token that was drawn last."""
+        if not self._speculation or not answering:
+            self._decode([(slot, turn, [token]) for slot, turn, token in answering])
+            return
+        tried = self._speculation.draft([
+            Answering(turn, slot.id, [*slot.tokens, token]) for slot, turn, token in answering
+        ])  # fmt: skip
+        drafts = [draft.tokens for draft in tried.drafts] or [[]] * len(answering)
+        parts = [(slot, turn, [token, *draft]) for (slot, turn, token), draft in zip(answering, drafts, strict=True)]
+        self._speculation.learn(tried, self._decode(parts))
+
+    def _decode(self, parts: Sequence[Part]) -> list[int]:
+        """Add tokens to slots; whoever's prompt ends with them, or has ended, is handed what follows.
+
+        Return how many drafted tokens of each part were right.
+        """
         entries: list[Entry] = []
-        drawn: list[tuple[int, Turn]] = []  # after which entry, for whom
+        firsts: list[int] = []  # entry of each part
         for slot, turn, tokens in parts:
-            start = len(slot.tokens)
+            start, end = len(slot.tokens), len(turn.prompt) - 1
+            firsts.append(len(entries))
             slot.tokens.extend(tokens)
-            ends = len(slot.tokens) >= len(turn.prompt)
-            last = len(tokens) - 1
-            entries.extend(Entry(t, start + i, slot.id, ends and i == last) for i, t in enumerate(tokens))
-            if ends:
-                drawn.append((len(entries) - 1, turn))
+            entries.extend(Entry(t, start + i, slot.id, start + i >= end) for i, t in enumerate(tokens))
         if entries:
             self.model.decode(entries)
-        for index, turn in drawn:
-            try:
-                token, rivals = self.model.draw(turn.sampler, index, turn.allowed()), turn.sampling.logprobs
-            except RequestError as error:
-                turn.fail(error)
-                continue
-            scored = None if rivals is None else self.model.scored(index, token, rivals)
-            turn.take(token, self.model, scored)
+        return [self._hand_on(part, first) for part, first in zip(parts, firsts, strict=True)]
+
+    def _hand_on(self, part: Part, first: int) -> int:
+        """Hand an answer what follows its tokens, of which the first is entry `first`; return how many were drafted.
+
+        That ends with the first that was drafted otherwise: what is behind it is cut from the slot.
+        """
+        slot, turn, tokens = part
+        start, accepted = len(slot.tokens) - len(tokens), turn.accepted
+        begin = max(len(turn.prompt) - 1 - start, 0)
+        turn.drafted += max(len(tokens) - 1 - begin, 0)
+        for index in range(begin, len(tokens)):
+            last = index == len(tokens) - 1
+            if not self._draw(turn, first + index, None if last else tokens[index + 1]) and not last:
+                del slot.tokens[start + index + 1 :]
+                self.model.forget(slot.id, len(slot.tokens))
+                break
+        return turn.accepted - accepted
+
+    def _draw(self, turn: Turn, index: int, drafted: int | None) -> bool:
+        """Hand an answer the token that follows an entry; return whether it goes on with the drafted one."""
+        try:
+            token, rivals = self.model.draw(turn.sampler, index, turn.allowed()), turn.sampling.logprobs
+        except RequestError as error:
+            turn.fail(error)
+            return False
+        scored = None if rivals is None else self.model.scored(index, token, rivals)
+        turn.accepted += token == drafted
+        turn.take(token, self.model, scored)
+        return token == drafted and not turn.finished
 
     def _score_prompt(self, slot: Slot, turn: Turn) -> None:
         """Add the next tokens of a prompt, and tell how likely those behind each are.
@@ -170,6 +222,8 @@ class Batch:
         turns = [slot.turn for slot in self._slots if slot.turn]
         for turn in turns:
             turn.sampler.close()
+        if self._speculation:
+            self._speculation.close()
         self.model.close()
         return turns
 
@@ -245,11 +299,3 @@ def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
     """
     size = len(rest) if len(rest) <= min(room + room // 2, BATCH) else min(room, len(rest) - FEWEST)
     return rest[:size]
-
-
-def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """Return how many tokens two conversations begin with together."""
-    length = min(len(one), len(other))
-    if one[:length] == other[:length]:
-        return length
-    return next(i for i in range(length) if one[i] != other[i])

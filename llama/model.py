@@ -39,8 +39,10 @@ FILE_TYPES = {
     if name.startswith("LLAMA_FTYPE_") and name != "LLAMA_FTYPE_GUESSED"
 }
 
-# Types with kernels that add up otherwise from four tokens on: an answer in company is not quite the one alone anyway.
-INEXACT = ("Q4_K_S", "Q4_K_M")
+# Types with kernels that add up otherwise from four tokens on, in one of llama.cpp's variants at least: an answer in
+# company is not quite the one alone anyway. Of the others F32, F16, BF16 and Q8_0 add up alike in any number, the rest
+# in up to seven.
+INEXACT = ("Q2_K", "Q2_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ3_M")
 
 MAPPED_BYTES = 128 << 10  # glibc's own value at first, which setting it keeps
 
@@ -214,6 +216,14 @@ class Entry(NamedTuple):
     drawn_from: bool  # whether a token is to be drawn after it
 
 
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many tokens two conversations begin with together."""
+    length = min(len(one), len(other))
+    if one[:length] == other[:length]:
+        return length
+    return next(i for i in range(length) if one[i] != other[i])
+
+
 class LlamaModel:
     """A model's weights and one context over them, whose KV cache has a slot for each of several conversations."""
 
@@ -268,6 +278,11 @@ class LlamaModel:
     def can_cut(self) -> bool:
         """Whether a conversation can lose its end: not where one state stands for all of it."""
         return can_share(self._model)
+
+    @property
+    def inexact(self) -> bool:
+        """Whether an answer in company may part from the one alone, where two tokens are all but equally likely."""
+        return quantization(loaded_metadata(self._model)) in INEXACT
 
     @property
     def vocabulary(self) -> int:
@@ -412,7 +427,7 @@ class LlamaModel:
         params.n_threads = params.n_threads_batch = threads
         params.n_seq_max = self.slots
         # Flash attention, a tenth faster in prompts, adds up in another order when an answer is alone.
-        if quantization(loaded_metadata(self._model)) not in INEXACT:
+        if not self.inexact:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.swa_full = True  # else an earlier part of a conversation could not be gone back to
         return params

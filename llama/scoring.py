@@ -16,10 +16,9 @@ import llama_cpp
 import numpy as np
 
 from common.errors import UserError
-from llama.batch import shared_length
 from llama.cpus import usable_cpus
 from llama.errors import EngineError
-from llama.model import BATCH, Weights, can_share, last_error, loaded
+from llama.model import BATCH, Weights, can_share, last_error, loaded, shared_length
 from llama.threads import Threads
 
 SEQUENCES = 64  # at a time at most

@@ -44,12 +44,25 @@ LAYOUT_FLAGS = (
     "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"
 )
 
-# What is left out of the sources: file, pattern, what stands there instead.
+SGEMM = "vendor/llama.cpp/ggml/src/ggml-cpu/llamafile/sgemm.cpp"
+
+# What is changed in the sources: file, pattern, what stands there instead.
 PATCHES = (
     # llama.cpp's `common` library is not part of the wheel, yet takes 8 of 10 minutes; the sdist forces it on.
     ("CMakeLists.txt", r"set\(LLAMA_BUILD_COMMON ON ", "set(LLAMA_BUILD_COMMON OFF "),
     # Where the CPU variants are built, the one with AMX is preferred, and crashed as -march=native did.
     ("vendor/llama.cpp/ggml/src/CMakeLists.txt", r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
+    # One row of floats is multiplied by another kernel than several are, which adds up in another order: several tokens
+    # of an answer in one step would not be computed as one by one (speculation.py). Here by the same, which waits for
+    # no other thread at each head of the attention. Without AVX2 that holds for rows of Q8_0, too.
+    (
+        SGEMM,
+        r"    if \(n < 2\)",
+        "#if defined(__AVX__) && !defined(__AVX2__)\n    if (n < 1)\n#else\n"
+        "    if (n < 2 && !(Atype == GGML_TYPE_F32 || Atype == GGML_TYPE_F16 || Atype == GGML_TYPE_BF16))\n#endif",
+    ),
+    (SGEMM, r"(\n +)(ggml_barrier\(params->threadpool\);)", r"\1if (n > 1) \2"),
+    (SGEMM, r"(ggml_threadpool_chunk_add\(params->threadpool, 1\));", r"n > 1 ? \1 : job + params->nth;"),
 )
 
 
@@ -137,7 +150,9 @@ def _shared_folder() -> Path:
 
 def _kind() -> str:
     """Return a name that stands for all that the compiled libraries depend on, Python not among it."""
-    kind = "\n".join([LAYOUT_FLAGS, cmake_flags(), platform.system(), platform.machine(), *platform.libc_ver()])
+    kind = "\n".join(
+        [LAYOUT_FLAGS, cmake_flags(), repr(PATCHES), platform.system(), platform.machine(), *platform.libc_ver()]
+    )
     return hashlib.sha256(kind.encode()).hexdigest()[:12]
 
 

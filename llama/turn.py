@@ -50,6 +50,8 @@ class Piece:
     stopped_by: str | int | None = None  # in the last piece: the text or token that was asked for, where one ended it
     calls: CallFormat | None = None  # how it calls tools, where it may
     echoed: tuple[Scored, ...] = ()  # in the first piece: how likely the prompt's tokens were, where they are told
+    drafted: int = 0  # tokens that were drafted so far (speculation.py)
+    accepted: int = 0  # those of them that became the answer's
 
     @property
     def tokens_per_second(self) -> float:
@@ -89,6 +91,7 @@ class Turn:
         self.vector: np.ndarray  # of the prompt, where that is wanted
         self.token: int | None = None  # drawn last and not decoded yet
         self.tokens = 0
+        self.drafted = self.accepted = 0  # tokens (speculation.py)
         self.finished = False
         self._first = 0.0
         self._limit = 0
@@ -124,6 +127,11 @@ class Turn:
         """Why its prompt could not be written, if it is known."""
         reading = self.reading
         return reading.exception() if reading and reading.done() and not reading.cancelled() else None
+
+    @property
+    def left(self) -> int:
+        """Tokens that may still come."""
+        return self._limit - self.tokens
 
     def prepare(self, model: LlamaModel, drop_oldest: bool) -> None:
         """Write the prompt. Raises RequestError for one that the model cannot take."""
@@ -268,6 +276,8 @@ class Turn:
             stopped_by,
             self._calls,
             echoed,
+            self.drafted,
+            self.accepted,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)

@@ -19,7 +19,7 @@ import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -27,11 +27,13 @@ import numpy as np
 
 from common.errors import UserError
 from llama.batch import Batch
+from llama.draft import DraftModel, vocabulary
 from llama.embedding import Embedder
 from llama.errors import EngineError, ModelError, RequestError
 from llama.huge_pages import use_huge_pages
 from llama.memory import check_memory
 from llama.model import LlamaModel
+from llama.speculation import Speculation
 from llama.turn import Observe, Piece, Task, Turn
 from llama.types import Prompt, Sampling
 from serve.errors import Busy, MadeWay, Stopping
@@ -78,6 +80,7 @@ class Engine:
         self._seconds = SECONDS_GUESSED  # that answers take lately
         self._draining = threading.Event()
         self._closing = threading.Event()
+        self._drafted = self._find_drafted()
         self.default = self._load_first(settings.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
@@ -172,7 +175,8 @@ class Engine:
             self._batch(configured_name)
             return configured_name
         faults: list[UserError] = []
-        for model in sorted(self.models.values(), key=lambda model: (not model.chats, model.size)):
+        draft = self._settings.draft
+        for model in sorted(self.models.values(), key=lambda model: (not model.chats, model.name == draft, model.size)):
             try:
                 self._batch(model.name)
             except UserError as error:
@@ -403,13 +407,50 @@ class Engine:
     def _load(self, model: Model) -> Batch | Embedder:
         settings = self._settings
         context, slots = min(settings.context, model.context), 1 if model.embeds else settings.slots
-        cache = slots * context * model.token_bytes
-        left = check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
+        draft = self._draft(model)
+        weights, token_bytes = model.size, model.token_bytes
+        if draft:
+            weights, token_bytes = weights + draft.size, token_bytes + draft.token_bytes
+        left = check_memory(model.name, weights, slots * context * token_bytes, f"{slots} x {context:,} tokens")
         if model.embeds:
             return Embedder(model.path, context, settings.threads)
-        loaded = LlamaModel(model.path, context, settings.threads, slots)
-        use_huge_pages()
-        return Batch(loaded, min(settings.prompt_cache_mb << 20, left))
+        with ExitStack() as stack:
+            loaded = stack.enter_context(LlamaModel(model.path, context, settings.threads, slots))
+            batch = Batch(loaded, min(settings.prompt_cache_mb << 20, left), self._speculation(loaded, draft))
+            use_huge_pages()
+            stack.pop_all()
+        return batch
+
+    def _speculation(self, model: LlamaModel, draft: Model | None) -> Speculation | None:
+        """Return how a model's tokens are drafted; None where they are not. Raises UserError for the draft model."""
+        settings = self._settings
+        if settings.speculation == "off" or not model.can_cut:
+            return None
+        if draft is None:
+            return Speculation(model)
+        smaller = LlamaModel(draft.path, model.context, settings.threads, model.slots, chats=False)
+        return Speculation(model, DraftModel(smaller))
+
+    def _draft(self, model: Model) -> Model | None:
+        """Return the model that drafts for another one, if there is one."""
+        return self.models[self._settings.draft] if model.name in self._drafted else None
+
+    def _find_drafted(self) -> frozenset[str]:
+        """Return the names of those that the draft model drafts for. Raises UserError for one that can for none."""
+        name = self._settings.draft
+        if not name or self._settings.speculation == "off":
+            return frozenset()
+        if name not in self.models:
+            raise UserError(f"SERVE_DRAFT={name} is no model here: it may be {', '.join(self.models)}")
+        tokens, drafted = vocabulary(self.models[name].path), set()
+        others = [other for other in self.models.values() if other.name != name]
+        for other in others:
+            with suppress(UserError):  # such a file is spoken of when it is to be loaded
+                drafted |= {other.name} if vocabulary(other.path) == tokens else set()
+        if not drafted:
+            told = ", ".join(other.name for other in others) or "there is no other"
+            raise UserError(f"SERVE_DRAFT={name} can draft for no model here, its vocabulary is not theirs: {told}")
+        return frozenset(drafted)
 
 
 def _log(model: str, error: Exception) -> None:

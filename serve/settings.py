@@ -74,6 +74,10 @@ class Settings:
     threads: Annotated[int, About("threads; the CPUs this process may use if unset", 1, 1024)] = field(
         default_factory=usable_cpus
     )
+    speculation: Annotated[
+        str, About("whether an answer's next tokens are drafted and checked several at once", choices=("on", "off"))
+    ] = "on"
+    draft: Annotated[str, About("one of the models, which drafts for those of its vocabulary")] = ""
     max_tokens: Annotated[int, About("longest answer that may be asked for, in tokens", 1, 1 << 20)] = 1024
     temperature_max: Annotated[float, About("highest temperature that may be asked for", 0, 100)] = 2.0
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32

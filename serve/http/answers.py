@@ -176,12 +176,18 @@ class Writer:
         prompts = [choice.last for choice in self.choices[:: self._each]]
         prompt, tokens = sum(last.prompt for last in prompts), sum(choice.last.tokens for choice in self.choices)
         thinking = sum(choice.thinking_tokens for choice in self.choices)
+        drafted = sum(choice.last.drafted for choice in self.choices)
+        accepted = sum(choice.last.accepted for choice in self.choices)
         return {
             "prompt_tokens": prompt,
             "completion_tokens": tokens,
             "total_tokens": prompt + tokens,
             "prompt_tokens_details": {"cached_tokens": sum(last.cached for last in prompts)},
-            "completion_tokens_details": {"reasoning_tokens": thinking},
+            "completion_tokens_details": {
+                "reasoning_tokens": thinking,
+                "accepted_prediction_tokens": accepted,
+                "rejected_prediction_tokens": drafted - accepted,
+            },
         }
 
     def _message(self, choice: Choice) -> Json:

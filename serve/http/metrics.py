@@ -26,12 +26,14 @@ class Metrics:
             ["model", "outcome"],
             registry=registry,
         )
-        self._prompt, self._cached, self._generated = (
+        self._prompt, self._cached, self._generated, self._drafted, self._accepted = (
             Counter(f"tunesmith_{name}_tokens", about, ["model"], registry=registry)
             for name, about in (
                 ("prompt", "Tokens of prompts"),
                 ("cached_prompt", "Tokens of prompts that were known from before"),
                 ("generated", "Tokens of answers"),
+                ("drafted", "Tokens that were drafted"),
+                ("accepted_draft", "Tokens of answers that were drafted"),
             )
         )
         self._first_token = Histogram(
@@ -66,6 +68,8 @@ class Metrics:
         self._prompt.labels(model).inc(len(turn.prompt) if turn.began else 0)
         self._cached.labels(model).inc(turn.cached)
         self._generated.labels(model).inc(turn.tokens)
+        self._drafted.labels(model).inc(turn.drafted)
+        self._accepted.labels(model).inc(turn.accepted)
         if isinstance(event, Piece) and event.tokens > 1:
             self._token.labels(model).observe(event.generating / (event.tokens - 1))
 

@@ -11,8 +11,8 @@ import pytest
 from tiny_gguf import write_random
 
 from benchmarks import noise
-from llama.batch import CHUNK, FEWEST, Batch, next_piece, shared_length
-from llama.model import BATCH, Entry, LlamaModel, Sampler, Scored
+from llama.batch import CHUNK, FEWEST, Batch, next_piece
+from llama.model import BATCH, Entry, LlamaModel, Sampler, Scored, shared_length
 from llama.turn import Piece, StopTexts, Turn
 from llama.types import Message, Sampling
 from pipeline.gguf.quantize import quantize

@@ -23,6 +23,10 @@ FILES = {
     "vendor/llama.cpp/ggml/src/CMakeLists.txt": (
         "ggml_add_cpu_backend_variant(zen4 AVX512)\nggml_add_cpu_backend_variant(new AVX512 AMX_INT8)\n"
     ),
+    source.SGEMM: (
+        "    if (n < 2)\n        return false;\n    ggml_barrier(params->threadpool);\n"
+        "job = ggml_threadpool_chunk_add(params->threadpool, 1);\n"
+    ),
     "vendor/llama.cpp/convert_hf_to_gguf.py": "print()\n",
     "vendor/llama.cpp/convert_lora_to_gguf.py": "print()\n",
     "vendor/llama.cpp/conversion/llama.py": "",
@@ -70,7 +74,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def build(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         assert command[0] == "wheel"
         assert "-DGGML_NATIVE=OFF" in (environment or {})["CMAKE_ARGS"]
-        built.append("".join((Path(command[-1]) / name).read_text() for name, *_ in source.PATCHES))
+        files = [name for name, *_ in source.PATCHES if name.endswith("CMakeLists.txt")]
+        built.append("".join((Path(command[-1]) / name).read_text() for name in files))
         wheels = Path(command[command.index("--wheel-dir") + 1])
         wheels.mkdir()
         (wheels / f"llama_cpp_python-{source.VERSION}-py3-none-linux_x86_64.whl").write_text("wheel")
@@ -96,7 +101,7 @@ def test_keeps_what_the_converter_reads_and_nothing_else() -> None:
     tree = source.llama_cpp_tree()
 
     kept = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
-    unwanted = ("CMakeLists.txt", ".inp", "big.c")
+    unwanted = ("CMakeLists.txt", ".inp", "big.c", "sgemm.cpp")
     expected = {name.removeprefix("vendor/llama.cpp/") for name in FILES if not name.endswith(unwanted)}
     assert kept == expected | {"sdist.sha256"}
     assert left_in_cache() == {"llama.cpp"}

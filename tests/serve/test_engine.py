@@ -12,10 +12,12 @@ from tiny_gguf import ACCENTS, FAREWELL, write_random
 from common.errors import UserError
 from llama.errors import EngineError, ModelError, RequestError
 from llama.model import Entry
+from llama.step_costs import Costs
 from llama.turn import Piece, Turn
 from llama.types import Message, Sampling
 from serve.engine import Engine, Load
 from serve.errors import Busy
+from serve.http.metrics import Metrics
 from serve.models.registry import Model, find_models
 from serve.settings import Settings
 
@@ -440,3 +442,40 @@ def test_closing_ends_the_answer_under_way_and_those_that_wait(models: dict[str,
     assert engine.load() == Load(answering=0, waiting=0)
     with pytest.raises(RequestError, match="stopping"):
         next(engine.stream("random", ask("hi"), GREEDY))
+
+
+def test_drafted_tokens_change_no_answer_and_are_counted(
+    models: dict[str, Model], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = Sampling(max_tokens=200, temperature=0)
+    with Engine(models, Settings(models=folder, model="endless", speculation="off")) as engine:
+        expected = list(engine.stream("endless", ask("hi"), long))
+    assert expected[-1].drafted == 0
+    metrics = Metrics(models)
+    with Engine(models, Settings(models=folder, model="endless"), metrics.observe) as engine:
+        (batch,) = engine._loaded.values()
+        batch._speculation._costs = Costs({1: 1.0, 16: 1.0})  # whatever this machine takes, what is right pays
+        monkeypatch.setattr(Costs, "learn", lambda *_: None)
+        answer = list(engine.stream("endless", ask("hi"), long))
+    assert [(piece.text, piece.tokens) for piece in answer] == [(piece.text, piece.tokens) for piece in expected]
+    last, told = answer[-1], metrics.text().decode()
+    assert 100 < last.accepted <= last.drafted
+    assert f'tunesmith_drafted_tokens_total{{model="endless"}} {float(last.drafted)}' in told
+    assert f'tunesmith_accepted_draft_tokens_total{{model="endless"}} {float(last.accepted)}' in told
+
+
+def test_a_draft_model_is_one_of_those_served_and_of_the_same_vocabulary(
+    models: dict[str, Model], folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Engine(models, Settings(models=folder, draft="random", max_loaded_models=2)) as engine:
+        assert engine.default == "other"
+        first, second = (engine.stream(name, ask("hi"), GREEDY) for name in ("other", "endless"))
+        assert [text(list(first)), text(list(second))] == [
+            text(list(engine.stream(name, ask("hi"), GREEDY))) for name in ("other", "endless")
+        ]
+        drafting = {name: batch._speculation._draft_model for name, batch in engine._loaded.items()}
+        assert drafting["endless"] is None
+    with pytest.raises(UserError, match="SERVE_DRAFT=none is no model here: it may be endless, nested/accents, other"):
+        Engine(models, Settings(models=folder, draft="none"))
+    with pytest.raises(UserError, match="SERVE_DRAFT=endless can draft for no model here, its vocabulary is not"):
+        Engine(models, Settings(models=folder, draft="endless"))

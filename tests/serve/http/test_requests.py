@@ -16,9 +16,11 @@ from tiny_gguf import CHAT_TEMPLATE, EOT, FAREWELL, write_random, write_scripted
 
 from llama.thought_format import TAGS
 from llama.thoughts import Thinking, Thoughts
+from llama.turn import Piece
 from llama.types import Sampling
 from serve.engine import Engine
 from serve.http import api, fields
+from serve.http.answers import Writer
 from serve.http.requests import ChatMessage, ChatRequest, StreamOptions, TextRequest
 from serve.models.registry import Model, find_models
 from serve.settings import Settings
@@ -410,6 +412,17 @@ def test_a_text_within_a_template_that_strips_is_stripped_as_it_does(tmp_path: P
 def begun(beginning: str) -> Any:
     (prompt,) = ChatRequest(model="x", messages=[*HI, {"role": "assistant", "content": beginning}]).prompts()  # type: ignore[list-item]
     return prompt
+
+
+def test_usage_tells_of_drafted_tokens() -> None:
+    request = ChatRequest(model="x", messages=HI)  # type: ignore[arg-type]
+    writer = Writer(request, request.prompts())
+    writer.take(0, Piece("so", 9, 1.0, 0.5, 4, 0, "stop", drafted=7, accepted=5))
+    assert writer.usage()["completion_tokens_details"] == {
+        "reasoning_tokens": 0,
+        "accepted_prediction_tokens": 5,
+        "rejected_prediction_tokens": 2,
+    }
 
 
 def test_what_is_thought_is_told_from_what_is_said(client: TestClient) -> None:
