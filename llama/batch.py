@@ -34,6 +34,7 @@ class Slot:
     id: int
     tokens: list[int] = field(default_factory=list)  # by position
     turn: Turn | None = None  # the answer under way
+    adapter: str | None = None  # that the conversation went through
     used: float = 0.0  # monotonic clock
 
 
@@ -43,6 +44,7 @@ class CachedPrompt:
 
     tokens: list[int]
     state: State
+    adapter: str | None = None
 
 
 class Batch:
@@ -77,15 +79,19 @@ class Batch:
         return self._reader.read(turn, lambda: turn.prepare(self.model, drop_oldest), then)
 
     def begin(self, turn: Turn) -> bool:
-        """Take a turn in; False if it must wait until another one ends."""
+        """Take a turn in; False if it must wait until another one ends.
+
+        Raises UserError for an adapter whose file is not what it was.
+        """
         if all(slot.turn for slot in self._slots):
             return False
-        source, shared = self._known(turn.prompt)
+        adapter = self.model.adapter(turn.model)
+        source, shared = self._known(turn.prompt, adapter)
         slot = self._free(source)
         if source is not slot or shared < len(slot.tokens):
             self._replace(slot, source, shared)
         turn.begin(self.model, shared)
-        slot.turn = turn
+        slot.turn, slot.adapter = turn, adapter
         return True
 
     def step(self) -> None:
@@ -114,7 +120,7 @@ class Batch:
             slot.tokens.extend(tokens)
             ends = len(slot.tokens) >= len(turn.prompt)
             last = len(tokens) - 1
-            entries.extend(Entry(t, start + i, slot.id, ends and i == last) for i, t in enumerate(tokens))
+            entries.extend(Entry(t, start + i, slot.id, ends and i == last, slot.adapter) for i, t in enumerate(tokens))
             if ends:
                 drawn.append((len(entries) - 1, turn))
         if entries:
@@ -153,15 +159,17 @@ class Batch:
         self.model.close()
         return turns
 
-    def _known(self, prompt: Sequence[int]) -> tuple[Slot | CachedPrompt | None, int]:
-        """Return what holds most of the prompt's beginning, and how many tokens of it.
+    def _known(self, prompt: Sequence[int], adapter: str | None) -> tuple[Slot | CachedPrompt | None, int]:
+        """Return what holds most of the prompt's beginning, read through the same adapter, and how many tokens of it.
 
         A piece at least is left to decode, since the first token of the answer is drawn after it.
         """
         idle = [slot for slot in self._slots if not slot.turn]  # first, since nothing has to be copied there
         caches: list[Slot | CachedPrompt] = [*idle, *self.active, *self._prompt_cache]
-        shared, source = max(((shared_length(k.tokens, prompt[:-FEWEST]), k) for k in caches), key=lambda pair: pair[0])
-        if not shared or (shared < len(source.tokens) and not self.model.can_cut):
+        alike = [known for known in caches if known.adapter == adapter]
+        found = ((shared_length(known.tokens, prompt[:-FEWEST]), known) for known in alike)
+        shared, source = max(found, key=lambda pair: pair[0], default=(0, None))
+        if not (shared and source) or (shared < len(source.tokens) and not self.model.can_cut):
             return None, 0
         return source, shared
 
@@ -192,12 +200,15 @@ class Batch:
     def _cache(self, slot: Slot) -> None:
         """Copy a conversation out of the cache."""
         if slot.tokens and self._prompt_cache_bytes:
-            self._keep(CachedPrompt(slot.tokens, self.model.save(slot.id)))
+            self._keep(CachedPrompt(slot.tokens, self.model.save(slot.id), slot.adapter))
 
     def _keep(self, prompt_cache_bytes: CachedPrompt) -> None:
         """Remember a conversation as the one used last, as far as there is memory; with it, none that it begins as."""
         self._prompt_cache = [
-            kept for kept in self._prompt_cache if kept.tokens != prompt_cache_bytes.tokens[: len(kept.tokens)]
+            kept
+            for kept in self._prompt_cache
+            if kept.adapter != prompt_cache_bytes.adapter
+            or kept.tokens != prompt_cache_bytes.tokens[: len(kept.tokens)]
         ]
         self._prompt_cache.append(prompt_cache_bytes)
         while sum(len(kept.state) for kept in self._prompt_cache) > self._prompt_cache_bytes:
@@ -213,7 +224,7 @@ class Batch:
             last = active[-1]
             self._cache(slot)
             self.model.restore(slot.id, self.model.save(last.id))
-            slot.tokens, slot.turn = last.tokens, last.turn
+            slot.tokens, slot.turn, slot.adapter = last.tokens, last.turn, last.adapter
             self.model.forget(last.id)
             last.tokens, last.turn = [], None
 

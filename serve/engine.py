@@ -26,6 +26,7 @@ from typing import Self
 import numpy as np
 
 from common.errors import UserError
+from llama.adapters import Adapters
 from llama.batch import Batch
 from llama.embedding import Embedder
 from llama.errors import EngineError, ModelError, RequestError
@@ -172,17 +173,25 @@ class Engine:
             self._batch(configured_name)
             return configured_name
         faults: list[UserError] = []
-        for model in sorted(self.models.values(), key=lambda model: (not model.chats, model.size)):
+        for model in sorted(self.models.values(), key=lambda model: (not model.chats, bool(model.base), model.size)):
+            if model.name not in self.models:
+                continue
             try:
                 self._batch(model.name)
             except UserError as error:
                 faults.append(error)
-                del self.models[model.name]
+                self._leave_out(model.name)
                 continue
             for fault in faults:
                 logger.warning("left out: %s", fault)
             return model.name
         raise faults[0]
+
+    def _leave_out(self, name: str) -> None:
+        """Forget a model that cannot be loaded, and the adapters over it."""
+        for model in list(self.models.values()):
+            if name in (model.name, model.base):
+                del self.models[model.name]
 
     async def embed(self, model: str, text: Prompt) -> tuple[np.ndarray, int]:
         """Return a text's vector, float32 [width], of length one, and its tokens; in turn, as what is to be answered.
@@ -371,8 +380,9 @@ class Engine:
     def _batch(self, name: str) -> Batch | Embedder | None:
         """Return the model, loaded if it is not; None while another one must stay for the answers that it is giving.
 
-        Beyond the number kept, the one unused for longest goes first.
+        An adapter's is its base's. Beyond the number kept, the one unused for longest goes first.
         """
+        name = self.all_models[name].base or name
         if name not in self._loaded:
             while len(self._loaded) >= self._settings.max_loaded_models:
                 unused = next(
@@ -392,8 +402,11 @@ class Engine:
         left = check_memory(model.name, model.size, cache, f"{slots} x {context:,} tokens")
         if model.embeds:
             return Embedder(model.path, context, settings.threads)
-        loaded = LlamaModel(model.path, context, settings.threads, slots)
+        over = [other for other in self.models.values() if other.base == model.name]
+        adapters = Adapters({adapter.name: adapter.path for adapter in over}) if over else None
+        loaded = LlamaModel(model.path, context, settings.threads, slots, adapters=adapters)
         use_huge_pages()
+        left = max(left - sum(adapter.size for adapter in over), 0)
         return Batch(loaded, min(settings.prompt_cache_mb << 20, left))
 
 
