@@ -217,6 +217,11 @@ class Adapters:
     def __contains__(self, name: object) -> bool:
         return name in self._faults or any(name in family.places for family in self.families)
 
+    @property
+    def laid(self) -> list[str]:
+        """The members of the families that a decode computes now."""
+        return [name for family in self._laid for name in family.members]
+
     def attach(self, model: "llama_cpp.llama_model_p") -> None:
         """Take the base. To be closed before it is freed, and after its context."""
         self._model = model

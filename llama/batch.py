@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TypeAlias
 
 from llama.errors import RequestError
 from llama.model import BATCH, Entry, LlamaModel, State
@@ -45,6 +47,9 @@ class CachedPrompt:
     tokens: list[int]
     state: State
     adapter: str | None = None
+
+
+Part: TypeAlias = tuple[Slot, Turn, Sequence[int]]  # and the tokens that are added to the slot
 
 
 class Batch:
@@ -102,7 +107,8 @@ class Batch:
         turns = [(slot, slot.turn) for slot in self.active if slot.turn]
         answering = [(slot, turn, [turn.token]) for slot, turn in turns if turn.token is not None]
         reading = [(slot, turn) for slot, turn in turns if turn.token is None]
-        self._decode(answering)
+        for side_by_side in runs(answering):
+            self._decode(side_by_side)
         if reading:  # whoever has the least left, so that a short question is not held up by a long one
             slot, turn = min(reading, key=lambda read: (len(read[1].prompt) - len(read[0].tokens), read[1].began))
             piece = next_piece(turn.prompt[len(slot.tokens) :], CHUNK if answering else BATCH)
@@ -111,7 +117,7 @@ class Batch:
             if slot.turn and slot.turn.finished:
                 self._release(slot)
 
-    def _decode(self, parts: Sequence[tuple[Slot, Turn, Sequence[int]]]) -> None:
+    def _decode(self, parts: Sequence[Part]) -> None:
         """Add tokens to slots; whoever's prompt ends with them, or has ended, is handed the next token."""
         entries: list[Entry] = []
         drawn: list[tuple[int, Turn]] = []  # after which entry, for whom
@@ -236,6 +242,12 @@ def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
     """
     size = len(rest) if len(rest) <= min(room + room // 2, BATCH) else min(room, len(rest) - FEWEST)
     return rest[:size]
+
+
+def runs(parts: Sequence[Part]) -> list[list[Part]]:
+    """Return them as runs of slots side by side: others llama.cpp would compute one after the other, unseen."""
+    numbered = groupby(enumerate(parts), lambda part: part[1][0].id - part[0])
+    return [[part for _, part in run] for _, run in numbered]
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -58,18 +58,19 @@ def read_lora(path: Path, header: Header | None = None) -> Lora:
         raise UserError(f"{path} is an adapter of type {kind}: only LoRA is served")
     if INVOCATION in header.lists:
         raise UserError(f"{path} is an aLoRA, which begins at its invocation tokens: such adapters are not served")
-    names = {name.removesuffix(A).removesuffix(B) for name in header.tensors}
+    if not header.tensors:
+        raise UserError(f"{path} is an adapter without tensors: convert it again")
     pairs = {}
-    for name in sorted(names):
+    for name in sorted({name.removesuffix(A).removesuffix(B) for name in header.tensors}):
         a, b = (header.tensors.get(name + suffix) for suffix in (A, B))
-        if name in header.tensors or name == "token_embd.weight":
-            raise UserError(f"{path} changes {name}, which llama.cpp's server part for adapters cannot do")
+        if name in header.tensors or name == "token_embd.weight":  # of norms llama.cpp would not say a word
+            raise UserError(f"{path} changes {name}: adapters are served on projections alone")
         if a is None or b is None:
-            raise UserError(f"{path} is no whole adapter: {name} lacks one of its two factors; convert it again")
+            raise UserError(f"{path} lacks one of the two factors of {name}: convert it again")
         if len(a.shape) != 2 or len(b.shape) != 2:
-            raise UserError(f"{path} adapts the experts of {name}: adapters are served on other projections alone")
+            raise UserError(f"{path} changes the experts of {name}: adapters are served on projections alone")
         if a.shape[1] != b.shape[0]:
-            raise UserError(f"{path} is no adapter: the factors of {name} do not fit one another")
+            raise UserError(f"{path} has factors of {name} that do not fit one another: convert it again")
         pairs[name] = Pair(a, b)
     alpha = header.keys.get("adapter.lora.alpha", 0.0)
     return Lora(path, header.architecture, float(alpha), pairs)

@@ -31,11 +31,8 @@ def find_base(lora: Lora, header: Header, bases: Mapping[str, tuple[Path, Header
     found = [name for name in fitting if _same_origin(header, bases[name][1]) is not False]
     if not found:
         raise UserError(f"{lora.path} is an adapter without its base: it was trained on another one than {fitting[0]}")
-    for closer in (
-        [name for name in found if _same_origin(header, bases[name][1])],
-        [name for name in found if _named(header) & _names(*bases[name])],
-    ):
-        found = closer or found
+    found = [name for name in found if _same_origin(header, bases[name][1])] or found
+    found = [name for name in found if _named(header) & _names(*bases[name])] or found
     if wanted in found:
         return wanted
     if len(found) > 1:
