@@ -160,11 +160,11 @@ class Family:
                 for of_all, of_one in ((factors.a, factors.a_of_one), (factors.b, factors.b_of_one)):
                     of_one.data = of_all.data + place * self.size
 
-    def write(self, node: Node, together: bool) -> None:
-        """Let a graph compute each row with its own adapter, or all `together` with the one that is chosen."""
+    def write(self, node: Node, reading: bool) -> None:
+        """Let a graph compute each row with its own adapter, or where it is `reading` a prompt with the chosen one."""
         factors, inner, product, scale = node.factors, node.inner, node.product, node.scale
         products, ids, scales = self._of_rows(factors.rank, product.ne[0], node.every, product.ne[1])
-        if together:
+        if reading:
             plain = tensor(_F32, (factors.rank, product.ne[1]))
             inner.op = product.op = _PRODUCT
             inner.data, inner.nb[1:] = node.data, plain.nb[1:]
@@ -209,7 +209,7 @@ class Adapters:
         self._laid: list[Family] = []  # on the context
         self._decodes = 0
         self._rows = 0, 0  # of the decode under way: for all tokens, and for those after which one is drawn
-        self._together = False  # whether its tokens are all of one prompt
+        self._reading = False  # whether its tokens are all of one prompt
         self._graph: list[tuple[Family, Node]] = []  # that was computed last
         self._asked = False  # about this one, being new
         self._fault = ""
@@ -249,7 +249,14 @@ class Adapters:
         family.load(name)
 
     def begin(self, context: "llama_cpp.llama_context_p", entries: Sequence[Entry]) -> None:
-        """Say whose each token of the next decode is."""
+        """Say whose each token of the next decode is.
+
+        Raises EngineError for such as llama.cpp would compute one after the other, without a word.
+        """
+        first, last = entries[0].slot, entries[-1].slot
+        each = len(entries) // max(last - first + 1, 1)
+        if [entry.slot for entry in entries] != [slot for slot in range(first, last + 1) for _ in range(each)]:
+            raise EngineError("tokens of slots apart, or more of one than of another, in a decode with adapters")
         self._decodes += 1
         names = {entry.adapter for entry in entries if entry.adapter}
         for family in self.families:
@@ -261,14 +268,14 @@ class Adapters:
             family.every.set([family.owner(entry.adapter) for entry in entries])
             family.drawn.set([family.owner(entry.adapter) for entry in drawn])
         self._rows, self._asked = (len(entries), len(drawn)), False
-        together = len(entries) > 1 and entries[0].slot == entries[-1].slot
-        if together:  # products of one matrix are faster, but add up otherwise for one row than for several
+        reading = entries[0].of_prompt
+        if reading:  # products of one matrix are faster, but add up otherwise for one row than for several
             for family in self._laid:
                 family.choose(entries[0].adapter)
-        if together != self._together:
-            self._together = together
+        if reading != self._reading:
+            self._reading = reading
             for family, node in self._graph:  # should it be computed once more
-                family.write(node, together)
+                family.write(node, reading)
 
     def end(self, context: "llama_cpp.llama_context_p") -> None:
         """See that the decode was computed so. Raises EngineError."""
@@ -312,7 +319,7 @@ class Adapters:
         node = Node(
             family.factors[name.removesuffix(B)], inner, product, scale, inner.data, product.ne[1] == self._rows[0]
         )
-        family.write(node, self._together)
+        family.write(node, self._reading)
         self._graph.append((family, node))
 
 

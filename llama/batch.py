@@ -107,8 +107,8 @@ class Batch:
         turns = [(slot, slot.turn) for slot in self.active if slot.turn]
         answering = [(slot, turn, [turn.token]) for slot, turn in turns if turn.token is not None]
         reading = [(slot, turn) for slot, turn in turns if turn.token is None]
-        for side_by_side in runs(answering):
-            self._decode(side_by_side)
+        for parts in runs(answering) if self.model.adapters else [answering]:
+            self._decode(parts)
         if reading:  # whoever has the least left, so that a short question is not held up by a long one
             slot, turn = min(reading, key=lambda read: (len(read[1].prompt) - len(read[0].tokens), read[1].began))
             piece = next_piece(turn.prompt[len(slot.tokens) :], CHUNK if answering else BATCH)
@@ -125,8 +125,8 @@ class Batch:
             start = len(slot.tokens)
             slot.tokens.extend(tokens)
             ends = len(slot.tokens) >= len(turn.prompt)
-            last = len(tokens) - 1
-            entries.extend(Entry(t, start + i, slot.id, ends and i == last, slot.adapter) for i, t in enumerate(tokens))
+            last, of = len(tokens) - 1, (slot.adapter, turn.token is None)
+            entries.extend(Entry(t, start + i, slot.id, ends and i == last, *of) for i, t in enumerate(tokens))
             if ends:
                 drawn.append((len(entries) - 1, turn))
         if entries:
@@ -245,8 +245,8 @@ def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
 
 
 def runs(parts: Sequence[Part]) -> list[list[Part]]:
-    """Return them as runs of slots side by side: others llama.cpp would compute one after the other, unseen."""
-    numbered = groupby(enumerate(parts), lambda part: part[1][0].id - part[0])
+    """Return them as runs of slots side by side with as many tokens each, which llama.cpp computes at once."""
+    numbered = groupby(enumerate(parts), lambda part: (part[1][0].id - part[0], len(part[1][2])))
     return [[part for _, part in run] for _, run in numbered]
 
 

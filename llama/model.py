@@ -214,6 +214,7 @@ class Entry(NamedTuple):
     slot: int
     drawn_from: bool  # whether a token is to be drawn after it
     adapter: str | None = None  # that it goes through
+    of_prompt: bool = False  # and not of an answer, as are then all others of the decode
 
 
 class LlamaModel:
@@ -303,7 +304,10 @@ class LlamaModel:
         return name
 
     def decode(self, entries: Sequence[Entry]) -> None:
-        """Put up to BATCH tokens through the model, each after those that its slot of the KV cache holds."""
+        """Put up to BATCH tokens through the model, each after those that its slot of the KV cache holds.
+
+        Where there are adapters, of slots side by side, and as many of each.
+        """
         threads = self._threads.now()
         llama_cpp.llama_set_n_threads(self._context, threads, threads)
         batch = self._batch

@@ -14,6 +14,7 @@ from common.errors import UserError
 from llama.adapters import SPARE, Adapters
 from llama.batch import Batch
 from llama.context import Context
+from llama.errors import EngineError
 from llama.memory import check_free
 from llama.model import Entry, LlamaModel
 from llama.turn import Piece, Turn
@@ -102,7 +103,8 @@ def logits(model: LlamaModel, name: str | None, ids: list[int], size: int) -> np
     adapter = model.adapter(name) if name else None
     for start in range(0, len(ids), size):
         piece = ids[start : start + size]
-        model.decode([Entry(t, start + i, 0, start + i == len(ids) - 1, adapter) for i, t in enumerate(piece)])
+        end, of = len(ids) - 1, (adapter, size > 1)
+        model.decode([Entry(t, start + i, 0, start + i == end, *of) for i, t in enumerate(piece)])
     return model.logits(len(piece) - 1).copy()
 
 
@@ -122,6 +124,13 @@ def self_difference(base: Path, model: LlamaModel, name: str | None, ids: list[i
     with Context(base, CONTEXT, adapter=file) as context:
         ((_, theirs),) = context.logits(ids, [len(ids) - 1])
         return float(np.abs(theirs[0] - logits(model, name, ids, len(ids))).max())
+
+
+def test_tokens_that_llama_cpp_would_not_compute_at_once_are_no_decode(base: Path, files: dict[str, Path]) -> None:
+    with LlamaModel(base, CONTEXT, 2, SLOTS, adapters=Adapters(files)) as model:
+        for slots in ((0, 2), (0, 0, 1), (1, 0)):
+            with pytest.raises(EngineError, match="tokens of slots apart, or more of one than of another"):
+                model.decode([Entry(1, 0, slot, True) for slot in slots])
 
 
 def test_a_base_whose_adapters_nobody_asks_for_is_computed_without_them(base: Path, files: dict[str, Path]) -> None:
