@@ -3,8 +3,9 @@
     python -m benchmarks.adapters            the 1B shape in Q4_K_M with random weights, adapters of rank 16
     python -m benchmarks.adapters --quick    one short round, to see that it works
 
-Round by round, in one process, each way answers the same questions, one after the other: so what else the machine does
-hits all of them, and a round's ratio is of that round's own figures.
+Round by round, in one process, each way answers questions of one length, one after the other, and a round's ratio is of
+that round's own figures. One thread computes, and its CPU time counts, so that what else the machine does hardly matters;
+`--threads` takes more, and the clock.
 """
 
 import argparse
@@ -12,10 +13,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 from unittest.mock import patch
 
 import gguf
@@ -40,6 +40,30 @@ ABOUT = {
 LEAST, MOST = 0.9, 1.1  # of one model's tokens a second; of the memory of base and files
 
 
+@dataclass(frozen=True)
+class Run:
+    """How much is asked."""
+
+    rounds: int
+    prompt: int  # tokens of a question
+    answer: int  # tokens of an answer
+    threads: int
+
+    def seconds(self) -> float:
+        """Return the time that counts."""
+        return time.process_time() if self.threads == 1 else time.perf_counter()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of it."""
+
+    rates: dict[str, list[float]]  # tokens a second of all users together, by way, round by round
+    files: int  # bytes of the adapters' files
+    alone: int  # of memory that a server takes without them
+    together: int  # and with them
+
+
 def main() -> None:
     """Make base and adapters, measure, write and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,6 +71,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt", type=int, default=160, help="tokens of a question")
     parser.add_argument("--answer", type=int, default=96, help="tokens of an answer")
+    parser.add_argument("--threads", type=int, default=1, help="that compute; of more than one the clock's time counts")
     parser.add_argument("--quick", action="store_true", help="one short round; results stay in the folder")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".cache/bench-adapters")
     arguments = parser.parse_args()
@@ -54,18 +79,18 @@ def main() -> None:
         arguments.rounds, arguments.prompt, arguments.answer = 1, 32, 8
     base = make_model(arguments.model, arguments.folder.absolute())
     adapters = make_adapters(base, arguments.folder.absolute() / base.stem)
-    report = {
-        "date": time.strftime("%Y-%m-%d"),
-        "setup": facts(base),
-        "rank": RANK,
-        "sizes": {"rounds": arguments.rounds, "prompt": arguments.prompt, "answer": arguments.answer},
-        "files": [path.stat().st_size for path in adapters],
-        **measure(base, adapters, arguments.rounds, arguments.prompt, arguments.answer),
-    }
+    run = Run(arguments.rounds, arguments.prompt, arguments.answer, arguments.threads)
+    measured = measure(base, adapters, run)
+    setup = facts(base) | {"threads": run.threads}
+    page = table(base, measured, [
+        f"{time.strftime('%Y-%m-%d')}; {setup['processor']}, {run.threads} of {setup['cpus']} usable CPUs;"
+        f" llama-cpp-python {setup['packages']['llama-cpp-python']}. Adapters of rank {RANK} on all projections, F16."
+        f" {run.rounds} rounds of {USERS} questions of {run.prompt} tokens at once, with answers of {run.answer}."
+    ])  # fmt: skip
     results = arguments.folder if arguments.quick else REPOSITORY / "benchmarks/results"
-    write_json(results / "adapters.json", report)
-    write_text(results / "adapters.md", table(report))
-    print(table(report))
+    write_json(results / "adapters.json", {"setup": setup, "rank": RANK, "run": asdict(run), **asdict(measured)})
+    write_text(results / "adapters.md", page)
+    print(page)
 
 
 def make_adapters(base: Path, folder: Path) -> list[Path]:
@@ -96,31 +121,28 @@ def write_adapter(base: Path, file: Path, draw: np.random.Generator) -> None:
     writer.close()
 
 
-def measure(base: Path, adapters: Sequence[Path], rounds: int, prompt: int, answer: int) -> dict[str, Any]:
-    """Return tokens a second of each way, round by round, and bytes of memory."""
+def measure(base: Path, adapters: Sequence[Path], run: Run) -> Measured:
+    """Return tokens a second of each way, and bytes of memory."""
     draw, names = np.random.default_rng(0), [path.stem for path in adapters]
     with ExitStack() as stack:
-        plain, alone = taken(stack, [base], [base.stem] * USERS, draw, answer)
-        adapted, together = taken(stack, [base, *adapters], names, draw, answer)
+        plain, alone = taken(stack, [base], [base.stem] * USERS, run)
+        adapted, together = taken(stack, [base, *adapters], names, run)
         rates: dict[str, list[float]] = {ONE: [], FOUR: [], STEPS: []}
-        for _ in range(rounds):
-            answers = partial(rate, ids=random_ids(draw, prompt), answer=answer)
-            rates[ONE].append(answers(plain, [base.stem] * USERS))
-            rates[FOUR].append(answers(adapted, names))
+        for _ in range(run.rounds):
+            rates[ONE].append(rate(plain, [base.stem] * USERS, draw, run))
+            rates[FOUR].append(rate(adapted, names, draw, run))
             with patch("llama.batch.runs", one_by_one):
-                rates[STEPS].append(answers(adapted, names))
+                rates[STEPS].append(rate(adapted, names, draw, run))
             print(time.strftime("%H:%M:%S"), {way: found[-1] for way, found in rates.items()}, flush=True)
-    return {"rates": rates, "memory": {"alone": alone, "with_adapters": together}}
+    return Measured(rates, sum(path.stat().st_size for path in adapters), alone, together)
 
 
-def taken(
-    stack: ExitStack, files: Sequence[Path], names: Sequence[str], draw: np.random.Generator, answer: int
-) -> tuple[Engine, int]:
+def taken(stack: ExitStack, files: Sequence[Path], names: Sequence[str], run: Run) -> tuple[Engine, int]:
     """Return a server's engine, with its settings' defaults, and the bytes that it takes once it has answered."""
     before = psutil.Process().memory_info().rss
     models = find_models(linked(files))
-    engine = stack.enter_context(Engine(models, Settings(model=files[0].stem)))
-    rate(engine, names, random_ids(draw, 32), answer)
+    engine = stack.enter_context(Engine(models, Settings(model=files[0].stem, threads=run.threads)))
+    rate(engine, names, np.random.default_rng(1), replace(run, prompt=32, answer=8))
     return engine, psutil.Process().memory_info().rss - before
 
 
@@ -140,47 +162,33 @@ def one_by_one(parts: Sequence[Part]) -> list[list[Part]]:
     return [[part] for part in parts]
 
 
-def random_ids(draw: np.random.Generator, count: int) -> list[list[int]]:
-    """Return a question for each user, which begin unlike."""
-    return [[int(token) for token in draw.integers(1000, 2000, count)] for _ in range(USERS)]
-
-
-def rate(engine: Engine, names: Sequence[str], ids: Sequence[Sequence[int]], answer: int) -> float:
-    """Return tokens a second of all answers together, asked at once."""
-    sampling = Sampling(answer, temperature=0, ignore_eos=True)
-    start = time.perf_counter()
+def rate(engine: Engine, names: Sequence[str], draw: np.random.Generator, run: Run) -> float:
+    """Return tokens a second of all answers together, to questions asked at once, which nobody has asked before."""
+    ids = [[int(token) for token in draw.integers(1000, 2000, run.prompt)] for _ in names]
+    sampling = Sampling(run.answer, temperature=0, ignore_eos=True)
+    start = run.seconds()
     with ThreadPoolExecutor(USERS) as users:
         pieces = users.map(lambda name, prompt: list(engine.stream(name, TokenIds(prompt), sampling)), names, ids)
         tokens = sum(answered[-1].tokens for answered in pieces)
-    return round(tokens / (time.perf_counter() - start), 2)
+    return round(tokens / (run.seconds() - start), 2)
 
 
-def table(report: dict[str, Any]) -> str:
-    """Return the report as Markdown."""
-    rates, memory, setup, sizes = (report[part] for part in ("rates", "memory", "setup", "sizes"))
-    lines = [
-        f"# Four adapters over one base, {setup['model']['file']}",
-        "",
-        f"{report['date']}; {setup['processor']}, {setup['cpus']} usable CPUs; llama-cpp-python"
-        f" {setup['packages']['llama-cpp-python']}. Adapters of rank {report['rank']} on all projections, in F16."
-        f" {sizes['rounds']} rounds of {USERS} questions of {sizes['prompt']} tokens at once, with answers of"
-        f" {sizes['answer']}.",
-        "",
-        "| four users | tokens/s, median | of one model's in the same round, median (least) | goal | met |",
-        "|---|--:|--:|---|---|",
-    ]
-    for way, found in rates.items():
-        shares = [one / base for one, base in zip(found, rates[ONE], strict=True)]
-        goal = (f"≥ {LEAST}", "yes" if median(shares) >= LEAST else "no") if way == FOUR else ("-", "-")
+def table(base: Path, measured: Measured, about: Sequence[str]) -> str:
+    """Return it as Markdown, below some lines about how it was measured."""
+    lines = [f"# Four adapters over one base, {base.stem}", "", *about, ""]
+    lines += ["| four users | tokens/s, median | of one model's in the same round, median (least) | goal | met |"]
+    lines += ["|---|--:|--:|---|---|"]
+    for way, found in measured.rates.items():
+        shares = [one / other for one, other in zip(found, measured.rates[ONE], strict=True)]
+        goal, met = (f"≥ {LEAST}", "yes" if median(shares) >= LEAST else "no") if way == FOUR else ("-", "-")
         share = "-" if way == ONE else f"{median(shares):.3f} ({min(shares):.3f})"
-        lines.append(f"| {way}: {ABOUT[way]} | {median(found):.1f} | {share} | {goal[0]} | {goal[1]} |")
-    expected = memory["alone"] + sum(report["files"])
-    share = memory["with_adapters"] / expected
+        lines.append(f"| {way}: {ABOUT[way]} | {median(found):.1f} | {share} | {goal} | {met} |")
+    used = measured.together / (measured.alone + measured.files)
+    alone, files, together = (size / 1e6 for size in (measured.alone, measured.files, measured.together))
     lines += [
         "",
-        f"Memory: {memory['with_adapters'] / 1e6:,.0f} MB with four adapters in use, {share:.3f} of the base's"
-        f" {memory['alone'] / 1e6:,.0f} MB and the four files' {sum(report['files']) / 1e6:,.0f} MB together (goal:"
-        f" ≤ {MOST}; {'met' if share <= MOST else 'not met'}).",
+        f"Memory: {together:,.0f} MB with the four in use, {used:.3f} of the base's {alone:,.0f} MB and their files'"
+        f" {files:,.0f} MB (goal: ≤ {MOST}; {'met' if used <= MOST else 'not met'}).",
     ]
     return "\n".join(lines) + "\n"
 

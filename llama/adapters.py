@@ -24,7 +24,7 @@ import numpy as np
 
 from common.errors import UserError
 from llama.errors import EngineError
-from llama.ggml import LIBRARY, OPERATIONS, Tensor
+from llama.ggml import LIBRARY, OPERATIONS, Tensor, scheduler_of
 from llama.header import Extent
 from llama.lora import B, Lora, read_lora
 from llama.memory import check_free
@@ -42,14 +42,6 @@ _OPERATION = Tensor.op.offset
 _SCALE, _PRODUCT = OPERATIONS["SCALE"], OPERATIONS["MUL_MAT"]
 
 _Layout: TypeAlias = tuple[tuple[str, Extent, Extent], ...]  # of each pair, its places counted from the first one's
-
-# A context's scheduler, which asks about each tensor of each decode; once a graph has been changed there is no more to
-# ask. llama.h does not have it: where the library has no such function, the asking goes on.
-_scheduler = getattr(LIBRARY, "_ZNK13llama_context9get_schedEv", None)
-if _scheduler:
-    _scheduler.restype, _scheduler.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
-    LIBRARY.ggml_backend_sched_set_eval_callback.restype = None
-    LIBRARY.ggml_backend_sched_set_eval_callback.argtypes = (ctypes.c_void_p,) * 3
 
 
 class Factors(NamedTuple):
@@ -98,7 +90,7 @@ class Family:
         self.number, self.layout, self.members = number, layout, members
         self.places = {name: place for place, name in enumerate(members)}
         self.loaded: set[str] = set()
-        self.pattern: ctypes._Pointer[ctypes.c_void_p] | None = None  # llama.cpp's
+        self.pattern: llama_cpp.llama_adapter_lora_p | None = None  # llama.cpp's
         self.chosen = -1  # the place of whom all rows are, where they are one's
         self.needed = -SPARE  # the decode that needed it last
         extents = [extent for _, *pair in layout for extent in pair]
@@ -282,14 +274,13 @@ class Adapters:
         expected = sum(len(family.factors) for family in self._laid)
         if len(self._graph) != expected:
             raise EngineError(f"of {expected} tensors with adapters {len(self._graph)} were computed: {self._fault}")
-        if _scheduler:
-            LIBRARY.ggml_backend_sched_set_eval_callback(_scheduler(context), None, None)
+        LIBRARY.ggml_backend_sched_set_eval_callback(scheduler_of(context), None, None)  # until there is a new graph
 
     def _lay_on(self, context: "llama_cpp.llama_context_p", families: list[Family]) -> None:
         if families == self._laid:
             return
         known = [family.pattern for family in families if family.pattern]
-        patterns = (llama_cpp.llama_adapter_lora_p_ctypes * len(known))(*known)
+        patterns = (llama_cpp.llama_adapter_lora_p_ctypes * len(known))(*known)  # type: ignore[misc]
         scales = (ctypes.c_float * len(families))(*(family.scale for family in families))
         llama_cpp.llama_set_adapters_lora(context, patterns, len(families), scales)
         self._laid, self._graph = families, []

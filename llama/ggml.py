@@ -34,9 +34,13 @@ for _name, _result, *_arguments in (
     ("ggml_get_tensor", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p),
     ("ggml_op_name", ctypes.c_char_p, ctypes.c_int),
     ("ggml_type_size", ctypes.c_size_t, ctypes.c_int),
-    ("ggml_type_name", ctypes.c_char_p, ctypes.c_int),
+    ("ggml_backend_sched_set_eval_callback", None, *(ctypes.c_void_p,) * 3),
 ):
     _function = getattr(LIBRARY, _name)
     _function.restype, _function.argtypes = _result, _arguments
 
 OPERATIONS = {LIBRARY.ggml_op_name(number).decode(): number for number in range(64)}  # by name, as far as needed
+
+# A context's scheduler, which computes its graphs. A method of C++: llama.h does not have it.
+scheduler_of = LIBRARY._ZNK13llama_context9get_schedEv
+scheduler_of.restype, scheduler_of.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
