@@ -4,8 +4,8 @@
     python -m benchmarks.adapters --quick    one short round, to see that it works
 
 Round by round, in one process, each way answers questions of one length, one after the other, and a round's ratio is of
-that round's own figures. One thread computes, and its CPU time counts, so that what else the machine does hardly matters;
-`--threads` takes more, and the clock.
+that round's own figures. One thread computes, and its CPU time counts, so that what else the machine does matters
+little; `--threads` takes more, and the clock.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def one_by_one(parts: Sequence[Part]) -> list[list[Part]]:
 
 def rate(engine: Engine, names: Sequence[str], draw: np.random.Generator, run: Run) -> float:
     """Return tokens a second of all answers together, to questions asked at once, which nobody has asked before."""
-    ids = [[int(token) for token in draw.integers(1000, 2000, run.prompt)] for _ in names]
+    ids = [[int(token) for token in draw.integers(33, 126, run.prompt)] for _ in names]
     sampling = Sampling(run.answer, temperature=0, ignore_eos=True)
     start = run.seconds()
     with ThreadPoolExecutor(USERS) as users:

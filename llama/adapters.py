@@ -85,7 +85,7 @@ class Rows:
 class Family:
     """Adapters of one layout, of which llama.cpp knows one."""
 
-    def __init__(self, number: int, layout: _Layout, members: Mapping[str, Lora]) -> None:
+    def __init__(self, number: int, layout: _Layout, members: dict[str, Lora]) -> None:
         """With a place for each member and, behind them, zeros for tokens without an adapter."""
         self.number, self.layout, self.members = number, layout, members
         self.places = {name: place for place, name in enumerate(members)}
@@ -129,6 +129,7 @@ class Family:
                     at = self.places[name] * self.size + place.start
                     file.seek(extent.start)
                     file.readinto(memory[at : at + extent.size])
+        self.members[name] = lora
         self.loaded.add(name)
 
     def owner(self, name: str | None) -> tuple[int, float | None]:
@@ -223,7 +224,7 @@ class Adapters:
         for family in self.families:
             if family.pattern:
                 llama_cpp.llama_adapter_lora_free(family.pattern)
-        self.families.clear()
+        self.families, self._laid, self._graph = [], [], []
 
     def load(self, name: str) -> None:
         """Read an adapter's file, unless that is done. Raises UserError for one that is not what it was, or too big."""
