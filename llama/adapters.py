@@ -91,6 +91,7 @@ class Family:
         self.places = {name: place for place, name in enumerate(members)}
         self.loaded: set[str] = set()
         self.pattern: llama_cpp.llama_adapter_lora_p | None = None  # llama.cpp's
+        self.alpha = 0.0  # the pattern's
         self.chosen = -1  # the place of whom all rows are, where they are one's
         self.needed = -SPARE  # the decode that needed it last
         extents = [extent for _, *pair in layout for extent in pair]
@@ -114,8 +115,8 @@ class Family:
             rank,
             tensor(a.type, (a.shape[0], rank, places), a_strides, self.address + a.start),
             tensor(b.type, (width, outputs, places), b_strides, self.address + b.start),
-            tensor(a.type, a.shape),
-            tensor(b.type, b.shape),
+            tensor(a.type, a.shape, a_strides[:1]),
+            tensor(b.type, b.shape, b_strides[:1]),
         )
 
     def load(self, name: str) -> None:
@@ -142,7 +143,7 @@ class Family:
     def scale(self) -> float:
         """What llama.cpp multiplies the pattern with, so that its graphs say whose they are."""
         tag = 1 + self.number / FAMILIES
-        return tag / alpha if (alpha := next(iter(self.members.values())).alpha) else tag
+        return tag / self.alpha if self.alpha else tag
 
     def choose(self, name: str | None) -> None:
         """Let all rows of the next decode be one member's; of none, and of another family's, there are zeros."""
@@ -234,12 +235,15 @@ class Adapters:
         if name in family.loaded:
             return
         check_free(name, family.size)
-        if not family.pattern:
-            path = next(iter(family.members.values())).path
-            family.pattern = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
-            if not family.pattern:
-                raise UserError(f"{path} is no adapter for this model: {last_error()}")
         family.load(name)
+        lora = family.members[name]
+        if not family.pattern:
+            last_error()  # of what was loaded before
+            family.pattern = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(lora.path))
+            if not family.pattern:
+                family.loaded.discard(name)
+                raise UserError(f"{lora.path} is no adapter for this model: {last_error()}")
+            family.alpha = lora.alpha
 
     def begin(self, context: "llama_cpp.llama_context_p", entries: Sequence[Entry]) -> None:
         """Say whose each token of the next decode is.

@@ -83,8 +83,8 @@ def find_models(sources: str | Path, wanted: str = "", base: str = "") -> dict[s
         wanted: the model to begin with, as SERVE_MODEL has it; empty where any will do.
         base: the model that an adapter is for where several would do, as SERVE_BASE has it; empty for none.
 
-    Raises UserError when there is no model, or not the one that is wanted, when two have one name, and when a source
-    cannot be had.
+    Raises UserError when there is no model, or not the one that is wanted or named as a base, when two have one name,
+    and when a source cannot be had.
     """
     models: dict[str, Model] = {}
     headers: dict[str, Header] = {}
@@ -103,6 +103,8 @@ def find_models(sources: str | Path, wanted: str = "", base: str = "") -> dict[s
         _add(models, model)
         headers[file.name] = header
     bases = {name: (model.path, headers[name]) for name, model in models.items() if not model.embeds}
+    if base and base not in bases:
+        raise UserError(f"SERVE_BASE={base}: there is no such model to answer; there is {', '.join(bases) or 'none'}")
     for file, header in adapters:
         try:
             name = find_base(read_lora(file.path, header), header, bases, base)

@@ -34,13 +34,16 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two of one family, and one each of another rank, of other types and projections, and without an alpha."""
+    """Two of one family, and others of other ranks, types and projections, one of them without an alpha."""
     folder = tmp_path_factory.mktemp("loras")
     return {
         "one": write_lora(folder / "one.gguf", base, 1),
         "two": write_lora(folder / "two.gguf", base, 2, alpha=16),
         "small": write_lora(folder / "small.gguf", base, 3, rank=4, alpha=12),
-        "wide": write_lora(folder / "wide.gguf", base, 4, rank=72, alpha=0, kind=np.float32, only="attn"),
+        "wide": write_lora(folder / "wide.gguf", base, 4, rank=72, alpha=0, kind="F32", only="attn"),
+        "eight": write_lora(folder / "eight.gguf", base, 5, kind="Q8_0"),  # of its factors one is F16
+        "eights": write_lora(folder / "eights.gguf", base, 6, rank=32, kind="Q8_0"),
+        "brain": write_lora(folder / "brain.gguf", base, 7, kind="BF16"),
     }
 
 

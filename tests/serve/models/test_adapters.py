@@ -87,6 +87,8 @@ def test_of_several_bases_the_one_is_taken_that_lineage_name_or_setting_say(
     told = left_out(tmp_path, caplog)
     assert told == "lora.gguf is an adapter for any of base, tuned-Q8_0: name one of them in SERVE_BASE"
     assert find_models(tmp_path, base="base")["lora"].base == "base"
+    with pytest.raises(UserError, match="SERVE_BASE=bass: there is no such model to answer; there is base, tuned"):
+        find_models(tmp_path, base="bass")
     with_keys(lora, general__base_model__0__name="Tuned")
     assert find_models(tmp_path)["lora"].base == "tuned-Q8_0"
     with_keys(lora, tunesmith__lineage=lineage("adapter", "0a"))
