@@ -17,8 +17,8 @@ def write_lora(path: Path, base: Path, seed: int, *, rank: int = 16, alpha: floa
         seed: of its weights.
         rank: of all.
         alpha: 0 where B has the scale in it.
-        others: `kind` of the numbers ("F16", or what else the converter writes), `only` the tensors whose names hold it,
-            `architecture`, and `says`, further keys.
+        others: `kind` of the numbers ("F16", or what else the converter writes), `only` the tensors with it in their
+            names, `architecture`, and `says`, further keys.
     """
     kind = gguf.GGMLQuantizationType[others.get("kind", "F16")]
     only, says = others.get("only", ""), others.get("says", {})
