@@ -41,6 +41,10 @@ for _name, _result, *_arguments in (
 
 OPERATIONS = {LIBRARY.ggml_op_name(number).decode(): number for number in range(64)}  # by name, as far as needed
 
-# A context's scheduler, which computes its graphs. A method of C++: llama.h does not have it.
-scheduler_of = LIBRARY._ZNK13llama_context9get_schedEv
-scheduler_of.restype, scheduler_of.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+
+def scheduler_of(context: "llama_cpp.llama_context_p") -> int:
+    """Return what computes a context's graphs, by a method of C++ that llama.h does not have."""
+    method = LIBRARY._ZNK13llama_context9get_schedEv
+    method.restype, method.argtypes = ctypes.c_void_p, (ctypes.c_void_p,)
+    scheduler: int = method(context)
+    return scheduler
