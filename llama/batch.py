@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from llama.errors import RequestError
 from llama.model import BATCH, Entry, LlamaModel, State, shared_length
@@ -41,6 +42,7 @@ class Slot:
     id: int
     tokens: list[int] = field(default_factory=list)  # by position
     turn: Turn | None = None  # the answer under way
+    adapter: str | None = None  # that the conversation went through
     used: float = 0.0  # monotonic clock
 
 
@@ -54,6 +56,7 @@ class CachedPrompt:
 
     tokens: list[int]
     state: State
+    adapter: str | None = None
 
 
 class Batch:
@@ -96,15 +99,19 @@ class Batch:
         return self._reader.read(turn, lambda: turn.prepare(self.model, drop_oldest), then)
 
     def begin(self, turn: Turn) -> bool:
-        """Take a turn in; False if it must wait until another one ends."""
+        """Take a turn in; False if it must wait until another one ends.
+
+        Raises UserError for an adapter whose file is not what it was.
+        """
         if all(slot.turn for slot in self._slots):
             return False
-        source, shared = (None, 0) if turn.unscored else self._known(turn.prompt)
+        adapter = self.model.adapter(turn.model)
+        source, shared = (None, 0) if turn.unscored else self._known(turn.prompt, adapter)
         slot = self._free(source)
         if source is not slot or shared < len(slot.tokens):
             self._replace(slot, source, shared)
         turn.begin(self.model, shared)
-        slot.turn = turn
+        slot.turn, slot.adapter = turn, adapter
         return True
 
     def step(self) -> None:
@@ -130,14 +137,19 @@ class Batch:
     def _answer(self, answering: Sequence[tuple[Slot, Turn, int]]) -> None:
         """Go on with answers, each behind the token that was drawn last."""
         if not self._speculation or not answering:
-            self._decode([(slot, turn, [token]) for slot, turn, token in answering])
+            self._decode_side_by_side([(slot, turn, [token]) for slot, turn, token in answering])
             return
         tried = self._speculation.draft([
             Answering(turn, slot.id, [*slot.tokens, token]) for slot, turn, token in answering
         ])  # fmt: skip
         drafts = [draft.tokens for draft in tried.drafts] or [[]] * len(answering)
         parts = [(slot, turn, [token, *draft]) for (slot, turn, token), draft in zip(answering, drafts, strict=True)]
-        self._speculation.learn(tried, self._decode(parts))
+        self._speculation.learn(tried, self._decode_side_by_side(parts))
+
+    def _decode_side_by_side(self, parts: Sequence[Part]) -> list[int]:
+        """Decode parts of equal length: all at once, or where there are adapters those of slots side by side."""
+        decoded = runs(parts) if self.model.adapters else [parts]
+        return [right for run in decoded for right in self._decode(run)]
 
     def _decode(self, parts: Sequence[Part]) -> list[int]:
         """Add tokens to slots; whoever's prompt ends with them, or has ended, is handed what follows.
@@ -150,7 +162,8 @@ class Batch:
             start, end = len(slot.tokens), len(turn.prompt) - 1
             firsts.append(len(entries))
             slot.tokens.extend(tokens)
-            entries.extend(Entry(t, start + i, slot.id, start + i >= end) for i, t in enumerate(tokens))
+            of = slot.adapter, turn.token is None
+            entries.extend(Entry(t, start + i, slot.id, start + i >= end, *of) for i, t in enumerate(tokens))
         if entries:
             self.model.decode(entries)
         return [self._hand_on(part, first) for part, first in zip(parts, firsts, strict=True)]
@@ -192,7 +205,8 @@ class Batch:
         end = len(turn.prompt) - 1
         start = end - turn.unscored
         piece, following = turn.prompt[start:end][:SCORED], turn.prompt[start + 1 :]
-        self.model.decode([Entry(token, start + i, slot.id, True) for i, token in enumerate(piece)])
+        of = slot.adapter, True
+        self.model.decode([Entry(token, start + i, slot.id, True, *of) for i, token in enumerate(piece)])
         slot.tokens.extend(piece)
         rivals = turn.sampling.logprobs or 0
         turn.score_prompt(self.model, [self.model.scored(i, following[i], rivals) for i in range(len(piece))])
@@ -227,15 +241,17 @@ class Batch:
         self.model.close()
         return turns
 
-    def _known(self, prompt: Sequence[int]) -> tuple[Slot | CachedPrompt | None, int]:
-        """Return what holds most of the prompt's beginning, and how many tokens of it.
+    def _known(self, prompt: Sequence[int], adapter: str | None) -> tuple[Slot | CachedPrompt | None, int]:
+        """Return what holds most of the prompt's beginning, read through the same adapter, and how many tokens of it.
 
         A piece at least is left to decode, since the first token of the answer is drawn after it.
         """
         idle = [slot for slot in self._slots if not slot.turn]  # first, since nothing has to be copied there
         caches: list[Slot | CachedPrompt] = [*idle, *self.active, *self._prompt_cache]
-        shared, source = max(((shared_length(k.tokens, prompt[:-FEWEST]), k) for k in caches), key=lambda pair: pair[0])
-        if not shared or (shared < len(source.tokens) and not self.model.can_cut):
+        alike = [known for known in caches if known.adapter == adapter]
+        found = ((shared_length(known.tokens, prompt[:-FEWEST]), known) for known in alike)
+        shared, source = max(found, key=lambda pair: pair[0], default=(0, None))
+        if not (shared and source) or (shared < len(source.tokens) and not self.model.can_cut):
             return None, 0
         return source, shared
 
@@ -266,12 +282,15 @@ class Batch:
     def _cache(self, slot: Slot) -> None:
         """Copy a conversation out of the cache."""
         if slot.tokens and self._prompt_cache_bytes:
-            self._keep(CachedPrompt(slot.tokens, self.model.save(slot.id)))
+            self._keep(CachedPrompt(slot.tokens, self.model.save(slot.id), slot.adapter))
 
     def _keep(self, prompt_cache_bytes: CachedPrompt) -> None:
         """Remember a conversation as the one used last, as far as there is memory; with it, none that it begins as."""
         self._prompt_cache = [
-            kept for kept in self._prompt_cache if kept.tokens != prompt_cache_bytes.tokens[: len(kept.tokens)]
+            kept
+            for kept in self._prompt_cache
+            if kept.adapter != prompt_cache_bytes.adapter
+            or kept.tokens != prompt_cache_bytes.tokens[: len(kept.tokens)]
         ]
         self._prompt_cache.append(prompt_cache_bytes)
         while sum(len(kept.state) for kept in self._prompt_cache) > self._prompt_cache_bytes:
@@ -287,7 +306,7 @@ class Batch:
             last = active[-1]
             self._cache(slot)
             self.model.restore(slot.id, self.model.save(last.id))
-            slot.tokens, slot.turn = last.tokens, last.turn
+            slot.tokens, slot.turn, slot.adapter = last.tokens, last.turn, last.adapter
             self.model.forget(last.id)
             last.tokens, last.turn = [], None
 
@@ -299,3 +318,9 @@ def next_piece(rest: Sequence[int], room: int) -> Sequence[int]:
     """
     size = len(rest) if len(rest) <= min(room + room // 2, BATCH) else min(room, len(rest) - FEWEST)
     return rest[:size]
+
+
+def runs(parts: Sequence[Part]) -> list[list[Part]]:
+    """Return them as runs of slots side by side with as many tokens each, which llama.cpp computes at once."""
+    numbered = groupby(enumerate(parts), lambda part: (part[1][0].id - part[0], len(part[1][2])))
+    return [[part for _, part in run] for _, run in numbered]

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-import llama_cpp
-
+from llama.ggml import LIBRARY, Tensor
 from llama.model import last_error, not_whole
 
 Value = str | int | float | bool
@@ -19,7 +18,6 @@ class _Params(ctypes.Structure):
     _fields_ = (("no_alloc", ctypes.c_bool), ("context", ctypes.c_void_p))
 
 
-LIBRARY = llama_cpp.llama_cpp._lib
 _FILE, _INDEX = ctypes.c_void_p, ctypes.c_int64
 for _name, _result, *_arguments in (  # of gguf.h
     ("init_from_file", _FILE, ctypes.c_char_p, _Params),
@@ -38,7 +36,7 @@ for _name, _result, *_arguments in (  # of gguf.h
     _function = getattr(LIBRARY, f"gguf_{_name}")
     _function.restype, _function.argtypes = _result, _arguments
 
-_TEXT = 8  # GGUF_TYPE_STRING
+_TEXT, _LIST = 8, 9  # GGUF_TYPE_STRING, GGUF_TYPE_ARRAY
 _Numbers: TypeAlias = (
     "type[ctypes._SimpleCData[int]] | type[ctypes._SimpleCData[float]] | type[ctypes._SimpleCData[bool]]"
 )
@@ -58,10 +56,12 @@ _NUMBERS: Mapping[int, _Numbers] = {  # by gguf_type
 
 
 class Extent(NamedTuple):
-    """Where a tensor lies in its file."""
+    """Where a tensor lies in its file, and what it is."""
 
     start: int  # byte
     size: int  # bytes
+    type: int  # ggml_type of ggml.h
+    shape: tuple[int, ...]  # the innermost dimension first, without trailing ones
 
 
 class Header(NamedTuple):
@@ -69,6 +69,7 @@ class Header(NamedTuple):
 
     keys: Mapping[str, Value]  # those with one value: lists, such as the vocabulary, are left out
     tensors: Mapping[str, Extent]  # by name
+    lists: frozenset[str] = frozenset()  # keys that are left out, having lists
 
     @property
     def architecture(self) -> str:
@@ -84,14 +85,16 @@ class Header(NamedTuple):
 def read_header(path: Path) -> Header:
     """Return what a file says of itself. Raises UserError for one that is no GGUF or ends before its last tensor."""
     last_error()  # of what was read before
-    file = LIBRARY.gguf_init_from_file(os.fsencode(path), _Params(no_alloc=True))
+    shapes = ctypes.c_void_p()
+    file = LIBRARY.gguf_init_from_file(os.fsencode(path), _Params(True, ctypes.addressof(shapes)))
     if not file:
         raise not_whole(path, last_error())
     try:
-        header = Header(dict(_keys(file)), dict(_tensors(file)))
+        header = Header(dict(_keys(file)), dict(_tensors(file, shapes)), frozenset(_lists(file)))
     finally:
         LIBRARY.gguf_free(file)
-    end = max((start + size for start, size in header.tensors.values()), default=0)
+        LIBRARY.ggml_free(shapes)
+    end = max((extent.start + extent.size for extent in header.tensors.values()), default=0)
     if path.stat().st_size < end:
         raise not_whole(path, f"it ends before its last tensor does, at byte {end}")
     return header
@@ -106,8 +109,19 @@ def _keys(file: int) -> Iterator[tuple[str, Value]]:
             yield key, _NUMBERS[kind].from_address(LIBRARY.gguf_get_val_data(file, i)).value
 
 
-def _tensors(file: int) -> Iterator[tuple[str, Extent]]:
+def _lists(file: int) -> Iterator[str]:
+    for i in range(LIBRARY.gguf_get_n_kv(file)):
+        if LIBRARY.gguf_get_kv_type(file, i) == _LIST:
+            yield LIBRARY.gguf_get_key(file, i).decode(errors="replace")
+
+
+def _tensors(file: int, shapes: ctypes.c_void_p) -> Iterator[tuple[str, Extent]]:
     start = LIBRARY.gguf_get_data_offset(file)
     for i in range(LIBRARY.gguf_get_n_tensors(file)):
-        extent = Extent(start + LIBRARY.gguf_get_tensor_offset(file, i), LIBRARY.gguf_get_tensor_size(file, i))
-        yield LIBRARY.gguf_get_tensor_name(file, i).decode(errors="replace"), extent
+        name = LIBRARY.gguf_get_tensor_name(file, i)
+        tensor = Tensor.from_address(LIBRARY.ggml_get_tensor(shapes, name))
+        shape = list(tensor.ne)
+        while len(shape) > 1 and shape[-1] == 1:
+            del shape[-1]
+        place, size = start + LIBRARY.gguf_get_tensor_offset(file, i), LIBRARY.gguf_get_tensor_size(file, i)
+        yield name.decode(errors="replace"), Extent(place, size, tensor.type, tuple(shape))

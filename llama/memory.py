@@ -73,6 +73,13 @@ def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Pat
     return sys.maxsize if free is None else free - needed
 
 
+def check_free(name: str, size: int, root: Path = Path("/")) -> None:
+    """Raise UserError for an adapter of so many bytes that does not fit into memory beside its base."""
+    free = free_bytes(root)
+    if free is not None and size > free:
+        raise UserError(f"{name} takes {_gb(size)} of memory and {_gb(free)} are free: lower SERVE_PROMPT_CACHE_MB")
+
+
 def free_bytes(root: Path = Path("/")) -> int | None:
     """Return memory that can still be taken: of the machine or of the strictest control group.
 

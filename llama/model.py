@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import llama_cpp
 import numpy as np
@@ -26,6 +26,9 @@ from llama.thought_format import ThoughtFormat
 from llama.threads import Threads
 from llama.tokenizer import piece_of
 from llama.types import Prompt, Sampling
+
+if TYPE_CHECKING:
+    from llama.adapters import Adapters
 
 BATCH = 256  # tokens decoded at a time at most
 PENALTY_WINDOW = 256  # tokens of the answer back that penalties are counted over
@@ -214,6 +217,8 @@ class Entry(NamedTuple):
     position: int
     slot: int
     drawn_from: bool  # whether a token is to be drawn after it
+    adapter: str | None = None  # that it goes through
+    of_prompt: bool = False  # and not of an answer, as are then all others of the decode
 
 
 def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -235,6 +240,7 @@ class LlamaModel:
         slots: int = 1,
         today: datetime | None = None,
         chats: bool = True,
+        adapters: "Adapters | None" = None,
     ) -> None:
         """Load the model.
 
@@ -245,6 +251,7 @@ class LlamaModel:
             slots: conversations of that length in the KV cache.
             today: what chat templates take for it; None is the day that it is.
             chats: whether it is asked conversations and texts, and not only to go on from token ids.
+            adapters: that its tokens may go through; is closed with it.
 
         Raises UserError for a file that cannot be loaded.
         """
@@ -257,6 +264,9 @@ class LlamaModel:
                 self._prompts = stack.enter_context(
                     closing(Prompts(self._model, self.context, today, found_of(self.path)))
                 )
+            self.adapters = adapters
+            if adapters:
+                stack.enter_context(closing(adapters)).attach(self._model)
             _buffers.clear()
             self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
             if self._context is None:
@@ -303,8 +313,21 @@ class LlamaModel:
         """Return a conversation, or a text to go on with, as token ids (see Prompts.read). Raises RequestError."""
         return self._prompts.read(messages, drop_oldest, bounded)
 
+    def adapter(self, name: str) -> str | None:
+        """Return the adapter of a name, ready for use; None where none is called so.
+
+        Raises UserError for a file that is not what it was.
+        """
+        if not self.adapters or name not in self.adapters:
+            return None
+        self.adapters.load(name)
+        return name
+
     def decode(self, entries: Sequence[Entry]) -> None:
-        """Put up to BATCH tokens through the model, each after those that its slot of the KV cache holds."""
+        """Put up to BATCH tokens through the model, each after those that its slot of the KV cache holds.
+
+        Where there are adapters, of slots side by side, and as many of each.
+        """
         threads = self._threads.now()
         llama_cpp.llama_set_n_threads(self._context, threads, threads)
         batch = self._batch
@@ -312,9 +335,13 @@ class LlamaModel:
         for i, entry in enumerate(entries):
             batch.token[i], batch.pos[i], batch.logits[i] = entry.token, entry.position, entry.drawn_from
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, entry.slot
+        if self.adapters:
+            self.adapters.begin(self._context, entries)
         status = llama_cpp.llama_decode(self._context, batch)
         if status != 0:
             raise EngineError(f"llama_decode returned {status}: {last_error()}")
+        if self.adapters:
+            self.adapters.end(self._context)
 
     def draw(self, sampler: "Sampler", index: int, allowed: np.ndarray | None = None) -> int:
         """Return the token that follows entry `index` of the batch decoded last.
@@ -429,6 +456,8 @@ class LlamaModel:
         # Flash attention, a tenth faster in prompts, adds up in another order when an answer is alone.
         if not self.inexact:
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if self.adapters:
+            params.cb_eval = self.adapters.watch
         params.swa_full = True  # else an earlier part of a conversation could not be gone back to
         return params
 

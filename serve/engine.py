@@ -26,6 +26,7 @@ from typing import Self
 import numpy as np
 
 from common.errors import UserError
+from llama.adapters import Adapters
 from llama.batch import Batch
 from llama.draft import DraftModel, vocabulary
 from llama.embedding import Embedder
@@ -176,17 +177,29 @@ class Engine:
             return configured_name
         faults: list[UserError] = []
         draft = self._settings.draft
-        for model in sorted(self.models.values(), key=lambda model: (not model.chats, model.name == draft, model.size)):
+
+        def order(model: Model) -> tuple[object, ...]:
+            return not model.chats, bool(model.base), model.name == draft, model.size
+
+        for model in sorted(self.models.values(), key=order):
+            if model.name not in self.models:
+                continue
             try:
                 self._batch(model.name)
             except UserError as error:
                 faults.append(error)
-                del self.models[model.name]
+                self._leave_out(model.name)
                 continue
             for fault in faults:
                 logger.warning("left out: %s", fault)
             return model.name
         raise faults[0]
+
+    def _leave_out(self, name: str) -> None:
+        """Forget a model that cannot be loaded, and the adapters over it."""
+        for model in list(self.models.values()):
+            if name in (model.name, model.base):
+                del self.models[model.name]
 
     async def embed(self, model: str, text: Prompt) -> tuple[np.ndarray, int]:
         """Return a text's vector, float32 [width], of length one, and its tokens; in turn, as what is to be answered.
@@ -390,8 +403,9 @@ class Engine:
     def _batch(self, name: str) -> Batch | Embedder | None:
         """Return the model, loaded if it is not; None while another one must stay for the answers that it is giving.
 
-        Beyond the number kept, the one unused for longest goes first.
+        An adapter's is its base's. Beyond the number kept, the one unused for longest goes first.
         """
+        name = self.all_models[name].base or name
         if name not in self._loaded:
             while len(self._loaded) >= self._settings.max_loaded_models:
                 unused = next(
@@ -414,8 +428,12 @@ class Engine:
         left = check_memory(model.name, weights, slots * context * token_bytes, f"{slots} x {context:,} tokens")
         if model.embeds:
             return Embedder(model.path, context, settings.threads)
+        over = [other for other in self.models.values() if other.base == model.name]
+        adapters = Adapters({adapter.name: adapter.path for adapter in over}) if over else None
+        left = max(left - sum(adapter.size for adapter in over), 0)
         with ExitStack() as stack:
-            loaded = stack.enter_context(LlamaModel(model.path, context, settings.threads, slots))
+            loaded = LlamaModel(model.path, context, settings.threads, slots, adapters=adapters)
+            stack.enter_context(loaded)
             batch = Batch(loaded, min(settings.prompt_cache_mb << 20, left), self._speculation(loaded, draft))
             use_huge_pages()
             stack.pop_all()

@@ -29,7 +29,7 @@ def run(settings: Settings, listener: socket.socket) -> None:
 def start(app: FastAPI, settings: Settings, opened: ExitStack, server: Server) -> None:
     """Do what takes its time, while the port is answered already."""
     feedback = open_feedback(settings, opened)
-    models = find_models(settings.models, settings.model)
+    models = find_models(settings.models, settings.model, settings.base)
     metrics = Metrics(models)
     server.engine = opened.enter_context(Engine(models, settings, metrics.observe))
     add_api(app, server.engine, settings, metrics)

@@ -55,6 +55,7 @@ class Settings:
         "models/gguf"
     )
     model: Annotated[str, About("model picked at first; the smallest one that chats if unset")] = ""
+    base: Annotated[str, About("model that adapters lie over, where several would do")] = ""
     max_loaded_models: Annotated[
         int, About("models kept in memory at once, the others are loaded when asked", 1, 64)
     ] = 1

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from common.words import counted
 from llama import model as llama
+from llama.header import read_header
 from serve.models.registry import Model
 
 CARD = "card.json"
@@ -80,12 +81,14 @@ def read_prompts(model: Model) -> list[str]:
 
 
 def _facts(model: Model, file: CardFile) -> dict[str, str]:
-    metadata = llama.metadata(model.path)
+    says = read_header(model.path).keys if model.base else llama.metadata(model.path)
+    metadata = {key: str(value) for key, value in says.items()}
     base = str(file.base) if file.base else metadata.get("general.base_model.0.name", "")
     data = str(file.data) if file.data else metadata.get("general.dataset.0.name", "")
     facts = {
         "Name": metadata.get("general.name", ""),
         "Base": base,
+        "Adapter": f"a LoRA over {model.base}" if model.base else "",
         "Data": data,
         "Parameters": metadata.get("general.size_label", ""),
         "Quantization": model.quantization or "",

@@ -8,7 +8,6 @@ POOLINGS = (1, 2, 3)  # how they do: as the mean of all, the first or the last, 
 RANKS = 4
 # By general.type, which writers put into all that are no models.
 TYPES = {
-    "adapter": "a LoRA adapter, which is nothing without the model that it is for",
     "imatrix": "an importance matrix, which quantizing takes",
     "mmproj": PROJECTOR,
 }
@@ -48,3 +47,8 @@ def what_else(header: Header) -> str | None:
 def embeds(header: Header) -> bool:
     """Return whether a file is a model that turns a text into one vector."""
     return header.keys.get(f"{header.architecture}.pooling_type") in POOLINGS
+
+
+def is_adapter(header: Header) -> bool:
+    """Return whether a file is an adapter, which a model is needed for."""
+    return header.keys.get("general.type") == "adapter"

@@ -6,15 +6,18 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from common.errors import UserError
 from llama import model as llama
+from llama.header import Header
+from llama.lora import read_lora
 from llama.memory import cache_bytes
+from serve.models.adapters import find_base
 from serve.models.files import ModelFile, read_whole
-from serve.models.kinds import embeds, what_else
+from serve.models.kinds import embeds, is_adapter, what_else
 from serve.models.sources import find_files
 
 DIGITS = 12  # of a file's SHA-256, by which it is told from another of its name
@@ -25,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Model:
-    """A GGUF file, or all of a split model's, that llama.cpp has found whole."""
+    """A GGUF file, or all of a split model's, that llama.cpp has found whole; or an adapter, which goes by its base."""
 
     name: str  # see sources.py: short, unique and stable
     parts: tuple[Path, ...]
@@ -36,6 +39,7 @@ class Model:
     chats: bool  # whether it has a chat template
     embeds: bool = False  # whether it turns texts into vectors, and answers nothing
     quantization: str | None = None  # as Q4_K_M; None where the file does not say
+    base: str | None = None  # of an adapter the model that it lies over
     pinned: str | None = None  # what it came by: the Hub's commit, the registry's version; None for a file of a folder
 
     @property
@@ -69,32 +73,45 @@ class Model:
         return digest.hexdigest()[:DIGITS]
 
 
-def find_models(sources: str | Path, wanted: str = "") -> dict[str, Model]:
-    """Return all models by name, in the order of the sources and below each in that of their names.
+def find_models(sources: str | Path, wanted: str = "", base: str = "") -> dict[str, Model]:
+    """Return all models by name, in the order of the sources and below each in that of their names; then adapters.
 
-    Files that are none, or damaged, are left out with a line each in the log.
+    Files that are none, or damaged, and adapters whose base is not there, are left out with a line each in the log.
 
     Args:
         sources: separated by commas, as SERVE_MODELS has them.
         wanted: the model to begin with, as SERVE_MODEL has it; empty where any will do.
+        base: the model that an adapter is for where several would do, as SERVE_BASE has it; empty for none.
 
-    Raises UserError when there is no model, or not the one that is wanted, when two have one name, and when a source
-    cannot be had.
+    Raises UserError when there is no model, or not the one that is wanted or named as a base, when two have one name,
+    and when a source cannot be had.
     """
     models: dict[str, Model] = {}
+    headers: dict[str, Header] = {}
+    adapters: list[tuple[ModelFile, Header]] = []
     left_out: list[tuple[str, str]] = []  # names, and why
     for file in find_files(str(sources)):
         try:
-            model = _model(file)
+            header = _header(file)
+            if is_adapter(header):
+                adapters.append((file, header))
+                continue
+            model = _model(file, header)
         except UserError as error:
             left_out.append((file.name, str(error)))
             continue
-        if other := models.get(file.name):
-            raise UserError(
-                f"two models are called {file.name}: {other.path} and {file.path}:"
-                " rename one of the files, or leave its source out of SERVE_MODELS"
-            )
-        models[file.name] = model
+        _add(models, model)
+        headers[file.name] = header
+    bases = {name: (model.path, headers[name]) for name, model in models.items() if not model.embeds}
+    if base and base not in bases:
+        raise UserError(f"SERVE_BASE={base}: there is no such model to answer; there is {', '.join(bases) or 'none'}")
+    for file, header in adapters:
+        try:
+            name = find_base(read_lora(file.path, header), header, bases, base)
+        except UserError as error:
+            left_out.append((file.name, str(error)))
+            continue
+        _add(models, _adapter(file, models[name]))
     reasons = dict(left_out)
     if wanted and wanted not in models and (models or wanted in reasons):
         reason = reasons.get(wanted, f"there is no such model; there is {', '.join(models)}")
@@ -118,11 +135,31 @@ def _no_model(sources: str | Path, reasons: Sequence[str]) -> str:
     return f"{sources} has no model to serve: {'; '.join(reasons[:TOLD])}{more}"
 
 
-def _model(file: ModelFile) -> Model:
-    """Return a model. Raises UserError for a file that is none, or that llama.cpp cannot read."""
+def _add(models: dict[str, Model], model: Model) -> None:
+    """Add a model. Raises UserError where there is one of its name."""
+    if other := models.get(model.name):
+        raise UserError(
+            f"two models are called {model.name}: {other.path} and {model.path}:"
+            " rename one of the files, or leave its source out of SERVE_MODELS"
+        )
+    models[model.name] = model
+
+
+def _header(file: ModelFile) -> Header:
+    """Return what a file says. Raises UserError for one that is no whole GGUF, or has no name that can be asked for."""
     if re.search("[\ud800-\udfff]", file.name):  # bytes of a file's name that JSON cannot have
         raise UserError(f"{file.name!a} is no name in UTF-8: rename the file")
-    header = read_whole(file)
+    return read_whole(file)
+
+
+def _adapter(file: ModelFile, base: Model) -> Model:
+    size, modified = _stamp([file.path.stat()])
+    named = replace(base, name=file.name, base=base.name, pinned=file.revision)
+    return replace(named, parts=(file.path,), size=size, modified=modified)
+
+
+def _model(file: ModelFile, header: Header) -> Model:
+    """Return a model. Raises UserError for a file that is none, or that llama.cpp cannot read."""
     if kind := what_else(header):
         raise UserError(f"{file.path} is {kind}, and no model to chat with")
     metadata, parts = llama.metadata(file.path), file.parts or (file.path,)

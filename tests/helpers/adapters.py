@@ -10,9 +10,9 @@ from transformers import AutoTokenizer
 from pipeline.models.loading import load_base
 
 
-def trained(starter: Path, folder: Path, **lora: Any) -> Path:
+def trained(starter: Path, folder: Path, seed: int = 1, **lora: Any) -> Path:
     """An adapter of random weights on starter-s, with the tokenizer."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     config = LoraConfig(**{"r": 4, "lora_alpha": 6, "target_modules": ["q_proj", "up_proj"], **lora})
     model = get_peft_model(load_base(str(starter), None, "cpu", torch.float32), config)
     with torch.no_grad():

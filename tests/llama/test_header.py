@@ -21,7 +21,8 @@ def test_keys_of_one_value_and_tensors_are_read_as_they_were_written(tmp_path: P
     assert header.architecture == "llama"
     assert list(header.tensors) == [tensor.name for tensor in whole.tensors]
     for tensor in whole.tensors:
-        start, size = header.tensors[tensor.name]
+        start, size, kind, shape = header.tensors[tensor.name]
+        assert (kind, shape) == (tensor.tensor_type, tuple(tensor.shape))
         assert np.array_equal(np.fromfile(path, np.uint8, size, offset=start), tensor.data.view(np.uint8).reshape(-1))
 
 

@@ -52,7 +52,6 @@ def test_files_still_being_written_are_passed_over(tmp_path: Path) -> None:
     [
         ("clip", {"general__type": "mmproj"}, "a projector of images or sound"),
         ("clip", {}, "a projector of images or sound"),  # as they were before there were types
-        ("llama", {"general__type": "adapter"}, "a LoRA adapter"),
         ("llama", {"general__type": "imatrix"}, "an importance matrix"),
         ("bert", {"tokenizer__ggml__model": "bert"}, "an embedding model"),
         ("qwen3", {"tokenizer__ggml__model": "gpt2", "qwen3__pooling_type": 4}, "a model that ranks texts"),
