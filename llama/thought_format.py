@@ -74,10 +74,16 @@ def find_thoughts(
     fields = [field for field, name in NAMED.items() if name in source]
 
     def probed(asked: list[Message], turn: Message) -> ThoughtFormat | None:
-        found = (_probed(render, refusal, field, asked, turn) for field in fields)
-        return next(filter(None, found), None)
+        with suppress(refusal):
+            prompt, plain = render(asked, True), render([*asked, turn], False)
+            for field in fields:
+                with suppress(refusal):
+                    text = render([*asked, thinking_turn(field, turn, PROBE)], False)
+                    if found := _marks(text, prompt, plain, field):
+                        return found
+        return None
 
-    if found := probed([QUESTION], {"role": "assistant", "content": ANSWER}):
+    if fields and (found := probed([QUESTION], {"role": "assistant", "content": ANSWER})):
         return found
     if fields and (form := call_form()) and (found := probed(ASKED, probe(form))):
         return found
@@ -97,25 +103,28 @@ def thinking_turn(field: str | None, turn: Message, thought: str) -> Message:
     return turn | {field or THOUGHT: thought}
 
 
-def _probed(
-    render: Render, refusal: type[Exception], field: str, asked: list[Message], turn: Message
-) -> ThoughtFormat | None:
-    """Return what a template writes around a thought before a turn; None where it writes none in that field."""
-    with suppress(refusal):
-        prompt, plain = render(asked, True), render([*asked, turn], False)
-        before, thought, after = render([*asked, thinking_turn(field, turn, PROBE)], False).partition(PROBE)
-        if not thought:
-            return None
-        rest = _beyond(plain, prompt)  # of the turn without a thought: what it says, or a call
-        between = after[: len(after) - len(common_beginning(after[::-1], rest[::-1]))].strip()
-        close = between or (FIRST_TAG.search(after) or [""])[0].strip()
-        opened = _beyond(before, prompt).strip() or _beyond(before, plain).strip()
-        begun = prompt.removeprefix(before).strip() if prompt.startswith(before) else ""  # by the prompt alone
-        opened = opened or begun.partition(close)[0] or (LAST_TAG.search(before) or [""])[0].strip()
-        lead, answered, _ = after[after.find(close) + len(close) :].partition(ANSWER)
-        marks = ThoughtFormat(opened, close, lead.strip() if answered else "", field)
-        return marks if 0 < len(opened) <= LONGEST and 0 < len(close) <= LONGEST else None
-    return None
+def _marks(text: str, prompt: str, plain: str, field: str) -> ThoughtFormat | None:
+    """Return what is written around a thought, and the field that has it; None where it is not written.
+
+    Args:
+        text: a conversation whose last turn was thought about: PROBE.
+        prompt: the same without that turn, as a model is asked for it.
+        plain: the same without the thought.
+        field: in which it was given.
+    """
+    before, thought, after = text.partition(PROBE)
+    if not thought:
+        return None
+    rest = _beyond(plain, prompt)  # of the turn without a thought: what it says, or a call
+    between = after[: len(after) - len(common_beginning(after[::-1], rest[::-1]))].strip()
+    if not (close := between or (FIRST_TAG.search(after) or [""])[0].strip()):
+        return None
+    opened = _beyond(before, prompt).strip() or _beyond(before, plain).strip()
+    begun = prompt.removeprefix(before).strip() if prompt.startswith(before) else ""  # by the prompt alone
+    opened = opened or begun.partition(close)[0] or (LAST_TAG.search(before) or [""])[0].strip()
+    lead, answered, _ = after[after.find(close) + len(close) :].partition(ANSWER)
+    marks = ThoughtFormat(opened, close, lead.strip() if answered else "", field)
+    return marks if 0 < len(opened) <= LONGEST and len(close) <= LONGEST else None
 
 
 def _beyond(text: str, other: str) -> str:

@@ -180,3 +180,20 @@ def test_thinking_is_switched_as_the_template_calls_it(
         for wanted, value in zip((True, False), values, strict=True):
             assert model.prompt(Chat(turns, thinks=wanted)) == model.prompt(Chat(turns, switches={name: value}))  # type: ignore[dict-item]
         assert model.prompt(Chat(turns, effort="none")) == model.prompt(Chat(turns, thinks=False))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[-1].reasoning_content }}{{ messages[-1].content }}",  # without a mark
+        "{% for m in messages %}{{ m.content + m.thinking }}{% endfor %}",  # fails where there is no thought
+        "{{ raise_exception('no reasoning here') }}",
+    ],
+)
+def test_a_template_without_marks_is_taken_for_one_that_knows_no_thoughts(template: str) -> None:
+    with closing(ChatTemplate({"template": template, "bos_token": "", "eos_token": "", "today": None})) as written:
+
+        def render(turns: list[Message], asks: bool) -> str:
+            return written.render({"messages": turns, "add_generation_prompt": asks})
+
+        assert find_thoughts(render, RequestError, template, lambda: None) is None
