@@ -17,7 +17,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     for slow in (1.0, 0.25, 0.5):
         speeds = {name: Speed(prefill * slow, decode * slow) for name, (prefill, decode) in fast.items()}
         rounds.append(Round({"Q8_0": speeds}, 24e9 * slow))
-    report = summed_up(rounds, {"Q8_0": 10**9})
+    report = {"busy": False} | summed_up(rounds, {"Q8_0": 10**9})
     new = report["builds"]["Q8_0"]["new"]
     assert new["prefill"] == 75
     assert [new[key] for key in ("prefill_to_avx2", "decode_to_avx2", "decode_to_llama_bench")] == [1.5, 1.2, 1.5]
@@ -37,5 +37,5 @@ def test_a_prompt_is_read_and_answered_with_the_kernels_at_hand(
         decode(model, entries)
 
     monkeypatch.setattr(variants.LlamaModel, "decode", noted)
-    variants.measure(write_random(tmp_path / "random.gguf"))
+    variants.measure(write_random(tmp_path / "random.gguf"), busy=True)
     assert sizes == [variants.SHORT, 40, variants.SHORT, 1, 1, 1, 1]
