@@ -3,7 +3,8 @@
     make verify-cpus        writes benchmarks/results/same-bytes.{json,md}; status 1 where a file comes out otherwise
 
 A limit stands for a processor that has no more. Each is set for a training as it is, and for one without
-`pipeline/workers/arithmetic.py`, which shows what that is for; the first and the last also for an export.
+`pipeline/workers/arithmetic.py`, which shows what that is for; the first and the last also for an export, which
+quantizes by an importance matrix: llama.cpp computes that.
 """
 
 import argparse
@@ -17,12 +18,15 @@ from typing import NamedTuple
 
 from benchmarks.pipeline import facts
 from common.files import sha256, write_json, write_text
+from llama import variants
 from pipeline.core.code import ROOT
 from pipeline.core.paths import ADAPTER, GGUF
 from pipeline.gguf.merge import ADAPTER_WEIGHTS
+from pipeline.workers.arithmetic import FIXED
 
 RESULT = Path("benchmarks/results/same-bytes.json")
 STEPS = 6
+SETTINGS = ("tracking=none", "runtime.device=cpu", "train.check_export=false", "export.importance_matrix=true")
 SHOWN = 8  # digits of a digest
 LIMITS = {
     "1 thread": {"OMP_NUM_THREADS": "1"},
@@ -38,6 +42,7 @@ LIMITS = {
         "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
         "MKL_CBWR": "COMPATIBLE",
         "OMP_NUM_THREADS": "2",
+        **({variants.CHOICE: "x64"} if variants.installed() else {}),
     },
 }
 # `python -m pipeline.stages.train` with the arithmetic that the libraries choose.
@@ -104,8 +109,8 @@ def are_same(rows: list[Row]) -> bool:
 def run_stage(folder: Path, program: tuple[str, str], limit: dict[str, str], settings: tuple[str, ...]) -> None:
     """Run a stage in a folder under a limit, from its beginning, without the fixed arithmetic of this process."""
     shutil.rmtree(folder / ".checkpoints", ignore_errors=True)
-    inherited = {key: value for key, value in os.environ.items() if key not in ("ATEN_CPU_CAPABILITY", "MKL_CBWR")}
-    command = [sys.executable, *program, *settings, "tracking=none", "runtime.device=cpu", "train.check_export=false"]
+    inherited = {key: value for key, value in os.environ.items() if key not in (*FIXED, variants.CHOICE)}
+    command = [sys.executable, *program, *settings, *SETTINGS]
     environment = inherited | {"PYTHONPATH": str(ROOT)} | limit
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
 

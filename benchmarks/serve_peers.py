@@ -121,7 +121,7 @@ class Served:
 
     chat: Chat
     process: int  # the one that computes
-    kernels: str  # the instruction sets that it was built for, as it says itself
+    kernels: str  # the instruction sets that it computes with, as it says itself
 
 
 def main() -> None:
@@ -478,15 +478,19 @@ def instructions(system_info: str) -> str:
 
 
 def own_instructions() -> str:
-    """Return what the llama.cpp of this process was built with."""
+    """Return what the llama.cpp of this process computes with."""
     import llama_cpp
 
+    from llama.variants import load_kernels
+
+    load_kernels()
     return instructions(llama_cpp.llama_print_system_info().decode())
 
 
 def built_for(folder: Path) -> str:
-    """Return what the programs of llama.cpp were built with: they say so in a verbose log alone."""
+    """Return what the programs of llama.cpp compute with: they say so in a verbose log alone."""
     library = ctypes.CDLL(str(folder / BINARIES / "libllama.so"))
+    library.ggml_backend_load_all_from_path(os.fsencode(folder / BINARIES))
     library.llama_print_system_info.restype = ctypes.c_char_p
     return instructions(library.llama_print_system_info().decode())
 

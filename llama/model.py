@@ -26,6 +26,7 @@ from llama.thought_format import ThoughtFormat
 from llama.threads import Threads
 from llama.tokenizer import piece_of
 from llama.types import Prompt, Sampling
+from llama.variants import load_kernels
 
 if TYPE_CHECKING:
     from llama.adapters import Adapters
@@ -69,16 +70,7 @@ def _keep_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         _buffers.append((found[1], round(float(found[2]) * 2**20)))
 
 
-def _load_cpu_variant(folder: Path) -> None:
-    """Load the best of the CPU variants that this machine can run, where llama.cpp was built in several.
-
-    They stand beside the library; llama.cpp itself would look beside Python and in the working folder.
-    """
-    llama_cpp.llama_cpp._lib.ggml_backend_load_all_from_path(os.fsencode(folder))
-
-
 llama_cpp.llama_log_set(_keep_log, ctypes.c_void_p(0))
-_load_cpu_variant(llama_cpp.llama_cpp._base_path)
 llama_cpp.llama_backend_init()
 
 
@@ -132,7 +124,8 @@ def last_error() -> str:
 
 
 def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_model_p":
-    """Load a file. Raises UserError with llama.cpp's reason."""
+    """Load a file. Raises UserError with llama.cpp's reason, or for a TUNESMITH_CPU that cannot be (variants.py)."""
+    load_kernels()
     _errors.clear()
     _buffers.clear()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)

@@ -36,22 +36,47 @@ CONVERTER_PARTS = (
     "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion", "gguf-py", "models", "LICENSE",
 )  # fmt: skip
 
-# The plain AVX2 build: with -march=native a virtual machine with AMX crashed on every quantized model.
+# Nothing that this machine alone can run: a wheel may be carried to another one.
 CMAKE_FLAGS = "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"
+
+# On x86-64, ggml's kernels are built in variants, of which the best that a machine can run is loaded there. A variant
+# takes 45 s of a processor to compile, so there are few: for processors without AVX2, as virtual ones may be; with it;
+# with AVX-VNNI, which desktops have from 2021 on; with AVX-512 and VNNI, servers from 2019 on. LLAMA_VARIANTS=all
+# builds llama.cpp's others, too, as an image for all machines wants them. None has AMX: virtual machines may only claim
+# to have it, and every quantized model crashed there.
+VARIANT_FLAGS = "-DGGML_BACKEND_DL=ON -DGGML_CPU_ALL_VARIANTS=ON"
+VARIANTS = ("x64", "haswell", "alderlake", "cascadelake")
 
 # All libraries in the package, once each: by default each comes six times, under three names in two places.
 LAYOUT_FLAGS = (
     "-DCMAKE_INSTALL_LIBDIR=llama_cpp/lib -DCMAKE_INSTALL_BINDIR=llama_cpp/lib -DCMAKE_PLATFORM_NO_VERSIONED_SONAME=ON"
 )
 
-SGEMM = "vendor/llama.cpp/ggml/src/ggml-cpu/llamafile/sgemm.cpp"
-
 # What is changed in the sources: file, pattern, what stands there instead.
+SGEMM = "vendor/llama.cpp/ggml/src/ggml-cpu/llamafile/sgemm.cpp"
+VARIANTS_FILE = "vendor/llama.cpp/ggml/src/CMakeLists.txt"
+FEW_VARIANTS = (
+    VARIANTS_FILE,
+    rf"ggml_add_cpu_backend_variant\((?!(?:{'|'.join(VARIANTS)})\b)\w+ +SSE42[^)]*\)",
+    "",
+)
 PATCHES = (
     # llama.cpp's `common` library is not part of the wheel, yet takes 8 of 10 minutes; the sdist forces it on.
     ("CMakeLists.txt", r"set\(LLAMA_BUILD_COMMON ON ", "set(LLAMA_BUILD_COMMON OFF "),
-    # Where the CPU variants are built, the one with AMX is preferred, and crashed as -march=native did.
-    ("vendor/llama.cpp/ggml/src/CMakeLists.txt", r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
+    (VARIANTS_FILE, r"ggml_add_cpu_backend_variant\([^)]*\bAMX_[^)]*\)", ""),
+    FEW_VARIANTS,
+    # Compilers from before 2021 (GCC 10, clang 11) know nothing of AVX-VNNI.
+    (
+        VARIANTS_FILE,
+        r"ggml_add_cpu_backend_variant\(alderlake\b[^)]*\)",
+        "check_cxx_compiler_flag(-mavxvnni KNOWS_AVX_VNNI)\nif (KNOWS_AVX_VNNI)\n\\g<0>\nendif()",
+    ),
+    # `Llama` looks for no variants, and finds no kernels; ours are loaded by variants.py.
+    (
+        "llama_cpp/llama.py",
+        r"( +)llama_cpp\.llama_backend_init\(\)",
+        r"\g<0>\n\1llama_cpp._lib.ggml_backend_load_all_from_path(os.fsencode(llama_cpp._base_path))",
+    ),
     # One row of floats is multiplied by another kernel than several are, which adds up in another order: several tokens
     # of an answer in one step would not be computed as one by one (speculation.py). Here by the same, which waits for
     # no other thread at each head of the attention. Without AVX2 that holds for rows of Q8_0, too.
@@ -82,7 +107,7 @@ def llama_cpp_tree() -> Path:
 
 
 def llama_cpp_wheel(constraints: Path | None = None) -> Path:
-    """Return a wheel of llama-cpp-python for this machine; compiled on first use, in 2 minutes on 2 cores.
+    """Return a wheel of llama-cpp-python for this machine; compiled on first use, in 3 to 4 minutes on 2 cores.
 
     Args:
         constraints: a pip constraints file that fixes the versions of the build's own tools.
@@ -135,25 +160,38 @@ def cache_folder() -> Path:
     return cache_root() / f"llama_cpp_python-{VERSION}"
 
 
+def kind() -> str:
+    """Return a name that stands for all that the compiled libraries depend on, Python not among it."""
+    flags, machine = (LAYOUT_FLAGS, cmake_flags(), repr(patches())), (platform.system(), platform.machine())
+    parts = "\n".join([*flags, *machine, *platform.libc_ver()])
+    return hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+
+def patches() -> tuple[tuple[str, str, str], ...]:
+    """Return what is changed in the sources: PATCHES, less the choice of variants with LLAMA_VARIANTS=all.
+
+    Raises:
+        UserError: LLAMA_VARIANTS is something else.
+    """
+    asked = os.environ.get("LLAMA_VARIANTS") or "few"
+    if asked not in ("few", "all"):
+        raise UserError(f"LLAMA_VARIANTS={asked} is not known; it may be few or all")
+    return PATCHES if asked == "few" else tuple(patch for patch in PATCHES if patch is not FEW_VARIANTS)
+
+
 def cmake_flags() -> str:
     """Return the flags of the build; `CMAKE_ARGS` adds to them and wins over them (`-DGGML_CUDA=ON`, say)."""
-    return f"{CMAKE_FLAGS} {os.environ.get('CMAKE_ARGS', '')}".strip()
+    is_x86_64_linux = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+    flags = [CMAKE_FLAGS, VARIANT_FLAGS if is_x86_64_linux else "", os.environ.get("CMAKE_ARGS", "")]
+    return " ".join(filter(None, flags))
 
 
 def _wheel_folder() -> Path:
-    return cache_folder() / "wheels" / _kind()
+    return cache_folder() / "wheels" / kind()
 
 
 def _shared_folder() -> Path:
-    return SHARED / cache_folder().name / _kind()
-
-
-def _kind() -> str:
-    """Return a name that stands for all that the compiled libraries depend on, Python not among it."""
-    kind = "\n".join(
-        [LAYOUT_FLAGS, cmake_flags(), repr(PATCHES), platform.system(), platform.machine(), *platform.libc_ver()]
-    )
-    return hashlib.sha256(kind.encode()).hexdigest()[:12]
+    return SHARED / cache_folder().name / kind()
 
 
 @contextmanager
@@ -197,7 +235,7 @@ def _is_complete(tree: Path) -> bool:
 
 
 def _patch(source: Path) -> None:
-    for name, pattern, replacement in PATCHES:
+    for name, pattern, replacement in patches():
         text, count = re.subn(pattern, replacement, (source / name).read_text())
         if not count:
             raise UserError(f"{name} of llama-cpp-python {VERSION} has nothing like {pattern!r}; mend {__file__}")

@@ -8,6 +8,7 @@ Runs under a bare CPython 3.11 or 3.12. A second call returns at once; an interr
 Environment:
     TUNESMITH_TORCH   auto (default: the CPU build unless there is an NVIDIA GPU), cpu, or cuda
     CMAKE_ARGS        added to llama.cpp's build flags
+    LLAMA_VARIANTS    few (default) or all of llama.cpp's variants for kinds of processors
 Wheels in `wheels/` are found besides those of pip's own index.
 """
 
@@ -79,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
 def lock_digest(extras: str) -> str:
     """Change with everything that says what is to be installed."""
     digest = hashlib.sha256(extras.encode())
-    for path in (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__)):
+    for path in (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__), Path(llama_source().__file__)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -168,11 +169,11 @@ def install_llama_cpp(venv: Venv) -> None:
     version = llama_source().VERSION
     cached = llama_source().cached_wheel()
     step(3, f"llama-cpp-python {version}, {'compiled before' if cached else 'compiled here, for some minutes'}")
-    if venv.version_of("llama-cpp-python") == version:
+    if venv.version_of("llama-cpp-python") == version and llama_source().kind() in venv.origin_of("llama-cpp-python"):
         return
     arguments = ["-m", "llama.source", "--wheel", "--constraints", str(CONSTRAINTS)]
     wheel = venv.call([str(venv.python), *arguments])
-    venv.pip("install", "--no-deps", wheel)
+    venv.pip("install", "--no-deps", "--force-reinstall", wheel)  # one of the same version is no reason not to
 
 
 def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
@@ -220,6 +221,10 @@ def llama_source() -> ModuleType:
     sys.path.insert(0, str(ROOT))
     from llama import source
 
+    try:
+        source.patches()
+    except source.UserError as error:
+        raise SetupError(str(error)) from None
     return source
 
 
@@ -269,7 +274,14 @@ class Venv:
 
     def version_of(self, package: str) -> str:
         """Return the version installed; empty where it is not."""
-        code = f"from importlib.metadata import distributions as d; print(*(i.version for i in d(name={package!r})))"
+        return self._asked(package, "found.version")
+
+    def origin_of(self, package: str) -> str:
+        """Return where its wheel was, as pip has noted it; empty where it came from an index."""
+        return self._asked(package, "found.read_text('direct_url.json') or ''")
+
+    def _asked(self, package: str, what: str) -> str:
+        code = f"from importlib.metadata import distributions as d; print(*({what} for found in d(name={package!r})))"
         return subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
     def requirements_of(self, arguments: list[str]) -> list[str] | None:

@@ -85,11 +85,18 @@ def project(tmp_path: Path) -> Project:
 @pytest.fixture
 def compiled(project: Project) -> Project:
     """A project whose llama-cpp-python has been compiled before."""
-    asks = "from llama import source; print(source._wheel_folder())"
-    command = [sys.executable, "-c", asks]
-    done = subprocess.run(command, cwd=ROOT, env=project.environment, capture_output=True, text=True, check=True)
-    write_wheel(Path(done.stdout.strip()), "llama_cpp_python", "0.3.36")
+    compile_llama_cpp(project)
     return project
+
+
+def compile_llama_cpp(project: Project, **environment: str) -> str:
+    """Put a wheel where one that was compiled so is kept; return its folder's name."""
+    command = [sys.executable, "-c", "from llama import source; print(source._wheel_folder())"]
+    variables = project.environment | environment
+    done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    folder = Path(done.stdout.strip())
+    write_wheel(folder, "llama_cpp_python", "0.3.36")
+    return folder.name
 
 
 def refused(done: subprocess.CompletedProcess[str], pattern: str) -> None:
@@ -186,6 +193,23 @@ def test_a_changed_lock_is_installed(compiled: Project) -> None:
     (compiled.root / "constraints.txt").write_text(CONSTRAINTS.replace("1.5", "1.6"))
     assert compiled.setup("--extras=").returncode == 0
     assert "numbers_package-1.6" in compiled.installed()
+
+
+def test_a_llama_cpp_of_other_kernels_takes_the_place_of_the_one_that_was_there(compiled: Project) -> None:
+    origin = ".venv/lib/python*/site-packages/llama_cpp_python-*.dist-info/direct_url.json"
+    assert compiled.setup("--extras=").returncode == 0
+    (before,) = compiled.root.glob(origin)
+    kind = compile_llama_cpp(compiled, LLAMA_VARIANTS="all")
+    assert kind not in before.read_text()
+    source = compiled.root / "llama" / "source.py"
+    source.write_text(source.read_text() + "\n")  # an update of the project
+    assert compiled.setup("--extras=", LLAMA_VARIANTS="all").returncode == 0
+    (after,) = compiled.root.glob(origin)
+    assert kind in after.read_text()
+
+
+def test_an_unknown_choice_of_variants_names_the_choices(project: Project) -> None:
+    refused(project.setup("--extras=", LLAMA_VARIANTS="many"), "LLAMA_VARIANTS=many is not known; it may be few or all")
 
 
 def test_a_broken_environment_is_made_again(compiled: Project) -> None:

@@ -4,10 +4,12 @@ Writes models/gguf: <model>-<type>.gguf, the untouched base beside it as <model>
 where that is asked for, and manifest.json. The folder gets its name when every file in it has passed its checks.
 """
 
+from pipeline.gguf.kernels import fix_kernels
 from pipeline.workers.process import prepare_process
 
 if __name__ == "__main__":  # before libraries are loaded
     prepare_process()
+    fix_kernels()
 
 
 import shutil

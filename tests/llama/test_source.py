@@ -20,13 +20,19 @@ from llama import source
 ROOT = Path(__file__).parents[2]
 FILES = {
     "CMakeLists.txt": "project(x)\nset(LLAMA_BUILD_COMMON ON CACHE BOOL FORCE)\n",
-    "vendor/llama.cpp/ggml/src/CMakeLists.txt": (
-        "ggml_add_cpu_backend_variant(zen4 AVX512)\nggml_add_cpu_backend_variant(new AVX512 AMX_INT8)\n"
+    source.VARIANTS_FILE: (
+        "ggml_add_cpu_backend_variant(x64)\n"
+        "ggml_add_cpu_backend_variant(haswell  SSE42 AVX2)\n"
+        "ggml_add_cpu_backend_variant(zen4     SSE42 AVX2 AVX512)\n"
+        "ggml_add_cpu_backend_variant(alderlake SSE42 AVX2 AVX_VNNI)\n"
+        "ggml_add_cpu_backend_variant(new      SSE42 AVX2 AVX512 AMX_INT8)\n"
+        "ggml_add_cpu_backend_variant(armv8    DOTPROD)\n"
     ),
     source.SGEMM: (
         "    if (n < 2)\n        return false;\n    ggml_barrier(params->threadpool);\n"
         "job = ggml_threadpool_chunk_add(params->threadpool, 1);\n"
     ),
+    "llama_cpp/llama.py": "class Llama:\n    llama_cpp.llama_backend_init()\n",
     "vendor/llama.cpp/convert_hf_to_gguf.py": "print()\n",
     "vendor/llama.cpp/convert_lora_to_gguf.py": "print()\n",
     "vendor/llama.cpp/conversion/llama.py": "",
@@ -59,7 +65,8 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     write_sdist(archive, FILES)
     index = Index(archive)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv("CMAKE_ARGS", raising=False)
+    for name in ("CMAKE_ARGS", "LLAMA_VARIANTS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(source, "SHARED", tmp_path / "wheels")
     monkeypatch.setattr(source, "SDIST_SHA256", sha256(archive))
     monkeypatch.setattr(source, "_download", index.download)
@@ -74,8 +81,8 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def build(command: list[str], environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         assert command[0] == "wheel"
         assert "-DGGML_NATIVE=OFF" in (environment or {})["CMAKE_ARGS"]
-        files = [name for name, *_ in source.PATCHES if name.endswith("CMakeLists.txt")]
-        built.append("".join((Path(command[-1]) / name).read_text() for name in files))
+        patched = dict.fromkeys(name for name, *_ in source.PATCHES if not name.endswith("sgemm.cpp"))
+        built.append("".join((Path(command[-1]) / name).read_text() for name in patched))
         wheels = Path(command[command.index("--wheel-dir") + 1])
         wheels.mkdir()
         (wheels / f"llama_cpp_python-{source.VERSION}-py3-none-linux_x86_64.whl").write_text("wheel")
@@ -102,7 +109,8 @@ def test_keeps_what_the_converter_reads_and_nothing_else() -> None:
 
     kept = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
     unwanted = ("CMakeLists.txt", ".inp", "big.c", "sgemm.cpp")
-    expected = {name.removeprefix("vendor/llama.cpp/") for name in FILES if not name.endswith(unwanted)}
+    sources = {name.removeprefix("vendor/llama.cpp/") for name in FILES if name.startswith("vendor/")}
+    expected = {name for name in sources if not name.endswith(unwanted)}
     assert kept == expected | {"sdist.sha256"}
     assert left_in_cache() == {"llama.cpp"}
 
@@ -183,13 +191,39 @@ def test_without_an_index_the_command_ends_in_one_line(tmp_path: Path) -> None:
     assert re.fullmatch(r"cannot fetch llama-cpp-python==.* check the network.*\n", done.stderr)
 
 
-def test_wheel_is_built_without_common_and_amx_and_once(compiler: list[str]) -> None:
+def test_wheel_is_built_once_and_patched(compiler: list[str]) -> None:
     wheel = source.llama_cpp_wheel()
     assert source.llama_cpp_wheel() == wheel == source.cached_wheel()
     assert wheel.read_text() == "wheel"
-    assert compiler == [
-        "project(x)\nset(LLAMA_BUILD_COMMON OFF CACHE BOOL FORCE)\nggml_add_cpu_backend_variant(zen4 AVX512)\n\n"
-    ]
+    (built,) = compiler
+    assert "set(LLAMA_BUILD_COMMON OFF CACHE" in built
+    assert re.findall(r"variant\((\w+)", built) == ["x64", "haswell", "alderlake", "armv8"]
+    assert "if (KNOWS_AVX_VNNI)\nggml_add_cpu_backend_variant(alderlake SSE42 AVX2 AVX_VNNI)\nendif()" in built
+    assert "    llama_cpp.llama_backend_init()\n    llama_cpp._lib.ggml_backend_load_all_from_path(" in built
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "built"),
+    [("Linux", "x86_64", True), ("Linux", "aarch64", False), ("Darwin", "x86_64", False), ("Darwin", "arm64", False)],
+)
+def test_variants_are_built_on_x86_64_linux_alone(
+    monkeypatch: pytest.MonkeyPatch, system: str, machine: str, built: bool
+) -> None:
+    monkeypatch.setattr(source.platform, "system", lambda: system)
+    monkeypatch.setattr(source.platform, "machine", lambda: machine)
+    assert (source.VARIANT_FLAGS in source.cmake_flags()) == built
+
+
+def test_all_variants_are_built_where_they_are_asked_for_but_none_with_amx(
+    compiler: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = source.llama_cpp_wheel()
+    monkeypatch.setenv("LLAMA_VARIANTS", "all")
+    assert source.llama_cpp_wheel() != few
+    assert re.findall(r"variant\((\w+)", compiler[1]) == ["x64", "haswell", "zen4", "alderlake", "armv8"]
+    monkeypatch.setenv("LLAMA_VARIANTS", "many")
+    with pytest.raises(UserError, match=r"^LLAMA_VARIANTS=many is not known; it may be few or all$"):
+        source.cached_wheel()
 
 
 def test_wheel_leaves_the_converter_behind(index: Index, compiler: list[str]) -> None:
@@ -203,7 +237,10 @@ def test_other_flags_make_another_wheel(compiler: list[str], monkeypatch: pytest
     monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=ON")
     assert source.cached_wheel() is None
     assert source.llama_cpp_wheel() != plain
-    assert len(compiler) == 2
+    monkeypatch.setattr(source, "PATCHES", source.PATCHES[:-1])
+    assert source.cached_wheel() is None
+    assert source.llama_cpp_wheel() != plain
+    assert len(compiler) == 3
 
 
 def test_a_shared_wheel_is_taken_by_another_machine_of_its_kind_alone(

@@ -9,6 +9,8 @@ import pytest
 from chats import STARTER_S
 
 from common.files import sha256
+from llama import variants
+from pipeline.gguf.kernels import KERNELS, fix_kernels
 from pipeline.workers.arithmetic import FIXED, fix_arithmetic, has_avx2
 
 REPO = Path(__file__).parents[3]
@@ -41,6 +43,23 @@ def test_another_choice_of_the_users_is_said_to_be_overruled(
     fix_arithmetic(processor(tmp_path, "avx avx2"))
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "ATEN_CPU_CAPABILITY=default is not followed: all compute with avx2 (docs/verify.md)"
+
+
+@pytest.mark.parametrize(
+    ("flags", "built", "kernels"),
+    [
+        ("fpu avx avx2 avx512f avx512_vnni", [KERNELS, "cascadelake"], KERNELS),
+        ("fpu avx", [KERNELS, "x64"], "x64"),
+        ("fpu avx avx2", [], "x64"),
+    ],
+)
+def test_llama_cpp_computes_with_avx2_where_files_are_made(
+    flags: str, built: list[str], kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(variants, "installed", lambda: dict.fromkeys(built, Path()))
+    monkeypatch.setenv(variants.CHOICE, "x64")
+    fix_kernels(processor(tmp_path, flags))
+    assert os.environ[variants.CHOICE] == kernels
 
 
 @pytest.mark.parametrize("flags", ["fpu sse avx", "fp asimd", "avx2x"])
