@@ -265,7 +265,7 @@ LLAMA_CPP = (
         "called: functions of the library that have no binding (ggml's and gguf's)",
     ),
     Member(
-        "llama-cpp-python", "llama_cpp.llama_cpp._lib._ZNK13llama_context9get_schedEv", "0.3.36",
+        "llama-cpp-python", "*._ZNK13llama_context9get_schedEv", "0.3.36",
         "called: llama_context::get_sched, so that a graph with adapters is looked at once and not at each decode",
     ),
     Member(
