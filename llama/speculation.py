@@ -161,7 +161,9 @@ class Speculation:
 
     def _find(self, answering: Answering) -> Draft | None:
         """Return the better draft for an answer; that of the draft model is still to be written."""
-        answer = self._answers.setdefault(answering.turn, Answer(STAKE * self._costs.of(1)))
+        answer = self._answers.get(answering.turn)
+        if answer is None:
+            answer = self._answers[answering.turn] = Answer(STAKE * self._costs.of(1))
         answer.lookup.read(answering.tokens)
         found = answer.lookup.draft(ROWS[-1] - 1)
         if not self._draft_model or len(answering.tokens) + ROWS[-1] > self._draft_model.context:
