@@ -31,6 +31,7 @@ ROWS = (2, 4, 8, 16, 32)  # of an answer in a step: its last token and a draft, 
 GAIN = 1.1  # how much faster an answer has to come for a draft to be tried: estimates are off by as much
 STAKE, MOST = 1.0, 16.0  # steps of one token that a draft may cost an answer to begin with, and after gains
 EARNED = 0.3  # steps that a token earns which would have been right, had it been tried
+TRIAL = 32.0  # tokens of a draft model that are tried in any case
 PATIENCE = 64  # times in a row that a draft model has nothing to offer, after which it is switched off
 
 # How often a token is right that is drafted behind so many that stood before, until that is known: as in SmolLM2's
@@ -38,6 +39,12 @@ PATIENCE = 64  # times in a row that a draft model has nothing to offer, after w
 CHANCES = {8: 0.95, 4: 0.8, 3: 0.5, 2: 0.45, 1: 0.3, MODEL: 0.7}
 FIRST_WEIGHT, SHARED_WEIGHT = 8.0, 3.0  # tries that these weigh like, and those in all answers in a single one
 SHARED_DECAY, OWN_DECAY = 0.995, 0.95  # what of a try is left by the next
+
+# What speaks for each of a draft's tokens when all before it were right.
+REACHED = {
+    MODEL: [MODEL] * (ROWS[-1] - 1),
+    **{by: [next(length for length in LENGTHS if length <= by + i) for i in range(ROWS[-1] - 1)] for by in LENGTHS},
+}
 
 logger = logging.getLogger(__name__)
 
@@ -132,8 +139,8 @@ class Speculation:
             self._look_back(tried, plain)
             return
         for answering, draft, right in zip(tried.answers, tried.drafts, accepted, strict=True):
-            for index in range(min(right + 1, tried.length)):
-                self._add(answering.turn, reach(draft.by, index), index < right)
+            for index, by in enumerate(REACHED[draft.by][: min(right + 1, tried.length)]):
+                self._add(answering.turn, by, index < right)
             gained = plain * (1 + right) - (now - tried.began)
             self._answers[answering.turn].gain(gained, MOST * plain)
             if draft.by == MODEL:
@@ -154,7 +161,9 @@ class Speculation:
 
     def _find(self, answering: Answering) -> Draft | None:
         """Return the better draft for an answer; that of the draft model is still to be written."""
-        answer = self._answers.setdefault(answering.turn, Answer(STAKE * self._costs.of(1)))
+        answer = self._answers.get(answering.turn)
+        if answer is None:
+            answer = self._answers[answering.turn] = Answer(STAKE * self._costs.of(1))
         answer.lookup.read(answering.tokens)
         found = answer.lookup.draft(ROWS[-1] - 1)
         if not self._draft_model or len(answering.tokens) + ROWS[-1] > self._draft_model.context:
@@ -179,11 +188,18 @@ class Speculation:
                 continue
             if sum(tokens) / seconds > fastest:
                 best, fastest = rows - 1, sum(tokens) / seconds
+        if modelled and not best and self._on_trial:
+            return int(room >= ROWS[0] and len(answers) * ROWS[0] <= self._most)
         if modelled:
             self._idle = 0 if best else self._idle + 1
             if self._idle >= PATIENCE:
                 self._switch_off()
         return best
+
+    @property
+    def _on_trial(self) -> bool:
+        """Whether it is not known yet how often the draft model is right."""
+        return self._chances[MODEL].tries < FIRST_WEIGHT + TRIAL
 
     def _written(self, answers: Sequence[Answering], drafts: Sequence[Draft], count: int) -> list[Draft]:
         """Return the drafts with so many tokens each."""
@@ -194,8 +210,8 @@ class Speculation:
     def _expected(self, turn: Turn, by: int) -> list[float]:
         """Return how many tokens a step is likely to give with no token of a draft, with one, with two and so on."""
         answer = self._answers[turn]
-        chances = [self._chance(answer, reach(by, index)) for index in range(ROWS[-1] - 1)]
-        return list(accumulate(accumulate(chances, mul), initial=1.0))
+        chances = {length: self._chance(answer, length) for length in set(REACHED[by])}
+        return list(accumulate(accumulate((chances[length] for length in REACHED[by]), mul), initial=1.0))
 
     def _chance(self, answer: Answer, by: int) -> float:
         """Return how likely a token is right that so many tokens speak for."""
@@ -217,11 +233,7 @@ class Speculation:
     def _switch_off(self) -> None:
         """Do without the draft model from now on."""
         if self._draft_model:
-            right = f"{self._chances[MODEL].share():.0%} of its tokens are right"
-            logger.warning("%s: the draft model %s does not pay (%s)", self._model.path.stem, self._draft_model, right)
+            taken, right = self._draft_model.costs.of(1) / self._costs.of(1), self._chances[MODEL].share()
+            why = f"a token takes {taken:.0%} of one without it, and {right:.0%} are right"
+            logger.warning("%s: the draft model %s does not pay: %s", self._model.path.stem, self._draft_model, why)
             self.close()
-
-
-def reach(by: int, index: int) -> int:
-    """Return what speaks for a draft's token `index` when all before it were right."""
-    return MODEL if by == MODEL else next(length for length in LENGTHS if length <= by + index)

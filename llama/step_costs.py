@@ -1,6 +1,7 @@
 """What a step of a model takes by its rows, and how many rows of a conversation add up as each does alone."""
 
 import time
+from bisect import bisect, insort
 from collections.abc import Sequence
 from statistics import median
 
@@ -17,23 +18,23 @@ class Costs:
 
     def __init__(self, seconds: dict[int, float]) -> None:
         """Begin with what was measured for one row and for another number."""
-        self._seconds = dict(sorted(seconds.items()))
+        self._seconds, self._known = seconds, sorted(seconds)
 
     def of(self, rows: int) -> float:
         """Return the seconds for a number of rows; where it is not known, on a line through two that are."""
         if rows in self._seconds:
             return self._seconds[rows]
-        known = list(self._seconds)
-        above = next((i for i, count in enumerate(known) if count > rows), len(known) - 1)
-        low, high = known[above - 1], known[above]
+        above = min(bisect(self._known, rows), len(self._known) - 1)
+        low, high = self._known[above - 1], self._known[above]
         begin, end = self._seconds[low], self._seconds[high]
         return max(begin + (end - begin) * (rows - low) / (high - low), self._seconds[1])
 
     def learn(self, rows: int, seconds: float) -> None:
         """Take in what a step took; of one that something else held up, no more than twice what was known."""
         known = self.of(rows)
+        if rows not in self._seconds:
+            insort(self._known, rows)
         self._seconds[rows] = known + NEWEST * (min(seconds, 2 * known) - known)
-        self._seconds = dict(sorted(self._seconds.items()))
 
 
 def probe(model: LlamaModel) -> tuple[int, Costs]:
