@@ -9,16 +9,18 @@ from common.errors import UserError
 from pipeline.core.config import Config, LoraSettings
 from pipeline.models.loading import context_holds
 from pipeline.training.engines.trl import with_adapter
+from pipeline.training.start import require_fit
 from pipeline.training.targets import last_part, saved, targets, tied, width
 
 
-def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: str) -> bool:
     """Return true for a training, and its evaluation, that this model can be given.
 
     Args:
         config: the whole of it.
         model: the base as a causal language model without weights, which is of no more use afterwards.
         tokenizer: the base's, with a padding token.
+        base: the digest of its files.
 
     Raises:
         UserError: a setting that this model cannot be trained or evaluated with.
@@ -30,7 +32,8 @@ def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         projections_are_wide_enough(config.train.lora, model)
         learns_once(config.train.lora, model)
         embeddings_stay_whole(config, model)
-        with_adapter(model, config.train)  # whatever else PEFT refuses
+        adapted = with_adapter(model, config.train)  # whatever else PEFT refuses
+        require_fit(config.train, adapted, base)
     return True
 
 

@@ -1,4 +1,4 @@
-"""Rows that compare or judge answers, where they are learnt: split, masked, cleaned and counted as conversations are."""
+"""Rows that compare or judge answers and are learnt: split, masked, cleaned and counted as conversations are."""
 
 from dataclasses import replace
 from pathlib import Path
