@@ -3,24 +3,25 @@
 Each check raises a `UserError` that names key, value and what it may be.
 """
 
+from pathlib import Path
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from pipeline.core.config import Config, LoraSettings
-from pipeline.models.loading import context_holds
+from pipeline.models.loading import base_digest, context_holds
 from pipeline.training.engines.trl import with_adapter
 from pipeline.training.start import require_fit
 from pipeline.training.targets import last_part, saved, targets, tied, width
 
 
-def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base: str) -> bool:
+def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return true for a training, and its evaluation, that this model can be given.
 
     Args:
         config: the whole of it.
         model: the base as a causal language model without weights, which is of no more use afterwards.
         tokenizer: the base's, with a padding token.
-        base: the digest of its files.
 
     Raises:
         UserError: a setting that this model cannot be trained or evaluated with.
@@ -33,7 +34,8 @@ def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         learns_once(config.train.lora, model)
         embeddings_stay_whole(config, model)
         adapted = with_adapter(model, config.train)  # whatever else PEFT refuses
-        require_fit(config.train, adapted, base)
+        if config.train.start_adapter:
+            require_fit(Path(config.train.start_adapter), config.train.lora, adapted, base_digest(config.model))
     return True
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from common.errors import UserError
 from common.files import sha256
-from pipeline.core.config import TrainSettings
+from pipeline.core.config import LoraSettings
 from pipeline.core.paths import LINEAGE
 from pipeline.core.records import Lineage
 from pipeline.models.loading import ADAPTER_CONFIG
@@ -21,37 +21,29 @@ WEIGHTS = "adapter_model.safetensors"
 SCALE = {"r": "r", "lora_alpha": "alpha", "use_rslora": "rslora", "use_dora": "dora"}
 
 
-def digest_of(train: TrainSettings) -> str | None:
-    """Return the digest of the weights that a training goes on from, if it does.
+def digest_of(folder: Path) -> str:
+    """Return the digest of an adapter's weights.
 
     Raises:
         UserError: they are not there.
     """
-    if train.start_adapter is None:
-        return None
-    path = Path(train.start_adapter) / WEIGHTS
-    if not path.is_file():
-        raise UserError(
-            f"train.start_adapter names {train.start_adapter}, which has no {WEIGHTS}; name an adapter's folder"
-        )
-    return sha256(path)
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"train.start_adapter names {folder}, which has no {WEIGHTS}; name an adapter's folder")
+    return sha256(folder / WEIGHTS)
 
 
-def require_fit(train: TrainSettings, model: Model, base: str) -> None:
+def require_fit(folder: Path, lora: LoraSettings, model: Model, base: str) -> None:
     """Refuse an adapter to go on from that is another kind of one, or was made for another base.
 
     Args:
-        train: what is asked for.
-        model: the base with the adapter that is asked for, with or without weights.
-        base: the digest of its files.
+        folder: where it is.
+        lora: the one that is asked for.
+        model: the base with that, with or without weights.
+        base: the digest of the base's files.
 
     Raises:
         UserError: it does not fit; the message says what differs.
     """
-    if train.start_adapter is None:
-        return
-    digest_of(train)  # it is there
-    folder = Path(train.start_adapter)
     place = f"train.start_adapter {folder}"
     if (folder / LINEAGE).is_file():
         made_for = Lineage.read(folder / LINEAGE).base
@@ -67,8 +59,8 @@ def require_fit(train: TrainSettings, model: Model, base: str) -> None:
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{place} cannot be read ({error}); it needs {ADAPTER_CONFIG} and {WEIGHTS}") from error
     for name, key in SCALE.items():
-        if (value := config.get(name)) is not None and value != (ours := getattr(train.lora, key)):
-            raise UserError(f"{place} has {key} {value}, and train.lora.{key} is {ours}; set it to that")
+        if (value := config.get(name)) is not None and value != (asked := getattr(lora, key)):
+            raise UserError(f"{place} has {key} {value}, and train.lora.{key} is {asked}; set it to that")
     ours = {name: list(weight.shape) for name, weight in get_peft_model_state_dict(model).items()}
     if other := sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)):
         raise UserError(

@@ -84,6 +84,7 @@ def train(
     plan = choose(
         config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
     )
+    start = digest_of(Path(config.train.start_adapter)) if config.train.start_adapter else None
     preference, prepared = config.train.preference, read_prepared(PREPARE_REPORT)
     if preference.loss:
         require_compared(prepared)
@@ -91,9 +92,9 @@ def train(
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
     asked = (base, config.model, beside_course(config.train), config.evaluate.max_length, config.export.adapter)
-    FITS.get(asked, lambda: check(config, model, tokenizer, base))
+    FITS.get(asked, lambda: check(config, model, tokenizer))
     may_begin()
-    name, settings = fingerprint(config.model, settled, data, base, plan.engine, digest_of(config.train))
+    name, settings = fingerprint(config.model, settled, data, base, plan.engine, start)
     folder = training_folder(config, name)
     again = folder.is_dir()
     with (
