@@ -12,17 +12,19 @@ with a frozen base and the reference computed each time), and 1.5 times TRL's.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import chdir
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Required, TypedDict
 
 import torch
 
-from benchmarks.inputs import LENGTH_MU, LENGTH_SIGMA, STARTER, llama, make_model, write_chats
+from benchmarks.inputs import LENGTH_MU, STARTER, llama, make_model, write_chats
 from benchmarks.peers import MAX_LENGTH, PROJECTIONS, RANK, WARM_UP, steady_rate, timed
 from benchmarks.train import PRESETS, execute, facts, reason
 from common.files import write_json, write_text
@@ -31,43 +33,67 @@ from pipeline.core.config import load
 from pipeline.stages.prepare import prepare
 
 REPOSITORY = Path(__file__).parents[1]
-UPDATE = 32  # pairs, of 64 sequences; as many conversations have half the tokens, and so twice as many are taken
 DATA = ["data=preferences", "data.files=[pairs.jsonl]", "data.validation=32", "data.test=1", "data.seed=0"]
+# What is trained, and how many of its rows are as many sequences as a pair.
 RUNS = {
-    "supervised": ("conversations, 64 an update", ("train=lora", f"train.effective_batch={2 * UPDATE}")),
-    "dpo": ("DPO, 32 pairs an update", ("train=dpo", f"train.effective_batch={UPDATE}")),
-    "kto": ("KTO, 64 judgements an update", ("train=kto", f"train.effective_batch={2 * UPDATE}")),
-    "orpo": ("ORPO, 32 pairs an update", ("train=orpo", f"train.effective_batch={UPDATE}")),
+    "lora": ("conversations", 2),
+    "dpo": ("DPO, pairs", 1),
+    "kto": ("KTO, judgements", 2),
+    "orpo": ("ORPO, pairs", 1),
 }
-TRL = "trl-dpo"
+TRL, OF_TRL = "trl-dpo", "TRL's DPOTrainer, Liger's loss on a GPU, as many pairs at once as are best"
 TRL_ROWS = (1, 2, 4, 8, 16)  # pairs at once: its best counts
+
+
+class Figures(TypedDict, total=False):
+    """What was measured of a training, or why it failed."""
+
+    what: Required[str]
+    tokens_per_second: float
+    peak_memory_gib: float | None
+    pairs_at_once: int
+    tried: dict[int, float]  # tokens a second, by pairs at once
+    failed: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all learn from."""
+
+    model: str  # one of PRESETS
+    weights: Path
+    rows: Path  # the folder in which ours run
+    steps: int  # updates
+    pairs: int  # an update
 
 
 def main() -> None:
     """Make model and pairs, run each training, write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=[name for name in PRESETS if name != "3b"], default="1b")
-    parser.add_argument("--steps", type=int, default=60, help="updates of ours; TRL takes as many")
+    parser.add_argument("--steps", type=int, default=60, help=f"updates, above the {WARM_UP} that warm TRL up")
+    parser.add_argument("--pairs", type=int, default=32, help="of an update")
     parser.add_argument("--folder", type=Path, default=REPOSITORY / ".cache/bench-preference")
     parser.add_argument("--results", type=Path, default=REPOSITORY / "benchmarks/results")
-    parser.add_argument("--peer", nargs=4, metavar=("MODEL", "ROWS", "STEPS", "RESULT"), help="TRL's, in this process")
+    parser.add_argument("--peer", type=Path, help="TRL's in this process, its figures into this file")
     arguments = parser.parse_args()
+    folder, steps, pairs = arguments.folder.absolute(), arguments.steps, arguments.pairs
+    weights, rows = folder / "models" / arguments.model, folder / f"rows-{2 * pairs * steps}"
+    bench = Bench(arguments.model, weights, rows, steps, pairs)
     if arguments.peer:
-        model, rows, steps, result = arguments.peer
-        write_json(Path(result), best_of_trl(Path(model), Path(rows), int(steps)))
+        write_json(arguments.peer, best_of_trl(bench))
         return
-    folder = arguments.folder.absolute()
-    weights, rows = folder / "models" / arguments.model, folder / f"rows-{arguments.steps}"
     if not weights.is_dir():
         make_model(weights, llama(arguments.model))
     if not rows.is_dir():
-        make_pairs(rows, 2 * UPDATE * arguments.steps)
-    runs = {name: ours(name, arguments.model, weights, rows, arguments.steps) for name in RUNS}
-    runs[TRL] = theirs(weights, rows, arguments.steps)
-    report = {"model": arguments.model, "steps": arguments.steps, **facts(), "runs": runs}
-    write_json(arguments.results / f"preference-{arguments.model}.json", report)
-    write_text(arguments.results / f"preference-{arguments.model}.md", table(report))
-    print(table(report))
+        make_pairs(rows, 2 * pairs * steps)
+    setup = facts()
+    runs = {name: ours(name, bench) for name in RUNS} | {TRL: theirs(bench, folder)}
+    shown = table(bench, setup["card"] or "a CPU", runs)
+    report = {"model": bench.model, "steps": steps, "pairs": pairs, **setup, "runs": runs}
+    write_json(arguments.results / f"preference-{bench.model}.json", report)
+    write_text(arguments.results / f"preference-{bench.model}.md", shown)
+    print(shown)
 
 
 def make_pairs(folder: Path, count: int) -> None:
@@ -85,79 +111,81 @@ def make_pairs(folder: Path, count: int) -> None:
         prepare(load(compose(REPOSITORY / "conf", DATA)).data, folder, folder)
 
 
-def ours(name: str, model: str, weights: Path, rows: Path, steps: int) -> dict[str, Any]:
+def ours(name: str, bench: Bench) -> Figures:
     """Return the figures of one of RUNS, through the train stage."""
-    what, overrides = RUNS[name]
-    gpu = ("train.compile=true",) if torch.cuda.is_available() else ()
+    what, rows = RUNS[name]
+    gpu = ["train.compile=true"] if torch.cuda.is_available() else []
     with tempfile.TemporaryDirectory() as out:
         command = [
-            "pipeline.stages.train", "tracking=none", *DATA, f"model={PRESETS[model]}", f"model.path={weights}",
-            "model.chat_template=null", f"train.max_steps={steps}", f"train.eval_steps={steps}",
-            f"train.save_steps={steps}", "train.preference.replay=0", f"train.max_length={MAX_LENGTH}",
-            "train.max_truncated=1", "train.check_export=false", *overrides, *gpu, f"hydra.run.dir={out}",
-            f"runtime.checkpoint_root={out}/checkpoints",
+            "pipeline.stages.train", "tracking=none", *DATA, f"train={name}", f"model={PRESETS[bench.model]}",
+            f"model.path={bench.weights}", "model.chat_template=null", f"train.max_steps={bench.steps}",
+            f"train.eval_steps={bench.steps}", f"train.save_steps={bench.steps}", "train.preference.replay=0",
+            f"train.effective_batch={rows * bench.pairs}", f"train.max_length={MAX_LENGTH}", "train.max_truncated=1",
+            "train.check_export=false", *gpu, f"hydra.run.dir={out}", f"runtime.checkpoint_root={out}/checkpoints",
         ]  # fmt: skip
-        log = rows.parent / f"{name}.log"
-        if execute(command, rows, log) != 0:
+        log = bench.rows.parent / f"{name}.log"
+        if execute(command, bench.rows, log) != 0:
             return {"what": what, "failed": reason(log)}
         report = json.loads((Path(out) / "reports/train.json").read_text("utf-8"))
     found = report["steady_tokens_per_second"] or report["tokens_per_second"]
     return {"what": what, "tokens_per_second": found, "peak_memory_gib": report.get("peak_memory_gib")}
 
 
-def theirs(weights: Path, rows: Path, steps: int) -> dict[str, Any]:
+def theirs(bench: Bench, folder: Path) -> Figures:
     """Return the figures of TRL's DPOTrainer, from a process of its own."""
-    what = "TRL's DPOTrainer, Liger's loss on a GPU, as many pairs at once as are best"
     with tempfile.TemporaryDirectory() as out:
-        result, log = Path(out) / "measured.json", rows.parent / f"{TRL}.log"
-        peer = ["benchmarks.preference", "--peer", *map(str, (weights, rows, steps, result))]
-        if execute(peer, rows, log) != 0:
-            return {"what": what, "failed": reason(log)}
-        return {"what": what, **json.loads(result.read_text("utf-8"))}
+        result, log = Path(out) / "measured.json", folder / f"{TRL}.log"
+        options = {"peer": result, "folder": folder, "model": bench.model, "steps": bench.steps, "pairs": bench.pairs}
+        peer = ["benchmarks.preference", *(f"--{name}={value}" for name, value in options.items())]
+        if execute(peer, bench.rows, log) != 0:
+            return {"what": OF_TRL, "failed": reason(log)}
+        found: Figures = json.loads(result.read_text("utf-8"))
+        return found
 
 
-def best_of_trl(weights: Path, rows: Path, steps: int) -> dict[str, Any]:
+def best_of_trl(bench: Bench) -> Figures:
     """Return TRL's figures with the pairs at once that give the most; those that a card does not hold are left out."""
     found: dict[int, float] = {}
-    for at_once in TRL_ROWS:
+    for at_once in (count for count in TRL_ROWS if count <= bench.pairs):
         try:
-            found[at_once] = rate_of_trl(weights, rows, min(steps, 3 * WARM_UP), at_once)
+            found[at_once] = rate_of_trl(bench, at_once)
         except torch.OutOfMemoryError:
             break
-        torch.cuda.empty_cache() if torch.cuda.is_available() else None
     if not found:
         sys.exit("TRL's trainer does not fit")
     best = max(found, key=found.__getitem__)
-    return {"tokens_per_second": found[best], "pairs_at_once": best, "tried": found}
+    return {"what": OF_TRL, "tokens_per_second": found[best], "pairs_at_once": best, "tried": found}
 
 
-def rate_of_trl(weights: Path, rows: Path, steps: int, at_once: int) -> float:
-    """Return tokens a second of TRL's DPOTrainer with so many pairs at once, of UPDATE an update."""
+def rate_of_trl(bench: Bench, at_once: int) -> float:
+    """Return tokens a second of TRL's DPOTrainer with so many pairs at once."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
     gpu, liger = torch.cuda.is_available(), find_spec("liger_kernel") is not None
-    place: dict[str, Any] = {"device_map": {"": "cuda"}, "dtype": torch.bfloat16} if gpu else {"dtype": torch.float32}
+    place: dict[str, object] = (
+        {"device_map": {"": "cuda"}, "dtype": torch.bfloat16} if gpu else {"dtype": torch.float32}
+    )
     with tempfile.TemporaryDirectory() as folder:
         arguments = DPOConfig(
-            output_dir=folder, max_length=MAX_LENGTH, max_steps=steps, per_device_train_batch_size=at_once,
-            gradient_accumulation_steps=UPDATE // at_once, learning_rate=1e-5, optim="adamw_torch_fused", bf16=gpu,
-            use_cpu=not gpu, gradient_checkpointing=False, use_liger_kernel=gpu and liger, report_to="none", save_strategy="no",
-            disable_tqdm=True, logging_steps=5,
+            output_dir=folder, max_length=MAX_LENGTH, max_steps=min(bench.steps, 3 * WARM_UP),
+            per_device_train_batch_size=at_once, gradient_accumulation_steps=bench.pairs // at_once,
+            learning_rate=1e-5, optim="adamw_torch_fused", bf16=gpu, use_cpu=not gpu, gradient_checkpointing=False,
+            use_liger_kernel=gpu and liger, report_to="none", save_strategy="no", disable_tqdm=True, logging_steps=5,
         )  # fmt: skip
         trainer = DPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(weights, attn_implementation="sdpa", **place),
+            model=AutoModelForCausalLM.from_pretrained(bench.weights, attn_implementation="sdpa", **place),
             args=arguments,
-            train_dataset=Dataset.from_list([*shown(rows)]),
-            processing_class=AutoTokenizer.from_pretrained(weights),
+            train_dataset=Dataset.from_list([*as_messages(bench.rows)]),
+            processing_class=AutoTokenizer.from_pretrained(bench.weights),
             peft_config=LoraConfig(r=RANK, lora_alpha=RANK, target_modules=PROJECTIONS, task_type="CAUSAL_LM"),
         )
         return steady_rate(timed(trainer)[0][WARM_UP:])
 
 
-def shown(rows: Path) -> Iterator[dict[str, Any]]:
+def as_messages(rows: Path) -> Iterator[dict[str, object]]:
     """Yield the pairs as TRL takes them, as messages."""
     for line in (rows / "pairs.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
@@ -165,16 +193,14 @@ def shown(rows: Path) -> Iterator[dict[str, Any]]:
         yield {"prompt": row["prompt"], **answers}
 
 
-def table(report: dict[str, Any]) -> str:
+def table(bench: Bench, card: str, runs: dict[str, Figures]) -> str:
     """Return the figures as Markdown."""
-    runs = report["runs"]
-    supervised, peer = (runs[name].get("tokens_per_second") for name in ("supervised", TRL))
+    supervised, peer = (runs[name].get("tokens_per_second") for name in ("lora", TRL))
     lines = [
-        f"# Training on preferences, the {report['model']} shape",
+        f"# Training on preferences, the {bench.model} shape",
         "",
-        f"On {report['card'] or 'a CPU'}, by `python -m benchmarks.preference --model {report['model']}`: "
-        f"{report['steps']} updates, lengths as FineTome's (median about {round(2.718281828**LENGTH_MU)} tokens, "
-        f"logarithm's deviation {LENGTH_SIGMA}, {MAX_LENGTH} at most).",
+        f"On {card}, by `python -m benchmarks.preference --model {bench.model}`: {bench.steps} updates of "
+        f"{bench.pairs} pairs, lengths as FineTome's (median about {math.exp(LENGTH_MU):.0f} tokens).",
         "",
         "| | tokens/s | of conversations | of TRL's DPO |",
         "|---|---:|---:|---:|",

@@ -52,11 +52,12 @@ def learn_from_supervised(model: Any) -> None:
         supervised: Any = Rows.apply(hidden, positions)
         if hit_rate := getattr(self, "hit_rate", None):
             hit_rate.count(supervised, head.weight, targets)
-        if counts is not None:
-            each: Any = by_answer(token_nats(supervised, head.weight, targets), counts)
-            return CausalLMOutput(loss=each)
-        nats: Any = linear_cross_entropy(supervised, head.weight, targets)
-        return CausalLMOutput(loss=nats / num_items_in_batch)
+        nats: Any
+        if counts is None:
+            nats = linear_cross_entropy(supervised, head.weight, targets) / num_items_in_batch
+        else:
+            nats = by_answer(token_nats(supervised, head.weight, targets), counts)
+        return CausalLMOutput(loss=nats)
 
     model.forward = MethodType(forward, model)
     model.learns_from_supervised = True

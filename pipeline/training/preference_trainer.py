@@ -7,7 +7,7 @@ where it is and nothing is kept from one update to the next.
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import chain
-from typing import Any, cast
+from typing import cast
 
 import torch
 from transformers import TrainerCallback
@@ -40,19 +40,13 @@ class Unlogged(TrainerCallback, ExportableState):
 class PreferenceTrainer(Trainer):
     """Our trainer with the losses of preferences."""
 
-    def __init__(self, *args: Any, preference: PreferenceSettings, **kwargs: Any) -> None:
-        """Take Trainer's arguments, with comparisons as conversations and Unlogged among the callbacks.
+    preference: PreferenceSettings
+    reference: Reference | None  # where the loss has one
 
-        Args:
-            *args: Trainer's.
-            preference: what is learnt of the comparisons.
-            **kwargs: Trainer's.
-        """
-        super().__init__(*args, **kwargs)
-        self.preference = preference
-        self.reference: Reference | None = None  # where the loss has one; given before training
-        self.drift = self.nothing(1)[0]
-        self.sums = self.nothing(SUMS)
+    def learn_from(self, preference: PreferenceSettings) -> None:
+        """Learn so from the conversations, which are comparisons; Unlogged is one of the callbacks."""
+        self.preference, self.reference = preference, None
+        self.drift, self.sums = self.nothing(1)[0], self.nothing(SUMS)
 
     def nothing(self, count: int) -> torch.Tensor:
         """Return so many zeros."""
@@ -102,7 +96,7 @@ class PreferenceTrainer(Trainer):
             nats = self.aside(told, nullcontext())
         return Answers(nats, reference, counts, chosen, rejected)
 
-    def aside(self, told: Mapping[str, Any], weights: AbstractContextManager[None]) -> torch.Tensor:
+    def aside(self, told: Mapping[str, torch.Tensor], weights: AbstractContextManager[None]) -> torch.Tensor:
         """Return the negative log-likelihood of each answer without gradients, dropout and noise."""
         model = self.trained_model
         was_training = model.training
@@ -112,7 +106,7 @@ class PreferenceTrainer(Trainer):
         model.train(was_training)
         return nats
 
-    def nats(self, model: torch.nn.Module, told: Mapping[str, Any]) -> torch.Tensor:
+    def nats(self, model: torch.nn.Module, told: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the negative log-likelihood of each answer."""
         if self.learns_from_supervised:
             return cast(torch.Tensor, model(**told).loss)
@@ -135,17 +129,24 @@ class PreferenceTrainer(Trainer):
             self.sums = self.nothing(SUMS)
         super().log(logs, start_time)
 
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
         self.unlogged.sums = self.accelerator.reduce(self.sums.clone(), "mean").tolist()
         super()._save_checkpoint(model, trial)
 
+    def evaluate(self, *args: object, **kwargs: object) -> dict[str, float]:
+        """Return loss and rewards of validation; what updates came to is set aside, also where it is stopped."""
+        of_updates = self.sums
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self.sums = of_updates
+
     def watch(self) -> None:
-        """Set aside what updates came to while validation is measured."""
-        self.of_updates, self.sums = self.sums, self.nothing(SUMS)
+        """Count what validation comes to."""
+        self.sums = self.nothing(SUMS)
 
     def watched(self) -> dict[str, float]:
         """Return the figures of validation."""
         told = preference.figures(self.accelerator.reduce(self.sums, "mean"), "eval_")
-        self.sums = self.of_updates
         right = told.get("eval_rewards/accuracies")
         return {**told, **({} if right is None else {"eval_accuracy": right})}

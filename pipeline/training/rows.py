@@ -156,7 +156,7 @@ def compared(
     left_out = len(set(table["comparison"].to_pylist())) - len(found) if pairs else 0
     without = f"; {left_out:,} without two different answers are left out" if left_out else ""
     logger.info(f"{split}: {counted(len(found), 'pair') if pairs else judged}{without}")
-    return Compared(made.rows.select_columns(["input_ids", "labels"]), found)
+    return Compared(made.rows, found)
 
 
 def paired(comparisons: Iterable[list[Answer]], ids: Sequence[list[int]]) -> list[list[Answer]]:

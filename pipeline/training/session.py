@@ -1,10 +1,8 @@
 """One training from beginning to end: built from the settings, gone on with, on less at once where the GPU is full."""
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -218,15 +216,13 @@ class Session:
             read = self.comparisons if preference.loss else self.conversations
             splits = {name: read(name, layout) for name in LEARNT_FROM}
         callbacks: list[TrainerCallback] = [Meter(), RefuseBrokenLoss()]
-        kind: Callable[..., Trainer] = Trainer
         if preference.loss:
-            kind = partial(PreferenceTrainer, preference=preference)
             callbacks.append(Unlogged())
         if settings.stop_step:
             callbacks.append(StopAt(settings.stop_step))
         if settings.patience:
             callbacks.append(EarlyStopping(settings.patience))
-        trainer = kind(
+        trainer = (PreferenceTrainer if preference.loss else Trainer)(
             model=self.engine.load(self.plan, self.config.model, settings, self.device, self.base),
             args=self.arguments(),
             train_dataset=splits["train"][0],
@@ -245,6 +241,8 @@ class Session:
         if OWN_LOSS.get(self.alike, trainer.keep_own_loss):
             trainer.keep_own_loss()  # also where that was found by a training before
             logger.warning(f"{self.config.model.name} learns by its own loss, slower: ours would be another one")
+        if isinstance(trainer, PreferenceTrainer):
+            trainer.learn_from(preference)
         self.start(trainer)
         return trainer
 

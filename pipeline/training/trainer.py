@@ -206,6 +206,11 @@ class Trainer(SFTTrainer):
         return cast(Model, self.model)
 
     @property
+    def learner(self) -> Any:
+        """The model that PEFT has put adapters into, which learn_from_supervised gives more attributes."""
+        return without_adapter(self.trained_model)
+
+    @property
     def stepped(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """What takes a step each update; Transformers' types call it optional, which it is not in training."""
         return cast(tuple[torch.optim.Optimizer, LRScheduler], (self.optimizer, self.lr_scheduler))
@@ -257,12 +262,12 @@ class Trainer(SFTTrainer):
         with self.saved:
             return model(**self.moved(inputs, inputs.keys() - set(unused))).loss * self.args.world_size
 
-    def moved(self, inputs: Mapping[str, object], keys: Collection[str]) -> dict[str, Any]:
-        """Return some of a micro-batch, on the device."""
+    def moved(self, inputs: Mapping[str, object], keys: Collection[str]) -> dict[str, torch.Tensor]:
+        """Return some of a micro-batch, on the device; numbers, which a few of it are, as they are."""
+        found = {key: cast(torch.Tensor, value) for key, value in inputs.items() if key in keys}
         return {
             key: value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in inputs.items()
-            if key in keys
+            for key, value in found.items()
         }
 
     def keep_own_loss(self) -> bool:
@@ -346,13 +351,12 @@ class Trainer(SFTTrainer):
 
     def watch(self) -> None:
         """Count, while validation is measured, what the model would have chosen, if that is wanted."""
-        learner: Any = without_adapter(self.trained_model)
-        learner.hit_rate = HitRate(self.args.device) if self.measures_accuracy and self.learns_from_supervised else None
+        counts = self.measures_accuracy and self.learns_from_supervised
+        self.learner.hit_rate = HitRate(self.args.device) if counts else None
 
     def watched(self) -> dict[str, float]:
         """Return what was counted of validation, and count no more."""
-        learner: Any = without_adapter(self.trained_model)
-        found, learner.hit_rate = learner.hit_rate, None
+        found, self.learner.hit_rate = self.learner.hit_rate, None
         if found is None:
             return {}
         hits, tokens = self.accelerator.reduce(found.counts, "sum").tolist()
