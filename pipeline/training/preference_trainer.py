@@ -57,7 +57,7 @@ class PreferenceTrainer(Trainer):
         differences, first = self.nothing(2), next(inputs)
         while first["mismatched"]:
             answers = self.answers(self.trained_model, first, learns=False)
-            differences += torch.stack([answers.log_ratios.sum(), differences.new_tensor(len(answers.nats))])
+            differences += torch.stack([answers.log_ratios.sum(), differences.new_full((), len(answers.nats))])
             first = next(inputs)
         if cast(Comparisons, self.conversations["train"]).mismatched:
             total, count = self.accelerator.reduce(differences, "sum")

@@ -216,6 +216,50 @@ def test_loss_gradients_and_rewards_are_those_of_trl(
         assert our_told[name] == pytest.approx(told[name], rel=1e-3, abs=1e-5), name
 
 
+@pytest.mark.parametrize("loss", ["dpo", "kto", "orpo"])
+def test_parts_of_two_processes_add_up_to_the_whole_also_where_one_has_no_rows(loss: str) -> None:
+    trainer = began(ours(loss))
+    data = trainer.conversations["train"]
+    for rows in ([0], UPDATE):
+        whole, gradients, _ = learnt(trainer, rows)
+        trainer.trained_model.zero_grad()
+        halves = [data.split(rows, process, 2) for process in (0, 1)]
+        assert ([] in [part.rows for part in halves[1]]) == (rows == [0])
+        losses = [
+            trainer.compute_loss(trainer.trained_model, data[part]) for of in halves for part in of if not part.partners
+        ]
+        for half in losses:
+            half.backward()
+        assert sum(half.item() for half in losses) == pytest.approx(whole, rel=1e-4)
+        same(gradients_of(trainer.trained_model), gradients)
+
+
+def test_replayed_conversations_count_as_rows_with_the_mean_of_their_tokens() -> None:
+    trainer = began(ours("dpo"))
+    data = trainer.conversations["train"]
+    assert isinstance(data, Comparisons)
+    replayed = [data.compared, data.compared + 1]
+    alone, _, told = learnt(trainer, replayed)
+    pairs, _, _ = learnt(trainer)
+    both, _, _ = learnt(trainer, [*UPDATE, *replayed])
+    assert told == {"replay_loss": pytest.approx(alone, rel=1e-5)}
+    assert both == pytest.approx((6 * pairs + 2 * alone) / 8, rel=1e-4)
+
+
+def test_each_update_has_its_share_of_conversations_and_an_epoch_each_pair_once() -> None:
+    data = ours("dpo").conversations["train"]
+    assert isinstance(data, Comparisons)
+    updates = [*data.epoch(8, torch.Generator().manual_seed(0))]
+    assert [sum(row >= data.compared for row in rows) for rows in updates[:-1]] == [1] * (len(updates) - 1)
+    assert sorted(row for rows in updates for row in rows if row < data.compared) == list(range(data.compared))
+    assert sum(map(len, updates)) == data.rows_of_epoch(8)
+    assert (
+        updates
+        == [*data.epoch(8, torch.Generator().manual_seed(0))]
+        != [*data.epoch(8, torch.Generator().manual_seed(1))]
+    )
+
+
 @pytest.mark.parametrize(("rows", "packed"), LAYOUTS)
 def test_orpo_is_trls_odds_beside_the_chosen_answers_own_loss(rows: int, packed: bool) -> None:
     trainer = began(ours("orpo", rows, packed))
