@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import numpy as np
 import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
@@ -126,14 +127,9 @@ def compared(
         pairs: whether two answers are compared; else each is judged, the chosen ones of pairs as good.
 
     Raises:
-        UserError: the split is missing or has nothing of the kind, or too many answers are cut or left out.
+        UserError: the split has nothing of the kind, or too many answers are cut or left out.
     """
     path = PREPARED / COMPARED / f"{split}.parquet"
-    if not path.is_file():
-        raise UserError(
-            f"{path} is missing, which train.preference.loss learns from; take data=preferences, or set "
-            "data.preferences=learn, and run `dvc repro prepare`"
-        )
     made, table = tokenized(path, tokenizer, max_length, "all"), pq.read_table(path, columns=["comparison", "good"])
     logger.info(described(f"answers of {split}", made.tally, max_length))
     if table.num_rows:
@@ -146,9 +142,8 @@ def compared(
     for number, comparison in enumerate(table["comparison"].to_pylist()):
         if rows[number]:
             answers[comparison].append(Answer(sides[number], rows[number]))
-    found = (
-        paired(answers.values(), made.rows["input_ids"]) if pairs else [[one] for of in answers.values() for one in of]
-    )
+    each = [[answer] for of in answers.values() for answer in of]
+    found = paired(answers.values(), made.rows.with_format("numpy")["input_ids"][:]) if pairs else each
     if not found:
         raise UserError(nothing_to_compare(split, len(answers), pairs))
     of_sides = Counter(answer.side for comparison in found for answer in comparison)
@@ -159,12 +154,10 @@ def compared(
     return Compared(made.rows, found)
 
 
-def paired(comparisons: Iterable[list[Answer]], ids: Sequence[list[int]]) -> list[list[Answer]]:
-    """Return the comparisons of two answers that differ, also where they were cut."""
-    pairs = (
-        sorted(answers) for answers in comparisons if len(answers) == len({answer.side for answer in answers}) == 2
-    )
-    return [pair for pair in pairs if [ids[row] for row in pair[0].rows] != [ids[row] for row in pair[1].rows]]
+def paired(comparisons: Iterable[list[Answer]], ids: Sequence[np.ndarray]) -> list[list[Answer]]:
+    """Return the comparisons of a chosen and a rejected answer that differ, also where they were cut."""
+    pairs = [sorted(answers) for answers in comparisons if len(answers) == 2]
+    return [pair for pair in pairs if len({tuple(ids[row].tobytes() for row in answer.rows) for answer in pair}) == 2]
 
 
 def nothing_to_compare(split: str, comparisons: int, pairs: bool) -> str:

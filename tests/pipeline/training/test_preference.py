@@ -24,6 +24,7 @@ from pipeline.training.loss import learn_as_made
 from pipeline.training.plan import choose
 from pipeline.training.preference import figures
 from pipeline.training.preference_trainer import PreferenceTrainer
+from pipeline.training.rows import compared
 from pipeline.training.session import Session
 from pipeline.training.updates import IGNORED
 
@@ -258,6 +259,18 @@ def test_each_update_has_its_share_of_conversations_and_an_epoch_each_pair_once(
         == [*data.epoch(8, torch.Generator().manual_seed(0))]
         != [*data.epoch(8, torch.Generator().manual_seed(1))]
     )
+
+
+def test_pairs_that_are_the_same_where_they_are_cut_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    tokenizer = load_tokenizer(config().model)
+    most = 24  # tokens: the longer answers part behind them
+    with caplog.at_level("INFO"):
+        whole, cut = compared("train", tokenizer, 128), compared("train", tokenizer, most)
+    assert 0 < len(cut.comparisons) < len(whole.comparisons)
+    lost = len(whole.comparisons) - len(cut.comparisons)
+    assert f"{lost} without two different answers are left out" in caplog.text
+    ids = cut.rows["input_ids"]
+    assert all(ids[chosen.rows[0]] != ids[rejected.rows[0]] for chosen, rejected in cut.comparisons)
 
 
 @pytest.mark.parametrize(("rows", "packed"), LAYOUTS)
