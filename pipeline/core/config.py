@@ -78,10 +78,29 @@ class LoraSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PreferenceSettings:
+    """How it learns from answers that are compared or judged, where it does."""
+
+    loss: str | None = one_of("dpo", "kto", "orpo")
+    beta: float = limited(above=0)
+    reference: str = one_of("start", "base")
+    replay: float = limited(least=0, below=1)
+    desirable_weight: float = limited(above=0)
+    undesirable_weight: float = limited(above=0)
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether the loss holds the model against another one."""
+        return self.loss in ("dpo", "kto")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How the model is tuned."""
 
     method: str = one_of("lora", "qlora", "full")
+    start_adapter: str | None
+    preference: PreferenceSettings = field()
     engine: str = one_of("auto", *ENGINES)
     lora: LoraSettings = field()
     # Adam moves each weight by about the rate at each update: from 1 on, by many times what the weight is.

@@ -57,7 +57,8 @@ CODE = re.compile("[a-z]{2}")  # of a language
 
 DUPLICATES = ("folded", "exact", "off")
 
-PREFERENCES = ("apart", "answers", "drop")
+LEARN = "learn"  # of `preferences`
+PREFERENCES = ("apart", LEARN, "answers", "drop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +118,7 @@ class DataSettings:
     max_rows: int | None = None
     columns: dict[str, str] | None = None  # a file's names of keys, and ours
     roles: dict[str, str] | None = None  # a file's names of roles, and ours
-    preferences: str = "apart"  # or answers, or drop: rows that compare or judge answers
+    preferences: str = "apart"  # or learn, or answers, or drop: rows that compare or judge answers
     opening: str = "drop"  # what the assistant says before the user; or keep it as context
     repeated: str = "reject"  # rows with two turns of a role one after the other; or merge these
     ignore: list[str] = field(default_factory=list)  # keys that are read as if they were not there

@@ -44,6 +44,7 @@ def named(config: Config) -> dict[str, Targets]:
     return {
         "model": folder("model.path", model.path),
         "merge_model": folder("model.merge_path", model.merge_path),
+        "start_adapter": own_folder("train.start_adapter", config.train.start_adapter),
         "chat_template": file("model.chat_template", model.chat_template),
         "data_files": [there for name, key in key_of.items() if not has_magic(name) and (there := file(key, name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
@@ -119,6 +120,17 @@ def folder(key: str, name: str | None) -> Path | None:
     if not Path(name).is_dir():
         raise absent(key, name, "folder")
     return Path(name)
+
+
+def own_folder(key: str, name: str | None) -> Path | None:
+    """Return the folder that a key names, which has to be here.
+
+    Raises:
+        UserError: it is not.
+    """
+    if name is not None and not Path(name).is_dir():
+        raise absent(key, name, "folder")
+    return None if name is None else Path(name)
 
 
 def file_or_folder(key: str, name: str | None) -> Path | None:

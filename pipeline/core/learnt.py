@@ -16,13 +16,14 @@ NOT_LEARNT = (
 # Settings that came later, where they are off: trainings of before go on.
 OFF: dict[str, object] = {
     "neftune_alpha": None, "min_lr_ratio": 0.0, "decay_ratio": None, "rslora": False, "dora": False,
-    "modules_to_save": [], "loss_on": "all",
+    "modules_to_save": [], "loss_on": "all", "start_adapter": None,
 }  # fmt: skip
 
 
 def learnt_settings(train: TrainSettings) -> dict[str, object]:
     """Return those that change what is learnt, and the size of an update in place of what makes it up."""
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
+    ignored |= set() if train.preference.loss else {"preference"}
     learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
     return {**learnt, "lora": switched_on(asdict(train.lora)), "update_size": train.update_size}
 

@@ -4,7 +4,7 @@ Answers come as texts, as messages, or as lists of messages, which may begin wit
 conversation, each turn under `Human:` or `Assistant:`. Else the prompt stands in turns, or in a column of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypedDict, final
 
 from pipeline.core import formats
@@ -41,10 +41,13 @@ class Judgement(TypedDict):
     label: bool
 
 
+Comparison = Preference | Judgement
+
+
 class Compared(NamedTuple):
     """What a row that compares or judges became, and its keys that had no part in it."""
 
-    comparison: Preference | Judgement
+    comparison: Comparison
     unused: frozenset[str]
     reordered: Sequence[str] = ()  # what was done with turns
 
@@ -84,21 +87,71 @@ def _under_our_names(row: dict[str, object]) -> Columns:
     return formats.filled({**{name: value for name, value in columns.items() if name != "input"}, **inner})
 
 
-def answered(comparison: Preference | Judgement) -> Messages:
+def answered(comparison: Comparison) -> Messages:
     """Return the conversation with the answer that is good.
 
     Raises:
         UnusableRowError: there is none.
     """
-    if "label" not in comparison:
-        return [*_context(comparison["messages"]), *comparison["chosen"]]
-    if not comparison["label"]:
+    if not (messages := good_answer(comparison)):
         raise UnusableRowError(JUDGED_BAD)
-    return [*_context(comparison["messages"]), *comparison["completion"]]
+    return messages
+
+
+def good_answer(comparison: Comparison) -> Messages:
+    """Return the conversation with the answer that is good, or nothing."""
+    return next((messages for messages, good in conversations(comparison) if good), [])
+
+
+def conversations(comparison: Comparison) -> list[tuple[Messages, bool]]:
+    """Return the conversation with each of the answers, the better first, and whether that is good."""
+    context = _context(comparison["messages"])
+    return [([*context, *answer], good) for answer, good in _answers(comparison)]
 
 
 def _context(prompt: Messages) -> Messages:
-    return [{**message, "weight": 0} if message["role"] == "assistant" else message for message in prompt]
+    return [_shown(message) if message["role"] == "assistant" else message for message in prompt]
+
+
+def _shown(message: Message) -> Message:
+    shown: Message = {**message}
+    shown["weight"] = 0
+    return shown
+
+
+def kind_of(comparison: Comparison) -> str:
+    """Return what a comparison is: pair, good or bad."""
+    if "label" not in comparison:
+        return "pair"
+    return "good" if comparison["label"] else "bad"
+
+
+def told(comparison: Comparison) -> Messages:
+    """Return all that is said as one conversation, by which a comparison is known; what is bad has no weight."""
+    answers = _answers(comparison)
+    spoken = [message if good else _shown(message) for answer, good in answers for message in answer]
+    return [*comparison["messages"], *spoken]
+
+
+def changed(comparison: Comparison, change: Callable[[Messages], Messages]) -> Comparison:
+    """Return a comparison of which each part is changed.
+
+    Raises:
+        UnusableRowError: chosen and rejected are then the same.
+    """
+    messages = change(comparison["messages"])
+    if "label" in comparison:
+        return {**comparison, "messages": messages, "completion": change(comparison["completion"])}
+    chosen, rejected = change(comparison["chosen"]), change(comparison["rejected"])
+    if chosen == rejected:
+        raise UnusableRowError(SAME_ANSWERS)
+    return {"messages": messages, "chosen": chosen, "rejected": rejected}
+
+
+def _answers(comparison: Comparison) -> list[tuple[Messages, bool]]:
+    if "label" in comparison:
+        return [(comparison["completion"], comparison["label"])]
+    return [(comparison["chosen"], True), (comparison["rejected"], False)]
 
 
 def _is_preference(columns: Columns) -> bool:

@@ -255,6 +255,21 @@ class SplitReport(Record):
     sha256: str
 
 
+class ComparedReport(SplitReport):
+    """The comparisons of a split."""
+
+    pairs: Count
+    good: Count  # judgements
+    bad: Count
+    as_conversations: Count  # whose good answers are the conversations of the split, which has no others
+
+    @model_validator(mode="after")
+    def _each_is_of_a_kind(self) -> Self:
+        if self.rows != (kinds := self.pairs + self.good + self.bad):
+            raise ValueError(f"{self.rows:,} comparisons, of which {kinds:,} are pairs and judgements")
+        return self
+
+
 class SourceReport(Record):
     """A file or data set that was read; `dropped` has rows by reason."""
 
@@ -373,6 +388,7 @@ class PrepareReport(Record):
     shared_by_own_splits: Count = 0  # rows left out of a brought validation, since they are linked to a brought test
     seed: int
     splits: dict[str, SplitReport]
+    preferences: dict[str, ComparedReport] = {}  # comparisons by split
     questions: QuestionReport
     characters: dict[str, dict[str, Count]]  # messages by role and length
 
@@ -388,7 +404,9 @@ class PrepareReport(Record):
         distinct -= sum(self.leaks.values()) + self.shared_by_own_splits + sum(self.balanced.values())
         distinct -= self.sampled_out - self.added_by_weight
         distinct -= self.replay.usable - self.replay.taken if self.replay else 0
-        if distinct != (split := sum(part.rows for part in self.splits.values())):
+        split = sum(part.rows for part in self.splits.values())
+        split += sum(part.rows - part.as_conversations for part in self.preferences.values())
+        if distinct != split:
             raise ValueError(f"splits: {split:,} rows, of {distinct:,} usable and distinct ones")
         return self
 
@@ -409,6 +427,12 @@ class PrepareReport(Record):
     def learnt_digest(self) -> str:
         """The digest of what is learnt from: the splits that training and validation read."""
         return "+".join(self.splits[name].sha256[:16] for name in LEARNT_FROM)
+
+    @property
+    def compared_digest(self) -> str:
+        """The same with the comparisons."""
+        parts = [self.preferences[name].sha256[:16] for name in LEARNT_FROM if name in self.preferences]
+        return "+".join([self.learnt_digest, *parts])
 
 
 class TrainReport(Record):

@@ -1,8 +1,10 @@
 """What the settings of a training must be to one another, before anything is read."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
+from pipeline.core.paths import ADAPTER
 
 if TYPE_CHECKING:
     from pipeline.core.config import Config, ExportSettings, TrainSettings
@@ -18,6 +20,7 @@ def validate(config: "Config") -> None:
     """
     validate_schedule(config.train)
     validate_method(config.train)
+    validate_preference(config.train)
     validate_export(config.train, config.export)
 
 
@@ -53,6 +56,34 @@ def validate_method(train: "TrainSettings") -> None:
         if value and train.method == "full":
             text = str(value).lower()
             raise UserError(f"train.lora.{key} is {text}, and train.method=full has no adapter; take lora, or unset it")
+
+
+def validate_preference(train: "TrainSettings") -> None:
+    """Check that what answers are compared by has an adapter to go on from and to be held against, and is used."""
+    preference = train.preference
+    if train.method == "full" and (train.start_adapter or preference.has_reference):
+        key = "start_adapter" if train.start_adapter else "preference.loss"
+        value = train.start_adapter or preference.loss
+        raise UserError(
+            f"train.{key} is {value}, and train.method=full has no adapter, beside which the base is what it was; take "
+            "lora"
+        )
+    if train.start_adapter and ADAPTER in (Path(train.start_adapter), *Path(train.start_adapter).parents):
+        raise UserError(
+            f"train.start_adapter is {train.start_adapter}, where train writes, and DVC removes it before; copy it to "
+            "another folder, and name that"
+        )
+    weights = (preference.desirable_weight, preference.undesirable_weight)
+    if preference.loss not in ("kto", None) and weights != (1, 1):
+        raise UserError(
+            f"train.preference.desirable_weight and undesirable_weight are {weights[0]:g} and {weights[1]:g}, and only "
+            f"kto has use for them; set them to 1, or take train=kto"
+        )
+    if preference.loss == "kto" and train.update_size == 1:
+        raise UserError(
+            "train=kto holds each answer of an update against the others' prompts, and train.effective_batch is 1; "
+            "set it to 2 or more"
+        )
 
 
 def validate_export(train: "TrainSettings", export: "ExportSettings") -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.core.formats import Messages
+from pipeline.core.preferences import Comparison, good_answer, kind_of, told
 from pipeline.data.message_schema import fields_of
 from pipeline.data.near_duplicates import Integers, Shingles, Words, joined, shingle, taken
 from pipeline.data.rows import Conversation
@@ -39,7 +40,9 @@ class Columns(NamedTuple):
     lengths: Integers  # bytes of its line on disk
     apart: Integers  # the same of the preferences that are set apart, whose lines follow
     apart_digests: list[bytes]
-    fields: set[str]  # that some message has
+    kinds: list[str]  # of comparisons; empty for a conversation
+    fields: set[str]  # that some message of a conversation has
+    compared_fields: set[str]  # that one of a comparison has
 
 
 def columns_of(
@@ -78,13 +81,15 @@ def columns_of(
         lengths=_numbers(map(len, lines)),
         apart=_numbers(map(len, apart)),
         apart_digests=[hashlib.sha256(line).digest() for line in apart],
-        fields=fields_of(conversation.messages for conversation in conversations),
+        kinds=[kind_of(one.comparison) if one.comparison else "" for one in conversations],
+        fields=fields_of(one.messages for one in conversations if not one.comparison),
+        compared_fields=fields_of(one.messages for one in conversations if one.comparison),
     )
 
 
-def line_of(messages: Messages) -> bytes:
-    """Return a conversation as it stands on disk."""
-    return json.dumps(messages, ensure_ascii=False).encode() + b"\n"
+def line_of(row: Messages | Comparison) -> bytes:
+    """Return a conversation, or a comparison, as it stands on disk."""
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 class Lines:
@@ -108,6 +113,8 @@ class Corpus:
         self.sources = [one.source for one in columns for _ in one.digests]
         self.groups = [one.group for one in columns for _ in one.digests]
         self.grouped = any(one.group for one in columns)
+        self.kinds = [kind for one in columns for kind in one.kinds]  # of comparisons; empty for a conversation
+        self.compared = np.array([bool(kind) for kind in self.kinds], np.bool_)
         self.splits = [split for one in columns for split in one.splits]
         self.digests = [digest for one in columns for digest in one.digests]
         self.folded = [digest for one in columns for digest in one.folded]
@@ -120,6 +127,7 @@ class Corpus:
         self.wholes = joined([one.wholes for one in columns])
         self.sizes = _concatenated(one.sizes for one in columns).astype(np.int64)
         self.fields = set[str]().union(*(one.fields for one in columns))
+        self.compared_fields = {"weight"}.union(*(one.compared_fields for one in columns))
         # Each prompt once, in an order that does not depend on that of the rows.
         self.asked, first = np.unique(_concatenated(one.asked for one in columns), return_index=True)
         self.shingles = taken(joined([one.shingles for one in columns]), first)
@@ -138,8 +146,22 @@ class Corpus:
         return len(self.digests)
 
     def messages(self, rows: Iterable[int]) -> Iterator[Messages]:
-        """Yield conversations from disk."""
+        """Yield conversations from disk; of a comparison, all that it tells."""
+        found = map(json.loads, map(self._lines.__getitem__, rows))
+        return (row if isinstance(row, list) else told(row) for row in found)
+
+    def answered(self, rows: Iterable[int]) -> Iterator[Messages]:
+        """Yield conversations from disk; of a comparison, that with the good answer."""
+        found = map(json.loads, map(self._lines.__getitem__, rows))
+        return (row if isinstance(row, list) else good_answer(row) for row in found)
+
+    def comparisons(self, rows: Iterable[int]) -> Iterator[Comparison]:
+        """Yield comparisons from disk."""
         return map(json.loads, map(self._lines.__getitem__, rows))
+
+    def strata(self) -> list[str]:
+        """Return what there has to be some of in each split: a source's conversations, its pairs, its judgements."""
+        return [f"{group} {kind}" for group, kind in zip(self.groups, self.kinds, strict=True)]
 
     def preferences(self) -> Iterator[bytes]:
         """Yield the different preferences that are set apart, a line of JSON each, in the order of their digests."""

@@ -140,7 +140,7 @@ def _make(
 ) -> Batch:
     counts, rejects = SourceCounts(source.name, source.group), Waiting()
     conversations = list(read_source(replace(source, rows=rows), settings, counts, rejects, cleaning))
-    lines = [line_of(conversation.messages) for conversation in conversations]
+    lines = [line_of(conversation.comparison or conversation.messages) for conversation in conversations]
     apart = [f"{cleaning.mask_line(line)}\n".encode() for line in counts.preferences]
     counts.preferences.clear()
     columns = columns_of(source, conversations, lines, apart, whole=settings.near_duplicates is not None)

@@ -26,28 +26,37 @@ class SplitFigures(TypedDict):
     sha256: str
 
 
+class ComparedFigures(SplitFigures):
+    """The same of the comparisons of a split, which are pairs of answers, and answers judged good or bad."""
+
+    pairs: int
+    good: int
+    bad: int
+    as_conversations: int  # whose good answers are the split's conversations
+
+
 class SplitDigest:
-    """The digest of the messages of a split in their order, not of the Parquet file around them."""
+    """The digest of the rows of a split in their order, not of the Parquet file around them."""
 
     def __init__(self) -> None:
         """Begin with none."""
         self._rows, self._digest = 0, hashlib.sha256()
 
-    def add(self, conversations: Iterable[Messages]) -> None:
+    def add(self, rows: Iterable[object]) -> None:
         """Go on with more of them."""
-        for messages in conversations:
+        for row in rows:
             self._rows += 1
-            self._digest.update(json.dumps(messages, ensure_ascii=False, sort_keys=True).encode() + b"\n")
+            self._digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode() + b"\n")
 
     def report(self) -> SplitFigures:
         """Return the figures."""
         return {"rows": self._rows, "sha256": self._digest.hexdigest()}
 
 
-def split_report(conversations: Iterable[Messages]) -> SplitFigures:
+def split_report(rows: Iterable[object]) -> SplitFigures:
     """Return rows and digest of a split."""
     digest = SplitDigest()
-    digest.add(conversations)
+    digest.add(rows)
     return digest.report()
 
 
@@ -110,6 +119,10 @@ def print_table(report: dict[str, Any], seconds: float) -> None:
     listed = f" ({', '.join(repeated)})" if len(report["files"]) > 1 and repeated else ""
     console.print(f"duplicates dropped: {report['duplicates']:,}{listed}", highlight=False, soft_wrap=True)
     console.print(f"splits: {splits}", highlight=False)
+    for name, part in report["preferences"].items():
+        kinds = f"{counted(part['pairs'], 'pair')}, {part['good']:,} judged good and {part['bad']:,} bad"
+        said = "; their good answers are its conversations" if part["as_conversations"] else ""
+        console.print(f"preferences of {name}: {kinds}{said}", highlight=False, soft_wrap=True)
     for name, source in report["sources"].items():
         rows = ", ".join(f"{split} {count:,}" for split, count in source["splits"].items())
         weight = f", weight {source['weight']:g}" if source["weight"] != 1 else ""

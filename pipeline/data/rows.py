@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from common.errors import UserError
 from common.words import counted, readable
-from pipeline.core.data_settings import DataSettings, each_source, place_of
+from pipeline.core.data_settings import LEARN, DataSettings, each_source, place_of
 from pipeline.core.formats import (
     CHANGES_MEANING,
     FORMATS,
@@ -26,7 +26,16 @@ from pipeline.core.formats import (
 )
 from pipeline.core.messages import TOO_DEEP
 from pipeline.core.paths import REJECTED
-from pipeline.core.preferences import answered, compare, is_comparison
+from pipeline.core.preferences import (  # fmt: skip
+    Compared,
+    Comparison,
+    answered,
+    changed,
+    compare,
+    good_answer,
+    is_comparison,
+    told,
+)
 from pipeline.data.cleaning import Cleaning
 from pipeline.data.feedback import AMONG_OTHERS, is_record
 from pipeline.data.lines import BadLine, Row, SetAside
@@ -42,10 +51,11 @@ EXAMPLES = 100  # of rows of no known format
 class Conversation(NamedTuple):
     """What a row became, the source it came from, and the split that it is of where its set has splits."""
 
-    messages: Messages
+    messages: Messages  # of a comparison, all that it tells
     source: str
     split: str | None
     group: str = ""  # the name that data.sources has for it
+    comparison: Comparison | None = None
 
 
 @dataclass
@@ -129,8 +139,7 @@ def read_source(
             reject(row.line, row.reason, row.value)
             continue
         try:
-            messages = _taken(row, settings, mapping, counts)
-            messages = _cleaned(messages, cleaning) if messages else messages
+            messages, comparison = _cleaned(_taken(row, settings, mapping, counts), cleaning)
         except UnusableRowError as error:
             reject(row.line, error.args[0], row.value)
             continue
@@ -140,21 +149,21 @@ def read_source(
         if messages:
             counts.usable += 1
             listed = SPLIT_OF.get((row.split or "").lower()) if settings.own_splits else None
-            yield Conversation(messages, source.name, source.split or listed, source.group)
+            yield Conversation(messages, source.name, source.split or listed, source.group, comparison)
     counts.met |= mapping.met
 
 
-def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages:
-    """Return the messages of a row; none where it is set apart."""
+def _taken(row: Row, settings: DataSettings, mapping: Mapping, counts: SourceCounts) -> Messages | Comparison:
+    """Return the messages of a row, none where it is set apart, or what it compares."""
     if is_record(row.value):
         raise UnusableRowError(AMONG_OTHERS)
     whole = _as_object(row.value)
     value = mapping.apply(whole)
     read_as = _compared if is_comparison(value) else _converted
-    converted = read_as(value, settings, counts)
-    counts.unused.update(map(readable, converted.unused | mapping.ignored_in(whole)))
-    counts.reordered.update(converted.reordered)
-    return converted.messages
+    taken, unused, reordered = read_as(value, settings, counts)
+    counts.unused.update(map(readable, unused | mapping.ignored_in(whole)))
+    counts.reordered.update(reordered)
+    return taken
 
 
 def _as_object(value: object) -> object:
@@ -163,11 +172,15 @@ def _as_object(value: object) -> object:
     return {"messages": value} if is_list_of_turns else value
 
 
-def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Converted:
+def _compared(row: Any, settings: DataSettings, counts: SourceCounts) -> Converted | Compared:
     """Return what is to be learnt of a row that compares or judges answers; nothing where it is set apart."""
     if settings.preferences == "drop":
         raise UnusableRowError(DROPPED_PREFERENCE)
-    comparison, unused, reordered = compare(row, Turns(settings.opening, settings.repeated))
+    compared = compare(row, Turns(settings.opening, settings.repeated))
+    comparison, unused, reordered = compared
+    if settings.preferences == LEARN:
+        counts.formats[PREFERENCES] += 1
+        return compared
     if settings.preferences == "answers":
         messages = answered(comparison)
         counts.formats[PREFERENCES] += 1
@@ -188,11 +201,17 @@ def _converted(value: object, settings: DataSettings, counts: SourceCounts) -> C
     return read_row(value, name, Turns(settings.opening, settings.repeated))
 
 
-def _cleaned(messages: Messages, cleaning: Cleaning) -> Messages:
-    messages = cleaning.mask(messages)
-    if reason := cleaning.reason(messages):
+def _cleaned(taken: Messages | Comparison, cleaning: Cleaning) -> tuple[Messages, Comparison | None]:
+    """Return the messages of a row, masked, and what it compares; the rules look at the answer that is good."""
+    if isinstance(taken, list):
+        messages = cleaning.mask(taken)
+        judged, comparison = messages, None
+    else:
+        comparison = changed(taken, cleaning.mask)
+        messages, judged = told(comparison), good_answer(comparison)
+    if reason := cleaning.reason(judged) if judged else None:
         raise UnusableRowError(reason)
-    return messages
+    return messages, comparison
 
 
 def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Rejects) -> None:
@@ -210,8 +229,9 @@ def check_usable(counts: list[SourceCounts], settings: DataSettings, rejects: Re
         raise UserError(f"{error}{_what_is_known(counts)}") from error
     if (apart := sum(count.apart for count in counts)) and not any(count.usable for count in counts):
         raise UserError(
-            f"all {counted(apart, 'usable row')} are preferences, which are set apart and not learnt as answers: set "
-            "data.preferences=answers to learn the good answers, or add conversations"
+            f"all {counted(apart, 'usable row')} are preferences, which are set apart and not learnt as answers: take "
+            "data=preferences for train=dpo, kto or orpo, set data.preferences=answers to learn the good answers, or "
+            "add conversations"
         )
     if not any(count.usable for count in counts):
         dropped = sum((count.dropped for count in counts), Counter())

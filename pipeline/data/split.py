@@ -30,7 +30,8 @@ def split(
     A number of rows is taken exactly, unless no component that is left fits. Of components a share is taken by the
     places alone, so that other rows, which come to the set, move none that were there; but for a component with more
     rows than the share comes to, which goes to train. Shares are exact where no components are given, and where a
-    split would else be empty. A split of the size 0 has no row. Of a share each source has some, if it has the rows.
+    split would else be empty. A split of the size 0 has no row. Of a share each source has some, if it has the rows,
+    and so have comparisons.
 
     Raises:
         UserError: a split would be empty.
@@ -43,8 +44,8 @@ def split(
     chosen = _choose(places, sizes, shares)
     if shares and _lacks(chosen, sizes):
         chosen = _choose(places, sizes, {})
-    if shares and corpus.grouped:
-        chosen = with_each_source(chosen, [group for _, group in places], corpus.groups, shares)
+    if shares and (corpus.grouped or corpus.compared.any()):
+        chosen = with_each_source(chosen, [group for _, group in places], corpus.strata(), shares)
     if _lacks(chosen, sizes):
         raise _too_few(len(rows), sizes, [group for _, group in places], components is not None)
     return {name: shuffled(corpus, list(chain(*members)), seed) for name, members in chosen.items()}

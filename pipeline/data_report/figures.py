@@ -135,7 +135,8 @@ def learnt(turns: Turns) -> Iterator[str]:
 
 def answer_figures(scan: Scan, file: pq.ParquetFile) -> AnswerFigures:
     """Return how many answers there are, and those that stand more than once most often."""
-    hashes, firsts, counts = np.unique(np.concatenate(scan.answers), return_index=True, return_counts=True)
+    said = np.concatenate([np.empty(0, np.int64), *scan.answers])
+    hashes, firsts, counts = np.unique(said, return_index=True, return_counts=True)
     most = sorted(np.flatnonzero(counts > 1), key=lambda at: (-counts[at], firsts[at]))[:MOST]
     texts = _answers_at(scan, file, sorted(firsts[most].tolist()))
     return AnswerFigures(

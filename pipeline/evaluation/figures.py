@@ -33,6 +33,7 @@ def row_results(measured: dict[str, Measured], material: Material) -> RowResults
         groups=tuple(question["group"] for question in questions),
         tasks=tuple(question["task"] for question in questions),
         general={name: tuple(tokens) for name, tokens in general_tokens(material).items()},
+        pairs=tuple(f"{chosen.digest} {rejected.digest}" for chosen, rejected in material.pairs),
         models={name: _model_rows(found, questions) for name, found in measured.items()},
     )
 
@@ -63,6 +64,8 @@ def _figures(
         figures |= _accuracy(measured["replies"], material.questions)
     if material.questions and whole:
         figures |= flips(*(_right(found["replies"], material.questions) for found in (measured, whole)))
+    if "preferred" in measured:
+        figures |= _named("preference_accuracy", share(measured["preferred"]), SHARE)
     texts = text_figures([*measured["replies"], *measured["answers"]], material.asked)
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "general" in measured:
@@ -164,7 +167,8 @@ def _model_rows(measured: Measured, questions: Sequence[Question]) -> ModelRows:
     general = {name: tuple(nats) for name, nats in measured.get("general", {}).items()}
     asked = measured["tasks"]["items"] if "tasks" in measured else {}
     items = {task: tuple(scores) for task, scores in asked.items()}
-    return ModelRows(nats=tuple(measured["nats"]), right=right, items=items, general=general)
+    preferred = tuple(measured.get("preferred", ()))
+    return ModelRows(nats=tuple(measured["nats"]), right=right, items=items, general=general, preferred=preferred)
 
 
 def _right(replies: Sequence[Reply], questions: Sequence[Question]) -> list[bool]:

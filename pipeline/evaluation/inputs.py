@@ -57,6 +57,7 @@ class Material:
     settings: EvaluateSettings
     ends: frozenset[int]  # token ids that end an answer of the GGUF files, and so of the models beside them
     general: dict[str, list[Conversation]] = field(default_factory=dict)  # texts that nothing was taught of, by set
+    pairs: tuple[tuple[Conversation, Conversation], ...] = ()  # a chosen and a rejected answer
 
     def first(self, extent: Extent) -> "Material":
         """Return the same with so many conversations and questions alone."""

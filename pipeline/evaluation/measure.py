@@ -15,7 +15,7 @@ from common.files import sha256
 from llama.model import Weights
 from pipeline.core.config import EvaluateSettings
 from pipeline.core.task_files import task_files
-from pipeline.evaluation import answers, gguf_scores
+from pipeline.evaluation import answers, gguf_scores, preferences
 from pipeline.evaluation.answers import Answer, Reply
 from pipeline.evaluation.general import all_sets, by_set
 from pipeline.evaluation.harness import model_task_scores, task_scores
@@ -39,6 +39,7 @@ class Measured(TypedDict):
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
+    preferred: NotRequired[list[bool]]  # of each pair of answers, whether the chosen one is likelier
     tasks: NotRequired[AskedTasks]
     memory: NotRequired[int]  # bytes that serving a file takes
 
@@ -82,6 +83,10 @@ def measure_model(
         texts = all_sets(material)
         found = model_loss(f"{name}-general", model, texts, cache)
         measured["general"] = by_set(texts.by_conversation(found.values), material)
+    if material.pairs:
+        compared = preferences.answers(material)
+        found = model_loss(f"{name}-preferences", model, compared, cache)
+        measured["preferred"] = preferences.preferred(compared.by_conversation(found.values), material)
     if settings.tasks and not has_file:
         scores = functools.partial(model_task_scores, tokenizer=tokenizer, settings=settings)
         measured["tasks"] = cache.get(f"{name}-tasks", lambda: scores(model())._asdict(), of_tasks(settings))
@@ -139,6 +144,11 @@ def measure_file(
             whole = Extent(len(texts.conversations), 0)
             nats = file_nats(f"{name}-general", weights, digest, texts, cache, whole)
             measured["general"] = by_set(nats, material)
+        if material.pairs:
+            compared = preferences.answers(material)
+            whole = Extent(len(compared.conversations), 0)
+            nats = file_nats(f"{name}-preferences", weights, digest, compared, cache, whole)
+            measured["preferred"] = preferences.preferred(nats, material)
         if settings.tasks:
             depends = [digest, *of_tasks(settings)]
             asked = cache.get(f"{name}-tasks", lambda: task_scores(weights(), settings)._asdict(), depends)

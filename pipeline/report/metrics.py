@@ -68,6 +68,7 @@ METRICS = (
     Metric("kl", "KL", "nats", "{:.2g}".format, ("file",), "lower"),
     Metric("top_1", "top-1", "", _percent(2), ("file",), "higher"),
     Metric("accuracy", "accuracy", "", _percent(1), ("model", "file"), "higher", headline=True),
+    Metric("preference_accuracy", "preferences", "", _percent(1), ("model", "file"), "higher", headline=True),
     Metric("flips", "flips", "", _percent(1), ("file",), "lower"),
     Metric("flips_lost", "lost", "", "{:,}".format, ("file",), "lower"),
     Metric("flips_won", "won", "", "{:,}".format, ("file",), "higher"),

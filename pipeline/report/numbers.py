@@ -45,6 +45,8 @@ def headlines(evaluation: Evaluation) -> Numbers:
             "tuned_perplexity": tuned.perplexity,
             "base_accuracy": base.accuracy,
             "tuned_accuracy": tuned.accuracy,
+            "base_preference_accuracy": base.preference_accuracy,
+            "tuned_preference_accuracy": tuned.preference_accuracy,
             "forgetting": max(
                 (found.forgetting for found in tuned.general.values() if found.forgetting is not None), default=None
             ),

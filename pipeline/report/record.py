@@ -103,6 +103,9 @@ class ModelFigures(Record):
     accuracy_high: Share | None = None
     accuracy_by_group: dict[str, Share] = Field(default_factory=dict)
     accuracy_by_task: dict[str, Share] = Field(default_factory=dict)
+    preference_accuracy: Share | None = None  # of held-out pairs, whose chosen answer is likelier a token
+    preference_accuracy_low: Share | None = None
+    preference_accuracy_high: Share | None = None
     texts: TextFigures | None = None
     tasks: dict[str, float] = Field(default_factory=dict)  # of lm-evaluation-harness
     general: dict[str, GeneralFigures] = Field(default_factory=dict)  # by set
@@ -112,6 +115,7 @@ class ModelFigures(Record):
         require_bounds("loss", self.loss_low, self.loss_high)
         require_bounds("perplexity", self.perplexity_low, self.perplexity_high)
         require_bounds("accuracy", self.accuracy_low, self.accuracy_high)
+        require_bounds("preference_accuracy", self.preference_accuracy_low, self.preference_accuracy_high)
         return self
 
     @model_validator(mode="after")

@@ -44,6 +44,7 @@ class ModelRows(Record):
     right: tuple[bool, ...] = ()  # whether the replies to the first so many questions were
     items: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # by the harness's task, in the task's order
     general: dict[str, Nats] = Field(default_factory=dict)  # by set of general texts, of each
+    preferred: tuple[bool, ...] = ()  # of each pair of answers, whether the chosen one is likelier a token
 
     def loss(self, tokens: Sequence[int]) -> float | None:
         """Return nats a token of the first rows, whose tokens are given; None is no finite number."""
@@ -65,6 +66,7 @@ class RowResults(Record):
     groups: tuple[str, ...]  # of each question
     tasks: tuple[str, ...]  # of each question, within its group
     general: dict[str, tuple[Count, ...]] = Field(default_factory=dict)  # tokens of each general text, by set
+    pairs: tuple[str, ...] = ()  # digests of the chosen and the rejected answer with their prompt
     models: dict[str, ModelRows]  # base, tuned, and each file by ManifestFile.key
 
     @model_validator(mode="after")
@@ -88,6 +90,15 @@ class RowResults(Record):
             counts = {kind: len(nats) for kind, nats in found.general.items()}
             if counts != {kind: len(tokens) for kind, tokens in self.general.items()}:
                 raise ValueError(f"models.{name}.general: other texts than general has")
+        return self
+
+    @model_validator(mode="after")
+    def _every_model_has_every_pair(self) -> Self:
+        for name, found in self.models.items():
+            if len(found.preferred) != len(self.pairs):
+                raise ValueError(
+                    f"models.{name}.preferred: {len(found.preferred):,} of them to {len(self.pairs):,} pairs"
+                )
         return self
 
     @model_validator(mode="after")

@@ -42,6 +42,7 @@ from pipeline.evaluation.harness import check_installed
 from pipeline.evaluation.inputs import Extent, Material, read_material
 from pipeline.evaluation.measure import Measured, measure_file, measure_model
 from pipeline.evaluation.measurement_cache import MeasurementCache
+from pipeline.evaluation.preferences import with_pairs
 from pipeline.evaluation.stopping import measure_until_decided
 from pipeline.judging.endpoint import endpoint
 from pipeline.judging.judge import judgement
@@ -75,7 +76,8 @@ def run(config: Config, out: Path) -> None:
     check_installed(config.evaluate.tasks)
     judge = endpoint(config.evaluate.judge)
     context_holds("evaluate.max_length", config.evaluate.max_length, read_config(config.model))
-    material = with_general(read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models)))
+    material = read_material(ADAPTER, config.evaluate, config.train.loss_on, answer_ends(manifest.models))
+    material = with_pairs(with_general(material))
     folder = training_folder(config, lineage.fingerprint)
     cache = MeasurementCache(folder, dependencies(config))
     measure = functools.partial(measure_one, config, manifest, material, cache)

@@ -99,7 +99,7 @@ def prepare(
         splits = own | {"train": mixed(corpus, own["train"], replay.rows, settings)}
         learnt = np.concatenate([divided.splits["train"], replay.rows]).tolist()
         kept = drop_asked(questions, corpus.messages(learnt), settings.leak_threshold)
-        figures, lengths = write(out / PREPARED, corpus, splits, kept, origin)
+        figures, compared, lengths = write(out / PREPARED, corpus, splits, kept, origin)
         report = {
             "data": settings.name,
             "revision": sources[0].revision if settings.sources is None else None,
@@ -115,6 +115,7 @@ def prepare(
             "replay": replay.report(settings, counts),
             "seed": settings.seed,
             "splits": figures,
+            "preferences": compared,
             "questions": question_report(questions, kept),
             "characters": lengths,
         }

@@ -19,6 +19,13 @@ LOGGED = {
     "eval_accuracy": "validation.accuracy",
     "learning_rate": "lr",
     "grad_norm": "grad_norm",
+    "kl": "train.kl",
+    "replay_loss": "train.replay_loss",
+    **{
+        f"{prefix}rewards/{figure}": f"{part}.rewards/{figure}"
+        for prefix, part in (("", "train"), ("eval_", "validation"))
+        for figure in ("chosen", "rejected", "margins", "accuracies")
+    },
 }
 
 

@@ -36,12 +36,18 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 
 
 def fingerprint(
-    model: ModelSettings, train: TrainSettings, data_digest: str, base_digest: str, engine: str
+    model: ModelSettings,
+    train: TrainSettings,
+    data_digest: str,
+    base_digest: str,
+    engine: str,
+    start: str | None = None,
 ) -> tuple[str, dict[str, Any]]:
     """Return a short name for what a run learns, and the settings that it stands for."""
+    started = {"start_adapter": start} if start else {}  # its digest, wherever it lies
     settings = {
         "model": {**asdict(model), "digest": base_digest},
-        "train": {**learnt_settings(train), "engine": engine},
+        "train": {**learnt_settings(train), "engine": engine, **started},
         "data": data_digest,
     }
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16], settings

@@ -24,7 +24,8 @@ def learn_from_supervised(model: Any) -> None:
 
     Its head then multiplies fewer rows, and never has all of their logits at once; so does the MLP of its last layer,
     whose outputs no other position attends to. Its `forward` takes `positions` and `targets` as `Conversations` gives
-    them. A model whose head does more than multiply keeps its own.
+    them, and `counts` as `Comparisons` does: the loss is then that of each answer. A model whose head does more than
+    multiply keeps its own.
     """
     head, config = model.get_output_embeddings(), model.config
     if isinstance(head, ModulesToSaveWrapper):  # PEFT's, around the one that learns
@@ -41,7 +42,8 @@ def learn_from_supervised(model: Any) -> None:
         self: PreTrainedModel,
         positions: torch.Tensor,
         targets: torch.Tensor,
-        num_items_in_batch: int,
+        num_items_in_batch: int = 1,
+        counts: torch.Tensor | None = None,
         **inputs: torch.Tensor,
     ) -> CausalLMOutput:
         if last is not None:
@@ -50,8 +52,12 @@ def learn_from_supervised(model: Any) -> None:
         supervised: Any = Rows.apply(hidden, positions)
         if hit_rate := getattr(self, "hit_rate", None):
             hit_rate.count(supervised, head.weight, targets)
-        nats: Any = linear_cross_entropy(supervised, head.weight, targets)
-        return CausalLMOutput(loss=nats / num_items_in_batch)
+        nats: Any
+        if counts is None:
+            nats = linear_cross_entropy(supervised, head.weight, targets) / num_items_in_batch
+        else:
+            nats = by_answer(token_nats(supervised, head.weight, targets), counts)
+        return CausalLMOutput(loss=nats)
 
     model.forward = MethodType(forward, model)
     model.learns_from_supervised = True
@@ -184,6 +190,69 @@ def linear_cross_entropy(hidden: torch.Tensor, weight: torch.Tensor, targets: to
     return torch.stack([checkpoint(_nats, part, weight, ids, use_reentrant=False) for part, ids in parts]).sum()
 
 
-def _nats(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _nats(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, reduction: str = "sum") -> torch.Tensor:
     logits = torch.nn.functional.linear(hidden.to(weight.dtype), weight)
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction=reduction)
+
+
+def by_answer(nats: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Return the sum over each answer of what its tokens have, which stand one after another, so many of each."""
+    return torch.segment_reduce(nats, "sum", lengths=counts, initial=0, unsafe=True)  # in one order, to the bit
+
+
+def answer_nats(
+    logits: torch.Tensor, positions: torch.Tensor, targets: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
+    """Return what `forward` above gives for `counts`, from the logits of a model that keeps its own."""
+    supervised = logits.flatten(0, 1).index_select(0, positions)
+    return by_answer(torch.nn.functional.cross_entropy(supervised.float(), targets, reduction="none"), counts)
+
+
+class TokenNatsContext(Context):
+    """What is kept for the way back."""
+
+
+class TokenNats(torch.autograd.Function):
+    """The negative log-likelihood of each token, under a frozen head.
+
+    Each one's gradient is made while its logits are there, as if nothing followed, and multiplied by what comes back:
+    logits are computed once, as in Liger's kernel (Hsu et al. 2024), which is for a sum alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: TokenNatsContext, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute it chunk by chunk; arguments are those of `token_nats`."""
+        nats, gradients = [hidden.new_empty(0, dtype=torch.float32)], [hidden.new_empty(0, hidden.shape[1])]
+        for part, ids in zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True):
+            logits = torch.nn.functional.linear(part.to(weight.dtype), weight).float()
+            likely = logits.log_softmax(1)
+            nats.append(-likely.gather(1, ids[:, None])[:, 0])
+            if ctx.needs_input_grad[0]:
+                change = likely.exp_().scatter_add_(1, ids[:, None], likely.new_full((len(ids), 1), -1.0))
+                gradients.append((change.to(weight.dtype) @ weight).to(hidden.dtype))
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(nats)
+
+    @staticmethod
+    def backward(ctx: TokenNatsContext, *grown: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """Return gradients in the order of `forward`'s arguments."""
+        (gradients,) = ctx.saved_tensors
+        return gradients * grown[0][:, None].to(gradients.dtype), None, None
+
+
+def token_nats(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the negative log-likelihood of each of `targets`, in nats, of shape (positions).
+
+    Args:
+        hidden: of shape (positions, hidden size).
+        weight: the head's, frozen or not, of shape (vocabulary, hidden size).
+        targets: token ids of shape (positions).
+    """
+    if not weight.requires_grad:
+        nats: torch.Tensor = TokenNats.apply(hidden, weight, targets)
+        return nats
+    parts = zip(hidden.split(CHUNK), targets.split(CHUNK), strict=True)
+    found = [checkpoint(_nats, part, weight, ids, "none", use_reentrant=False) for part, ids in parts if len(ids)]
+    return torch.cat([hidden.sum(1)[:0] + weight.sum() * 0.0, *found])

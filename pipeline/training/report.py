@@ -22,6 +22,7 @@ def resource_report(trainer: Trainer) -> dict[str, Any]:
     """
     state, meter = trainer.state, trainer.meter
     seconds, epochs, steady = meter.seconds, state.epoch or 0.0, meter.steady_tokens_per_second
+    rows = trainer.conversations["train"].rows_of_epoch(trainer.update_size)
     parameters = list(trainer.trained_model.parameters())
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     total = count_parameters(trainer.trained_model)
@@ -32,7 +33,7 @@ def resource_report(trainer: Trainer) -> dict[str, Any]:
         "best_step": trainer.best_step,
         "sessions": meter.sessions,
         "seconds": round(seconds, 2),
-        "samples_per_second": round(epochs * len(trainer.conversations["train"]) / seconds, 2),
+        "samples_per_second": round(epochs * rows / seconds, 2),
         "tokens_per_second": round(state.num_input_tokens_seen / seconds, 1),
         "tokens": state.num_input_tokens_seen,
         "steady_tokens_per_second": _rounded(steady, 1),

@@ -3,12 +3,15 @@
 Each check raises a `UserError` that names key, value and what it may be.
 """
 
+from pathlib import Path
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import UserError
 from pipeline.core.config import Config, LoraSettings
-from pipeline.models.loading import context_holds
+from pipeline.models.loading import base_digest, context_holds
 from pipeline.training.engines.trl import with_adapter
+from pipeline.training.start import require_fit
 from pipeline.training.targets import last_part, saved, targets, tied, width
 
 
@@ -30,7 +33,9 @@ def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizer
         projections_are_wide_enough(config.train.lora, model)
         learns_once(config.train.lora, model)
         embeddings_stay_whole(config, model)
-        with_adapter(model, config.train)  # whatever else PEFT refuses
+        adapted = with_adapter(model, config.train)  # whatever else PEFT refuses
+        if config.train.start_adapter:
+            require_fit(Path(config.train.start_adapter), config.train.lora, adapted, base_digest(config.model))
     return True
 
 

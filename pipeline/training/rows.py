@@ -3,12 +3,14 @@
 import hashlib
 import json
 import logging
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+import numpy as np
+import pyarrow.parquet as pq
 from datasets import Dataset, Features, List, Value
 from transformers import PreTrainedTokenizerBase
 
@@ -16,12 +18,12 @@ from common.errors import UserError
 from common.files import sha256
 from common.words import counted
 from pipeline.core.code import code_digest
-from pipeline.core.paths import PREPARED
-from pipeline.core.records import LEARNT_FROM
+from pipeline.core.paths import COMPARED, PREPARED
 from pipeline.models import control
 from pipeline.models.chat import encode, is_text
 from pipeline.models.refusal import Refusals, RefusedError
 from pipeline.models.turns import Message
+from pipeline.training.comparisons import Answer, Side
 from pipeline.training.shared import Kept
 from pipeline.training.updates import IGNORED
 
@@ -70,11 +72,18 @@ class Tally(NamedTuple):
 class Tokenized(NamedTuple):
     """A split as a model reads it."""
 
-    rows: Dataset  # `input_ids` and `labels`, of which something is learnt
+    rows: Dataset  # `input_ids` and `labels`, of which something is learnt, and the `conversation` that they are of
     tally: Tally
 
 
-TOKENIZED: dict[str, Kept[Tokenized]] = {name: Kept() for name in LEARNT_FROM}
+class Compared(NamedTuple):
+    """Answers as a model reads them, and which of them are compared or judged."""
+
+    rows: Dataset  # `input_ids` and `labels`
+    comparisons: list[list[Answer]]
+
+
+TOKENIZED: defaultdict[Path, Kept[Tokenized]] = defaultdict(Kept)
 
 
 def supervised(
@@ -105,13 +114,69 @@ def supervised(
     return made.rows
 
 
+def compared(
+    split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, max_truncated: float = 1.0, pairs: bool = True
+) -> Compared:
+    """Return the answers of a prepared split that are compared, or judged one by one; say what was cut or left out.
+
+    Args:
+        split: `train` or `validation`.
+        tokenizer: of `load_tokenizer`.
+        max_length: in tokens; longer conversations are cut.
+        max_truncated: the share of answers, 0 to 1, that may be cut or left out.
+        pairs: whether two answers are compared; else each is judged, the chosen ones of pairs as good.
+
+    Raises:
+        UserError: the split has nothing of the kind, or too many answers are cut or left out.
+    """
+    path = PREPARED / COMPARED / f"{split}.parquet"
+    made, table = tokenized(path, tokenizer, max_length, "all"), pq.read_table(path, columns=["comparison", "good"])
+    logger.info(described(f"answers of {split}", made.tally, max_length))
+    if table.num_rows:
+        require_enough(f"{split} answers'", made.tally, max_length, max_truncated)
+    rows: defaultdict[int, list[int]] = defaultdict(list)  # by answer
+    for row, answer in enumerate(made.rows["conversation"]):
+        rows[answer].append(row)
+    sides = [Side.CHOSEN if good else Side.REJECTED for good in table["good"].to_pylist()]
+    answers = defaultdict[int, list[Answer]](list)
+    for number, comparison in enumerate(table["comparison"].to_pylist()):
+        if rows[number]:
+            answers[comparison].append(Answer(sides[number], rows[number]))
+    each = [[answer] for of in answers.values() for answer in of]
+    found = paired(answers.values(), made.rows.with_format("numpy")["input_ids"][:]) if pairs else each
+    if not found:
+        raise UserError(nothing_to_compare(split, len(answers), pairs))
+    of_sides = Counter(answer.side for comparison in found for answer in comparison)
+    judged = f"{of_sides[Side.CHOSEN]:,} good and {of_sides[Side.REJECTED]:,} bad answers"
+    left_out = len(set(table["comparison"].to_pylist())) - len(found) if pairs else 0
+    without = f"; {left_out:,} without two different answers are left out" if left_out else ""
+    logger.info(f"{split}: {counted(len(found), 'pair') if pairs else judged}{without}")
+    return Compared(made.rows, found)
+
+
+def paired(comparisons: Iterable[list[Answer]], ids: Sequence[np.ndarray]) -> list[list[Answer]]:
+    """Return the comparisons of a chosen and a rejected answer that differ, also where they were cut."""
+    pairs = [sorted(answers) for answers in comparisons if len(answers) == 2]
+    return [pair for pair in pairs if len({tuple(ids[row].tobytes() for row in answer.rows) for answer in pair}) == 2]
+
+
+def nothing_to_compare(split: str, comparisons: int, pairs: bool) -> str:
+    """Return what a split lacks, and what may be done."""
+    if pairs and comparisons:
+        return (
+            f"{split} has {counted(comparisons, 'judgement')} of one answer, and no pair of two that differ, which dpo "
+            "and orpo learn from; take train=kto"
+        )
+    return f"{split} has no answers that are compared or judged; raise data.{split}, or add some to the data"
+
+
 def tokenized(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> Tokenized:
     """Return the rows of a split's file; what they are is kept until the same split is read otherwise.
 
     A tokenizer is known by itself, whose vocabulary nobody changes once it is loaded, and by its template.
     """
     key = (sha256(path), tokenizer, tokenizer.chat_template, max_length, loss_on)
-    return TOKENIZED[path.stem].get(key, lambda: tokenize(path, tokenizer, max_length, loss_on))
+    return TOKENIZED[path].get(key, lambda: tokenize(path, tokenizer, max_length, loss_on))
 
 
 def tokenize(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> Tokenized:
@@ -137,7 +202,7 @@ def tokenize(path: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, lo
         desc=f"tokenizing {path.stem}",
     )
     learnt = rows.filter(lambda learns: learns, input_columns="learns")
-    return Tokenized(learnt.select_columns(["input_ids", "labels"]), tally_of(rows, conversations))
+    return Tokenized(learnt.select_columns(["input_ids", "labels", "conversation"]), tally_of(rows, conversations))
 
 
 def cache_name(split: Path, tokenizer: PreTrainedTokenizerBase, max_length: int, loss_on: str) -> str:

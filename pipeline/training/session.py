@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from trl import SFTConfig
 
 from common.errors import UserError
@@ -22,12 +22,16 @@ from pipeline.training import micro_batch
 from pipeline.training.callbacks import EarlyStopping, Meter, RefuseBrokenLoss, StopAt, Track
 from pipeline.training.checkpoints import library_versions, newest_complete
 from pipeline.training.collectives import broadcast, main_process_first
+from pipeline.training.comparisons import Comparisons, Labelled
 from pipeline.training.engines import Engine, engine
 from pipeline.training.interruption import EvaluationStopped, Interruption, StopWhenAsked
 from pipeline.training.plan import Plan, choose_compile, this_card
+from pipeline.training.preference_trainer import PreferenceTrainer, Unlogged
+from pipeline.training.reference import Reference
 from pipeline.training.report import operations
-from pipeline.training.rows import supervised
+from pipeline.training.rows import compared, supervised
 from pipeline.training.shared import TRAININGS, Kept, free_memory
+from pipeline.training.start import go_on_from
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import FollowTrial
 from pipeline.training.updates import Conversations, Layout
@@ -36,6 +40,7 @@ from pipeline.workers.ranks import rank, world
 logger = logging.getLogger(__name__)
 
 CONVERSATIONS: dict[str, Kept[Conversations]] = {name: Kept() for name in LEARNT_FROM}
+COMPARISONS: dict[str, Kept[Comparisons]] = {name: Kept() for name in LEARNT_FROM}
 FITTING: Kept[tuple[int, bool, str]] = Kept()  # rows at once, whether activations are recomputed, and why
 OWN_LOSS: Kept[bool] = Kept()  # whether the model keeps its own
 # What takes no memory: the rate's course, how long it goes on, and what happens between updates.
@@ -206,24 +211,25 @@ class Session:
         # That the configuration in memory is given the tokenizer's ends: no file and no row depends on it.
         logging.getLogger("transformers.trainer_utils").setLevel(logging.ERROR)
         layout = Layout(1, self.plan.packing, settings.max_length, self.plan.few_counts)
+        preference = settings.preference
         with main_process_first():
-            splits = {
-                "train": supervised("train", tokenizer, settings.max_length, settings.max_truncated, settings.loss_on),
-                "validation": supervised("validation", tokenizer, settings.max_length, loss_on=settings.loss_on),
-            }
-        callbacks = [Meter(), RefuseBrokenLoss()]
+            read = self.comparisons if preference.loss else self.conversations
+            splits = {name: read(name, layout) for name in LEARNT_FROM}
+        callbacks: list[TrainerCallback] = [Meter(), RefuseBrokenLoss()]
+        if preference.loss:
+            callbacks.append(Unlogged())
         if settings.stop_step:
             callbacks.append(StopAt(settings.stop_step))
         if settings.patience:
             callbacks.append(EarlyStopping(settings.patience))
-        trainer = Trainer(
+        trainer = (PreferenceTrainer if preference.loss else Trainer)(
             model=self.engine.load(self.plan, self.config.model, settings, self.device, self.base),
             args=self.arguments(),
-            train_dataset=splits["train"],
-            eval_dataset=splits["validation"],
+            train_dataset=splits["train"][0],
+            eval_dataset=splits["validation"][0],
             processing_class=tokenizer,
             callbacks=callbacks,
-            conversations={name: conversations(name, rows, tokenizer, layout) for name, rows in splits.items()},
+            conversations={name: tensors for name, (_, tensors) in splits.items()},
             update_size=settings.update_size,
             eval_rows=settings.eval_batch_size,
             decay_ratio=settings.decay_ratio,
@@ -235,7 +241,52 @@ class Session:
         if OWN_LOSS.get(self.alike, trainer.keep_own_loss):
             trainer.keep_own_loss()  # also where that was found by a training before
             logger.warning(f"{self.config.model.name} learns by its own loss, slower: ours would be another one")
+        if isinstance(trainer, PreferenceTrainer):
+            trainer.learn_from(preference)
+        self.start(trainer)
         return trainer
+
+    def start(self, trainer: Trainer) -> None:
+        """Begin with the adapter that is gone on from, and keep what the model is held against: an adapter, each time.
+
+        The base is one without effect.
+        """
+        train = self.config.train
+        held = isinstance(trainer, PreferenceTrainer) and train.preference.has_reference
+        of_base = Reference(trainer.trained_model) if held and train.preference.reference == "base" else None
+        if train.start_adapter:
+            go_on_from(trainer.trained_model, Path(train.start_adapter))
+        if isinstance(trainer, PreferenceTrainer) and held:
+            trainer.reference = of_base or Reference(trainer.trained_model)
+
+    def conversations(self, split: str, layout: Layout) -> tuple[Dataset, Conversations]:
+        """Return a split's conversations, tokenized, and as tensors, which are kept until others are asked for."""
+        settings, tokenizer = self.config.train, self.tokenizer
+        most = settings.max_truncated if split == "train" else 1.0
+        rows = supervised(split, tokenizer, settings.max_length, most, settings.loss_on)
+
+        def read() -> Conversations:
+            return Conversations(in_memory(rows), layout, tokenizer.pad_token_id)
+
+        return rows, CONVERSATIONS[split].get(rows, read).laid_out(layout)
+
+    def comparisons(self, split: str, layout: Layout) -> tuple[Dataset, Comparisons]:
+        """Return a split's answers that are compared, tokenized, and as tensors with what is replayed beside them."""
+        settings, tokenizer, preference = self.config.train, self.tokenizer, self.config.train.preference
+        most = settings.max_truncated if split == "train" else 1.0
+        pairs = preference.loss != "kto"
+        rows, found = compared(split, tokenizer, settings.max_length, most, pairs)
+        share = preference.replay if split == "train" else 0.0
+        beside = supervised(split, tokenizer, settings.max_length, most, settings.loss_on) if share else None
+        wide = replace(layout, together=2 if pairs else 1)
+
+        def read() -> Comparisons:
+            replayed = None if beside is None else in_memory(beside)
+            return Comparisons(
+                in_memory(rows), found, wide, tokenizer.pad_token_id, replayed, share, preference.loss == "kto"
+            )
+
+        return rows, COMPARISONS[split].get((rows, beside, share, preference.loss), read).laid_out(wide)
 
     def arguments(self) -> SFTConfig:
         """Return our settings in the trainer's words; it sees an update as one batch."""
@@ -280,13 +331,9 @@ def beside_course(train: TrainSettings) -> dict[str, object]:
     return {key: value for key, value in asdict(train).items() if key not in COURSE}
 
 
-def conversations(split: str, rows: Dataset, tokenizer: PreTrainedTokenizerBase, layout: Layout) -> Conversations:
-    """Return the rows of a split as tensors, which are kept until other rows are asked for."""
-
-    def read() -> Conversations:
-        return Conversations(rows.with_format("numpy")[:], layout, tokenizer.pad_token_id)  # else row by row
-
-    return CONVERSATIONS[split].get(rows, read).laid_out(layout)
+def in_memory(rows: Dataset) -> Labelled:
+    """Return tokenized rows at once; they would be read row by row."""
+    return rows.with_format("numpy")[:]
 
 
 def schedule(train: TrainSettings) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """TRL's trainer where ours differs: what an update is, checkpoints that are whole or not there, exact resumption."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -94,7 +94,7 @@ class Trainer(SFTTrainer):
     def row_tokens(self) -> int:
         """Tokens of one row at most."""
         learnt = self.conversations["train"]
-        return learnt.layout.max_length if learnt.layout.packed else max(learnt.lengths)
+        return learnt.layout.row_tokens if learnt.layout.packed else max(learnt.lengths)
 
     def use(self, rows: int, checkpointing: bool, compiled: bool) -> None:
         """Train with so many conversations of full length at once, activations recomputed or kept, layers compiled."""
@@ -206,6 +206,11 @@ class Trainer(SFTTrainer):
         return cast(Model, self.model)
 
     @property
+    def learner(self) -> Any:
+        """The model that PEFT has put adapters into, which learn_from_supervised gives more attributes."""
+        return without_adapter(self.trained_model)
+
+    @property
     def stepped(self) -> tuple[torch.optim.Optimizer, LRScheduler]:
         """What takes a step each update; Transformers' types call it optional, which it is not in training."""
         return cast(tuple[torch.optim.Optimizer, LRScheduler], (self.optimizer, self.lr_scheduler))
@@ -232,7 +237,7 @@ class Trainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: object = None) -> torch.Tensor:
         """Return one update's gradients, micro-batch by micro-batch; its loss, of no gradient."""
         model.train()
-        losses = []
+        losses, inputs = [], list(self.settled(iter(inputs)))
         for number, micro_batch in enumerate(inputs, start=1):
             # Gradients in shards add up there: whole ones would take the memory that sharding saves.
             synced = number == len(inputs) or self.sharded
@@ -242,6 +247,10 @@ class Trainer(SFTTrainer):
             losses.append(loss.detach())
         return torch.stack(losses).sum()
 
+    def settled(self, inputs: Iterator[Inputs]) -> Iterator[Inputs]:
+        """Do what an update, or an evaluation, wants before its loss, and return the micro-batches of that."""
+        return inputs
+
     def compute_loss(
         self, model: torch.nn.Module, inputs: Mapping[str, object], *_: object, **__: object
     ) -> torch.Tensor:
@@ -250,13 +259,16 @@ class Trainer(SFTTrainer):
         It is multiplied by their number, since gradients and logged losses are averaged over them.
         """
         unused = ("labels", "tokens") if self.learns_from_supervised else ("positions", "targets", "tokens")
-        moved = {
-            key: value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-            for key, value in inputs.items()
-            if key not in unused
-        }
         with self.saved:
-            return model(**moved).loss * self.args.world_size
+            return model(**self.moved(inputs, inputs.keys() - set(unused))).loss * self.args.world_size
+
+    def moved(self, inputs: Mapping[str, object], keys: Collection[str]) -> dict[str, torch.Tensor]:
+        """Return some of a micro-batch, on the device; numbers, which a few of it are, as they are."""
+        found = {key: cast(torch.Tensor, value) for key, value in inputs.items() if key in keys}
+        return {
+            key: value.to(self.args.device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in found.items()
+        }
 
     def keep_own_loss(self) -> bool:
         """See on the shortest conversation whether our loss is the model's; if not, the model keeps its own.
@@ -266,13 +278,11 @@ class Trainer(SFTTrainer):
         """
         if not self.learns_from_supervised:
             return False
-        learnt, on_cpu = self.conversations["train"], self.args.device.type == "cpu"
-        row = min((row for row, count in enumerate(learnt.supervised) if count), key=learnt.lengths.__getitem__)
-        inputs = learnt[MicroBatch([row], learnt.supervised[row], learnt.lengths[row])]
+        inputs, on_cpu = self.conversations["train"].shortest(), self.args.device.type == "cpu"
 
         def compute() -> torch.Tensor:
             with self.accelerator.autocast():
-                return self.compute_loss(self.trained_model, inputs)
+                return Trainer.compute_loss(self, self.trained_model, inputs)
 
         try:
             return not check_loss(without_adapter(self.trained_model), compute, NEAR if on_cpu else NEAR_IN_BF16)
@@ -321,28 +331,36 @@ class Trainer(SFTTrainer):
         held_out, args = self.conversations["validation"], self.args
         model = self.model_wrapped
         model.eval()
-        learner: Any = without_adapter(self.trained_model)
-        learner.hit_rate = HitRate(args.device) if self.measures_accuracy and self.learns_from_supervised else None
+        self.watch()
         parts = held_out.split(range(len(held_out)), args.process_index, args.world_size)
         try:
             with torch.random.fork_rng(), torch.no_grad(), torch.compiler.set_stance("force_eager"):
                 losses = []
-                for part in parts:
-                    losses.append(self.compute_loss(model, held_out[part]))
+                for inputs in self.settled(held_out[part] for part in parts):
+                    losses.append(self.compute_loss(model, inputs))
                     self.control = self.callback_handler.on_prediction_step(args, self.state, self.control)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"the GPU's memory is too small for train.eval_batch_size {self.eval_rows}; lower it"
             ) from error
         loss = self.accelerator.reduce(torch.stack(losses).sum(), "mean")
-        metrics = {"eval_loss": loss.item()}
-        if learner.hit_rate is not None:
-            hits, tokens = self.accelerator.reduce(learner.hit_rate.counts, "sum").tolist()
-            metrics["eval_accuracy"] = hits / tokens
-        learner.hit_rate = None
+        metrics = {"eval_loss": loss.item(), **self.watched()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(args, self.state, self.control, metrics)
         return metrics
+
+    def watch(self) -> None:
+        """Count, while validation is measured, what the model would have chosen, if that is wanted."""
+        counts = self.measures_accuracy and self.learns_from_supervised
+        self.learner.hit_rate = HitRate(self.args.device) if counts else None
+
+    def watched(self) -> dict[str, float]:
+        """Return what was counted of validation, and count no more."""
+        found, self.learner.hit_rate = self.learner.hit_rate, None
+        if found is None:
+            return {}
+        hits, tokens = self.accelerator.reduce(found.counts, "sum").tolist()
+        return {"eval_accuracy": hits / tokens}
 
     def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         try:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,5 +125,7 @@ def follow(folder: Path, settings: dict[str, Any], train: TrainSettings) -> Foll
     if not (folder / TASK).is_file():
         return None
     start = {"model": settings["model"], "data": settings["data"], "rows": [train.max_length, train.loss_on]}
+    if train.preference.loss:
+        start["preference"] = asdict(train.preference)
     same_start = hashlib.sha256(json.dumps(start, sort_keys=True).encode()).hexdigest()[:16]
     return FollowTrial(folder, Task.read(folder / TASK), same_start)

@@ -7,12 +7,14 @@ one GPU or several. Layout changes speed and memory, and of the result the last 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple, Required, TypedDict
+from typing import NamedTuple, Required, Self, TypedDict
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 IGNORED = -100  # the label of tokens that the loss leaves out
+
+Lengths = Sequence[int] | Mapping[int, int]  # tokens of each row
 
 
 @dataclass(frozen=True)
@@ -23,11 +25,17 @@ class Layout:
     packed: bool  # end to end in one row, each attending to itself alone; else a padded row each
     max_length: int  # tokens of the longest conversation
     few_counts: bool = False  # a packed row has a multiple of 16 of them, for kernels planned for each number
+    together: int = 1  # conversations that are one row of an update, as the two of a pair
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of one row at most."""
+        return self.together * self.max_length
 
     @property
     def capacity(self) -> int:
         """Tokens of a packed micro-batch at most."""
-        return self.rows * self.max_length
+        return self.rows * self.row_tokens
 
 
 class MicroBatch(NamedTuple):
@@ -36,6 +44,9 @@ class MicroBatch(NamedTuple):
     rows: list[int]
     supervised: int  # tokens that the update's loss is the mean of
     tokens: int  # that are no padding
+    compared: int = 0  # rows that compare or judge answers
+    replayed: int = 0  # and those beside them
+    partners: Mapping[int, int] | None = None  # whose answers stand behind the rows' prompts, in the place of their own
 
 
 class Inputs(TypedDict, total=False):
@@ -53,9 +64,16 @@ class Inputs(TypedDict, total=False):
     tokens: int
     positions: torch.Tensor
     targets: torch.Tensor
+    counts: torch.Tensor  # targets of each answer, where answers are compared, as all that follows
+    chosen: torch.Tensor  # which of the answers are
+    rejected: torch.Tensor
+    replayed: torch.Tensor
+    compared_rows: int  # in the update
+    replayed_rows: int
+    mismatched: bool
 
 
-def micro_batches(longest_first: Sequence[int], lengths: Sequence[int], layout: Layout) -> list[list[int]]:
+def micro_batches(longest_first: Sequence[int], lengths: Lengths, layout: Layout) -> list[list[int]]:
     """Split conversations into as few micro-batches as hold them."""
     if not layout.packed:
         starts = range(0, len(longest_first), layout.rows)
@@ -68,7 +86,7 @@ def micro_batches(longest_first: Sequence[int], lengths: Sequence[int], layout: 
         count += 1
 
 
-def balanced(longest_first: Sequence[int], lengths: Sequence[int], count: int) -> list[list[int]]:
+def balanced(longest_first: Sequence[int], lengths: Lengths, count: int) -> list[list[int]]:
     """Spread conversations over `count` groups of about as many tokens: each to the one that has fewest."""
     groups: list[list[int]] = [[] for _ in range(count)]
     totals = [0] * count
@@ -77,6 +95,12 @@ def balanced(longest_first: Sequence[int], lengths: Sequence[int], count: int) -
         groups[least].append(row)
         totals[least] += lengths[row]
     return groups
+
+
+def spread(rows: Sequence[int], lengths: Lengths, layout: Layout, processes: int) -> list[list[list[int]]]:
+    """Return the micro-batches of each process."""
+    longest_first = sorted(rows, key=lengths.__getitem__, reverse=True)
+    return [micro_batches(group, lengths, layout) for group in balanced(longest_first, lengths, processes)]
 
 
 class Updates(Sampler[list[MicroBatch]]):
@@ -102,18 +126,15 @@ class Updates(Sampler[list[MicroBatch]]):
         self.epoch = epoch
 
     def rows(self) -> Iterator[list[int]]:
-        """Yield the conversations of each update, on all processes."""
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        order = torch.randperm(len(self.conversations), generator=generator).tolist()
-        for start in range(0, len(order), self.update_size):
-            yield order[start : start + self.update_size]
+        """Return the conversations of each update, on all processes."""
+        return self.conversations.epoch(self.update_size, torch.Generator().manual_seed(self.seed + self.epoch))
 
     def __iter__(self) -> Iterator[list[MicroBatch]]:
         for rows in self.rows():
             yield self.conversations.split(rows, self.process, self.processes)
 
     def __len__(self) -> int:
-        return -(-len(self.conversations) // self.update_size)
+        return -(-self.conversations.rows_of_epoch(self.update_size) // self.update_size)
 
 
 class Conversations(Dataset[Inputs]):
@@ -130,7 +151,7 @@ class Conversations(Dataset[Inputs]):
         self.layout = layout
         self.pad_token_id = pad_token_id
 
-    def laid_out(self, layout: Layout) -> "Conversations":
+    def laid_out(self, layout: Layout) -> Self:
         """Return the same conversations, of the same tensors, in another layout."""
         other = copy(self)
         other.layout = layout
@@ -139,11 +160,19 @@ class Conversations(Dataset[Inputs]):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def rows_of_epoch(self, update_size: int) -> int:
+        """Return rows that an epoch learns from, in updates of so many."""
+        return len(self)
+
+    def epoch(self, update_size: int, generator: torch.Generator) -> Iterator[list[int]]:
+        """Yield the rows of each of an epoch's updates, in a random order."""
+        order = torch.randperm(len(self), generator=generator).tolist()
+        for start in range(0, len(order), update_size):
+            yield order[start : start + update_size]
+
     def split(self, rows: Sequence[int], process: int = 0, processes: int = 1) -> list[MicroBatch]:
         """Return the part of one process in an update (or evaluation) over `rows`."""
-        longest_first = sorted(rows, key=self.lengths.__getitem__, reverse=True)
-        groups = balanced(longest_first, self.lengths, processes)
-        parts = [micro_batches(group, self.lengths, self.layout) for group in groups]
+        parts = spread(rows, self.lengths, self.layout, processes)
         # All take as many steps, some without rows: weights in shards are gathered in each.
         mine = parts[process] + [[]] * (max(map(len, parts)) - len(parts[process]))
         supervised, tokens = (sum(of[row] for row in rows) for of in (self.supervised, self.lengths))
@@ -154,8 +183,12 @@ class Conversations(Dataset[Inputs]):
 
         `targets` are the supervised token ids, `positions` where each is predicted, in the rows laid end to end.
         """
-        ids, labels = [self.ids[row] for row in batch.rows], [self.labels[row] for row in batch.rows]
-        if not batch.rows:
+        return self.inputs([(self.ids[row], self.labels[row]) for row in batch.rows], batch)
+
+    def inputs(self, sequences: Sequence[Sequence[torch.Tensor]], batch: MicroBatch) -> Inputs:
+        """Return the same of token ids and their labels."""
+        ids, labels = ([sequence[part] for sequence in sequences] for part in (0, 1))
+        if not sequences:
             ids, labels = [self.ids[0]], [torch.full_like(self.labels[0], IGNORED)]
         inputs = self.one_row(ids, labels) if self.layout.packed else self.padded(ids, labels)
         targets = inputs["labels"][:, 1:].flatten()
@@ -165,6 +198,13 @@ class Conversations(Dataset[Inputs]):
         inputs |= {"num_items_in_batch": batch.supervised, "tokens": batch.tokens}
         inputs |= {"positions": supervised + rows, "targets": targets[supervised]}
         return inputs
+
+    def shortest(self) -> Inputs:
+        """Return the shortest conversation of which something is learnt, alone."""
+        learns = (row for row, labels in enumerate(self.labels) if (labels != IGNORED).any())
+        row = min(learns, key=lambda row: len(self.ids[row]))
+        count = int((self.labels[row] != IGNORED).sum())
+        return self.inputs([(self.ids[row], self.labels[row])], MicroBatch([row], count, len(self.ids[row])))
 
     def padded(self, ids: list[torch.Tensor], labels: list[torch.Tensor]) -> Inputs:
         """Return a row for each conversation: `input_ids`, `labels`, `attention_mask` of shape (rows, longest)."""

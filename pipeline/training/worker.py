@@ -20,7 +20,7 @@ from common.files import atomic_path, sha256, write_json
 from pipeline.core.config import Config
 from pipeline.core.learnt import settings_of_digits
 from pipeline.core.making import this_making
-from pipeline.core.paths import LINEAGE, PREPARE_REPORT, PREPARED
+from pipeline.core.paths import COMPARED, LINEAGE, PREPARE_REPORT, PREPARED
 from pipeline.core.records import LEARNT_FROM, Lineage, PrepareReport, TrainReport
 from pipeline.data.prepared import origin
 from pipeline.data.report import split_report
@@ -54,6 +54,7 @@ from pipeline.training.report import print_report, resource_report
 from pipeline.training.requirements import check
 from pipeline.training.session import Session, beside_course
 from pipeline.training.shared import TOKENIZER, TRAININGS, Kept
+from pipeline.training.start import digest_of
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import follow
@@ -83,14 +84,17 @@ def train(
     plan = choose(
         config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
     )
-    prepared = read_prepared(PREPARE_REPORT)
-    data = prepared.learnt_digest
+    start = digest_of(Path(config.train.start_adapter)) if config.train.start_adapter else None
+    preference, prepared = config.train.preference, read_prepared(PREPARE_REPORT)
+    if preference.loss:
+        require_compared(prepared)
+    data = prepared.compared_digest if preference.loss else prepared.learnt_digest
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
     asked = (base, config.model, beside_course(config.train), config.evaluate.max_length, config.export.adapter)
     FITS.get(asked, lambda: check(config, model, tokenizer))
     may_begin()
-    name, settings = fingerprint(config.model, settled, data, base, plan.engine)
+    name, settings = fingerprint(config.model, settled, data, base, plan.engine, start)
     folder = training_folder(config, name)
     again = folder.is_dir()
     with (
@@ -166,6 +170,23 @@ def read_prepared(report: Path) -> PrepareReport:
         if messages_digest(path, sha256(path)) != prepared.splits[name].sha256:
             raise UserError(f"{path} is not what {report} describes; run `dvc repro prepare` or `dvc checkout`")
     return prepared
+
+
+def require_compared(prepared: PrepareReport) -> None:
+    """Refuse comparisons that are not there, or not those that the report of `prepare` describes.
+
+    Raises:
+        UserError: they are not.
+    """
+    for name in LEARNT_FROM:
+        path = PREPARED / COMPARED / f"{name}.parquet"
+        if name not in prepared.preferences or not path.is_file():
+            raise UserError(
+                f"{path} is missing, which train.preference.loss learns from: take data=preferences, or set "
+                "data.preferences=learn, and run `dvc repro prepare`"
+            )
+        if split_report(pq.read_table(path).to_pylist())["sha256"] != prepared.preferences[name].sha256:
+            raise UserError(f"{path} is not what {PREPARE_REPORT} describes; run `dvc repro prepare` or `dvc checkout`")
 
 
 @lru_cache(maxsize=len(LEARNT_FROM))

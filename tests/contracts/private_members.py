@@ -125,6 +125,11 @@ TRAINER = (
         called_by="transformers.Trainer._evaluate",
     ),
     Member(
+        "trl", "trl.SFTTrainer.log", "1.14.2",
+        "overridden: a log line has the rewards of its updates, too",
+        called_by="transformers.Trainer._maybe_log_save_evaluate", parameters=("logs", "start_time"),
+    ),
+    Member(
         "transformers", "transformers.Trainer.create_scheduler", "5.17.0",
         "overridden: tells a schedule the updates of its share",
         called_by="transformers.Trainer._prepare_for_training", parameters=("num_training_steps", "optimizer"),

@@ -51,6 +51,8 @@ class Unsloth(Engine):
             "attention": train.attention != "auto",
             "compile": train.compile is True,
             "neftune_alpha": train.neftune_alpha is not None,
+            "start_adapter": train.start_adapter is not None,
+            "preference.loss": train.preference.loss is not None,
             "lora.dora": lora.dora,
             "lora.modules_to_save": bool(lora.modules_to_save),
             "lora.target_modules": bool({"lm_head", "embed_tokens"} & set(lora.target_modules)),

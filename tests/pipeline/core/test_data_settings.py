@@ -93,7 +93,7 @@ def test_settings_in_range_pass(changes: dict[str, Any]) -> None:
         ({"max_rows": 2}, "data.max_rows is 2; it may be null or at least 3"),
         ({"columns": {"Frage": "frage"}}, "data.columns.Frage is 'frage'; it may be one of messages, conversations"),
         ({"roles": {"Lehrer": "teacher"}}, "data.roles.Lehrer is 'teacher'; it may be one of system, developer, user"),
-        ({"preferences": "learn"}, "data.preferences is 'learn'; it may be one of apart, answers, drop"),
+        ({"preferences": "keep"}, "data.preferences is 'keep'; it may be one of apart, learn, answers, drop"),
         ({"opening": "learn"}, "data.opening is 'learn'; it may be drop or keep"),
         ({"repeated": "first"}, "data.repeated is 'first'; it may be reject or merge"),
         ({"max_dropped": 1.1}, "data.max_dropped is 1.1; it may be a share of the rows, 0 to 1"),

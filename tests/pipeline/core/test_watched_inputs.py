@@ -154,7 +154,7 @@ def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
         "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "general", "merge_model",
-        "model", "questions", "tasks", "tokenizer", "votes",
+        "model", "questions", "start_adapter", "tasks", "tokenizer", "votes",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 
