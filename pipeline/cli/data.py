@@ -38,7 +38,7 @@ def learn(
     validation: Annotated[float, typer.Option("--validation", help="Share that training is stopped by.")] = 0.1,
     seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
 ) -> None:
-    """Make data of what visitors said, to learn from and to judge by.
+    """Make data of what visitors said.
 
     Writes data/feedback, which data=preferences takes, and reports/feedback.html: who said what how often, what was
     left out and why.

@@ -21,10 +21,19 @@ class FeedbackHandler(HubHandler):
     commits: list[list[str]]
 
     def do_GET(self) -> None:  # noqa: N802
-        self.path = self.path.replace("/revision/main", f"/revision/{COMMIT}")
+        self.path = self.path.replace("/revision/main", f"/revision/{COMMIT}").replace(self.commit, COMMIT)
         super().do_GET()
 
     do_HEAD = do_GET  # noqa: N815
+
+    @property
+    def commit(self) -> str:
+        """The latest one: clients keep what they are told of each."""
+        return f"{len(self.commits) + 1:040x}"
+
+    def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        told = {name: value.replace(COMMIT, self.commit) for name, value in headers.items()}
+        super().send(status, body.replace(f'"{COMMIT}"'.encode(), f'"{self.commit}"'.encode()), told)
 
     def do_POST(self) -> None:  # noqa: N802
         if not self.path.startswith((f"/api/datasets/{DATASET}/preupload/", f"/api/datasets/{DATASET}/commit/")):
@@ -44,7 +53,7 @@ class FeedbackHandler(HubHandler):
             changed += [line["value"]["path"]] if line["key"] != "header" else []
         self.commits.append(changed)
         address = "http://{}:{}".format(*self.server.server_address)
-        self.answer({"commitUrl": f"{address}/datasets/{DATASET}/commit/{COMMIT}", "commitOid": COMMIT})
+        self.answer({"commitUrl": f"{address}/datasets/{DATASET}/commit/{self.commit}", "commitOid": self.commit})
 
 
 @contextmanager
