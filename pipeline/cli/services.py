@@ -63,6 +63,32 @@ def export(
 
 
 @verb(
+    "feedback forget --visitor 357f87eaeef510224839c13cdcd6770e",
+    "feedback forget --visitor 357f87ea --dataset owner/feedback",
+    to=feedback,
+)
+def forget(
+    visitor: Annotated[
+        str, typer.Option("--visitor", metavar="NUMBER", help="As the page shows it, or its beginning.")
+    ],
+    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Option("--folder", help="Where the server keeps feedback.")] = Path("feedback"),
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="OWNER/NAME", help="On the hub; else the one that the folder is pushed to."),
+    ] = None,
+) -> None:
+    """Take what a visitor said out of every place, and name the models that learnt it.
+
+    Out of the folder and the dataset on the hub, rows, prepared data, reports, DVC's cache and remotes, and what MLflow
+    keeps beside runs. Interrupted, the same command goes on.
+    """
+    from pipeline.commands import forget
+
+    forget.run(visitor, folder, dataset, overrides or ())
+
+
+@verb(
     "mlflow",
     "mlflow --port 5001 --host 0.0.0.0 --allowed-hosts runs.example.org",
     "mlflow tracking.uri=postgresql://localhost/runs",

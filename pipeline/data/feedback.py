@@ -16,10 +16,10 @@ from pipeline.data.lines import BadLine, Row, SetAside
 from pipeline.data.readers import suffixes
 from pipeline.data.sources import Source
 
-SCHEMA = 1  # of serve/feedback/records.py
+SCHEMAS = (1, 2)  # of serve/feedback/records.py
 MARKS = frozenset(("schema", "kind", "id", "time", "messages", "sampling"))  # keys that all records have
 # The others are counted as unused.
-READ = {"schema", "kind", "id", "time", "messages", "answer", "left", "right", "verdict", "vote"}
+READ = {"schema", "kind", "id", "time", "messages", "answer", "left", "right", "verdict", "vote", "edited", "visit"}
 LINES = (".jsonl", ".ndjson")  # what the server writes; to see how others begin, much of them is read
 NO_VERDICT = "feedback without a verdict"
 REPLACED = "feedback that a later record replaces"
@@ -124,7 +124,7 @@ def read_record(value: dict[str, object]) -> Record:
 
 def _record_or_none(value: dict[str, object]) -> Record | None:
     texts = {side: _text(value.get(side)) for side in ("answer", "left", "right")}
-    if value["schema"] != SCHEMA or not isinstance(value["messages"], list) or not any(texts.values()):
+    if value["schema"] not in SCHEMAS or not isinstance(value["messages"], list) or not any(texts.values()):
         return None
     claims, answers = _judged(value, texts)
     asked = value["messages"]
@@ -137,6 +137,9 @@ def _judged(value: dict[str, object], texts: dict[str, str]) -> tuple[set[Claim]
     """Return what is claimed of which texts, and the row that it makes. To lose a vote is not to be bad."""
     verdict, vote, asked = value.get("verdict"), value.get("vote"), value["messages"]
     answer, left, right = texts.values()
+    if (edited := value.get("edited")) and isinstance(edited, str) and answer not in ("", edited):
+        row = {"messages": asked, "chosen": edited, "rejected": answer}
+        return {("better", edited, answer), ("good", edited)}, row
     if verdict in ("good", "bad"):
         return {(str(verdict), answer)}, {"prompt": asked, "completion": answer, "label": verdict == "good"}
     if vote == "both_bad":

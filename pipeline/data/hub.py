@@ -64,7 +64,7 @@ class SplitRows:
     path: str
 
     def __iter__(self) -> Rows:
-        with _hub_errors(self.path):
+        with hub_errors(self.path):
             whole = _whole_columns(self.dataset)
             for number, row in enumerate(self.dataset, start=1):
                 whole_in_row = row.keys() if whole is None else whole
@@ -122,7 +122,7 @@ def _load(settings: DataSettings, path: str, revision: str) -> "dict[str, Datase
     import datasets
 
     asked = [settings.split] if isinstance(settings.split, str) else settings.split
-    with _hub_errors(path):
+    with hub_errors(path):
         builder = datasets.load_dataset_builder(path, name=settings.subset, revision=revision)
         # Where a revision is out of reach, `datasets` takes the latest one in its cache and only logs it.
         if builder.hash != revision:
@@ -139,7 +139,7 @@ def _load(settings: DataSettings, path: str, revision: str) -> "dict[str, Datase
 
 
 @contextmanager
-def _hub_errors(path: str) -> Iterator[None]:
+def hub_errors(path: str) -> Iterator[None]:
     """Say in one line what the hub, the network or the disk has against reading a dataset."""
     import datasets
     import httpx

@@ -13,7 +13,7 @@ from pipeline.judging.pairs import Outcome, Pair
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1  # of records
+SCHEMAS = (1, 2)  # of records
 VOTES: dict[str, Outcome] = {"left": "one", "right": "other", "tie": "tie", "both_bad": "tie"}
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -71,7 +71,7 @@ def _read(line: str) -> tuple[str, str, Vote | None]:
         LookupError, TypeError, ValueError: it is damaged, or of another version.
     """
     match json.loads(line):
-        case {"schema": schema, "id": str() as key, "time": str() as time} as record if schema == SCHEMA:
+        case {"schema": schema, "id": str() as key, "time": str() as time} as record if schema in SCHEMAS:
             return key, time, _vote(record)
     raise ValueError(line)
 

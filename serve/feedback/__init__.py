@@ -12,19 +12,24 @@ python -m serve.feedback export --folder feedback --out data/raw/feedback.jsonl 
 from serve.feedback.reading import Reading, read_records
 from serve.feedback.records import (
     COMMENT_CHARS,
+    CONSENT,
     REASONS,
     SCHEMA,
     Answer,
     AnswerRecord,
     ComparisonRecord,
+    Consent,
     ModelVersion,
     Reason,
     Record,
     Timings,
     Verdict,
+    Visit,
     Vote,
     new_id,
     now,
+    visitor_of,
+    without_judgement,
 )
 from serve.feedback.rows import COLUMNS, preference_rows, summary, training_rows
 from serve.feedback.store import FeedbackStore
@@ -32,11 +37,13 @@ from serve.feedback.store import FeedbackStore
 __all__ = [
     "COLUMNS",
     "COMMENT_CHARS",
+    "CONSENT",
     "REASONS",
     "SCHEMA",
     "Answer",
     "AnswerRecord",
     "ComparisonRecord",
+    "Consent",
     "FeedbackStore",
     "ModelVersion",
     "Reading",
@@ -44,6 +51,7 @@ __all__ = [
     "Record",
     "Timings",
     "Verdict",
+    "Visit",
     "Vote",
     "new_id",
     "now",
@@ -51,4 +59,6 @@ __all__ = [
     "read_records",
     "summary",
     "training_rows",
+    "visitor_of",
+    "without_judgement",
 ]

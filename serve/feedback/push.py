@@ -68,7 +68,7 @@ class Pusher:
     def _attempt(self) -> str:
         """Push; why it failed, or nothing."""
         try:
-            with _alone(self._folder / LOCK):
+            with alone(self._folder / LOCK):
                 self._push()
         except Exception as error:  # whatever it is, the thread must be there for the next attempt
             return _brief(error)
@@ -86,18 +86,18 @@ class Pusher:
         """Commit the files that have changed since they were last pushed."""
         pushed = self._pushed()
         with self._lock:  # so that no line is half written, or taken back after it was seen
-            sizes = {path.name: path.stat().st_size for path in record_files(self._folder)}
-        changed = [name for name, size in sizes.items() if size and size != pushed.get(name)]
+            states = {path.name: _state(path) for path in record_files(self._folder)}
+        changed = [name for name, state in states.items() if state != pushed.get(name, [0, state[1]])]
         if changed:
             self._require_private()
         for start in range(0, len(changed), FILES_PER_COMMIT):
-            some = {name: sizes[name] for name in changed[start : start + FILES_PER_COMMIT]}
+            some = {name: states[name] for name in changed[start : start + FILES_PER_COMMIT]}
             self._commit(some)
             pushed |= some
             replace(self._folder / PUSHED, to_json({"repository": self._repository, "files": pushed}))
 
-    def _pushed(self) -> dict[str, int]:
-        """Return how many bytes of which file the repository has.
+    def _pushed(self) -> dict[str, list[int]]:
+        """Return which files the repository has, and how many bytes of each.
 
         Without that memory all is sent again, which is harmless.
         """
@@ -121,20 +121,27 @@ class Pusher:
         if not found.private:
             raise UserError("it is public; make it private on the Hub, or name another")
 
-    def _commit(self, sizes: dict[str, int]) -> None:
-        """Send the whole lines within each file's first `size` bytes."""
-        from huggingface_hub import CommitOperationAdd, HfApi
+    def _commit(self, states: dict[str, list[int]]) -> None:
+        """Send the whole lines within each file's first `size` bytes; of one that all was deleted of, delete it."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-        operations = []
-        for name, size in sizes.items():
+        operations: list[CommitOperationAdd | CommitOperationDelete] = []
+        for name, (size, _) in states.items():
             with (self._folder / name).open("rb") as file:
                 content = file.read(size)
-            operations.append(CommitOperationAdd(name, content[: content.rfind(b"\n") + 1]))
+            whole = content[: content.rfind(b"\n") + 1]
+            operations.append(CommitOperationAdd(name, whole) if size else CommitOperationDelete(name))
         HfApi().create_commit(self._repository, operations, commit_message="Feedback", repo_type="dataset")
 
 
+def _state(path: Path) -> list[int]:
+    """Return a file's size and inode: one that was written anew has another inode, of whatever size it is."""
+    status = path.stat()
+    return [status.st_size, status.st_ino]
+
+
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """Wait until no other process pushes: an older copy of a file must not come after a newer one."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

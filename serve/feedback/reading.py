@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,17 @@ def read_records(folder: Path) -> Reading:
     paths = record_files(folder)
     if not paths:
         raise UserError(f"no {PATTERN} in {folder}: name the folder that the server keeps feedback in")
+    return _read(paths, b"")
+
+
+def records_of(folder: Path, visitor: str) -> list[Record]:
+    """Return a visitor's records, of each id the latest, the newest first."""
+    reading = _read(record_files(folder), visitor.encode())
+    return [record for record in reversed(reading.records) if record.visit and record.visit.visitor == visitor]
+
+
+def _read(paths: Sequence[Path], having: bytes) -> Reading:
+    """Read the lines that have some bytes."""
     records: list[Record] = []
     skipped: Counter[str] = Counter()
     for path in paths:
@@ -39,6 +51,8 @@ def read_records(folder: Path) -> Reading:
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
         for line in lines:
+            if having not in line:
+                continue
             try:
                 record = parse(json.loads(line))
                 check_judgement(record)

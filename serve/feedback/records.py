@@ -1,18 +1,20 @@
 """What a record of feedback holds, and what may stand in one."""
 
+import hashlib
 import json
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from llama.errors import RequestError
 from llama.types import Message
 
-SCHEMA = 1  # raised when a reader of the old records would misread the new ones
-COMMENT_CHARS = 2000
+SCHEMA = 2  # raised when a reader of the old records would misread the new ones
+READABLE = (1, 2)  # those of schema 1 are of unknown visitors, who were not asked
+COMMENT_CHARS, EDITED_CHARS = 2000, 20_000
 
 Verdict = Literal["good", "bad"]
 Vote = Literal["left", "right", "tie", "both_bad"]
@@ -57,6 +59,8 @@ class ModelVersion:
     name: str
     revision: str | None = None
     quantization: str | None = None
+    file: str | None = None  # its name, of several the first one's
+    digest: str | None = None  # SHA-256 of the file, of several one after another
 
     @property
     def label(self) -> str:
@@ -83,6 +87,38 @@ class Answer:
     timings: Timings | None = None
 
 
+@dataclass(frozen=True)
+class Consent:
+    """What the page said before it kept a judgement, and the visitor agreed to."""
+
+    version: int
+    kept: str
+    purpose: str
+
+
+# Whoever changes a word raises the version: visitors are then asked again.
+CONSENT = Consent(
+    version=1,
+    kept="your thumbs, votes, comments and edited answers, with the conversation up to the answer, the model and its "
+    "settings, and a random number that stands for this browser: no name, no address",
+    purpose="to make the next model better and to measure whether it is; what you said may be learnt by it",
+)
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Who judges, as far as that is known: a browser, by a digest of the id that it alone has."""
+
+    visitor: str
+    conversation: str
+    consent: Consent
+
+
+def visitor_of(browser_id: str) -> str:
+    """Return a visitor's name in records. Nobody who reads them can act as the visitor, which takes the id itself."""
+    return hashlib.sha256(browser_id.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnswerRecord:
     """What is thought of one answer; without a verdict it takes an earlier one back, or is a mere comment."""
@@ -94,8 +130,10 @@ class AnswerRecord:
     sampling: Mapping[str, Any]  # not a Sampling: a later version's has other fields, and other defaults
     answer: Answer
     verdict: Verdict | None = None
+    edited: str | None = None  # the answer as the visitor would have it, with the model's thought before it
     reasons: tuple[str, ...] = ()  # keys of REASONS
     comment: str = ""
+    visit: Visit | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +151,7 @@ class ComparisonRecord:
     vote: Vote | None = None
     reasons: tuple[str, ...] = ()
     comment: str = ""
+    visit: Visit | None = None
 
 
 Record = AnswerRecord | ComparisonRecord
@@ -127,6 +166,8 @@ def check(record: Record) -> None:
         raise RequestError(f"Reasons are some of {', '.join(keys)}.")
     if not isinstance(record.comment, str) or len(record.comment) > COMMENT_CHARS:
         raise RequestError(f"A comment is a text of at most {COMMENT_CHARS} characters.")
+    if isinstance(record, AnswerRecord) and record.edited and len(record.edited) > EDITED_CHARS:
+        raise RequestError(f"An edited answer is kept up to {EDITED_CHARS} characters; this one stays in your browser.")
     if not isinstance(record.id, str) or not re.fullmatch("[0-9a-f]{32}", record.id):
         raise RequestError("A record's id is 32 hexadecimal digits.")
 
@@ -142,6 +183,12 @@ def check_judgement(record: Record) -> None:
         raise RequestError(f"A {name} is {', '.join(allowed)} or none, not {str(judgement)[:100]!r}.")
 
 
+def without_judgement(record: Record) -> Record:
+    """Return a record of which nothing was said."""
+    bare = replace(record, reasons=(), comment="", visit=None)
+    return replace(bare, verdict=None, edited=None) if isinstance(bare, AnswerRecord) else replace(bare, vote=None)
+
+
 class UnknownSchema(Exception):
     """A record of a later version of this program."""
 
@@ -151,7 +198,7 @@ def parse(value: Any) -> Record:
 
     Unknown keys are passed over. Raises as converting to a type or a missing key does.
     """
-    if value["schema"] != SCHEMA:
+    if value["schema"] not in READABLE:
         raise UnknownSchema
     shared: dict[str, Any] = {
         "id": str(value["id"]),
@@ -160,9 +207,16 @@ def parse(value: Any) -> Record:
         "sampling": dict(value["sampling"]),
         "reasons": tuple(str(reason) for reason in value["reasons"]),
         "comment": str(value["comment"]),
+        "visit": None,
     }
+    if (visit := value.get("visit")) is not None:
+        asked = visit["consent"]
+        consent = Consent(int(asked["version"]), str(asked["kept"]), str(asked["purpose"]))
+        shared["visit"] = Visit(str(visit["visitor"]), str(visit["conversation"]), consent)
     if value["kind"] == "answer":
-        return AnswerRecord(answer=_answer(value["answer"]), verdict=value["verdict"], **shared)
+        edited = value.get("edited")
+        answer = _answer(value["answer"])
+        return AnswerRecord(answer=answer, verdict=value["verdict"], edited=edited and str(edited), **shared)
     if value["kind"] != "comparison":
         raise ValueError
     left, right = _answer(value["left"]), _answer(value["right"])
@@ -171,10 +225,9 @@ def parse(value: Any) -> Record:
 
 def _answer(value: Any) -> Answer:
     model, timings = value["model"], value["timings"]
-    revision, quantization = (model[name] and str(model[name]) for name in ("revision", "quantization"))
-    return Answer(
-        str(value["text"]), ModelVersion(str(model["name"]), revision, quantization), timings and _timings(timings)
-    )
+    version = (model.get(name) for name in ("revision", "quantization", "file", "digest"))
+    named = ModelVersion(str(model["name"]), *(part and str(part) for part in version))
+    return Answer(str(value["text"]), named, timings and _timings(timings))
 
 
 def _timings(value: Any) -> Timings:

@@ -11,7 +11,6 @@ from serve.feedback.records import (
     Answer,
     AnswerRecord,
     ComparisonRecord,
-    ModelVersion,
     Record,
     Timings,
     Verdict,
@@ -63,15 +62,15 @@ def preference_rows(records: Iterable[Record]) -> tuple[list[bytes], Counter[str
 
 def summary(records: Iterable[Record]) -> str:
     """Return a table with a line for each model."""
-    tallies: dict[ModelVersion, _Tally] = defaultdict(_Tally)
+    tallies: dict[str, _Tally] = defaultdict(_Tally)
     for record in records:
         if isinstance(record, AnswerRecord):
-            tallies[record.answer.model].add(record.answer, record.verdict or "", record.reasons)
+            tallies[record.answer.model.label].add(record.answer, record.verdict or "", record.reasons)
         else:  # whose reasons may be about either answer
             for answer, other, place in ((record.left, "right", "left"), (record.right, "left", "right")):
                 result = {place: "won", other: "lost"}.get(record.vote or "", record.vote or "")
-                tallies[answer.model].add(answer, result, ())
-    return _table([COLUMNS, *sorted(tally.row(model.label) for model, tally in tallies.items())])
+                tallies[answer.model.label].add(answer, result, ())
+    return _table([COLUMNS, *sorted(tally.row(label) for label, tally in tallies.items())])
 
 
 @dataclass

@@ -1,16 +1,18 @@
 """The folder that records are kept in: nothing of what was acknowledged is lost, whatever ends the process.
 
     feedback-<time>-<pid>-<random>.jsonl   one record a line; only the last line can be torn, by a kill
-    pushed.json                            how many bytes of each file the Hub has
+    pushed.json                            which files the Hub has, and how many bytes of each
     pushing.lock                           held while a process pushes
 
-Files only grow, and each is written by one process.
+A file is added to by one process, and written anew by whoever deletes of it (forgetting.py); both lock it.
 """
 
+import fcntl
 import logging
 import os
 import threading
 import uuid
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +21,9 @@ from typing import Self
 from common.errors import UserError
 from llama.errors import RequestError
 from serve.feedback.files import sync
+from serve.feedback.forgetting import forget
 from serve.feedback.push import Pusher
+from serve.feedback.reading import records_of
 from serve.feedback.records import SCHEMA, Record, check, to_json
 
 FILE_BYTES = 4 << 20  # then another file: a push sends the whole of each file that has grown
@@ -29,7 +33,7 @@ logger = logging.getLogger(__name__)  # never given a word of a record
 
 
 class FeedbackStore:
-    """A folder of records that this process adds to, and, with a repository, brings to the Hub."""
+    """A folder of records that this process adds to and takes from, and, with a repository, brings to the Hub."""
 
     def __init__(self, folder: Path, repository: str | None = None, every_minutes: float = 5) -> None:
         """Make the folder, and start to push what earlier processes left; the network is not needed for it.
@@ -68,6 +72,21 @@ class FeedbackStore:
             logger.warning("feedback was not kept in %s: %s", self._folder, error.strerror)
             raise RequestError(f"Your feedback could not be kept ({error.strerror}). Please try again later.") from None
 
+    def of_visitor(self, visitor: str) -> list[Record]:
+        """Return a visitor's records, of each id the latest, the newest first."""
+        return records_of(self._folder, visitor)
+
+    def forget(self, visitor: str, ids: Collection[str] | None = None) -> set[str]:
+        """Delete a visitor's records of some ids, else all; return whose there were.
+
+        Raises RequestError when the disk does not take it; each file is then as it was, or without them.
+        """
+        try:
+            return forget(self._folder, visitor, ids)
+        except OSError as error:
+            logger.warning("feedback was not deleted in %s: %s", self._folder, error.strerror)
+            raise RequestError(f"It could not be deleted ({error.strerror}). Please try again later.") from None
+
     def close(self, patience: float = 5) -> None:
         """Try a last time to push, for `patience` seconds at most. A record that comes after is kept, too."""
         with self._lock:
@@ -77,7 +96,7 @@ class FeedbackStore:
 
     def _append(self, line: bytes) -> None:
         """Write the whole line or nothing of it."""
-        file = self._open_file()
+        file = self._lock_file()
         size = os.fstat(file).st_size
         try:
             _write(file, line)
@@ -88,16 +107,20 @@ class FeedbackStore:
             except OSError:  # a torn line must stay the last of its file
                 self._close_file()
             raise
+        finally:
+            if self._file is not None:
+                fcntl.flock(file, fcntl.LOCK_UN)
 
-    def _open_file(self) -> int:
-        """Return the file to add to: another where this one is long enough, or somebody has removed it."""
-        if self._file is not None:
+    def _lock_file(self) -> int:
+        """Return the file to add to, locked: another where this one is long, or somebody has replaced or removed it."""
+        while True:
+            if self._file is None:
+                self._file = _new_file(self._folder)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
             status = os.fstat(self._file)
-            if status.st_size >= FILE_BYTES or not status.st_nlink:
-                self._close_file()
-        if self._file is None:
-            self._file = _new_file(self._folder)
-        return self._file
+            if status.st_size < FILE_BYTES and status.st_nlink:
+                return self._file
+            self._close_file()
 
     def _close_file(self) -> None:
         if self._file is not None:

@@ -52,14 +52,17 @@ class Model:
         """What the picker shows: starter-m-Q8_0 (6.3 MB)."""
         return f"{self.name} ({self.size / 1e6:.{1 if self.size < 1e8 else 0}f} MB)"
 
-    @cached_property
+    @property
     def revision(self) -> str | None:
-        """Which one of its name it is: what it came by, else its digest, whose reading takes a second for 1 to 2 GB.
+        """Which one of its name it is: what it came by, else the beginning of its digest."""
+        return self.pinned or (self.digest and self.digest[:DIGITS])
+
+    @cached_property
+    def digest(self) -> str | None:
+        """The SHA-256 of its files, one after another, whose reading takes a second for 1 to 2 GB.
 
         None where another file has taken its place, or none: then nothing can tell any more.
         """
-        if self.pinned:
-            return self.pinned
         digest = hashlib.sha256()
         try:
             with ExitStack() as opened:
@@ -70,7 +73,7 @@ class Model:
                     hashlib.file_digest(file, lambda: digest)
         except OSError:
             return None
-        return digest.hexdigest()[:DIGITS]
+        return digest.hexdigest()
 
 
 def find_models(sources: str | Path, wanted: str = "", base: str = "") -> dict[str, Model]:

@@ -3,6 +3,8 @@
     page/chat.py       the chat, and /chat for programs (gradio_client)
     page/compare.py    one question to two models, and a vote
     page/feedback_panel.py  why an answer was good or bad
+    page/own.py        what a visitor has said, to see and delete
+    page/visits.py     who judges, and that the visitor agreed to its being kept
     page/card.py       the model's card
     page/history.py    conversations in the visitor's browser, with page.js
     page/controls.py   system prompt and sampling
@@ -34,6 +36,7 @@ from serve.page.chat import Chat, add_endpoint, examples
 from serve.page.compare import ALONE, Compare
 from serve.page.controls import show_controls, unchecked
 from serve.page.feedback_panel import HIDDEN
+from serve.page.own import show_own
 from serve.page.protection import ProtectionMiddleware
 from serve.page.remembered import Answers
 from serve.page.theme import THEME
@@ -89,6 +92,9 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
                     gr.Markdown(ALONE)
             with gr.Tab("Model", elem_id="model-tab") as card_tab:
                 show_card(engine, card_tab, model)
+            if answers:
+                with gr.Tab("Feedback", elem_id="own-tab") as own_tab:
+                    show_own(answers, own_tab)
         history.connect(past, page, new, chat, attach, model, controls, list(engine.models))
         add_endpoint(engine, chat.message, model, controls)
         page.load(None, None, sidebar, js="() => tunesmith.widen()", queue=False, **HIDDEN)

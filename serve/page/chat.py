@@ -7,9 +7,10 @@ from typing import Any
 import gradio as gr
 
 from llama.errors import RequestError
+from llama.thoughts import CLOSE
 from llama.types import Message
 from serve.engine import Engine
-from serve.feedback import Verdict, new_id
+from serve.feedback import AnswerRecord, Verdict, new_id
 from serve.page import feedback_panel as judging
 from serve.page.answers import conversation, draw, figures, timings
 from serve.page.asked import read_question
@@ -17,6 +18,7 @@ from serve.page.controls import question_box, sampling
 from serve.page.feedback_panel import HIDDEN
 from serve.page.remembered import Answers
 from serve.page.under_way import UnderWay
+from serve.page.visits import field, read_visit
 
 EXAMPLES = (
     "What is 5 + 6?",
@@ -74,7 +76,11 @@ class Chat:
         self.message.stop(self._stop, self.told, None, js="() => [tunesmith.asking()]", queue=False, **HIDDEN)
         if self._why:
             judged = [self.told, *self._why.widgets]
-            self.chatbot.like(self._judge, self.told, judged, js="() => [tunesmith.shown()]", queue=False, **HIDDEN)
+            ask = "async () => [await tunesmith.judging()]"
+            self.chatbot.like(self._judge, self.told, judged, js=ask, queue=False, **HIDDEN)
+            edited = "async () => [await tunesmith.edited()]"
+            button = gr.Button(visible="hidden", elem_id="edited")
+            button.click(self._keep_edited, self.told, self._why.widgets, js=edited, queue=False, **HIDDEN)
         return self.ask.click(
             self._answer,
             [self.told, model, *controls],
@@ -104,24 +110,38 @@ class Chat:
     async def _leave(self, request: gr.Request, answer_id: Any) -> None:
         self._under_way.leave(str(answer_id), str(request.session_hash))
 
-    def _judge(self, thumb: gr.LikeData, shown: Any) -> list[Any]:
+    def _judge(self, thumb: gr.LikeData, told: object) -> list[object]:
         """Keep a thumb: up, down, or taken back. The chat then shows what was kept, and no more."""
         assert self._answers  # noqa: S101 - there are no thumbs without
         verdict: Verdict | None = "good" if thumb.liked is True else "bad" if thumb.liked is False else None
         try:
-            record = self._answers.judge(_record_of(shown, thumb.index), verdict=verdict, reasons=())
+            record_id = _record_of(told, thumb.index)
+            record = self._answers.judge(record_id, read_visit(field(told, "visit")), verdict=verdict, reasons=())
             updates = judging.ask(record, verdict) if verdict else judging.confirm("Taken back.")
         except RequestError as error:
             return [{"refused": new_id()}, *judging.refuse(error)]
         return [{"judged": record.id, "verdict": verdict, "at": record.time}, *updates]
 
+    def _keep_edited(self, told: object) -> list[object]:
+        """Keep an answer as the visitor would have it, with the thought that the model's own has."""
+        assert self._answers  # noqa: S101
+        try:
+            visit, record_id = read_visit(field(told, "visit")), str(field(told, "record"))
+            known = self._answers.get(record_id)
+            thought = known.answer.text.rpartition(CLOSE)[:2] if isinstance(known, AnswerRecord) else ()
+            edited = "\n\n".join(filter(None, ["".join(thought), str(field(told, "text"))]))
+            self._answers.judge(record_id, visit, edited=edited)
+        except RequestError as error:
+            return judging.refuse(error)
+        return judging.confirm("Thank you, your version is kept.")
 
-def _record_of(shown: Any, place: Any) -> str:
+
+def _record_of(told: object, place: object) -> str:
     """Return the record of the answer that stands at a place of the chat, by what page.js says is shown there."""
-    try:
+    shown = field(told, "shown")
+    if isinstance(shown, list) and isinstance(place, int) and 0 <= place < len(shown):
         return str(shown[place])
-    except (LookupError, TypeError):
-        return ""
+    return ""
 
 
 def add_endpoint(engine: Engine, message: gr.Textbox, model: gr.Dropdown, controls: Sequence[Any]) -> None:

@@ -19,8 +19,9 @@ from serve.page import feedback_panel as judging
 from serve.page.answers import conversation, draw, figures, timings
 from serve.page.chat import ANSWERING, FAILED, MATH
 from serve.page.controls import BUSY, IDLE, question_box, sampling, unchecked
-from serve.page.feedback_panel import HIDDEN
+from serve.page.feedback_panel import HIDDEN, WHO
 from serve.page.remembered import Answers
+from serve.page.visits import read_visit
 from serve.settings import Settings
 
 VOTES = {"left": "A is better", "tie": "Tie", "both_bad": "Both bad", "right": "B is better"}
@@ -69,6 +70,7 @@ class Compare:
         self._why = judging.show_why(answers) if answers else None
         self._told = gr.JSON(visible=False)  # how far both have come, for page.js
         self._compared = gr.State("")  # the record's id
+        self._visit = gr.JSON(visible=False)  # who votes
 
     @staticmethod
     def _side(place: str) -> tuple[gr.HTML, gr.Markdown]:
@@ -85,7 +87,7 @@ class Compare:
         message.stop(lambda: gr.update(**IDLE), None, message, cancels=[submission], queue=False, **HIDDEN)
         for vote, button in self._votes.items():
             voted = [*self._heads, *self._votes.values(), *why]
-            button.click(self._voting(vote), [self._compared], voted, queue=False, **HIDDEN)
+            button.click(self._voting(vote), [self._visit, self._compared], voted, js=WHO, queue=False, **HIDDEN)
 
     async def _ask(
         self, text: str, blind: bool, one: str, other: str, system: str, *drawing: Any
@@ -143,7 +145,7 @@ class Compare:
         }
 
     def _voting(self, vote: str) -> Any:
-        def keep(record_id: str) -> dict[Any, Any]:
+        def keep(told: object, record_id: str) -> dict[Any, Any]:
             """Keep the vote, and show whose answers they were."""
             assert self._answers  # noqa: S101
             assert self._why  # noqa: S101
@@ -151,7 +153,7 @@ class Compare:
                 earlier = self._answers.get(record_id)
                 # Whoever votes otherwise than before has seen the names by then.
                 blind = isinstance(earlier, ComparisonRecord) and earlier.blind and earlier.vote in (None, vote)
-                record = self._answers.judge(record_id, vote=vote, blind=blind, reasons=())
+                record = self._answers.judge(record_id, read_visit(told), vote=vote, blind=blind, reasons=())
             except RequestError as error:
                 return self._states(self._why.widgets, judging.refuse(error))
             assert isinstance(record, ComparisonRecord)  # noqa: S101

@@ -9,8 +9,10 @@ import gradio as gr
 from llama.errors import RequestError
 from serve.feedback import COMMENT_CHARS, REASONS, Record, Verdict
 from serve.page.remembered import Answers
+from serve.page.visits import read_visit
 
 KEPT = "Thank you, kept."
+WHO = "async (_, ...values) => [await tunesmith.visit(), ...values]"
 HIDDEN: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}  # of events for the page alone
 
 
@@ -51,14 +53,16 @@ def show_why(answers: Answers) -> Why:
             send = gr.Button("Send", size="sm", scale=0, min_width=88)
     why = Why(panel, message, reasons, comment, send, gr.State(""))
 
-    def explain(answer_id: str, ticked: list[str], text: str) -> list[Any]:
+    def explain(told: object, answer_id: str, ticked: list[str], text: str) -> list[Any]:
         try:
-            answers.judge(answer_id, reasons=tuple(ticked), comment=text)
+            answers.judge(answer_id, read_visit(told), reasons=tuple(ticked), comment=text)
         except RequestError as error:
             return refuse(error)
         return confirm()
 
-    send.click(explain, [why.answer_id, reasons, comment], why.widgets, queue=False, **HIDDEN)
+    told = gr.JSON(visible=False)
+    asked = [told, why.answer_id, reasons, comment]
+    send.click(explain, asked, why.widgets, js=WHO, queue=False, **HIDDEN)
     return why
 
 

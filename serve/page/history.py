@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
 
+from serve.feedback import CONSENT
 from serve.page.chat import Chat
 from serve.page.feedback_panel import HIDDEN
 
@@ -69,7 +70,7 @@ def connect(
         run = f"(...values) => tunesmith.{name}({before}...values)"
         return event(None, list(inputs), list(outputs), js=run, queue=False, **HIDDEN)
 
-    known = f"{json.dumps(list(models))}, {json.dumps(bool(chat.why))}, "
+    known = f"{json.dumps(list(models))}, {json.dumps(asdict(CONSENT) if chat.why else None)}, "
     act(page.load, "start", history.earlier, before=known, outputs=[*view, history.earlier])
     act(message.submit, "ask", message, *settings)
     act(chatbot.retry, "retry", *settings)

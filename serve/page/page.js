@@ -3,11 +3,13 @@
 //
 // A conversation is a tree: { id, title, time, model, settings, head, nodes }. A node is a question or an answer,
 // { id, parent, role, text } and for answers thought, seconds, caption, record (by which it can be judged), verdict,
-// done (the model ended it) and cut (something else did). Versions of one turn have one parent; `head` is the end of
-// the branch that was shown last. Every change reads what is stored and writes it again at once: other tabs write too.
+// done (the model ended it), cut (something else did) and of (the record of the answer that it was edited from).
+// Versions of one turn have one parent; `head` is the end of the branch that was shown last. Every change reads what is
+// stored and writes it again at once: other tabs write too.
 const tunesmith = (() => {
   const PREFIX = "tunesmith.conversation.";
   const OPEN = "tunesmith.open"; // of this tab, for after a reload
+  const VISITOR = "tunesmith.visitor"; // { id, consent }: random, made when the visitor agrees that judgements are kept
   const MOST = 200; // conversations
   const ROOM = 4_000_000; // characters of them all: a browser grants 5 million
   const FILE_MOST = 500_000; // bytes of an attached file: a request has a million
@@ -103,13 +105,14 @@ const tunesmith = (() => {
   let rested = 0; // until when no answer is drawn: of a long one each drawing takes its time, and clicks need some too
   let sought = "";
   let models = [];
-  let judged = false; // whether answers are
+  let consent = null; // what is kept of judgements and for what, { version, kept, purpose }, where answers are judged
+  let edited = null; // the answer that was edited last, { record, text }
 
   // What Gradio shows.
   const update = (values) => ({ __type__: "update", ...values });
   const VIEW = ["message", "chat", "list", "opened", "title", "why", "model", "settings"];
   const view = (values) =>
-    VIEW.filter((name) => name !== "why" || judged).flatMap((name) =>
+    VIEW.filter((name) => name !== "why" || consent).flatMap((name) =>
       name === "settings" ? (values.settings ?? Array(SETTINGS).fill(undefined)) : [values[name]],
     );
   const idle = { submit_btn: true, stop_btn: false };
@@ -239,6 +242,46 @@ const tunesmith = (() => {
     document.querySelector(".gradio-container").append(note);
     setTimeout(() => note.remove(), 8000);
   };
+
+  // Judging. Before the first judgement is kept the visitor is asked, in the words that the server gives.
+  const visitor = () => {
+    try {
+      return JSON.parse(store.getItem(VISITOR));
+    } catch {
+      return null;
+    }
+  };
+  const agree = () => {
+    const known = { id: visitor()?.id ?? newId(), consent: consent.version };
+    store.setItem(VISITOR, JSON.stringify(known));
+    return known;
+  };
+  const askForConsent = () =>
+    new Promise((answered) => {
+      const part = (tag, textContent, more = {}) => Object.assign(document.createElement(tag), { textContent, ...more });
+      const dialog = part("dialog", "", { className: "consent" });
+      dialog.setAttribute("aria-labelledby", "consent-title");
+      const close = (known) => (dialog.remove(), answered(known));
+      const keep = part("button", "Keep it", { className: "primary", onclick: () => close(agree()) });
+      const decline = part("button", "Keep nothing", { onclick: () => close(null) });
+      const row = part("div", "");
+      row.append(keep, decline);
+      dialog.append(
+        part("h2", "May this be kept?", { id: "consent-title" }),
+        part("p", `Kept on this server: ${consent.kept}.`),
+        part("p", `For what: ${consent.purpose}.`),
+        part("p", "Under “Feedback” you can see and delete it at any time. You are asked only once."),
+        row,
+      );
+      dialog.addEventListener("cancel", () => close(null));
+      document.querySelector(".gradio-container").append(dialog);
+      dialog.showModal();
+    });
+  const visit = async (conversation = "") => {
+    const known = visitor();
+    const agreed = known?.consent === consent.version ? known : await askForConsent();
+    return agreed && { visitor: agreed.id, conversation, consent: agreed.consent };
+  };
   const typed = (before, value) => update({ value: [before, value].filter(Boolean).join("\n"), ...idle });
 
   // Files.
@@ -249,24 +292,24 @@ const tunesmith = (() => {
       input.addEventListener("cancel", () => chosen(null));
       input.click();
     });
-  const download = (conversations, name) => {
-    const file = { format: "tunesmith", version: 1, conversations };
-    const address = URL.createObjectURL(new Blob([JSON.stringify(file, null, 1)], { type: "application/json" }));
+  const hand = (value, name) => {
+    const address = URL.createObjectURL(new Blob([JSON.stringify(value, null, 1)], { type: "application/json" }));
     Object.assign(document.createElement("a"), { href: address, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
   };
+  const download = (conversations, name) => hand({ format: "tunesmith", version: 1, conversations }, name);
   // A conversation from a file, with what belongs there and nothing else; null where it is none.
   const cleaned = (value) => {
     const isId = (id) => typeof id === "string" && /^[\w-]{1,64}$/.test(id);
     const known = new Set([null]);
     const nodes = [];
     for (const node of Array.isArray(value?.nodes) ? value.nodes : []) {
-      const { id, parent = null, role, text, thought, seconds, caption, record, verdict, done } = node ?? {};
+      const { id, parent = null, role, text, thought, seconds, caption, record, verdict, of, done } = node ?? {};
       if (!isId(id) || known.has(id) || !known.has(parent) || typeof text !== "string") return null;
       known.add(id);
       if (role === "user") nodes.push({ id, parent, role, text });
       else if (role === "assistant") {
-        const words = Object.entries({ thought, caption, record, verdict });
+        const words = Object.entries({ thought, caption, record, verdict, of });
         const texts = words.filter(([, one]) => typeof one === "string");
         const time = typeof seconds === "number" ? { seconds } : {};
         const end = done ? { done: true } : { cut: true };
@@ -462,8 +505,8 @@ const tunesmith = (() => {
 
   return {
     marked, // for tests
-    start(names, judges, earlier) {
-      [models, judged] = [names, judges];
+    start(names, asked, earlier) {
+      [models, consent] = [names, asked];
       (earlier ?? []).toReversed().map(converted).filter(({ nodes }) => nodes.length).forEach(write);
       const id = tab.getItem(OPEN);
       const shown = id && read(id) ? this.open(id) : whole();
@@ -562,12 +605,15 @@ const tunesmith = (() => {
       else {
         const conversation = read(open);
         const { thought, seconds, caption } = node;
-        const edited = { id: newId(), parent: node.parent, role: "assistant", text: now.get(node.id), done: true };
-        const about = { thought, seconds, caption: caption?.replace(/( · edited)?$/, " · edited") };
-        conversation.nodes.push({ ...edited, ...about });
-        conversation.head = edited.id;
+        const version = { id: newId(), parent: node.parent, role: "assistant", text: now.get(node.id), done: true };
+        const of = node.record ?? node.of;
+        const about = { thought, seconds, of, caption: caption?.replace(/( · edited)?$/, " · edited") };
+        conversation.nodes.push({ ...version, ...about });
+        conversation.head = version.id;
         write(conversation);
-        show(conversation, edited.id);
+        show(conversation, version.id);
+        edited = { record: of, text: version.text };
+        if (consent && of) press("edited");
       }
       return whole();
     },
@@ -599,7 +645,26 @@ const tunesmith = (() => {
     asked: () => under?.request ?? null,
     asking: () => under?.id ?? null,
     left: () => gone,
-    shown: () => turns.flatMap((node) => drawn(node).map(() => node.record ?? "")),
+    judging: async () => ({
+      shown: turns.flatMap((node) => drawn(node).map(() => node.record ?? "")),
+      visit: await visit(open),
+    }),
+    edited: async () => ({ ...edited, visit: await visit(open) }),
+    visit: () => visit(), // of what is no conversation, or has been judged before
+    // What the visitor has said.
+    visitor: () => visitor()?.id ?? null,
+    download: (records) => {
+      if (records) hand(records, "feedback.json");
+      return [];
+    },
+    forgot(ids) {
+      for (const { id } of ids ? all() : [])
+        change(id, ({ nodes }) => nodes.forEach((node) => ids.includes(node.record) && delete node.verdict));
+      stale = true;
+      press("redraw");
+      return [];
+    },
+    reset: () => (store.removeItem(VISITOR), []),
     hear(told, value) {
       if (told?.judged) {
         const judge = (node) => node.record === told.judged && (node.verdict = told.verdict);

@@ -2,11 +2,12 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
 from llama.errors import RequestError
-from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, Record, now
+from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, Record, Visit, now, without_judgement
 from serve.models.registry import Model
 
 REMEMBERED = 32 << 20  # characters of conversations and answers that can be judged
@@ -38,17 +39,41 @@ class Answers:
         """Return the record as it was last judged."""
         return self._records.get(answer_id)
 
-    def judge(self, answer_id: str, **judgement: Any) -> Record:
-        """Keep what is said of an answer; it is on the disk when this returns. Raises RequestError."""
+    def judge(self, answer_id: str, visit: Visit, **judgement: Any) -> Record:
+        """Keep what is said of an answer; it is on the disk when this returns.
+
+        Args:
+            answer_id: the record's.
+            visit: who says it; without a conversation, it is of that which it was first judged in, or stands alone.
+            judgement: the fields that change.
+
+        Raises RequestError.
+        """
         record = self.get(answer_id)
         if record is None:
             raise RequestError(
                 "The server does not know this answer, or not yet all of it: wait for its end, or ask again."
             )
-        record = replace(self._with_versions(record), time=now(), **judgement)
+        if record.visit and record.visit.visitor != visit.visitor:
+            raise RequestError("Somebody else has judged this answer: ask again for one of your own.")
+        before = record.visit.conversation if record.visit else answer_id
+        visit = replace(visit, conversation=visit.conversation or before)
+        record = replace(self._with_versions(record), time=now(), visit=visit, **judgement)
         self._store.add(record)
         self.remember(record)
         return record
+
+    def of_visitor(self, visitor: str) -> list[Record]:
+        """Return what a visitor has said, the newest first."""
+        return self._store.of_visitor(visitor)
+
+    def forget(self, visitor: str, ids: Collection[str] | None = None) -> set[str]:
+        """Delete what a visitor has said, of some answers or all; return of which. Raises RequestError."""
+        gone = self._store.forget(visitor, ids)
+        for known in [self.get(answer_id) for answer_id in gone]:
+            if known:
+                self.remember(without_judgement(known))
+        return gone
 
     def _with_versions(self, record: Record) -> Record:
         """Return the record with the models' revisions, for which a file may have to be read whole."""
@@ -58,11 +83,14 @@ class Answers:
 
     def _with_version(self, answer: Answer) -> Answer:
         model = self._models[answer.model.name]
-        return replace(answer, model=ModelVersion(model.name, model.revision, model.quantization))
+        file = ModelVersion(model.name, model.revision, model.quantization, model.path.name, model.digest)
+        return replace(answer, model=file)
 
 
 def _characters(record: Record | None) -> int:
     if record is None:
         return 0
     answers = [record.answer] if isinstance(record, AnswerRecord) else [record.left, record.right]
-    return sum(len(message["content"]) for message in record.messages) + sum(len(answer.text) for answer in answers)
+    texts = [*(message["content"] for message in record.messages), *(answer.text for answer in answers), record.comment]
+    edited = record.edited if isinstance(record, AnswerRecord) else None
+    return sum(map(len, texts)) + len(edited or "")

@@ -32,6 +32,7 @@ from pipeline.stages.prepare import prepare
 from serve.feedback import (
     COLUMNS,
     COMMENT_CHARS,
+    CONSENT,
     REASONS,
     Answer,
     AnswerRecord,
@@ -40,13 +41,16 @@ from serve.feedback import (
     ModelVersion,
     Record,
     Timings,
+    Visit,
     now,
     read_records,
 )
+from serve.feedback.records import EDITED_CHARS
 
 REPOSITORY = "owner/chat-feedback"
 SMALL = ModelVersion("small", "0123456789abcdef", "Q4_K_M")
-LARGE = ModelVersion("large", None, "Q8_0")
+LARGE = ModelVersion("large", None, "Q8_0", "large.gguf", "89" * 32)
+VISIT, OTHER = (Visit(visitor, "talk", CONSENT) for visitor in ("ab" * 16, "cd" * 16))
 
 # Adds records until it is ended, or until the store refuses one; says each id after `add` has returned.
 ADD = """
@@ -125,6 +129,7 @@ def test_records_are_read_back_as_they_were_added(tmp_path: Path) -> None:
     records: list[Record] = [
         judged("Grüße?\n\u2028 \ud800", "ja", reasons=("accurate", "other"), comment="schön"),
         judged("plain", "yes", None, timings=None),
+        judged("better", "yes", None, edited="Yes.", visit=VISIT),
         compared("which?", "a", "b", "both_bad"),
     ]
     keep(tmp_path / "new" / "folder", *records)
@@ -133,7 +138,24 @@ def test_records_are_read_back_as_they_were_added(tmp_path: Path) -> None:
     assert not reading.skipped
     (file,) = files(tmp_path / "new" / "folder")
     assert file.stat().st_mode & 0o077 == 0
-    assert [json.loads(line)["kind"] for line in file.read_bytes().splitlines()] == ["answer", "answer", "comparison"]
+    assert [json.loads(line)["kind"] for line in file.read_bytes().splitlines()] == [
+        "answer",
+        "answer",
+        "answer",
+        "comparison",
+    ]
+
+
+def test_records_of_before_are_of_unknown_visitors(tmp_path: Path) -> None:
+    record = judged("a", "1", visit=VISIT)
+    keep(tmp_path, record)
+    (file,) = files(tmp_path)
+    value = json.loads(file.read_bytes())
+    before = {name: part for name, part in value.items() if name not in ("visit", "edited")} | {"schema": 1}
+    for part in ("file", "digest"):
+        del before["answer"]["model"][part]
+    file.write_text(json.dumps(before) + "\n")
+    assert read_records(tmp_path).records == [replace(record, visit=None)]
 
 
 def test_a_later_record_of_the_same_id_counts(tmp_path: Path) -> None:
@@ -163,6 +185,7 @@ def test_a_process_that_gets_no_feedback_leaves_no_file(tmp_path: Path) -> None:
         (judged("a", "1", reasons=None), "Reasons are some of"),
         (judged("a", "1", comment="x" * (COMMENT_CHARS + 1)), "A comment is a text of at most 2000 characters"),
         (judged("a", "1", comment=None), "A comment is"),
+        (judged("a", "1", edited="x" * (EDITED_CHARS + 1)), "An edited answer is kept up to 20000 characters"),
         (judged("a", "1", id="../x"), "A record's id is"),
     ],
 )
@@ -269,6 +292,42 @@ def test_a_removed_file_is_followed_by_another(tmp_path: Path) -> None:
     assert record.answer.text == "2"
 
 
+def test_a_visitor_s_records_are_deleted_while_others_add(tmp_path: Path) -> None:
+    process = subprocess.Popen(adding(tmp_path, 300), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    with FeedbackStore(tmp_path) as store:
+        for number in range(40):
+            mine, other = judged("a", f"{number}", visit=VISIT), judged("a", f"{number}", visit=OTHER)
+            for record in (mine, other, replace(mine, verdict="bad", time=now())):
+                store.add(record)
+            if number == 20:
+                assert len(store.of_visitor(VISIT.visitor)) == 1
+                assert store.forget(VISIT.visitor, [other.id, mine.id]) == {mine.id}
+            if number % 5 == 4:
+                store.forget(VISIT.visitor)
+        assert store.of_visitor(VISIT.visitor) == []
+        assert len(store.of_visitor(OTHER.visitor)) == 40
+    acknowledged = process.communicate(timeout=60)[0].split()
+    reading = read_records(tmp_path)
+    assert len(acknowledged) == 300
+    assert set(acknowledged) <= {record.id for record in reading.records}
+    assert (len(reading.records), reading.skipped.total()) == (340, 0)
+    assert not any(VISIT.visitor.encode() in path.read_bytes() for path in tmp_path.iterdir())
+
+
+def test_what_cannot_be_deleted_is_said_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with FeedbackStore(tmp_path) as store:
+        store.add(judged("a", "1", visit=VISIT))
+        before = files(tmp_path)[0].read_bytes()
+        monkeypatch.setattr("serve.feedback.files.os.replace", refuse)
+        with pytest.raises(RequestError, match="It could not be deleted \\(No space left on device\\)"):
+            store.forget(VISIT.visitor)
+        assert files(tmp_path)[0].read_bytes() == before
+
+
 def test_a_record_and_the_name_of_its_file_are_on_the_disk_when_it_is_acknowledged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +352,7 @@ def test_lines_of_other_versions_and_damaged_ones_are_counted_and_passed_over(tm
     (file,) = files(tmp_path)
     record = json.loads(file.read_bytes())
     lines = [
-        record | {"schema": 2, "messages": "elsewhere"},
+        record | {"schema": 3, "messages": "elsewhere"},
         record | {"later": "key", "id": "0" * 32, "sampling": {"mirostat": [2]}},
         record | {"kind": "poem"},
         record | {"verdict": ["good"]},
@@ -386,6 +445,9 @@ class HubHandler(BaseHTTPRequestHandler):
         assert self.path == f"/api/datasets/{REPOSITORY}/commit/main"
         added = [json.loads(line)["value"] for line in body.splitlines() if json.loads(line)["key"] == "file"]
         hub.contents |= {file["path"]: base64.b64decode(file["content"]) for file in added}
+        deleted = [json.loads(line)["value"] for line in body.splitlines() if json.loads(line)["key"] == "deletedFile"]
+        for file in deleted:
+            del hub.contents[file["path"]]
         hub.commits.append([file["path"] for file in added])
         url = f"{hub.url}/datasets/{REPOSITORY}/commit/{'0' * 40}"
         return self._send(200, {"commitUrl": url, "commitOid": "0" * 40})
@@ -458,6 +520,17 @@ def test_a_start_pushes_what_an_earlier_process_left_and_nothing_else(hub: Hub, 
     assert sorted(map(len, hub.commits)) == [1, 2, 8]
     assert all(content.endswith(b"\n") for content in hub.contents.values())
     assert len(hub.records()) == 11
+
+
+def test_what_is_deleted_leaves_the_hub_with_the_next_push(hub: Hub, tmp_path: Path) -> None:
+    with pushing(tmp_path) as store:
+        store.add(judged("a", "1", visit=VISIT))
+        wait_until(hub.records)
+        kept = judged("a", "1", visit=OTHER)
+        store.forget(VISIT.visitor)
+        wait_until(lambda: not hub.contents)
+        store.add(kept)  # of the same length: the file is as long as it was
+        wait_until(lambda: hub.records() == {kept.id})
 
 
 def test_another_repository_gets_everything(hub: Hub, tmp_path: Path) -> None:
@@ -698,7 +771,7 @@ def test_a_record_among_other_rows_or_of_another_version_is_refused_by_its_line(
     keep(tmp_path / "feedback", judged("a", "1"))
     (path,) = files(tmp_path / "feedback")
     (record,) = map(json.loads, path.read_text().splitlines())
-    path.write_text(json.dumps(record | {"schema": 2}) + "\n")
+    path.write_text(json.dumps(record | {"schema": 3}) + "\n")
     rows = [{"question": f"other {n}?", "answer": f"{n}"} for n in range(20)]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, record]))
     settings = DataSettings("local", "files", ["feedback/*", "a.jsonl"], max_dropped=1, validation=1, test=1)

@@ -1,21 +1,27 @@
 """What the page remembers of answers, and what it shows where there is one model or no feedback."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from common.files import sha256
 from llama.errors import RequestError
 from serve.engine import Engine
-from serve.feedback import Answer, AnswerRecord, FeedbackStore, ModelVersion, read_records
+from serve.feedback import CONSENT, Answer, AnswerRecord, FeedbackStore, ModelVersion, Visit, read_records
 from serve.merging import merged
 from serve.models.registry import Model
 from serve.page import build_page
 from serve.page.chat import EXAMPLES, examples
 from serve.page.remembered import Answers
+from serve.page.visits import read_visit
 from serve.settings import Settings
+
+VISIT = Visit("somebody", "talk", CONSENT)
 
 
 def record(text: str) -> AnswerRecord:
@@ -28,12 +34,54 @@ def test_what_is_kept_names_the_file_that_answered(tmp_path: Path, models: dict[
     with FeedbackStore(tmp_path) as store:
         answers, said = Answers(store, models), record("yes")
         answers.remember(said)
-        answers.judge(said.id, verdict="good")
-        answers.judge(said.id, comment="indeed")
+        answers.judge(said.id, VISIT, verdict="good")
+        answers.judge(said.id, replace(VISIT, conversation=""), comment="indeed")
+        with pytest.raises(RequestError, match="Somebody else has judged this answer"):
+            answers.judge(said.id, replace(VISIT, visitor="another"), verdict="bad")
     (kept,) = read_records(tmp_path).records
     assert isinstance(kept, AnswerRecord)
     assert (kept.id, kept.verdict, kept.comment) == (said.id, "good", "indeed")
-    assert kept.answer.model == ModelVersion("random", models["random"].revision, models["random"].quantization)
+    random = models["random"]
+    assert random.digest == sha256(random.path)
+    assert kept.answer.model == ModelVersion(
+        "random", random.revision, random.quantization, "random.gguf", random.digest
+    )
+    assert kept.visit == VISIT
+
+
+def test_what_is_deleted_is_not_kept_with_the_next_judgement(tmp_path: Path, models: dict[str, Model]) -> None:
+    with FeedbackStore(tmp_path) as store:
+        answers, said = Answers(store, models), record("yes")
+        answers.remember(said)
+        answers.judge(said.id, VISIT, verdict="good", comment="my address", edited="no")
+        assert answers.forget("another") == set()
+        assert answers.forget(VISIT.visitor) == {said.id}
+        assert answers.of_visitor(VISIT.visitor) == []
+        again = answers.judge(said.id, replace(VISIT, visitor="another"), verdict="bad")
+    assert isinstance(again, AnswerRecord)
+    assert (again.comment, again.edited) == ("", None)
+    assert read_records(tmp_path).records == [again]
+
+
+@pytest.mark.parametrize(
+    ("told", "error"),
+    [
+        (None, "before the page has asked you"),
+        ({"visitor": "me", "consent": CONSENT.version}, "before the page has asked you"),
+        ({"visitor": "0" * 32, "conversation": "../x", "consent": CONSENT.version}, "before the page has asked you"),
+        ({"visitor": "0" * 32, "consent": CONSENT.version + 1}, "has changed since you were asked"),
+    ],
+)
+def test_a_judgement_without_consent_is_refused(told: object, error: str) -> None:
+    with pytest.raises(RequestError, match=error):
+        read_visit(told)
+
+
+def test_a_visitor_is_known_by_a_digest_and_other_words_have_another_version() -> None:
+    visit = read_visit({"visitor": "0" * 32, "conversation": "talk", "consent": CONSENT.version})
+    assert visit == Visit("84e0c0eafaa95a34c293f278ac52e45c", "talk", CONSENT)
+    words = hashlib.sha256(f"{CONSENT.kept}|{CONSENT.purpose}".encode()).hexdigest()[:8]
+    assert {CONSENT.version: words} == {1: "73b378e9"}  # whoever changes the words gives them another version
 
 
 def test_the_longest_unused_answers_are_forgotten(tmp_path: Path, models: dict[str, Model]) -> None:
@@ -49,7 +97,7 @@ def test_the_longest_unused_answers_are_forgotten(tmp_path: Path, models: dict[s
         assert answers.get(second.id)
         assert answers.get(third.id)
         with pytest.raises(RequestError, match="does not know this answer, or not yet all of it"):
-            answers.judge(first.id, verdict="good")
+            answers.judge(first.id, VISIT, verdict="good")
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from servers import ROOT, free_port, started_server
 from tiny_gguf import ACCENTS, FAREWELL, write_scripted
 
-from serve.feedback import AnswerRecord, ComparisonRecord, Record, read_records
+from serve.feedback import CONSENT, AnswerRecord, ComparisonRecord, Record, read_records, visitor_of
 
 CHROMIUM = Path("/usr/bin/chromium")
 SWITCHES = (
@@ -35,6 +35,7 @@ LIMITS: dict[str, Any] = {
     "rate": 0,
 }
 KEPT = "Thank you, kept."
+AGREED = {"id": "0123456789abcdef" * 2, "consent": CONSENT.version}
 # What one of the models says, in tokens that all differ.
 RICH = [
     "<think>\nIs it $a$", " or b?\n</think>\n\n", "Inline \\(x^2\\) and $y_1$", ", for $5 or $10.",
@@ -112,9 +113,15 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
     assert not refused
 
 
-def opened(browser: Browser, url: str, size: Any = DESK, scheme: Any = "light") -> Page:
-    """The page, loaded whole: Chromium drops requests when a network of the machine comes or goes, as a container's."""
-    page = browser.new_context(viewport=size, color_scheme=scheme).new_page()
+def opened(browser: Browser, url: str, size: Any = DESK, scheme: Any = "light", agreed: bool = True) -> Page:
+    """The page, loaded whole: Chromium drops requests when a network of the machine comes or goes, as a container's.
+
+    Its visitor has agreed that judgements are kept, unless told otherwise.
+    """
+    context = browser.new_context(viewport=size, color_scheme=scheme)
+    if agreed:
+        context.add_init_script(f"localStorage['tunesmith.visitor'] ??= '{json.dumps(AGREED)}'")
+    page = context.new_page()
     page.set_default_timeout(60_000)
     dropped: list[Any] = []
     page.on("requestfailed", lambda request: dropped.append(request))
@@ -519,6 +526,89 @@ def test_a_thumb_reasons_and_a_comment_are_kept(page: Page, kept: Path) -> None:
     assert (last.id, last.verdict) == (first.id, None)
 
 
+def test_a_visitor_is_asked_once_sees_what_is_kept_and_deletes_it(browser: Browser, server: str, kept: Path) -> None:
+    page = opened(browser, server, agreed=False)
+    dialog = page.get_by_role("dialog", name="May this be kept?")
+
+    def own() -> list[Record]:
+        return [record for record in read_records(kept).records if record.visit and record.visit.visitor == visitor]
+
+    ask(page, "Sing of me")
+    page.get_by_role("button", name="Like", exact=True).click()
+    expect(dialog).to_contain_text(CONSENT.kept)
+    expect(dialog).to_contain_text(CONSENT.purpose)
+    assert page.evaluate(CONTRAST)[0] >= 4.5
+    dialog.get_by_role("button", name="Keep nothing").click()
+    expect(page.get_by_text("Not kept")).to_be_visible()
+    expect(page.get_by_role("button", name="Liked")).to_have_count(0)
+    assert page.evaluate("localStorage.getItem('tunesmith.visitor')") is None
+
+    page.get_by_role("button", name="Like", exact=True).click()
+    dialog.get_by_role("button", name="Keep it").click()
+    expect(page.get_by_role("button", name="Liked")).to_be_visible()
+    visitor = visitor_of(page.evaluate("JSON.parse(localStorage.getItem('tunesmith.visitor')).id"))
+    page.get_by_role("button", name="Edit").last.click()
+    page.locator(".edit-textarea").fill("La la")
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_text("your version is kept")).to_be_visible()
+    (first,) = own()
+    assert isinstance(first, AnswerRecord)
+    assert (first.verdict, first.answer.text, first.edited) == ("good", ACCENTS, "La la")
+    assert first.visit
+    assert first.visit.consent == CONSENT
+    ask(page, "Sing again")
+    page.get_by_role("button", name="Dislike").last.click()
+    expect(page.get_by_text(KEPT)).to_be_visible()
+    second = next(record for record in own() if record.id != first.id)
+    assert second.visit
+    assert second.visit.conversation == first.visit.conversation
+
+    page.get_by_role("tab", name="Feedback").click()
+    lines = page.locator("#own label")
+    expect(lines).to_contain_text(["Bad · Sing again", "Good, edited · Sing of me"])
+    expect(page.locator("#own-said")).to_contain_text(f"2 judgements of this browser, number {visitor}")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download all").click()
+    given = json.loads(download.value.path().read_text())
+    assert [record["id"] for record in given] == [second.id, first.id]
+    lines.first.click()
+    page.get_by_role("button", name="Delete what is ticked").click()
+    expect(page.locator("#own-said")).to_contain_text("1 judgement deleted. 1 judgement of this browser")
+    assert [record.id for record in own()] == [first.id]
+    page.get_by_role("tab", name="Chat").click()
+    expect(page.get_by_role("button", name="Disliked")).to_have_count(0)  # the thumb is off
+    page.get_by_role("tab", name="Feedback").click()
+    page.get_by_role("button", name="Delete all").click()
+    expect(page.locator("#own-said")).to_contain_text("1 judgement deleted. Nothing of this browser is kept.")
+    assert not own()
+    assert all(visitor.encode() not in path.read_bytes() for path in kept.iterdir())
+    page.context.close()
+
+
+def test_a_visitor_sees_nobody_else_s_and_may_take_another_number(
+    browser: Browser, server: str, kept: Path, page: Page
+) -> None:
+    ask(page, "Mine")
+    page.get_by_role("button", name="Like", exact=True).click()
+    expect(page.get_by_text(KEPT)).to_be_visible()
+    other = opened(browser, server, agreed=False)
+    other.get_by_role("tab", name="Feedback").click()
+    expect(other.get_by_text("Nothing of this browser is kept.")).to_be_visible()
+    kept_number = visitor_of(AGREED["id"])  # as everybody finds it who reads the records
+    for guess in (kept_number, None, ["x"]):
+        other.evaluate("(id) => localStorage.setItem('tunesmith.visitor', JSON.stringify({ id }))", guess)
+        other.get_by_role("tab", name="Chat").click()
+        other.get_by_role("tab", name="Feedback").click()
+        expect(other.locator("#own label")).to_have_count(0)
+    other.context.close()
+    page.get_by_role("tab", name="Feedback").click()
+    expect(page.locator("#own label").filter(has_text="Mine")).to_have_count(1)
+    page.get_by_role("button", name="New number").click()
+    expect(page.get_by_text("Nothing of this browser is kept.")).to_be_visible()
+    assert newest(kept).visit
+    assert page.evaluate("localStorage.getItem('tunesmith.visitor')") is None
+
+
 def test_a_new_answer_has_no_thumb_of_an_old_one(page: Page) -> None:
     ask(page, "Sing")
     page.get_by_role("button", name="Like", exact=True).click()
@@ -602,6 +692,9 @@ def test_a_phone_has_all_of_it_without_scrolling_sideways(browser: Browser, serv
     page.get_by_role("tab", name="Model").click()
     expect(page.locator("#card")).to_contain_text("accents.gguf")
     assert_it_fits()
+    page.get_by_role("tab", name="Feedback").click()
+    expect(page.locator("#own label").filter(has_text="Sing")).not_to_have_count(0)
+    assert_it_fits()
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("textbox", name="Question for both").fill("Sing")
     page.keyboard.press("Enter")
@@ -634,6 +727,9 @@ def test_every_text_can_be_read(browser: Browser, server: str, scheme: str) -> N
     assert_readable()
     page.get_by_role("tab", name="Model").click()
     expect(page.locator("#card")).to_contain_text("accents.gguf")
+    assert_readable()
+    page.get_by_role("tab", name="Feedback").click()
+    expect(page.locator("#own label").filter(has_text="Sing")).not_to_have_count(0)
     assert_readable()
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("textbox", name="Question for both").fill("Sing")

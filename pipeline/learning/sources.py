@@ -1,0 +1,71 @@
+"""The files that the server keeps feedback in: a folder's, or a dataset's on the hub."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from common.files import sha256
+from pipeline.data.hub import HUB_TIMEOUT_S, hub_errors, resolve_revision
+from pipeline.data.lines import KEPT, BadLine, Row, one_line
+
+PATTERN = "feedback-*.jsonl"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Files of records."""
+
+    name: str  # the folder, or the dataset at its commit
+    files: list[Path]
+
+    def rows(self) -> Iterator[tuple[str, Row | BadLine]]:
+        """Yield the rows of all files, each with the file's name: as they are now, whoever adds to them meanwhile.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        for path in self.files:
+            try:
+                lines = path.read_bytes().splitlines()
+            except OSError as error:
+                raise UserError(f"cannot read {path}: {error.strerror}") from error
+            for number, line in enumerate(lines, 1):
+                yield path.name, _row(number, line)
+
+    def digests(self) -> dict[str, str]:
+        """Return the digest of each file."""
+        return {path.name: sha256(path) for path in self.files}
+
+
+def _row(number: int, line: bytes) -> Row | BadLine:
+    try:
+        return Row(number, json.loads(line))
+    except (ValueError, RecursionError) as error:
+        return BadLine(number, one_line(error), line[:KEPT].decode(errors="replace"))
+
+
+def of_folder(folder: Path) -> Kept:
+    """Return a folder's files. Raises UserError where there are none."""
+    if not (files := sorted(folder.glob(PATTERN))):
+        raise UserError(f"no {PATTERN} in {folder}: name the folder that the server keeps feedback in")
+    return Kept(str(folder), files)
+
+
+def of_dataset(repository: str) -> Kept:
+    """Return the files of a dataset on the hub, at its latest commit, in the hub's cache.
+
+    Raises:
+        UserError: the hub does not give it, or it has none.
+    """
+    from huggingface_hub import snapshot_download
+
+    commit = resolve_revision(repository, None)
+    with hub_errors(repository):
+        folder = snapshot_download(
+            repository, repo_type="dataset", revision=commit, allow_patterns=PATTERN, etag_timeout=HUB_TIMEOUT_S
+        )
+    if not (files := sorted(Path(folder).glob(PATTERN))):
+        raise UserError(f"{repository} has no {PATTERN}: name the dataset that SERVE_FEEDBACK_REPO pushes to")
+    return Kept(f"{repository}@{commit}", files)
