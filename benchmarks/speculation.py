@@ -18,13 +18,14 @@ Writes benchmarks/results/speculation.json and .md.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -120,8 +121,9 @@ def main() -> None:
         measured = MEASURED[name](folder, arguments.quick)
         found[name] = {kind: asdict(of) for kind, of in measured.items()}
         write_json(result, found)
-        write_text(result.with_suffix(".md"), page(found))
-    print(page(found))
+        kinds = {name: {kind: Kind(**of) for kind, of in found.get(name, {}).items()} for name in MEASURED}
+        write_text(result.with_suffix(".md"), page(found, kinds))
+    print(result.with_suffix(".md").read_text())
 
 
 # the models
@@ -275,12 +277,12 @@ MEASURED: dict[str, Callable[[Path, bool], dict[str, Kind]]] = {
 # the page
 
 
-def page(found: dict[str, Any]) -> str:
-    """Return the result as Markdown."""
+def page(found: Mapping[str, object], kinds: Mapping[str, Mapping[str, Kind]]) -> str:
+    """Return the result as Markdown: what all of it shares, and what was measured of each model."""
     lines = [
         f"# Drafts from the conversation, on {found['cpus']} CPUs ({found['processor']})",
         "",
-        f"{found['date']}; llama-cpp-python {found['packages']['llama-cpp-python']}. `benchmarks/speculation.py` says"
+        f"{found['date']}; llama-cpp-python {version('llama-cpp-python')}. `benchmarks/speculation.py` says"
         " what is measured. Seconds are of all answers of a kind after their first tokens, medians of the rounds."
         f" The goal is ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}), ≥ {GOAL_ALL} everywhere, on the 1B"
         " shape.",
@@ -289,20 +291,20 @@ def page(found: dict[str, Any]) -> str:
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name in MEASURED:
-        for kind, of_kind in found.get(name, {}).items():
+        for kind, of_kind in kinds.get(name, {}).items():
             lines.append(row(name, kind, of_kind))
     return "\n".join(lines) + "\n"
 
 
-def row(name: str, kind: str, of_kind: dict[str, Any]) -> str:
+def row(name: str, kind: str, of_kind: Kind) -> str:
     """Return a line of the table."""
-    plain, drafting = (sum(median(rounds) for rounds in of_kind[way].values()) for way in ("plain", "drafting"))
+    plain, drafting = (sum(map(median, way.values())) for way in (of_kind.plain, of_kind.drafting))
     gain = plain / drafting
     goal = (GOAL_COPYING if kind in COPYING else GOAL_ALL) if name.startswith("1B") else None
-    counts = [of_kind[count] for count in ("tokens", "drafted", "accepted")]
+    counts = [of_kind.tokens, of_kind.drafted, of_kind.accepted]
     times = [f"{plain:.2f}", f"{drafting:.2f}", f"{gain:.2f}"]
     met = "" if goal is None else "yes" if gain >= goal else "no"
-    cells = [name, kind, *counts, *times, of_kind["differ"], "" if goal is None else f"≥ {goal}", met]
+    cells = [name, kind, *counts, *times, of_kind.differ, "" if goal is None else f"≥ {goal}", met]
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -88,7 +88,8 @@ def main() -> None:
             if not arguments.busy:
                 measured[kind][BENCH] = llama_bench(model, folder)
         rounds.append(Round(measured, bandwidth(arguments.busy)))
-    report = {"busy": arguments.busy} | summed_up(rounds, {kind: path.stat().st_size for kind, path in models.items()})
+    sizes = {kind: path.stat().st_size for kind, path in models.items()}
+    report = summed_up(rounds, sizes, arguments.busy)
     write_json(arguments.results / RESULT.name, report)
     write_text(arguments.results / RESULT.with_suffix(".md").name, table(report))
     print(table(report))
@@ -170,12 +171,29 @@ def bandwidth(busy: bool) -> float:
     return READ / min(seconds)
 
 
-def summed_up(rounds: list[Round], sizes: Mapping[str, int]) -> dict[str, Any]:
+Report = TypedDict(
+    "Report",
+    {
+        "date": str,
+        "processor": str,
+        "cpus": int,
+        "busy": bool,
+        "llama-cpp-python": str,
+        "bandwidth": float,
+        "bytes": dict[str, int],
+        "builds": dict[str, dict[str, dict[str, float | None]]],
+        "rounds": list[dict[str, object]],
+    },
+)
+
+
+def summed_up(rounds: list[Round], sizes: Mapping[str, int], busy: bool) -> Report:
     """Return what was measured, and for each type and build its medians.
 
     Args:
         rounds: one or more.
         sizes: of each type's file, all of which is read for a token.
+        busy: whether others used the machine.
     """
     read_rate = median(one.bandwidth for one in rounds)
     builds: dict[str, dict[str, dict[str, float | None]]] = {}
@@ -196,6 +214,7 @@ def summed_up(rounds: list[Round], sizes: Mapping[str, int]) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "processor": processor(),
         "cpus": usable_cpus(),
+        "busy": busy,
         "llama-cpp-python": VERSION,
         "bandwidth": read_rate,
         "bytes": dict(sizes),
@@ -209,7 +228,7 @@ def ratio(ours: list[float], others: list[float]) -> float:
     return median(own / other for own, other in zip(ours, others, strict=True))
 
 
-def table(report: dict[str, Any]) -> str:
+def table(report: Report) -> str:
     """Return the report as Markdown."""
     how = "one thread, by the CPU seconds that it took, since others used the machine" if report["busy"] else "all CPUs"
     lines = [

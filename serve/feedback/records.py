@@ -85,6 +85,7 @@ class Answer:
     text: str
     model: ModelVersion
     timings: Timings | None = None
+    thought: str = ""  # that the text begins with, marks included
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _answer(value: Any) -> Answer:
     model, timings = value["model"], value["timings"]
     version = (model.get(name) for name in ("revision", "quantization", "file", "digest"))
     named = ModelVersion(str(model["name"]), *(part and str(part) for part in version))
-    return Answer(str(value["text"]), named, timings and _timings(timings))
+    return Answer(str(value["text"]), named, timings and _timings(timings), str(value.get("thought", "")))
 
 
 def _timings(value: Any) -> Timings:

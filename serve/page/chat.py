@@ -7,7 +7,6 @@ from typing import Any
 import gradio as gr
 
 from llama.errors import RequestError
-from llama.thoughts import CLOSE
 from llama.types import Message
 from serve.engine import Engine
 from serve.feedback import AnswerRecord, Verdict, new_id
@@ -128,9 +127,8 @@ class Chat:
         try:
             visit, record_id = read_visit(field(told, "visit")), str(field(told, "record"))
             known = self._answers.get(record_id)
-            thought = known.answer.text.rpartition(CLOSE)[:2] if isinstance(known, AnswerRecord) else ()
-            edited = "\n\n".join(filter(None, ["".join(thought), str(field(told, "text"))]))
-            self._answers.judge(record_id, visit, edited=edited)
+            thought = known.answer.thought if isinstance(known, AnswerRecord) else ""
+            self._answers.judge(record_id, visit, edited=thought + str(field(told, "text")))
         except RequestError as error:
             return judging.refuse(error)
         return judging.confirm("Thank you, your version is kept.")

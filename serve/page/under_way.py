@@ -198,7 +198,8 @@ class UnderWay:
 
     def _remember(self, answer: Growing) -> None:
         """Let an answer be judged, when all of it is there; of one that goes on only if its beginning is known."""
-        question, messages, before = answer.question, answer.question.chat.messages, ""
+        question, messages = answer.question, answer.question.chat.messages
+        text, said = answer.raw, answer.text
         if self._answers is None or answer.last is None:
             return
         if question.chat.goes_on:
@@ -206,8 +207,9 @@ class UnderWay:
             known = self._answers.get(question.continues)
             if not isinstance(known, AnswerRecord) or known.messages != messages or known.answer.text != begun:
                 return
-            before = begun
-        given = Answer(before + answer.raw, ModelVersion(question.model), timings(answer.last))
+            text, said = begun + text, question.begun.said + said
+        thought = text[: text.rfind(said)] if said else text
+        given = Answer(text, ModelVersion(question.model), timings(answer.last), thought)
         self._answers.remember(
             AnswerRecord(id=answer.record, messages=messages, sampling=asdict(question.sampling), answer=given)
         )

@@ -17,7 +17,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     for slow in (1.0, 0.25, 0.5):
         speeds = {name: Speed(prefill * slow, decode * slow) for name, (prefill, decode) in fast.items()}
         rounds.append(Round({"Q8_0": speeds}, 24e9 * slow))
-    report = {"busy": False} | summed_up(rounds, {"Q8_0": 10**9})
+    report = summed_up(rounds, {"Q8_0": 10**9}, busy=False)
     new = report["builds"]["Q8_0"]["new"]
     assert new["prefill"] == 75
     assert [new[key] for key in ("prefill_to_avx2", "decode_to_avx2", "decode_to_llama_bench")] == [1.5, 1.2, 1.5]
