@@ -265,10 +265,6 @@ LLAMA_CPP = (
         "called: functions of the library that have no binding (ggml's and gguf's)",
     ),
     Member(
-        "llama-cpp-python", "llama_cpp.llama_cpp._base_path", "0.3.36",
-        "read: the folder of the library, beside which the CPU's variants stand",
-    ),
-    Member(
         "llama-cpp-python", "conversion.base.ModelBase.get_tensors", "0.3.36",
         "replaced: bf16 to F16 at once",
         called_by="conversion.base.ModelBase.prepare_tensors",
