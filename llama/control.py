@@ -12,6 +12,8 @@ Message = TypeVar("Message")  # what a turn is to whoever has it: a mapping, of 
 
 # A plane of private use, which no text has: a control token in words begins with a character of it.
 WORDS = 0x100000
+# Control tokens by their looks: some of DeepSeek's do not say that they are, and of gpt-oss' llama.cpp denies it.
+PIPES = re.compile(r"<[|｜].*[|｜]>")  # noqa: RUF001
 # In which turns have reasoning, calls and results.
 TAGS = {
     "assistant": {"<think>", "</think>", "<tool_call>", "</tool_call>"},

@@ -17,7 +17,7 @@ import llama_cpp
 
 from common.errors import UserError
 from llama.byte_pairs import PATTERNS, BytePairs
-from llama.control import as_written
+from llama.control import PIPES, as_written
 
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
 FIRST_SPACE = "tunesmith.tokenizer.first_space"  # whether a text that begins with a word is read as " word"
@@ -55,7 +55,8 @@ class Tokenizer:
     @cached_property
     def control(self) -> re.Pattern[str]:
         """What finds the control tokens in a text."""
-        return finder(self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL) - self._normal - self._in_words)
+        by_looks = filter(PIPES.fullmatch, self._tokens_of(WRITTEN))
+        return finder({*self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL), *by_looks} - self._normal - self._in_words)
 
     @cached_property
     def _written(self) -> re.Pattern[str]:

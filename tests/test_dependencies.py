@@ -147,3 +147,12 @@ def test_exceptions_name_what_is_there() -> None:
 def test_evaluate_and_report_are_due_for_a_gate() -> None:
     assert "evaluate" in STAGES["evaluate"]["params"]
     assert "evaluate.gate" in STAGES["report"]["params"]
+
+
+def test_what_dvc_keeps_git_ignores_already() -> None:
+    """Otherwise the first `dvc repro` of a clone would write into a file that is in git."""
+    kinds = [content.get(kind, ()) for content in STAGES.values() for kind in ("outs", "metrics", "plots")]
+    kept = [Path(out) for outs in kinds for out in outs if isinstance(out, str)]  # others say that they are not kept
+    assert len(kept) > 10
+    for out in kept:
+        assert f"/{out.name}" in (ROOT / out.parent / ".gitignore").read_text().split(), out

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Literal, Required, TypedDict
 
+from llama.control import PIPES
 from llama.tokenizer import FORMS
-from pipeline.models.control import PIPES
 
 LOOKS_SPECIAL = re.compile(r"<(?!0x)/?[|\w:-]+>")  # no byte of SentencePiece's
 # Steps of a normalizer that llama.cpp does itself, as SentencePiece does.

@@ -13,12 +13,11 @@ from typing import NamedTuple
 from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
-from llama.control import TAGS, as_written, disguise
+from llama.control import PIPES, TAGS, as_written, disguise
 from pipeline.models.turns import Message, RefusedError
 
 # Another plane of private use than llama/control.py's: the template's own control tokens are so many of a character.
 OWN = 0xF0000
-PIPES = re.compile(r"<[|｜].*[|｜]>")  # noqa: RUF001  (DeepSeek's, some of which do not say that they are special)
 Place = tuple[int, int]  # from and up to, in characters
 
 
