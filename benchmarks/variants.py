@@ -19,9 +19,9 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -47,18 +47,47 @@ READ = 1 << 30  # bytes of memory that are read at a time
 SEED = 0
 
 
-class Speed(NamedTuple):
+@dataclass(frozen=True)
+class Speed:
     """Tokens a second."""
 
     prefill: float
     decode: float
 
 
-class Round(NamedTuple):
+@dataclass(frozen=True)
+class Round:
     """What was measured in one round."""
 
     speeds: dict[str, dict[str, Speed]]  # by type and build
     bandwidth: float  # bytes a second that are read
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A build's, medians over the rounds."""
+
+    prefill: float  # tokens a second
+    decode: float
+    prefill_to_avx2: float
+    decode_to_avx2: float
+    decode_to_llama_bench: float | None
+    share_of_bandwidth: float  # of decode
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was measured."""
+
+    date: str
+    processor: str
+    cpus: int
+    llama_cpp_python: str
+    busy: bool
+    bandwidth: float  # bytes a second
+    bytes: dict[str, int]  # of each type's file
+    builds: dict[str, dict[str, Figures]]  # by type and build
+    rounds: list[Round]
 
 
 def main() -> None:
@@ -71,7 +100,7 @@ def main() -> None:
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # a GGUF, with the kernels of the environment
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.busy)))
+        print(json.dumps(astuple(measure(arguments.measure, arguments.busy))))
         return
     folder = arguments.folder.absolute()
     models = {kind: make_model("1b", folder, kind) for kind in KINDS}
@@ -88,9 +117,8 @@ def main() -> None:
             if not arguments.busy:
                 measured[kind][BENCH] = llama_bench(model, folder)
         rounds.append(Round(measured, bandwidth(arguments.busy)))
-    sizes = {kind: path.stat().st_size for kind, path in models.items()}
-    report = summed_up(rounds, sizes, arguments.busy)
-    write_json(arguments.results / RESULT.name, report)
+    report = summed_up(rounds, {kind: path.stat().st_size for kind, path in models.items()}, arguments.busy)
+    write_json(arguments.results / RESULT.name, asdict(report))
     write_text(arguments.results / RESULT.with_suffix(".md").name, table(report))
     print(table(report))
 
@@ -171,56 +199,43 @@ def bandwidth(busy: bool) -> float:
     return READ / min(seconds)
 
 
-Report = TypedDict(
-    "Report",
-    {
-        "date": str,
-        "processor": str,
-        "cpus": int,
-        "busy": bool,
-        "llama-cpp-python": str,
-        "bandwidth": float,
-        "bytes": dict[str, int],
-        "builds": dict[str, dict[str, dict[str, float | None]]],
-        "rounds": list[dict[str, object]],
-    },
-)
-
-
-def summed_up(rounds: list[Round], sizes: Mapping[str, int], busy: bool) -> Report:
+def summed_up(rounds: list[Round], sizes: dict[str, int], busy: bool) -> Report:
     """Return what was measured, and for each type and build its medians.
 
     Args:
         rounds: one or more.
         sizes: of each type's file, all of which is read for a token.
-        busy: whether others used the machine.
+        busy: how it was measured.
     """
-    read_rate = median(one.bandwidth for one in rounds)
-    builds: dict[str, dict[str, dict[str, float | None]]] = {}
-    for kind, size in sizes.items():
-        builds[kind] = {}
-        for name in rounds[0].speeds[kind]:
-            found, plain = ([one.speeds[kind][build] for one in rounds] for build in (name, PLAIN))
-            bench = [one.speeds[kind][BENCH] for one in rounds if BENCH in one.speeds[kind]]
-            builds[kind][name] = {
-                "prefill": median(speed.prefill for speed in found),
-                "decode": median(speed.decode for speed in found),
-                "prefill_to_avx2": ratio([s.prefill for s in found], [s.prefill for s in plain]),
-                "decode_to_avx2": ratio([s.decode for s in found], [s.decode for s in plain]),
-                "decode_to_llama_bench": ratio([s.decode for s in found], [s.decode for s in bench]) if bench else None,
-                "share_of_bandwidth": median(size * one.speeds[kind][name].decode / one.bandwidth for one in rounds),
-            }
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "processor": processor(),
-        "cpus": usable_cpus(),
-        "busy": busy,
-        "llama-cpp-python": VERSION,
-        "bandwidth": read_rate,
-        "bytes": dict(sizes),
-        "builds": builds,
-        "rounds": [one._asdict() for one in rounds],
-    }
+    return Report(
+        date=time.strftime("%Y-%m-%d"),
+        processor=processor(),
+        cpus=usable_cpus(),
+        llama_cpp_python=VERSION,
+        busy=busy,
+        bandwidth=median(one.bandwidth for one in rounds),
+        bytes=sizes,
+        builds={
+            kind: {name: figures(rounds, kind, name, size) for name in rounds[0].speeds[kind]}
+            for kind, size in sizes.items()
+        },
+        rounds=rounds,
+    )
+
+
+def figures(rounds: list[Round], kind: str, name: str, size: int) -> Figures:
+    """Return those of a build with a type, whose file has `size` bytes."""
+    found, plain = ([one.speeds[kind][build] for one in rounds] for build in (name, PLAIN))
+    bench = [one.speeds[kind][BENCH] for one in rounds if BENCH in one.speeds[kind]]
+    decode = [speed.decode for speed in found]
+    return Figures(
+        prefill=median(speed.prefill for speed in found),
+        decode=median(decode),
+        prefill_to_avx2=ratio([speed.prefill for speed in found], [speed.prefill for speed in plain]),
+        decode_to_avx2=ratio(decode, [speed.decode for speed in plain]),
+        decode_to_llama_bench=ratio(decode, [speed.decode for speed in bench]) if bench else None,
+        share_of_bandwidth=median(size * rate / one.bandwidth for rate, one in zip(decode, rounds, strict=True)),
+    )
 
 
 def ratio(ours: list[float], others: list[float]) -> float:
@@ -230,23 +245,23 @@ def ratio(ours: list[float], others: list[float]) -> float:
 
 def table(report: Report) -> str:
     """Return the report as Markdown."""
-    how = "one thread, by the CPU seconds that it took, since others used the machine" if report["busy"] else "all CPUs"
+    how = "one thread, by the CPU seconds that it took, since others used the machine" if report.busy else "all CPUs"
     lines = [
         "# llama.cpp's CPU variants",
         "",
-        f"{report['date']}; {report['processor']}, {report['cpus']} usable CPUs; llama-cpp-python"
-        f" {report['llama-cpp-python']}; {report['bandwidth'] / 1e9:.1f} GB of memory read a second. Llama 3.2 1B's"
-        f" shape, {len(report['rounds'])} rounds; {how}. `benchmarks/variants.py` says what is measured.",
+        f"{report.date}; {report.processor}, {report.cpus} usable CPUs; llama-cpp-python {report.llama_cpp_python};"
+        f" {report.bandwidth / 1e9:.1f} GB of memory read a second. Llama 3.2 1B's shape, rounds: {len(report.rounds)};"
+        f" {how}. `benchmarks/variants.py` says what is measured.",
         "",
         "| type | kernels | prefill, tokens/s | decode, tokens/s | prefill, times AVX2 alone | decode, times AVX2 alone"
         " | decode, times llama-bench | decode's share of the bandwidth |",
         "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for kind, builds in report["builds"].items():
+    for kind, builds in report.builds.items():
         for name, found in builds.items():
-            ratios = (found[key] for key in ("prefill_to_avx2", "decode_to_avx2", "decode_to_llama_bench"))
-            speeds = f"{found['prefill']:.1f} | {found['decode']:.1f} | {' | '.join(map(times, ratios))}"
-            lines.append(f"| {kind} | {name} | {speeds} | {found['share_of_bandwidth']:.0%} |")
+            ratios = map(times, (found.prefill_to_avx2, found.decode_to_avx2, found.decode_to_llama_bench))
+            speeds = f"{found.prefill:.1f} | {found.decode:.1f} | {' | '.join(ratios)}"
+            lines.append(f"| {kind} | {name} | {speeds} | {found.share_of_bandwidth:.0%} |")
     return "\n".join([*lines, ""])
 
 

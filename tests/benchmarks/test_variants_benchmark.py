@@ -18,10 +18,10 @@ def test_ratios_are_taken_round_by_round() -> None:
         speeds = {name: Speed(prefill * slow, decode * slow) for name, (prefill, decode) in fast.items()}
         rounds.append(Round({"Q8_0": speeds}, 24e9 * slow))
     report = summed_up(rounds, {"Q8_0": 10**9}, busy=False)
-    new = report["builds"]["Q8_0"]["new"]
-    assert new["prefill"] == 75
-    assert [new[key] for key in ("prefill_to_avx2", "decode_to_avx2", "decode_to_llama_bench")] == [1.5, 1.2, 1.5]
-    assert new["share_of_bandwidth"] == pytest.approx(0.5)
+    new = report.builds["Q8_0"]["new"]
+    assert new.prefill == 75
+    assert (new.prefill_to_avx2, new.decode_to_avx2, new.decode_to_llama_bench) == (1.5, 1.2, 1.5)
+    assert new.share_of_bandwidth == pytest.approx(0.5)
     assert "| Q8_0 | new | 75.0 | 6.0 | 1.50 | 1.20 | 1.50 | 50% |" in table(report)
 
 

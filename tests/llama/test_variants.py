@@ -13,6 +13,7 @@ from pipeline.gguf.quantize import quantize
 
 ROOT = Path(__file__).parents[2]
 BUILT = variants.installed()
+EXACT = ("Q8_0",)  # types whose answers are promised to be the same in company
 MANY = pytest.mark.skipif(len(BUILT) < 2, reason="llama.cpp was built for one kind of processor")
 LOADED = "import re; print(*sorted(set(re.findall(r'libggml-cpu-(\\w+)\\.so', open('/proc/self/maps').read()))))"
 # How much one logit gains on another when answers to questions of tests/llama/test_batch.py are given in company.
@@ -45,12 +46,12 @@ def run(program: str, *arguments: str, **environment: str) -> "subprocess.Comple
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Random weights in the types whose answers are promised to be the same in company."""
+    """Random weights in each EXACT type."""
     folder = tmp_path_factory.mktemp("exact")
-    whole = write_random(folder / "F32.gguf", width=256)
-    for kind in ("F16", "Q8_0"):
+    whole = write_random(folder / "random.gguf", width=256)
+    for kind in EXACT:
         quantize(whole, folder / f"{kind}.gguf", kind)
-    return [str(folder / f"{kind}.gguf") for kind in ("F16", "Q8_0")]
+    return [str(folder / f"{kind}.gguf") for kind in EXACT]
 
 
 @MANY
