@@ -284,8 +284,8 @@ def page(machine: str, version: str, measured: dict[str, dict[str, Kind]]) -> st
         f"# Drafts from the conversation, on {machine}",
         "",
         f"{version}. `benchmarks/speculation.py` says what is measured. Seconds are of all answers of a kind, without"
-        f" their first tokens, medians of the rounds. The goal is ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}),"
-        f" ≥ {GOAL_ALL} everywhere, on the 1B shape.",
+        " their first tokens, medians of the rounds. The goal is"
+        f" ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}), ≥ {GOAL_ALL} everywhere, on the 1B shape.",
         "",
         "| model | answers | tokens | drafted | accepted | plain, s | drafting, s | gain | texts differ | goal | met |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
