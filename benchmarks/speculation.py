@@ -18,11 +18,10 @@ Writes benchmarks/results/speculation.json and .md.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -121,9 +120,11 @@ def main() -> None:
         measured = MEASURED[name](folder, arguments.quick)
         found[name] = {kind: asdict(of) for kind, of in measured.items()}
         write_json(result, found)
-        kinds = {name: {kind: Kind(**of) for kind, of in found.get(name, {}).items()} for name in MEASURED}
-        write_text(result.with_suffix(".md"), page(found, kinds))
-    print(result.with_suffix(".md").read_text())
+        kinds = {name: {kind: Kind(**of) for kind, of in found[name].items()} for name in MEASURED if name in found}
+        machine = f"{found['cpus']} CPUs ({found['processor']})"
+        version = f"{found['date']}; llama-cpp-python {found['packages']['llama-cpp-python']}"
+        write_text(result.with_suffix(".md"), page(machine, version, kinds))
+    print(result.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 # the models
@@ -277,34 +278,32 @@ MEASURED: dict[str, Callable[[Path, bool], dict[str, Kind]]] = {
 # the page
 
 
-def page(found: Mapping[str, object], kinds: Mapping[str, Mapping[str, Kind]]) -> str:
-    """Return the result as Markdown: what all of it shares, and what was measured of each model."""
+def page(machine: str, version: str, measured: dict[str, dict[str, Kind]]) -> str:
+    """Return the result as Markdown."""
     lines = [
-        f"# Drafts from the conversation, on {found['cpus']} CPUs ({found['processor']})",
+        f"# Drafts from the conversation, on {machine}",
         "",
-        f"{found['date']}; llama-cpp-python {version('llama-cpp-python')}. `benchmarks/speculation.py` says"
-        " what is measured. Seconds are of all answers of a kind after their first tokens, medians of the rounds."
-        f" The goal is ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}), ≥ {GOAL_ALL} everywhere, on the 1B"
-        " shape.",
+        f"{version}. `benchmarks/speculation.py` says what is measured. Seconds are of all answers of a kind, without"
+        " their first tokens, medians of the rounds. The goal is"
+        f" ≥ {GOAL_COPYING} where answers copy ({', '.join(COPYING)}), ≥ {GOAL_ALL} everywhere, on the 1B shape.",
         "",
         "| model | answers | tokens | drafted | accepted | plain, s | drafting, s | gain | texts differ | goal | met |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
-    for name in MEASURED:
-        for kind, of_kind in kinds.get(name, {}).items():
-            lines.append(row(name, kind, of_kind))
+    for name, kinds in measured.items():
+        lines += [row(name, kind, found) for kind, found in kinds.items()]
     return "\n".join(lines) + "\n"
 
 
-def row(name: str, kind: str, of_kind: Kind) -> str:
+def row(name: str, kind: str, found: Kind) -> str:
     """Return a line of the table."""
-    plain, drafting = (sum(map(median, way.values())) for way in (of_kind.plain, of_kind.drafting))
+    plain, drafting = (sum(map(median, seconds.values())) for seconds in (found.plain, found.drafting))
     gain = plain / drafting
     goal = (GOAL_COPYING if kind in COPYING else GOAL_ALL) if name.startswith("1B") else None
-    counts = [of_kind.tokens, of_kind.drafted, of_kind.accepted]
+    counts = [found.tokens, found.drafted, found.accepted]
     times = [f"{plain:.2f}", f"{drafting:.2f}", f"{gain:.2f}"]
     met = "" if goal is None else "yes" if gain >= goal else "no"
-    cells = [name, kind, *counts, *times, of_kind.differ, "" if goal is None else f"≥ {goal}", met]
+    cells = [name, kind, *counts, *times, found.differ, "" if goal is None else f"≥ {goal}", met]
     return f"| {' | '.join(map(str, cells))} |"
 
 

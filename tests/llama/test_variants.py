@@ -13,7 +13,7 @@ from pipeline.gguf.quantize import quantize
 
 ROOT = Path(__file__).parents[2]
 BUILT = variants.installed()
-EXACT = ("Q8_0",)  # types whose answers are promised to be the same in company
+EXACT = ("F32", "F16", "BF16", "Q8_0")
 MANY = pytest.mark.skipif(len(BUILT) < 2, reason="llama.cpp was built for one kind of processor")
 LOADED = "import re; print(*sorted(set(re.findall(r'libggml-cpu-(\\w+)\\.so', open('/proc/self/maps').read()))))"
 # How much one logit gains on another when answers to questions of tests/llama/test_batch.py are given in company.
