@@ -274,10 +274,6 @@ LLAMA_CPP = (
         "called: llama_context::get_sched, so that a graph with adapters is looked at once and not at each decode",
     ),
     Member(
-        "llama-cpp-python", "llama_cpp.llama_cpp._base_path", "0.3.36",
-        "read: the folder of the library, beside which the CPU's variants stand",
-    ),
-    Member(
         "llama-cpp-python", "conversion.base.ModelBase.get_tensors", "0.3.36",
         "replaced: bf16 to F16 at once",
         called_by="conversion.base.ModelBase.prepare_tensors",

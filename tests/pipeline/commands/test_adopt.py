@@ -205,7 +205,7 @@ def test_a_key_that_is_given_twice_is_refused(project: Path) -> None:
     [
         ("model=nope", "adopt: conf/ does not compose: In 'config': Could not find 'model/nope'"),
         ("train.nope=1", "adopt: conf/ does not compose: train.nope is not a key of the configuration; train has "),
-        ("+train.nope=1", "adopt: train.nope is not a key of the configuration; train has method, engine"),
+        ("+train.nope=1", "adopt: train.nope is not a key of the configuration; train has method, "),
         ("train.lr=fast", "adopt: train.lr is 'fast'; it must be a finite number"),
         ("train.lr=1e-3,2e-3", "adopt: train.lr=1e-3,2e-3 names several values; adopt one of them"),
         ("model=starter-s,starter-m", "adopt: model=starter-s,starter-m names several values; adopt one of them"),
