@@ -8,6 +8,7 @@ import gradio as gr
 
 from llama.errors import RequestError
 from serve.feedback import COMMENT_CHARS, REASONS, Record, Verdict
+from serve.page.controls import ticks
 from serve.page.remembered import Answers
 from serve.page.visits import read_visit
 
@@ -37,7 +38,7 @@ def show_why(answers: Answers) -> Why:
     """Return the panel, closed until something was judged."""
     with gr.Group(visible=False, elem_classes="why") as panel:
         message = gr.HTML(elem_classes="said", padding=False)
-        reasons = gr.CheckboxGroup([], label="Why? Tick what fits.", container=False)
+        reasons = ticks("Why? Tick what fits.")
         with gr.Row(elem_classes="comment"):
             comment = gr.Textbox(
                 label="Comment",

@@ -8,7 +8,7 @@ import gradio as gr
 from common.words import counted
 from llama.errors import RequestError
 from serve.feedback import CONSENT, ComparisonRecord, Record
-from serve.page.controls import unchecked
+from serve.page.controls import ticks
 from serve.page.feedback_panel import HIDDEN
 from serve.page.remembered import Answers
 from serve.page.visits import read_visitor
@@ -23,7 +23,7 @@ def show_own(answers: Answers, tab: gr.Tab) -> None:
     """Show the tab: what is kept and for what, what the visitor has said, and the ways to take it back."""
     gr.HTML(_about(), padding=False, elem_classes="note")
     said = gr.HTML(f"<p role='status'>{NONE}</p>", padding=False, elem_id="own-said")
-    kept = unchecked(gr.CheckboxGroup([], label="Kept", show_label=False, container=False, elem_id="own"))
+    kept = ticks("Kept", show_label=False, elem_id="own")
     with gr.Row(visible=False, elem_id="own-ways") as ways:
         delete, delete_all, download, reset = (
             gr.Button(label, size="sm", min_width=120)

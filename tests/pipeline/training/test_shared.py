@@ -21,6 +21,7 @@ from common.errors import Interrupted, UserError
 from common.files import sha256
 from pipeline.core.composition import compose
 from pipeline.core.config import load
+from pipeline.core.paths import PREPARED
 from pipeline.models import loading
 from pipeline.models.loading import digest, load_base
 from pipeline.stages import train
@@ -174,7 +175,8 @@ def alive() -> set[int]:
 
 
 def kept() -> list[object]:
-    return [TOKENIZER.made, WEIGHTS.made, *(of.made for of in (*TOKENIZED.values(), *CONVERSATIONS.values()))]
+    splits = [of for path, of in TOKENIZED.items() if path.parent == PREPARED]  # others' may be of another training
+    return [TOKENIZER.made, WEIGHTS.made, *(of.made for of in (*splits, *CONVERSATIONS.values()))]
 
 
 def test_a_training_leaves_no_model_behind_also_where_it_failed_and_its_error_is_kept(
