@@ -15,10 +15,10 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import Config, load
 from pipeline.core.paths import FORGOTTEN
 from pipeline.core.paths import root as repository
-from pipeline.forgetting import records, workspace
-from pipeline.forgetting.outcome import Outcome
-from pipeline.forgetting.runs import forget_in_runs
-from pipeline.forgetting.versions import Versions, opened
+from pipeline.erasure import records, workspace
+from pipeline.erasure.outcome import Outcome
+from pipeline.erasure.runs import forget_in_runs
+from pipeline.erasure.versions import Versions, opened
 from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.sources import PATTERN, Kept, of_dataset
 from pipeline.tracking.delivery import tracking_uri

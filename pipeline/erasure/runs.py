@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from pipeline.core.config import TrackingSettings
-from pipeline.forgetting.outcome import Outcome
-from pipeline.forgetting.workspace import TEXTS
+from pipeline.erasure.outcome import Outcome
+from pipeline.erasure.workspace import TEXTS
 from pipeline.learning.forgotten import Traces
 from pipeline.tracking.registry import champion, mlflow_client
 

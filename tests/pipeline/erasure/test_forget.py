@@ -22,7 +22,7 @@ from pipeline import cli
 from pipeline.commands import forget as command
 from pipeline.commands import learn
 from pipeline.core.records import PrepareReport
-from pipeline.forgetting import workspace as workspaces
+from pipeline.erasure import workspace as workspaces
 from pipeline.learning.settings import LearnSettings
 from serve.feedback import FeedbackStore, read_records, visitor_of
 

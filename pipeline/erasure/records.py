@@ -9,7 +9,7 @@ from common.errors import UserError
 from common.files import sha256
 from common.words import counted
 from pipeline.data.hub import hub_errors
-from pipeline.forgetting.outcome import Outcome
+from pipeline.erasure.outcome import Outcome
 from pipeline.learning.manifest import LearnManifest
 from pipeline.learning.sources import Kept
 from serve.feedback.forgetting import forget, without

@@ -23,7 +23,7 @@ from pipeline.core.paths import (
 )
 from pipeline.core.records import Lineage, Manifest, PrepareReport
 from pipeline.data.prepared import MADE_FROM, read_made_from
-from pipeline.forgetting.outcome import Outcome
+from pipeline.erasure.outcome import Outcome
 from pipeline.learning.forgotten import Traces
 from pipeline.learning.manifest import LearnManifest, past_manifests, present_manifest
 from pipeline.training.checkpoints import SETTINGS, read_settings

@@ -19,8 +19,8 @@ from pipeline.core.paths import ADAPTER, LINEAGE, PREPARE_REPORT, PREPARED
 from pipeline.core.records import Lineage, PrepareReport
 from pipeline.data.lines import one_line
 from pipeline.data.prepared import MADE_FROM
-from pipeline.forgetting.outcome import Outcome
-from pipeline.forgetting.workspace import is_lineage_of
+from pipeline.erasure.outcome import Outcome
+from pipeline.erasure.workspace import is_lineage_of
 from pipeline.learning.forgotten import Traces
 
 if TYPE_CHECKING:  # seconds to import
