@@ -63,7 +63,7 @@ def unchecked(widget: Any) -> Any:
     return widget
 
 
-def ticks(label: str, show_label: bool = True, elem_id: str | None = None) -> gr.CheckboxGroup:
+def ticks(label: str, show_label: bool | None = None, elem_id: str | None = None) -> gr.CheckboxGroup:
     """Return boxes to tick, `unchecked`: by their class, since Gradio makes others of it when their choices change."""
     gr.CheckboxGroup.preprocess = lambda _, payload: payload  # type: ignore[method-assign, assignment]
     return gr.CheckboxGroup([], label=label, show_label=show_label, container=False, elem_id=elem_id)
