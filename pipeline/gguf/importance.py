@@ -13,33 +13,11 @@ import numpy as np
 
 from common.errors import UserError
 from llama.context import CHUNK, Context
-
-FLOAT32 = 0  # GGML_TYPE_F32
-LIBRARY = llama_cpp.llama_cpp._lib
+from llama.ggml import LIBRARY, OPERATIONS, Tensor
 
 Matrix = dict[str, np.ndarray]  # tensor's name -> mean square of each of its inputs, float32 [inputs]
 
-
-class Tensor(ctypes.Structure):
-    """`struct ggml_tensor` of ggml.h."""
-
-
-Tensor._fields_ = [
-    ("type", ctypes.c_int),
-    ("buffer", ctypes.c_void_p),
-    ("ne", ctypes.c_int64 * 4),
-    ("nb", ctypes.c_size_t * 4),
-    ("op", ctypes.c_int),
-    ("op_params", ctypes.c_int32 * 16),
-    ("flags", ctypes.c_int32),
-    ("src", ctypes.POINTER(Tensor) * 10),
-    ("view_src", ctypes.c_void_p),
-    ("view_offs", ctypes.c_size_t),
-    ("data", ctypes.c_void_p),
-    ("name", ctypes.c_char * 64),
-    ("extra", ctypes.c_void_p),
-    ("padding", ctypes.c_char * 8),
-]
+FLOAT32 = 0  # GGML_TYPE_F32
 OBJECT_BYTES = 32  # of `struct ggml_object`, which ggml counts as a tensor's overhead too
 
 
@@ -80,14 +58,13 @@ class _Sums:
     def __init__(self) -> None:
         self.totals: dict[str, np.ndarray] = {}
         self.counts: dict[str, int] = {}
-        LIBRARY.ggml_op_name.restype, LIBRARY.ggml_op_name.argtypes = ctypes.c_char_p, [ctypes.c_int]
 
     def __call__(self, address: int, ask: bool, _: object) -> bool:
         """Tell whether a tensor is wanted, and take it in when called again once it is computed."""
         tensor = Tensor.from_address(address)
-        if LIBRARY.ggml_op_name(tensor.op) != b"MUL_MAT":
+        if tensor.op != OPERATIONS["MUL_MAT"]:
             return not ask
-        weight, inputs = tensor.src[0].contents, tensor.src[1].contents
+        weight, inputs = map(Tensor.from_address, tensor.src[:2])
         is_collected = weight.name.startswith(b"blk.") and inputs.type == FLOAT32
         if not ask and is_collected:
             self._add(weight.name.decode(), inputs)

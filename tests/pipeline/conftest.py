@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from chats import CHATS
+from working import working_in
 
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
@@ -37,21 +38,14 @@ SETTINGS = [
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder, entered, with 104 conversations to learn from, 8 to validate on and 8 to test."""
-    import torch
-
     from pipeline.stages.prepare import prepare
 
     folder = tmp_path_factory.mktemp("project")
     lines = (REPO / "starter/chats.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "chats.jsonl").write_text("".join(lines[:120]), encoding="utf-8")
     prepare(load(compose(REPO / "conf", CHATS)).data, folder, folder)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+    with working_in(folder):
         yield folder
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

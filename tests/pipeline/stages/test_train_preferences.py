@@ -14,6 +14,7 @@ import pytest
 import torch
 from chats import STARTER_S
 from safetensors.torch import load_file
+from working import working_in
 
 from common.errors import UserError
 from common.files import sha256
@@ -67,13 +68,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A working folder, entered, with 60 pairs of a taste and 40 conversations."""
     folder = tmp_path_factory.mktemp("preferences")
     put(folder, [*pairs(60), *({"messages": messages} for messages in chats(40, 60))])
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+    with working_in(folder):
         yield folder
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

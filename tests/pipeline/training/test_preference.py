@@ -13,6 +13,7 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer
 from trl.experimental.orpo import ORPOTrainer
+from working import working_in
 
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
@@ -62,13 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     rows = [*(row for row in pairs if row["chosen"] != row["rejected"]), *({"messages": chat} for chat in chats[40:])]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     prepare(config().data, folder, folder)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+    with working_in(folder):
         yield folder
-    torch.set_num_threads(threads)
 
 
 def ours(loss: str, rows: int = 8, packed: bool = False, *overrides: str) -> PreferenceTrainer:
