@@ -15,8 +15,8 @@ from pipeline.core.preferences import JUDGED_BAD
 from pipeline.data.lines import BadLine, Row, SetAside
 from pipeline.data.readers import suffixes
 from pipeline.data.sources import Source
+from pipeline.data.versions import SCHEMAS, Latest, Version
 
-SCHEMAS = (1, 2)  # of serve/feedback/records.py
 MARKS = frozenset(("schema", "kind", "id", "time", "messages", "sampling"))  # keys that all records have
 # The others are counted as unused.
 READ = {"schema", "kind", "id", "time", "messages", "answer", "left", "right", "verdict", "vote", "edited", "visit"}
@@ -68,14 +68,13 @@ class Standing:
     """The last record of each id, and all that these claim."""
 
     def __init__(self, sources: Iterable[Source]) -> None:
-        latest: dict[str, tuple[str, str, int, frozenset[Claim]]] = {}
+        latest = Latest[frozenset[Claim]]()
         for source in sources:
             for row in source.rows:
                 if isinstance(row, Row) and is_record(row.value) and (record := _record_or_none(row.value)):
-                    found = (record.time, source.name, row.line, record.claims)
-                    latest[record.id] = max(found, latest.get(record.id, found), key=lambda each: each[:3])
-        self._places = {(name, line) for _, name, line, _ in latest.values()}
-        self._claimed = frozenset().union(*(claims for *_, claims in latest.values()))
+                    latest.add(record.id, Version(record.time, source.name, row.line), record.claims)
+        self._places = {(version.name, version.line) for version, _ in latest}
+        self._claimed = frozenset().union(*(claims for _, claims in latest))
 
     def row(self, value: dict[str, object], name: str, line: int) -> dict[str, object]:
         """Return what the record at a place is worth.

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from common.errors import UserError
 from common.words import counted
+from pipeline.data.versions import SCHEMAS, Latest, Version
 from pipeline.judging.pairs import Outcome, Pair
 
 logger = logging.getLogger(__name__)
 
-SCHEMAS = (1, 2)  # of records
 VOTES: dict[str, Outcome] = {"left": "one", "right": "other", "tie": "tie", "both_bad": "tie"}
 SUFFIXES = (".jsonl", ".ndjson")
 
@@ -34,17 +34,17 @@ def read_votes(place: Path, most: int | None) -> list[Vote]:
         UserError: there is no such file, one cannot be read, or there is no blind vote.
     """
     files = sorted(path for path in place.rglob("*") if path.suffix in SUFFIXES) if place.is_dir() else [place]
-    latest: dict[str, tuple[str, Vote | None]] = {}
+    latest = Latest[Vote | None]()
     counts = dict.fromkeys(("records", "unreadable"), 0)
-    for record in _records(files):
+    for name, line, record in _records(files):
         counts["records"] += 1
         try:
             key, time, vote = _read(record)
         except (LookupError, TypeError, ValueError):
             counts["unreadable"] += 1
             continue
-        latest[key] = max((time, vote), latest.get(key, ("", None)), key=lambda one: one[0])
-    found = [vote for _, vote in sorted(latest.values(), key=lambda one: one[0], reverse=True) if vote]
+        latest.add(key, Version(time, name, line), vote)
+    found = [vote for _, vote in sorted(latest, key=lambda one: one[0], reverse=True) if vote]
     if not found:
         raise UserError(f"evaluate.judge.votes is {place}, which has no blind vote; name the chat's feedback, or null")
     others = counts["records"] - counts["unreadable"] - len(found)
@@ -55,13 +55,14 @@ def read_votes(place: Path, most: int | None) -> list[Vote]:
     return found[:most]
 
 
-def _records(files: list[Path]) -> Iterator[str]:
+def _records(files: list[Path]) -> Iterator[tuple[str, int, str]]:
+    """Yield each line with the name of its file and its number."""
     for file in files:
         try:
             text = file.read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise UserError(f"evaluate.judge.votes: cannot read {file}: {error.strerror}") from error
-        yield from (line for line in text.split("\n") if line.strip())
+        yield from ((str(file), number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
 
 
 def _read(line: str) -> tuple[str, str, Vote | None]:

@@ -10,10 +10,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.core.messages import Messages
-from pipeline.data.feedback import SCHEMAS, is_record
+from pipeline.data.feedback import is_record
 from pipeline.data.folding import fold
 from pipeline.data.lines import BadLine, Row
 from pipeline.data.masking import Masking
+from pipeline.data.versions import SCHEMAS, Latest, Version
 from pipeline.learning.forgotten import digest_of_visitor
 
 UNREADABLE = "cannot be read, or is no record"
@@ -134,24 +135,24 @@ def read(rows: Iterable[tuple[str, Row | BadLine]], masking: Masking, forgotten:
         forgotten: digests of visitors whose records are none any more.
     """
     statements = Statements()
-    latest: dict[str, tuple[str, str, _Said]] = {}
+    latest = Latest[_Said]()
     for name, row in rows:
         statements.records += 1
-        place = f"{name}:{row.line}"
-        if (said := _said(row, statements, place)) is None:
+        if (said := _said(row, statements, _place(name, row.line))) is None:
             continue
-        if (other := latest.get(said.id)) is not None:
-            statements.leave_out(REPLACED, max(place, other[1]))
-            if other[0] > said.time:
-                continue
-        latest[said.id] = (said.time, place, said)
-    for _, place, said in latest.values():
+        if replaced := latest.add(said.id, Version(said.time, name, row.line), said):
+            statements.leave_out(REPLACED, _place(replaced.name, replaced.line))
+    for version, said in latest:
         if why := _unusable(said, forgotten):
-            statements.leave_out(why, place)
+            statements.leave_out(why, _place(version.name, version.line))
             continue
         statements.found += _statements(said, masking)
     statements.found.sort(key=lambda one: (one.time, one.record, one.answers))
     return statements
+
+
+def _place(name: str, line: int) -> str:
+    return f"{name}:{line}"
 
 
 def _said(row: Row | BadLine, statements: Statements, place: str) -> _Said | None:
