@@ -67,6 +67,16 @@ def test_a_model_with_a_recipe_gets_its_settings(name: str) -> None:
     assert config("model=llama-3.2-1b").train.lora.r == 16
 
 
+@pytest.mark.parametrize("loss", ["dpo", "kto", "orpo"])
+def test_a_recipe_has_another_rate_for_preferences_and_the_command_line_stands_above(loss: str) -> None:
+    plain, starter = config("model=starter-s"), config("model=starter-s", f"train={loss}")
+    assert starter.train.preference.loss == loss
+    assert starter.train.lr == config("model=starter-m", f"train={loss}").train.lr < plain.train.lr / 2
+    assert starter.train.lora == plain.train.lora
+    assert config("model=starter-s", f"train={loss}", "train.lr=7e-3").train.lr == 7e-3
+    assert config("model=llama-3.2-1b", f"train={loss}").train.lr < starter.train.lr / 10
+
+
 def test_the_grid_sweeps_over_rate_and_rank() -> None:
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
