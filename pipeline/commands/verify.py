@@ -61,6 +61,8 @@ def print_lineage(path: Path, lineage: FileLineage, kind: str) -> None:
     if lineage.data:
         rows = ", ".join(f"{name} {digest[:16]}" for name, digest in lineage.data.splits.items())
         print(f"  data    {lineage.data.settings.get('name')}: {rows}")
+    if lineage.train and (start := lineage.train.get("start_adapter")):
+        print(f"  start   {start}, SHA-256 {lineage.start_adapter}")
     for does, making in (("train", lineage.trained), ("export", lineage.exported)):
         if making:
             commit = (making.commit or "none")[:12] + (", changed" if making.uncommitted else "")

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from common.errors import UserError
 from common.files import write_json
 from pipeline.core.config import ModelSettings
+from pipeline.core.paths import COMPARED
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]  # as far as a database counts
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -167,6 +168,7 @@ class Lineage(Record):
     data: DataOrigin | None = None  # as all that follows, of adapters since it is written
     train: dict[str, object] | None = None  # settings that digits follow from
     making: Making | None = None
+    start_adapter: str | None = None  # digest of the weights that it went on from
 
 
 Of = Literal["tuned", "base", "adapter"]  # what a file holds
@@ -184,7 +186,8 @@ class FileLineage(Record):
     merge_digest: str | None  # of the weights that an adapter is merged onto, where they are others
     importance_matrix: bool
     data: DataOrigin | None  # null for a base that no data weigh
-    train: dict[str, object] | None  # null for a base, as the next two
+    train: dict[str, object] | None  # null for a base, as the next three
+    start_adapter: str | None = None  # digest of the weights that training went on from, if from any
     adapter: dict[str, str] | None  # digests of the trained weights' files
     trained: Making | None
     exported: Making
@@ -424,6 +427,12 @@ class PrepareReport(Record):
         return self
 
     @property
+    def digests(self) -> dict[str, str]:
+        """The digests of all that can be learnt from, by names in data/prepared."""
+        compared = {f"{COMPARED}/{name}": part.sha256 for name, part in self.preferences.items() if name in LEARNT_FROM}
+        return {name: self.splits[name].sha256 for name in LEARNT_FROM} | compared
+
+    @property
     def learnt_digest(self) -> str:
         """The digest of what is learnt from: the splits that training and validation read."""
         return "+".join(self.splits[name].sha256[:16] for name in LEARNT_FROM)
@@ -433,6 +442,11 @@ class PrepareReport(Record):
         """The same with the comparisons."""
         parts = [self.preferences[name].sha256[:16] for name in LEARNT_FROM if name in self.preferences]
         return "+".join([self.learnt_digest, *parts])
+
+    @property
+    def data_digests(self) -> tuple[str, ...]:
+        """What trainings know their data by: conversations, or comparisons beside them."""
+        return self.learnt_digest, self.compared_digest
 
 
 class TrainReport(Record):

@@ -12,7 +12,7 @@ from pipeline.core.code import ROOT
 from pipeline.core.data_settings import DataSettings, SourceSettings, alone_as, question_files, sets_of
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.paths import GENERAL, PREPARED
-from pipeline.core.records import LEARNT_FROM, DataOrigin, GeneralSet, GeneralSets, PrepareReport
+from pipeline.core.records import DataOrigin, GeneralSet, GeneralSets, PrepareReport
 from pipeline.data.own_splits import find_all
 from pipeline.data.sources import find_files
 
@@ -74,8 +74,7 @@ def origin(report: PrepareReport) -> DataOrigin:
     if isinstance(sources := settings.get("sources"), dict):
         mixed = {name: report.sources[name].revision or one.get("revision") for name, one in sources.items()}
         settings["sources"] = {name: {**one, "revision": mixed[name]} for name, one in sources.items()}
-    splits = {name: report.splits[name].sha256 for name in LEARNT_FROM}
-    return DataOrigin(settings=settings, files=made["files"], splits=splits)
+    return DataOrigin(settings=settings, files=made["files"], splits=report.digests)
 
 
 def require_prepared(settings: DataSettings, folder: Path = Path()) -> None:

@@ -11,9 +11,9 @@ from common.files import write_json
 from pipeline.core.records import ManifestFile
 from pipeline.gguf.convert import convert_adapter
 from pipeline.gguf.export_set import ExportContext, ExportSet, described, trained_logits, unquantized
-from pipeline.gguf.merge import ADAPTER_WEIGHTS, NotPlain, base_folder, plan_deltas, weight_files
+from pipeline.gguf.merge import NotPlain, base_folder, plan_deltas, weight_files
 from pipeline.gguf.verify import check_divergence, compare
-from pipeline.models.loading import ADAPTER_CONFIG
+from pipeline.models.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 def make_adapter(

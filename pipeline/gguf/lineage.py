@@ -46,6 +46,7 @@ def file_lineage(
         importance_matrix=settings.importance_matrix,
         data=None if is_base and not settings.importance_matrix else lineage.data,
         train=None if is_base else lineage.train,
+        start_adapter=None if is_base else lineage.start_adapter,
         adapter=None if is_base else weight_digests(adapter),
         trained=None if is_base else lineage.making,
         exported=this_making(LIBRARIES, "cpu"),

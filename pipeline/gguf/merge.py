@@ -26,7 +26,7 @@ from pipeline.core.config import ModelSettings
 from pipeline.gguf.sentencepiece_model import is_sentencepiece, write_sentencepiece
 from pipeline.gguf.tokenizer_json import read_tokenizer
 from pipeline.models.chat import unreadable
-from pipeline.models.loading import ADAPTER_CONFIG, load_base, merge_adapter
+from pipeline.models.loading import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_base, merge_adapter
 from pipeline.models.vocabulary import VOCABULARIES, copy_vocabulary, model_folder
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ SHARD_BYTES = 2**28  # what is held in memory and written at a time; a larger te
 ROWS = 512  # of a weight that are added up at once
 INDEX = "model.safetensors.index.json"
 CONFIGS = ("config.json", "generation_config.json")
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."  # that PEFT puts before the names of the base's modules
 # Settings with which a weight is not base + scale * B @ A, or whose tensors have names of their own.
 SPECIAL = (

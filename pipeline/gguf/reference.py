@@ -16,9 +16,9 @@ from peft import LoraConfig, PeftMixedModel, PeftModel, get_peft_model
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from pipeline.gguf.merge import ADAPTER_WEIGHTS, PREFIX, NotPlain, base_folder, plan_deltas, weight_files
+from pipeline.gguf.merge import PREFIX, NotPlain, base_folder, plan_deltas, weight_files
 from pipeline.gguf.positions import round_ramp
-from pipeline.models.loading import load_base
+from pipeline.models.loading import ADAPTER_WEIGHTS, load_base
 
 logger = logging.getLogger(__name__)
 

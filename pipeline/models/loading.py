@@ -18,6 +18,7 @@ from pipeline.models.packaged import located
 
 SETTLED = 2_000_000_000  # nanoseconds; the coarsest clock of a file system that is in use
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's; a full fine-tune has none
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def choose_device(device: str) -> str:

@@ -14,13 +14,13 @@ from pipeline.core.config import Config, load
 from pipeline.core.learnt import settings_of_digits
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.records import FileLineage, Making
-from pipeline.verification.inputs import find_base, find_data, model_settings
+from pipeline.verification.inputs import find_base, find_data, find_start, model_settings
 
 
 def changes(lineage: FileLineage, workspace: Path) -> list[str]:
     """Return a line for each thing that is other in this workspace than it was for a file."""
     found = list(changed_settings(lineage, workspace / CONF))
-    for find in (find_base, _find_data):
+    for find in (find_base, _find_data, find_start):
         try:
             find(lineage, (workspace,))
         except UserError as error:

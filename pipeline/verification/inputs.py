@@ -10,7 +10,7 @@ from common.files import sha256
 from pipeline.core.code import ROOT, digests, last_commit
 from pipeline.core.config import ModelSettings
 from pipeline.core.records import DataOrigin, FileLineage, Making, TunedBase
-from pipeline.models.loading import base_digest
+from pipeline.models.loading import ADAPTER_WEIGHTS, base_digest
 
 
 @dataclass
@@ -120,3 +120,25 @@ def find_data(data: DataOrigin, roots: Sequence[Path]) -> dict[str, Path]:
     if lost:
         raise UserError(f"data: {'; '.join(lost)}")
     return found
+
+
+def find_start(lineage: FileLineage, roots: Sequence[Path]) -> dict[str, Path]:
+    """Return where the adapter is that training went on from, by its relative name in the settings; nothing of none.
+
+    Args:
+        lineage: of the file.
+        roots: folders to look in, the first first.
+
+    Raises:
+        UserError: it is missing, or another one.
+    """
+    name = (lineage.train or {}).get("start_adapter")
+    if not isinstance(name, str):
+        return {}
+    there = [root / name for root in roots if (root / name / ADAPTER_WEIGHTS).is_file()]
+    digest = lineage.start_adapter
+    same = next((folder for folder in there if digest in (None, sha256(folder / ADAPTER_WEIGHTS))), None)
+    if same is None:
+        had = f", it had the SHA-256 {digest[:16]}…" if digest else ""
+        raise UserError(f"start adapter: {name} {'is another one' if there else 'is not here'}{had}")
+    return {} if Path(name).is_absolute() else {name: same}

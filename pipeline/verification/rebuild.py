@@ -17,7 +17,7 @@ from pipeline.core.gguf_types import OUT_TYPES
 from pipeline.core.mappings import plain
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, PREPARE_REPORT
 from pipeline.core.records import FileLineage, Manifest, PrepareReport
-from pipeline.verification.inputs import Checkouts, find_base, find_data, model_settings
+from pipeline.verification.inputs import Checkouts, find_base, find_data, find_start, model_settings
 
 CHECKPOINTS = ".checkpoints"
 NEVER = 10**9  # steps
@@ -57,7 +57,8 @@ def rebuild(lineage: FileLineage, kind: str, work: Path, workspace: Path, adapte
     trained = checkouts.of(lineage.trained) if lineage.trained and adapter is None else exported
     place = work / "workspace"
     place.mkdir()
-    link_inputs(lineage, (trained, workspace), place)
+    roots = (trained, workspace)
+    link_inputs(inputs_of(lineage, roots) | (find_start(lineage, roots) if adapter is None else {}), place)
     write_settings(lineage, kind, trained, place)
     run_stage("prepare", trained, place)
     require_same_splits(lineage, place)
@@ -73,14 +74,17 @@ def rebuild(lineage: FileLineage, kind: str, work: Path, workspace: Path, adapte
     return next(place / GGUF / file.file for file in manifest.files if (file.of, file.type) == (lineage.of, kind))
 
 
-def link_inputs(lineage: FileLineage, roots: tuple[Path, Path], place: Path) -> None:
-    """Put what the settings name by relative names where they look for it.
+def inputs_of(lineage: FileLineage, roots: tuple[Path, Path]) -> dict[str, Path]:
+    """Return where base and data are, by their relative names in the settings.
 
     Raises:
         UserError: some of it is gone or has changed.
     """
-    links = find_base(lineage, roots)
-    links |= find_data(lineage.data, roots) if lineage.data else _starter(roots[0])
+    return find_base(lineage, roots) | (find_data(lineage.data, roots) if lineage.data else _starter(roots[0]))
+
+
+def link_inputs(links: Mapping[str, Path], place: Path) -> None:
+    """Put what the settings name by relative names where they look for it."""
     for name, target in links.items():
         link = place / name
         if not link.exists():  # a tokenizer's files may be the base's
@@ -183,7 +187,7 @@ def require_same_splits(lineage: FileLineage, place: Path) -> None:
     """
     if lineage.data is None:
         return
-    report = PrepareReport.read(place / PREPARE_REPORT)
-    other = [name for name, digest in lineage.data.splits.items() if report.splits[name].sha256 != digest]
+    made = PrepareReport.read(place / PREPARE_REPORT).digests
+    other = [name for name, digest in lineage.data.splits.items() if made.get(name) != digest]
     if other:
         raise UserError(f"data: prepare makes other rows here of the same settings: {', '.join(other)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from lineages import REPO, lineage_here
 
+from common.files import sha256
 from pipeline.verification.changes import changes
 
 
@@ -56,3 +57,15 @@ def test_a_commit_that_a_branch_came_to_is_no_change_of_settings(workspace: Path
     assert lineage.data
     resolved = lineage.data.model_copy(update={"settings": {**lineage.data.settings, "revision": "c0ffee"}})
     assert changes(lineage.model_copy(update={"data": resolved}), workspace) == []
+
+
+def test_another_adapter_to_go_on_from_is_named(workspace: Path) -> None:
+    adopted = workspace / "conf/adopted.yaml"
+    adopted.write_text(adopted.read_text() + "train: {start_adapter: models/champion}\n")
+    started = lineage_here(workspace, "train.start_adapter=models/champion")
+    weights = workspace / "models/champion/adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"champion")
+    assert changes(started.model_copy(update={"start_adapter": sha256(weights)}), workspace) == []
+    (found,) = changes(started.model_copy(update={"start_adapter": "c" * 64}), workspace)
+    assert found == f"start adapter: models/champion is another one, it had the SHA-256 {'c' * 16}…"

@@ -8,11 +8,12 @@ import pytest
 from lineages import REPO, lineage_here
 
 from common.errors import UserError
+from common.files import sha256
 from pipeline.core import code
 from pipeline.core.making import this_making
 from pipeline.core.records import FileLineage, Making
 from pipeline.verification import inputs
-from pipeline.verification.inputs import Checkouts, find_base, find_data
+from pipeline.verification.inputs import Checkouts, find_base, find_data, find_start
 
 
 @pytest.fixture
@@ -125,3 +126,24 @@ def test_data_are_found_where_they_are_the_same(lineage: FileLineage, workspace:
         f"{lineage.data.files['starter/questions.jsonl'][:16]}…"
     )
     assert find_data(lineage.data, (workspace, REPO))["starter/chats.jsonl"] == REPO / "starter/chats.jsonl"
+
+
+def test_the_adapter_that_was_gone_on_from_is_found_where_it_is_the_same(workspace: Path, lineage: FileLineage) -> None:
+    champion = workspace / "models/champion"
+    champion.mkdir(parents=True)
+    weights = champion / "adapter_model.safetensors"
+    weights.write_bytes(b"champion")
+    assert find_start(lineage, (workspace,)) == {}
+    started = lineage_here(workspace, "train.start_adapter=models/champion").model_copy(
+        update={"start_adapter": sha256(weights)}
+    )
+    assert find_start(started, (REPO, workspace)) == {"models/champion": champion}
+    digest = sha256(weights)[:16]
+    weights.write_bytes(b"another")
+    with pytest.raises(
+        UserError, match=rf"^start adapter: models/champion is another one, it had the SHA-256 {digest}…$"
+    ):
+        find_start(started, (workspace,))
+    weights.unlink()
+    with pytest.raises(UserError, match=rf"^start adapter: models/champion is not here, it had the SHA-256 {digest}…$"):
+        find_start(started, (workspace,))
