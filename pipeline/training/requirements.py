@@ -3,39 +3,65 @@
 Each check raises a `UserError` that names key, value and what it may be.
 """
 
-from pathlib import Path
+from dataclasses import dataclass
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import UserError
-from pipeline.core.config import Config, LoraSettings
-from pipeline.models.loading import base_digest, context_holds
+from pipeline.core.config import Config, LoraSettings, ModelSettings
+from pipeline.models.loading import context_holds
 from pipeline.training.engines.trl import with_adapter
-from pipeline.training.start import require_fit
+from pipeline.training.start import Start, require_fit
 from pipeline.training.targets import last_part, saved, targets, tied, width
 
 
-def check(config: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """All that is asked of a base: where two are equal, a base fits both or neither."""
+
+    model: ModelSettings
+    base: str  # digest of its files
+    max_length: int  # of training
+    evaluated_length: int
+    lora: LoraSettings | None  # None where all weights learn
+    start: Start | None  # what its adapter goes on from
+    exported_alone: bool  # whether llama.cpp is to take the adapter
+
+
+def asked(config: Config, base: str, start: Start | None) -> Asked:
+    """Return what a configuration asks of a base of that digest."""
+    return Asked(
+        model=config.model,
+        base=base,
+        max_length=config.train.max_length,
+        evaluated_length=config.evaluate.max_length,
+        lora=None if config.train.method == "full" else config.train.lora,
+        start=start,
+        exported_alone=config.export.adapter,
+    )
+
+
+def check(asked: Asked, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Return true for a training, and its evaluation, that this model can be given.
 
     Args:
-        config: the whole of it.
+        asked: of it; the next two follow from its base.
         model: the base as a causal language model without weights, which is of no more use afterwards.
         tokenizer: the base's, with a padding token.
 
     Raises:
         UserError: a setting that this model cannot be trained or evaluated with.
     """
-    context_holds("train.max_length", config.train.max_length, model.config)
-    context_holds("evaluate.max_length", config.evaluate.max_length, model.config)
-    padding_is_embedded(tokenizer, model, config.model.path)
-    if config.train.method != "full":
-        projections_are_wide_enough(config.train.lora, model)
-        learns_once(config.train.lora, model)
-        embeddings_stay_whole(config, model)
-        adapted = with_adapter(model, config.train)  # whatever else PEFT refuses
-        if config.train.start_adapter:
-            require_fit(Path(config.train.start_adapter), config.train.lora, adapted, base_digest(config.model))
+    context_holds("train.max_length", asked.max_length, model.config)
+    context_holds("evaluate.max_length", asked.evaluated_length, model.config)
+    padding_is_embedded(tokenizer, model, asked.model.path)
+    if asked.lora is not None:
+        projections_are_wide_enough(asked.lora, model)
+        learns_once(asked.lora, model)
+        embeddings_stay_whole(asked.lora, model, asked.exported_alone)
+        adapted = with_adapter(model, asked.lora)  # whatever else PEFT refuses
+        if asked.start:
+            require_fit(asked.start, asked.lora, adapted, asked.base)
     return True
 
 
@@ -71,15 +97,15 @@ def learns_once(lora: LoraSettings, model: PreTrainedModel) -> None:
         )
 
 
-def embeddings_stay_whole(config: Config, model: PreTrainedModel) -> None:
+def embeddings_stay_whole(lora: LoraSettings, model: PreTrainedModel, exported_alone: bool) -> None:
     """Refuse an adapter on embedding or head where these are one matrix, or llama.cpp is to take it alone."""
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    adapted = [last_part(name) for name, module in targets(model, config.train.lora).items() if module in ends]
+    adapted = [last_part(name) for name, module in targets(model, lora).items() if module in ends]
     cause = f"train.lora.target_modules names {', '.join(adapted)}"
     if adapted and tied(model):
         raise UserError(
             f"{cause}, and this model's embedding and head are one matrix, which two adapters would part; "
             f"set train.lora.modules_to_save=[{adapted[0]}], which trains it whole"
         )
-    if adapted and config.export.adapter:
+    if adapted and exported_alone:
         raise UserError(f"export.adapter is true, and {cause}, which llama.cpp takes in no adapter; set it to false")

@@ -51,10 +51,10 @@ from pipeline.training.engines import Engine
 from pipeline.training.interruption import Interruption
 from pipeline.training.plan import choose, this_card
 from pipeline.training.report import print_report, resource_report
-from pipeline.training.requirements import check
-from pipeline.training.session import Session, beside_course
+from pipeline.training.requirements import asked, check
+from pipeline.training.session import Session
 from pipeline.training.shared import TOKENIZER, TRAININGS, Kept
-from pipeline.training.start import digest_of
+from pipeline.training.start import read_start
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import follow
@@ -84,17 +84,18 @@ def train(
     plan = choose(
         config.train, config.model, this_card(device), head_size(config.model), own_attention=has_own_attention(model)
     )
-    start = digest_of(Path(config.train.start_adapter)) if config.train.start_adapter else None
+    start = read_start(Path(config.train.start_adapter)) if config.train.start_adapter else None
     preference, prepared = config.train.preference, read_prepared(PREPARE_REPORT)
     if preference.loss:
         require_compared(prepared)
     data = prepared.compared_digest if preference.loss else prepared.learnt_digest
     settled = spelt_out(config.train, model)
     plan = replace(plan, reasons=(*plan.reasons, *coverage(model, config.train), *left_as_it_is(tokenizer)))
-    asked = (base, config.model, beside_course(config.train), config.evaluate.max_length, config.export.adapter)
-    FITS.get(asked, lambda: check(config, model, tokenizer))
+    of_base = asked(config, base, start)
+    FITS.get(of_base, lambda: check(of_base, model, tokenizer))
     may_begin()
-    name, settings = fingerprint(config.model, settled, data, base, plan.engine, start)
+    begun = start.digest if start else None
+    name, settings = fingerprint(config.model, settled, data, base, plan.engine, begun)
     folder = training_folder(config, name)
     again = folder.is_dir()
     with (
@@ -124,6 +125,7 @@ def train(
             data=origin(prepared),
             train=settings_of_digits(config.train),
             making=this_making((*LIBRARIES, *session.engine.libraries), device_name(device), world()),
+            start_adapter=begun,
         )
         save_adapter(trainer, lineage, adapter)
         run.metrics({"train": figures.tree()})

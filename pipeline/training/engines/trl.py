@@ -7,7 +7,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from common.errors import UserError
-from pipeline.core.config import ModelSettings, TrainSettings
+from pipeline.core.config import LoraSettings, ModelSettings, TrainSettings
 from pipeline.models.attention import FLASH, register
 from pipeline.models.loading import load_base
 from pipeline.training.cudnn import CUDNN, register_cudnn
@@ -44,7 +44,7 @@ class Trl(Engine):
         base = shared_base(key, lambda: load_base(*place))
         require_plain_attention(base.config, model, train, plan.attention in (FLASH, CUDNN))
         base.config.use_cache = False  # with which Transformers would not keep packed conversations apart
-        adapted = base if train.method == "full" else with_adapter(base, train)
+        adapted = base if train.method == "full" else with_adapter(base, train.lora)
         learn_from_supervised(base)  # not if its head has an adapter of its own
         if train.neftune_alpha is not None:
             Noise(base, train.neftune_alpha)
@@ -81,13 +81,13 @@ def require_plain_attention(config: PreTrainedConfig, model: ModelSettings, trai
         )
 
 
-def with_adapter(base: PreTrainedModel, train: TrainSettings) -> PeftModel:
+def with_adapter(base: PreTrainedModel, lora: LoraSettings) -> PeftModel:
     """Return the base with PEFT's adapter, as yet without effect.
 
     Raises:
         UserError: it lacks a module that the adapter is for.
     """
-    lora, whole = train.lora, saved(base, train.lora)
+    whole = saved(base, lora)
     ends = (base.get_input_embeddings(), base.get_output_embeddings())
     config = LoraConfig(
         r=lora.r,

@@ -27,7 +27,7 @@ WHOLE = ["train.lora.modules_to_save=[embed_tokens, norm]"]
 def adapter_on(base: Path, config: Config, folder: Path) -> Path:
     """What a training could have made: random numbers in all that learns."""
     torch.manual_seed(1)
-    adapted = with_adapter(load_base(str(base), None, "cpu", torch.float32), config.train)
+    adapted = with_adapter(load_base(str(base), None, "cpu", torch.float32), config.train.lora)
     for name, weight in adapted.named_parameters():
         if weight.requires_grad and "magnitude" not in name:
             weight.data += torch.randn_like(weight) * (0.02 if "modules_to_save" in name else 0.1)

@@ -140,7 +140,12 @@ def test_the_champion_is_gone_on_from_and_held_against(project: Path, champion: 
     before = load_file(champion / WEIGHTS.name)
     for name, weight in weights(own).items():  # a step of at most the rate
         assert (weight - before[name]).abs().max() <= 1.1e-5
-    assert Lineage.read(own / ADAPTER / "lineage.json").train["start_adapter"] == str(champion)  # type: ignore[index]
+    lineage = Lineage.read(own / ADAPTER / "lineage.json")
+    assert lineage.train
+    assert lineage.data
+    assert lineage.train["start_adapter"] == str(champion)
+    assert lineage.start_adapter == sha256(champion / WEIGHTS.name)
+    assert set(lineage.data.splits) == {"train", "validation", "preferences/train", "preferences/validation"}
 
 
 def test_another_champion_is_another_training(

@@ -12,7 +12,7 @@ from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
 from pipeline.models.chat import load_tokenizer
 from pipeline.models.loading import without_weights
-from pipeline.training.requirements import check
+from pipeline.training.requirements import asked, check
 
 REPO = Path(__file__).parents[3]
 
@@ -33,7 +33,7 @@ def config(folder: Path, *overrides: str) -> Config:
 
 def checked(folder: Path, *overrides: str) -> None:
     settings = config(folder, *overrides)
-    check(settings, without_weights(settings.model), load_tokenizer(settings.model))
+    check(asked(settings, "", None), without_weights(settings.model), load_tokenizer(settings.model))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,6 +101,15 @@ def test_what_cannot_be_is_refused_in_one_line(
         checked(folders[family], *overrides)
     assert str(raised.value).startswith(said)
     assert "\n" not in str(raised.value)
+
+
+def test_a_base_is_asked_once_for_trainings_that_differ_in_batch_and_course(folders: dict[str, Path]) -> None:
+    def of(*overrides: str) -> object:
+        return asked(config(folders["llama"], *overrides), "", None)
+
+    assert of("train.effective_batch=4", "train.batch_size=2", "train.lr=1e-3", "train.packing=false") == of()
+    others = [of(other) for other in ("train.max_length=64", "train.lora.r=4", "export.adapter=true", "train=full")]
+    assert of() not in others
 
 
 def test_a_padding_token_that_the_model_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -267,7 +267,7 @@ def test_a_base_is_other_modules_around_the_same_weights(load_starter: Callable[
 def adapted(base: PreTrainedModel, rank: int) -> torch.Tensor:
     """The gradient of an adapter of random numbers on a base, as training computes it."""
     torch.manual_seed(rank)
-    model = with_adapter(base, load(compose(REPO / "conf", settings(Path(), f"train.lora.r={rank}"))).train)
+    model = with_adapter(base, load(compose(REPO / "conf", settings(Path(), f"train.lora.r={rank}"))).train.lora)
     learn_from_supervised(base)
     fuse(model)
     learning = [weight for weight in model.parameters() if weight.requires_grad]

@@ -44,7 +44,7 @@ def asked(**lora: Any) -> TrainSettings:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_all_linear_is_every_projection_of_the_decoder(family: str) -> None:
     assert target_names(bare(family), TRAIN.lora) == ALL_LINEAR[family]
-    adapted = with_adapter(bare(family), TRAIN)
+    adapted = with_adapter(bare(family), TRAIN.lora)
     found = [name for name, module in adapted.named_modules() if is_adapted_linear(module)]
     assert len(found) == FAMILIES[family].num_hidden_layers * len(ALL_LINEAR[family])
 
@@ -70,7 +70,7 @@ def test_a_name_is_the_last_part_of_a_modules(name: str, found: list[str]) -> No
 def test_names_are_short_where_they_name_no_others() -> None:
     one_layer = ["model.layers.1.mlp.up_proj", "lm_head"]
     assert shortened(bare("untied"), one_layer) == one_layer
-    adapted = with_adapter(bare("untied"), asked(target_modules=one_layer))
+    adapted = with_adapter(bare("untied"), asked(target_modules=one_layer).lora)
     assert sum(is_adapted_linear(module) for module in adapted.modules()) == 2
 
 
@@ -86,7 +86,7 @@ def test_names_that_are_not_there_are_refused_with_those_that_are() -> None:
 
 
 def test_what_learns_whole_is_what_is_named_and_no_more() -> None:
-    adapted = with_adapter(bare("llama"), asked(modules_to_save=["norm"]))
+    adapted = with_adapter(bare("llama"), asked(modules_to_save=["norm"]).lora)
     whole = [name for name, _ in adapted.named_parameters() if "modules_to_save" in name]
     assert whole == ["base_model.model.model.norm.modules_to_save.default.weight"]
 
