@@ -62,6 +62,7 @@ app.add_typer(data, name="data")
     "data look                                 # five conversations of train, and the split in figures",
     "data look --row 12 --row 40               # these",
     "data look --html look.html --rows 50      # a page",
+    "data look --preferences                   # pairs and judgements, where the data has some",
     "data look model=llama-3.2-1b train.max_length=512 --split validation",
     to=data,
 )
@@ -78,6 +79,9 @@ def look(
     source: Annotated[
         str | None, typer.Option("--source", metavar="NAME", help="One of data.sources, instead of all.")
     ] = None,
+    preferences: Annotated[
+        bool, typer.Option("--preferences", help="Answers that are compared or judged, instead of conversations.")
+    ] = False,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="As a page, instead of in the terminal.")
     ] = None,
@@ -88,4 +92,4 @@ def look(
     """
     from pipeline.commands import look
 
-    look.run(overrides or (), split.value, rows, seed, row or (), html, source)
+    look.run(overrides or (), split.value, rows, seed, row or (), html, source, preferences)

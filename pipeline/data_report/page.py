@@ -13,7 +13,7 @@ from pipeline.data.examples import Step as Left
 from pipeline.data_report.figures import Counts
 from pipeline.data_report.funnel import READ
 from pipeline.data_report.record import DataReport, Step
-from pipeline.data_report.shown import ShownGroup, ShownHit, ShownPair, ShownReject, ShownRow, ShownRule
+from pipeline.data_report.shown import ShownAnswer, ShownGroup, ShownHit, ShownPair, ShownReject, ShownRow, ShownRule
 from pipeline.data_report.tables import tables
 from pipeline.look.quantiles import quantile
 from pipeline.report.charts import histograms
@@ -49,6 +49,7 @@ class Shown:
     """What the page shows beside the figures."""
 
     kept: Sequence[ShownRow]
+    compared: Sequence[list[ShownAnswer]]
     pairs: Mapping[Left, list[ShownPair]]
     groups: Mapping[Kind, list[ShownGroup]]
     rules: Sequence[ShownRule]

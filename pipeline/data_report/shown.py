@@ -12,7 +12,7 @@ from common.words import readable
 from pipeline.core.messages import Messages
 from pipeline.data.cleaning_rules import REASONS
 from pipeline.data.draw import place
-from pipeline.data.example_rows import ExampleGroup, ExampleHit, ExampleRow, ExampleRows
+from pipeline.data.example_rows import ExampleGroup, ExampleHit, ExampleRow, ExampleRows, example_row
 from pipeline.data.examples import Step
 from pipeline.data.rejects import kind
 from pipeline.data_report.figures import poorest
@@ -22,6 +22,7 @@ SHOWN = 5  # of a kind
 LONG = 700  # characters of a message
 FINE = 0.7  # of quality
 BEFORE = 200  # that stand before the first mark, where that comes late
+GOOD = ("chosen", "good")
 ROW = 500  # of a row that was rejected
 
 Pieces = list[tuple[str, bool]]  # of a text, each with whether it is marked
@@ -51,6 +52,18 @@ class ShownPair(NamedTuple):
     def differ(self) -> bool:
         """Whether any word of theirs does."""
         return any(marked for row in self for turn in row.turns for _, marked in turn.pieces)
+
+
+class ShownAnswer(NamedTuple):
+    """A conversation with an answer that is compared or judged, and what it is."""
+
+    title: str
+    row: ShownRow
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is to become likelier."""
+        return self.title in GOOD
 
 
 class ShownGroup(NamedTuple):
@@ -128,6 +141,20 @@ def _begin(pieces: Pieces) -> int:
     before = sum(len(part) for part, _ in takewhile(lambda piece: not piece[1], pieces))
     is_late = before > LONG - BEFORE and any(marked for _, marked in pieces)
     return before - BEFORE if is_late else 0
+
+
+def shown_answers(answers: Sequence[tuple[Messages, bool]]) -> list[ShownAnswer]:
+    """Return the two answers of a pair, the chosen one first, with the words marked that the other has not; or one.
+
+    Args:
+        answers: conversations, each with whether its answer is the better one, or good.
+    """
+    (first, good), *second = answers
+    one = example_row("", first)
+    if not second:
+        return [ShownAnswer("good" if good else "bad", shown_row(one))]
+    rejected, chosen = shown_pair(example_row("", second[0][0]), one)
+    return [ShownAnswer("chosen", chosen), ShownAnswer("rejected", rejected)]
 
 
 def shown_groups(groups: Sequence[ExampleGroup]) -> list[ShownGroup]:

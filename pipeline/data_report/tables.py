@@ -14,6 +14,7 @@ def tables(figures: DataReport, report: PrepareReport, examples: ExampleRows) ->
     """Return the tables that there are figures for."""
     made = {
         "files": _files(report),
+        "preferences": _preferences(report),
         "lengths": _lengths(figures.splits["train"]),
         "fitting": _fitting(figures.tokens),
         "sources": _sources(report),
@@ -42,6 +43,14 @@ def _files(report: PrepareReport) -> Table:
     ]
     rows += [[name, f"not read: {reason}", *[NOTHING] * 4] for name, reason in report.not_read.items()]
     return Table("Files", ["file", "format", "rows", "usable", "preferences", "duplicates"], rows)
+
+
+def _preferences(report: PrepareReport) -> Table:
+    rows: list[list[Cell]] = [
+        [name, *(Figure(f"preferences.{name}.{key}", getattr(part, key)) for key in ("pairs", "good", "bad"))]
+        for name, part in report.preferences.items()
+    ]
+    return Table("Pairs and judgements", ["split", "pairs", "good", "bad"], rows)
 
 
 def _lengths(split: SplitFigures) -> Table:

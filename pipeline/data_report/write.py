@@ -1,12 +1,25 @@
 """reports/data.html, reports/data.json and reports/dataset_card.md, of what prepare has written."""
 
 from collections.abc import Sequence
+from itertools import groupby, islice
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from common.files import write_text
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.formats import Messages
-from pipeline.core.paths import DATA_CARD, DATA_PAGE, DATA_REPORT, EXAMPLES, PREPARE_REPORT, PREPARED, REJECTED
+from pipeline.core.paths import (
+    COMPARED,
+    DATA_CARD,
+    DATA_PAGE,
+    DATA_REPORT,
+    EXAMPLES,
+    PREPARE_REPORT,
+    PREPARED,
+    REJECTED,
+)
 from pipeline.core.records import PrepareReport
 from pipeline.data.balance import prompt_of
 from pipeline.data.example_rows import ExampleGroups, ExampleRows, example_row
@@ -17,6 +30,7 @@ from pipeline.data_report.funnel import funnel
 from pipeline.data_report.page import Shown, page
 from pipeline.data_report.record import DataReport, GroupFigures, SplitFigures
 from pipeline.data_report.shown import (
+    shown_answers,
     shown_groups,
     shown_pairs,
     shown_poorest,
@@ -60,6 +74,7 @@ def write_report(settings: DataSettings, folder: Path, model: Model | None = Non
     )
     groups = {kind: shown_groups(groups.largest) for kind, groups in examples.groups.items()}
     shown = Shown(
+        compared=list(map(shown_answers, first_comparisons(folder / PREPARED / COMPARED / "train.parquet"))),
         kept=[shown_row(example_row(f"row {number}", first[number - 1])) for number in kept],
         pairs=shown_pairs(examples),
         groups={kind: some for kind, some in groups.items() if some},
@@ -87,6 +102,15 @@ def read_splits(
     topics = find_topics(list(map(prompt_of, first["train"])), report.seed)
     read = {name: split_figures(path, first[name], topics) for name, path in paths.items()}
     return first["train"], {name: figures for name, (figures, _) in read.items()}, read["train"][1]
+
+
+def first_comparisons(path: Path) -> list[list[tuple[Messages, bool]]]:
+    """Return the answers of the first comparisons of a split, each with whether it is good; none without the file."""
+    if not path.is_file():
+        return []
+    rows = next(pq.ParquetFile(path).iter_batches(2 * KEPT), pa.table({})).to_pylist()
+    found = groupby(rows, lambda row: row["comparison"])
+    return [[(row["messages"], row["good"]) for row in answers] for _, answers in islice(found, KEPT)]
 
 
 def numbers_of_short(rows: Sequence[Messages]) -> list[int]:

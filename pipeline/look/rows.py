@@ -56,17 +56,18 @@ class Conversation(NamedTuple):
     rows: list[SeenRow]
     refused: str
     controls: dict[str, int]  # control tokens in its words, which stay text
+    name: str = ""  # of an answer that is compared or judged
 
 
-def read_conversation(reading: Reading, number: int, messages: Sequence[Message]) -> Conversation:
+def read_conversation(reading: Reading, number: int, messages: Sequence[Message], name: str = "") -> Conversation:
     """Return a conversation as it will be read."""
     found = dict(control.found(reading.tokenizer, messages))
     try:
         rows = whole_rows(reading, messages)
         turns = list(_turns(reading, messages))
     except RefusedError as refused:
-        return Conversation(number, [], [], str(refused), found)
-    return Conversation(number, turns, [_seen(reading, ids, mask) for ids, mask in rows], "", found)
+        return Conversation(number, [], [], str(refused), found, name)
+    return Conversation(number, turns, [_seen(reading, ids, mask) for ids, mask in rows], "", found, name)
 
 
 def whole_rows(reading: Reading, messages: Sequence[Message]) -> list[tuple[list[int], list[int]]]:

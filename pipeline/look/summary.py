@@ -44,6 +44,7 @@ class Summary(NamedTuple):
     refusals: dict[str, list[int]]  # by reason
     controls: dict[str, int]  # in words
     with_controls: list[int]
+    compared: str = ""  # how many pairs and judgements, where its conversations are the answers of those
 
 
 def measured(reading: Reading, messages: Sequence[Message]) -> Measured:

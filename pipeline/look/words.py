@@ -12,7 +12,8 @@ NAMED = 10  # numbers of conversations
 
 def heading(conversation: Conversation, total: int) -> str:
     """Return which conversation it is."""
-    return f"conversation {conversation.number:,} of {total:,}"
+    name = f", {conversation.name}" if conversation.name else ""
+    return f"conversation {conversation.number:,} of {total:,}{name}"
 
 
 def turn_line(conversation: Conversation, row: SeenRow) -> str:
@@ -36,7 +37,7 @@ def cut_line(key: str, max_length: int, row: SeenRow) -> str:
 
 def summary_lines(summary: Summary) -> list[str]:
     """Return a split in lines, the first of what it holds."""
-    lines = [_held(summary)]
+    lines = [_held(summary), *([summary.compared] if summary.compared else [])]
     if summary.lengths:
         lengths = ", ".join(f"{name} {length:,}" for name, length in summary.lengths.items())
         lines += [f"tokens of a conversation: {lengths}", _cut(summary), _fitting(summary)]

@@ -200,3 +200,51 @@ def test_a_page_that_cannot_be_written_ends_in_one_line() -> None:
         look.run(MODEL, "train", 0, 0, html=Path("data"))
     with pytest.raises(UserError, match=r"^/proc/none/look\.html cannot be written: No such file or directory$"):
         look.run(MODEL, "train", 0, 0, html=Path("/proc/none/look.html"))
+
+
+def put_compared() -> None:
+    """A pair, two judgements and another pair, as prepare writes them."""
+    said = {0: [("Red.", True), ("I won't say.", False)], 1: [("Four.", True)], 2: [("Five.", False)]}
+    said[3] = [("Blue.", True), ("Blue, or red.", False)]
+    rows = [
+        {"messages": chat(f"Question {number}?", text), "comparison": number, "good": good}
+        for number, answers in said.items()
+        for text, good in answers
+    ]
+    Path("data/prepared/preferences").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), "data/prepared/preferences/train.parquet")
+
+
+def test_the_answers_of_a_pair_stand_together_and_judgements_say_what_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put_compared()
+    assert "beside them 2 pairs, 1 good and 1 bad answers: --preferences shows these\n" in shown(capsys)
+    look.run(MODEL, "train", 5, 0, [6, 4], preferences=True)
+    said = capsys.readouterr().out
+    assert re.findall("── (conversation .*?) ·", said) == [
+        "conversation 5 of 6, pair 4, chosen",
+        "conversation 6 of 6, pair 4, rejected",
+        "conversation 4 of 6, judgement 3, bad",
+    ]
+    assert "⟦Blue, or red.⟨<|eot_id|>⟩⟧" in said
+    assert "train, preferences: 6 conversations, " in said
+    assert "\n2 pairs, 1 good and 1 bad answers\n" in said
+    look.run(MODEL, "train", 9, 0, preferences=True)
+    assert len(re.findall("── conversation", capsys.readouterr().out)) == 6
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (
+            None,
+            "preferences/train.parquet is missing: nothing is compared or judged; take data=preferences, and prepare",
+        ),
+        ("faq", "--preferences are kept without their source; leave --source out"),
+    ],
+)
+def test_preferences_that_are_not_there_are_said_in_one_line(source: str | None, said: str) -> None:
+    with pytest.raises(UserError) as refused:
+        look.run(MODEL, "train", 5, 0, source=source, preferences=True)
+    assert said in str(refused.value)

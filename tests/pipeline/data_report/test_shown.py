@@ -17,6 +17,7 @@ from pipeline.data_report.shown import (
     LONG,
     ROW,
     SHOWN,
+    shown_answers,
     shown_pair,
     shown_pairs,
     shown_rejects,
@@ -35,6 +36,20 @@ def test_words_that_the_other_row_has_not_are_marked() -> None:
     assert pair.dropped.turns[0].pieces == [("How so?", True)]
     assert pair.kept.turns[1].pieces == [("It is blue.", False)]
     assert pair.differ
+
+
+def test_a_chosen_answer_stands_beside_the_rejected_one_and_a_judgement_alone() -> None:
+    def said(answer: str) -> Messages:
+        return [{"role": "user", "content": "How so?"}, {"role": "assistant", "content": answer}]
+
+    chosen, rejected = shown_answers([(said("It is blue."), True), (said("It is red."), False)])
+    assert [(one.title, one.is_good) for one in (chosen, rejected)] == [("chosen", True), ("rejected", False)]
+    assert chosen.row.turns[0].pieces == [("How so?", False)]
+    assert ("blue", True) in [(text.strip(" ."), marked) for text, marked in chosen.row.turns[1].pieces]
+    assert ("red", True) in [(text.strip(" ."), marked) for text, marked in rejected.row.turns[1].pieces]
+    (judged,) = shown_answers([(said("No."), False)])
+    assert (judged.title, judged.is_good) == ("bad", False)
+    assert judged.row.turns[1].pieces == [("No.", False)]
 
 
 def test_a_row_with_more_turns_than_the_one_kept_is_shown_whole() -> None:

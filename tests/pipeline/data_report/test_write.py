@@ -1,6 +1,7 @@
 """reports/data.html, its figures and the card, as prepare writes them, and the page in a real browser."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,25 @@ def test_rows_that_are_nearly_the_same_stand_beside_each_other(tmp_path: Path) -
     page = (tmp_path / "reports/data.html").read_text()
     assert 'data-kind="duplicates"' in page
     assert "<mark>once</mark>" in page
+
+
+def test_pairs_and_judgements_of_train_are_shown(tmp_path: Path) -> None:
+    pairs = [{"prompt": f"What is {n}?", "chosen": f"It is {n}.", "rejected": f"Not {n}."} for n in range(20)]
+    judged = [{"prompt": f"Who is {n}?", "completion": f"He is {n}.", "label": n % 2 == 0} for n in range(20)]
+    put_rows(tmp_path, "a.jsonl", [*pairs, *judged])
+    report = made(local(validation=4, test=4, preferences="learn"), tmp_path)
+    text = (tmp_path / "reports/data.html").read_text()
+    compared = text[text.index('<section id="compared">') :].partition("</section>")[0]
+    titles = re.findall(r"<h4>(\w+)<small>", compared)
+    assert len(titles) >= 4
+    assert [titles[at + 1] for at, title in enumerate(titles) if title == "chosen"] == ["rejected"] * titles.count(
+        "chosen"
+    )
+    assert {"chosen", "rejected"} <= set(titles) <= {"chosen", "rejected", "good", "bad"}
+    for name, part in report["preferences"].items():
+        cells = re.search(rf">{name}</th>.*?</tr>", compared, re.DOTALL)
+        assert cells
+        assert [str(part[key]) for key in ("pairs", "good", "bad")] == re.findall(r">(\d+)<", cells[0])
 
 
 def test_tokens_are_those_of_the_model_and_say_what_is_cut(prepared: Path) -> None:
