@@ -15,12 +15,13 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import Config, load
 from pipeline.core.paths import FORGOTTEN
 from pipeline.core.paths import root as repository
+from pipeline.data.hub import FEEDBACK
 from pipeline.erasure import records, workspace
 from pipeline.erasure.outcome import Outcome
 from pipeline.erasure.runs import forget_in_runs
 from pipeline.erasure.versions import Versions, opened
 from pipeline.learning.forgotten import Forgotten, Traces
-from pipeline.learning.sources import PATTERN, Kept, of_dataset
+from pipeline.learning.sources import Kept, of_dataset
 from pipeline.tracking.delivery import tracking_uri
 
 
@@ -47,7 +48,7 @@ def run(beginning: str, folder: Path, dataset: str | None, overrides: Sequence[s
 
 def forget(beginning: str, folder: Path, dataset: str | None, config: Config, root: Path, outcome: Outcome) -> None:
     """Find what there is of the visitor, note it by digests, then delete it. Raises as for `run`."""
-    local = Kept(str(folder), sorted(folder.glob(PATTERN)))
+    local = Kept(str(folder), sorted(folder.glob(FEEDBACK)))
     dataset = dataset or records.pushed_to(folder)
     pushed = reached_dataset(dataset, outcome)
     places = [local, *([pushed] if pushed else [])]

@@ -3,8 +3,11 @@
 import errno
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
@@ -13,12 +16,14 @@ from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
 from pipeline.data.batches import whole_columns
 from pipeline.data.lines import BadLine, Row, Rows, one_line
+from pipeline.data.readers import read_file
 
 if TYPE_CHECKING:  # it takes a second
-    from datasets import Dataset, IterableDataset
+    from datasets import Dataset, DatasetBuilder, IterableDataset
 
 HUB_TIMEOUT_S = 30
 BATCH = 1024  # rows
+FEEDBACK = "feedback-*.jsonl"  # as serve/feedback calls its files
 # Of `datasets`: RuntimeError of a set that is a script, ImportError of one that needs a library for images or sound.
 REFUSALS = (OSError, ValueError, RuntimeError, ImportError, pa.ArrowException)
 OFFLINE_WAYS = "data=starter and data=local work offline"
@@ -41,7 +46,13 @@ def load_splits(settings: DataSettings) -> list[HubSplit]:
     """
     path = str(settings.path)
     revision = resolve_revision(path, settings.revision)
-    splits = _load(settings, path, revision)
+    with hub_errors(path):
+        if files := _cached_feedback(path, revision):
+            return [_feedback_split(settings, path, revision, files)]
+        builder = _builder(settings, path, revision)
+        if is_feedback(builder):
+            return [_feedback_split(settings, path, revision, feedback_files(path, revision))]
+        splits = _load(settings, builder)
     return [_hub_split(name, dataset, path, revision) for name, dataset in splits.items()]
 
 
@@ -50,6 +61,58 @@ def _hub_split(name: str, dataset: "Dataset | IterableDataset", path: str, revis
     if total == 0:
         raise UserError(f"the split {name} of {path} is empty; set data.split to others")
     return HubSplit(name, SplitRows(dataset, path), total, revision)
+
+
+def is_feedback(builder: "DatasetBuilder") -> bool:
+    """Return whether a dataset is what a server pushes feedback to.
+
+    What records have differs from one to the next, which `datasets` refuses as no table.
+    """
+    names = [name for names in (builder.config.data_files or {}).values() for name in names]
+    return bool(names) and all(fnmatch(Path(name).name, FEEDBACK) for name in names)
+
+
+def feedback_files(path: str, revision: str) -> list[Path]:
+    """Return the files of a dataset that a server pushes feedback to, at a commit, in the hub's cache.
+
+    For use within `hub_errors`.
+    """
+    from huggingface_hub import snapshot_download
+
+    folder = snapshot_download(
+        path, repo_type="dataset", revision=revision, allow_patterns=FEEDBACK, etag_timeout=HUB_TIMEOUT_S
+    )
+    return sorted(Path(folder).glob(FEEDBACK))
+
+
+def _cached_feedback(path: str, revision: str) -> list[Path]:
+    """Return the same under HF_HUB_OFFLINE, where `datasets` knows only what it has made a table of."""
+    from huggingface_hub import is_offline_mode
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    with suppress(LocalEntryNotFoundError, OfflineModeIsEnabled):
+        return feedback_files(path, revision) if is_offline_mode() else []
+    return []
+
+
+def _feedback_split(settings: DataSettings, path: str, revision: str, files: list[Path]) -> HubSplit:
+    asked = [settings.split] if isinstance(settings.split, str) else settings.split
+    if asked is not None and asked != ["train"]:
+        raise UserError(f"{path} has feedback, in no splits of its own; set data.split to train, and not {asked}")
+    return HubSplit("train", FeedbackRows(files, path), None, revision)
+
+
+@dataclass(frozen=True)
+class FeedbackRows:
+    """The rows of files of feedback, numbered through."""
+
+    files: list[Path]
+    path: str
+
+    def __iter__(self) -> Rows:
+        with hub_errors(self.path):
+            for number, row in enumerate(chain.from_iterable(map(read_file, self.files)), start=1):
+                yield row._replace(line=number)
 
 
 @dataclass(frozen=True)
@@ -114,28 +177,32 @@ def resolve_revision(path: str, revision: str | None) -> str:
     return commit
 
 
-def _load(settings: DataSettings, path: str, revision: str) -> "dict[str, Dataset | IterableDataset]":
-    """Return the splits that are asked for at `revision`, by their names.
+def _builder(settings: DataSettings, path: str, revision: str) -> "DatasetBuilder":
+    """Return what loads a dataset at `revision`.
 
-    The steps of `datasets.load_dataset`, with the builder's commit checked between them.
+    The first step of `datasets.load_dataset`, with the builder's commit checked.
     """
     import datasets
 
+    builder = datasets.load_dataset_builder(path, name=settings.subset, revision=revision)
+    # Where a revision is out of reach, `datasets` takes the latest one in its cache and only logs it.
+    if builder.hash != revision:
+        raise UserError(
+            f"{path} at {revision} cannot be had, and the cache holds another revision; check the network, "
+            f"HF_HUB_OFFLINE and data.revision; {OFFLINE_WAYS}"
+        )
+    return builder
+
+
+def _load(settings: DataSettings, builder: "DatasetBuilder") -> "dict[str, Dataset | IterableDataset]":
+    """Return the splits that are asked for, by their names: the other steps of `datasets.load_dataset`."""
     asked = [settings.split] if isinstance(settings.split, str) else settings.split
-    with hub_errors(path):
-        builder = datasets.load_dataset_builder(path, name=settings.subset, revision=revision)
-        # Where a revision is out of reach, `datasets` takes the latest one in its cache and only logs it.
-        if builder.hash != revision:
-            raise UserError(
-                f"{path} at {revision} cannot be had, and the cache holds another revision; check the network, "
-                f"HF_HUB_OFFLINE and data.revision; {OFFLINE_WAYS}"
-            )
-        if settings.streaming:
-            get = builder.as_streaming_dataset
-        else:
-            builder.download_and_prepare()
-            get = builder.as_dataset
-        return dict(get()) if asked is None else {split: get(split=split) for split in asked}
+    if settings.streaming:
+        get = builder.as_streaming_dataset
+    else:
+        builder.download_and_prepare()
+        get = builder.as_dataset
+    return dict(get()) if asked is None else {split: get(split=split) for split in asked}
 
 
 @contextmanager

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import sha256
-from pipeline.data.hub import HUB_TIMEOUT_S, hub_errors, resolve_revision
+from pipeline.data.hub import FEEDBACK, feedback_files, hub_errors, resolve_revision
 from pipeline.data.lines import KEPT, BadLine, Row, one_line
-
-PATTERN = "feedback-*.jsonl"
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,8 @@ def _row(number: int, line: bytes) -> Row | BadLine:
 
 def of_folder(folder: Path) -> Kept:
     """Return a folder's files. Raises UserError where there are none."""
-    if not (files := sorted(folder.glob(PATTERN))):
-        raise UserError(f"no {PATTERN} in {folder}: name the folder that the server keeps feedback in")
+    if not (files := sorted(folder.glob(FEEDBACK))):
+        raise UserError(f"no {FEEDBACK} in {folder}: name the folder that the server keeps feedback in")
     return Kept(str(folder), files)
 
 
@@ -59,13 +57,9 @@ def of_dataset(repository: str) -> Kept:
     Raises:
         UserError: the hub does not give it, or it has none.
     """
-    from huggingface_hub import snapshot_download
-
     commit = resolve_revision(repository, None)
     with hub_errors(repository):
-        folder = snapshot_download(
-            repository, repo_type="dataset", revision=commit, allow_patterns=PATTERN, etag_timeout=HUB_TIMEOUT_S
-        )
-    if not (files := sorted(Path(folder).glob(PATTERN))):
-        raise UserError(f"{repository} has no {PATTERN}: name the dataset that SERVE_FEEDBACK_REPO pushes to")
+        files = feedback_files(repository, commit)
+    if not files:
+        raise UserError(f"{repository} has no {FEEDBACK}: name the dataset that SERVE_FEEDBACK_REPO pushes to")
     return Kept(f"{repository}@{commit}", files)

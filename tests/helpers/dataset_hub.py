@@ -27,6 +27,23 @@ def parquet(word: str, count: int) -> bytes:
     return buffer.getvalue()
 
 
+def record(schema: int, number: int, **said: Any) -> dict[str, Any]:
+    """A record of feedback, as the server writes it."""
+    asked = [{"role": "user", "content": f"What is {number}?"}]
+    kind = "answer" if "answer" in said else "comparison"
+    time = f"2026-11-{number:02}T00:00:00+00:00"
+    return {"schema": schema, "kind": kind, "id": f"{number}", "time": time, "messages": asked, "sampling": {}, **said}
+
+
+FEEDBACK = {  # what records have differs, by their kind and by their schema
+    "feedback-1.jsonl": [record(1, number, answer={"text": f"It is {number}."}, verdict="good") for number in (1, 2)],
+    "feedback-2.jsonl": [
+        record(2, 3, left={"text": "It is 3."}, right={"text": "Who knows?"}, vote="left", visit={"visitor": "v"}),
+        record(2, 2, answer={"text": "It is 2.", "thought": "Two."}, verdict="bad", reasons=["too_short"]),
+    ],
+}
+
+
 def entry(path: str, content: bytes) -> dict[str, Any]:
     return {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
 
@@ -45,6 +62,9 @@ class HubHandler(BaseHTTPRequestHandler):
     files: ClassVar = {
         "owner/chats": {"chats.jsonl": json_lines("Is", 6)},
         "owner/splits": SPLITS,
+        "owner/feedback": {
+            name: "".join(json.dumps(row) + "\n" for row in rows).encode() for name, rows in FEEDBACK.items()
+        },
         "owner/script": {"script.py": b"import datasets\n"},
         "owner/broken": {"train.parquet": SPLITS["train-00000-of-00001.parquet"][:-200]},
     }

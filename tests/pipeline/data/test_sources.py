@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dataset_hub import COMMIT
+from dataset_hub import COMMIT, FEEDBACK
 
 from common.errors import UserError
 from pipeline.core.data_settings import DataSettings
@@ -129,6 +129,23 @@ def test_a_pinned_commit_loads_offline_from_the_cache_and_no_other_takes_its_pla
     assert json.loads(again.stdout)[0]["revision"] == COMMIT
     other = load_from_hub(closed_port, offline=True, revision="0" * 40)
     assert f"UserError: owner/chats at {'0' * 40} cannot be had, and the cache holds another" in other.stderr
+
+
+def test_feedback_on_the_hub_is_read_record_by_record_whatever_each_has(
+    load_from_hub: Any, hub: str, closed_port: str
+) -> None:
+    done = load_from_hub(hub, path="owner/feedback", revision=COMMIT)
+    assert done.returncode == 0, done.stderr
+    (loaded,) = json.loads(done.stdout)
+    assert (loaded["name"], loaded["split"], loaded["revision"]) == ("owner/feedback:train", "train", COMMIT)
+    assert loaded["rows"] == [row for rows in FEEDBACK.values() for row in rows]
+    offline = load_from_hub(closed_port, offline=True, path="owner/feedback", revision=COMMIT)
+    assert json.loads(offline.stdout) == [loaded]
+    refused = load_from_hub(hub, path="owner/feedback", split=["train", "test"])
+    assert refused.stderr.splitlines()[-1] == (
+        "UserError: owner/feedback has feedback, in no splits of its own; set data.split to train, and not "
+        "['train', 'test']"
+    )
 
 
 @pytest.mark.parametrize("streaming", [False, True])

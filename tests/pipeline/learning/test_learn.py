@@ -177,10 +177,11 @@ def test_what_cannot_be_learnt_is_left_out_and_counted(
     (path,) = (tmp_path / "feedback").iterdir()
     record = json.loads(path.read_text().splitlines()[0])
     with path.open("a") as file:
-        file.write(json.dumps(record | {"schema": 3, "id": "0" * 32}) + "\n" + '{"schema": 2}\n' + "torn")
+        file.write(json.dumps(record | {"schema": 3, "id": "0" * 32}) + "\n" + '{"schema": 2}\n')
+        file.write(json.dumps(record | {"schema": 1, "id": "1" * 32}) + "\n" + "torn")
     manifest = learnt(*chatter(8))
     assert manifest.left_out == {
-        "without consent": 1,
+        "without consent": 2,
         "whose model is unknown": 1,
         "without a judgement, or taken back": 1,
         "replaced by a later version": 1,
