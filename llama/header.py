@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-from llama.ggml import LIBRARY, Tensor
+from llama.ggml import LIBRARY, Tensor, check_layout
 from llama.model import last_error, not_whole
 
 Value = str | int | float | bool
@@ -83,7 +83,12 @@ class Header(NamedTuple):
 
 
 def read_header(path: Path) -> Header:
-    """Return what a file says of itself. Raises UserError for one that is no GGUF or ends before its last tensor."""
+    """Return what a file says of itself.
+
+    Raises UserError for one that is no GGUF or ends before its last tensor, and where tensors are laid out in another
+    way than is known.
+    """
+    check_layout()
     last_error()  # of what was read before
     shapes = ctypes.c_void_p()
     file = LIBRARY.gguf_init_from_file(os.fsencode(path), _Params(True, ctypes.addressof(shapes)))

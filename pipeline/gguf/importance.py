@@ -11,14 +11,12 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 
-from common.errors import UserError
 from llama.context import CHUNK, Context
-from llama.ggml import LIBRARY, OPERATIONS, Tensor
+from llama.ggml import OPERATIONS, Tensor, check_layout
 
 Matrix = dict[str, np.ndarray]  # tensor's name -> mean square of each of its inputs, float32 [inputs]
 
 FLOAT32 = 0  # GGML_TYPE_F32
-OBJECT_BYTES = 32  # of `struct ggml_object`, which ggml counts as a tensor's overhead too
 
 
 def importance(path: Path, rows: Sequence[Sequence[int]]) -> Matrix:
@@ -29,9 +27,7 @@ def importance(path: Path, rows: Sequence[Sequence[int]]) -> Matrix:
     Raises:
         UserError: the file cannot be loaded, or the tensors of this llama.cpp are laid out in another way.
     """
-    LIBRARY.ggml_tensor_overhead.restype = ctypes.c_size_t
-    if LIBRARY.ggml_tensor_overhead() != ctypes.sizeof(Tensor) + OBJECT_BYTES:
-        raise UserError("export.importance_matrix is not to be had with this llama-cpp-python; set it to false")
+    check_layout()
     sums = _Sums()
     with Context(path, CHUNK, watch=llama_cpp.ggml_backend_sched_eval_callback(sums)) as context:
         for ids in rows:

@@ -6,6 +6,7 @@ import pytest
 from tiny_gguf import write_other, write_random
 
 from common.errors import UserError
+from llama import ggml
 from llama.header import read_header
 
 
@@ -34,3 +35,10 @@ def test_a_number_is_asked_for_and_nothing_else_taken_for_it(tmp_path: Path) -> 
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gone\.gguf \(0 bytes\) is no whole GGUF model: .*No such file or directory"):
         read_header(tmp_path / "gone.gguf")
+
+
+def test_tensors_that_lie_in_memory_otherwise_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_random(tmp_path / "tune.gguf")
+    monkeypatch.setattr(ggml, "OBJECT_BYTES", 40)
+    with pytest.raises(UserError, match=r"^llama-cpp-python \S+ has tensors of \d+ bytes, and \d+ are known: install"):
+        read_header(path)

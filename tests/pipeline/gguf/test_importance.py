@@ -9,10 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from common.errors import UserError
 from common.files import sha256
 from llama.context import CHUNK
-from pipeline.gguf import importance as module
 from pipeline.gguf.importance import importance
 from pipeline.gguf.quantize import quantize
 from pipeline.gguf.reference import trained_model, write_logits
@@ -57,11 +55,3 @@ def test_two_bits_by_it_are_nearer_to_the_unquantized_file(
     assert (tmp_path / "plain.gguf").stat().st_size == (tmp_path / "weighed.gguf").stat().st_size
     plain, weighed = (compare(tmp_path / f"{name}.gguf", rows, logits) for name in ("plain", "weighed"))
     assert weighed.kl < plain.kl
-
-
-def test_another_layout_of_tensors_is_refused_in_one_line(
-    ggufs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "OBJECT_BYTES", 40)
-    with pytest.raises(UserError, match=r"^export\.importance_matrix is not to be had .*; set it to false$"):
-        importance(ggufs["F16"], [[1, 2]])
