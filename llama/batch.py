@@ -21,10 +21,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from llama.draft import Answering
 from llama.errors import RequestError
 from llama.model import BATCH, Entry, LlamaModel, State, shared_length
 from llama.reader import Reader
-from llama.speculation import Answering, Speculation
+from llama.speculation import Speculation
 from llama.turn import Turn
 
 CHUNK = 128  # tokens of a prompt in a step while answers wait for their next token
@@ -140,7 +141,7 @@ class Batch:
             self._decode_side_by_side([(slot, turn, [token]) for slot, turn, token in answering])
             return
         tried = self._speculation.draft([
-            Answering(turn, slot.id, [*slot.tokens, token]) for slot, turn, token in answering
+            Answering(turn, slot.id, slot.tokens, token) for slot, turn, token in answering
         ])  # fmt: skip
         drafts = [draft.tokens for draft in tried.drafts] or [[]] * len(answering)
         parts = [(slot, turn, [token, *draft]) for (slot, turn, token), draft in zip(answering, drafts, strict=True)]

@@ -8,12 +8,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from weakref import ReferenceType, ref
 
 import llama_cpp
 
 from llama.model import BATCH, Entry, LlamaModel, load, shared_length
 from llama.step_costs import probe
 from llama.tokenizer import piece_of
+from llama.turn import Turn
 
 # Tokens that have to have stood before, the most telling first; a single one counts where it has come only once.
 LENGTHS = (8, 4, 3, 2, 1)
@@ -27,6 +29,24 @@ class Draft(NamedTuple):
     by: int  # one of LENGTHS, or MODEL
 
 
+class Answering(NamedTuple):
+    """An answer that is to get its next tokens."""
+
+    turn: Turn
+    slot: int
+    known: Sequence[int]  # the conversation's tokens, which lie in the slot: while the turn lasts more come behind them
+    token: int  # the answer's last one, which is to follow
+
+    @property
+    def length(self) -> int:
+        """Tokens of the conversation, with the last one."""
+        return len(self.known) + 1
+
+    def tokens_from(self, start: int) -> list[int]:
+        """Return those from a place on; of a long conversation no more is copied."""
+        return [*self.known[start:], self.token][max(start - len(self.known), 0) :]
+
+
 class Lookup:
     """What has followed the last tokens of a conversation where they stood in it before."""
 
@@ -36,10 +56,15 @@ class Lookup:
         self._after: dict[tuple[int, ...], int] = {}  # where what follows some tokens begins, the last time
         self._often: set[tuple[int, ...]] = set()  # single tokens that tell nothing, having come more than once
 
-    def read(self, conversation: Sequence[int]) -> None:
+    @property
+    def length(self) -> int:
+        """Tokens of the conversation that were read."""
+        return len(self._tokens)
+
+    def read(self, new: Sequence[int]) -> None:
         """Take in what a conversation has grown by."""
         tokens = self._tokens
-        for token in conversation[len(tokens) :]:
+        for token in new:
             end = len(tokens)
             if tuple(tokens[-1:]) in self._after:
                 self._often.add(tuple(tokens[-1:]))
@@ -62,13 +87,33 @@ class Lookup:
         return None
 
 
+class Held:
+    """What lies in one of a draft model's slots."""
+
+    def __init__(self) -> None:
+        """Nothing yet."""
+        self.tokens: list[int] = []
+        self._known = 0  # of the conversation that was read last, whose turn this is
+        self._turn: ReferenceType[Turn] | None = None
+
+    def shared(self, answering: Answering) -> int:
+        """Return how many tokens of a conversation lie here; those that were known of its turn need no look."""
+        known = self._known if self._turn and self._turn() is answering.turn else 0
+        return known + shared_length(self.tokens[known:], answering.known[known:])
+
+    def hold(self, answering: Answering, shared: int) -> None:
+        """Take in what has been read of a conversation, behind the tokens that lay here."""
+        self.tokens[shared:] = answering.known[shared:]
+        self._known, self._turn = len(answering.known), ref(answering.turn)
+
+
 class DraftModel:
     """A small model with the same slots as the large one, which goes on with what lies in them."""
 
     def __init__(self, model: LlamaModel) -> None:
         """Draft with a model, which is closed with this."""
         self._model = model
-        self._slots: list[list[int]] = [[] for _ in range(model.slots)]
+        self._slots = [Held() for _ in range(model.slots)]
         self.costs = probe(model)[1]
 
     @property
@@ -80,25 +125,25 @@ class DraftModel:
         """Return its name."""
         return self._model.path.stem
 
-    def draft(self, conversations: Sequence[tuple[int, Sequence[int]]], count: int) -> list[list[int]]:
-        """Return the `count` tokens that follow each conversation, given with its slot; slots lie side by side."""
-        for slot, tokens in conversations:
-            self._catch_up(slot, tokens[:-1])
+    def draft(self, answers: Sequence[Answering], count: int) -> list[list[int]]:
+        """Return the `count` tokens that follow each answer's last one; their slots lie side by side."""
+        for answering in answers:
+            self._catch_up(answering)
         began = time.perf_counter()
-        drafts = self._go_on(conversations, count)
-        self.costs.learn(len(conversations), (time.perf_counter() - began) / count)
+        drafts = self._go_on(answers, count)
+        self.costs.learn(len(answers), (time.perf_counter() - began) / count)
         return drafts
 
-    def _go_on(self, conversations: Sequence[tuple[int, Sequence[int]]], count: int) -> list[list[int]]:
-        drafts: list[list[int]] = [[] for _ in conversations]
-        last = [tokens[-1] for _, tokens in conversations]
+    def _go_on(self, answers: Sequence[Answering], count: int) -> list[list[int]]:
+        drafts: list[list[int]] = [[] for _ in answers]
+        held = [self._slots[answering.slot].tokens for answering in answers]
+        last = [answering.token for answering in answers]
         for _ in range(count):
-            slots = [slot for slot, _ in conversations]
-            entries = [Entry(t, len(self._slots[slot]), slot, True) for t, slot in zip(last, slots, strict=True)]
-            self._model.decode(entries)
-            for slot, token in zip(slots, last, strict=True):
-                self._slots[slot].append(token)
-            last = [int(self._model.logits(index).argmax()) for index in range(len(entries))]
+            places = zip(answers, last, held, strict=True)
+            self._model.decode([Entry(token, len(tokens), a.slot, True) for a, token, tokens in places])
+            for tokens, token in zip(held, last, strict=True):
+                tokens.append(token)
+            last = [int(self._model.logits(index).argmax()) for index in range(len(answers))]
             for draft, token in zip(drafts, last, strict=True):
                 draft.append(token)
         return drafts
@@ -107,16 +152,16 @@ class DraftModel:
         """Free the model."""
         self._model.close()
 
-    def _catch_up(self, slot: int, tokens: Sequence[int]) -> None:
-        """Let a slot hold these tokens."""
-        known = self._slots[slot]
-        shared = shared_length(known, tokens)
-        if shared < len(known):
-            self._model.forget(slot, shared)
-        for start in range(shared, len(tokens), BATCH):
-            piece = tokens[start : start + BATCH]
-            self._model.decode([Entry(token, start + i, slot, False) for i, token in enumerate(piece)])
-        self._slots[slot] = list(tokens)
+    def _catch_up(self, answering: Answering) -> None:
+        """Let a slot hold what is known of an answer's conversation."""
+        held, known = self._slots[answering.slot], answering.known
+        shared = held.shared(answering)
+        if shared < len(held.tokens):
+            self._model.forget(answering.slot, shared)
+        for start in range(shared, len(known), BATCH):
+            piece = known[start : start + BATCH]
+            self._model.decode([Entry(token, start + i, answering.slot, False) for i, token in enumerate(piece)])
+        held.hold(answering, shared)
 
 
 def vocabulary(path: Path) -> list[bytes]:

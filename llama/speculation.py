@@ -22,7 +22,7 @@ from operator import mul
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
-from llama.draft import LENGTHS, MODEL, Draft, DraftModel, Lookup
+from llama.draft import LENGTHS, MODEL, Answering, Draft, DraftModel, Lookup
 from llama.model import BATCH, LlamaModel
 from llama.step_costs import probe
 from llama.turn import Turn
@@ -47,14 +47,6 @@ REACHED = {
 }
 
 logger = logging.getLogger(__name__)
-
-
-class Answering(NamedTuple):
-    """An answer that is to get its next tokens."""
-
-    turn: Turn
-    slot: int
-    tokens: Sequence[int]  # the conversation's, with the last one of the answer
 
 
 class Chance:
@@ -164,9 +156,9 @@ class Speculation:
         answer = self._answers.get(answering.turn)
         if answer is None:
             answer = self._answers[answering.turn] = Answer(STAKE * self._costs.of(1))
-        answer.lookup.read(answering.tokens)
+        answer.lookup.read(answering.tokens_from(answer.lookup.length))
         found = answer.lookup.draft(ROWS[-1] - 1)
-        if not self._draft_model or len(answering.tokens) + ROWS[-1] > self._draft_model.context:
+        if not self._draft_model or answering.length + ROWS[-1] > self._draft_model.context:
             return found
         better = not found or self._chance(answer, MODEL) > self._chance(answer, found.by)
         return Draft([], MODEL) if better else found
@@ -203,7 +195,7 @@ class Speculation:
 
     def _written(self, answers: Sequence[Answering], drafts: Sequence[Draft], count: int) -> list[Draft]:
         """Return the drafts with so many tokens each."""
-        modelled = [(a.slot, a.tokens) for a, draft in zip(answers, drafts, strict=True) if draft.by == MODEL]
+        modelled = [answering for answering, draft in zip(answers, drafts, strict=True) if draft.by == MODEL]
         written = iter(self._draft_model.draft(modelled, count) if self._draft_model and modelled else [])
         return [Draft(next(written) if by == MODEL else tokens[:count], by) for tokens, by in drafts]
 

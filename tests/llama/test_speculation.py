@@ -18,9 +18,9 @@ from tiny_gguf import write_random, write_scripted
 
 from benchmarks import noise
 from llama.batch import Batch
-from llama.draft import LENGTHS, MODEL, Draft, DraftModel, Lookup, vocabulary
+from llama.draft import LENGTHS, MODEL, Answering, Draft, DraftModel, Lookup, vocabulary
 from llama.model import Entry, LlamaModel, Scored
-from llama.speculation import PATIENCE, REACHED, ROWS, TRIAL, Answering, Speculation
+from llama.speculation import PATIENCE, REACHED, ROWS, TRIAL, Speculation
 from llama.step_costs import Costs
 from llama.turn import Piece, Turn
 from llama.types import Form, Sampling
@@ -94,6 +94,11 @@ SAMPLINGS = {
     "of a form": Sampling(40, temperature=1.0, seed=3, form=Form("pattern", "[a-z]{10,30}", "form")),
     "stopped": Sampling(40, temperature=0, stop=("e",), min_tokens=3),
 }
+
+
+def behind_prompt(turn: Turn, slot: int = 0) -> Answering:
+    """What an answer is drafted by, were its prompt's last token its own first one."""
+    return Answering(turn, slot, turn.prompt[:-1], turn.prompt[-1])
 
 
 def told(path: Path, sampling: Sampling) -> dict[str, list[int]]:
@@ -209,13 +214,13 @@ def test_a_draft_is_what_followed_the_longest_known_end_the_last_time() -> None:
     lookup = Lookup()
     lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6])
     assert lookup.draft(3) is None
-    lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1])
+    lookup.read([8, 1])
     assert lookup.draft(2) == Draft([2, 3], 1)
-    lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1, 2, 3])
+    lookup.read([2, 3])
     assert lookup.draft(2) == Draft([4, 5], 3)  # of 1 2 3, though 2 3 has come later
-    lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1, 2, 3, 4])
+    lookup.read([4])
     assert lookup.draft(2) == Draft([5, 9], 4)
-    lookup.read([1, 2, 3, 4, 5, 9, 2, 3, 4, 6, 8, 1, 2, 3, 4, 7, 4])
+    lookup.read([7, 4])
     assert lookup.draft(2) is None  # which has come more than once, and tells nothing alone
 
 
@@ -223,6 +228,12 @@ def test_a_draft_of_what_repeats_itself_goes_on_repeating() -> None:
     lookup = Lookup()
     lookup.read([7, 1, 2, 3, 1, 2, 3])
     assert lookup.draft(7) == Draft([1, 2, 3, 1, 2, 3, 1], 3)
+
+
+def test_of_a_conversation_nothing_is_copied_but_what_it_has_grown_by() -> None:
+    answering = Answering(Turn("", "tea", Sampling(1), lambda _: None), 0, [4, 5, 6], 7)
+    assert [answering.tokens_from(start) for start in range(5)] == [[4, 5, 6, 7], [5, 6, 7], [6, 7], [7], []]
+    assert answering.length == 4
 
 
 def test_what_speaks_for_a_token_grows_with_those_right_before_it() -> None:
@@ -244,7 +255,7 @@ def test_nothing_is_drafted_that_cannot_pay(kinds: dict[str, Path]) -> None:
     with opened(kinds["Q8_0"]) as batch:
         speculation = Speculation(batch.model)
         turn = Asked(batch, "tea tea tea tea tea tea tea", SAMPLINGS["greedy"]).turn
-        answering = [Answering(turn, 0, turn.prompt)]
+        answering = [behind_prompt(turn)]
         speculation._costs = Costs({1: 1.0, 32: 1.5})
         assert speculation.draft(answering).length == ROWS[-1] - 1
         speculation._answers[turn].account = 0.1  # all that was to spare has been lost, but for this
@@ -259,17 +270,17 @@ def test_in_company_nothing_is_drafted_unless_all_gain(kinds: dict[str, Path]) -
         speculation = Speculation(batch.model)
         speculation._costs = Costs({1: 1.0, 16: 1.5, 32: 1.9})
         copies, new = (Asked(batch, text, SAMPLINGS["greedy"]).turn for text in ("tea tea tea tea", "abcdefgh"))
-        both = [Answering(copies, 0, copies.prompt), Answering(new, 1, new.prompt)]
+        both = [behind_prompt(copies), behind_prompt(new, 1)]
         assert speculation.draft(both[:1]).length
         assert not speculation.draft(both).length
-        assert speculation.draft([both[0], Answering(new, 1, copies.prompt)]).length
+        assert speculation.draft([both[0], Answering(new, 1, copies.prompt[:-1], copies.prompt[-1])]).length
 
 
 def test_what_was_wrong_of_late_is_not_tried_again(kinds: dict[str, Path]) -> None:
     with opened(kinds["Q8_0"]) as batch:
         speculation = Speculation(batch.model)
         turn = Asked(batch, "tea tea tea tea", SAMPLINGS["greedy"]).turn
-        answering = [Answering(turn, 0, turn.prompt)]
+        answering = [behind_prompt(turn)]
         lengths = []
         for _ in range(20):
             speculation._costs = Costs({1: 1.0, 32: 2.0})
