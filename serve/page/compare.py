@@ -2,7 +2,7 @@
 
 import html
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
@@ -15,6 +15,7 @@ from llama.types import Sampling
 from serve.engine import Engine, Piece
 from serve.feedback import Answer, ComparisonRecord, ModelVersion
 from serve.merging import merged
+from serve.models.registry import Model
 from serve.page import feedback_panel as judging
 from serve.page.answers import conversation, draw, figures, timings
 from serve.page.chat import ANSWERING, FAILED, MATH
@@ -32,8 +33,8 @@ There is one model here, and a comparison takes two. Put another GGUF file into 
 the model that this one was tuned from, for instance, or the same in another quantization (`export.quantizations`).
 Then start the server again."""
 IN_TURN = (
-    "Memory holds one model at a time here: the two answer one after the other, and the second one's waiting counts in "
-    "its times. With SERVE_MAX_LOADED_MODELS=2 they answer at once."
+    "Memory holds one model at a time here, with the adapters over it: others answer one after the other, and the "
+    "second one's waiting counts in its times. With SERVE_MAX_LOADED_MODELS=2 they answer at once."
 )
 
 
@@ -42,10 +43,7 @@ class Compare:
 
     def __init__(self, engine: Engine, settings: Settings, answers: Answers | None) -> None:
         """Compare over an engine; without `answers` there is no vote."""
-        self._engine, self._answers = engine, answers
-        self._in_turn = (
-            settings.max_loaded_models == 1
-        )  # by turns, in the order in which they are asked: the left one first
+        self._engine, self._settings, self._answers = engine, settings, answers
         names = list(engine.models)
         others = [name for name in names if name != engine.default] or names
         with gr.Row(elem_id="pair"):
@@ -60,7 +58,7 @@ class Compare:
                 elem_id="blind",
             )
         self._message = question_box("Question for both", "Ask both…", elem_id="question")
-        if self._in_turn:
+        if settings.max_loaded_models == 1 and len({model.base or name for name, model in engine.models.items()}) > 1:
             gr.HTML(f"<p>{IN_TURN}</p>", elem_classes="note", padding=False)
         with gr.Row(elem_id="answers"):
             self._heads, self._texts = zip(*(self._side(place) for place in PLACES), strict=True)
@@ -101,7 +99,8 @@ class Compare:
         if blind:
             random.shuffle(models)
         names = PLACES if blind else models
-        second = WAITS if self._in_turn and one != other else "…"
+        at_once = answer_at_once(one, other, self._engine.models, self._settings)
+        second = "…" if at_once else WAITS  # the left one is asked first
         yield {
             **self._states(self._heads, [head(names[0], "…"), head(names[1], second)]),
             self._told: [None, None],
@@ -169,6 +168,12 @@ class Compare:
     @staticmethod
     def _states(widgets: Any, states: Sequence[Any]) -> dict[Any, Any]:
         return dict(zip(widgets, states, strict=True))
+
+
+def answer_at_once(one: str, other: str, models: Mapping[str, Model], settings: Settings) -> bool:
+    """Return whether two models answer at once, and not one after the other, as adapters over one base do."""
+    bases = {models[name].base or name for name in (one, other) if name in models}
+    return (settings.slots if len(bases) == 1 else settings.max_loaded_models) > 1
 
 
 def _caption(state: tuple[str, Piece] | Exception) -> str:

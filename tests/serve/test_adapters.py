@@ -1,7 +1,8 @@
 """A folder of adapters over one base, as the server has it."""
 
 import threading
-from itertools import product
+from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from llama.types import Message, Sampling
 from pipeline.gguf.quantize import quantize
 from serve.engine import Engine
 from serve.models.registry import find_models
+from serve.page.compare import answer_at_once
 from serve.settings import Settings
 
 GREEDY = Sampling(max_tokens=24, temperature=0)
@@ -63,6 +65,31 @@ def test_adapters_go_and_come_back_with_their_base(folder: Path) -> None:
         ask(engine, "other", "hi")
         assert list(engine._loaded) == ["other"]
         assert ask(engine, "one", "hi") == first
+
+
+def test_two_adapters_over_one_base_answer_at_once_and_two_models_in_turn(folder: Path) -> None:
+    long, came, both = Sampling(max_tokens=300, temperature=0, ignore_eos=True), list[str](), threading.Barrier(2)
+
+    def listen(engine: Engine, name: str) -> None:
+        both.wait(60)
+        for _ in engine.stream(name, [{"role": "user", "content": "hi"}], long):
+            came.append(name)
+
+    settings = Settings(models=str(folder), model="base", context=512)
+    with Engine(find_models(folder), settings) as engine:
+        for pair, at_once in ((("one", "two"), True), (("one", "other"), False)):
+            assert answer_at_once(*pair, engine.models, settings) == at_once
+            came.clear()
+            threads = [threading.Thread(target=listen, args=(engine, name)) for name in pair]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(60)
+            turns = sum(name != before for before, name in pairwise(came))
+            assert set(came) == set(pair)
+            assert (turns > 1) == at_once
+        assert answer_at_once("one", "base", engine.models, settings)
+        assert not answer_at_once("one", "two", engine.models, replace(settings, slots=1))
 
 
 def test_an_adapter_that_is_gone_is_its_users_to_hear_and_the_others_go_on(folder: Path, tmp_path: Path) -> None:
