@@ -69,6 +69,19 @@ def require_installed(optimizer: str) -> None:
         raise UserError(f"{need}; pip install {install}, or take adamw_torch_fused")
 
 
+def require_four_bits(model: ModelSettings) -> None:
+    """Check that a base can be had in 4 bit where it is asked for.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if model.load_in_4bit and not is_installed("bitsandbytes"):
+        raise UserError(
+            "model.load_in_4bit=true needs bitsandbytes, and a GPU; pip install -e .[gpu], or take train=lora with a "
+            "model in 16 bit"
+        )
+
+
 def this_card(device: str) -> Card | None:
     """Return the GPU that trains, or None on a CPU."""
     if device == "cpu":
@@ -93,7 +106,8 @@ def choose(
         UserError: something is asked for that the card, the engine or the base cannot do.
     """
     require_installed(train.optimizer)
-    chosen, why = choose_engine(train.engine, model, card)
+    require_four_bits(model)
+    chosen, why = choose_engine(train, model, card)
     reasons = [f"engine {chosen.name}: {why}"]
     if train.frozen_dtype == "fp8":
         require_fp8(train, chosen, card)

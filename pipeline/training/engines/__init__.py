@@ -40,12 +40,21 @@ class Engine(ABC):
         """Return why `auto` takes it for a base on a card, or on a CPU (None); None where it does not."""
         return None
 
-    def refuse(self, train: TrainSettings) -> None:  # noqa: B027 -- most refuse nothing
-        """Refuse what it would leave out without a word, or do otherwise.
+    def left_out(self, train: TrainSettings) -> str | None:
+        """Return a setting that it would leave out without a word, or do otherwise; None where it does all of them."""
+        return None
+
+    def refuse(self, train: TrainSettings) -> None:
+        """Refuse what it would leave out.
 
         Raises:
-            UserError: one of these is asked for.
+            UserError: some of that is asked for.
         """
+        if setting := self.left_out(train):
+            raise UserError(
+                f"{setting} is for train.engine={DEFAULT}; {self.name.capitalize()} would ignore or change it."
+                f" Take {DEFAULT}, or auto"
+            )
 
     @abstractmethod
     def load(
@@ -76,25 +85,31 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def choose_engine(name: str, model: ModelSettings, card: "Card | None") -> tuple[Engine, str]:
-    """Return the engine that is asked for or, for `auto`, the best, and why.
+def choose_engine(train: TrainSettings, model: ModelSettings, card: "Card | None") -> tuple[Engine, str]:
+    """Return the engine that is asked for or, for `auto`, the best that does all that is asked for, and why.
 
     Raises:
         UserError: one is asked for that is not installed.
     """
-    if name != "auto":
-        return require_package(engine(name)), "asked for"
+    if train.engine != "auto":
+        return require_package(engine(train.engine)), "asked for"
     suited = {other: why for other in map(engine, ENGINES) if (why := other.best_for(model, card))}
     for other, why in suited.items():
-        if has_package(other):
+        if has_package(other) and not other.left_out(train):
             return other, why
     if suited:
-        why = f"{', '.join(other.name for other in suited)} is not installed"
+        why = ", ".join(why_not(other, train) for other in suited)
     elif card is None:
         why = "there is no GPU"
     else:
         why = f"the fastest where memory is not scarce ({card.memory / 2**30:.0f} GiB)"
     return engine(DEFAULT), why
+
+
+def why_not(candidate: Engine, train: TrainSettings) -> str:
+    """Return why `auto` does not take an engine that suits base and card."""
+    setting = candidate.left_out(train)
+    return f"{candidate.name} would ignore {setting}" if setting else f"{candidate.name} is not installed"
 
 
 def has_package(candidate: Engine) -> bool:

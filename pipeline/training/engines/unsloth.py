@@ -12,7 +12,7 @@ from pipeline.core.config import ModelSettings, TrainSettings
 from pipeline.models.chat import unreadable
 from pipeline.models.loading import too_large
 from pipeline.models.packaged import located
-from pipeline.training.engines import DEFAULT, Engine
+from pipeline.training.engines import Engine
 from pipeline.training.shared import WEIGHTS
 from pipeline.training.targets import target_names
 
@@ -39,12 +39,8 @@ class Unsloth(Engine):
         small = "a base in 4 bit" if model.load_in_4bit else f"a card of {card.memory / 2**30:.0f} GiB"
         return f"{small} is what it is best for"
 
-    def refuse(self, train: TrainSettings) -> None:
-        """Refuse what it would leave out without a word, or do otherwise.
-
-        Raises:
-            UserError: one of these is asked for.
-        """
+    def left_out(self, train: TrainSettings) -> str | None:
+        """Return a setting that it would leave out without a word, or do otherwise."""
         lora = train.lora
         unsupported = {
             "packing": train.packing is True,
@@ -57,13 +53,8 @@ class Unsloth(Engine):
             "lora.modules_to_save": bool(lora.modules_to_save),
             "lora.target_modules": bool({"lm_head", "embed_tokens"} & set(lora.target_modules)),
         }
-        for key, is_set in unsupported.items():
-            if is_set:
-                value = str(attrgetter(key)(train)).lower()
-                raise UserError(
-                    f"train.{key}={value} is for train.engine={DEFAULT}; Unsloth would ignore or change it."
-                    f" Take {DEFAULT}, or auto"
-                )
+        key = next((key for key, is_set in unsupported.items() if is_set), None)
+        return key and f"train.{key}={str(attrgetter(key)(train)).lower()}"
 
     def load(
         self, plan: "Plan", model: ModelSettings, train: TrainSettings, device: str, digest: str | None = None

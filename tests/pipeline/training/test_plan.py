@@ -107,10 +107,28 @@ def test_heads_that_are_too_large_for_flash_attention_take_sdpa(
 
 
 def test_a_base_in_4_bit_takes_unsloth_where_it_is_installed(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed(monkeypatch, "unsloth")
+    installed(monkeypatch, "unsloth", "bitsandbytes")
     assert choose(config.train, replace(config.model, load_in_4bit=True), H200, 64).engine == "unsloth"
-    installed(monkeypatch)
+    installed(monkeypatch, "bitsandbytes")
     assert choose(config.train, replace(config.model, load_in_4bit=True), H200, 64).engine == "trl"
+    installed(monkeypatch)
+    with pytest.raises(UserError, match=r"^model\.load_in_4bit=true needs bitsandbytes, and a GPU; pip"):
+        choose(config.train, replace(config.model, load_in_4bit=True), None, 64)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"neftune_alpha": 5.0}, "train.neftune_alpha=5.0"),
+        ({"start_adapter": "champion"}, "train.start_adapter=champion"),
+    ],
+)
+def test_an_engine_that_would_ignore_a_setting_is_not_taken_by_itself(
+    config: Config, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], named: str
+) -> None:
+    installed(monkeypatch, "unsloth", "bitsandbytes")
+    chosen = choose(asked(config, **settings), replace(config.model, load_in_4bit=True), H200, 64)
+    assert (chosen.engine, chosen.reasons[0]) == ("trl", f"engine trl: unsloth would ignore {named}")
 
 
 @pytest.mark.parametrize(
