@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 
@@ -32,6 +32,12 @@ logger = logging.getLogger(__name__)
 
 TRAIN = "train"  # the stage whose trials have checkpoints and a loss
 OF_RUNGS = ("train.stop_step", "train.max_steps", "train.patience")  # which rungs set, or end a trial beside them
+PREFERENCES = frozenset(("dpo", "kto", "orpo"))  # presets of `train`
+# What losses of preferences are multiplied with, or made of.
+SCALES = tuple(
+    f"train.preference.{key}" for key in ("loss", "beta", "reference", "desirable_weight", "undesirable_weight")
+)
+LOSSES = frozenset(("validation_loss", "train_loss"))  # of MEASURES
 NOT_COMPARED = ("hydra", "tracking", "runtime", "compare")  # which change no result
 
 Compose = Callable[[Sequence[str]], DictConfig]
@@ -78,6 +84,7 @@ def begin(request: Request, folder: Folder) -> SweepRecord:
         UserError: the folder has another sweep; the message has the keys that differ.
     """
     record = plan(request)
+    warn_of_unlike_losses(record.space, request.settings)
     if folder.record_path.is_file():
         recorded = folder.read()
         refuse_another(recorded, record, folder)
@@ -134,6 +141,23 @@ def plan(request: Request) -> SweepRecord:
     )
 
 
+def warn_of_unlike_losses(space: Mapping[str, str], settings: SweepSettings) -> None:
+    """Say where trials would be ranked by losses of unlike scale.
+
+    Args:
+        space: what trials differ in, and their values, as on the command line.
+        settings: of the sweep.
+    """
+    unlike = [key for key in space if key in SCALES]
+    if PREFERENCES & set(re.findall(r"\w+", space.get(TRAIN, ""))):
+        unlike.append(TRAIN)
+    if unlike and LOSSES & settings.weights.keys():
+        logger.warning(
+            f"losses of trials that differ in {' and '.join(unlike)} are of unlike scale: {PLACE}.objective="
+            "[-validation_accuracy] ranks by the share of pairs whose chosen answer is preferred"
+        )
+
+
 def refuse_own_steps(request: Request) -> None:
     """Refuse settings that are the rungs'.
 
@@ -174,7 +198,7 @@ def base_settings(request: Request) -> dict[str, object]:
 
 def learnt_digest() -> str | None:
     """Return the digest of the prepared data, None where a stage has yet to complain that there are none."""
-    return PrepareReport.read(PREPARE_REPORT).learnt_digest if PREPARE_REPORT.is_file() else None
+    return PrepareReport.read(PREPARE_REPORT).compared_digest if PREPARE_REPORT.is_file() else None
 
 
 def compared(record: SweepRecord) -> dict[str, object]:

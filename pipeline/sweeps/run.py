@@ -119,10 +119,12 @@ class Sweep:
         return decision
 
     def limit(self, bracket: int, depth: int, decision: Decision) -> Limit | None:
-        """Return from which loss on a trial is hopeless halfway to the next rung.
+        """Return from which loss on a trial is hopeless halfway to the next rung; None where they are not ranked by it.
 
         It is the worst with which one went on: who has it still would be dropped there, too.
         """
+        if self.settings.weights.keys() != {"validation_loss"}:
+            return None
         step, next_step = self.record.rungs[bracket][depth : depth + 2]
         outcomes = [self.folder.job(number, step).outcome() for number in decision.kept]
         losses = [outcome.validation_loss for outcome in outcomes if outcome and outcome.validation_loss is not None]

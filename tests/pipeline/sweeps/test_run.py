@@ -144,6 +144,41 @@ def test_a_job_knows_what_it_is_and_what_is_hopeless(tmp_path: Path) -> None:
     assert (second.limit.step, second.limit.loss) == (3, pytest.approx(4.0))  # of the worst that went on
 
 
+def test_a_loss_is_hopeless_only_where_trials_are_ranked_by_it(tmp_path: Path) -> None:
+    def act(job: Job, folder: Path) -> None:
+        finish(job, folder)
+        made = Outcome.read(folder / OUTCOME)
+        made.model_copy(update={"validation_accuracy": made.validation_loss and 1 / made.validation_loss}).write(
+            folder / OUTCOME
+        )
+
+    run(halving(RATES, objective=["-validation_accuracy"]), tmp_path, act)
+    assert Task.read(tmp_path / "0/step-4" / TASK).limit is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "objective", "said"),
+    [
+        (
+            ["train.preference.beta=0.1,0.5", "train=dpo"],
+            "validation_loss",
+            "differ in train.preference.beta are",
+        ),
+        (["train=dpo,orpo"], "validation_loss", "differ in train are"),
+        (["train.preference.beta=0.1,0.5", "train=dpo"], "-validation_accuracy", None),
+        (["train.preference.replay=0.1,0.5", "train=dpo"], "validation_loss", None),
+    ],
+)
+def test_losses_of_unlike_scale_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, overrides: list[str], objective: str, said: str | None
+) -> None:
+    with alone_in(Folder(tmp_path)):
+        begin(request("data=preferences", *overrides, objective=[objective]), Folder(tmp_path))
+    told = [record.getMessage() for record in caplog.records if "unlike scale" in record.getMessage()]
+    assert len(told) == (said is not None)
+    assert not said or said in told[0]
+
+
 def test_what_has_an_outcome_is_not_launched_again(tmp_path: Path) -> None:
     asked = halving(RATES)
 
