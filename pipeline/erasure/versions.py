@@ -86,7 +86,7 @@ class Versions:
             if folder and self._is_made_of(folder, found):
                 text = self._text(ran.outs.get(str(PREPARE_REPORT)))
                 report = PrepareReport.parse_text(text, str(PREPARE_REPORT)) if text else None
-                prepared = (report.learnt_digest,) if report else ()
+                prepared = report.data_digests if report else ()
                 found = found.with_more(Traces(folders=(folder,), prepared=prepared))
         for ran in self._ran:
             lineage = self._lineage(ran.outs.get(str(ADAPTER)))

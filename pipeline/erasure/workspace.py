@@ -65,7 +65,7 @@ def traces_of_prepared(root: Path, traces: Traces, checkpoint_root: Path) -> Tra
     for workspace in _workspaces(root):
         if is_made_of(workspace, found) and (workspace / PREPARE_REPORT).is_file():
             report = PrepareReport.read(workspace / PREPARE_REPORT)
-            found = found.with_more(Traces(prepared=(report.learnt_digest,)))
+            found = found.with_more(Traces(prepared=report.data_digests))
         if (lineage := _lineage(workspace)) and is_lineage_of(lineage, found):
             found = found.with_more(Traces(fingerprints=(lineage.fingerprint,)))
     trained = [

@@ -22,12 +22,12 @@ BASE = TunedBase(
 def main(stage: str) -> None:
     if stage == "prepare":
         settings = DataSettings(
-            name="feedback", source="files", files=FILES, preferences="answers", leak_threshold=None, max_dropped=1
+            name="feedback", source="files", files=FILES, preferences="learn", leak_threshold=None, max_dropped=1
         )
         prepare(settings, Path(), Path())
         return
     report = PrepareReport.read(PREPARE_REPORT)
-    digest = report.learnt_digest
+    digest = report.compared_digest  # as of train=dpo
     ADAPTER.mkdir(parents=True)
     (ADAPTER / "weights.bin").write_text(digest)
     lineage = Lineage(fingerprint=fingerprint(digest), mlflow_run=None, base=BASE, data=origin(report))

@@ -60,7 +60,7 @@ def learnt() -> str:
     run("dvc", "repro", "-q")
     run("dvc", "push", "-q", "--run-cache")
     commit()
-    return PrepareReport.read(Path("reports/prepare.json")).learnt_digest
+    return PrepareReport.read(Path("reports/prepare.json")).compared_digest
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_nothing_is_left_and_the_models_that_learnt_it_are_named(forget: Forget,
     objects = {path.name for path in (place / ".dvc/cache/files").rglob("*") if path.is_file()}
     printed = forget(VISITOR)
     assert places_with(place) == []
-    digest = PrepareReport.read(place / "reports/prepare.json").learnt_digest
+    digest = PrepareReport.read(place / "reports/prepare.json").compared_digest
     assert f"models/adapter: training {fingerprint(digest)}" in printed
     assert f"version 2 of tunesmith, the champion: small-Q8_0.gguf, SHA-256 {digest[:16] * 4}" in printed
     assert "version 1" not in printed
@@ -226,7 +226,7 @@ def test_interrupted_anywhere_it_is_called_again(
         monkeypatch.setattr(owner, name, real)
     printed = forget(VISITOR)
     assert places_with(place) == []
-    digest = PrepareReport.read(place / "reports/prepare.json").learnt_digest
+    digest = PrepareReport.read(place / "reports/prepare.json").compared_digest
     assert f"training {fingerprint(digest)}" in printed
     assert "version 2 of tunesmith, the champion" in printed
     assert forget(VISITOR).startswith("nothing is left to delete")
