@@ -51,7 +51,8 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
         with importing():
             from pipeline.containers.run import run_in_container
 
-        return run_in_container(name, config, out)
+        run_in_container(name, config, out)
+        return None
 
     @functools.wraps(run)  # Hydra names the job, and finds conf/, by the file that the stage stands in
     def task(composed: DictConfig) -> object:
