@@ -1,6 +1,5 @@
 """The verbs of the pipeline: all of it, a stage at a time, and what its trainings keep and are told."""
 
-import os
 import re
 import shlex
 import tempfile
@@ -46,8 +45,7 @@ def repro(arguments: Arguments = None) -> None:
     """
     refuse_overrides(arguments or ())
     with tempfile.NamedTemporaryFile(mode="r", prefix="tunesmith-") as of_stage:
-        os.environ[STATUS] = of_stage.name
-        if status := wait_for("dvc", "repro", *(arguments or ())):
+        if status := wait_for("dvc", "repro", *(arguments or ()), **{STATUS: of_stage.name}):
             raise typer.Exit(int(of_stage.read() or status))
     if makes_results(arguments or ()):
         from pipeline.commands import summary

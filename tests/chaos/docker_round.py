@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import docker
@@ -33,7 +33,7 @@ class DockerStart(Start):
 
     def containers(self) -> list[Container]:
         """The containers of this repository, also those that have ended."""
-        with docker.from_env() as engine:
+        with closing(docker.from_env()) as engine:
             return engine.containers.list(all=True, filters={"label": self.label}, ignore_removed=True)
 
     def strike(self, target: str, signals: tuple[int, ...], gap: float) -> bool:
@@ -81,7 +81,7 @@ class DockerRound(Round):
         """What the training gave in the end, and whether a container is left of it."""
         super().compare()
         label = f"tunesmith.repository={self.repository.resolve()}"
-        with docker.from_env() as engine:
+        with closing(docker.from_env()) as engine:
             left = engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
         if left:
             self.blame("orphans", f"containers {[container.short_id for container in left]} are left")
@@ -117,7 +117,7 @@ def restart_engine() -> None:
 def answers() -> bool:
     """Whether an engine is there."""
     try:
-        with docker.from_env() as engine:
+        with closing(docker.from_env()) as engine:
             return bool(engine.ping())
     except DockerException:
         return False
