@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -155,7 +154,7 @@ def served(models: Path, log: Path, clients: int) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     others = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    settings: dict[str, Any] = {"MODELS": models, "PORT": port, "RATE": 0, "QUEUE": clients, "ADMIN_KEY": KEY}
+    settings: dict[str, object] = {"MODELS": models, "PORT": port, "RATE": 0, "QUEUE": clients, "ADMIN_KEY": KEY}
     settings |= {"FOLLOW_SECONDS": 0, "FEEDBACK": "off"}
     given = others | {f"SERVE_{name}": str(value) for name, value in settings.items()}
     with log.open("w") as output:
