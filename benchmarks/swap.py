@@ -96,7 +96,7 @@ async def answer(client: httpx.AsyncClient, model: str, question: str) -> tuple[
 
     Raises Wrong for one that does not end as it should, or is of two models.
     """
-    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": question}]}
     body |= {"temperature": 0, "max_tokens": MAX_TOKENS, "stream": True}
     by, text, line = set[str](), "", ""
     async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
