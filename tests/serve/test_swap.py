@@ -365,7 +365,7 @@ def test_many_clients_get_an_answer_of_one_model_or_the_other_through_several_sw
 def test_whoever_runs_the_server_has_a_key_of_their_own(pointer: Path, tmp_path: Path) -> None:
     limits = {"models": pointer, "follow_seconds": 0, "api_key": "theirs", "context": 512}
     log = tmp_path / "log.txt"
-    with started_server(log, admin_key="s3cret", **limits) as (url, _):
+    with started_server(log, until="/readyz", admin_key="s3cret", **limits) as (url, _):
 
         def told(path: str, key: str = "s3cret", method: str = "GET", **headers: str) -> httpx.Response:
             return httpx.request(method, f"{url}/admin{path}", headers={"x-api-key": key} | headers)
