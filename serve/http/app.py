@@ -14,6 +14,8 @@ from starlette.websockets import WebSocketClose
 
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
+from serve.following import Follower
+from serve.http.admin import build_admin
 from serve.http.api import build_api, build_health, build_probes
 from serve.http.error_responses import API, Failure
 from serve.http.forms import FormsMiddleware
@@ -47,10 +49,16 @@ def build_app(settings: Settings) -> FastAPI:
     return app
 
 
-def add_api(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-    """Let programs ask, from now on."""
-    app.include_router(build_probes(engine, metrics))
+def add_api(
+    app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics, follower: Follower | None = None
+) -> None:
+    """Let programs ask, from now on; where there is a key for it, whoever runs the server, too."""
     app.mount("/v1", build_api(engine, settings))
+    if follower:
+        metrics.watch_swaps(follower)
+    if follower and settings.admin_key:
+        app.include_router(build_admin(follower))
+    app.include_router(build_probes(engine, metrics))  # the last, since they say that the others are there
 
 
 def add_page(

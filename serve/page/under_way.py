@@ -13,7 +13,7 @@ from typing import TypedDict
 from llama.errors import RequestError
 from llama.thoughts import Parts, Thoughts
 from llama.types import Chat, Sampling
-from serve.engine import Engine, Piece
+from serve.engine import Engine, Piece, given_by
 from serve.feedback import Answer, AnswerRecord, ModelVersion, new_id
 from serve.page.answers import REDRAW_SECONDS, figures, timings
 from serve.page.remembered import Answers
@@ -95,7 +95,7 @@ class Growing:
 
     def state(self) -> State:
         """Return how far it has come."""
-        model = self.question.model
+        model = given_by(self.last).title if self.last else self.question.model
         return {
             "id": self.question.id,
             "record": self.record,
@@ -202,14 +202,16 @@ class UnderWay:
         text, said = answer.raw, answer.text
         if self._answers is None or answer.last is None:
             return
+        model = given_by(answer.last)
         if question.chat.goes_on:
             begun, messages = answer.last.thinking.form.written(*question.begun), messages[:-1]
-            known = self._answers.get(question.continues)
+            known, models = self._answers.given(question.continues) or (None, ())
             if not isinstance(known, AnswerRecord) or known.messages != messages or known.answer.text != begun:
+                return
+            if models != (model,):  # another one has begun it
                 return
             text, said = begun + text, question.begun.said + said
         thought = text[: text.rfind(said)] if said else text
-        given = Answer(text, ModelVersion(question.model), timings(answer.last), thought)
-        self._answers.remember(
-            AnswerRecord(id=answer.record, messages=messages, sampling=asdict(question.sampling), answer=given)
-        )
+        given = Answer(text, ModelVersion(model.name), timings(answer.last), thought)
+        record = AnswerRecord(id=answer.record, messages=messages, sampling=asdict(question.sampling), answer=given)
+        self._answers.remember(record, model)
