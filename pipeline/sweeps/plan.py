@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 TRAIN = "train"  # the stage whose trials have checkpoints and a loss
 OF_RUNGS = ("train.stop_step", "train.max_steps", "train.patience")  # which rungs set, or end a trial beside them
-NOT_COMPARED = ("hydra", "tracking", "runtime", "compare")  # which change no result
+NOT_COMPARED = ("hydra", "tracking", "runtime", "compare", "canary")  # which change no result
 
 Compose = Callable[[Sequence[str]], DictConfig]
 
