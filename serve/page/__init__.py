@@ -27,6 +27,7 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from serve.canary import Canary
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
 from serve.models.cards import read_prompts
@@ -71,6 +72,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: Feedb
 
 def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> gr.Blocks:
     """Build the page: past conversations and settings at the side; chat, comparison and card in the middle."""
+    canary = Canary(engine, settings)
     answers = Answers(feedback, dict(engine.models)) if feedback else None
     prompts = examples(read_prompts(engine.models[engine.default]))
     with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as page:
@@ -80,14 +82,14 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
         with gr.Row(elem_id="head"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title", padding=False)
             new = gr.Button("New chat", size="sm", elem_id="new")
-            model = unchecked(_model_picker(engine))
+            model = unchecked(_model_picker(engine, canary))
         with gr.Tabs():
             with gr.Tab("Chat", elem_id="chat-tab"):
-                chat = Chat(engine, answers, prompts)
+                chat = Chat(engine, canary, answers, prompts)
                 attach = gr.Button("Attach a text file", size="sm", elem_id="attach")
             with gr.Tab("Compare", elem_id="compare-tab"):
                 if len(engine.models) > 1:
-                    Compare(engine, settings, answers).connect(controls)
+                    Compare(engine, canary, settings, answers).connect(controls)
                 else:
                     gr.Markdown(ALONE)
             with gr.Tab("Model", elem_id="model-tab") as card_tab:
@@ -101,9 +103,9 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
     return page
 
 
-def _model_picker(engine: Engine) -> gr.Dropdown:
+def _model_picker(engine: Engine, canary: Canary) -> gr.Dropdown:
     return gr.Dropdown(
-        [(model.label, name) for name, model in engine.models.items()],
+        [(model.label, name) for name, model in engine.models.items() if name != canary.candidate],
         value=engine.default,
         label="Model",
         show_label=False,

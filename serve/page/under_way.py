@@ -33,6 +33,7 @@ class Question:
     begun: Parts = Parts("", "")  # that beginning, as the page shows it
     continues: str = ""  # the record of that beginning
     only_follow: bool = False  # an answer is not begun anew where the server knows none
+    picked: str = ""  # the model that the page names, where it is not told that another one answers
 
 
 class State(TypedDict):
@@ -44,7 +45,8 @@ class State(TypedDict):
     text: str
     thinking: bool
     thought_seconds: float
-    caption: str  # which model gave it, and its figures
+    by: str  # the model that gave it, for the conversation to stay with it
+    caption: str  # which model was asked, and its figures
     done: bool  # the model ended it
     ended: bool  # nothing more comes
 
@@ -95,7 +97,7 @@ class Growing:
 
     def state(self) -> State:
         """Return how far it has come."""
-        model = self.question.model
+        model = self.question.picked or self.question.model
         return {
             "id": self.question.id,
             "record": self.record,
@@ -103,6 +105,7 @@ class Growing:
             "text": self.text,
             "thinking": self.thinking,
             "thought_seconds": round(self.thought_seconds, 1),
+            "by": self.question.model,
             "caption": f"{model} · {figures(timings(self.last))}" if self.last else model,
             "done": bool(self.last and self.last.finish == "stop"),
             "ended": self.ended,
