@@ -53,7 +53,7 @@ def check_work(name: str, tokens: int, work: int, root: Path = Path("/")) -> Non
         )
 
 
-def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Path("/")) -> int:
+def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Path("/"), *, freed: int = 0) -> int:
     """Return bytes of memory that a model leaves free. Raises UserError for one that does not fit.
 
     Args:
@@ -62,8 +62,10 @@ def check_memory(name: str, weights: int, cache: int, how: str, root: Path = Pat
         cache: bytes.
         how: what the cache is for, as "4 x 4,096 tokens".
         root: where /proc and /sys are looked up.
+        freed: bytes that another one gives back before.
     """
     free = free_bytes(root)
+    free = None if free is None else free + freed
     needed = weights + cache + WORK
     if free is not None and needed > free:
         raise UserError(

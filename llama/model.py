@@ -6,6 +6,7 @@ It goes below llama-cpp-python's `Llama`, which keeps one conversation's state a
 import ctypes
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from datetime import datetime
@@ -55,6 +56,7 @@ _ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _errors: list[str] = []  # what llama.cpp has complained of since it was last asked to load something
 _BUFFER = re.compile(r"(\w+) buffer size = +([\d.]+) MiB")  # as in "CPU KV buffer size =    90.00 MiB"
 _buffers: list[tuple[str, int]] = []  # what each that llama.cpp has made is for, and its bytes, since last looked
+_loading = threading.RLock()  # since both lists are one for all: whoever loads beside another thread waits for it
 
 
 @llama_cpp.llama_log_callback
@@ -126,12 +128,13 @@ def last_error() -> str:
 def load(path: Path, params: llama_cpp.llama_model_params) -> "llama_cpp.llama_model_p":
     """Load a file. Raises UserError with llama.cpp's reason, or for a TUNESMITH_CPU that cannot be (variants.py)."""
     load_kernels()
-    _errors.clear()
-    _buffers.clear()
-    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-    if model is None:
-        raise not_whole(path, last_error())
-    return model
+    with _loading:
+        _errors.clear()
+        _buffers.clear()
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+        if model is None:
+            raise not_whole(path, last_error())
+        return model
 
 
 def not_whole(path: Path, reason: str) -> UserError:
@@ -171,8 +174,9 @@ class Weights:
         if not mapped:
             params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         self.path = path
-        self.model = load(path, params)
-        self.bytes = sum(size for _, size in _buffers)
+        with _loading:
+            self.model = load(path, params)
+            self.bytes = sum(size for _, size in _buffers)
         self.vocabulary = llama_cpp.llama_model_get_vocab(self.model)
 
     def __enter__(self) -> Self:
@@ -260,14 +264,16 @@ class LlamaModel:
             self.adapters = adapters
             if adapters:
                 stack.enter_context(closing(adapters)).attach(self._model)
-            _buffers.clear()
-            self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
+            with _loading:
+                _buffers.clear()
+                self._context = llama_cpp.llama_init_from_model(self._model, self._context_params(threads))
+                buffers = list(_buffers)
             if self._context is None:
                 tokens = f"{slots} x {self.context} tokens"
                 raise UserError(f"no memory for {tokens} with {self.path}: lower SERVE_SLOTS or SERVE_CONTEXT")
             stack.callback(llama_cpp.llama_free, self._context)
-            work = sum(size for what, size in _buffers if what == "compute")
-            kept = sum(size for what, size in _buffers if what != "compute")
+            work = sum(size for what, size in buffers if what == "compute")
+            kept = sum(size for what, size in buffers if what != "compute")
             self.memory = Memory(weights.bytes, kept // slots, work)
             self._batch = llama_cpp.llama_batch_init(BATCH, 0, 1)
             stack.callback(llama_cpp.llama_batch_free, self._batch)

@@ -52,6 +52,7 @@ class Piece:
     echoed: tuple[Scored, ...] = ()  # in the first piece: how likely the prompt's tokens were, where they are told
     drafted: int = 0  # tokens that were drafted so far (speculation.py)
     accepted: int = 0  # those of them that became the answer's
+    origin: object = None  # which model gives it, as Turn.origin has it
 
     @property
     def tokens_per_second(self) -> float:
@@ -84,7 +85,9 @@ class Turn:
         self.unattended = threading.Event()  # nobody reads it now: it makes way for whoever waits
         self.asked = time.monotonic()
         self.began = 0.0  # monotonic clock; 0 while it waits
+        self.origin: object = None  # the model that `model` names now, as whoever keeps several knows it
         self.reading: Future[None] | None = None  # of the prompt; None where `prepare` is called outright
+        self.reader: object = None  # whose words the prompt is written in
         self.prompt: list[int] = []
         self.spelled: list[bytes] = []  # the prompt's tokens, where they are to be spelled
         self.cached = 0  # tokens of the prompt that the KV cache had
@@ -278,6 +281,7 @@ class Turn:
             echoed,
             self.drafted,
             self.accepted,
+            self.origin,
         )
         if self._observe and (finish or self.tokens == 1):
             self._observe(self, piece)

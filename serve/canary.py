@@ -3,6 +3,7 @@
 import hashlib
 import logging
 
+from common.errors import UserError
 from serve.engine import Engine
 from serve.models.sources import REGISTRY
 from serve.settings import Settings
@@ -14,13 +15,16 @@ class Canary:
     """The candidate of SERVE_CANARY, for as long as there is one; whoever asks for it by its name gets it, too."""
 
     def __init__(self, engine: Engine, settings: Settings) -> None:
-        """Try a candidate among an engine's models on the share of conversations that the settings say."""
+        """Try a candidate among an engine's models on the share of conversations that the settings say.
+
+        Raises UserError for a name that no model has.
+        """
         self._engine, self._share = engine, settings.canary_share
         self._wanted = settings.canary.removeprefix(REGISTRY)
+        if self._wanted == settings.canary != "" and self._wanted not in engine.models:
+            raise UserError(f"SERVE_CANARY={self._wanted}: no such model answers here: {', '.join(engine.models)}")
         if self._wanted and settings.max_loaded_models == 1:
-            logger.warning(
-                "SERVE_CANARY answers in turn with the other: with SERVE_MAX_LOADED_MODELS=2 both stay in memory"
-            )
+            logger.warning("champion and candidate take turns in memory: SERVE_MAX_LOADED_MODELS=2 keeps both there")
 
     @property
     def candidate(self) -> str | None:
@@ -29,20 +33,22 @@ class Canary:
         name = next(named, None) if self._wanted else None
         return None if name == self._engine.default else name
 
-    def answers(self, model: str, conversation: str, by: str) -> str:
-        """Return the model that answers.
+    def answers(self, model: str, conversation: str, by: str) -> tuple[str, str]:
+        """Return the model that answers, and what the page calls it where it is not to say so.
 
         Args:
             model: that the page asks for.
             conversation: by whose id it is drawn; nothing is drawn without.
             by: that gave the conversation's last answer, which gives the next one, too; empty in a new one.
         """
-        champion, candidate = self._engine.default, self.candidate
-        if candidate is None or model != champion:
-            return model
-        if by in (champion, candidate):
-            return by
-        return candidate if conversation and self._is_drawn(conversation, candidate) else champion
+        champion, candidate = self._engine.catalogue.get(self._engine.default), self.candidate
+        if candidate is None or champion is None or self._engine.catalogue.get(model) is not champion:
+            return model, ""
+        if by in (champion.name, candidate):
+            is_drawn = by == candidate
+        else:
+            is_drawn = bool(conversation) and self._is_drawn(conversation, candidate)
+        return (candidate, champion.title) if is_drawn else (model, "")
 
     def _is_drawn(self, conversation: str, candidate: str) -> bool:
         """Return whether a conversation is one of the share; of another candidate's share are others."""

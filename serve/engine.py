@@ -6,7 +6,8 @@
 
 One worker thread owns llama.cpp. It takes the requests in the order in which they came, several at once (see batch.py),
 and loads models as they are asked for; beside it a thread for each model writes prompts (Batch.read). So nothing here
-needs a lock but a set, and who reads slowly holds nobody up.
+needs a lock but a set, and who reads slowly holds nobody up. Which models there are may change meanwhile (`change`):
+answers under way end on theirs, and what waits goes to what is in its place.
 Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one step.
 """
 
@@ -18,32 +19,31 @@ import time
 import traceback
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import wait
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import Self
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Self, TypeVar
 
 import numpy as np
 
 from common.errors import UserError
-from llama.adapters import Adapters
 from llama.batch import Batch
-from llama.draft import DraftModel, vocabulary
 from llama.embedding import Embedder
 from llama.errors import EngineError, ModelError, RequestError
-from llama.huge_pages import use_huge_pages
-from llama.memory import check_memory
-from llama.model import LlamaModel
-from llama.speculation import Speculation
 from llama.turn import Observe, Piece, Task, Turn
 from llama.types import Prompt, Sampling
 from serve.errors import Busy, MadeWay, Stopping
-from serve.limits import check_model, check_request
+from serve.limits import check_request, unknown_model
+from serve.loading import check_room, find_drafted, load_stack
+from serve.models.catalogue import Catalogue, Stack
 from serve.models.registry import Model
 from serve.settings import Settings
 
 PATIENCE = 0.01  # seconds that answers under way wait for a new prompt: most are written in one or two thousandths
 SECONDS_GUESSED = 10.0  # that an answer takes, before there was one
+LOOK_SECONDS = 1.0  # after which whoever waits for the worker sees whether there is one
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)  # never given a word of a conversation
 
@@ -56,10 +56,21 @@ class Load:
     waiting: int
 
 
+@dataclass(eq=False)
+class Leaving:
+    """A model that takes no more answers and gives those that it has begun; then it goes."""
+
+    batch: Batch | Embedder
+    since: float | None = None  # monotonic clock: from when on two are in memory
+    gone: threading.Event = field(default_factory=threading.Event)
+
+
 class Engine:
     """Models and the worker that runs them. Close it, or use it as a context manager."""
 
-    def __init__(self, models: Mapping[str, Model], settings: Settings, observe: Observe | None = None) -> None:
+    def __init__(
+        self, models: Mapping[str, Model] | Catalogue, settings: Settings, observe: Observe | None = None
+    ) -> None:
         """Load the model to begin with and start the worker.
 
         Args:
@@ -69,19 +80,22 @@ class Engine:
 
         Raises UserError if the model that is set, or any, cannot be loaded.
         """
-        self.models = {name: model for name, model in models.items() if not model.embeds}  # those that answer
-        self.embedders = {name: model for name, model in models.items() if model.embeds}
+        self.catalogue = models if isinstance(models, Catalogue) else Catalogue(models)  # the worker alone sets it
         self._settings = settings
         self._observe = observe
-        self._loaded: OrderedDict[str, Batch | Embedder] = OrderedDict()  # the one used last stands last
-        self._inbox: queue.SimpleQueue[Turn | None] = queue.SimpleQueue()
+        # By the name of the base: what the catalogue has there. The one used last stands last.
+        self._loaded: OrderedDict[str, Batch | Embedder] = OrderedDict()
+        self._leaving: list[Leaving] = []
+        self._changing = threading.Event()  # while it is set, whoever changes the catalogue is the one who loads
+        self._seconds_with_two = 0.0
+        self._inbox: queue.SimpleQueue[Turn | Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: deque[Turn] = deque()
         self._open: set[Turn] = set()  # those that have been taken in and have not ended
         self._lock = threading.Lock()  # for that set
         self._seconds = SECONDS_GUESSED  # that answers take lately
         self._draining = threading.Event()
         self._closing = threading.Event()
-        self._drafted = self._find_drafted()
+        self.catalogue = self._with_drafts(self.catalogue)
         self.default = self._load_first(settings.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
@@ -162,8 +176,46 @@ class Engine:
 
     def load(self) -> Load:
         """Return how busy the engine is at this moment."""
-        answering = sum(len(batch.active) for batch in list(self._loaded.values()))
+        answering = sum(len(batch.active) for batch in self._in_memory())
         return Load(answering, max(len(self._open) - answering, 0))
+
+    @property
+    def in_memory(self) -> list[str]:
+        """The names of the models that are, but for those on their way out; an adapter is with its base."""
+        catalogue, loaded = self.catalogue, list(self._loaded)
+        return [name for name, model in catalogue.models.items() if (model.base or name) in loaded]
+
+    @property
+    def seconds_with_two(self) -> float:
+        """Seconds in which a model was in memory beside the one in its place, all swaps together."""
+        since = min((leaving.since for leaving in list(self._leaving) if leaving.since), default=None)
+        return self._seconds_with_two + (time.monotonic() - since if since else 0)
+
+    def change(self, after: Catalogue) -> None:
+        """Serve other models from now on; from one thread at a time, which is not the worker's.
+
+        What is in memory and gets another in its place goes on until its answers have ended, while that one is loaded
+        beside it. Where memory has no room for both it ends its answers first, and what is asked meanwhile waits.
+
+        Raises UserError where one cannot be loaded: then all is as it was. Stopping when the engine closes.
+        """
+        for leaving in list(self._leaving):  # two of a kind at most are in memory
+            leaving.gone.wait()
+        after = self._with_drafts(after, strictly=False)
+        fresh: dict[str, Batch | Embedder] = {}
+        began = time.monotonic()
+        self._changing.set()
+        try:
+            for old, new in self._do(lambda: self._moved(after)):
+                fresh[new.base.name] = self._load_in_place(old, new)
+            self._do(lambda: self._install(after, fresh, began))
+        except BaseException:
+            for batch in fresh.values():
+                batch.close()
+            raise
+        finally:
+            self._changing.clear()
+            self._inbox.put(None)  # for what waits for a model to be loaded
 
     def _load_first(self, configured_name: str) -> str:
         """Load the model to begin with, and return its name.
@@ -173,19 +225,20 @@ class Engine:
         Raises UserError where there is none.
         """
         if configured_name:
-            self._batch(configured_name)
-            return configured_name
+            first = self.find(configured_name)
+            self._batch(first)
+            return first.name
         faults: list[UserError] = []
-        draft = self._settings.draft
+        draft = self.catalogue.get(self._settings.draft)
 
         def order(model: Model) -> tuple[object, ...]:
-            return not model.chats, bool(model.base), model.name == draft, model.size
+            return not model.chats, bool(model.base), model == draft, model.size
 
         for model in sorted(self.models.values(), key=order):
             if model.name not in self.models:
                 continue
             try:
-                self._batch(model.name)
+                self._batch(model)
             except UserError as error:
                 faults.append(error)
                 self._leave_out(model.name)
@@ -197,31 +250,43 @@ class Engine:
 
     def _leave_out(self, name: str) -> None:
         """Forget a model that cannot be loaded, and the adapters over it."""
-        for model in list(self.models.values()):
-            if name in (model.name, model.base):
-                del self.models[model.name]
+        kept = {key: model for key, model in self.catalogue.models.items() if name not in (key, model.base)}
+        self.catalogue = replace(self.catalogue, models=kept)
 
-    async def embed(self, model: str, text: Prompt) -> tuple[np.ndarray, int]:
-        """Return a text's vector, float32 [width], of length one, and its tokens; in turn, as what is to be answered.
+    async def embed(self, model: str, text: Prompt) -> tuple[np.ndarray, int, Model]:
+        """Return a text's vector, float32 [width], of length one, its tokens, and the model; in turn, as an answer.
 
         Raises RequestError for a text that the model cannot take, and for a model that makes no vectors.
         """
         turn = await self._done(model, text, "embed")
-        return turn.vector, len(turn.prompt)
+        return turn.vector, len(turn.prompt), given_by(turn)
 
     @property
-    def all_models(self) -> dict[str, Model]:
-        """Those that answer, and those that make vectors."""
-        return self.models | self.embedders
+    def models(self) -> Mapping[str, Model]:
+        """Those that answer."""
+        return self.catalogue.answering
 
-    def check_model(self, name: object, task: Task = "answer") -> None:
-        """Raise RequestError for a name that no model has, or one that is for something else."""
-        check_model(name, self.all_models)
-        if task == "answer" and name in self.embedders:
+    @property
+    def all_models(self) -> Mapping[str, Model]:
+        """Those that answer, and those that make vectors."""
+        return self.catalogue.models
+
+    def find(self, name: object, task: Task = "read") -> Model:
+        """Return the model that a name stands for now.
+
+        Raises RequestError for a name that no model has, or one that is for something else.
+        """
+        catalogue = self.catalogue
+        model = catalogue.get(name) if isinstance(name, str) else None
+        if model is None:
+            raise unknown_model(name, catalogue.models)
+        if task == "answer" and model.embeds:
             raise RequestError(f"{name} is an embedding model, and answers nothing: ask another one.", param="model")
-        if task == "embed" and name in self.models:
-            others = f"there is {', '.join(self.embedders)}" if self.embedders else "there is none on this server"
+        if task == "embed" and not model.embeds:
+            embedders = ", ".join(catalogue.embedders)
+            others = f"there is {embedders}" if embedders else "there is none on this server"
             raise RequestError(f"{name} is no embedding model; {others}.", param="model")
+        return model
 
     async def _done(self, model: str, text: Prompt, task: Task) -> Turn:
         """Return a turn of another task than an answer when it has ended. Raises RequestError."""
@@ -254,7 +319,7 @@ class Engine:
 
     def _take_in(self, turn: Turn) -> None:
         """Let a turn wait for the worker. Raises RequestError where it is out of bounds or there is no room."""
-        self.check_model(turn.model, turn.task)
+        self._resolve(turn)
         check_request(turn.model, turn.question, turn.sampling, self.all_models, self._settings)
         if self._draining.is_set():
             raise Stopping()
@@ -270,27 +335,34 @@ class Engine:
         """Work step after step until the engine closes."""
         while self._receive():
             self._admit()
-            for batch in list(self._loaded.values()):
+            for batch in self._in_memory():
                 self._step(batch)
-        for batch in self._loaded.values():
+            self._let_go()
+        for batch in self._in_memory():
             for turn in batch.close():
                 self._end(turn, Stopping())
         self._loaded.clear()
+        for leaving in self._leaving:
+            leaving.gone.set()
+        self._leaving.clear()
         while self._waiting:
             self._end(self._waiting.popleft(), Stopping())
 
     def _receive(self) -> bool:
         """Take in what was asked, and wait for it where there is nothing else to do; False when the engine closes."""
-        batches = self._loaded.values()
+        batches = self._in_memory()
         idle = not any(batch.active for batch in batches) and (
-            not self._waiting or any(batch.reading for batch in batches)  # a prompt that is read wakes the worker
+            # A prompt that is read wakes the worker, and so does the end of a change.
+            not self._waiting or self._changing.is_set() or any(batch.reading for batch in batches)
         )
         with suppress(queue.Empty):
             while True:
-                turn = self._inbox.get(block=idle)
+                received = self._inbox.get(block=idle)
                 idle = False
-                if turn is not None:
-                    self._waiting.append(turn)
+                if isinstance(received, Turn):
+                    self._waiting.append(received)
+                elif received is not None:
+                    received()
         return not self._closing.is_set()
 
     def _admit(self) -> None:
@@ -335,7 +407,7 @@ class Engine:
         """End an answer that nobody reads, for one that somebody waits for; of a queue too long one that is to come."""
         if all(turn.unattended.is_set() for turn in self._waiting):
             return
-        answering = [slot.turn for batch in self._loaded.values() for slot in batch.active if slot.turn]
+        answering = [slot.turn for batch in self._in_memory() for slot in batch.active if slot.turn]
         for turn in [*answering, *(self._waiting if len(self._waiting) > self._settings.queue else ())]:
             if turn.unattended.is_set() and not turn.cancelled.is_set():
                 turn.cancelled.set()
@@ -349,11 +421,16 @@ class Engine:
         """
         if turn.failure:  # to hear of which no model has to be loaded
             raise turn.failure
-        batch = self._batch(turn.model)
+        batch = self._batch(self._resolve(turn))
         if batch is None:
             return False
         reading = turn.reading
+        if reading and turn.reader is not batch:  # it is another model's by now
+            if not (reading.cancel() or reading.done()):
+                return False
+            reading = None
         if reading is None or reading.cancelled():
+            turn.reader = batch
             reading = batch.read(turn, self._settings.overflow == "drop", lambda: self._inbox.put(None))
             wait([reading], PATIENCE)
         if not reading.done() or turn.cancelled.is_set():  # a prompt that nobody waits for may not have been read
@@ -373,9 +450,8 @@ class Engine:
         try:
             batch.step()
         except Exception as error:
-            name = next(name for name, loaded in self._loaded.items() if loaded is batch)
-            del self._loaded[name]  # with whatever state it is in
-            _log(name, error)
+            self._drop(batch)
+            _log(before[0].model if before else "a model", error)
             batch.close()
             for turn in before:
                 self._end(turn, error)
@@ -400,13 +476,22 @@ class Engine:
         if self._observe and not turn.only_read:
             self._observe(turn, error)
 
-    def _batch(self, name: str) -> Batch | Embedder | None:
+    def _resolve(self, turn: Turn) -> Model:
+        """Return the model that a turn's name stands for now, by whose own name it goes from then on."""
+        model = self.find(turn.model, turn.task)
+        turn.model, turn.origin = model.name, model
+        return model
+
+    def _batch(self, model: Model) -> Batch | Embedder | None:
         """Return the model, loaded if it is not; None while another one must stay for the answers that it is giving.
 
         An adapter's is its base's. Beyond the number kept, the one unused for longest goes first.
         """
-        name = self.all_models[name].base or name
+        stack = self.catalogue.stack(model)
+        name = stack.base.name
         if name not in self._loaded:
+            if self._changing.is_set():
+                return None
             while len(self._loaded) >= self._settings.max_loaded_models:
                 unused = next(
                     (name for name, batch in self._loaded.items() if not (batch.active or batch.reading)), None
@@ -414,61 +499,120 @@ class Engine:
                 if unused is None:
                     return None
                 self._loaded.pop(unused).close()
-            self._loaded[name] = self._load(self.all_models[name])
+            self._loaded[name] = load_stack(stack, self._settings)
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
-    def _load(self, model: Model) -> Batch | Embedder:
-        settings = self._settings
-        context, slots = min(settings.context, model.context), 1 if model.embeds else settings.slots
-        draft = self._draft(model)
-        weights, token_bytes = model.size, model.token_bytes
-        if draft:
-            weights, token_bytes = weights + draft.size, token_bytes + draft.token_bytes
-        left = check_memory(model.name, weights, slots * context * token_bytes, f"{slots} x {context:,} tokens")
-        if model.embeds:
-            return Embedder(model.path, context, settings.threads)
-        over = [other for other in self.models.values() if other.base == model.name]
-        adapters = Adapters({adapter.name: adapter.path for adapter in over}) if over else None
-        left = max(left - sum(adapter.size for adapter in over), 0)
-        with ExitStack() as stack:
-            loaded = LlamaModel(model.path, context, settings.threads, slots, adapters=adapters)
-            stack.enter_context(loaded)
-            batch = Batch(loaded, min(settings.prompt_cache_mb << 20, left), self._speculation(loaded, draft))
-            use_huge_pages()
-            stack.pop_all()
-        return batch
+    def _in_memory(self) -> list[Batch | Embedder]:
+        return [*self._loaded.values(), *(leaving.batch for leaving in list(self._leaving))]
 
-    def _speculation(self, model: LlamaModel, draft: Model | None) -> Speculation | None:
-        """Return how a model's tokens are drafted; None where they are not. Raises UserError for the draft model."""
-        settings = self._settings
-        if settings.speculation == "off" or not model.can_cut:
+    def _do(self, job: Callable[[], T]) -> T:
+        """Let the worker do something between two steps; return what comes of it. Raises Stopping without a worker."""
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(job())
+            except BaseException as error:
+                done.set_exception(error)
+
+        self._inbox.put(run)
+        while not wait([done], LOOK_SECONDS).done:
+            if not self._worker.is_alive():
+                raise Stopping()
+        return done.result()
+
+    def _moved(self, after: Catalogue) -> list[tuple[Stack, Stack]]:
+        """Return what is in memory and gets another in its place, with that one."""
+        moved: dict[str, tuple[Stack, Stack]] = {}
+        for name in self._loaded:
+            old, model = self.catalogue.stack(self.catalogue.models[name]), after.get(name)
+            new = after.stack(model) if model else old
+            if new != old and not (new.base.name in self._loaded and new == self._known(new.base.name)):
+                moved[new.base.name] = old, new
+        return list(moved.values())
+
+    def _known(self, name: str) -> Stack | None:
+        """Return what the catalogue has under a base's name."""
+        model = self.catalogue.models.get(name)
+        return self.catalogue.stack(model) if model else None
+
+    def _load_in_place(self, old: Stack, new: Stack) -> Batch | Embedder:
+        """Return a model loaded beside the one in whose place it comes, or without room when that one is gone."""
+        try:
+            check_room(new, self._settings)
+        except UserError:
+            check_room(new, self._settings, before=old)
+            return self._load_after(old, new)
+        return load_stack(new, self._settings)
+
+    def _load_after(self, old: Stack, new: Stack) -> Batch | Embedder:
+        """Return a model loaded when the other one's answers have ended; that one is back where this does not load."""
+        name = old.base.name
+        if leaving := self._do(lambda: self._leave(name)):
+            leaving.gone.wait()
+        try:
+            return load_stack(new, self._settings)
+        except BaseException:
+            with suppress(UserError):  # it is loaded when it is asked for
+                batch = load_stack(old, self._settings)
+                self._do(lambda: self._loaded.update({name: batch}))
+            raise
+
+    def _install(self, after: Catalogue, fresh: Mapping[str, Batch | Embedder], began: float) -> None:
+        """Take another catalogue, and the models that were loaded for it."""
+        for name in list(self._loaded):
+            model = after.models.get(name)
+            if model is None or after.stack(model) != self._known(name):
+                self._leave(name, began)
+        self._loaded.update(fresh)
+        default = after.get(self.default) or next(iter(after.answering.values()))
+        self.catalogue, self.default = after, default.name
+
+    def _leave(self, name: str, since: float | None = None) -> Leaving | None:
+        """Let a model begin no more answers, and go when it has given those under way."""
+        if name not in self._loaded:
             return None
-        if draft is None:
-            return Speculation(model)
-        smaller = LlamaModel(draft.path, model.context, settings.threads, model.slots, chats=False)
-        return Speculation(model, DraftModel(smaller))
+        leaving = Leaving(self._loaded.pop(name), since)
+        self._leaving.append(leaving)
+        return leaving
 
-    def _draft(self, model: Model) -> Model | None:
-        """Return the model that drafts for another one, if there is one."""
-        return self.models[self._settings.draft] if model.name in self._drafted else None
+    def _let_go(self) -> None:
+        """Free the models that are on their way out and have ended their answers."""
+        for leaving in list(self._leaving):
+            if not (leaving.batch.active or leaving.batch.reading):
+                leaving.batch.close()
+                self._drop(leaving.batch)
 
-    def _find_drafted(self) -> frozenset[str]:
-        """Return the names of those that the draft model drafts for. Raises UserError for one that can for none."""
+    def _drop(self, batch: Batch | Embedder) -> None:
+        """Know a model no more, with whatever state it is in."""
+        for name in [name for name, loaded in self._loaded.items() if loaded is batch]:
+            del self._loaded[name]
+        for leaving in [leaving for leaving in self._leaving if leaving.batch is batch]:
+            self._leaving.remove(leaving)
+            self._seconds_with_two += time.monotonic() - leaving.since if leaving.since else 0
+            leaving.gone.set()
+
+    def _with_drafts(self, catalogue: Catalogue, strictly: bool = True) -> Catalogue:
+        """Return a catalogue that says what SERVE_DRAFT drafts for. Raises UserError where it can for none."""
         name = self._settings.draft
         if not name or self._settings.speculation == "off":
-            return frozenset()
-        if name not in self.models:
-            raise UserError(f"SERVE_DRAFT={name} is no model here: it may be {', '.join(self.models)}")
-        tokens, drafted = vocabulary(self.models[name].path), set()
-        others = [other for other in self.models.values() if other.name != name]
-        for other in others:
-            with suppress(UserError):  # such a file is spoken of when it is to be loaded
-                drafted |= {other.name} if vocabulary(other.path) == tokens else set()
-        if not drafted:
-            told = ", ".join(other.name for other in others) or "there is no other"
-            raise UserError(f"SERVE_DRAFT={name} can draft for no model here, its vocabulary is not theirs: {told}")
-        return frozenset(drafted)
+            return catalogue
+        draft = catalogue.get(name)
+        catalogue = replace(catalogue, draft=draft.name if draft else name)
+        try:
+            return replace(catalogue, drafted=find_drafted(catalogue))
+        except UserError as error:
+            if strictly:
+                raise
+            logger.warning("%s", error)
+            return catalogue
+
+
+def given_by(answer: Piece | Turn) -> Model:
+    """Return the model that gives an answer."""
+    assert isinstance(answer.origin, Model)  # noqa: S101 - the engine names it before there is anything of it
+    return answer.origin
 
 
 def _log(model: str, error: Exception) -> None:

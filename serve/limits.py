@@ -1,7 +1,7 @@
 """What a request may ask for. The engine checks it, so that no way in can go around it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
 
@@ -51,8 +51,13 @@ def check_request(
 def check_model(name: object, models: Mapping[str, Model]) -> None:
     """Raise RequestError for a name that no model has."""
     if not isinstance(name, str) or name not in models:
-        text = f"There is no model named {str(name)[:100]!r}; there is {', '.join(models)}."
-        raise RequestError(text, "model_not_found", "model")
+        raise unknown_model(name, models)
+
+
+def unknown_model(name: object, models: Iterable[str]) -> RequestError:
+    """Return what to raise for a name that no model has."""
+    text = f"There is no model named {str(name)[:100]!r}; there is {', '.join(models)}."
+    return RequestError(text, "model_not_found", "model")
 
 
 def _check_sampling(sampling: Sampling, settings: Settings) -> None:

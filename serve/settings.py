@@ -76,6 +76,12 @@ class Settings:
             1 << 20,
         ),
     ] = 256
+    follow_seconds: Annotated[
+        int,
+        About(
+            "seconds between two looks whether an alias or a linked folder of SERVE_MODELS moved; 0: never", 0, 86400
+        ),
+    ] = 30
     threads: Annotated[int, About("threads; the CPUs this process may use if unset", 1, 1024)] = field(
         default_factory=usable_cpus
     )
@@ -98,6 +104,9 @@ class Settings:
     api_key: Annotated[
         str, About("key that programs give as `Authorization: Bearer` or `x-api-key`; none is asked for if unset")
     ] = field(default="", repr=False)
+    admin_key: Annotated[str, About("key for /admin, given as the API's is; without one there is no /admin")] = field(
+        default="", repr=False
+    )
     login: Annotated[str, About("user:password for the page; programs then need a key", pattern=".+?:.+")] = field(
         default="", repr=False
     )
@@ -128,7 +137,10 @@ class Settings:
         for key, text in texts.items():
             name, (kind, about) = fields[key]
             parsed[name] = _parse(key, text, kind, about)
-        return cls(**parsed)
+        settings = cls(**parsed)
+        if settings.admin_key and settings.admin_key == settings.api_key:
+            raise UserError("SERVE_ADMIN_KEY is SERVE_API_KEY, which others know: set it to a key of its own")
+        return settings
 
 
 def variable(name: str) -> str:

@@ -19,6 +19,7 @@ from serve.engine import Piece
 from serve.http.error_responses import describe
 from serve.http.requests import ChatRequest, TextRequest
 from serve.http.tool_calls import Told, ToolCalls
+from serve.models.registry import Model
 
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # events are passed on as they come
 WAITING = ": waiting\n\n"  # a comment, which clients pass over and which keeps proxies from hanging up
@@ -44,11 +45,12 @@ class Choice:
         self.scored: list[Scored] = []
         self.fresh: list[Scored] = []  # those of the last piece
         self.offset = self._end = 0  # characters up to where the first of them begins, and where the last one ends
+        self.by: Json = {}  # which model gives it, from the first piece on
         self.last: Piece
 
     def take(self, piece: Piece) -> Parts:
         """Add a piece; return what it adds to what was thought and said."""
-        self.last = piece
+        self.last, self.by = piece, _named(piece.origin)
         self.fresh = [*piece.echoed, *([piece.scored] if piece.scored else [])]
         self.scored.extend(self.fresh)
         self.offset, self._end = self._end, self._end + sum(len(_text(scored)) for scored in self.fresh)
@@ -94,6 +96,13 @@ class Choice:
         return parts
 
 
+def _named(model: object) -> Json:
+    """Return the model that gives an answer, as OpenAI tells it: in place of the name that it was asked for under."""
+    if not isinstance(model, Model):
+        return {}
+    return {"model": model.name} | ({"system_fingerprint": model.fingerprint} if model.fingerprint else {})
+
+
 class Writing(Protocol):
     """Writes the answers to one request, as those who ask there read them."""
 
@@ -137,7 +146,10 @@ class Writer:
     def whole(self) -> Json:
         """Return the whole answers at once, when all have ended."""
         choices = [self._choice(c, self._message(c), self._logprobs(c.scored), c.finish) for c in self.choices]
-        return self._body("chat.completion", choices) | {"usage": self.usage()}
+        for told, choice in zip(choices, self.choices, strict=True):
+            if choice.by != self.choices[0].by:  # another model came in the place of the first one's meanwhile
+                told |= choice.by
+        return self._body("chat.completion", choices, self.choices[0]) | {"usage": self.usage()}
 
     def events(self, index: int, piece: Piece) -> list[Json]:
         """Return what a stream tells of an answer's next piece; nothing while there is nothing to tell."""
@@ -169,7 +181,7 @@ class Writer:
 
     def figures(self) -> Json:
         """Return what a stream ends with where usage was asked for."""
-        return self._body("chat.completion.chunk", []) | {"usage": self.usage()}
+        return self._body("chat.completion.chunk", [], self.choices[0]) | {"usage": self.usage()}
 
     def usage(self) -> Json:
         """Return the tokens of all answers; a prompt counts once, however many answers it has."""
@@ -212,13 +224,13 @@ class Writer:
     def _chunk(
         self, choice: Choice, payload: Mapping[str, object], logprobs: object = None, finish: str | None = None
     ) -> Json:
-        return self._body("chat.completion.chunk", [self._choice(choice, payload, logprobs, finish)])
+        return self._body("chat.completion.chunk", [self._choice(choice, payload, logprobs, finish)], choice)
 
     def _choice(self, choice: Choice, payload: Mapping[str, object], logprobs: object, finish: str | None) -> Json:
         return {"index": choice.index, **payload, "logprobs": logprobs, "finish_reason": finish}
 
-    def _body(self, kind: str, choices: list[Json]) -> Json:
-        return {**self._head, "object": kind if self.chat else "text_completion", "choices": choices}
+    def _body(self, kind: str, choices: list[Json], of: Choice) -> Json:
+        return {**self._head, **of.by, "object": kind if self.chat else "text_completion", "choices": choices}
 
 
 def told_chances(scored: Sequence[Scored]) -> list[Json]:

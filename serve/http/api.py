@@ -97,17 +97,16 @@ def build_probes(engine: Engine, metrics: Metrics) -> APIRouter:
 def build_api(engine: Engine, settings: Settings) -> FastAPI:
     """Return OpenAI's API; an application of its own, so that its errors are its own too."""
     api = FastAPI(openapi_url=None, redirect_slashes=False)
-    entries = {name: _entry(model, settings) for name, model in engine.all_models.items()}
 
     @api.get("/models")
     async def list_models() -> dict[str, object]:
-        paged = {"first_id": next(iter(entries)), "last_id": [*entries][-1], "has_more": False}  # as with Anthropic
-        return {"object": "list", "data": list(entries.values()), **paged}
+        entries = [_entry(model, settings) for model in engine.all_models.values()]
+        paged = {"first_id": entries[0]["id"], "last_id": entries[-1]["id"], "has_more": False}  # as with Anthropic
+        return {"object": "list", "data": entries, **paged}
 
     @api.get("/models/{name:path}")
     async def show_model(name: str) -> dict[str, object]:
-        engine.check_model(name, "read")
-        return entries[name]
+        return _entry(engine.find(name), settings)
 
     @api.post("/chat/completions")
     async def chat(request: Request, body: ChatRequest) -> Response:
@@ -139,24 +138,22 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
 
     @api.post("/embeddings")
     async def embed(request: Request, body: EmbeddingsRequest) -> Response:
-        engine.check_model(body.model, "embed")
+        engine.find(body.model, "embed")
         request.scope[CHARGE](len(body.texts()) - 1)
         return await _answer_once(request, embedded(body, engine))
 
     @api.post("/tokenize")
     async def tokenize(request: Request, body: TokenizeRequest) -> Response:
-        model = engine.default if body.model is None else body.model
-        engine.check_model(model, "read")
+        model = engine.find(engine.default if body.model is None else body.model)
         body.check()
-        context = min(settings.context, engine.all_models[model].context)
-        return await _answer_once(request, tokenized(body, engine, model, context))
+        context = min(settings.context, model.context)
+        return await _answer_once(request, tokenized(body, engine, model.name, context))
 
     @api.post("/detokenize")
     async def detokenize(request: Request, body: DetokenizeRequest) -> Response:
-        model = engine.default if body.model is None else body.model
-        engine.check_model(model, "read")
+        model = engine.find(engine.default if body.model is None else body.model)
         body.check()
-        return await _answer_once(request, detokenized(body, engine, model))
+        return await _answer_once(request, detokenized(body, engine, model.name))
 
     for kind in (HTTPException, RequestValidationError, RequestError, EngineError, Exception):
         api.add_exception_handler(kind, answer_error)
@@ -165,7 +162,7 @@ def build_api(engine: Engine, settings: Settings) -> FastAPI:
 
 def _entry(model: Model, settings: Settings) -> Json:
     """Return what is told of a model: to OpenAI's clients, to vLLM's and to Anthropic's."""
-    created = int(model.path.stat().st_mtime)
+    created = model.modified // 10**9
     told: Json = {"id": model.name, "object": "model", "created": created, "owned_by": "tunesmith"}
     told["max_model_len"] = min(settings.context, model.context)
     day = datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z")
@@ -175,7 +172,7 @@ def _entry(model: Model, settings: Settings) -> Json:
 async def _counted(chat: ChatRequest, engine: Engine, names: Mapping[str, str], **beside: str) -> Json:
     """Return how many tokens a conversation has, with what is told beside it. Raises RequestError."""
     with called(names):
-        engine.check_model(chat.model)
+        engine.find(chat.model, "answer")
         chat.check()
         return beside | {"input_tokens": len(await engine.tokens(chat.model, *chat.prompts()))}
 
@@ -211,7 +208,7 @@ async def _answered(
     settings: Settings,
     writer_of: Callable[[Body, Sequence[Prompt]], Writing],
 ) -> Response:
-    engine.check_model(body.model)
+    engine.find(body.model, "answer")
     body.check()
     sampling, prompts, each = body.drawn(settings.max_tokens), body.prompts(), body.choices
     asked, most = len(prompts) * each, settings.slots + settings.queue

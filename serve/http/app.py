@@ -14,6 +14,8 @@ from starlette.websockets import WebSocketClose
 
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
+from serve.following import Follower
+from serve.http.admin import build_admin
 from serve.http.api import build_api, build_health, build_probes
 from serve.http.error_responses import API, Failure
 from serve.http.forms import FormsMiddleware
@@ -47,9 +49,15 @@ def build_app(settings: Settings) -> FastAPI:
     return app
 
 
-def add_api(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-    """Let programs ask, from now on."""
+def add_api(
+    app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics, follower: Follower | None = None
+) -> None:
+    """Let programs ask, from now on; where there is a key for it, whoever runs the server, too."""
     app.include_router(build_probes(engine, metrics))
+    if follower:
+        metrics.watch_swaps(follower)
+    if follower and settings.admin_key:
+        app.include_router(build_admin(follower))
     app.mount("/v1", build_api(engine, settings))
 
 

@@ -13,6 +13,7 @@ from serve.engine import Engine
 from serve.http.answers import Json
 from serve.http.fields import EMBEDDINGS_HARMLESS, EMBEDDINGS_REFUSED, called, check_fields
 from serve.http.requests import Fields, Whole
+from serve.models.registry import Model
 
 MOST = 2048  # texts of a request, as with OpenAI
 
@@ -41,16 +42,25 @@ class EmbeddingsRequest(Fields):
 
 async def embedded(body: EmbeddingsRequest, engine: Engine) -> Json:
     """Return the vector of each text. Raises RequestError."""
+    embeddings = await _embeddings(body, engine)
+    while len({model for *_, model in embeddings}) > 1:  # one came in the other's place: their vectors are of two kinds
+        embeddings = await _embeddings(body, engine)
     data: list[Json] = []
-    tokens = 0
-    for place, text in enumerate(body.texts()):
-        with called({"prompt": f"input[{place}]" if isinstance(body.input, list) else "input"}):
-            vector, read = await engine.embed(body.model, text)
-        tokens += read
+    for place, (vector, *_) in enumerate(embeddings):
         told = _written(_cut(vector, body.dimensions), body.encoding_format)
         data.append({"object": "embedding", "index": place, "embedding": told})
+    tokens = sum(read for _, read, _ in embeddings)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return {"object": "list", "data": data, "model": body.model, "usage": usage}
+    return {"object": "list", "data": data, "model": embeddings[0][2].name, "usage": usage}
+
+
+async def _embeddings(body: EmbeddingsRequest, engine: Engine) -> list[tuple[np.ndarray, int, Model]]:
+    """Return each text's vector, its tokens and the model that made it."""
+    embeddings = []
+    for place, text in enumerate(body.texts()):
+        with called({"prompt": f"input[{place}]" if isinstance(body.input, list) else "input"}):
+            embeddings.append(await engine.embed(body.model, text))
+    return embeddings
 
 
 def _cut(vector: np.ndarray, dimensions: int | None) -> np.ndarray:

@@ -225,7 +225,8 @@ class MessageWriter:
         return _told("content_block_stop", index=self._blocks - 1)
 
     def _message(self, blocks: list[Json], stop: Json) -> Json:
-        head: Json = {"id": self._id, "type": "message", "role": "assistant", "model": self._model}
+        head: Json = {"id": self._id, "type": "message", "role": "assistant"}
+        head["model"] = self._choice.by.get("model", self._model)
         return head | {"content": blocks} | stop
 
     def _stop(self) -> Json:

@@ -18,6 +18,7 @@ from serve.http.error_responses import API, refusal
 from serve.settings import Settings
 
 CHARGE = "tunesmith.charge"  # in a request's scope: counts what it asks for beyond one answer
+ADMIN = "/admin/"  # how the paths begin that take a key of their own
 CLIENTS = 10_000  # addresses whose rate is remembered; the longest unseen is forgotten
 REST = 8 << 20  # bytes of a body that are read after the answer
 REST_SECONDS = 10
@@ -49,9 +50,12 @@ class LimitsMiddleware:
     def _check(self, request: Request) -> None:
         """Raise HTTPException for a request that is not let in."""
         path = request.scope["path"]  # not from the URL, which a Host header can bend
-        if path.startswith(API) or (request.method == "POST" and path.startswith(LIMITED_POSTS)):
+        admin = path.startswith(ADMIN) and bool(self._settings.admin_key)
+        if admin or path.startswith(API) or (request.method == "POST" and path.startswith(LIMITED_POSTS)):
             self._check_rate(self._address(request))
-        if path.startswith(API):
+        if admin:
+            _compare(request.headers, self._settings.admin_key)
+        elif path.startswith(API):
             self._check_key(request.headers)
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._settings.max_body:
@@ -64,12 +68,10 @@ class LimitsMiddleware:
 
     def _check_key(self, headers: Headers) -> None:
         key = self._settings.api_key
-        token = headers.get("authorization", "").partition(" ")[2].strip() or headers.get("x-api-key", "")
         if not key and self._settings.login:
             raise HTTPException(401, "The API is closed: the server asks for a login and has no SERVE_API_KEY.")
-        if key and not hmac.compare_digest(token.encode(), key.encode()):
-            text = "The key is missing or wrong: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
-            raise HTTPException(401, text)
+        if key:
+            _compare(headers, key)
 
     def _address(self, request: Request) -> str:
         """Return the client's; behind proxies, what the first of ours was called from.
@@ -95,6 +97,14 @@ class LimitsMiddleware:
             return message
 
         return counted
+
+
+def _compare(headers: Headers, key: str) -> None:
+    """Raise HTTPException for a request without the key."""
+    token = headers.get("authorization", "").partition(" ")[2].strip() or headers.get("x-api-key", "")
+    if not hmac.compare_digest(token.encode(), key.encode()):
+        text = "The key is missing or wrong: send it as `Authorization: Bearer KEY` or `x-api-key: KEY`."
+        raise HTTPException(401, text)
 
 
 def too_large(most: int) -> HTTPException:

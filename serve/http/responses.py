@@ -316,7 +316,7 @@ class ResponseWriter:
             "instructions": asked.instructions,
             "max_output_tokens": asked.max_output_tokens,
             "metadata": asked.metadata or {},
-            "model": asked.model,
+            "model": self._choice.by.get("model", asked.model),
             "output": list(self._items),
             "parallel_tool_calls": asked.parallel_tool_calls is not False,
             "previous_response_id": None,

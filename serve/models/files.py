@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import UserError
@@ -20,6 +20,8 @@ class ModelFile:
     path: Path  # of several the first, by which llama.cpp finds the others
     revision: str | None = None  # the Hub's commit, MLflow's version
     parts: tuple[Path, ...] = ()  # all of a model that has several
+    source: str = ""  # that has it, as SERVE_MODELS names it
+    moves: bool = False  # whether that may lead to another one later
 
 
 def join_parts(files: Iterable[ModelFile]) -> list[ModelFile]:
@@ -41,7 +43,7 @@ def _join(files: Sequence[ModelFile], names: set[str]) -> ModelFile:
     first = next(file for file in files if file.path == parts[0])
     part = PART.fullmatch(first.name)
     plain = part["stem"] if part else first.name
-    return ModelFile(first.name if plain in names else plain, first.path, first.revision, tuple(parts))
+    return replace(first, name=first.name if plain in names else plain, parts=tuple(parts))
 
 
 def read_whole(file: ModelFile) -> Header:

@@ -4,11 +4,13 @@ import hashlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from common.errors import UserError
 from llama import model as llama
@@ -41,6 +43,8 @@ class Model:
     quantization: str | None = None  # as Q4_K_M; None where the file does not say
     base: str | None = None  # of an adapter the model that it lies over
     pinned: str | None = None  # what it came by: the Hub's commit, the registry's version; None for a file of a folder
+    source: str = ""  # of SERVE_MODELS, that has it
+    moves: bool = False  # whether that may lead to another one later
 
     @property
     def path(self) -> Path:
@@ -53,9 +57,21 @@ class Model:
         return f"{self.name} ({self.size / 1e6:.{1 if self.size < 1e8 else 0}f} MB)"
 
     @property
+    def title(self) -> str:
+        """What stands under its answers: with its version where its name does not tell which one it is."""
+        version = f"version {self.pinned}" if self.pinned else self.fingerprint
+        return f"{self.name} ({version})" if self.moves and version else self.name
+
+    @property
     def revision(self) -> str | None:
         """Which one of its name it is: what it came by, else the beginning of its digest."""
         return self.pinned or (self.digest and self.digest[:DIGITS])
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The same without reading a file: None for one of a folder that has not been in memory yet."""
+        digest: str | None = self.__dict__.get("digest")  # where cached_property keeps it
+        return self.pinned or (digest and digest[:DIGITS])
 
     @cached_property
     def digest(self) -> str | None:
@@ -76,6 +92,59 @@ class Model:
         return digest.hexdigest()
 
 
+NONE: Mapping[str, Model] = MappingProxyType({})
+
+
+class Read(NamedTuple):
+    """What files are."""
+
+    models: dict[str, Model]  # by name
+    left_out: dict[str, str]  # names of those that are none, and why
+
+
+def read_models(files: Iterable[ModelFile], beside: Mapping[str, Model] = NONE, base: str = "") -> Read:
+    """Return the models that files are, adapters last.
+
+    Args:
+        files: that are here, whole or not.
+        beside: other models that are served, which adapters may be for and whose names are taken.
+        base: the model that an adapter is for where several would do; empty for none.
+
+    Raises UserError when two have one name, and when there is no model of the base's.
+    """
+    models = dict(beside)
+    headers: dict[str, Header] = {}
+    adapters: list[tuple[ModelFile, Header]] = []
+    left_out: dict[str, str] = {}
+    for file in files:
+        try:
+            header = _header(file)
+            if is_adapter(header):
+                adapters.append((file, header))
+                continue
+            model = _model(file, header)
+        except UserError as error:
+            left_out[file.name] = str(error)
+            continue
+        _add(models, model)
+        headers[file.name] = header
+    bases = {name: model for name, model in models.items() if not (model.embeds or model.base)}
+    named = in_place(base, bases) if base else None
+    if base and not named:
+        raise UserError(f"SERVE_BASE={base}: there is no such model to answer; there is {', '.join(bases) or 'none'}")
+    for file, header in adapters:
+        try:
+            for name, model in bases.items():
+                headers[name] = headers.get(name) or read_whole(file_of(model))
+            known = {name: (model.path, headers[name]) for name, model in bases.items()}
+            name = find_base(read_lora(file.path, header), header, known, named.name if named else "")
+        except UserError as error:
+            left_out[file.name] = str(error)
+            continue
+        _add(models, _adapter(file, models[name]))
+    return Read({name: model for name, model in models.items() if name not in beside}, left_out)
+
+
 def find_models(sources: str | Path, wanted: str = "", base: str = "") -> dict[str, Model]:
     """Return all models by name, in the order of the sources and below each in that of their names; then adapters.
 
@@ -89,48 +158,32 @@ def find_models(sources: str | Path, wanted: str = "", base: str = "") -> dict[s
     Raises UserError when there is no model, or not the one that is wanted or named as a base, when two have one name,
     and when a source cannot be had.
     """
-    models: dict[str, Model] = {}
-    headers: dict[str, Header] = {}
-    adapters: list[tuple[ModelFile, Header]] = []
-    left_out: list[tuple[str, str]] = []  # names, and why
-    for file in find_files(str(sources)):
-        try:
-            header = _header(file)
-            if is_adapter(header):
-                adapters.append((file, header))
-                continue
-            model = _model(file, header)
-        except UserError as error:
-            left_out.append((file.name, str(error)))
-            continue
-        _add(models, model)
-        headers[file.name] = header
-    bases = {name: (model.path, headers[name]) for name, model in models.items() if not model.embeds}
-    if base and base not in bases:
-        raise UserError(f"SERVE_BASE={base}: there is no such model to answer; there is {', '.join(bases) or 'none'}")
-    for file, header in adapters:
-        try:
-            name = find_base(read_lora(file.path, header), header, bases, base)
-        except UserError as error:
-            left_out.append((file.name, str(error)))
-            continue
-        _add(models, _adapter(file, models[name]))
-    reasons = dict(left_out)
-    if wanted and wanted not in models and (models or wanted in reasons):
+    models, reasons = read_models(find_files(str(sources)), base=base)
+    first = in_place(wanted, models) if wanted else None
+    if wanted and not first and (models or wanted in reasons):
         reason = reasons.get(wanted, f"there is no such model; there is {', '.join(models)}")
         raise UserError(f"SERVE_MODEL={wanted}: {reason}")
     why = "is an embedding model, and no model to chat with"
     embedders = {name: f"{model.path} {why}" for name, model in models.items() if model.embeds}
-    if wanted in embedders:
-        raise UserError(f"SERVE_MODEL={wanted}: {embedders[wanted]}")
+    if first and first.embeds:
+        raise UserError(f"SERVE_MODEL={wanted}: {embedders[first.name]}")
     if len(embedders) == len(models):
-        raise UserError(_no_model(sources, [*embedders.values(), *(reason for _, reason in left_out)]))
-    for _, reason in left_out:
+        raise UserError(no_model(sources, [*embedders.values(), *reasons.values()]))
+    for reason in reasons.values():
         logger.warning("left out: %s", reason)
     return models
 
 
-def _no_model(sources: str | Path, reasons: Sequence[str]) -> str:
+def in_place(name: str, models: Mapping[str, Model]) -> Model | None:
+    """Return the model of a name; for what an alias had or may have, `name@alias/…`, what the alias is on now."""
+    if name in models:
+        return models[name]
+    alias = f"{name.partition('/')[0]}/"
+    found = [model for model in models.values() if model.moves and "@" in alias and model.name.startswith(alias)]
+    return min(found, key=lambda model: (model.embeds, bool(model.base)), default=None)
+
+
+def no_model(sources: str | Path, reasons: Sequence[str]) -> str:
     """Return what to say where all there is has been left out."""
     if len(reasons) == 1:
         return reasons[0]
@@ -148,6 +201,12 @@ def _add(models: dict[str, Model], model: Model) -> None:
     models[model.name] = model
 
 
+def file_of(model: Model) -> ModelFile:
+    """Return the file that a model was read from."""
+    parts = model.parts if len(model.parts) > 1 else ()
+    return ModelFile(model.name, model.path, model.pinned, parts, model.source, model.moves)
+
+
 def _header(file: ModelFile) -> Header:
     """Return what a file says. Raises UserError for one that is no whole GGUF, or has no name that can be asked for."""
     if re.search("[\ud800-\udfff]", file.name):  # bytes of a file's name that JSON cannot have
@@ -158,6 +217,7 @@ def _header(file: ModelFile) -> Header:
 def _adapter(file: ModelFile, base: Model) -> Model:
     size, modified = _stamp([file.path.stat()])
     named = replace(base, name=file.name, base=base.name, pinned=file.revision)
+    named = replace(named, source=file.source, moves=file.moves)
     return replace(named, parts=(file.path,), size=size, modified=modified)
 
 
@@ -180,6 +240,8 @@ def _model(file: ModelFile, header: Header) -> Model:
         embeds=embeds(header),
         quantization=llama.quantization(metadata),
         pinned=file.revision,
+        source=file.source,
+        moves=file.moves,
     )
 
 

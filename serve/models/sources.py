@@ -5,32 +5,42 @@
     hf://owner/name@revision/*Q8_0.gguf   one file of it, or those of a pattern
     models:/name@alias, models:/name/3    a version in MLflow's registry: its *.gguf
 
+Two of them move: an alias, and a folder that is a symbolic link or lies below one. What is found is found where they
+lead at that moment, and stays there when they are moved on; `leads_to` says where they lead now.
+
 What has to be fetched lies in a cache afterwards, where a file has its name only once it is whole. Models are named so
 that a name is short and stays what it is: by the path below the folder, `name/file` for the Hub, `name@alias/file` and
 `name/3/file` for MLflow.
 """
 
 import hashlib
+import logging
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from common.errors import UserError
 from serve.models.files import ModelFile, join_parts
 
+if TYPE_CHECKING:  # seconds to import
+    from mlflow import MlflowClient
+
 HUB, REGISTRY = "hf://", "models:/"
 HUB_REFERENCE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(/(?P<pattern>.+))?")
 REGISTRY_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
+SQLITE = "sqlite:///"
 LOCAL_REGISTRY = Path("mlflow.db")  # where the pipeline keeps it, unless MLFLOW_TRACKING_URI says otherwise
 # MLflow's default of 7 would mean four minutes of silence while its server is away; 3 take 15 seconds.
-REGISTRY_RETRIES = ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+REGISTRY_SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+TALKATIVE = ("urllib3.connectionpool", "mlflow.store.db.utils")  # tracebacks of what our one line says
 
 
 def find_files(sources: str) -> Iterator[ModelFile]:
@@ -38,7 +48,7 @@ def find_files(sources: str) -> Iterator[ModelFile]:
 
     Raises UserError for a source that is written wrongly, cannot be had or has no such file.
     """
-    for source in filter(None, map(str.strip, sources.split(","))):
+    for source in listed(sources):
         if source.startswith(HUB):
             yield from join_parts(_of_hub(source))
         elif source.startswith(REGISTRY):
@@ -46,22 +56,49 @@ def find_files(sources: str) -> Iterator[ModelFile]:
         elif "://" in source:
             raise UserError(f"SERVE_MODELS: {source} is no folder, hf://owner/name@revision or models:/name@alias")
         else:
-            yield from join_parts(_of_folder(Path(source)))
+            yield from join_parts(_of_folder(source))
 
 
-def _of_folder(folder: Path) -> Iterator[ModelFile]:
-    """Yield those below it, by name. Files and folders with a dot in front are passed over.
+def listed(sources: str) -> list[str]:
+    """Return the sources that SERVE_MODELS has, one by one."""
+    return [source for source in map(str.strip, sources.split(",")) if source]
+
+
+def leads_to(source: str, may_lack: bool = False) -> str:
+    """Return where a source leads now: an alias's version, a folder's real path; nothing where it never moves.
+
+    Nothing, too, for an alias that is not set, where it `may_lack`.
+
+    Raises UserError for an alias that cannot be looked up.
+    """
+    if source.startswith(REGISTRY):
+        reference = _registry_reference(source)
+        if reference["version"]:
+            return ""
+        with _in_one_line(source):
+            client = _registry_client(source)
+            if may_lack and reference["alias"] not in client.get_registered_model(reference["name"]).aliases:
+                return ""
+            return _version(client, reference)
+    return "" if "://" in source else os.path.realpath(source)
+
+
+def _of_folder(source: str) -> Iterator[ModelFile]:
+    """Yield those below a folder, by name. Files and folders with a dot in front are passed over.
 
     They are still being written.
     """
-    below = sorted(path.relative_to(folder) for path in folder.rglob("*.gguf") if path.is_file())
+    folder = Path(source)
+    moves = any(path.is_symlink() for path in (folder, *folder.parents))
+    place = Path(os.path.realpath(folder)) if moves else folder
+    below = sorted(path.relative_to(place) for path in place.rglob("*.gguf") if path.is_file())
     paths = [path for path in below if not any(part.startswith(".") for part in path.parts)]
     if not paths:
         raise UserError(
             f"no *.gguf file in {folder}: run `tunesmith repro` to make one, or set SERVE_MODELS to a folder"
         )
     for path in paths:
-        yield ModelFile(path.with_suffix("").as_posix(), folder / path)
+        yield ModelFile(path.with_suffix("").as_posix(), place / path, source=source, moves=moves)
 
 
 def _of_hub(source: str) -> Iterator[ModelFile]:
@@ -80,7 +117,8 @@ def _of_hub(source: str) -> Iterator[ModelFile]:
     if not paths:
         raise UserError(f"{source}: the repository has no GGUF file named {pattern} at this revision")
     for path in paths:
-        yield ModelFile(f"{repository.partition('/')[2]}/{path.removesuffix('.gguf')}", snapshot / path, snapshot.name)
+        name = f"{repository.partition('/')[2]}/{path.removesuffix('.gguf')}"
+        yield ModelFile(name, snapshot / path, snapshot.name, source=source)
 
 
 def _fetch_snapshot(source: str, repository: str, revision: str, pattern: str) -> Path:
@@ -108,47 +146,73 @@ def _fetch_snapshot(source: str, repository: str, revision: str, pattern: str) -
 
 def _of_registry(source: str) -> Iterator[ModelFile]:
     """Yield those of a model version in MLflow's registry: where they lie if that is here, else in a cache."""
+    reference = _registry_reference(source)
+    with _in_one_line(source):
+        version, files = _model_version(source, reference)
+    if not files:
+        raise UserError(f"{source}: version {version} has no *.gguf among its artifacts")
+    for path, file in files:
+        name = f"{source.removeprefix(REGISTRY)}/{path.removesuffix('.gguf')}"
+        yield ModelFile(name, file, version, source=source, moves=reference["alias"] is not None)
+
+
+def _registry_reference(source: str) -> re.Match[str]:
     reference = REGISTRY_REFERENCE.fullmatch(source)
     if not reference:
         raise UserError(f"SERVE_MODELS: {source} must be models:/name@alias or models:/name/version")
+    return reference
+
+
+@contextmanager
+def _in_one_line(source: str) -> Iterator[None]:
+    """Raise UserError for whatever MLflow raises within."""
     try:
-        version, files = _model_version(reference)
+        yield
     except UserError:
         raise
     except ImportError as error:
         raise UserError(f"{source}: {error.name} is not installed: `pip install mlflow`, or leave it out") from None
     except Exception as error:  # each of its stores brings errors of its own
         raise UserError(f"{source}: {_reason(error, 'XDG_CACHE_HOME')}") from None
-    if not files:
-        raise UserError(f"{source}: version {version} has no *.gguf among its artifacts")
-    for path, file in files:
-        yield ModelFile(f"{source.removeprefix(REGISTRY)}/{path.removesuffix('.gguf')}", file, version)
 
 
-def _model_version(reference: re.Match[str]) -> tuple[str, list[tuple[str, Path]]]:
-    """Return the version that is meant, and its GGUF files by their paths there."""
+def _registry_client(source: str) -> "MlflowClient":
     import mlflow
 
-    os.environ.setdefault(*REGISTRY_RETRIES)
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        if not LOCAL_REGISTRY.exists():
-            raise UserError(f"{reference[0]}: no {LOCAL_REGISTRY} is here: set MLFLOW_TRACKING_URI to the registry")
-        mlflow.set_tracking_uri(f"sqlite:///{LOCAL_REGISTRY.resolve()}")
-    client = mlflow.MlflowClient()
-    name, number = reference["name"], reference["version"]
-    version = str(number or client.get_model_version_by_alias(name, reference["alias"]).version)
+    for name, value in REGISTRY_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for logger in TALKATIVE:
+        logging.getLogger(logger).setLevel(logging.CRITICAL)
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{LOCAL_REGISTRY.resolve()}"
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).exists():  # MLflow would make an empty one
+        raise UserError(f"{source}: no {uri.removeprefix(SQLITE)} is here: set MLFLOW_TRACKING_URI to the registry")
+    mlflow.set_tracking_uri(uri)
+    return mlflow.MlflowClient()
+
+
+def _version(client: "MlflowClient", reference: re.Match[str]) -> str:
+    """Return the number of the version that is meant."""
+    return str(reference["version"] or client.get_model_version_by_alias(reference["name"], reference["alias"]).version)
+
+
+def _model_version(source: str, reference: re.Match[str]) -> tuple[str, list[tuple[str, Path]]]:
+    """Return the version that is meant, and its GGUF files by their paths there."""
+    client, name = _registry_client(source), reference["name"]
+    version = _version(client, reference)
     location = client.get_model_version_download_uri(name, version)
-    files = [(info.path, _artifact(f"models:/{name}/{version}", info, location)) for info in _listed(name, version)]
+    files = [
+        (info.path, _artifact(f"models:/{name}/{version}", info, location)) for info in _artifacts_of(name, version)
+    ]
     return version, sorted(files)
 
 
-def _listed(name: str, version: str, folder: str = "") -> Iterator[Any]:
+def _artifacts_of(name: str, version: str, folder: str = "") -> Iterator[Any]:
     """Yield MLflow's descriptions of a version's GGUF files."""
     import mlflow.artifacts
 
     for info in mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{name}/{version}/{folder}".rstrip("/")):
         if info.is_dir:
-            yield from _listed(name, version, info.path)
+            yield from _artifacts_of(name, version, info.path)
         elif info.path.endswith(".gguf"):
             yield info
 

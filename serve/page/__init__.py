@@ -20,6 +20,7 @@ Every limit is checked by the engine; the widgets' own ranges are for the eye.
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
@@ -73,7 +74,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: Feedb
 def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> gr.Blocks:
     """Build the page: past conversations and settings at the side; chat, comparison and card in the middle."""
     canary = Canary(engine, settings)
-    answers = Answers(feedback, dict(engine.models)) if feedback else None
+    answers = Answers(feedback) if feedback else None
     prompts = examples(read_prompts(engine.models[engine.default]))
     with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as page:
         with gr.Sidebar(open=False, width=300) as sidebar:
@@ -88,8 +89,11 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
                 chat = Chat(engine, canary, answers, prompts)
                 attach = gr.Button("Attach a text file", size="sm", elem_id="attach")
             with gr.Tab("Compare", elem_id="compare-tab"):
-                if len(engine.models) > 1:
-                    Compare(engine, canary, settings, answers).connect(controls)
+                pickers = [model]
+                if len(engine.models) > 1 or settings.canary:
+                    compare = Compare(engine, canary, settings, answers)
+                    compare.connect(controls)
+                    pickers += compare.models
                 else:
                     gr.Markdown(ALONE)
             with gr.Tab("Model", elem_id="model-tab") as card_tab:
@@ -97,7 +101,11 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
             if answers:
                 with gr.Tab("Feedback", elem_id="own-tab") as own_tab:
                     show_own(answers, own_tab)
-        history.connect(past, page, new, chat, attach, model, controls, list(engine.models))
+        history.connect(past, page, new, chat, attach, model, controls, _served(engine, canary))
+        known = gr.JSON(visible=False)
+        told = page.load(lambda: _served(engine, canary), None, known, queue=False, **HIDDEN)  # others by now, perhaps
+        learn = "(...values) => tunesmith.learn(...values)"
+        told.then(None, [known, *pickers], pickers, js=learn, queue=False, **HIDDEN)
         add_endpoint(engine, chat.message, model, controls)
         page.load(None, None, sidebar, js="() => tunesmith.widen()", queue=False, **HIDDEN)
     return page
@@ -105,7 +113,7 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
 
 def _model_picker(engine: Engine, canary: Canary) -> gr.Dropdown:
     return gr.Dropdown(
-        [(model.label, name) for name, model in engine.models.items() if name != canary.candidate],
+        [choice for choice in _choices(engine) if choice[1] != canary.candidate],
         value=engine.default,
         label="Model",
         show_label=False,
@@ -113,3 +121,13 @@ def _model_picker(engine: Engine, canary: Canary) -> gr.Dropdown:
         filterable=False,
         elem_id="model",
     )
+
+
+def _choices(engine: Engine) -> list[tuple[str, str]]:
+    return [(model.label, name) for name, model in engine.models.items()]
+
+
+def _served(engine: Engine, canary: Canary) -> dict[str, Any]:
+    """Return which models there are, for page.js."""
+    names = {name: model.name for name, model in engine.catalogue.by_every_name.items() if not model.embeds}
+    return {"names": names, "choices": _choices(engine), "default": engine.default, "candidate": canary.candidate}

@@ -54,9 +54,9 @@ def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any], c
     if fields.goes_on and fields.turns:
         begun = Parts(fields.turns[-1].thought, fields.turns[-1].content)
     chat = Chat(conversation(system, turns), goes_on=fields.goes_on)
-    by = canary.answers(model, fields.conversation, fields.by)
+    by, shown = canary.answers(model, fields.conversation, fields.by)
     how = sampling(*drawing)
-    return Question(fields.id, chat, by, how, begun, fields.continues, only_follow=fields.only_follow, picked=model)
+    return Question(fields.id, chat, by, how, begun, fields.continues, only_follow=fields.only_follow, shown=shown)
 
 
 def _message(turn: Said) -> Message:

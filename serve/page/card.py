@@ -26,9 +26,9 @@ def show_card(engine: Engine, tab: gr.Tab, model: gr.Dropdown) -> None:
     shown = gr.HTML(elem_id="card", padding=False)
 
     def read(name: str) -> str:
-        found = engine.models.get(name)
+        found = engine.catalogue.get(name)
         try:
-            return card_html(name, read_card(found)) if found else ""
+            return card_html(found.title, read_card(found)) if found else ""
         except UserError as error:  # the file was whole when the server started
             logger.error("%s", error)
             return "<p>The model's file cannot be read any more: the server's log says why.</p>"

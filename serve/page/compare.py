@@ -13,7 +13,7 @@ from llama.errors import RequestError
 from llama.thoughts import Thoughts
 from llama.types import Sampling
 from serve.canary import Canary
-from serve.engine import Engine, Piece
+from serve.engine import Engine, Piece, given_by
 from serve.feedback import Answer, ComparisonRecord, ModelVersion
 from serve.merging import merged
 from serve.page import feedback_panel as judging
@@ -51,7 +51,7 @@ class Compare:
         others = [name for name in names if name != engine.default] or names
         other = canary.candidate or others[-1]
         with gr.Row(elem_id="pair"):
-            self._models = [
+            self.models = [
                 unchecked(gr.Dropdown(names, value=name, label=label, filterable=False))
                 for name, label in ((engine.default, "One model"), (other, "The other"))
             ]
@@ -83,7 +83,7 @@ class Compare:
         """Let the widgets act."""
         message, why = self._message, self._why.widgets if self._why else []
         shown = [*self._heads, self._told, message, self._vote_row, *self._votes.values(), self._compared, *why]
-        submission = message.submit(self._ask, [message, self._blind, *self._models, *controls], shown, **ANSWERING)
+        submission = message.submit(self._ask, [message, self._blind, *self.models, *controls], shown, **ANSWERING)
         draw_both = "(told) => tunesmith.compare(told)"
         self._told.change(None, self._told, list(self._texts), js=draw_both, queue=False, **HIDDEN)
         message.stop(lambda: gr.update(**IDLE), None, message, cancels=[submission], queue=False, **HIDDEN)
@@ -102,7 +102,7 @@ class Compare:
         blind = bool(blind and self._answers)
         if blind:
             random.shuffle(models)
-        names = PLACES if blind else models
+        names: Sequence[str] = PLACES if blind else models
         second = WAITS if self._in_turn and one != other else "…"
         yield {
             **self._states(self._heads, [head(names[0], "…"), head(names[1], second)]),
@@ -116,29 +116,31 @@ class Compare:
         async with aclosing(merged(answers)) as drawn:
             async for place, state in drawn:
                 latest[place] = state
+                if not blind and isinstance(state, tuple):
+                    names = [given_by(state[1]).title if side == place else name for side, name in enumerate(names)]
                 head_state = head(names[place], _caption(state))
                 yield {self._heads[place]: head_state, self._told: [_told(latest.get(side)) for side in range(2)]}
         ended = {self._message: gr.update(**IDLE)}
         left, right = latest.get(0), latest.get(1)
         if self._answers and isinstance(left, tuple) and isinstance(right, tuple):
-            ended |= self._open_vote(messages, how, models, (left, right), blind)
+            ended |= self._open_vote(messages, how, (left, right), blind)
         yield ended
 
     def _open_vote(
         self,
         messages: Sequence[Any],
         how: Sampling,
-        models: Sequence[str],
         sides: tuple[tuple[str, Piece], tuple[str, Piece]],
         blind: bool,
     ) -> dict[Any, Any]:
+        models = [given_by(piece) for _, piece in sides]
         left, right = (
-            Answer(text, ModelVersion(model), timings(piece))
+            Answer(text, ModelVersion(model.name), timings(piece))
             for model, (text, piece) in zip(models, sides, strict=True)
         )
         record = ComparisonRecord(messages=messages, sampling=asdict(how), left=left, right=right, blind=blind)
         assert self._answers  # noqa: S101
-        self._answers.remember(record)
+        self._answers.remember(record, *models)
         plain = [gr.update(variant="secondary")] * len(self._votes)
         return {
             self._vote_row: gr.update(visible=True),

@@ -1,7 +1,7 @@
 """Conversations, kept in the visitor's own browser: page.js writes and reads them, and draws the one that is open."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def connect(
     attach: gr.Button,
     model: gr.Dropdown,
     controls: Sequence[Any],
-    models: Sequence[str],
+    served: Mapping[str, Any],
 ) -> None:
     """Let the widgets act on what the browser keeps."""
     chatbot, message, settings = chat.chatbot, chat.message, [model, *controls]
@@ -70,7 +70,7 @@ def connect(
         run = f"(...values) => tunesmith.{name}({before}...values)"
         return event(None, list(inputs), list(outputs), js=run, queue=False, **HIDDEN)
 
-    known = f"{json.dumps(list(models))}, {json.dumps(asdict(CONSENT) if chat.why else None)}, "
+    known = f"{json.dumps(served)}, {json.dumps(asdict(CONSENT) if chat.why else None)}, "
     act(page.load, "start", history.earlier, before=known, outputs=[*view, history.earlier])
     act(message.submit, "ask", message, *settings)
     act(chatbot.retry, "retry", *settings)

@@ -105,9 +105,11 @@ const tunesmith = (() => {
   let settled = 0; // when the widgets have taken the values of a conversation that was opened
   let rested = 0; // until when no answer is drawn: of a long one each drawing takes its time, and clicks need some too
   let sought = "";
-  let models = [];
+  let models = new Map(); // the name of the model that is served, by each that stands for it
   let consent = null; // what is kept of judgements and for what, { version, kept, purpose }, where answers are judged
   let edited = null; // the answer that was edited last, { record, text }
+
+  const present = (model) => models.get(model) ?? models.get(model?.split("/")[0]); // what a name of an alias goes on with
 
   // What Gradio shows.
   const update = (values) => ({ __type__: "update", ...values });
@@ -509,12 +511,24 @@ const tunesmith = (() => {
 
   return {
     marked, // for tests
-    start(names, asked, earlier) {
-      [models, consent] = [names, asked];
+    start(served, asked, earlier) {
+      [models, consent] = [new Map(Object.entries(served.names)), asked];
       (earlier ?? []).toReversed().map(converted).filter(({ nodes }) => nodes.length).forEach(write);
       const id = tab.getItem(OPEN);
       const shown = id && read(id) ? this.open(id) : whole();
       return [...shown, earlier?.length ? [] : undefined];
+    },
+    // The server has other models than at its start, perhaps: picked is what is in the place of those that were.
+    learn({ names, choices, default: first, candidate }, ...picked) {
+      models = new Map(Object.entries(names));
+      const kept = present(open && read(open)?.model);
+      return picked.map((name, place) =>
+        update({
+          choices: place
+            ? choices.map(([, model]) => [model, model])
+            : choices.filter(([, model]) => model !== candidate), // it is not to be known who answers
+          value: (place === 0 && kept) || (place === 2 && candidate) || present(name) || first,
+        }));
     },
     // Conversations.
     open(id) {
@@ -525,7 +539,7 @@ const tunesmith = (() => {
       resume();
       const { model, settings } = conversation;
       settled = Date.now() + 1000;
-      return whole({ ...(models.includes(model) && { model }), ...(settings && { settings }) });
+      return whole({ ...(present(model) && { model: present(model) }), ...(settings && { settings }) });
     },
     begin() {
       leave();

@@ -13,7 +13,7 @@ from typing import TypedDict
 from llama.errors import RequestError
 from llama.thoughts import Parts, Thoughts
 from llama.types import Chat, Sampling
-from serve.engine import Engine, Piece
+from serve.engine import Engine, Piece, given_by
 from serve.feedback import Answer, AnswerRecord, ModelVersion, new_id
 from serve.page.answers import REDRAW_SECONDS, figures, timings
 from serve.page.remembered import Answers
@@ -33,7 +33,7 @@ class Question:
     begun: Parts = Parts("", "")  # that beginning, as the page shows it
     continues: str = ""  # the record of that beginning
     only_follow: bool = False  # an answer is not begun anew where the server knows none
-    picked: str = ""  # the model that the page names, where it is not told that another one answers
+    shown: str = ""  # the model that the page is told of, where another one answers in its place
 
 
 class State(TypedDict):
@@ -97,7 +97,8 @@ class Growing:
 
     def state(self) -> State:
         """Return how far it has come."""
-        model = self.question.picked or self.question.model
+        given = given_by(self.last) if self.last else None
+        model = self.question.shown or (given.title if given else self.question.model)
         return {
             "id": self.question.id,
             "record": self.record,
@@ -105,7 +106,7 @@ class Growing:
             "text": self.text,
             "thinking": self.thinking,
             "thought_seconds": round(self.thought_seconds, 1),
-            "by": self.question.model,
+            "by": given.name if given else self.question.model,
             "caption": f"{model} · {figures(timings(self.last))}" if self.last else model,
             "done": bool(self.last and self.last.finish == "stop"),
             "ended": self.ended,
@@ -205,14 +206,16 @@ class UnderWay:
         text, said = answer.raw, answer.text
         if self._answers is None or answer.last is None:
             return
+        model = given_by(answer.last)
         if question.chat.goes_on:
             begun, messages = answer.last.thinking.form.written(*question.begun), messages[:-1]
-            known = self._answers.get(question.continues)
+            known, models = self._answers.given(question.continues) or (None, ())
             if not isinstance(known, AnswerRecord) or known.messages != messages or known.answer.text != begun:
+                return
+            if models != (model,):  # another one has begun it
                 return
             text, said = begun + text, question.begun.said + said
         thought = text[: text.rfind(said)] if said else text
-        given = Answer(text, ModelVersion(question.model), timings(answer.last), thought)
-        self._answers.remember(
-            AnswerRecord(id=answer.record, messages=messages, sampling=asdict(question.sampling), answer=given)
-        )
+        given = Answer(text, ModelVersion(model.name), timings(answer.last), thought)
+        record = AnswerRecord(id=answer.record, messages=messages, sampling=asdict(question.sampling), answer=given)
+        self._answers.remember(record, model)

@@ -79,6 +79,6 @@ def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
 def whole_app(engine: Engine, settings: Settings) -> FastAPI:
     """The application in this process, as it is when the server has started."""
     app = build_app(settings)
-    add_api(app, engine, settings, Metrics(engine.models))
+    add_api(app, engine, settings, Metrics())
     add_page(app, engine, settings)
     return app

@@ -451,7 +451,7 @@ def test_drafted_tokens_change_no_answer_and_are_counted(
     with Engine(models, Settings(models=folder, model="endless", speculation="off")) as engine:
         expected = list(engine.stream("endless", ask("hi"), long))
     assert expected[-1].drafted == 0
-    metrics = Metrics(models)
+    metrics = Metrics()
     with Engine(models, Settings(models=folder, model="endless"), metrics.observe) as engine:
         (batch,) = engine._loaded.values()
         batch._speculation._costs = Costs({1: 1.0, 16: 1.0})  # whatever this machine takes, what is right pays

@@ -439,7 +439,7 @@ def test_a_template_that_fails_is_the_servers_fault_and_one_that_is_missing_leav
     write_random(tmp_path / "broken.gguf", template="{% if %}")
     settings = Settings(models=str(tmp_path), model="base", max_loaded_models=3)
     models = find_models(tmp_path)
-    metrics = Metrics(models)
+    metrics = Metrics()
     with Engine(models, settings, metrics.observe) as engine:
         client = TestClient(whole_app(engine, settings))
 

@@ -32,8 +32,8 @@ def record(text: str) -> AnswerRecord:
 
 def test_what_is_kept_names_the_file_that_answered(tmp_path: Path, models: dict[str, Model]) -> None:
     with FeedbackStore(tmp_path) as store:
-        answers, said = Answers(store, models), record("yes")
-        answers.remember(said)
+        answers, said = Answers(store), record("yes")
+        answers.remember(said, models["random"])
         answers.judge(said.id, VISIT, verdict="good")
         answers.judge(said.id, replace(VISIT, conversation=""), comment="indeed")
         with pytest.raises(RequestError, match="Somebody else has judged this answer"):
@@ -51,8 +51,8 @@ def test_what_is_kept_names_the_file_that_answered(tmp_path: Path, models: dict[
 
 def test_what_is_deleted_is_not_kept_with_the_next_judgement(tmp_path: Path, models: dict[str, Model]) -> None:
     with FeedbackStore(tmp_path) as store:
-        answers, said = Answers(store, models), record("yes")
-        answers.remember(said)
+        answers, said = Answers(store), record("yes")
+        answers.remember(said, models["random"])
         answers.judge(said.id, VISIT, verdict="good", comment="my address", edited="no")
         assert answers.forget("another") == set()
         assert answers.forget(VISIT.visitor) == {said.id}
@@ -86,13 +86,13 @@ def test_a_visitor_is_known_by_a_digest_and_other_words_have_another_version() -
 
 def test_the_longest_unused_answers_are_forgotten(tmp_path: Path, models: dict[str, Model]) -> None:
     with FeedbackStore(tmp_path) as store:
-        answers = Answers(store, models, room=100)
+        answers = Answers(store, room=100)
         first, second, third = record("x" * 40), record("y" * 40), record("z" * 40)
-        answers.remember(first)
+        answers.remember(first, models["random"])
         for length in range(40):  # what is remembered again counts once
-            answers.remember(record_of(second, "y" * length))
+            answers.remember(record_of(second, "y" * length), models["random"])
         assert answers.get(first.id)
-        answers.remember(third)
+        answers.remember(third, models["random"])
         assert answers.get(first.id) is None
         assert answers.get(second.id)
         assert answers.get(third.id)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from gradio_client import Client
 from mlflow import MlflowClient
@@ -782,6 +783,42 @@ def test_nothing_is_lost_by_a_kill(browser: Browser, folder: Path, tmp_path: Pat
         page.get_by_role("button", name="Like", exact=True).last.click()
         expect(page.get_by_text("Not kept: Your feedback could not be kept")).to_be_visible()
     page.context.close()
+
+
+def test_the_next_model_answers_the_next_question_of_an_open_page(browser: Browser, tmp_path: Path) -> None:
+    for folder, name, word in (("one", "first", b" one"), ("two", "second", b" two")):
+        (tmp_path / folder).mkdir()
+        write_scripted(tmp_path / folder / f"{name}.gguf", [word, b"."], context=1 << 12)
+    current = tmp_path / "current"
+    current.symlink_to(tmp_path / "one")
+    settings: dict[str, Any] = {"models": current, "feedback": tmp_path / "feedback", "follow_seconds": 1, "rate": 0}
+    with started_server(tmp_path / "log.txt", **settings) as (url, _):
+        page = opened(browser, url)
+        say(page, "Who?")
+        done(page, "one.")
+        expect(page.locator(".below").last).to_have_text(re.compile(r"^first \([0-9a-f]{12}\) · 2 tokens"))
+        current.with_name("next").symlink_to(tmp_path / "two")
+        current.with_name("next").replace(current)
+        wait_until(lambda: "second" in httpx.get(f"{url}/v1/models").text)
+        page.get_by_role("button", name="Like", exact=True).click()
+        expect(page.get_by_text(KEPT)).to_be_visible()
+        record = newest(tmp_path / "feedback")
+        assert isinstance(record, AnswerRecord)
+        assert (record.answer.text, record.answer.model.digest) == (" one.", sha256(tmp_path / "one" / "first.gguf"))
+        say(page, "And now?")
+        done(page, "two.")
+        expect(page.locator(".below").last).to_have_text(re.compile(r"^second \([0-9a-f]{12}\) · 2 tokens"))
+        expect(answers(page).first).to_contain_text("one.")
+        page.reload()
+        expect(answers(page)).to_have_count(2)
+        expect(page.get_by_role("combobox", name="Model", exact=True)).to_have_value(re.compile(r"^second \("))
+        say(page, "Still?")
+        expect(answers(page)).to_have_count(3)
+        done(page, "two.")
+    page.context.close()
+    assert (tmp_path / "log.txt").read_text().splitlines()[1:] == [
+        f"{current} leads to {tmp_path}/two now, and no more to {tmp_path}/one"
+    ]
 
 
 def exported(kept: Path, out: Path) -> list[Any]:

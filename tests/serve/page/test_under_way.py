@@ -168,7 +168,7 @@ def test_an_answer_gone_on_with_is_judged_whole_if_its_beginning_is_known(engine
         return await last(UnderWay(engine, answers), asked)
 
     with FeedbackStore(tmp_path) as store:
-        answers = Answers(store, engine.models)
+        answers = Answers(store)
         short = question("nested/accents", sampling=Sampling(max_tokens=2, temperature=0))
         begun = asyncio.run(last(UnderWay(engine, answers), short))
         whole = asyncio.run(go_on(answers, begun["text"], begun["record"], "b"))
