@@ -1,6 +1,6 @@
 """How often a canary is wrong, and how many votes it takes, looked at after each of them.
 
-    python -m benchmarks.canary      # a minute on one core
+    python -m benchmarks.canary      # two minutes on one core
 
 Visitors come one after another, and each votes several times while others do, some more often than counts. Where both
 models are equal a vote is a coin; with tastes, half of the visitors take the one model in 70% of their votes and half

@@ -23,10 +23,9 @@ from serve.errors import Stopping
 from serve.models.catalogue import Catalogue
 from serve.models.files import ModelFile
 from serve.models.registry import Model, file_of, no_model, read_models
-from serve.models.sources import REGISTRY, REGISTRY_REFERENCE, find_files, leads_to, listed
+from serve.models.sources import NOWHERE, REGISTRY, REGISTRY_REFERENCE, find_files, leads_to, listed
 from serve.settings import Settings
 
-NOTHING = "nothing"
 LONGEST_PAUSE = 3600.0  # seconds before what failed is tried again: a disk or a network may have been mended
 
 logger = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def candidate_of(canary: str) -> list[Source]:
         return []
     if not (found := REGISTRY_REFERENCE.fullmatch(canary)) or not found["alias"]:
         raise UserError(f"SERVE_CANARY={canary}: must be models:/name@alias, or the name of a model of SERVE_MODELS")
-    return [Source(canary, "", _now(), may_lack=True)]
+    return [Source(canary, NOWHERE, _now(), may_lack=True)]
 
 
 class Follower:
@@ -126,7 +125,7 @@ class Follower:
                 return
             if patiently and leads == source.tried and time.monotonic() < source.again:
                 return
-            gone = source.may_lack and not leads
+            gone = leads == NOWHERE
             self.engine.change(self._without(source) if gone else self._moved(source, list(find_files(source.named))))
         except Stopping:
             return
@@ -135,9 +134,7 @@ class Follower:
                 source, leads, str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             )
             return
-        logger.warning(
-            "%s leads to %s now, and no more to %s", source.named, leads or NOTHING, source.leads_to or NOTHING
-        )
+        logger.warning("%s leads to %s now, and no more to %s", source.named, leads, source.leads_to)
         self.swaps += 1
         source.leads_to, source.since = leads, _now()
         source.tried = source.why = ""
@@ -146,7 +143,7 @@ class Follower:
         """Keep why a source was not followed; a line in the log unless it is the one before."""
         if (leads, why) != (source.tried, source.why):
             source.pause = 0.0
-            logger.warning("%s stays at %s: %s", source.named, source.leads_to or NOTHING, why)
+            logger.warning("%s stays at %s: %s", source.named, source.leads_to, why)
         self.failures += 1
         source.tried, source.why = leads, why
         source.pause = min(2 * (source.pause or self._every), LONGEST_PAUSE)
