@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -97,7 +96,7 @@ async def answer(client: httpx.AsyncClient, model: str, question: str) -> tuple[
 
     Raises Wrong for one that does not end as it should, or is of two models.
     """
-    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": question}]}
     body |= {"temperature": 0, "max_tokens": MAX_TOKENS, "stream": True}
     by, text, line = set[str](), "", ""
     async with client.stream("POST", "/v1/chat/completions", json=body) as stream:
@@ -155,7 +154,7 @@ def served(models: Path, log: Path, clients: int) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     others = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    settings: dict[str, Any] = {"MODELS": models, "PORT": port, "RATE": 0, "QUEUE": clients, "ADMIN_KEY": KEY}
+    settings: dict[str, object] = {"MODELS": models, "PORT": port, "RATE": 0, "QUEUE": clients, "ADMIN_KEY": KEY}
     settings |= {"FOLLOW_SECONDS": 0, "FEEDBACK": "off"}
     given = others | {f"SERVE_{name}": str(value) for name, value in settings.items()}
     with log.open("w") as output:

@@ -100,7 +100,8 @@ def _named(model: object) -> Json:
     """Return the model that gives an answer, as OpenAI tells it: in place of the name that it was asked for under."""
     if not isinstance(model, Model):
         return {}
-    return {"model": model.name} | ({"system_fingerprint": model.fingerprint} if model.fingerprint else {})
+    told: Json = {"model": model.name}
+    return told | ({"system_fingerprint": model.fingerprint} if model.fingerprint else {})
 
 
 class Writing(Protocol):

@@ -53,12 +53,12 @@ def add_api(
     app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics, follower: Follower | None = None
 ) -> None:
     """Let programs ask, from now on; where there is a key for it, whoever runs the server, too."""
-    app.include_router(build_probes(engine, metrics))
+    app.mount("/v1", build_api(engine, settings))
     if follower:
         metrics.watch_swaps(follower)
     if follower and settings.admin_key:
         app.include_router(build_admin(follower))
-    app.mount("/v1", build_api(engine, settings))
+    app.include_router(build_probes(engine, metrics))  # the last, since they say that the others are there
 
 
 def add_page(

@@ -20,7 +20,6 @@ Every limit is checked by the engine; the widgets' own ranges are for the eye.
 
 import os
 from pathlib import Path
-from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 
@@ -127,7 +126,7 @@ def _choices(engine: Engine) -> list[tuple[str, str]]:
     return [(model.label, name) for name, model in engine.models.items()]
 
 
-def _served(engine: Engine, canary: Canary) -> dict[str, Any]:
+def _served(engine: Engine, canary: Canary) -> dict[str, object]:
     """Return which models there are, for page.js."""
     names = {name: model.name for name, model in engine.catalogue.by_every_name.items() if not model.embeds}
     return {"names": names, "choices": _choices(engine), "default": engine.default, "candidate": canary.candidate}

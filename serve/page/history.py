@@ -58,7 +58,7 @@ def connect(
     attach: gr.Button,
     model: gr.Dropdown,
     controls: Sequence[Any],
-    served: Mapping[str, Any],
+    served: Mapping[str, object],
 ) -> None:
     """Let the widgets act on what the browser keeps."""
     chatbot, message, settings = chat.chatbot, chat.message, [model, *controls]
