@@ -39,7 +39,7 @@ def decide(duels: Sequence[Duel], settings: CanarySettings, is_over: bool) -> De
     values = np.array([duel.value for duel in counted])
     _, voters = np.unique([duel.visitor for duel in counted], return_inverse=True)
     most, goal = settings.per_visitor, math.log(2 / settings.level)
-    first = {
+    first: dict[Finding, int] = {
         "better": _first(evidence(values, voters, most) >= goal),
         "worse": _first(evidence(-values, voters, most) >= goal),
     }

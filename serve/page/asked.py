@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from llama.errors import RequestError
 from llama.thoughts import Parts
 from llama.types import Chat, Message
-from serve.canary import Canary
 from serve.page.answers import conversation
 from serve.page.controls import sampling
 from serve.page.under_way import Question
@@ -38,10 +37,8 @@ class Asked(BaseModel):
     by: str = ""  # the model that gave the answer before
 
 
-def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any], canary: Canary) -> Question:
+def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any]) -> Question:
     """Return what a page asks, with the values of its widgets; the engine checks those.
-
-    The model is the one that is picked, or in its place the candidate.
 
     Raises RequestError for what page.js does not send.
     """
@@ -54,9 +51,17 @@ def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any], c
     if fields.goes_on and fields.turns:
         begun = Parts(fields.turns[-1].thought, fields.turns[-1].content)
     chat = Chat(conversation(system, turns), goes_on=fields.goes_on)
-    by, shown = canary.answers(model, fields.conversation, fields.by)
-    how = sampling(*drawing)
-    return Question(fields.id, chat, by, how, begun, fields.continues, only_follow=fields.only_follow, shown=shown)
+    return Question(
+        fields.id,
+        chat,
+        model,
+        sampling(*drawing),
+        begun,
+        fields.continues,
+        only_follow=fields.only_follow,
+        conversation=fields.conversation,
+        by=fields.by,
+    )
 
 
 def _message(turn: Said) -> Message:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -96,7 +97,9 @@ class Chat:
     ) -> AsyncIterator[Any]:
         """Yield how far the answer has come."""
         try:
-            question = read_question(asked, model, system, drawing, self._canary)
+            question = read_question(asked, model, system, drawing)
+            by, shown = self._canary.answers(question.model, question.conversation, question.by)
+            question = replace(question, model=by, shown=shown)
             async with aclosing(self._under_way.follow(question, str(request.session_hash))) as states:  # type: ignore[type-var]
                 async for state in states:
                     yield state

@@ -33,6 +33,8 @@ class Question:
     begun: Parts = Parts("", "")  # that beginning, as the page shows it
     continues: str = ""  # the record of that beginning
     only_follow: bool = False  # an answer is not begun anew where the server knows none
+    conversation: str = ""  # its id
+    by: str = ""  # the model that gave the conversation's last answer
     shown: str = ""  # the model that the page is told of, where another one answers in its place
 
 
