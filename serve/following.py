@@ -23,7 +23,7 @@ from serve.errors import Stopping
 from serve.models.catalogue import Catalogue
 from serve.models.files import ModelFile
 from serve.models.registry import Model, file_of, no_model, read_models
-from serve.models.sources import find_files, leads_to, listed
+from serve.models.sources import NOWHERE, REGISTRY, REGISTRY_REFERENCE, find_files, leads_to, listed
 from serve.settings import Settings
 
 LONGEST_PAUSE = 3600.0  # seconds before what failed is tried again: a disk or a network may have been mended
@@ -33,11 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Source:
-    """One of SERVE_MODELS, and how it went."""
+    """One of SERVE_MODELS, or SERVE_CANARY, and how it went."""
 
     named: str  # as SERVE_MODELS has it
     leads_to: str  # where it led when its models were found; nothing where it never moves
     since: str  # when that was
+    may_lack: bool = False  # whether it may lead nowhere, as a candidate's alias
     tried: str = ""  # where it leads and was not followed to
     why: str = ""  # it was not
     pause: float = 0.0  # seconds until that is tried again
@@ -50,6 +51,18 @@ def sources_of(models: str) -> list[Source]:
     Raises UserError for an alias that cannot be looked up.
     """
     return [Source(named, leads_to(named), _now()) for named in listed(models)]
+
+
+def candidate_of(canary: str) -> list[Source]:
+    """Return the source of SERVE_CANARY, which leads nowhere yet; none where that names a model of SERVE_MODELS.
+
+    Raises UserError for one that is no alias.
+    """
+    if not canary.startswith(REGISTRY):
+        return []
+    if not (found := REGISTRY_REFERENCE.fullmatch(canary)) or not found["alias"]:
+        raise UserError(f"SERVE_CANARY={canary}: must be models:/name@alias, or the name of a model of SERVE_MODELS")
+    return [Source(canary, NOWHERE, _now(), may_lack=True)]
 
 
 class Follower:
@@ -106,13 +119,14 @@ class Follower:
     def _look_at(self, source: Source, patiently: bool) -> None:
         leads = ""
         try:
-            leads = leads_to(source.named)
+            leads = leads_to(source.named, source.may_lack)
             if leads == source.leads_to:
                 source.tried = source.why = ""
                 return
             if patiently and leads == source.tried and time.monotonic() < source.again:
                 return
-            self.engine.change(self._moved(source, list(find_files(source.named))))
+            gone = leads == NOWHERE
+            self.engine.change(self._without(source) if gone else self._moved(source, list(find_files(source.named))))
         except Stopping:
             return
         except Exception as error:  # each of MLflow's stores brings some of its own; the thread must go on
@@ -134,6 +148,15 @@ class Follower:
         source.tried, source.why = leads, why
         source.pause = min(2 * (source.pause or self._every), LONGEST_PAUSE)
         source.again = time.monotonic() + source.pause
+
+    def _without(self, source: Source) -> Catalogue:
+        """Return the models as they are without those of a source; who asks for them gets the one picked first."""
+        before, default = self.engine.catalogue, self.engine.default
+        own = {name for name, model in before.models.items() if model.source == source.named}
+        models = {name: model for name, model in before.models.items() if not {name, model.base} & own}
+        gone = before.models.keys() - models.keys()
+        heirs = {name: default if heir in gone else heir for name, heir in before.heirs.items()}
+        return Catalogue(models, heirs | dict.fromkeys(gone, default))
 
     def _moved(self, source: Source, files: list[ModelFile]) -> Catalogue:
         """Return the models as they are with other files of one source.

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
-from serve.following import Follower, sources_of
+from serve.following import Follower, candidate_of, sources_of
 from serve.http.app import add_api, add_page, build_app
 from serve.http.metrics import Metrics
 from serve.http.server import Server
@@ -30,11 +30,13 @@ def run(settings: Settings, listener: socket.socket) -> None:
 def start(app: FastAPI, settings: Settings, opened: ExitStack, server: Server) -> None:
     """Do what takes its time, while the port is answered already."""
     feedback = open_feedback(settings, opened)
-    sources = sources_of(settings.models)
+    sources = [*sources_of(settings.models), *(candidate := candidate_of(settings.canary))]
     models = find_models(settings.models, settings.model, settings.base)
     metrics = Metrics()
     server.engine = opened.enter_context(Engine(models, settings, metrics.observe))
     follower = opened.enter_context(Follower(sources, server.engine, settings))
+    if candidate:
+        follower.look()
     add_api(app, server.engine, settings, metrics, follower)
     server.enter(add_page(app, server.engine, settings, feedback))
     host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound

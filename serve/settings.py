@@ -56,6 +56,10 @@ class Settings:
     )
     model: Annotated[str, About("model picked at first; the smallest one that chats if unset")] = ""
     base: Annotated[str, About("model that adapters lie over, where several would do")] = ""
+    canary: Annotated[
+        str, About("models:/name@alias, or one of the models, that is tried beside the one picked first")
+    ] = ""
+    canary_share: Annotated[float, About("share of new conversations on the page that it answers", 0, 1)] = 0.1
     max_loaded_models: Annotated[
         int, About("models kept in memory at once, the others are loaded when asked", 1, 64)
     ] = 1

@@ -10,6 +10,7 @@ faster or lighter file that was asked for, by --quantization or by conf/compare'
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,6 +75,15 @@ def run(
         promote(config, quantization, force)
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A file of the last evaluation, and what is known of it."""
+
+    run: EvaluatedRun
+    new: Contender
+    tags: dict[str, str]
+
+
 def promote(config: Config, quantization: str | None, force: bool) -> None:
     """Register a GGUF file of the last evaluation and move the alias to it.
 
@@ -81,34 +91,50 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         UserError: it did not pass, or is not better than the champion (neither with `force`); evaluation and files do
             not belong together; MLflow fails. The champion is then who it was.
     """
-    tracking = config.tracking
+    name = config.tracking.experiment
+    made = evaluated(config, quantization)
+    new, path = made.new, made.new.path
+    with mlflow_client(config.tracking) as client:
+        before = champion(client, name)
+        if before is not None and before.tags.get("sha256") == new.sha256:
+            print(f"{path.name} is the champion already: version {before.version} of {before.name}")
+            return
+        against, found = objections(client, made.run, new, before, config)
+        more = {"against_champion": found} if found else {}
+        if against and not force:
+            raise UserError(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
+        more |= {"forced": "; ".join(against)} if against else {}
+        more |= {PREVIOUS: str(before.version)} if before is not None else {}
+        version = enter(client, config.tracking, made, more)
+        set_champion(client, version)
+    print(f"{path.name} is the champion: version {version.version} of {version.name}")
+    if against:
+        print(f"forced, although {more['forced']}")
+    served = f"SERVE_MODELS=models:/{version.name}@{CHAMPION} tunesmith serve"
+    print(f"serve it: {served}    back: tunesmith promote --rollback")
+
+
+def evaluated(config: Config, quantization: str | None) -> Evaluated:
+    """Return the file that is asked for, else the one that the rule takes, with its lineage.
+
+    Raises:
+        UserError: there is none, or evaluation and files do not belong together.
+    """
     evaluation, manifest, rows = Evaluation.read(EVALUATION), Manifest.read(GGUF / MANIFEST), RowResults.read(ROWS)
     require_rows(rows, evaluation, str(ROWS))
     run = EvaluatedRun(evaluation.model, WORKSPACE, evaluation, rows)
     file = chosen(run.files, config.compare, quantization)
     path, digest = verified(file, evaluation, manifest)
-    tags = lineage(run, file, path, digest)
     new = Contender(file, path, digest, named=quantization is not None)
-    with mlflow_client(tracking) as client:
-        before = champion(client, tracking.experiment)
-        if before is not None and before.tags.get("sha256") == digest:
-            print(f"{path.name} is the champion already: version {before.version} of {before.name}")
-            return
-        against, found = objections(client, run, new, before, config)
-        tags |= {"against_champion": found} if found else {}
-        if against and not force:
-            raise UserError(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
-        tags |= {"forced": "; ".join(against)} if against else {}
-        tags |= {PREVIOUS: str(before.version)} if before is not None else {}
-        made_by = find_run(client, evaluation.mlflow_run) if evaluation.mlflow_run else None
-        files = [path, *(beside for beside in BESIDE if beside.is_file())]
-        version = register(client, tracking, path.stem, files, tags, made_by.info.run_id if made_by else None)
-        set_champion(client, version)
-    print(f"{path.name} is the champion: version {version.version} of {version.name}")
-    if against:
-        print(f"forced, although {tags['forced']}")
-    served = f"SERVE_MODELS=models:/{version.name}@{CHAMPION} tunesmith serve"
-    print(f"serve it: {served}    back: tunesmith promote --rollback")
+    return Evaluated(run, new, lineage(run, file, path, digest))
+
+
+def enter(client: "MlflowClient", tracking: TrackingSettings, made: Evaluated, more: dict[str, str]) -> "ModelVersion":
+    """Return the new version of a file, with its tags and `more`, and with what belongs beside it."""
+    path, mlflow_run = made.new.path, made.run.evaluation.mlflow_run
+    made_by = find_run(client, mlflow_run) if mlflow_run else None
+    files = [path, *(beside for beside in BESIDE if beside.is_file())]
+    return register(client, tracking, path.stem, files, made.tags | more, made_by.info.run_id if made_by else None)
 
 
 def rollback(tracking: TrackingSettings) -> None:
@@ -129,9 +155,7 @@ def rollback(tracking: TrackingSettings) -> None:
             raise UserError(f"the champion, version {now.version} of {now.name}, has none before it: {gone}")
         if "file" in then.tags:  # a version that somebody else registered has none of our tags
             require_file(then, then.tags["file"], size_of(then))
-        # The way back first: whatever fails, the alias is on a whole version, and moves in one step.
-        client.set_model_version_tag(then.name, str(then.version), PREVIOUS, str(now.version))
-        set_champion(client, then)
+        set_champion(client, then, now)
     file = f", {then.tags['file']}" if "file" in then.tags else ""
     print(f"the champion of {then.name} is version {then.version} again{file}")
 
@@ -154,10 +178,7 @@ def objections(
     client: "MlflowClient", run: EvaluatedRun, new: Contender, before: "ModelVersion | None", config: Config
 ) -> tuple[list[str], str | None]:
     """Return what speaks against a file in place of the champion `before`, and what was found against that one."""
-    verdict = run.evaluation.verdict
-    against = [f"the check {check.name} failed: {check.what}" for check in failed(verdict)]
-    if few := [check.what for check in untold(verdict)]:
-        against.append(f"too little was measured to tell: {'; '.join(few)}")
+    against = own_objections(run.evaluation)
     if before is None:
         return against, None
     earlier = previous(client, before)
@@ -172,6 +193,14 @@ def objections(
         return [*against, f"it cannot be compared with the champion, version {before.version}: {error}"], None
     said = f"against the champion, version {before.version}: {found}"
     return against if found.finding in enough else [*against, said], str(found)
+
+
+def own_objections(evaluation: Evaluation) -> list[str]:
+    """Return what speaks against a file by itself: what did not pass, or was too little to tell."""
+    against = [f"the check {check.name} failed: {check.what}" for check in failed(evaluation.verdict)]
+    if few := [check.what for check in untold(evaluation.verdict)]:
+        against.append(f"too little was measured to tell: {'; '.join(few)}")
+    return against
 
 
 def measuring(config: Config, fingerprint: str) -> "tuple[Material, MeasurementCache]":

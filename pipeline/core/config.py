@@ -224,6 +224,18 @@ class CompareSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CanarySettings:
+    """When visitors' votes tell a candidate from the champion, and what follows."""
+
+    level: float = limited(above=0, below=1)
+    per_visitor: int = limited(least=1)
+    max_votes: int = limited(least=1)
+    max_days: float = limited(above=0)
+    on_better: str = one_of("promote", "tell")
+    on_worse: str = one_of("rollback", "tell")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingSettings:
     """Where runs are recorded."""
 
@@ -273,6 +285,7 @@ class Config:
     export: ExportSettings
     evaluate: EvaluateSettings
     compare: CompareSettings
+    canary: CanarySettings
     tracking: TrackingSettings
     runtime: RuntimeSettings
     experiment: str | None

@@ -21,6 +21,7 @@ REPORTS = Path("reports")
 PREPARE_REPORT, TRAIN_REPORT = REPORTS / "prepare.json", REPORTS / "train.json"
 DATA_PAGE, DATA_REPORT, DATA_CARD = REPORTS / "data.html", REPORTS / "data.json", REPORTS / "dataset_card.md"
 FEEDBACK_PAGE, FEEDBACK_REPORT = REPORTS / "feedback.html", REPORTS / "feedback.json"
+CANARY_REPORT = REPORTS / "canary.json"
 LOSS_CURVE = REPORTS / "loss.csv"
 MEASUREMENTS, EVALUATION, METRICS = (REPORTS / f"{name}.json" for name in ("measurements", "evaluation", "metrics"))
 ROWS = REPORTS / "rows.json"  # what was found of each row

@@ -75,7 +75,9 @@ class _Model(_Part):
     digest: str | None = None
 
 
-class _Answer(_Part):
+class Answer(_Part):
+    """What a model said."""
+
     text: str
     model: _Model
 
@@ -85,7 +87,9 @@ class _Consent(_Part):
     purpose: str
 
 
-class _Visit(_Part):
+class Visit(_Part):
+    """Who says it, and where."""
+
     visitor: str
     conversation: str
     consent: _Consent | None = None
@@ -96,19 +100,20 @@ class _Turn(_Part):
     content: str
 
 
-class _Said(_Part):
+class Said(_Part):
     """A record, as far as it is read here."""
 
     id: str
     time: str
     messages: list[_Turn]
-    answer: _Answer | None = None
-    left: _Answer | None = None
-    right: _Answer | None = None
+    answer: Answer | None = None
+    left: Answer | None = None
+    right: Answer | None = None
     verdict: Literal["good", "bad"] | None = None
     vote: Literal["left", "right", "tie", "both_bad"] | None = None
     edited: str | None = None
-    visit: _Visit | None = None
+    blind: bool = False
+    visit: Visit | None = None
 
 
 @dataclass
@@ -135,27 +140,32 @@ def read(rows: Iterable[tuple[str, Row | BadLine]], masking: Masking, forgotten:
         forgotten: digests of visitors whose records are none any more.
     """
     statements = Statements()
-    latest = Latest[_Said]()
-    for name, row in rows:
-        statements.records += 1
-        if (said := _said(row, statements, _place(name, row.line))) is None:
-            continue
-        if replaced := latest.add(said.id, Version(said.time, name, row.line), said):
-            statements.leave_out(REPLACED, _place(replaced.name, replaced.line))
-    for version, said in latest:
-        if why := _unusable(said, forgotten):
-            statements.leave_out(why, _place(version.name, version.line))
+    for place, said in latest(rows, statements):
+        if why := unusable(said, forgotten) or _says_nothing(said):
+            statements.leave_out(why, place)
             continue
         statements.found += _statements(said, masking)
     statements.found.sort(key=lambda one: (one.time, one.record, one.answers))
     return statements
 
 
+def latest(rows: Iterable[tuple[str, Row | BadLine]], statements: Statements) -> Iterator[tuple[str, Said]]:
+    """Yield the records, of those of one id the latest, each with its place; the others are counted as left out."""
+    versions = Latest[Said]()
+    for name, row in rows:
+        statements.records += 1
+        if (said := _said(row, statements, _place(name, row.line))) is None:
+            continue
+        if replaced := versions.add(said.id, Version(said.time, name, row.line), said):
+            statements.leave_out(REPLACED, _place(replaced.name, replaced.line))
+    yield from ((_place(version.name, version.line), said) for version, said in versions)
+
+
 def _place(name: str, line: int) -> str:
     return f"{name}:{line}"
 
 
-def _said(row: Row | BadLine, statements: Statements, place: str) -> _Said | None:
+def _said(row: Row | BadLine, statements: Statements, place: str) -> Said | None:
     if isinstance(row, BadLine) or not is_record(row.value):
         statements.leave_out(UNREADABLE, place)
         return None
@@ -163,14 +173,14 @@ def _said(row: Row | BadLine, statements: Statements, place: str) -> _Said | Non
         statements.leave_out(OTHER_SCHEMA, place)
         return None
     try:
-        return _Said.model_validate(row.value)
+        return Said.model_validate(row.value)
     except ValidationError:
         statements.leave_out(UNREADABLE, place)
         return None
 
 
-def _unusable(said: _Said, forgotten: frozenset[str]) -> str | None:
-    """Return why nothing is learnt of a record; None for one that says something."""
+def unusable(said: Said, forgotten: frozenset[str]) -> str | None:
+    """Return why a record counts for nothing; None for one that says something, and of whom."""
     if said.visit is None or said.visit.consent is None:
         return NO_CONSENT
     if digest_of_visitor(said.visit.visitor) in forgotten:
@@ -181,14 +191,22 @@ def _unusable(said: _Said, forgotten: frozenset[str]) -> str | None:
         return UNREADABLE
     if not (said.verdict or said.vote or said.edited):
         return NO_JUDGEMENT
-    if said.vote == "tie":
-        return TIE
-    if said.vote in ("left", "right") and said.left and said.right and fold(said.left.text) == fold(said.right.text):
-        return SAME
     return None
 
 
-def _statements(said: _Said, masking: Masking) -> Iterator[Statement]:
+def _says_nothing(said: Said) -> str | None:
+    """Return why nothing is learnt of a vote; None for what can be."""
+    if said.vote == "tie":
+        return TIE
+    return SAME if said.vote in ("left", "right") and is_of_same(said) else None
+
+
+def is_of_same(said: Said) -> bool:
+    """Return whether a vote is of two answers that are the same."""
+    return bool(said.left and said.right and fold(said.left.text) == fold(said.right.text))
+
+
+def _statements(said: Said, masking: Masking) -> Iterator[Statement]:
     """Yield what a record that says something says: a good thumb for an edited answer is about the edited one."""
     if said.visit is None:
         return

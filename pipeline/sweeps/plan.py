@@ -38,7 +38,7 @@ SCALES = tuple(
     f"train.preference.{key}" for key in ("loss", "beta", "reference", "desirable_weight", "undesirable_weight")
 )
 LOSSES = frozenset(("validation_loss", "train_loss"))  # of MEASURES
-NOT_COMPARED = ("hydra", "tracking", "runtime", "compare")  # which change no result
+NOT_COMPARED = ("hydra", "tracking", "runtime", "compare", "canary")  # which change no result
 
 Compose = Callable[[Sequence[str]], DictConfig]
 

@@ -14,7 +14,7 @@ from pipeline.core.composition import CONF
 from pipeline.sweeps.record import SweepRecord, Trial
 
 EXPERIMENTS = Path("conf/experiment")
-NOT_OF_A_MODEL = ("hydra", "sweep", "runtime", "tracking", "experiment", "compare")
+NOT_OF_A_MODEL = ("hydra", "sweep", "runtime", "tracking", "experiment", "compare", "canary")
 GROUPS = ("model", "data", "train", "export", "evaluate", "recipe")  # that an override without a dot chooses from
 
 

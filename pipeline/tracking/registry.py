@@ -1,7 +1,8 @@
 """MLflow for commands that cannot do without it: what is wrong with it ends in one line. And its registry of models.
 
 The registered model has the experiment's name. Its versions are what was promoted, each one GGUF file, and the alias
-`champion` is on the one that is served. A version's tag `previous` says where a rollback goes.
+`champion` is on the one that is served; `candidate` on one that is tried beside it (pipeline/canary). A version's tag
+`previous` says where a rollback goes.
 """
 
 import logging
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # two seconds of import
 P = ParamSpec("P")
 T = TypeVar("T")
 CHAMPION = "champion"  # the alias, as in SERVE_MODELS=models:/tunesmith@champion
+CANDIDATE = "candidate"
 PREVIOUS = "previous"  # the tag of a version: the champion before it
 SQLITE = "sqlite:///"
 # MLflow's default of 7 would mean four minutes of silence while its server is away.
@@ -61,21 +63,58 @@ def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
 
 def champion(client: "MlflowClient", name: str) -> "ModelVersion | None":
     """Return the version of the registered model `name` that has the alias; None where there is none."""
+    return _with_alias(client, name, CHAMPION)
+
+
+def candidate(client: "MlflowClient", name: str) -> "ModelVersion | None":
+    """Return the version that is tried beside the champion; None where there is none."""
+    return _with_alias(client, name, CANDIDATE)
+
+
+def _with_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     model = _found(client.get_registered_model, name)
-    if model is None or CHAMPION not in model.aliases:
+    if model is None or alias not in model.aliases:
         return None
-    return client.get_model_version(name, str(model.aliases[CHAMPION]))
+    return client.get_model_version(name, str(model.aliases[alias]))
+
+
+def numbered(client: "MlflowClient", name: str, number: str) -> "ModelVersion | None":
+    """Return a version of the registered model by its number; None where there is none."""
+    return _found(client.get_model_version, name, number)
 
 
 def previous(client: "MlflowClient", version: "ModelVersion") -> "ModelVersion | None":
     """Return the version that a rollback from `version` goes to; None where there is none, or none any more."""
     number = version.tags.get(PREVIOUS)
-    return _found(client.get_model_version, version.name, number) if number else None
+    return numbered(client, version.name, number) if number else None
 
 
-def set_champion(client: "MlflowClient", version: "ModelVersion") -> None:
-    """Move the alias to a version: the one step by which a champion becomes another."""
+def set_champion(client: "MlflowClient", version: "ModelVersion", before: "ModelVersion | None" = None) -> None:
+    """Move the alias to a version: the one step by which a champion becomes another.
+
+    The way back to `before` is laid first: whatever fails, the alias is on a whole version.
+    """
+    if before is not None:
+        client.set_model_version_tag(version.name, str(version.version), PREVIOUS, str(before.version))
     client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
+
+
+def set_candidate(client: "MlflowClient", version: "ModelVersion") -> None:
+    """Let a version be tried beside the champion."""
+    client.set_registered_model_alias(version.name, CANDIDATE, str(version.version))
+
+
+def withdraw_candidate(client: "MlflowClient", version: "ModelVersion") -> None:
+    """Let no version be tried any more."""
+    client.delete_registered_model_alias(version.name, CANDIDATE)
+
+
+def version_of_file(client: "MlflowClient", name: str, digest: str) -> "ModelVersion | None":
+    """Return the newest version of a file by its SHA-256; None where there is none."""
+    if _found(client.get_registered_model, name) is None:
+        return None
+    versions = client.search_model_versions(f"name = '{name}' and tags.sha256 = '{digest}'")
+    return max(versions, key=lambda version: int(version.version), default=None)
 
 
 def register(

@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # seconds to import
 HUB, REGISTRY = "hf://", "models:/"
 HUB_REFERENCE = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)@(?P<revision>[^/@]+)(/(?P<pattern>.+))?")
 REGISTRY_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+NOWHERE = "nothing"  # which is no version's number
 FIRST_PART = re.compile(r"-00001-of-(\d{5})\.gguf$")
 SQLITE = "sqlite:///"
 LOCAL_REGISTRY = Path("mlflow.db")  # where the pipeline keeps it, unless MLFLOW_TRACKING_URI says otherwise
@@ -64,8 +65,10 @@ def listed(sources: str) -> list[str]:
     return [source for source in map(str.strip, sources.split(",")) if source]
 
 
-def leads_to(source: str) -> str:
+def leads_to(source: str, may_lack: bool = False) -> str:
     """Return where a source leads now: an alias's version, a folder's real path; nothing where it never moves.
+
+    NOWHERE for an alias that is not set, where it `may_lack`.
 
     Raises UserError for an alias that cannot be looked up.
     """
@@ -74,7 +77,10 @@ def leads_to(source: str) -> str:
         if reference["version"]:
             return ""
         with _in_one_line(source):
-            return _version(_registry_client(source), reference)
+            client = _registry_client(source)
+            if may_lack and reference["alias"] not in client.get_registered_model(reference["name"]).aliases:
+                return NOWHERE
+            return _version(client, reference)
     return "" if "://" in source else os.path.realpath(source)
 
 

@@ -27,6 +27,7 @@ import gradio as gr
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
+from serve.canary import Canary
 from serve.engine import Engine
 from serve.feedback import FeedbackStore
 from serve.models.cards import read_prompts
@@ -71,6 +72,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: Feedb
 
 def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | None = None) -> gr.Blocks:
     """Build the page: past conversations and settings at the side; chat, comparison and card in the middle."""
+    canary = Canary(engine, settings)
     answers = Answers(feedback) if feedback else None
     prompts = examples(read_prompts(engine.models[engine.default]))
     with gr.Blocks(title=TITLE, fill_height=True, analytics_enabled=False) as page:
@@ -80,15 +82,15 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
         with gr.Row(elem_id="head"):
             gr.HTML(f"<h1>{TITLE}</h1>", elem_id="title", padding=False)
             new = gr.Button("New chat", size="sm", elem_id="new")
-            model = unchecked(_model_picker(engine))
+            model = unchecked(_model_picker(engine, canary))
         with gr.Tabs():
             with gr.Tab("Chat", elem_id="chat-tab"):
-                chat = Chat(engine, answers, prompts)
+                chat = Chat(engine, canary, answers, prompts)
                 attach = gr.Button("Attach a text file", size="sm", elem_id="attach")
             with gr.Tab("Compare", elem_id="compare-tab"):
                 pickers = [model]
-                if len(engine.models) > 1:
-                    compare = Compare(engine, settings, answers)
+                if len(engine.models) > 1 or settings.canary:
+                    compare = Compare(engine, canary, settings, answers)
                     compare.connect(controls)
                     pickers += compare.models
                 else:
@@ -98,9 +100,9 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
             if answers:
                 with gr.Tab("Feedback", elem_id="own-tab") as own_tab:
                     show_own(answers, own_tab)
-        history.connect(past, page, new, chat, attach, model, controls, _served(engine))
+        history.connect(past, page, new, chat, attach, model, controls, _served(engine, canary))
         known = gr.JSON(visible=False)
-        told = page.load(lambda: _served(engine), None, known, queue=False, **HIDDEN)  # others by now, perhaps
+        told = page.load(lambda: _served(engine, canary), None, known, queue=False, **HIDDEN)  # others by now, perhaps
         learn = "(...values) => tunesmith.learn(...values)"
         told.then(None, [known, *pickers], pickers, js=learn, queue=False, **HIDDEN)
         add_endpoint(engine, chat.message, model, controls)
@@ -108,9 +110,9 @@ def build_page(engine: Engine, settings: Settings, feedback: FeedbackStore | Non
     return page
 
 
-def _model_picker(engine: Engine) -> gr.Dropdown:
+def _model_picker(engine: Engine, canary: Canary) -> gr.Dropdown:
     return gr.Dropdown(
-        _choices(engine),
+        [choice for choice in _choices(engine) if choice[1] != canary.candidate],
         value=engine.default,
         label="Model",
         show_label=False,
@@ -124,7 +126,7 @@ def _choices(engine: Engine) -> list[tuple[str, str]]:
     return [(model.label, name) for name, model in engine.models.items()]
 
 
-def _served(engine: Engine) -> dict[str, object]:
+def _served(engine: Engine, canary: Canary) -> dict[str, object]:
     """Return which models there are, for page.js."""
     names = {name: model.name for name, model in engine.catalogue.by_every_name.items() if not model.embeds}
-    return {"names": names, "choices": _choices(engine), "default": engine.default}
+    return {"names": names, "choices": _choices(engine), "default": engine.default, "candidate": canary.candidate}

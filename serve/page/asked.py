@@ -33,6 +33,8 @@ class Asked(BaseModel):
     goes_on: bool = False  # the last turn is the answer's beginning
     continues: str = ""  # the record of that beginning
     only_follow: bool = False
+    conversation: Annotated[str, Field(pattern=r"^[\w-]{0,64}$")] = ""
+    by: str = ""  # the model that gave the answer before
 
 
 def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any]) -> Question:
@@ -49,7 +51,17 @@ def read_question(asked: Any, model: str, system: Any, drawing: Sequence[Any]) -
     if fields.goes_on and fields.turns:
         begun = Parts(fields.turns[-1].thought, fields.turns[-1].content)
     chat = Chat(conversation(system, turns), goes_on=fields.goes_on)
-    return Question(fields.id, chat, model, sampling(*drawing), begun, fields.continues, only_follow=fields.only_follow)
+    return Question(
+        fields.id,
+        chat,
+        model,
+        sampling(*drawing),
+        begun,
+        fields.continues,
+        only_follow=fields.only_follow,
+        conversation=fields.conversation,
+        by=fields.by,
+    )
 
 
 def _message(turn: Said) -> Message:

@@ -2,12 +2,14 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from llama.errors import RequestError
 from llama.types import Message
+from serve.canary import Canary
 from serve.engine import Engine
 from serve.feedback import AnswerRecord, Verdict, new_id
 from serve.page import feedback_panel as judging
@@ -43,9 +45,9 @@ MATH: list[dict[str, str | bool]] = [
 class Chat:
     """The tab's widgets, and what of them asks the server; the rest is history.py's and page.js's."""
 
-    def __init__(self, engine: Engine, answers: Answers | None, examples: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, canary: Canary, answers: Answers | None, examples: Sequence[str]) -> None:
         """Chat over an engine; without `answers` nothing can be judged."""
-        self._answers, self._under_way = answers, UnderWay(engine, answers)
+        self._canary, self._answers, self._under_way = canary, answers, UnderWay(engine, answers)
         self.chatbot = gr.Chatbot(
             show_label=False,
             height=None,
@@ -96,6 +98,8 @@ class Chat:
         """Yield how far the answer has come."""
         try:
             question = read_question(asked, model, system, drawing)
+            by, shown = self._canary.answers(question.model, question.conversation, question.by)
+            question = replace(question, model=by, shown=shown)
             async with aclosing(self._under_way.follow(question, str(request.session_hash))) as states:  # type: ignore[type-var]
                 async for state in states:
                     yield state

@@ -12,6 +12,7 @@ import gradio as gr
 from llama.errors import RequestError
 from llama.thoughts import Thoughts
 from llama.types import Sampling
+from serve.canary import Canary
 from serve.engine import Engine, Piece, given_by
 from serve.feedback import Answer, ComparisonRecord, ModelVersion
 from serve.merging import merged
@@ -41,15 +42,16 @@ IN_TURN = (
 class Compare:
     """The tab's widgets and what they do."""
 
-    def __init__(self, engine: Engine, settings: Settings, answers: Answers | None) -> None:
+    def __init__(self, engine: Engine, canary: Canary, settings: Settings, answers: Answers | None) -> None:
         """Compare over an engine; without `answers` there is no vote."""
         self._engine, self._settings, self._answers = engine, settings, answers
         names = list(engine.models)
         others = [name for name in names if name != engine.default] or names
+        other = canary.candidate or others[-1]
         with gr.Row(elem_id="pair"):
             self.models = [
                 unchecked(gr.Dropdown(names, value=name, label=label, filterable=False))
-                for name, label in ((engine.default, "One model"), (others[-1], "The other"))
+                for name, label in ((engine.default, "One model"), (other, "The other"))
             ]
             self._blind = gr.Checkbox(
                 answers is not None,

@@ -3,7 +3,8 @@
 //
 // A conversation is a tree: { id, title, time, model, settings, head, nodes }. A node is a question or an answer,
 // { id, parent, role, text } and for answers thought, seconds, caption, record (by which it can be judged), verdict,
-// done (the model ended it), cut (something else did) and of (the record of the answer that it was edited from).
+// done (the model ended it), cut (something else did), by (the model that gave it, which may be a candidate in the place
+// of the one that was picked) and of (the record of the answer that it was edited from).
 // Versions of one turn have one parent; `head` is the end of the branch that was shown last. Every change reads what is
 // stored and writes it again at once: other tabs write too.
 const tunesmith = (() => {
@@ -174,10 +175,13 @@ const tunesmith = (() => {
   // `base` what the answer begins with, `replaces` the node that it goes on from, `fields` what has come.
   const said = ({ role, text, thought = "" }) => ({ role, content: text, thought });
   const wait = (conversation, answer, { follows = false, goesOn, ...about }) => {
-    const asked = path(conversation, answer.parent).map(said);
+    const past = path(conversation, answer.parent);
+    const asked = past.map(said);
+    const last = goesOn ?? past.findLast(({ role }) => role === "assistant");
     const beginning = goesOn ? { goes_on: true, continues: goesOn.record ?? "" } : {};
     const asking = goesOn ? [...asked, said(goesOn)] : asked;
-    const request = { id: answer.id, turns: asking, ...beginning, only_follow: follows };
+    const held = { conversation: conversation.id, by: last?.by ?? "" };
+    const request = { id: answer.id, turns: asking, ...beginning, ...held, only_follow: follows };
     under = { id: answer.id, conversation: conversation.id, base: said(answer), request, saved: 0, ...about };
     press("ask");
   };
@@ -515,13 +519,15 @@ const tunesmith = (() => {
       return [...shown, earlier?.length ? [] : undefined];
     },
     // The server has other models than at its start, perhaps: picked is what is in the place of those that were.
-    learn({ names, choices, default: first }, ...picked) {
+    learn({ names, choices, default: first, candidate }, ...picked) {
       models = new Map(Object.entries(names));
       const kept = present(open && read(open)?.model);
       return picked.map((name, place) =>
         update({
-          choices: place ? choices.map(([, model]) => [model, model]) : choices,
-          value: (place === 0 && kept) || present(name) || first,
+          choices: place
+            ? choices.map(([, model]) => [model, model])
+            : choices.filter(([, model]) => model !== candidate), // it is not to be known who answers
+          value: (place === 0 && kept) || (place === 2 && candidate) || present(name) || first,
         }));
     },
     // Conversations.
@@ -686,9 +692,9 @@ const tunesmith = (() => {
       }
       if (told?.refused) return view({ chat: chat() });
       if (!under || told?.id !== under.id) return [];
-      const { thought = "", text = "", thinking, thought_seconds: seconds, caption, record, done } = told;
+      const { thought = "", text = "", thinking, thought_seconds: seconds, caption, record, by, done } = told;
       if (done || text !== under.base.content || thought !== under.base.thought) {
-        if (caption) under.fields = { thought, text, seconds, caption, record, done };
+        if (caption) under.fields = { thought, text, seconds, caption, record, by, done };
       }
       if (told.ended) return close(value);
       Object.assign(turns.at(-1), under.fields, { thinking });

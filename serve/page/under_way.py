@@ -33,6 +33,9 @@ class Question:
     begun: Parts = Parts("", "")  # that beginning, as the page shows it
     continues: str = ""  # the record of that beginning
     only_follow: bool = False  # an answer is not begun anew where the server knows none
+    conversation: str = ""  # its id
+    by: str = ""  # the model that gave the conversation's last answer
+    shown: str = ""  # the model that the page is told of, where another one answers in its place
 
 
 class State(TypedDict):
@@ -44,7 +47,8 @@ class State(TypedDict):
     text: str
     thinking: bool
     thought_seconds: float
-    caption: str  # which model gave it, and its figures
+    by: str  # the model that gave it, for the conversation to stay with it
+    caption: str  # which model was asked, and its figures
     done: bool  # the model ended it
     ended: bool  # nothing more comes
 
@@ -95,7 +99,8 @@ class Growing:
 
     def state(self) -> State:
         """Return how far it has come."""
-        model = given_by(self.last).title if self.last else self.question.model
+        given = given_by(self.last) if self.last else None
+        model = self.question.shown or (given.title if given else self.question.model)
         return {
             "id": self.question.id,
             "record": self.record,
@@ -103,6 +108,7 @@ class Growing:
             "text": self.text,
             "thinking": self.thinking,
             "thought_seconds": round(self.thought_seconds, 1),
+            "by": given.name if given else self.question.model,
             "caption": f"{model} · {figures(timings(self.last))}" if self.last else model,
             "done": bool(self.last and self.last.finish == "stop"),
             "ended": self.ended,

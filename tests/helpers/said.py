@@ -40,11 +40,12 @@ def thumb(visitor: str, question: str, text: str, verdict: Any = "good", talk: s
     )
 
 
-def vote(visitor: str, question: str, left: str, right: str, won: Any = "left", talk: str = "") -> ComparisonRecord:
-    sides = {"left": Answer(left, SMALL), "right": Answer(right, LARGE)}
-    return ComparisonRecord(
-        messages=asked(question), sampling={}, blind=True, vote=won, visit=of(visitor, talk), **sides
-    )
+def vote(
+    visitor: str, question: str, left: str, right: str, won: Any = "left", talk: str = "", **more: Any
+) -> ComparisonRecord:
+    one, other = more.pop("models", (SMALL, LARGE))
+    sides = {"left": Answer(left, one), "right": Answer(right, other)} | {"blind": True} | more
+    return ComparisonRecord(messages=asked(question), sampling={}, vote=won, visit=of(visitor, talk), **sides)
 
 
 def chatter(visitors: int, each: int = 2) -> list[Record]:

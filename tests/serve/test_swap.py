@@ -26,7 +26,7 @@ from llama.types import Message, Sampling
 from pipeline.gguf.quantize import quantize
 from serve.engine import Engine, given_by
 from serve.feedback import CONSENT, Answer, AnswerRecord, FeedbackStore, ModelVersion, Visit
-from serve.following import Follower, sources_of
+from serve.following import Follower, candidate_of, sources_of
 from serve.http.embeddings import EmbeddingsRequest, embedded
 from serve.models.catalogue import Catalogue
 from serve.models.registry import find_models
@@ -469,3 +469,30 @@ def test_an_alias_is_followed_forth_and_back_and_whatever_is_wrong_with_it_moves
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.set_tracking_uri("http://127.0.0.1:9")
         stays("127.0.0.1")
+
+
+def test_a_candidate_comes_goes_and_is_missed_by_nobody(
+    registry: Callable[[bytes | None, str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client, candidate = MlflowClient(), "tune@candidate/tune-Q4_K_M"
+    first, second, empty = registry(b" one", "tune-Q8_0"), registry(b" two", "tune-Q4_K_M"), registry(None, "")
+    client.set_registered_model_alias("tune", "champion", first)
+    with following("models:/tune@champion", context=512, follow_seconds=60) as follower:
+        follower.sources += candidate_of("models:/tune@candidate")
+        engine = follower.engine
+        assert follower.look(), "there is no candidate yet"
+        client.set_registered_model_alias("tune", "candidate", empty)
+        assert not follower.look()
+        assert caplog.messages[-1].startswith("models:/tune@candidate stays at nothing: ")
+        client.set_registered_model_alias("tune", "candidate", second)
+        assert follower.look()
+        assert (said(engine, candidate), said(engine, engine.default)) == (" two!" * 12, " one!" * 12)
+        (tmp_path / "mlflow.db").rename(tmp_path / "away")
+        assert not follower.look()  # the registry is, and the candidate goes on
+        (tmp_path / "mlflow.db").unlink(missing_ok=True)
+        (tmp_path / "away").rename(tmp_path / "mlflow.db")
+        assert said(engine, candidate) == " two!" * 12
+        client.delete_registered_model_alias("tune", "candidate")
+        assert follower.look(patiently=True)
+        assert list(engine.models) == [engine.default]
+        assert said(engine, candidate) == " one!" * 12

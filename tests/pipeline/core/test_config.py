@@ -36,7 +36,7 @@ def changed(key: str, value: Any) -> Any:
 
 def test_there_are_presets_in_every_group() -> None:
     groups = {group for group, _ in PRESETS}
-    chosen = {"model", "data", "train", "export", "evaluate", "compare", "tracking", "runtime"}
+    chosen = {"model", "data", "train", "export", "evaluate", "compare", "canary", "tracking", "runtime"}
     assert groups == chosen | {"experiment", "sweep"}
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,11 +14,17 @@ from typing import Any
 import httpx
 import pytest
 from gradio_client import Client
+from mlflow import MlflowClient
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from servers import ROOT, free_port, started_server, wait_until
 from tiny_gguf import ACCENTS, FAREWELL, write_scripted
 
 from common.files import sha256
+from pipeline import cli
+from pipeline.canary.record import CanaryRecord
+from pipeline.core.composition import CONF, compose
+from pipeline.core.config import load
+from pipeline.tracking.registry import mlflow_client, register, set_champion
 from serve.feedback import CONSENT, AnswerRecord, ComparisonRecord, Record, read_records, visitor_of
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -115,14 +122,17 @@ def page(browser: Browser, server: str) -> Iterator[Page]:
     assert not refused
 
 
-def opened(browser: Browser, url: str, size: Any = DESK, scheme: Any = "light", agreed: bool = True) -> Page:
+def opened(
+    browser: Browser, url: str, size: Any = DESK, scheme: Any = "light", agreed: bool = True, visitor: str = ""
+) -> Page:
     """The page, loaded whole: Chromium drops requests when a network of the machine comes or goes, as a container's.
 
     Its visitor has agreed that judgements are kept, unless told otherwise.
     """
     context = browser.new_context(viewport=size, color_scheme=scheme)
     if agreed:
-        context.add_init_script(f"localStorage['tunesmith.visitor'] ??= '{json.dumps(AGREED)}'")
+        known = AGREED | ({"id": visitor} if visitor else {})
+        context.add_init_script(f"localStorage['tunesmith.visitor'] ??= '{json.dumps(known)}'")
     page = context.new_page()
     page.set_default_timeout(60_000)
     dropped: list[Any] = []
@@ -817,3 +827,66 @@ def exported(kept: Path, out: Path) -> list[Any]:
     line = [sys.executable, "-m", "serve.feedback", "export", "--folder", kept, "--out", rows]
     subprocess.run([*line, "--preferences", preferences], cwd=ROOT, check=True, capture_output=True)
     return [[json.loads(row) for row in path.read_text().splitlines()] for path in (rows, preferences)]
+
+
+def test_a_candidate_answers_unnamed_and_what_visitors_prefer_is_the_next_model(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a real registry: three visitors vote, the canary is decided, and the server follows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for name, words in SAID.items():
+        write_scripted(tmp_path / f"{name}.gguf", [f" {word}".encode() for word in words.split()])
+    register_champion_and_candidate(tmp_path / "old.gguf", tmp_path / "new.gguf")
+    sources = {"models": "models:/tunesmith@champion", "canary": "models:/tunesmith@candidate", "canary_share": 1}
+    more = {"feedback": tmp_path / "feedback", "follow_seconds": 1, "max_loaded_models": 2, "rate": 0}
+    with started_server(tmp_path / "log.txt", **sources, **more) as (url, _):
+        for number in range(3):
+            page = opened(browser, url, visitor=f"{number:032x}")
+            vote_for(page, SAID["new"])
+            page.context.close()
+        page = opened(browser, url)
+        say(page, "Well?")
+        done(page, SAID["new"])
+        expect(page.locator(".below").last).to_contain_text("tunesmith@champion/old")
+        assert cli.run(["canary", "watch", "--once", "canary.level=0.99", "canary.per_visitor=1"]) == 0
+        wait_until(lambda: "candidate" not in served(url))
+        say(page, "And now?")
+        done(page, SAID["new"])
+        expect(page.locator(".below").last).to_contain_text("tunesmith@champion/new")
+        page.context.close()
+    kept = CanaryRecord.read(Path("reports/canary.json"))
+    assert (kept.found, kept.action, kept.outcome.votes.candidate) == ("better", "promoted", 3)
+
+
+SAID = {"old": "all as ever", "new": "something else"}
+
+
+def register_champion_and_candidate(*files: Path) -> None:
+    """As `tunesmith promote` and `tunesmith canary start` have them, of files that nobody evaluated."""
+    (Path.cwd() / "conf").symlink_to(ROOT / "conf")
+    MlflowClient().search_experiments()  # which makes the database
+    settings = load(compose(CONF)).tracking
+    with mlflow_client(settings) as client:
+        for path in files:
+            tags = {"file": path.name, "bytes": str(path.stat().st_size), "sha256": sha256(path), "passed": "true"}
+            version = register(client, settings, path.stem, [path], tags, None)
+            if str(version.version) == "1":
+                set_champion(client, version)
+    assert cli.run(["canary", "start", "--version", "2"]) == 0
+
+
+def vote_for(page: Page, text: str) -> None:
+    """Compares blind, and votes for the answer with a text."""
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_role("textbox", name="Question for both").fill("Which?")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="A is better")).to_be_visible()
+    left = page.locator(".side").first.inner_text()
+    page.get_by_role("button", name="A is better" if text in left else "B is better").click()
+    expect(page.get_by_text(KEPT)).to_be_visible()
+
+
+def served(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as response:  # noqa: S310 - http, to this machine
+        return response.read().decode()
