@@ -112,7 +112,7 @@ class Judgement:
 
         By preferences it is these as long as they are not better.
         """
-        if self.finding != "cannot tell":
+        if self.finding != "cannot tell" or any(one.finding == "worse" for one in self.figures):
             return None
         wanted = self._deciding if self.hopeless else self.figures
         return min((one for one in wanted if one.more is not None), key=lambda one: one.more or 0, default=None)

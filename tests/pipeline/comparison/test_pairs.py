@@ -69,6 +69,8 @@ def test_what_keeps_a_file_back_that_is_better_in_pairs_is_named(more: dict, why
     assert findings(found)["preferences"] == "better"
     assert (found.finding, found.failing) == ("cannot tell", [why])
     assert f"cannot tell (held back by {why})" in str(found)
+    told = any(one.finding == "worse" for one in found.figures)  # which no more rows mend
+    assert not (told and found.more)
 
 
 def test_few_questions_that_seem_no_worse_keep_nothing_back() -> None:
