@@ -19,7 +19,7 @@ from serve.feedback import CONSENT
 from serve.page.compare import VOTES
 
 AT_ONCE = 4  # visitors
-COMPARES = 0.7  # of visits; the others ask for one answer
+COMPARES = 0.5  # of visits; the others ask for one answer
 SECONDS = 300.0  # that the server may be silent, on a machine with other work
 
 

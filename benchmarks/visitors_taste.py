@@ -81,11 +81,11 @@ class Visitor:
 
 
 def visitors(count: int, seed: int) -> Iterator[Visitor]:
-    """Yield visitors: half come once or twice, a few come often; a third writes answers anew, some of them often."""
+    """Yield visitors: half come once or twice, a few come often; half write answers anew, some of them often."""
     for number in range(count):
         rng = Random(f"{seed} {number}")
-        visits = min(MOST_VISITS, math.ceil(rng.lognormvariate(0.7, 0.9)))
-        edits = rng.choice((0.0, 0.0, rng.random()))
+        visits = min(MOST_VISITS, math.ceil(rng.lognormvariate(0.3, 0.8)))
+        edits = rng.choice((0.0, rng.random()))
         yield Visitor(f"{rng.getrandbits(128):032x}", rng.choice(WISHES), visits, edits, rng=rng)
 
 
