@@ -48,11 +48,11 @@ from benchmarks.visitors_table import (
     table,
 )
 from benchmarks.visitors_taste import visitors
-from benchmarks.visitors_votes import revoted, vote_blind
+from benchmarks.visitors_votes import by_chance, revoted, vote_blind
 from common.files import write_json, write_text
-from pipeline.comparison.pairs import Judgement, Side, judge, shared
+from pipeline.comparison.pairs import Side, judge, shared
 from pipeline.core.composition import compose
-from pipeline.core.config import Config, load
+from pipeline.core.config import CompareSettings, load
 from pipeline.core.paths import ADAPTER, FEEDBACK, GGUF, MANIFEST, PREPARED, ROWS, TRAIN_REPORT
 from pipeline.core.records import Manifest, Record, TrainReport
 from pipeline.learning.manifest import LearnManifest
@@ -80,15 +80,16 @@ DATA = (
     "data.questions=starter/questions.jsonl",
 )
 BEFORE = "before"  # where the champion is measured on the held-out pairs of a turn
-NO_TEXTS = ("evaluate.general.statements=null", "evaluate.general.transcripts=null")
-LITTLE = ("evaluate.max_rows=1", "evaluate.max_questions=1", "evaluate.prompts=[]", *NO_TEXTS)
+FIRST = f"turn-1/{BEFORE}"  # where the first one is measured
 DPO = (
     "train=dpo",
     "train.start_adapter=models/champion",
     "train.lr=1e-3",
-    "train.max_steps=60",
-    "train.eval_steps=20",
-    "train.save_steps=60",
+    "train.effective_batch=16",
+    "train.max_steps=30",
+    "train.eval_steps=15",
+    "train.save_steps=30",
+    f"export.quantizations=[{SHOWN}]",
 )
 
 
@@ -170,9 +171,9 @@ def once(bench: Bench, name: str, find: Callable[[Bench, str], Found], kind: typ
 
 
 def first_champion(bench: Bench, name: str) -> Costs:
-    """Train the starter on its chats, export it twice and evaluate it; keep its splits as files."""
+    """Train the starter on its chats and export it; keep its splits as files."""
     place = bench.place(name)
-    costs = {stage: run(place, f"pipeline.stages.{stage}", *of_stage(bench)) for stage in STAGES}
+    costs = {stage: run(place, f"pipeline.stages.{stage}", *of_stage(bench)) for stage in MADE}
     for split in SPLITS:
         rows = pq.read_table(place / PREPARED / f"{split}.parquet").to_pylist()
         lines = [json.dumps({"messages": row["messages"]}, ensure_ascii=False) + "\n" for row in rows]
@@ -215,10 +216,10 @@ def learnt(bench: Bench, name: str, champion: str) -> Turn:
     """Make the model that feedback makes of a champion, hold it against that one, and let visitors vote."""
     costs = make(bench, name, champion, STAGES)
     measure_before(bench, name, champion)
-    verdict = judged(bench, name, champion)
     place = bench.place(name)
     splits, trained = LearnManifest.read(place / FEEDBACK / MANIFEST).splits, TrainReport.read(place / TRAIN_REPORT)
-    rows, first = (RowResults.read(bench.place(one) / ROWS) for one in (name, "turn-0"))
+    rows, old, first = (RowResults.read(bench.place(one) / ROWS) for one in (name, f"{name}/{BEFORE}", FIRST))
+    verdict = judge(Side(rows, SHOWN), Side(old, SHOWN), gate(bench))
     return Turn(
         learnt={split: counts.pairs for split, counts in splits.items()},
         costs=costs,
@@ -253,9 +254,7 @@ def votes(bench: Bench, name: str) -> Won:
 
 def chance_turns(bench: Bench, name: str) -> Chances:
     """Hold the first turn's model against the champion by its gate, with votes that mean nothing."""
-    from benchmarks.visitors_chance import by_chance, canaries_by_chance
-
-    new, old = (RowResults.read(bench.place(one) / ROWS) for one in ("turn-1", f"turn-1/{BEFORE}"))
+    new, old = (RowResults.read(bench.place(one) / ROWS) for one in ("turn-1", FIRST))
     both = shared(new.pairs, old.pairs)
     ours, theirs = ([one is True for one in rows.models[SHOWN].preferred] for rows in (new, old))
     ours, theirs = [ours[here] for here, _ in both], [theirs[there] for _, there in both]
@@ -263,33 +262,23 @@ def chance_turns(bench: Bench, name: str) -> Chances:
         turns=CHANCES,
         pairs=len(both),
         differ=fmean(here != there for here, there in zip(ours, theirs, strict=True)),
-        by_gate=by_chance(ours, theirs, CHANCES, settings(bench).compare.level),
-        by_canary=canaries_by_chance(CHANCES, settings(bench).canary),
+        promoted=by_chance(ours, theirs, CHANCES, gate(bench).level),
     )
 
 
-def judged(bench: Bench, name: str, champion: str) -> Judgement:
-    """Return what the gate says of a workspace's model against the champion, on the same rows and pairs."""
-    new, old = (RowResults.read(bench.place(one) / ROWS) for one in (name, champion))
-    pairs = RowResults.read(bench.place(name) / BEFORE / ROWS)
-    found = old.models[SHOWN].model_copy(update={"preferred": pairs.models[SHOWN].preferred})
-    old = old.model_copy(update={"pairs": pairs.pairs, "models": {SHOWN: found}})
-    return judge(Side(new, SHOWN), Side(old, SHOWN), settings(bench).compare)
-
-
-def settings(bench: Bench) -> Config:
-    """Return the settings of gate and canary."""
-    return load(compose(REPOSITORY / "conf", [f"model={bench.model}", "compare.quality=preference"]))
+def gate(bench: Bench) -> CompareSettings:
+    """Return the settings by which a turn's model is held against the champion."""
+    return load(compose(REPOSITORY / "conf", [f"model={bench.model}", "compare.quality=preference"])).compare
 
 
 def measure_before(bench: Bench, name: str, champion: str) -> None:
-    """Measure the champion on a workspace's held-out pairs."""
+    """Measure a champion on the same rows, questions and held-out pairs as the workspace's model."""
     place, theirs = bench.place(name), bench.place(champion)
     before = place / BEFORE
     (before / "models").mkdir(parents=True)
     for there, of in (("starter", place), ("general", place), ("data", place), (ADAPTER, theirs), (GGUF, theirs)):
         (before / there).symlink_to(of / there)
-    run(before, "pipeline.stages.evaluate", *of_stage(bench, *DATA, *LITTLE))
+    run(before, "pipeline.stages.evaluate", *of_stage(bench, *DATA))
 
 
 def lost(new: RowResults, old: RowResults) -> Interval:

@@ -87,13 +87,12 @@ class Hostile(Record):
 
 
 class Chances(Record):
-    """How often a model is promoted by votes that mean nothing."""
+    """How often the gate promotes a model by votes that mean nothing; nothing is trained for it."""
 
     turns: Count
     pairs: Count  # held out
     differ: Share  # of them, which the two models see differently
-    by_gate: Share  # that it promotes, of turns
-    by_canary: Share  # of as many canaries, whose votes are coins
+    promoted: Share  # of the turns
 
 
 class Report(Record):
@@ -181,9 +180,8 @@ def goals(report: Report) -> Iterator[tuple[str, str, bool]]:
         said = f"{100 * moved:+.1f} points, mean of {len(report.hostile)}"
         yield f"{HOSTILE_SHARE:.0%} hostile visitors move that by at most 2 points", said, abs(moved) <= MOST_MOVED
     if report.chances:
-        by_chance = report.chances.by_gate, report.chances.by_canary
-        said = f"{by_chance[0]:.1%} by the gate, {by_chance[1]:.1%} by the canary, of {report.chances.turns:,} each"
-        yield "votes that mean nothing promote at most 1%", said, max(by_chance) <= MOST_BY_CHANCE
+        said = f"{report.chances.promoted:.1%} of {report.chances.turns:,} turns"
+        yield "votes that mean nothing promote at most 1%", said, report.chances.promoted <= MOST_BY_CHANCE
     slowest = max(report.turns, key=lambda one: whole(one).seconds)
     yield f"a turn takes at most {MINUTES} minutes", in_seconds(whole(slowest)), whole(slowest).seconds <= 60 * MINUTES
 

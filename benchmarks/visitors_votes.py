@@ -1,4 +1,4 @@
-"""Blind votes of a new model against an old one, by visitors who were not there before; and records judged anew.
+"""Blind votes of a new model against an old one, by visitors who come anew; and votes that mean harm, or nothing.
 
 Answers are the server's engine's, several at once, from the GGUF files, as the page draws them: here without HTTP, as
 20,000 of them take a while.
@@ -17,6 +17,7 @@ from benchmarks.visitors_table import Bound, Won
 from benchmarks.visitors_taste import Mind, Visitor
 from llama.types import Message, Sampling
 from pipeline.statistics.intervals import bootstrap
+from pipeline.statistics.paired import paired_choices
 from serve.engine import Engine
 from serve.feedback import AnswerRecord, FeedbackStore, Record, read_records
 from serve.models.registry import find_models
@@ -115,3 +116,18 @@ def _again(record: Record, visitor: Visitor) -> Record:
     if record.vote not in ("left", "right"):
         return record
     return replace(record, vote="left" if visitor.prefers_left(record.left.text, record.right.text) else "right")
+
+
+def by_chance(new: Sequence[bool], old: Sequence[bool], turns: int, level: float) -> float:
+    """Return the share of turns that the gate lets through when each held-out pair is turned round by a coin.
+
+    Args:
+        new: of each pair, whether the new model finds the chosen answer likelier.
+        old: whether the old one does.
+        turns: how many.
+        level: the gate's.
+    """
+    rng, ours, theirs = np.random.default_rng(0), np.array(new), np.array(old)
+    coins = (rng.random(len(ours)) < 0.5 for _ in range(turns))
+    found = (paired_choices((ours ^ coin).tolist(), (theirs ^ coin).tolist(), level, 0.0) for coin in coins)
+    return fmean(one.finding == "better" for one in found)

@@ -8,12 +8,8 @@ from random import Random
 import pytest
 
 from benchmarks import visitors as bench
-from benchmarks.inputs import REPOSITORY
-from benchmarks.visitors_chance import by_chance, canaries_by_chance
 from benchmarks.visitors_taste import Visitor, shortened, visitors
-from benchmarks.visitors_votes import Seen, counted, revoted
-from pipeline.core.composition import compose
-from pipeline.core.config import load
+from benchmarks.visitors_votes import Seen, by_chance, counted, revoted
 from serve.feedback import (
     CONSENT,
     Answer,
@@ -86,12 +82,6 @@ def test_the_gate_promotes_next_to_nothing_by_chance() -> None:
     assert by_chance(new, old, 200, 0.5) > 0.1  # at a level that means little it does promote
 
 
-def test_a_canary_promotes_next_to_nothing_by_chance() -> None:
-    settings = load(compose(REPOSITORY / "conf", [])).canary
-    assert canaries_by_chance(200, settings) <= 0.01
-    assert canaries_by_chance(50, replace(settings, level=0.9)) > 0.1
-
-
 @pytest.mark.slow
 def test_a_turn_is_made_of_what_visitors_say_on_the_page(tmp_path: Path) -> None:
     steps = ("train.max_steps=20", "train.eval_steps=20", "train.save_steps=20", "evaluate.max_questions=60")
@@ -109,5 +99,5 @@ def test_a_turn_is_made_of_what_visitors_say_on_the_page(tmp_path: Path) -> None
     assert turn.won.votes == 60
     assert "preferences" in turn.gate
     assert report.chances
-    assert max(report.chances.by_gate, report.chances.by_canary) <= 0.01
+    assert report.chances.promoted <= 0.01
     assert "| a turn |" in bench.table(report)
