@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,13 @@ from evaluated import evaluation, write_model
 from mlflow import MlflowClient
 from mounts import may_mount
 
+from common.errors import UserError
 from common.files import sha256
 from pipeline import cli
+from pipeline.commands import promote as promotion
+from pipeline.comparison.champion import champions_adapter
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.tracking import registry
 from serve.models.sources import find_files
 
@@ -127,6 +134,7 @@ def test_a_version_has_its_lineage_as_tags(place: Path, run: Callable[..., str])
         "file": "starter-s-Q4_K_M.gguf",
         "bytes": "1000",
         "sha256": sha256(place / "models/gguf/starter-s-Q4_K_M.gguf"),
+        "adapter_digest": sha256(place / "models/adapter"),
         "passed": "true",
         "test_rows": f"{'7' * 64} 300",
         "test_tokens": "12345",
@@ -175,7 +183,7 @@ def test_too_few_conversations_refuse_as_a_failure_does_and_force_keeps_that_in_
         (better(0.8, 0.2), {}, "no worse: loss no worse, +0.0000 nats a token"),
         (better(0.8, 0.1), {"tokens": 54321}, "split the same rows into different tokens, so that a loss per token"),
         (better(0.9, 0.3), {"questions": 9}, "worse: loss worse, -0.1000 nats a token"),
-        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "version 1: models/adapter is missing"),
+        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "version 1: models/gguf/starter-s-Q8_0.gguf"),
     ],
 )
 def test_one_that_is_not_better_is_refused(
@@ -215,6 +223,102 @@ def test_a_better_one_takes_over(
     assert tags["previous"] == "1"
     assert tags["against_champion"].startswith("better: ")
     assert next(iter(served().values())).startswith(b"two")
+
+
+def choosing(share: float, **more: Any) -> dict[str, Any]:
+    """One that chooses rightly in such a share of pairs, in all else as good as the first."""
+    return {"Q8_0": {"accuracy": 0.8, "loss": 0.2, "bytes": 2000, "preference_accuracy": share} | more}
+
+
+BY_PREFERENCE = "compare.quality=preference"
+
+
+def test_by_preferences_one_is_promoted_that_is_better_in_pairs_and_it_is_said_everywhere(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place, files=choosing(0.5), pairs=300)
+    (place / "models/README.md").write_text("# starter-s\n")
+    run(BY_PREFERENCE)
+    assert "preferences" not in next(place.glob("mlartifacts/**/README.md")).read_text()
+    write(place, b"two", choosing(0.6), pairs=300)
+    run(BY_PREFERENCE)
+    tags = client().get_model_version("tunesmith", "2").tags
+    assert tags["against_champion"].startswith("better: loss no worse, ")
+    assert "preferences better, +10.0 points (" in tags["against_champion"]
+    assert "on 300 pairs (30 won, 0 lost), which could have shown" in tags["against_champion"]
+    assert (tags["preference_accuracy"], tags["pairs"].split()[1]) == ("0.6", "300")
+    (file,) = find_files(CHAMPION)
+    readme, card = ((file.path.parent / name).read_text() for name in ("README.md", "card.json"))
+    assert readme.startswith("# starter-s\n\n## Against the champion before\n\nbetter: loss no worse, ")
+    assert json.loads(card)["against_champion"] == tags["against_champion"]
+    assert "against_champion" not in (place / "models/card.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (choosing(0.5), "preferences no worse"),
+        (choosing(0.503), "preferences no worse, +0.3 points"),
+        (choosing(0.4), "worse: loss no worse"),
+        (choosing(0.6, loss=0.3), "cannot tell (held back by loss): loss worse, -0.1000 nats a token"),
+        (choosing(0.6, accuracy=0.7), "cannot tell (held back by accuracy): loss no worse"),
+        (choosing(0.5, loss=0.1, accuracy=0.9), "preferences no worse"),
+    ],
+)
+def test_by_preferences_what_fails_is_named_and_nothing_moves(
+    place: Path, run: Callable[..., str], files: dict[str, Any], why: str
+) -> None:
+    write(place, files=choosing(0.5), pairs=1000)
+    run(BY_PREFERENCE)
+    write(place, b"two", files, pairs=1000)
+    said = run(BY_PREFERENCE, refused=True)
+    assert why in said
+    assert "promote: starter-s-Q8_0.gguf is not promoted: against the champion, version 1: " in said
+    assert version() == "1"
+
+
+def test_by_preferences_data_without_pairs_promotes_nothing(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run(BY_PREFERENCE)
+    write(place, b"two", better())
+    assert "no pairs of answers are held out, which `data.preferences=learn` does" in run(BY_PREFERENCE, refused=True)
+    assert version() == "1"
+
+
+def test_rows_of_a_champion_that_another_version_wrote_are_no_rows(place: Path, run: Callable[..., str]) -> None:
+    write(place, files=choosing(0.5), pairs=300)
+    run()
+    (kept,) = place.glob("mlartifacts/**/rows.json")
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"schema_version": 0}))
+    write(place, b"two", choosing(0.6), pairs=300)
+    said = run(BY_PREFERENCE, refused=True)
+    assert "it cannot be compared with the champion, version 1: " in said
+    assert version() == "1"
+
+
+def test_a_champion_that_changes_while_files_are_compared_is_said_and_stays(
+    place: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place)
+    run()
+    write(place, b"two", better())
+    run()
+    write(place, b"three", better(0.95, 0.05))
+    kept, judged = sorted(place.glob("mlartifacts/**/*.gguf")), promotion.held_against
+
+    def meanwhile(*arguments: Any) -> Any:
+        client().set_registered_model_alias("tunesmith", "champion", "1")
+        return judged(*arguments)
+
+    monkeypatch.setattr(promotion, "held_against", meanwhile)
+    said = "promote: version 1 has become the champion of tunesmith while files were compared; run again"
+    assert run(refused=True) == said
+    assert version() == "1"
+    monkeypatch.setattr(
+        promotion, "held_against", lambda *given: (client().delete_model_version("tunesmith", "1"), judged(*given))[1]
+    )
+    assert "MLflow fails (" in run(refused=True)
+    assert sorted(place.glob("mlartifacts/**/*.gguf")) == kept
 
 
 def test_more_right_answers_by_luck_promote_nothing_and_it_says_what_would_tell(
@@ -262,7 +366,7 @@ def test_a_champion_without_its_rows_or_its_file_is_said_and_force_goes_on(
     (kept,) = place.glob("mlartifacts/**/rows.json")
     kept.unlink()
     write(place, b"two", better())
-    assert "cannot be compared with the champion, version 1: models/adapter is missing" in run(refused=True)
+    assert "cannot be compared with the champion, version 1: models/gguf/starter" in run(refused=True)
     (file,) = find_files(CHAMPION)
     content = file.path.read_bytes()
     file.path.write_bytes(b"x" * len(content))
@@ -348,6 +452,8 @@ def test_tags_that_somebody_changed_are_no_figures_and_end_in_one_line(place: Pa
             lambda gguf: (gguf / "manifest.json").unlink(),
             "models/gguf/manifest.json is missing; run `dvc repro export` first",
         ),
+        (lambda gguf: shutil.rmtree(gguf.parent / "adapter"), "models/adapter is missing; `dvc checkout`, or run"),
+        (lambda gguf: edit(gguf, adapter="ad" * 32), "models/adapter is not what models/gguf was made of: its SHA-256"),
         (lambda gguf: edit(gguf, fingerprint="other"), "are of different trainings; run `dvc repro`"),
         (lambda gguf: edit(gguf, files=[]), "is not of the Q8_0 file that models/gguf/manifest.json lists"),
         (lambda gguf: exported_again(gguf), "is not of the Q8_0 file that models/gguf/manifest.json lists"),
@@ -376,6 +482,68 @@ def test_a_record_that_cannot_be_read_is_never_promoted(
     path = place / "reports/evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert why in run("--force", refused=True)
+
+
+TRACKING = load(compose(REPO / "conf")).tracking
+
+
+def adapter_of_champion(folder: Path) -> Path:
+    with registry.mlflow_client(TRACKING) as found:
+        champion = registry.champion(found, "tunesmith")
+        assert champion is not None
+        return champions_adapter(champion, folder)
+
+
+def test_the_champion_keeps_its_adapter_which_is_fetched_whole(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run()
+    trained = sha256(place / "models/adapter")
+    shutil.rmtree(place / "models/adapter")
+    fetched = place / "models/champion"
+    fetched.mkdir()
+    (fetched / "adapter_model.safetensors").write_bytes(b"of the champion before")
+    assert adapter_of_champion(fetched) == fetched
+    assert sha256(fetched) == trained
+    assert [path.name for path in (place / "models").iterdir() if path.name.startswith(".")] == []
+    assert list(served()) == ["tunesmith@champion/starter-s-Q8_0"]
+    shutil.rmtree(place / "mlartifacts")
+    assert adapter_of_champion(fetched) == fetched  # which it is already
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (
+            lambda kept: (kept / "adapter_model.safetensors").write_bytes(b"two"),
+            "is not what was promoted: its SHA-256",
+        ),
+        (lambda kept: (kept / "adapter_config.json").unlink(), "is not what was promoted: its SHA-256 is another"),
+        (shutil.rmtree, "the adapter of version 1 of tunesmith is gone from MLflow"),
+        (
+            lambda kept: client().delete_model_version_tag("tunesmith", "1", "adapter_digest"),
+            "version 1 of tunesmith has no",
+        ),
+    ],
+)
+def test_an_adapter_that_is_not_the_champions_is_never_fetched(
+    place: Path, run: Callable[..., str], fault: Callable[[Path], Any], why: str
+) -> None:
+    write(place)
+    run()
+    fault(*place.glob("mlartifacts/**/adapter"))
+    with pytest.raises(UserError, match=why):
+        adapter_of_champion(place / "models/champion")
+    assert not (place / "models/champion").exists()
+
+
+def test_all_weights_trained_leave_no_adapter(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    edit(place / "models/gguf", method="full")
+    run()
+    assert "adapter_digest" not in client().get_model_version("tunesmith", "1").tags
+    assert not list(place.glob("mlartifacts/**/adapter"))
+    with pytest.raises(UserError, match="has no adapter in MLflow: all its weights were trained, or"):
+        adapter_of_champion(place / "models/champion")
 
 
 def exported_again(gguf: Path) -> None:
@@ -462,12 +630,14 @@ def server(place: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    (place / "pid").write_text(str(process.pid))
     try:
         while process.poll() is None and not healthy(f"http://127.0.0.1:{port}/health"):
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a test has ended it
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -489,5 +659,26 @@ def test_a_server_takes_the_champion_and_hands_it_out(
     write(place, b"two", better())
     run()
     assert list(served().values()) == [(place / "models/gguf/starter-s-Q8_0.gguf").read_bytes()]
+    assert {path.suffix for path in (place / "cache").rglob("*") if path.is_file()} == {".gguf"}
+    assert sha256(adapter_of_champion(place / "models/champion")) == sha256(place / "models/adapter")
     run("--rollback")
     assert next(iter(served().values())).startswith(b"one")
+
+
+def test_a_server_that_goes_in_the_middle_of_a_promotion_leaves_the_champion(
+    place: Path, run: Callable[..., str], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write(place)
+    run()
+    write(place, b"two", better())
+    upload = MlflowClient.log_model_artifact
+
+    def gone(*arguments: Any) -> None:
+        os.killpg(int((place / "pid").read_text()), signal.SIGKILL)
+        upload(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifact", gone)
+    assert run(refused=True).startswith("promote: MLflow fails (API request to http://127.0.0.1")
+    assert version() == "1"
