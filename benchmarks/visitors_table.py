@@ -121,6 +121,9 @@ def table(report: Report) -> str:
         *of_costs(report),
         "",
         *against_goals(report),
+        "",
+        *(f"Of turn {number} the gate says: {one.gate}." for number, one in enumerate(report.turns, 1)),
+        *unmeasured(report),
     ]
     return "\n".join([*lines, ""])
 
@@ -158,6 +161,18 @@ def against_goals(report: Report) -> Iterator[str]:
     yield "|---|---|---|"
     for wanted, found, met in goals(report):
         yield f"| {wanted} | {found} | {'met' if met else 'missed'} |"
+
+
+def unmeasured(report: Report) -> Iterator[str]:
+    """Yield what this run leaves open."""
+    left = [
+        "more than one turn" if len(report.turns) < 2 else "",
+        "hostile visitors" if not report.hostile else "",
+    ]
+    if what := " and ".join(filter(None, left)):
+        yield f"Not measured here: {what}."
+    if report.overrides:
+        yield f"Settings beside the benchmark's own: {', '.join(report.overrides)}."
 
 
 def goals(report: Report) -> Iterator[tuple[str, str, bool]]:
