@@ -15,18 +15,18 @@ def become(module: str, *arguments: str) -> NoReturn:
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 
-def wait_for(module: str, *arguments: str) -> int:
+def wait_for(module: str, *arguments: str, **variables: str) -> int:
     """Run `python -m module` to its end, and return its status.
 
     Ctrl-C reaches it by itself, and what it does then is waited for; SIGTERM is handed on. `python`, in what it runs,
-    is this one.
+    is this one. `variables` are added to its environment.
     """
 
     def hand_on(number: int, _: FrameType | None) -> None:
         process.send_signal(number)
 
     taken = {signal.SIGTERM: hand_on, signal.SIGINT: lambda *_: None}
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=with_own_python())
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=with_own_python() | variables)
     before = {number: signal.signal(number, handler) for number, handler in taken.items()}
     try:
         status = process.wait()
