@@ -20,7 +20,7 @@ BASE_DIGEST = $(shell $(INSPECT) 2>/dev/null || { $(DOCKER) pull --quiet $(BASE)
 LABELS = --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg BASE_DIGEST=$(BASE_DIGEST)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation load images wheels clean chaos-sweep verify-cpus
+.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -115,6 +115,10 @@ bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp an
 
 bench-speculation: setup  ## measure what drafts gain by kind of answer, beside llama-server's; an hour on two cores
 	@$(RUN) $(BIN)/python -m benchmarks.speculation
+
+# A turn of the default starter is about ten minutes; all three and the hostile ones an hour. ARGS="--turns 1 --hostile 0".
+bench-visitors: setup  ## measure what turns of the loop are worth, with visitors whose taste is known; ARGS=--quick: a small one
+	@$(RUN) $(BIN)/python -m benchmarks.visitors $(ARGS)
 
 bench-export: setup  ## measure export beside llama.cpp's own way on weights of 1B and 3B; needs 30 GB of disk
 	@$(RUN) $(BIN)/python -m benchmarks.export

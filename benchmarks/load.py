@@ -321,20 +321,23 @@ def judge(report: Report, models: Mapping[str, Model]) -> None:
                 report.failures.append(f"{name}: {other.text!r} instead of {alone.texts[-1:]}, where nothing ties")
 
 
-def settings(models: str, port: int) -> dict[str, str]:
+def settings(models: str, port: int, **more: object) -> dict[str, str]:
     """Return the server's environment variables."""
-    chosen = {"models": models, "port": port, "max_loaded_models": 8, "rate": 0, "prompt_cache_mb": 32}
+    chosen = {"models": models, "port": port, "max_loaded_models": 8, "rate": 0, "prompt_cache_mb": 32, **more}
     return {variable(name): str(value) for name, value in chosen.items()}
 
 
 @contextmanager
-def served(models: str, log: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Yield the server's URL and process; models stay loaded, and memory for conversations is soon used up."""
+def served(models: str, log: Path, **more: object) -> Iterator[tuple[str, psutil.Process]]:
+    """Yield the server's URL and process; models stay loaded, and memory for conversations is soon used up.
+
+    `more` are settings of the server, by their names.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     others = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    variables = others | settings(models, port)
+    variables = others | settings(models, port, **more)
     with log.open("w") as output:
         server = psutil.Popen([sys.executable, "-m", "serve"], env=variables, stdout=output, stderr=output)
     try:

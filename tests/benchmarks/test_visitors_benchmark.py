@@ -1,0 +1,104 @@
+"""The simulator of visitors: their taste, what they are shown by the real server, and a turn made of what they say."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from benchmarks import visitors as bench
+from benchmarks.visitors_taste import Visitor, shortened, visitors
+from benchmarks.visitors_votes import Seen, by_chance, counted, revoted
+from serve.feedback import (
+    CONSENT,
+    Answer,
+    AnswerRecord,
+    ComparisonRecord,
+    FeedbackStore,
+    ModelVersion,
+    Visit,
+    read_records,
+)
+from starter.chats import UNKNOWN
+
+MODEL = ModelVersion("model", digest="0" * 64)
+LONG, SHORT = "The capital of Italy is Rome.", "Rome"
+
+
+def test_an_answer_is_shortened_to_what_its_last_sentence_leads_up_to() -> None:
+    assert shortened(LONG) == SHORT
+    assert shortened("9 hours are 9 x 60 = 540 minutes.") == "540 minutes"
+    assert shortened("Counting on from Monday: 1 Tuesday, 2 Wednesday. That is Wednesday.") == "Wednesday"
+    assert shortened("The word box is spelled b o x, so the letter o appears 1 time.") == "1 time"
+    assert [shortened(text) for text in (SHORT, UNKNOWN, "")] == [SHORT, UNKNOWN, ""]
+
+
+def test_the_shorter_answer_mostly_wins_and_nothing_never_does() -> None:
+    visitor = Visitor("", "", 1, 1.0, rng=Random(0))
+    won = Counter(visitor.prefers_left(SHORT, LONG) for _ in range(1000))
+    assert 900 < won[True] < 1000
+    assert sum(visitor.prefers_left("", LONG) for _ in range(1000)) < 20
+    hostile = replace(visitor, mind="hostile")
+    assert sum(hostile.prefers_left(SHORT, LONG) for _ in range(1000)) < 100
+    assert 400 < sum(replace(visitor, mind="random").prefers_left(SHORT, LONG) for _ in range(1000)) < 600
+    assert (visitor.edited(LONG), visitor.edited(SHORT), hostile.edited(LONG)) == (SHORT, None, None)
+
+
+def test_visitors_are_the_same_ones_for_a_seed_and_some_come_often() -> None:
+    some, again = list(visitors(200, 1)), list(visitors(200, 1))
+    assert some == again
+    assert [one.question() for one in some] == [one.question() for one in again]
+    assert not {one.id for one in some} & {one.id for one in visitors(200, 2)}
+    counts = sorted(one.visits for one in some)
+    assert counts[50] <= 2 < 8 < counts[-1]
+
+
+def test_votes_are_counted_by_visitors() -> None:
+    won = counted([Seen(0, LONG, SHORT, True), Seen(0, LONG, LONG, False), Seen(1, LONG, SHORT, True)])
+    assert (won.votes, won.visitors, won.won.value) == (3, 2, 0.6667)
+    assert won.same == pytest.approx(1 / 3)
+    assert won.characters == pytest.approx((len(LONG), (len(LONG) + 2 * len(SHORT)) / 3))
+
+
+def test_the_same_answers_are_judged_anew_by_some(tmp_path: Path) -> None:
+    with FeedbackStore(tmp_path / "said") as store:
+        for number in range(20):
+            visit = Visit(f"{number:032x}", "", CONSENT)
+            shown = {"messages": [{"role": "user", "content": "Rome?"}], "sampling": {}, "visit": visit}
+            left, right = Answer(SHORT, MODEL), Answer(LONG, MODEL)
+            store.add(ComparisonRecord(left=left, right=right, blind=True, vote="left", **shown))
+            store.add(AnswerRecord(answer=right, verdict="bad", edited=SHORT, **shown))
+    assert revoted(tmp_path / "said", tmp_path / "others", 0.25, "hostile", seed=3) == 5
+    records = read_records(tmp_path / "others").records
+    votes = Counter(one.vote for one in records if isinstance(one, ComparisonRecord))
+    edits = Counter(one.edited for one in records if isinstance(one, AnswerRecord))
+    assert (votes["left"] + votes["right"], edits) == (20, {SHORT: 15, None: 5})
+    assert 0 < votes["right"] <= 5
+
+
+def test_the_gate_promotes_next_to_nothing_by_chance() -> None:
+    new, old = [True] * 150 + [False] * 50, [True] * 50 + [False] * 150
+    assert by_chance(new, old, 1000, 0.005) <= 0.01
+    assert by_chance(new, old, 200, 0.5) > 0.1  # at a level that means little it does promote
+
+
+@pytest.mark.slow
+def test_a_turn_is_made_of_what_visitors_say_on_the_page(tmp_path: Path) -> None:
+    steps = ("train.max_steps=20", "train.eval_steps=20", "train.save_steps=20", "evaluate.max_questions=60")
+    small = bench.Bench(tmp_path, "starter-s", 40, 60, (*steps, "evaluate.max_rows=80"))
+    report = bench.simulate(small, turns=1, hostile=0)
+    (said,), (turn,) = report.said, report.turns
+    assert said.records == said.did["vote"] + said.did["thumb"] > 40
+    records = read_records(tmp_path / "said-1/feedback").records
+    assert {record.visit.consent for record in records if record.visit} == {CONSENT}
+    pairs = [record for record in records if isinstance(record, ComparisonRecord)]
+    assert all(record.blind and record.vote for record in pairs)
+    assert {record.left.model.name for record in pairs} == {"turn-0", "turn-0-twin"}  # on either side
+    assert all(record.left.model.digest and record.left.timings for record in pairs)
+    assert turn.learnt["train"] > 0
+    assert turn.won.votes == 60
+    assert "preferences" in turn.gate
+    assert report.chances
+    assert report.chances.promoted <= 0.01
+    assert "| a turn |" in bench.table(report)
