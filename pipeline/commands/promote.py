@@ -53,6 +53,10 @@ LOCK = Path("dvc.lock")
 WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
 
 
+class NotPromoted(UserError):
+    """Something speaks against a file; the champion is who it was."""
+
+
 def run(
     overrides: Sequence[str] = (), quantization: str | None = None, force: bool = False, back: bool = False
 ) -> None:
@@ -97,7 +101,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         against, found = objections(client, run, new, before, config)
         tags |= {"against_champion": found} if found else {}
         if against and not force:
-            raise UserError(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
+            raise NotPromoted(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
         tags |= {"forced": "; ".join(against)} if against else {}
         tags |= {PREVIOUS: str(before.version)} if before is not None else {}
         made_by = find_run(client, evaluation.mlflow_run) if evaluation.mlflow_run else None
