@@ -29,6 +29,7 @@ from pipeline.report.verdict import failed, untold
 from pipeline.statistics.paired import Finding
 from pipeline.tracking.delivery import find_run
 from pipeline.tracking.registry import (
+    ADAPTER_DIGEST,
     CHAMPION,
     PREVIOUS,
     champion,
@@ -91,7 +92,8 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
     run = EvaluatedRun(evaluation.model, WORKSPACE, evaluation, rows)
     file = chosen(run.files, config.compare, quantization)
     path, digest = verified(file, evaluation, manifest)
-    tags = lineage(run, file, path, digest)
+    adapter = trained(manifest)
+    tags = lineage(run, file, path, digest) | ({ADAPTER_DIGEST: manifest.adapter} if adapter else {})
     new = Contender(file, path, digest, named=quantization is not None)
     with mlflow_client(tracking) as client:
         before = champion(client, tracking.experiment)
@@ -105,7 +107,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         tags |= {"forced": "; ".join(against)} if against else {}
         tags |= {PREVIOUS: str(before.version)} if before is not None else {}
         made_by = find_run(client, evaluation.mlflow_run) if evaluation.mlflow_run else None
-        files = [path, *(beside for beside in BESIDE if beside.is_file())]
+        files = [path, *adapter, *(beside for beside in BESIDE if beside.is_file())]
         version = register(client, tracking, path.stem, files, tags, made_by.info.run_id if made_by else None)
         set_champion(client, version)
     print(f"{path.name} is the champion: version {version.version} of {version.name}")
@@ -235,6 +237,22 @@ def verified(file: Candidate, evaluation: Evaluation, manifest: Manifest) -> tup
     if sha256(path) != digest:
         raise UserError(f"{path} is not the file that was checked: its SHA-256 is not the manifest's; {mend}")
     return path, digest
+
+
+def trained(manifest: Manifest) -> list[Path]:
+    """Return the adapter that the files were made of, from which a training may go on; none where all was trained.
+
+    Raises:
+        UserError: it is missing or another one.
+    """
+    if manifest.method == "full":
+        return []
+    mend = "`dvc checkout`, or run `dvc repro`"
+    if not ADAPTER.is_dir():
+        raise UserError(f"{ADAPTER} is missing; {mend}")
+    if sha256(ADAPTER) != manifest.adapter:
+        raise UserError(f"{ADAPTER} is not what {GGUF} was made of: its SHA-256 is not the manifest's; {mend}")
+    return [ADAPTER]
 
 
 def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A file against the champion of MLflow's registry, on the same rows."""
+"""A file against the champion of MLflow's registry, on the same rows; and that one's adapter, to train on from."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -7,15 +7,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.files import sha256
+from common.files import atomic_path, sha256
 from pipeline.comparison.pairs import Judgement, Measurable, Side, judge, shared
 from pipeline.comparison.rule import Candidate
 from pipeline.core.config import CompareSettings
-from pipeline.core.paths import ROWS
+from pipeline.core.paths import ADAPTER, ROWS
 from pipeline.core.records import UnreadableError
 from pipeline.report.rows import RowResults
 from pipeline.statistics.paired import Finding
-from pipeline.tracking.registry import fetch
+from pipeline.tracking.registry import ADAPTER_DIGEST, fetch
 
 if TYPE_CHECKING:  # seconds to import
     from mlflow.entities.model_registry import ModelVersion
@@ -145,3 +145,31 @@ def champions_file(version: "ModelVersion", folder: Path) -> Path:
     if sha256(path) != version.tags.get("sha256"):
         raise UserError(f"{name} in MLflow is not the file that was promoted: its SHA-256 is another")
     return path
+
+
+def champions_adapter(version: "ModelVersion", folder: Path) -> Path:
+    """Return a version's adapter: `folder`, which it replaces, whole; where it is that already, nothing is downloaded.
+
+    Within `pipeline.tracking.registry.mlflow_client`.
+
+    Raises:
+        UserError: the version has none, it is gone, or not what was promoted; the disk is full.
+    """
+    title, digest = f"version {version.version} of {version.name}", version.tags.get(ADAPTER_DIGEST)
+    if digest is None:
+        raise UserError(
+            f"{title} has no adapter in MLflow: all its weights were trained, or it was promoted before adapters were "
+            "kept; promote one that has"
+        )
+    if folder.is_dir() and sha256(folder) == digest:
+        return folder
+    with atomic_path(folder) as temporary:
+        fetched = fetch(version, ADAPTER.name, temporary)
+        if fetched is None:
+            raise UserError(f"the adapter of {title} is gone from MLflow")
+        if sha256(fetched) != digest:
+            raise UserError(f"the adapter of {title} in MLflow is not what was promoted: its SHA-256 is another")
+        for part in fetched.iterdir():
+            part.rename(temporary / part.name)
+        fetched.rmdir()
+    return folder

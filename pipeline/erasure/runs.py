@@ -6,7 +6,7 @@ from pipeline.core.config import TrackingSettings
 from pipeline.erasure.outcome import Outcome
 from pipeline.erasure.workspace import TEXTS
 from pipeline.learning.forgotten import Traces
-from pipeline.tracking.registry import champion, mlflow_client
+from pipeline.tracking.registry import ADAPTER_DIGEST, champion, mlflow_client
 
 if TYPE_CHECKING:  # two seconds to import
     from mlflow import MlflowClient
@@ -58,5 +58,6 @@ def _versions(client: "MlflowClient", name: str, traces: Traces) -> list[str]:
         if tags.get("data_digest") in traces.prepared or tags.get("fingerprint") in traces.fingerprints:
             role = ", the champion" if now is not None and now.version == version.version else ""
             digest = tags.get("sha256", "unknown")
-            lines.append(f"version {version.version} of {name}{role}: {tags.get('file')}, SHA-256 {digest}")
+            adapter = f"; its adapter, SHA-256 {tags[ADAPTER_DIGEST]}" if ADAPTER_DIGEST in tags else ""
+            lines.append(f"version {version.version} of {name}{role}: {tags.get('file')}, SHA-256 {digest}{adapter}")
     return sorted(lines)

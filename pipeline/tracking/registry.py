@@ -1,7 +1,8 @@
 """MLflow for commands that cannot do without it: what is wrong with it ends in one line. And its registry of models.
 
-The registered model has the experiment's name. Its versions are what was promoted, each one GGUF file, and the alias
-`champion` is on the one that is served. A version's tag `previous` says where a rollback goes.
+The registered model has the experiment's name. Its versions are what was promoted, each one GGUF file with the adapter
+that it was made of, and the alias `champion` is on the one that is served. A version's tag `previous` says where a
+rollback goes.
 """
 
 import logging
@@ -24,6 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 CHAMPION = "champion"  # the alias, as in SERVE_MODELS=models:/tunesmith@champion
 PREVIOUS = "previous"  # the tag of a version: the champion before it
+ADAPTER_DIGEST = "adapter_digest"  # another: of its folder with an adapter, as common.files.sha256 has it
 SQLITE = "sqlite:///"
 # MLflow's default of 7 would mean four minutes of silence while its server is away.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -100,7 +102,7 @@ def register(
         client: MLflow's.
         settings: its experiment names the registered model.
         title: of the LoggedModel.
-        files: local paths; the first is the one that counts.
+        files: local paths; of a folder all files that are in it.
         tags: of the version.
         run_id: of the run that made it, if this MLflow has it.
     """
@@ -110,14 +112,19 @@ def register(
     version = None
     try:
         for file in files:
-            client.log_model_artifact(model.model_id, str(file))
+            if file.is_dir():
+                client.log_model_artifacts(model.model_id, str(file), file.name)
+            else:
+                client.log_model_artifact(model.model_id, str(file))
         client.finalize_logged_model(model.model_id, "READY")
         if _found(client.get_registered_model, settings.experiment) is None:
             client.create_registered_model(settings.experiment)
         version = client.create_model_version(
             settings.experiment, f"models:/{model.model_id}", run_id=run_id, tags=tags, model_id=model.model_id
         )
-        require_file(version, files[0].name, files[0].stat().st_size)
+        for file in files:
+            for part in filter(Path.is_file, (file, *sorted(file.rglob("*")))):
+                require_file(version, part.relative_to(file.parent).as_posix(), part.stat().st_size)
     except BaseException:
         _discard(client, model, version)
         raise
@@ -125,32 +132,37 @@ def register(
 
 
 def require_file(version: "ModelVersion", name: str, size: int) -> None:
-    """See to it that a version has its file of `size` bytes.
+    """See to it that a version has its file of `size` bytes; one in a folder is named with that.
 
     Raises:
         UserError: the file is not there, or has another size.
     """
-    import mlflow.artifacts
-
-    listed = mlflow.artifacts.list_artifacts(artifact_uri=f"models:/{version.name}/{version.version}")
-    found = {file.path: file.file_size for file in listed}
+    found = _listed(version, name.rpartition("/")[0])
     if name not in found or found[name] not in (None, size):  # not every store says it
         has = "does not have it" if name not in found else f"has {found[name]:,} bytes of it"
         raise UserError(f"version {version.version} of {version.name} is to have {name}, but MLflow {has}")
 
 
 def fetch(version: "ModelVersion", name: str, folder: Path) -> Path | None:
-    """Return a version's file `name`, downloaded into a folder; None where the version has it no more.
+    """Return a version's file or folder `name`, downloaded into a folder; None where the version has it no more.
 
     Raises:
         OSError, MlflowException: it cannot be downloaded.
     """
     import mlflow.artifacts
 
-    place = f"models:/{version.name}/{version.version}"
-    if name not in {file.path for file in mlflow.artifacts.list_artifacts(artifact_uri=place)}:
+    if name not in _listed(version):
         return None
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{place}/{name}", dst_path=str(folder)))
+    place = f"models:/{version.name}/{version.version}/{name}"
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=str(folder)))
+
+
+def _listed(version: "ModelVersion", folder: str = "") -> dict[str, int | None]:
+    """Return the size of each file in a version, or in a folder of it; None where the store does not say."""
+    import mlflow.artifacts
+
+    place = f"models:/{version.name}/{version.version}/{folder}".rstrip("/")
+    return {file.path: file.file_size for file in mlflow.artifacts.list_artifacts(artifact_uri=place)}
 
 
 def _found(ask: Callable[P, T], *what: P.args, **how: P.kwargs) -> T | None:

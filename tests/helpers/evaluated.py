@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from recorded_run import SETTINGS, TRAIN
 
+from common.files import sha256
+
 PROMPTS = ["What is 5 + 6?", "Write a haiku | about <b>programming</b>."]
 CHECKED = ("of", "bytes", "kl", "top_1", "perplexity")  # of a file, in the manifest
 SECONDS = {"F16": 0.5, "Q8_0": 0.25, "Q4_K_M": 0.125}
@@ -149,11 +151,19 @@ def write_model(folder: Path, evaluated: dict[str, Any], content: bytes = b"GGUF
         own = {"file": path.name, "type": kind.removeprefix("base-"), **{key: figures[key] for key in CHECKED}}
         files.append({**own, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()})
     manifest = {key: evaluated[key] for key in ("base", "fingerprint")}
-    manifest |= {"adapter": "cd" * 32, "llama_cpp_python": "0.3.36", "method": "lora", "files": files}
+    write_adapter(folder / "models/adapter", content)
+    adapter = sha256(folder / "models/adapter")
+    manifest |= {"adapter": adapter, "llama_cpp_python": "0.3.36", "method": "lora", "files": files}
     _write(folder / "models/gguf/manifest.json", manifest)
     _write(folder / "models/card.json", {"base": {"name": evaluated["base"]["path"]}})
     _write(folder / "reports/evaluation.json", evaluated)
     _write(folder / "reports/rows.json", rows_of(evaluated))
+
+
+def write_adapter(folder: Path, content: bytes = b"adapter") -> None:
+    """A folder with an adapter's files, whose weights are of this content."""
+    _write(folder / "adapter_config.json", {"peft_type": "LORA"})
+    (folder / "adapter_model.safetensors").write_bytes(content)
 
 
 def _write(path: Path, value: Any) -> None:

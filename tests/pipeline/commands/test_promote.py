@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,8 +19,12 @@ from evaluated import evaluation, write_model
 from mlflow import MlflowClient
 from mounts import may_mount
 
+from common.errors import UserError
 from common.files import sha256
 from pipeline import cli
+from pipeline.comparison.champion import champions_adapter
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.tracking import registry
 from serve.models.sources import find_files
 
@@ -127,6 +132,7 @@ def test_a_version_has_its_lineage_as_tags(place: Path, run: Callable[..., str])
         "file": "starter-s-Q4_K_M.gguf",
         "bytes": "1000",
         "sha256": sha256(place / "models/gguf/starter-s-Q4_K_M.gguf"),
+        "adapter_digest": sha256(place / "models/adapter"),
         "passed": "true",
         "test_rows": f"{'7' * 64} 300",
         "test_tokens": "12345",
@@ -175,7 +181,7 @@ def test_too_few_conversations_refuse_as_a_failure_does_and_force_keeps_that_in_
         (better(0.8, 0.2), {}, "no worse: loss no worse, +0.0000 nats a token"),
         (better(0.8, 0.1), {"tokens": 54321}, "split the same rows into different tokens, so that a loss per token"),
         (better(0.9, 0.3), {"questions": 9}, "worse: loss worse, -0.1000 nats a token"),
-        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "version 1: models/adapter is missing"),
+        (better(0.9, 0.1), {"questions": 9, "test": "8" * 64}, "version 1: models/gguf/starter-s-Q8_0.gguf"),
     ],
 )
 def test_one_that_is_not_better_is_refused(
@@ -262,7 +268,7 @@ def test_a_champion_without_its_rows_or_its_file_is_said_and_force_goes_on(
     (kept,) = place.glob("mlartifacts/**/rows.json")
     kept.unlink()
     write(place, b"two", better())
-    assert "cannot be compared with the champion, version 1: models/adapter is missing" in run(refused=True)
+    assert "cannot be compared with the champion, version 1: models/gguf/starter" in run(refused=True)
     (file,) = find_files(CHAMPION)
     content = file.path.read_bytes()
     file.path.write_bytes(b"x" * len(content))
@@ -348,6 +354,8 @@ def test_tags_that_somebody_changed_are_no_figures_and_end_in_one_line(place: Pa
             lambda gguf: (gguf / "manifest.json").unlink(),
             "models/gguf/manifest.json is missing; run `dvc repro export` first",
         ),
+        (lambda gguf: shutil.rmtree(gguf.parent / "adapter"), "models/adapter is missing; `dvc checkout`, or run"),
+        (lambda gguf: edit(gguf, adapter="ad" * 32), "models/adapter is not what models/gguf was made of: its SHA-256"),
         (lambda gguf: edit(gguf, fingerprint="other"), "are of different trainings; run `dvc repro`"),
         (lambda gguf: edit(gguf, files=[]), "is not of the Q8_0 file that models/gguf/manifest.json lists"),
         (lambda gguf: exported_again(gguf), "is not of the Q8_0 file that models/gguf/manifest.json lists"),
@@ -376,6 +384,68 @@ def test_a_record_that_cannot_be_read_is_never_promoted(
     path = place / "reports/evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     assert why in run("--force", refused=True)
+
+
+TRACKING = load(compose(REPO / "conf")).tracking
+
+
+def adapter_of_champion(folder: Path) -> Path:
+    with registry.mlflow_client(TRACKING) as found:
+        champion = registry.champion(found, "tunesmith")
+        assert champion is not None
+        return champions_adapter(champion, folder)
+
+
+def test_the_champion_keeps_its_adapter_which_is_fetched_whole(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run()
+    trained = sha256(place / "models/adapter")
+    shutil.rmtree(place / "models/adapter")
+    fetched = place / "models/champion"
+    fetched.mkdir()
+    (fetched / "adapter_model.safetensors").write_bytes(b"of the champion before")
+    assert adapter_of_champion(fetched) == fetched
+    assert sha256(fetched) == trained
+    assert [path.name for path in (place / "models").iterdir() if path.name.startswith(".")] == []
+    assert list(served()) == ["tunesmith@champion/starter-s-Q8_0"]
+    shutil.rmtree(place / "mlartifacts")
+    assert adapter_of_champion(fetched) == fetched  # which it is already
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (
+            lambda kept: (kept / "adapter_model.safetensors").write_bytes(b"two"),
+            "is not what was promoted: its SHA-256",
+        ),
+        (lambda kept: (kept / "adapter_config.json").unlink(), "is not what was promoted: its SHA-256 is another"),
+        (shutil.rmtree, "the adapter of version 1 of tunesmith is gone from MLflow"),
+        (
+            lambda kept: client().delete_model_version_tag("tunesmith", "1", "adapter_digest"),
+            "version 1 of tunesmith has no",
+        ),
+    ],
+)
+def test_an_adapter_that_is_not_the_champions_is_never_fetched(
+    place: Path, run: Callable[..., str], fault: Callable[[Path], Any], why: str
+) -> None:
+    write(place)
+    run()
+    fault(*place.glob("mlartifacts/**/adapter"))
+    with pytest.raises(UserError, match=why):
+        adapter_of_champion(place / "models/champion")
+    assert not (place / "models/champion").exists()
+
+
+def test_all_weights_trained_leave_no_adapter(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    edit(place / "models/gguf", method="full")
+    run()
+    assert "adapter_digest" not in client().get_model_version("tunesmith", "1").tags
+    assert not list(place.glob("mlartifacts/**/adapter"))
+    with pytest.raises(UserError, match="has no adapter in MLflow: all its weights were trained, or"):
+        adapter_of_champion(place / "models/champion")
 
 
 def exported_again(gguf: Path) -> None:
@@ -489,5 +559,7 @@ def test_a_server_takes_the_champion_and_hands_it_out(
     write(place, b"two", better())
     run()
     assert list(served().values()) == [(place / "models/gguf/starter-s-Q8_0.gguf").read_bytes()]
+    assert {path.suffix for path in (place / "cache").rglob("*") if path.is_file()} == {".gguf"}
+    assert sha256(adapter_of_champion(place / "models/champion")) == sha256(place / "models/adapter")
     run("--rollback")
     assert next(iter(served().values())).startswith(b"one")

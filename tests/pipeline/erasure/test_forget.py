@@ -137,7 +137,12 @@ def tell_mlflow(before: str, after: str) -> None:
             client.log_text(run.info.run_id, text, name)
     client.create_registered_model("tunesmith")
     for digest in (before, after):
-        tags = {"data_digest": digest, "sha256": digest[:16] * 4, "file": "small-Q8_0.gguf"}
+        tags = {
+            "data_digest": digest,
+            "sha256": digest[:16] * 4,
+            "file": "small-Q8_0.gguf",
+            "adapter_digest": "ad" * 32,
+        }
         version = client.create_model_version("tunesmith", Path("mlartifacts").absolute().as_uri(), tags=tags)
         client.set_registered_model_alias("tunesmith", "champion", str(version.version))
 
@@ -174,7 +179,8 @@ def test_nothing_is_left_and_the_models_that_learnt_it_are_named(forget: Forget,
     assert places_with(place) == []
     digest = PrepareReport.read(place / "reports/prepare.json").learnt_digest
     assert f"models/adapter: training {fingerprint(digest)}" in printed
-    assert f"version 2 of tunesmith, the champion: small-Q8_0.gguf, SHA-256 {digest[:16] * 4}" in printed
+    assert f"version 2 of tunesmith, the champion: small-Q8_0.gguf, SHA-256 {digest[:16] * 4}; " in printed
+    assert f"its adapter, SHA-256 {'ad' * 32}\n" in printed
     assert "version 1" not in printed
     assert len(read_records(place / "feedback").records) == len(chatter(9))
     # What was made before the visitor came is there, and so are the models.
