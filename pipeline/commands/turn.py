@@ -255,7 +255,9 @@ def champion_of(tracking: TrackingSettings) -> Version | None:
         return None
     with mlflow_client(tracking) as client:
         found = champion(client, tracking.experiment)
-    return found and Version(name=found.name, version=str(found.version), sha256=found.tags.get("sha256"))
+    if found is None:
+        return None
+    return Version(name=found.name, version=str(found.version), sha256=found.tags.get("sha256"))
 
 
 def now() -> str:

@@ -15,7 +15,7 @@ from chaos_process import ChaosError, Watched, environment, run, tail
 from said import keep
 from taste import votes
 
-VISITORS = 40
+VISITORS = 80
 SETTINGS = (
     "model=starter-s",
     "runtime.device=cpu",
@@ -26,10 +26,10 @@ SETTINGS = (
     "train.effective_batch=8",
     "export.quantizations=[Q8_0]",
     "export.base=[]",
-    "evaluate.max_questions=6",
-    "evaluate.max_rows=16",
-    "evaluate.gate.min_rows=8",
-    "evaluate.gate.min_questions=4",
+    "data.questions=null",
+    "evaluate.general={statements: null, transcripts: null}",
+    "evaluate.max_rows=40",
+    "evaluate.gate.min_rows=20",
     "evaluate.max_new_tokens=8",
     "evaluate.prompts=[What is 5 + 6?]",
 )
@@ -40,6 +40,7 @@ TURN = (
     "evaluate.gate.max_quantization_loss=100",
     "compare.quality=preference",
     "compare.margin={loss: 100, accuracy: 1}",
+    "compare.level=0.3",
 )
 
 
