@@ -72,11 +72,12 @@ def trained(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> T
 def alone(project: Path) -> dict[str, dict[str, Any]]:
     """The report of each trial in a process of its own."""
     reports = {}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(REPO), os.environ.get("PYTHONPATH")]))}
     for name in runnable():
         out = project / f"alone-{name}"
         places = [f"hydra.run.dir={out}", f"runtime.checkpoint_root={out}/ck"]
         command = [sys.executable, "-m", "pipeline.stages.train", *SETTINGS, *places, *TRIALS[name]]
-        done = subprocess.run(command, cwd=project, env=os.environ | {"PYTHONPATH": str(REPO)}, capture_output=True)
+        done = subprocess.run(command, cwd=project, env=environment, capture_output=True)
         assert done.returncode == 0, done.stderr[-2000:]
         reports[name] = json.loads((out / "reports/train.json").read_text())
     return reports

@@ -1,23 +1,50 @@
 """What a GPU computes loss and answers by, on a CPU with the attention that Transformers has for it there."""
 
 import sys
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from pipeline.evaluation import continuous
 from pipeline.evaluation.answers import answer_in_batches, greedy
 from pipeline.evaluation.continuous import answer_continuously
 from pipeline.evaluation.kernels import fused_norms, packs
 from pipeline.evaluation.loss import Row, packed_nats, padded_nats
+from pipeline.models.attention import attend_in_slots
 from pipeline.models.chat import prompt_ids
 
 REPO = Path(__file__).parents[3]
 STARTER = REPO / "starter/models/starter-s"
 PROMPTS = ["What is 5 + 6?", "Hi", "Name the capital of France, please, if you know it.", "Spell cat.", "Hi"]
+
+
+def one_by_one(query: Any, key: Any, value: Any, starts: Any, longest: int, scale: float, window: int | None) -> Any:
+    """What FlashAttention computes of prompts end to end, with the attention of a CPU."""
+    assert longest == starts.diff().max()
+    parts = [slice(*pair) for pair in pairwise(starts.tolist())]
+    return torch.cat([attended(query[part], key[part], value[part], scale, causal=True) for part in parts])
+
+
+def slot_by_slot(query: Any, keys: Any, values: Any, lengths: Any, scale: float, window: int | None) -> Any:
+    """The same of a token of each slot."""
+    known = zip(query, keys, values, lengths.tolist(), strict=True)
+    return torch.cat([attended(one[None], key[:end], value[:end], scale) for one, key, value, end in known])
+
+
+def attended(query: Any, key: Any, value: Any, scale: float, causal: bool = False) -> Any:
+    turned = (tensor.transpose(0, 1)[None] for tensor in (query, key, value))
+    output = scaled_dot_product_attention(*turned, scale=scale, is_causal=causal, enable_gqa=True)
+    return output[0].transpose(0, 1)
+
+
+PLAIN = "slots_plain"
+AttentionInterface.register(PLAIN, partial(attend_in_slots, packed=one_by_one, one_each=slot_by_slot))
 
 
 @pytest.fixture
@@ -50,7 +77,7 @@ def test_answers_by_continuous_batching_are_those_of_one_at_a_time(
 ) -> None:
     settings = greedy(model, tokenizer, 12)
     alone = dict(answer_in_batches(model, settings, prompts, 1))
-    together = dict(answer_continuously(model, settings, prompts, at_once, "paged|sdpa"))
+    together = dict(answer_continuously(model, settings, prompts, at_once, PLAIN))
     assert together == {number: tokens[: len(together[number])] for number, tokens in alone.items()}
     for tokens in together.values():
         assert len(tokens) == 12 or tokens[-1] in settings.eos_token_id
@@ -60,9 +87,9 @@ def test_answers_by_continuous_batching_are_those_of_one_at_a_time(
 def test_a_prompt_that_the_cache_has_no_room_for_is_left_out(
     model: Any, tokenizer: Any, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(continuous, "blocks_that_fit", lambda _: 2)
+    monkeypatch.setattr(continuous, "tokens_that_fit", lambda _: 100)
     long = prompts[0] * 40
-    answered = answer_continuously(model, greedy(model, tokenizer, 4), [prompts[1], long], None, "paged|sdpa")
+    answered = answer_continuously(model, greedy(model, tokenizer, 4), [prompts[1], long], None, PLAIN)
     assert [number for number, _ in answered] == [0]
 
 
@@ -74,7 +101,7 @@ def test_what_is_asked_in_vain_is_said_and_left_out(
 
     model.forward = broken
     with caplog.at_level("INFO", continuous.__name__):
-        assert not [*answer_continuously(model, greedy(model, tokenizer, 4), prompts, None, "paged|sdpa")]
+        assert not [*answer_continuously(model, greedy(model, tokenizer, 4), prompts, None, PLAIN)]
     (said,) = [record.message for record in caplog.records if record.name == continuous.__name__]
     assert said == f"continuous batching leaves {len(prompts)} to batches: no such kernel"
 
@@ -106,4 +133,4 @@ def test_a_norm_that_does_more_is_left_as_it_is(model: Any) -> None:
 
 def test_a_cpu_packs_nothing(model: Any) -> None:
     assert not packs(model)
-    assert continuous.blocks_that_fit(model) == sys.maxsize
+    assert continuous.tokens_that_fit(model) == sys.maxsize
