@@ -54,7 +54,7 @@ class Round:
                 self.say(f"after {self.result.starts}")
             self.start()
             self.compare()
-        except ChaosError as error:
+        except (ChaosError, OSError) as error:  # the second where no record is there
             self.blame("status", str(error))
         self.result.seconds = round(time.monotonic() - began, 1)
         if self.result.wrong:
