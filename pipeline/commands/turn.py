@@ -124,12 +124,6 @@ def begun(arguments: list[str]) -> Turn:
     try:
         turn = kept_apart(arguments, config)
         named(load(compose(CONF, settings_of(arguments, turn.start))))  # all of it is here
-        last = last_turn()
-        if last and (last.tried, last.after) == (turn.tried, turn.before):
-            raise NothingToLearn(
-                f"nobody said anything new since the turn that ended at {last.ended}: {last.why} (without "
-                f"{TURN_RECORD} it is taken again)"
-            )
     except UserError:
         end()
         raise
@@ -155,6 +149,8 @@ def kept_apart(arguments: list[str], config: Config) -> Turn:
     freeze(kept)
     manifest = learnt(config)
     before = known_champion(config.tracking)
+    key = tried(manifest, config)
+    require_new(key, before)
     start = placed_start(config.tracking, before)
     return Turn(
         schema_version=1,
@@ -168,7 +164,7 @@ def kept_apart(arguments: list[str], config: Config) -> Turn:
         start=start,
         start_digest=None if start == "base" else sha256(CHAMPION),
         before=before,
-        tried=tried(manifest, config),
+        tried=key,
     )
 
 
@@ -183,6 +179,16 @@ def learnt(config: Config) -> LearnManifest:
     """Return what the frozen records become, without a word: the stage says it again. Raises UserError as that."""
     with TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         return learn(of_folder(RECORDS), config.learn, Path(), Path(folder))
+
+
+def require_new(key: str, before: Version | None) -> None:
+    """Refuse to learn the same once more. Raises NothingToLearn."""
+    last = last_turn()
+    if last and (last.tried, last.after) == (key, before):
+        raise NothingToLearn(
+            f"nobody said anything new since the turn that ended at {last.ended}: {last.why} (without {TURN_RECORD} "
+            "it is taken again)"
+        )
 
 
 def known_champion(tracking: TrackingSettings) -> Version | None:

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from common.errors import MachineError, UserError
 from common.files import atomic_path
+from pipeline.core.inputs import INPUTS, link_inputs
 from pipeline.core.paths import TURN, TURN_RECORD
 from pipeline.core.records import Count, Record
 from pipeline.learning.sources import Kept
@@ -112,4 +113,6 @@ def end(outcome: TurnRecord | None = None) -> None:
     if outcome:
         outcome.write(TURN_RECORD)
     STATE.unlink(missing_ok=True)
+    if (INPUTS / "feedback").resolve() == RECORDS.resolve():
+        link_inputs({"feedback": None})  # DVC takes no link that leads nowhere
     shutil.rmtree(RECORDS, ignore_errors=True)

@@ -69,6 +69,9 @@ def test_what_is_said_after_the_beginning_is_the_next_turns(place: Path, capsys:
     other = interrupted("train.lr=1e-4")
     assert "since it was begun with other settings: a new one begins" in capsys.readouterr().out
     assert other.pairs > first.pairs
+    no_feedback()
+    assert cli.run(["turn", "train.lr=1e-3"]) == 3
+    assert not (place / "inputs/feedback").is_symlink()  # to what is there no more, which would end DVC
 
 
 def test_stages_are_told_what_the_turn_began_with(place: Path) -> None:
