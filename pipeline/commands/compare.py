@@ -29,6 +29,10 @@ from pipeline.report.record import Evaluation
 from pipeline.report.verdict import summed_up
 from pipeline.statistics.paired import Paired
 
+LACKING = {  # what runs are without that cannot be ranked by a quality
+    "preference": "pairs of answers that are held out",
+    "accuracy": "questions with known answers",
+}
 TOLD = {"better", "worse"}  # findings that tell two files apart
 LEARNT_FROM = ("data", "train")  # the groups of settings by whose differences runs of one model are told apart
 
@@ -163,7 +167,7 @@ def notes(runs: list[EvaluatedRun], settings: CompareSettings, quality: str, cho
             f"Of {', '.join(lost)} there is no {ROWS.name}: its files are told from no others. `dvc repro` makes it."
         )
     if quality != settings.quality:
-        lines.append("Ranked by loss: not every run has questions with known answers.")
+        lines.append(f"Ranked by {quality}: not every run has {LACKING[settings.quality]}.")
     for run in runs:
         verdict = run.evaluation.verdict
         if chosen and run.name == chosen.run and not verdict.passed:

@@ -9,13 +9,16 @@ Better is what is better beyond doubt on the same test rows and questions (pipel
 faster or lighter file that was asked for, by --quantization or by conf/compare's budgets, has to be no worse.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from common.files import sha256
+from common.files import sha256, write_json, write_text
 from pipeline.comparison.champion import Contender, held_against, saves
 from pipeline.comparison.rule import Candidate, recommend
 from pipeline.comparison.runs import WORKSPACE, EvaluatedRun, require_rows
@@ -23,6 +26,7 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, Config, TrackingSettings, load
 from pipeline.core.paths import ADAPTER, CARD, EVALUATION, GGUF, MANIFEST, QUESTIONS, README, ROWS
 from pipeline.core.records import Manifest
+from pipeline.report.markdown import cell
 from pipeline.report.record import Evaluation
 from pipeline.report.rows import RowResults
 from pipeline.report.verdict import failed, untold
@@ -36,6 +40,7 @@ from pipeline.tracking.registry import (
     mlflow_client,
     previous,
     register,
+    require_champion,
     require_file,
     set_champion,
 )
@@ -50,8 +55,9 @@ if TYPE_CHECKING:  # seconds to import
 
 # What the chat and a reader know the model by, and what a later one is held against.
 BESIDE = (CARD, README, ROWS)
+AGAINST = "against_champion"
 LOCK = Path("dvc.lock")
-WORTH = ("loss", "perplexity", "accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
+WORTH = ("loss", "perplexity", "accuracy", "preference_accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
 
 
 class NotPromoted(UserError):
@@ -101,14 +107,16 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
             print(f"{path.name} is the champion already: version {before.version} of {before.name}")
             return
         against, found = objections(client, run, new, before, config)
-        tags |= {"against_champion": found} if found else {}
+        tags |= {AGAINST: found} if found else {}
         if against and not force:
             raise NotPromoted(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
         tags |= {"forced": "; ".join(against)} if against else {}
         tags |= {PREVIOUS: str(before.version)} if before is not None else {}
         made_by = find_run(client, evaluation.mlflow_run) if evaluation.mlflow_run else None
-        files = [path, *adapter, *(beside for beside in BESIDE if beside.is_file())]
-        version = register(client, tracking, path.stem, files, tags, made_by.info.run_id if made_by else None)
+        require_champion(client, tracking.experiment, before)
+        with TemporaryDirectory() as folder:
+            files = [path, *adapter, *beside(found, Path(folder))]
+            version = register(client, tracking, path.stem, files, tags, made_by.info.run_id if made_by else None)
         set_champion(client, version)
     print(f"{path.name} is the champion: version {version.version} of {version.name}")
     if against:
@@ -190,12 +198,15 @@ def measuring(config: Config, fingerprint: str) -> "tuple[Material, MeasurementC
         raise UserError(
             f"{ADAPTER} is missing, without which nothing can be measured; `dvc checkout`, or run `dvc repro`"
         )
-    from pipeline.evaluation.inputs import read_material  # seconds to import
+    from pipeline.evaluation.general import with_general  # seconds to import
+    from pipeline.evaluation.inputs import read_material
     from pipeline.evaluation.measurement_cache import MeasurementCache
+    from pipeline.evaluation.preferences import with_pairs
     from pipeline.stages.evaluate import answer_ends, dependencies
 
     ends = answer_ends(Manifest.read(GGUF / MANIFEST).models)
     material = read_material(ADAPTER, config.evaluate, config.train.loss_on, ends)
+    material = with_pairs(with_general(material))
     return material, MeasurementCache(training_folder(config, fingerprint), dependencies(config))
 
 
@@ -239,6 +250,19 @@ def verified(file: Candidate, evaluation: Evaluation, manifest: Manifest) -> tup
     return path, digest
 
 
+def beside(found: str | None, folder: Path) -> list[Path]:
+    """Return what goes with the file; its cards, copied into a folder, say what was found against the champion."""
+    files = [path for path in BESIDE if path.is_file()]
+    if found is None:
+        return files
+    if CARD in files:
+        write_json(folder / CARD.name, json.loads(CARD.read_text(encoding="utf-8")) | {AGAINST: found})
+    if README in files:
+        text = README.read_text(encoding="utf-8")
+        write_text(folder / README.name, f"{text}\n## Against the champion before\n\n{cell(found)}\n")
+    return [folder / path.name if path in (CARD, README) else path for path in files]
+
+
 def trained(manifest: Manifest) -> list[Path]:
     """Return the adapter that the files were made of, from which a training may go on; none where all was trained.
 
@@ -278,6 +302,7 @@ def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict
         "test_rows": run.test_rows,
         "test_tokens": evaluation.tokens,
         "questions": questions_asked(evaluation),
+        "pairs": pairs_compared(run.rows),
         **{key: getattr(file.figures, key) for key in WORTH},
     }
     return {key: str(value) for key, value in tags.items() if value is not None}
@@ -286,3 +311,10 @@ def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict
 def questions_asked(evaluation: Evaluation) -> str | None:
     """Return what tells the questions from others: the digest of all that were prepared, and how many were asked."""
     return f"{sha256(QUESTIONS)} {evaluation.questions}" if evaluation.questions and QUESTIONS.is_file() else None
+
+
+def pairs_compared(rows: RowResults | None) -> str | None:
+    """Return what tells the held-out pairs of answers from others: their digest and number; None of none."""
+    if not rows or not rows.pairs:
+        return None
+    return f"{hashlib.sha256(' '.join(rows.pairs).encode()).hexdigest()} {len(rows.pairs)}"

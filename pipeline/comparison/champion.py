@@ -112,11 +112,13 @@ def measured_on(
 
 
 def is_all(new: Side, old: Side, settings: CompareSettings) -> bool:
-    """Return whether both were measured on all of the new file's rows, and on its questions where they count."""
+    """Return whether both were measured on all of the new file's rows and pairs, and on what else of it counts."""
     rows = shared(new.rows.rows[: len(new.found.nats)], old.rows.rows[: len(old.found.nats)])
     questions = shared(new.rows.questions[: len(new.found.right)], old.rows.questions[: len(old.found.right)])
     asked = len(questions) == len(new.rows.questions) or settings.quality == "loss"
-    return len(rows) == len(new.rows.rows) and asked
+    compared = set(new.rows.pairs) <= set(old.rows.pairs)
+    read = settings.quality != "preference" or new.rows.general == old.rows.general
+    return len(rows) == len(new.rows.rows) and asked and compared and read
 
 
 def kept_of(version: "ModelVersion", folder: Path) -> Side | None:

@@ -1,4 +1,4 @@
-"""Two evaluated files on the rows, questions and tasks that both were measured on: what may be said of them.
+"""Two evaluated files on the rows, questions, tasks and pairs of answers that both were measured on: what may be said.
 
 Nothing of it rests on a figure alone. Each is paired row by row, with bounds that hold whenever measuring stopped, and
 the level is shared among all of them (pipeline/statistics/paired.py).
@@ -14,9 +14,10 @@ from common.words import counted
 from pipeline.core.config import CompareSettings
 from pipeline.data.grading import headline_group
 from pipeline.report.rows import ModelRows, RowResults
-from pipeline.statistics.paired import Finding, Paired, Test, holm, paired_loss, paired_share
+from pipeline.statistics.paired import Finding, Of, Paired, Test, holm, paired_choices, paired_loss, paired_share
 
-FIRST: tuple[Finding, ...] = ("better", "worse")  # which decide, whatever other figures cannot tell
+PREFERENCES = "preferences"
+LOSSES: tuple[Of, ...] = ("row", "text")  # what differences in nats are counted on
 
 
 @dataclass(frozen=True)
@@ -49,41 +50,78 @@ class Judgement:
     Attributes:
         figures: those that could be paired.
         apart: what could not be, and why.
+        quality: conf/compare's, which says what *better* is.
     """
 
     figures: tuple[Paired, ...]
     apart: tuple[str, ...] = ()
+    quality: str = "accuracy"
 
     @property
     def finding(self) -> Finding:
         """All figures together: better in one is better, and worse is worse; nobody can tell where both are found.
 
-        No worse is what no figure speaks against that has rows enough to see a difference of its margin.
+        No worse is what no figure speaks against that has rows enough to see a difference of its margin. By preferences
+        better is what is so in these, and fails in no other figure; by other qualities these alone make nothing better.
         """
         said = {one.finding for one in self.figures}
-        if {"better", "worse"} <= said:
+        if "worse" in said:
+            return "cannot tell" if "better" in said else "worse"
+        if any(one.finding == "better" for one in self._deciding):
+            return "cannot tell" if self.failing else "better"
+        if self.hopeless and all(one.finding == "cannot tell" for one in self._deciding):
             return "cannot tell"
-        for finding in FIRST:
-            if finding in said:
-                return finding
-        silent = all(one.finding == "no worse" or one.smallest > one.margin for one in self.figures)
+        silent = all(one.finding != "cannot tell" or one.smallest > one.margin for one in self.figures)
         return "no worse" if "no worse" in said and silent else "cannot tell"
 
     @property
+    def _deciding(self) -> list[Paired]:
+        """The figures of which one that is better is enough."""
+        by_preferences = self.quality == "preference"
+        return [one for one in self.figures if (one.figure == PREFERENCES) == by_preferences]
+
+    @property
+    def failing(self) -> list[str]:
+        """What keeps a file from being better that is so by preferences: figures by name; none of another quality.
+
+        A loss on rows has to be no worse beyond doubt. Of answers, tasks and general texts there are rarely enough for
+        that: where they are too few to see a difference of the margin, they must not seem worse by more than it.
+        """
+        if self.quality != "preference":
+            return []
+        names = [one.figure for one in self.figures if one.figure != PREFERENCES and not _holds(one)]
+        return names if any(one.of == "row" for one in self.figures) else ["loss", *names]
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether no more rows or questions can make it better: pairs decide, of which all are measured."""
+        return self.quality == "preference" and not any(one.finding == "better" for one in self._deciding)
+
+    @property
     def blind(self) -> bool:
-        """Whether a figure could be worse unseen: it could not be paired, or has too few rows for any bounds."""
-        return bool(self.apart) or any(math.isinf(one.low) for one in self.figures)
+        """Whether a figure could be worse unseen: it could not be paired, or has too few rows for any bounds.
+
+        By preferences also where it cannot tell. General texts are no more than there are.
+        """
+        open_still = [one for one in self.figures if one.finding == "cannot tell" and one.of != "text"]
+        return bool(self.apart) or any(self.quality == "preference" or math.isinf(one.low) for one in open_still)
 
     @property
     def more(self) -> Paired | None:
-        """The figure that the fewest more rows would tell; None where it is told, or none would."""
-        waiting = [one for one in self.figures if one.more is not None]
-        return min(waiting, key=lambda one: one.more or 0, default=None) if self.finding == "cannot tell" else None
+        """The figure that the fewest more rows would tell; None where it is told, or none would.
+
+        By preferences it is these as long as they are not better.
+        """
+        if self.finding != "cannot tell" or any(one.finding == "worse" for one in self.figures):
+            return None
+        wanted = self._deciding if self.hopeless else self.figures
+        return min((one for one in wanted if one.more is not None), key=lambda one: one.more or 0, default=None)
 
     def __str__(self) -> str:
-        wanting = f", {in_rows(self.more.figure, self.more.more or 0, 'more ')} would" if self.more else ""
+        wanting = f", {in_rows(self.more.of, self.more.more or 0, 'more ')} would" if self.more else ""
+        held = f" (held back by {', '.join(self.failing)})" if self.failing and not self.hopeless else ""
         parts = [*(sentence(one) for one in self.figures), *self.apart]
-        return f"{self.finding}{wanting}: {'; '.join(parts)}"
+        return f"{self.finding}{held}{wanting}: {'; '.join(parts)}"
 
 
 def judge(new: Side, old: Side, settings: CompareSettings, level: float | None = None) -> Judgement:
@@ -92,7 +130,7 @@ def judge(new: Side, old: Side, settings: CompareSettings, level: float | None =
     Args:
         new: the one that may take over.
         old: the one that it is held against.
-        settings: `quality` says whether answers and tasks count beside the loss; the margins and the level.
+        settings: `quality` says what counts beside the loss, and what is better; the margins and the level.
         level: another one than that of the settings.
     """
     tests: list[Test] = []
@@ -102,28 +140,34 @@ def judge(new: Side, old: Side, settings: CompareSettings, level: float | None =
             apart.append(test)
         else:
             tests.append(test)
-    return Judgement(tuple(holm(tests, level or settings.level)), tuple(apart))
+    return Judgement(tuple(holm(tests, level or settings.level)), tuple(apart), settings.quality)
 
 
 def sentence(one: Paired) -> str:
     """Return a finding with its figures, in words."""
-    difference, low, high = (in_units(one.figure, value) for value in (one.difference, one.low, one.high))
-    said = f"{one.figure} {one.finding}, {difference} ({low} to {high}) on {in_rows(one.figure, one.rows)}"
+    difference, low, high = (in_units(one.of, value) for value in (one.difference, one.low, one.high))
+    on = on_rows(one.of, one.rows, one.won, one.lost)
+    said = f"{one.figure} {one.finding}, {difference} ({low} to {high}) on {on}"
     if math.isinf(one.smallest):
         return f"{said}, too few to see any difference"
-    return f"{said}, which could have shown {in_units(one.figure, one.smallest)}"
+    return f"{said}, which could have shown {in_units(one.of, one.smallest)}"
 
 
-def in_units(figure: str, value: float | None) -> str:
+def in_units(of: Of, value: float | None) -> str:
     """Return a difference in nats or in points, with its sign; plus is better."""
     if value is None or not math.isfinite(value):
         return "unknown"
-    return f"{value:+.4f} nats a token" if figure == "loss" else f"{100 * value:+.1f} points"
+    return f"{value:+.4f} nats a token" if of in LOSSES else f"{100 * value:+.1f} points"
 
 
-def in_rows(figure: str, count: int, more: str = "") -> str:
-    """Return how many rows of the figure's kind there are."""
-    return counted(count, f"{more}{'row' if figure == 'loss' else 'question'}")
+def in_rows(of: Of, count: int, more: str = "") -> str:
+    """Return how many rows of a kind there are."""
+    return counted(count, f"{more}{of}")
+
+
+def on_rows(of: Of, count: int, won: int | None, lost: int | None) -> str:
+    """Return on how many rows of a kind a figure rests; of pairs, with how many were won and lost."""
+    return in_rows(of, count) + ("" if won is None else f" ({won:,} won, {lost:,} lost)")
 
 
 def shared(new: Sequence[str], old: Sequence[str]) -> list[tuple[int, int]]:
@@ -135,11 +179,16 @@ def shared(new: Sequence[str], old: Sequence[str]) -> list[tuple[int, int]]:
 def _tests(new: Side, old: Side, settings: CompareSettings) -> Iterator[Test | str]:
     """Yield each test that is to be made, or why it cannot be."""
     yield _loss(new, old, settings.margin.loss)
-    if settings.quality == "accuracy":
+    if settings.quality == "preference":
+        for name in new.found.general:
+            yield _general(name, new, old, settings.margin.loss)
+    if settings.quality != "loss":
         if new.rows.questions and old.rows.questions:
             yield _accuracy(new, old, settings.margin.accuracy)
         for task, scores in new.found.items.items():
             yield _task(task, scores, old.found.items.get(task, ()), settings.margin.accuracy)
+    if new.rows.pairs or settings.quality == "preference":
+        yield _preferences(new, old, settings.margin.accuracy)
 
 
 def _loss(new: Side, old: Side, margin: float) -> Test | str:
@@ -156,6 +205,16 @@ def _loss(new: Side, old: Side, margin: float) -> Test | str:
             return f"the loss of the {whose} one on row {pairs[place][0] + 1} is no finite number"
     total = max(len(shared(new.rows.rows, old.rows.rows)), len(pairs))
     return partial(paired_loss, ours, theirs, tokens, margin=margin, total=total)  # type: ignore[arg-type]
+
+
+def _general(name: str, new: Side, old: Side, margin: float) -> Test | str:
+    tokens, ours = new.rows.general[name], new.found.general[name]
+    if old.rows.general.get(name) != tokens:
+        return f"the general texts {name} are others, or were not read by both"
+    theirs = old.found.general[name]
+    if None in (*ours, *theirs):
+        return f"the loss of one of both on the general texts {name} is no finite number"
+    return partial(paired_loss, ours, theirs, tokens, margin=margin, figure=f"general {name}", of="text")  # type: ignore[arg-type]
 
 
 def _accuracy(new: Side, old: Side, margin: float) -> Test | str:
@@ -175,3 +234,24 @@ def _task(task: str, new: Sequence[float], old: Sequence[float], margin: float) 
     if not all(0 <= score <= 1 for score in (*new, *old)):
         return f"the scores of the task {task} are not from 0 to 1"
     return partial(paired_share, new, old, margin=margin, figure=task)
+
+
+def _preferences(new: Side, old: Side, margin: float) -> Test | str:
+    if not new.rows.pairs:
+        return "no pairs of answers are held out, which `data.preferences=learn` does"
+    pairs = shared(new.rows.pairs, old.rows.pairs)
+    if not pairs:
+        return "no pair of answers is common to both"
+    ours, theirs = [new.found.preferred[one] for one, _ in pairs], [old.found.preferred[other] for _, other in pairs]
+    for place, values in enumerate(zip(ours, theirs, strict=True)):
+        if None in values:
+            whose = "new" if values[0] is None else "old"
+            return f"how likely the {whose} one finds the answers of pair {pairs[place][0] + 1} is no finite number"
+    return partial(paired_choices, ours, theirs, margin=margin)  # type: ignore[arg-type]
+
+
+def _holds(one: Paired) -> bool:
+    """Return whether a figure does not keep a file from being better by preferences (`Judgement.failing`)."""
+    if one.finding != "cannot tell":
+        return one.finding != "worse"
+    return one.of != "row" and one.smallest > one.margin and one.difference >= -one.margin

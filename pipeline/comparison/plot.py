@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
 from pipeline.comparison.record import ComparedFile, Comparison, name_of
+from pipeline.comparison.rule import RANKED_BY
 from pipeline.report.metrics import metric
 from pipeline.report.picture import NO_FORMULAS
 
@@ -20,7 +21,7 @@ Place = tuple[float, float]  # seconds of an answer, quality
 
 def pareto(comparison: Comparison) -> str:
     """Return the plot as SVG; up and to the left is better. Files without a figure of the two are left out."""
-    quality = metric(comparison["rule"]["quality"])
+    quality = metric(RANKED_BY[comparison["rule"]["quality"]])
     places = [(file, place) for file in comparison["files"] if (place := _place(file, quality.name))]
     with rc_context(REPEATABLE | NO_FORMULAS):  # type: ignore[arg-type]  # which lists every name that there is
         figure = Figure(figsize=(8, 4.5), layout="constrained")

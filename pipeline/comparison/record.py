@@ -2,7 +2,7 @@
 
 from typing import TypedDict
 
-from pipeline.statistics.paired import Finding
+from pipeline.statistics.paired import Finding, Of
 
 
 class Rule(TypedDict):
@@ -62,6 +62,7 @@ class PairedFigure(TypedDict):
     """What is said of two files in one figure, as pipeline/statistics/paired.py has it; null is unknown."""
 
     figure: str
+    of: Of
     finding: Finding
     difference: float | None
     low: float | None
@@ -71,6 +72,8 @@ class PairedFigure(TypedDict):
     margin: float
     smallest: float | None
     more: int | None
+    won: int | None  # of pairs of answers
+    lost: int | None
 
 
 class ComparedPair(TypedDict):

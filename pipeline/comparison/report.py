@@ -10,11 +10,18 @@ from rich.table import Table as Shown
 from common.files import write_json, write_text
 from pipeline.comparison.plot import pareto
 from pipeline.comparison.record import Comparison
+from pipeline.comparison.rule import RANKED_BY
 from pipeline.comparison.tables import tables
 from pipeline.report.markdown import cell, section
 from pipeline.report.metrics import metric
 from pipeline.report.page import templates
 from pipeline.report.tables import Cell
+
+BY = {
+    "preference": "held-out pairs of answers, in all else no worse,",
+    "accuracy": "accuracy, tasks and loss",
+    "loss": "loss",
+}
 
 
 def write(folder: Path, comparison: Comparison) -> None:
@@ -60,7 +67,7 @@ def page(comparison: Comparison, plot: str) -> str:
 def show(console: Console, comparison: Comparison) -> None:
     """Print runs, files with what fits a terminal of their figures, and the recommendation."""
     runs, files = tables(comparison)[:2]
-    quality = comparison["rule"]["quality"]
+    quality = RANKED_BY[comparison["rule"]["quality"]]
     fitting = [metric(name).head for name in ("bytes", "memory_bytes", quality, "flips", "answer_seconds")]
     shown = {"file", *fitting, "rule"}
     columns = [place for place, head in enumerate(files.head) if head in shown]
@@ -91,7 +98,7 @@ def headline(comparison: Comparison) -> str:
 def rule(comparison: Comparison) -> str:
     """Return the rule in words."""
     budgets = comparison["rule"]
-    quality = "accuracy, tasks and loss" if budgets["quality"] == "accuracy" else "loss"
+    quality = BY[budgets["quality"]]
     seconds, size, memory = (budgets[key] for key in ("max_answer_seconds", "max_gguf_mb", "max_memory_mb"))
     limits = [f"{seconds:g} s an answer"] if seconds is not None else []
     limits += [f"{size:,g} MB"] if size is not None else []

@@ -1,8 +1,8 @@
 """The rule by which one GGUF file is recommended: the fastest within the budgets that none is better than beyond doubt.
 
-Whether one is better is found on the rows that both were measured on (pairs.py), by the share of right answers, tasks
-and loss where every file has been asked questions and conf/compare says so, else by loss alone. One that is worse by no
-more than conf/compare's margin gives way to nothing.
+Whether one is better is found on the rows that both were measured on (pairs.py), by what conf/compare says and every
+file was asked: held-out pairs of answers; the share of right answers, tasks and loss; or loss alone. One that is worse
+by no more than conf/compare's margin gives way to nothing.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +16,7 @@ from pipeline.report.metrics import metric
 from pipeline.report.record import FileFigures
 from pipeline.report.rows import RowResults
 
+RANKED_BY = {"preference": "preference_accuracy", "accuracy": "accuracy", "loss": "loss"}  # metrics by quality
 UNKNOWN = Judgement((), ("what was found of each row is not kept of both",))
 
 
@@ -59,7 +60,8 @@ class Candidate:
 
     def goodness(self, quality: str) -> float:
         """Return its quality as a number that is higher for a better file; unknown is worst."""
-        return metric(quality).goodness(getattr(self.figures, quality))
+        name = RANKED_BY[quality]
+        return metric(name).goodness(getattr(self.figures, name))
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,11 @@ class Budget(NamedTuple):
 
 
 def chosen_quality(files: Sequence[Candidate], settings: CompareSettings) -> str:
-    """Return `accuracy` or `loss`: what files are ranked by."""
-    has_accuracy = all(file.figures.accuracy is not None for file in files)
-    return "accuracy" if settings.quality == "accuracy" and has_accuracy else "loss"
+    """Return what files are ranked by: conf/compare's quality, or the next that all were asked for, at last loss."""
+    for quality in list(RANKED_BY)[list(RANKED_BY).index(settings.quality) :]:
+        if all(getattr(file.figures, RANKED_BY[quality]) is not None for file in files):
+            return quality
+    return "loss"
 
 
 def excluded(file: Candidate, settings: CompareSettings) -> list[str]:
@@ -150,10 +154,10 @@ def front(files: Sequence[Candidate], quality: str) -> list[Candidate]:
 
 def worth(file: Candidate, quality: str) -> str:
     """Return a file's quality in words."""
-    value = getattr(file.figures, quality)
+    value = getattr(file.figures, RANKED_BY[quality])
     if value is None:
         return f"no finite {quality}"
-    return f"accuracy {value:.2%}" if quality == "accuracy" else f"loss {value:.5f} nats a token"
+    return f"loss {value:.5f} nats a token" if quality == "loss" else f"{quality} {value:.2%}"
 
 
 def _point(file: Candidate, quality: str) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """What the kept rows of two files cannot tell, more rows may: both files are measured on them until they do.
 
-By the evaluation's own functions, with its cache, on the new file's rows and questions in their order. What either
-evaluation has kept of a row is not measured again.
+By the evaluation's own functions, with its cache, on the new file's rows and questions in their order, and on all of
+its pairs of answers, and its general texts where they count. What either evaluation has kept is not measured again.
 """
 
 import logging
@@ -20,10 +20,12 @@ from pipeline.comparison.pairs import Judgement, Measurable, Side, judge
 from pipeline.core.config import CompareSettings
 from pipeline.core.paths import PREPARED, ROWS
 from pipeline.data.grading import is_right
+from pipeline.evaluation.general import all_sets, by_set, general_tokens
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.measure import file_nats, file_replies
 from pipeline.evaluation.measurement_cache import MeasurementCache
-from pipeline.report.rows import ModelRows, RowResults, digests
+from pipeline.evaluation.preferences import answers, pair_digests, preferred
+from pipeline.report.rows import ModelRows, Nats, RowResults, digests
 from pipeline.statistics.paired import Finding, Paired
 
 logger = logging.getLogger(__name__)
@@ -57,11 +59,49 @@ class Meter:
         side = self.file.side
         return dict(zip(side.rows.questions, side.found.right, strict=False)) if side else {}
 
+    @cached_property
+    def preferred(self) -> dict[str, bool | None]:
+        """Whether the chosen answer is likelier, by pair; those of the material that are not known are measured."""
+        side, pairs = self.file.side, self.material.pairs
+        known = dict(zip(side.rows.pairs, side.found.preferred, strict=True)) if side else {}
+        missing = {
+            name: pair for name, pair in zip(pair_digests(self.material), pairs, strict=True) if name not in known
+        }
+        if missing:
+            part = replace(self.material, pairs=tuple(missing.values()))
+            known |= zip(missing, preferred(self._all_nats("preferences", answers(part)), part), strict=True)
+        return {name: known[name] for name in self.rows.pairs if name in known}
+
+    @cached_property
+    def general(self) -> dict[str, Nats]:
+        """Nats of general texts, by set; sets of the material that are not known are measured."""
+        known: dict[str, Nats] = {}
+        if side := self.file.side:
+            same = [name for name, tokens in side.rows.general.items() if tokens == self.rows.general.get(name)]
+            known = {name: side.found.general[name] for name in same}
+        missing = {name: texts for name, texts in self.material.general.items() if texts and name not in known}
+        if missing:
+            part = replace(self.material, general=missing)
+            found = by_set(self._all_nats("general", all_sets(part)), part)
+            known |= {name: tuple(nats) for name, nats in found.items()}
+        return known
+
     def measured(self, extent: Extent) -> Side:
-        """Return what is found of the first so many rows and questions."""
-        items = self.file.side.found.items if self.file.side else {}
-        found = ModelRows(nats=self._nats(extent.rows), right=self._right(extent.questions), items=items)
-        return Side(self.rows.model_copy(update={"models": {self.file.name: found}}), self.file.name)
+        """Return what is found of the first so many rows and questions, and of all pairs and general texts."""
+        found = ModelRows(
+            nats=self._nats(extent.rows),
+            right=self._right(extent.questions),
+            items=self.file.side.found.items if self.file.side else {},
+            general=self.general,
+            preferred=tuple(self.preferred.values()),
+        )
+        texts = {name: tokens for name, tokens in self.rows.general.items() if name in self.general}
+        update = {"models": {self.file.name: found}, "pairs": tuple(self.preferred), "general": texts}
+        return Side(self.rows.model_copy(update=update), self.file.name)
+
+    def _all_nats(self, kind: str, texts: Material) -> list[float | None]:
+        extent = Extent(len(texts.conversations), 0)
+        return file_nats(f"{self.file.name}-{kind}", self.weights, self.file.sha256, texts, self.cache, extent)
 
     def _nats(self, count: int) -> tuple[float | None, ...]:
         known, all_rows = self.known_nats, self.material.conversations
@@ -111,6 +151,8 @@ def settle(
         raise UserError(f"of {new.path.name} no row was measured; run `dvc repro` first")
     rows = new.side.rows
     require_same(rows, material)
+    if settings.quality != "preference":  # general texts count by it alone
+        material = replace(material, general={})
     with ExitStack() as stack:
 
         def meter(one: Measurable) -> Meter:
@@ -118,7 +160,9 @@ def settle(
 
         ours, theirs = meter(new), meter(old)
         alike = words(ours.weights()) == words(theirs.weights())
-        most = Extent(len(rows.rows) if alike else 0, len(rows.questions) if settings.quality == "accuracy" else 0)
+        if not alike:
+            theirs = replace(theirs, material=replace(material, pairs=(), general={}))
+        most = Extent(len(rows.rows) if alike else 0, len(rows.questions) if settings.quality != "loss" else 0)
         extent, further = Extent(-1, -1), _kept(ours, theirs, most)
         while further != extent:
             extent = further
@@ -126,6 +170,7 @@ def settle(
             said = f"{counted(extent.rows, 'row')} and {counted(extent.questions, 'question')}"
             logger.info(f"on {said}: {judgement.finding}")
             told = judgement.finding in enough and not _is_blind(judgement, extent, most)
+            told = told or (judgement.hopeless and "no worse" not in enough)
             further = extent if told else _further(judgement, extent, most)
     return judgement if alike else replace(judgement, apart=(*judgement.apart, OTHER_WORDS))
 
@@ -137,7 +182,9 @@ def require_same(rows: RowResults, material: Material) -> None:
         UserError: its rows, their tokens, or its questions are others.
     """
     found = [one.digest for one in material.conversations], material.scored, list(digests(material.questions))
-    if found != (list(rows.rows), list(rows.tokens), list(rows.questions)):
+    general = {name: tuple(tokens) for name, tokens in general_tokens(material).items()}
+    rest = pair_digests(material), general
+    if found != (list(rows.rows), list(rows.tokens), list(rows.questions)) or rest != (rows.pairs, rows.general):
         raise UserError(f"{PREPARED}, as conf/evaluate takes it, is not what {ROWS} is of; run `dvc repro` first")
 
 
@@ -158,27 +205,32 @@ def _is_blind(judgement: Judgement, extent: Extent, most: Extent) -> bool:
     """Return whether a figure that could still be measured may be worse unseen: its rows are too few for any bounds."""
     if judgement.finding == "worse":
         return False
-    unknown = all(math.isinf(one.low) for one in judgement.figures if one.figure == "loss")
-    return (unknown and extent.rows < most.rows) or (not extent.questions and most.questions > 0)
+    unknown = all(math.isinf(one.low) for one in judgement.figures if one.of == "row")
+    asked = {one.finding for one in judgement.figures if one.figure == "accuracy"}
+    few = not extent.questions or (judgement.quality == "preference" and "cannot tell" in asked)
+    return (unknown and extent.rows < most.rows) or (few and extent.questions < most.questions)
 
 
 def _further(judgement: Judgement, extent: Extent, most: Extent) -> Extent:
     """Return how much to measure before it is looked again: rows first, then questions, which take longer."""
     found = {one.figure: one for one in judgement.figures}
-    rows = _wanted(extent.rows, most.rows, found.get("loss"))
+    no_worse_will_do = judgement.quality == "preference"
+    rows = _wanted(extent.rows, most.rows, found.get("loss"), no_worse_will_do)
     if rows > extent.rows:
         return Extent(rows, extent.questions)
-    return Extent(extent.rows, _wanted(extent.questions, most.questions, found.get("accuracy")))
+    return Extent(extent.rows, _wanted(extent.questions, most.questions, found.get("accuracy"), no_worse_will_do))
 
 
-def _wanted(have: int, total: int, found: Paired | None) -> int:
+def _wanted(have: int, total: int, found: Paired | None, no_worse_will_do: bool) -> int:
     """Return how many rows to measure; as many as there are where more can tell nothing."""
-    if have and (found is None or _is_told(found)):
+    if have and (found is None or _is_told(found, no_worse_will_do)):
         return have
     more = (found and found.more) or have
     return max(have, min(total, max(LEAST, have + min(more, have))))  # twice as many at most, since `more` may be off
 
 
-def _is_told(found: Paired) -> bool:
+def _is_told(found: Paired, no_worse_will_do: bool) -> bool:
     """Return whether more rows would say the same: of one that is no worse, where it is hardly better either."""
-    return found.finding in ("better", "worse") or (found.finding == "no worse" and found.high <= found.margin)
+    if found.finding == "no worse":
+        return no_worse_will_do or found.high <= found.margin
+    return found.finding != "cannot tell"

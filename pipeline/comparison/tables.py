@@ -3,7 +3,7 @@
 A figure is named by its place in reports/compare.json: files.0.figures.answer_seconds.
 """
 
-from pipeline.comparison.pairs import in_rows, in_units
+from pipeline.comparison.pairs import in_rows, in_units, on_rows
 from pipeline.comparison.record import ComparedGain, Comparison, name_of
 from pipeline.report.file_table import file_columns
 from pipeline.report.formats import Figure
@@ -82,16 +82,18 @@ def _pairs(comparison: Comparison) -> Table:
     for pair in comparison["pairs"]:
         for one in pair["figures"]:
             difference, low, high, smallest = (
-                in_units(one["figure"], one[key]) for key in ("difference", "low", "high", "smallest")
+                in_units(one["of"], one[key]) for key in ("difference", "low", "high", "smallest")
             )
-            more = in_rows(one["figure"], one["more"], "more ") if one["more"] else ""
-            found = [one["finding"], f"{difference} ({low} to {high})", in_rows(one["figure"], one["rows"])]
+            more = in_rows(one["of"], one["more"], "more ") if one["more"] else ""
+            on = on_rows(one["of"], one["rows"], one["won"], one["lost"])
+            found = [one["finding"], f"{difference} ({low} to {high})", on]
             rows.append([pair["file"], pair["finding"], one["figure"], *found, smallest, more])
         rows += [[pair["file"], pair["finding"], why, *[""] * 5] for why in pair["apart"]]
     against = comparison["pairs"][0]["against"] if rows else ""
     note = (
         "On the same rows; plus is better. The bounds hold whenever measuring stopped, for all figures of a file "
-        "together. Could have shown: the difference that so many rows show four times in five."
+        "together. Could have shown: the difference that so many rows show four times in five. Of pairs of answers "
+        "those are won in which this file alone finds the chosen answer likelier a token."
     )
     head = ["file", "all in all", "figure", "finding", "difference", "on", "could have shown", "would tell"]
     return Table(f"Against {against}", head, rows, note)

@@ -229,7 +229,7 @@ class MarginSettings:
 class CompareSettings:
     """How one of several models is recommended, and when one takes over from another."""
 
-    quality: str = one_of("accuracy", "loss")
+    quality: str = one_of("accuracy", "loss", "preference")
     max_answer_seconds: float | None = limited(above=0)
     max_gguf_mb: float | None = limited(above=0)
     max_memory_mb: float | None = limited(above=0)

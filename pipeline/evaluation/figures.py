@@ -13,6 +13,7 @@ from pipeline.evaluation.general import general_tokens
 from pipeline.evaluation.inputs import Extent, Material
 from pipeline.evaluation.loss import Row
 from pipeline.evaluation.measure import AskedTasks, Measured
+from pipeline.evaluation.preferences import pair_digests
 from pipeline.evaluation.text_statistics import text_figures
 from pipeline.report.record import SPEED_TOKENS, FileFigures, Gain, GeneralFigures, ModelFigures, ShownAnswer
 from pipeline.report.rows import SCHEMA, ModelRows, RowResults, are_right_or_wrong, digests
@@ -33,7 +34,7 @@ def row_results(measured: dict[str, Measured], material: Material) -> RowResults
         groups=tuple(question["group"] for question in questions),
         tasks=tuple(question["task"] for question in questions),
         general={name: tuple(tokens) for name, tokens in general_tokens(material).items()},
-        pairs=tuple(f"{chosen.digest} {rejected.digest}" for chosen, rejected in material.pairs),
+        pairs=pair_digests(material),
         models={name: _model_rows(found, questions) for name, found in measured.items()},
     )
 
@@ -65,7 +66,7 @@ def _figures(
     if material.questions and whole:
         figures |= flips(*(_right(found["replies"], material.questions) for found in (measured, whole)))
     if "preferred" in measured:
-        figures |= _named("preference_accuracy", share(measured["preferred"]), SHARE)
+        figures |= preference_figures(measured["preferred"], base["preferred"] if base else None)
     texts = text_figures([*measured["replies"], *measured["answers"]], material.asked)
     figures["texts"] = {name: _rounded(value, SHARE) for name, value in texts.items()}
     if "general" in measured:
@@ -102,6 +103,18 @@ def file_figures(
         first_token_seconds=_mean(first),
         answer_seconds=_mean([answer["seconds"] for answer in answers]),
     )
+
+
+def preference_figures(
+    preferred: Sequence[bool | None], before: Sequence[bool | None] | None
+) -> dict[str, float | None]:
+    """Return of how many pairs the chosen answer is likelier, and which are won and lost against the base `before`."""
+    known = [one is True for one in preferred]
+    figures = _named("preference_accuracy", share(known), SHARE) | {"pairs": len(known)}
+    if before:
+        differ = flips(known, [one is True for one in before])
+        figures |= {"pairs_won": differ["flips_won"], "pairs_lost": differ["flips_lost"]}
+    return figures
 
 
 def flips(after: Sequence[float], before: Sequence[float]) -> dict[str, float]:

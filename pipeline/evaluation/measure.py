@@ -39,7 +39,7 @@ class Measured(TypedDict):
     answers: list[Answer]  # to the prompts
     samples_per_second: NotRequired[float | None]  # rows
     general: NotRequired[dict[str, list[float | None]]]  # nats of each general text, by set
-    preferred: NotRequired[list[bool]]  # of each pair of answers, whether the chosen one is likelier
+    preferred: NotRequired[list[bool | None]]  # of each pair of answers, whether the chosen one is likelier
     tasks: NotRequired[AskedTasks]
     memory: NotRequired[int]  # bytes that serving a file takes
 

@@ -46,9 +46,17 @@ def answers(material: Material) -> Material:
     return replace(material, conversations=[answer for pair in material.pairs for answer in pair], questions=[])
 
 
-def preferred(nats: Sequence[float | None], material: Material) -> list[bool]:
-    """Return of each pair whether the chosen answer is likelier a token, given the nats of `answers`."""
+def pair_digests(material: Material) -> tuple[str, ...]:
+    """Return what tells each pair from others: what tells its answers, with their prompt."""
+    return tuple(f"{chosen.digest} {rejected.digest}" for chosen, rejected in material.pairs)
+
+
+def preferred(nats: Sequence[float | None], material: Material) -> list[bool | None]:
+    """Return of each pair whether the chosen answer is likelier a token, given the nats of `answers`.
+
+    None of one of whose answers these are no finite number.
+    """
     each = zip(nats, answers(material).scored, strict=True)
     means = [None if total is None else total / tokens for total, tokens in each]
     pairs = zip(means[::2], means[1::2], strict=True)
-    return [chosen is not None and rejected is not None and chosen < rejected for chosen, rejected in pairs]
+    return [None if chosen is None or rejected is None else chosen < rejected for chosen, rejected in pairs]

@@ -106,6 +106,9 @@ class ModelFigures(Record):
     preference_accuracy: Share | None = None  # of held-out pairs, whose chosen answer is likelier a token
     preference_accuracy_low: Share | None = None
     preference_accuracy_high: Share | None = None
+    pairs: Count | None = None  # that are held out
+    pairs_won: Count | None = None  # in which it alone of it and the base finds the chosen answer likelier
+    pairs_lost: Count | None = None
     texts: TextFigures | None = None
     tasks: dict[str, float] = Field(default_factory=dict)  # of lm-evaluation-harness
     general: dict[str, GeneralFigures] = Field(default_factory=dict)  # by set

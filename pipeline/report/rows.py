@@ -44,7 +44,9 @@ class ModelRows(Record):
     right: tuple[bool, ...] = ()  # whether the replies to the first so many questions were
     items: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # by the harness's task, in the task's order
     general: dict[str, Nats] = Field(default_factory=dict)  # by set of general texts, of each
-    preferred: tuple[bool, ...] = ()  # of each pair of answers, whether the chosen one is likelier a token
+    preferred: tuple[
+        bool | None, ...
+    ] = ()  # of each pair, whether the chosen answer is likelier a token; null: unknown
 
     def loss(self, tokens: Sequence[int]) -> float | None:
         """Return nats a token of the first rows, whose tokens are given; None is no finite number."""

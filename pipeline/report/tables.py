@@ -20,6 +20,7 @@ RESULTS = {True: "passed", False: "FAILED", None: "too few"}  # of a check
 FILES_NOTE = (  # under every table of GGUF files
     "KL divergence and top-1 agreement: of the unquantized file from the model before export, of any other from the "
     "unquantized file. Flips: questions that one alone of the two has right; lost those that the unquantized one has. "
+    "Pairs of answers are won and lost against the base. "
     "Memory: what the engine takes at the server's own settings. Seconds: means over the prompts; tokens/s: of all "
     f"answers together, past the first token, and of all prompts, up to it, where there are at least {SPEED_TOKENS}; "
     "on the engine that serves."
@@ -100,6 +101,11 @@ def _models(evaluation: Evaluation, figures: Figures) -> Table:
         rows.append([f"accuracy, {words(group)}", *shares])
     rows.append(["gain in loss, nats a token", "", figures.gain()])
     note = "In brackets, 95% confidence intervals by bootstrap over conversations and questions."
+    if tuned.pairs:
+        note += (
+            " Preferences: held-out pairs of answers of which the chosen one is likelier a token; those are won that "
+            "tuned alone of the two has so, those lost that the base has."
+        )
     return Table("Base and tuned", ["", "base", "tuned"], rows, note)
 
 

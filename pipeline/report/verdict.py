@@ -107,6 +107,11 @@ def _finite(measured: Measurements, rows: RowResults) -> Check:
     figures = flatten(measured.model_dump(include={"base_model", "tuned_model", "gain", "gguf"}, exclude_unset=True))
     lost = [key for key, value in figures.items() if value is None and not key.endswith(UNTOLD)]
     of_rows = [f"{name} of {_lost_rows(found, rows)}" for name, found in rows.models.items() if None in found.nats]
+    of_rows += [
+        f"{name} of pair {found.preferred.index(None) + 1:,} of answers"
+        for name, found in rows.models.items()
+        if None in found.preferred
+    ]
     what = f"no finite number: {', '.join([*lost, *of_rows])}" if lost or of_rows else "each figure is a finite number"
     return _check("finite", what, len(lost) + len(of_rows), 0, not lost and not of_rows)
 

@@ -1,11 +1,13 @@
-"""How sure a mean is: confidence intervals by the bootstrap."""
+"""How sure a mean is: confidence intervals by the bootstrap, and exact ones of a share."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 RESAMPLES = 2000
+HALVINGS = 40  # of the range in which an exact bound lies
 CONFIDENCE = 0.95
 TAIL = (1 - CONFIDENCE) / 2
 SEED = 0  # the same samples give the same interval
@@ -54,3 +56,31 @@ def share(right: Sequence[bool]) -> Interval:
     if not any(right):
         return Interval(0.0, 0.0, 1 - far)
     return bootstrap([float(one) for one in right], [1.0] * len(right))
+
+
+def exact_share(hits: int, count: int, level: float) -> Interval:
+    """Return a share and the bounds that binomial chances leave it (Clopper & Pearson 1934); 0 to 1 of none at all.
+
+    Args:
+        hits: that there were.
+        count: among so many.
+        level: how often the truth may be outside; half of that on either side.
+    """
+    low, high = _least_chance(hits, count, level / 2), 1 - _least_chance(count - hits, count, level / 2)
+    return Interval(hits / count if count else np.nan, low, high)
+
+
+@lru_cache(maxsize=4096)
+def _least_chance(hits: int, count: int, tail: float) -> float:
+    """Return the smallest chance by which so many hits or more come up as often as `tail` says."""
+    if not hits:
+        return 0.0
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])  # of factorials
+    found = np.arange(hits, count + 1)
+    ways = logs[count] - logs[found] - logs[count - found]
+    low, high = 0.0, 1.0
+    for _ in range(HALVINGS):
+        chance = (low + high) / 2
+        often = np.exp(ways + found * np.log(chance) + (count - found) * np.log1p(-chance)).sum()
+        low, high = (low, chance) if often >= tail else (chance, high)
+    return low

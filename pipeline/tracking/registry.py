@@ -86,6 +86,19 @@ def set_champion(client: "MlflowClient", version: "ModelVersion") -> None:
     client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
+def require_champion(client: "MlflowClient", name: str, before: "ModelVersion | None") -> None:
+    """See to it that the alias is where it was when a file was held against the champion, which may take an hour.
+
+    Raises:
+        UserError: it is on another version, or on none.
+    """
+    now, then = (found and int(found.version) for found in (champion(client, name), before))
+    if now != then:
+        gone = f"the champion of {name}, version {then}, has gone"
+        what = f"version {now} has become the champion of {name}" if now else gone
+        raise UserError(f"{what} while files were compared; run again")
+
+
 def register(
     client: "MlflowClient",
     settings: TrackingSettings,

@@ -25,6 +25,7 @@ def evaluation(
     failed: str | None = None,
     missing: int = 0,
     questions: int = 573,
+    pairs: int = 0,
     test: str = "7" * 64,
     **more: Any,
 ) -> dict[str, Any]:
@@ -33,12 +34,15 @@ def evaluation(
     Args:
         failed: the name of a check that it does not pass.
         missing: how many more test conversations it would take to tell.
+        pairs: of answers that are held out; files choose rightly in a share of `preference_accuracy`, a half by itself.
         test: the digest of the test rows.
         more: keys that replace those of the evaluation.
     """
     asked = {} if accuracy is None else _accuracy(accuracy)
     questions = 0 if accuracy is None else questions
     tuned = {"loss": loss, "perplexity": 1.1052, "samples_per_second": 80.5, **asked}
+    if pairs:
+        tuned |= {"preference_accuracy": 0.5, "pairs": pairs}
     checks = [{"name": "gain", "what": "the loss fell by 1.6 nats", "figure": 1.6, "limit": 0.0, "passed": True}]
     if failed:
         checks.append({"name": failed, "what": "perplexity rose by 9%", "figure": 0.09, "limit": 0.05, "passed": False})
@@ -116,6 +120,7 @@ def rows_of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
 
     Models differ from row to row by a little, and one answers right what a worse one does.
     """
+    pairs = evaluated["tuned_model"].get("pairs", 0)
     count, asked, test = evaluated["rows"], evaluated["questions"], evaluated["prepared"]["splits"]["test"]["sha256"]
     tokens = np.full(count, evaluated["tokens"] // count)
     tokens[: evaluated["tokens"] % count] += 1
@@ -127,18 +132,21 @@ def rows_of(evaluated: Mapping[str, Any]) -> dict[str, Any]:
         "questions": [f"{asked} {number}" for number in range(asked)],
         "groups": ["held_out"] * asked,
         "tasks": ["sum"] * asked,
-        "models": {name: _model_rows(name, figures, tokens, asked) for name, figures in models.items()},
+        "pairs": [f"{pairs} {number}" for number in range(pairs)],
+        "models": {name: _model_rows(name, figures, tokens, asked, pairs) for name, figures in models.items()},
     }
 
 
-def _model_rows(name: str, figures: Mapping[str, Any], tokens: np.ndarray, asked: int) -> dict[str, Any]:
+def _model_rows(name: str, figures: Mapping[str, Any], tokens: np.ndarray, asked: int, pairs: int) -> dict[str, Any]:
     order = np.random.default_rng(0).permutation(asked)
     right = (order < round((figures.get("accuracy") or 0) * asked)).tolist()
+    chosen = np.random.default_rng(1).permutation(pairs) < round((figures.get("preference_accuracy") or 0) * pairs)
+    found = {"right": right, "preferred": chosen.tolist()}
     if figures["loss"] is None:
-        return {"nats": [None] * len(tokens), "right": right}
+        return {"nats": [None] * len(tokens), **found}
     noise = np.random.default_rng(list(f"{name} {figures['loss']}".encode())).normal(0, 0.02, len(tokens)) * tokens
     noise -= noise.sum() * tokens / tokens.sum()
-    return {"nats": (figures["loss"] * tokens + noise).tolist(), "right": right}
+    return {"nats": (figures["loss"] * tokens + noise).tolist(), **found}
 
 
 def write_model(folder: Path, evaluated: dict[str, Any], content: bytes = b"GGUF") -> None:

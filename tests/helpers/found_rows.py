@@ -30,6 +30,7 @@ def found_rows(
     asked: Sequence[Task] = (),
     items: Mapping[str, Mapping[str, Sequence[float]]] | None = None,
     general: Mapping[str, int] | None = None,
+    preferred: Mapping[str, Sequence[bool | None]] | None = None,
 ) -> RowResults:
     """Return rows that are as hard for all models, and of which each has its own share by chance besides.
 
@@ -42,6 +43,7 @@ def found_rows(
         asked: group and task of each question.
         items: by model, the score of each item of the harness's tasks.
         general: texts of each set of general ones, on which each model's loss is that of the rows.
+        preferred: of each pair of answers, whether each model finds the chosen one likelier.
     """
     random = np.random.default_rng(0)
     tokens = random.integers(5, 40, rows)
@@ -56,6 +58,7 @@ def found_rows(
             right=tuple((right or {}).get(name, ())),
             general={kind: tuple((own * tokens)[:texts].tolist()) for kind, texts in (general or {}).items()},
             items={task: tuple(scores) for task, scores in (items or {}).get(name, {}).items()},
+            preferred=tuple((preferred or {}).get(name, ())),
         )
     return RowResults(
         rows=tuple(f"row{number}" for number in range(rows)),
@@ -65,5 +68,8 @@ def found_rows(
         groups=tuple(group for group, _ in asked),
         tasks=tuple(task for _, task in asked),
         general={kind: tuple(tokens[:texts].tolist()) for kind, texts in (general or {}).items()},
+        pairs=tuple(
+            f"chosen{number} rejected{number}" for number in range(len(next(iter((preferred or {"": ()}).values()))))
+        ),
         models=models,
     )

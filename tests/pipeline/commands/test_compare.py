@@ -224,6 +224,24 @@ def test_files_above_a_budget_say_which_and_base_files_are_left_out() -> None:
     }
 
 
+def test_by_preferences_the_pairs_decide_and_are_counted_where_they_are_shown(tmp_path: Path) -> None:
+    files = {"Q8_0": {"preference_accuracy": 0.5, "answer_seconds": 0.02}}, {"Q8_0": {"preference_accuracy": 0.7}}
+    small, large = (evaluation(f"starter-{name}", one, pairs=200) for name, one in zip("sm", files, strict=True))
+    comparison = compared(runs(small, large), settings("preference"))
+    assert (comparison["rule"]["quality"], comparison["recommended"]) == ("preference", "starter-m Q8_0")
+    assert comparison["reason"].startswith("starter-m Q8_0: preference 70.00%, the only one of 2 files that none is")
+    (pair,) = comparison["pairs"]
+    assert [one["finding"] for one in pair["figures"]] == ["no worse", "no worse", "worse"]
+    assert (pair["figures"][2]["won"], pair["figures"][2]["lost"], pair["figures"][2]["of"]) == (0, 40, "pair")
+    report.write(tmp_path, comparison)
+    for name in ("compare.md", "compare.html"):
+        assert "200 pairs (0 won, 40 lost)" in (tmp_path / name).read_text()
+    assert report.rule(comparison).endswith("by held-out pairs of answers, in all else no worse, on the same rows.")
+    mixed = compared(runs(small, LARGE), settings("preference"))
+    assert mixed["rule"]["quality"] == "accuracy"
+    assert "Ranked by accuracy: not every run has pairs of answers that are held out." in mixed["notes"]
+
+
 def test_without_questions_in_every_run_loss_decides_and_it_is_said() -> None:
     unasked = evaluation("starter-s", {"Q8_0": {"loss": 0.05}}, accuracy=None)
     comparison = compared(runs(unasked, LARGE), settings())

@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mounts import may_mount
 from common.errors import UserError
 from common.files import sha256
 from pipeline import cli
+from pipeline.commands import promote as promotion
 from pipeline.comparison.champion import champions_adapter
 from pipeline.core.composition import compose
 from pipeline.core.config import load
@@ -221,6 +223,102 @@ def test_a_better_one_takes_over(
     assert tags["previous"] == "1"
     assert tags["against_champion"].startswith("better: ")
     assert next(iter(served().values())).startswith(b"two")
+
+
+def choosing(share: float, **more: Any) -> dict[str, Any]:
+    """One that chooses rightly in such a share of pairs, in all else as good as the first."""
+    return {"Q8_0": {"accuracy": 0.8, "loss": 0.2, "bytes": 2000, "preference_accuracy": share} | more}
+
+
+BY_PREFERENCE = "compare.quality=preference"
+
+
+def test_by_preferences_one_is_promoted_that_is_better_in_pairs_and_it_is_said_everywhere(
+    place: Path, run: Callable[..., str]
+) -> None:
+    write(place, files=choosing(0.5), pairs=300)
+    (place / "models/README.md").write_text("# starter-s\n")
+    run(BY_PREFERENCE)
+    assert "preferences" not in next(place.glob("mlartifacts/**/README.md")).read_text()
+    write(place, b"two", choosing(0.6), pairs=300)
+    run(BY_PREFERENCE)
+    tags = client().get_model_version("tunesmith", "2").tags
+    assert tags["against_champion"].startswith("better: loss no worse, ")
+    assert "preferences better, +10.0 points (" in tags["against_champion"]
+    assert "on 300 pairs (30 won, 0 lost), which could have shown" in tags["against_champion"]
+    assert (tags["preference_accuracy"], tags["pairs"].split()[1]) == ("0.6", "300")
+    (file,) = find_files(CHAMPION)
+    readme, card = ((file.path.parent / name).read_text() for name in ("README.md", "card.json"))
+    assert readme.startswith("# starter-s\n\n## Against the champion before\n\nbetter: loss no worse, ")
+    assert json.loads(card)["against_champion"] == tags["against_champion"]
+    assert "against_champion" not in (place / "models/card.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "why"),
+    [
+        (choosing(0.5), "preferences no worse"),
+        (choosing(0.503), "preferences no worse, +0.3 points"),
+        (choosing(0.4), "worse: loss no worse"),
+        (choosing(0.6, loss=0.3), "cannot tell (held back by loss): loss worse, -0.1000 nats a token"),
+        (choosing(0.6, accuracy=0.7), "cannot tell (held back by accuracy): loss no worse"),
+        (choosing(0.5, loss=0.1, accuracy=0.9), "preferences no worse"),
+    ],
+)
+def test_by_preferences_what_fails_is_named_and_nothing_moves(
+    place: Path, run: Callable[..., str], files: dict[str, Any], why: str
+) -> None:
+    write(place, files=choosing(0.5), pairs=1000)
+    run(BY_PREFERENCE)
+    write(place, b"two", files, pairs=1000)
+    said = run(BY_PREFERENCE, refused=True)
+    assert why in said
+    assert "promote: starter-s-Q8_0.gguf is not promoted: against the champion, version 1: " in said
+    assert version() == "1"
+
+
+def test_by_preferences_data_without_pairs_promotes_nothing(place: Path, run: Callable[..., str]) -> None:
+    write(place)
+    run(BY_PREFERENCE)
+    write(place, b"two", better())
+    assert "no pairs of answers are held out, which `data.preferences=learn` does" in run(BY_PREFERENCE, refused=True)
+    assert version() == "1"
+
+
+def test_rows_of_a_champion_that_another_version_wrote_are_no_rows(place: Path, run: Callable[..., str]) -> None:
+    write(place, files=choosing(0.5), pairs=300)
+    run()
+    (kept,) = place.glob("mlartifacts/**/rows.json")
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {"schema_version": 0}))
+    write(place, b"two", choosing(0.6), pairs=300)
+    said = run(BY_PREFERENCE, refused=True)
+    assert "it cannot be compared with the champion, version 1: " in said
+    assert version() == "1"
+
+
+def test_a_champion_that_changes_while_files_are_compared_is_said_and_stays(
+    place: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place)
+    run()
+    write(place, b"two", better())
+    run()
+    write(place, b"three", better(0.95, 0.05))
+    kept, judged = sorted(place.glob("mlartifacts/**/*.gguf")), promotion.held_against
+
+    def meanwhile(*arguments: Any) -> Any:
+        client().set_registered_model_alias("tunesmith", "champion", "1")
+        return judged(*arguments)
+
+    monkeypatch.setattr(promotion, "held_against", meanwhile)
+    said = "promote: version 1 has become the champion of tunesmith while files were compared; run again"
+    assert run(refused=True) == said
+    assert version() == "1"
+    monkeypatch.setattr(
+        promotion, "held_against", lambda *given: (client().delete_model_version("tunesmith", "1"), judged(*given))[1]
+    )
+    assert "MLflow fails (" in run(refused=True)
+    assert sorted(place.glob("mlartifacts/**/*.gguf")) == kept
 
 
 def test_more_right_answers_by_luck_promote_nothing_and_it_says_what_would_tell(
@@ -532,12 +630,14 @@ def server(place: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "mlflow", "server", *stores, "--port", str(port), "--workers", "1"]
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    (place / "pid").write_text(str(process.pid))
     try:
         while process.poll() is None and not healthy(f"http://127.0.0.1:{port}/health"):
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # a test has ended it
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -563,3 +663,22 @@ def test_a_server_takes_the_champion_and_hands_it_out(
     assert sha256(adapter_of_champion(place / "models/champion")) == sha256(place / "models/adapter")
     run("--rollback")
     assert next(iter(served().values())).startswith(b"one")
+
+
+def test_a_server_that_goes_in_the_middle_of_a_promotion_leaves_the_champion(
+    place: Path, run: Callable[..., str], server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    write(place)
+    run()
+    write(place, b"two", better())
+    upload = MlflowClient.log_model_artifact
+
+    def gone(*arguments: Any) -> None:
+        os.killpg(int((place / "pid").read_text()), signal.SIGKILL)
+        upload(*arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_model_artifact", gone)
+    assert run(refused=True).startswith("promote: MLflow fails (API request to http://127.0.0.1")
+    assert version() == "1"

@@ -64,7 +64,7 @@ def test_an_answer_is_preferred_that_is_likelier_a_token_and_not_in_all(material
     assert not any(preferred(alike, found))
     assert told(1.9 * lengths[0], alike[1])[0]
     assert not told(2.1 * lengths[0], alike[1])[0]
-    assert not preferred([None, *alike[1:]], found)[0]
+    assert preferred([None, *alike[1:]], found)[0] is None
 
 
 def test_what_a_model_prefers_is_by_its_own_nats(material: Material) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from pipeline.statistics.paired import Paired, finding, holm, paired_loss, paired_share
+from pipeline.statistics.paired import Paired, finding, holm, paired_choices, paired_loss, paired_share
 
 LEVEL, MARGIN = 0.005, 0.02
 
@@ -140,3 +140,73 @@ def test_what_is_no_worse_keeps_its_part_of_the_level_since_it_may_still_be_call
     found = holm([even, alike], 0.01)
     assert [one.finding for one in found] == ["cannot tell", "no worse"]
     assert [one.level for one in found] == [0.005, 0.005]
+
+
+def choices(won: int, lost: int, alike: int = 0, level: float = LEVEL) -> Paired:
+    """The finding on so many pairs, of which the new one alone has some right, and the old one alone."""
+    new, old = [True] * won + [False] * lost + [True] * alike, [False] * won + [True] * lost + [True] * alike
+    return paired_choices(new, old, level, MARGIN)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """The exact test's p, two-sided: how often a coin falls so far to one side, or farther."""
+    count, far = won + lost, min(won, lost)
+    return min(1.0, 2 * sum(math.comb(count, some) for some in range(far + 1)) / 2**count)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 25, 60])
+def test_choices_are_told_apart_where_mcnemars_exact_test_tells(count: int) -> None:
+    for won in range(count + 1):
+        found, told = choices(won, count - won, 40), mcnemar(won, count - won) < LEVEL
+        assert (found.finding in ("better", "worse")) == told
+        assert (found.low > 0 or found.high < 0) == told
+        assert found.low <= found.difference <= found.high
+        assert (found.won, found.lost, found.rows) == (won, count - won, count + 40)
+
+
+def test_the_same_choices_are_no_worse_where_there_are_enough_of_them() -> None:
+    few, many = choices(0, 0, 20), choices(0, 0, 2000)
+    assert (few.finding, many.finding) == ("cannot tell", "no worse")
+    assert -0.01 < many.low < 0 < many.high < 0.01
+    assert (few.more, many.more) == (None, None)  # no pairs tell which of two is better that choose the same
+
+
+def test_of_a_thousand_that_choose_by_a_coin_few_are_found_better_at_any_number_of_pairs() -> None:
+    random = np.random.default_rng(5)
+    for count in (12, 50, 200):
+        coins = random.random((2, 1000, count)) < 0.6
+        better = sum(
+            paired_choices(new, old, LEVEL, MARGIN).finding == "better"
+            for new, old in zip(*coins.tolist(), strict=True)
+        )
+        assert better <= 10
+
+
+def test_bounds_of_choices_hold_the_truth() -> None:
+    random, missed = np.random.default_rng(6), 0
+    for _ in range(400):
+        values = random.choice([1, 0, -1], size=80, p=[0.25, 0.65, 0.1])
+        found = paired_choices((values > 0).tolist(), (values < 0).tolist(), 0.05, MARGIN)
+        missed += not found.low <= 0.15 <= found.high
+    assert missed <= 20
+
+
+def test_the_smallest_difference_of_choices_is_seen_four_times_in_five_and_half_of_it_is_not() -> None:
+    random = np.random.default_rng(7)
+
+    def pair(rise: float) -> Paired:
+        values = random.choice([1, 0, -1], size=300, p=[0.15 + rise / 2, 0.7, 0.15 - rise / 2])
+        return paired_choices((values > 0).tolist(), (values < 0).tolist(), LEVEL, MARGIN)
+
+    smallest = float(np.median([pair(0.0).smallest for _ in range(10)]))
+    seen, half = (sum(pair(rise).finding == "better" for _ in range(100)) for rise in (smallest, smallest / 2))
+    assert half < 80 <= seen
+
+
+def test_the_pairs_that_would_tell_do_where_the_difference_stays() -> None:
+    found = choices(12, 6, 42)
+    assert found.finding == "cannot tell"
+    assert found.more is not None
+    times = (60 + found.more) / 60 * 1.05
+    assert choices(round(12 * times), round(6 * times), round(42 * times)).finding == "better"
+    assert choices(round(12 * times / 2), round(6 * times / 2), round(42 * times / 2)).finding != "better"
