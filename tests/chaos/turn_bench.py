@@ -38,7 +38,6 @@ TURN = (
     "train.max_steps=12",
     "evaluate.gate.min_gain=-100",
     "evaluate.gate.max_quantization_loss=100",
-    "compare.quality=preference",
     "compare.margin={loss: 100, accuracy: 1}",
     "compare.level=0.3",
 )
