@@ -13,9 +13,14 @@ export DOCKER_BUILDKIT := 1
 # The train image is built for CUDA where there is a GPU, else as the CPU build that only tests need.
 GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
+# Labels of the train image: which commit, and which base; one that is not here is fetched to tell its digest.
+BASE = $(or $(patsubst BASE=%,%,$(filter BASE=%,$(TRAIN_ARGS))),$(shell sed -n 's/^ARG BASE=//p' Dockerfile.train))
+INSPECT = $(DOCKER) image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' $(BASE)
+BASE_DIGEST = $(shell $(INSPECT) 2>/dev/null || { $(DOCKER) pull --quiet $(BASE) && $(INSPECT); } 2>/dev/null | tail -n 1 | sed 's/.*@//')
+LABELS = --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg BASE_DIGEST=$(BASE_DIGEST)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation load images wheels clean chaos-sweep turn-chaos turn verify-cpus
+.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation load images wheels clean chaos-sweep turn-chaos turn verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -73,6 +78,9 @@ ROUNDS ?= 30
 SEED ?= 1
 chaos: setup  ## kill the train stage at random moments, 30 times; others, by make chaos SEED=2 ROUNDS=10
 	@$(RUN) $(BIN)/python tests/chaos/chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
+
+chaos-docker: setup  ## the same under runtime=docker: docker kill, docker stop and engine restarts, 20 times; needs the train image
+	@$(RUN) $(BIN)/python tests/chaos/docker_chaos.py --rounds 20 --seed $(SEED) $(CHAOS_ARGS)
 
 ray-sweep: setup  ## a sweep on a Ray cluster of two network namespaces, one of which is killed; as root, with Ray installed
 	@$(RUN) $(BIN)/python tests/pipeline/sweeps/ray_nodes.py
@@ -132,7 +140,7 @@ verify-cpus: setup  ## train and export the starter under each limit that a proc
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
 	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) $(SERVE_ARGS) .
-	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) .
+	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) $(LABELS) .
 
 # What the images' builds take from their context: llama.cpp as it is compiled here, where an image is of the same kind;
 # the train image's test build also the CPU wheel of torch, without which it asks PyTorch's own index. Python 3.11 is

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tempfile
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
@@ -10,6 +11,7 @@ import typer
 from common.errors import UserError
 from pipeline.cli.app import end, verb
 from pipeline.cli.processes import become, wait_for
+from pipeline.workers.last_words import STATUS
 
 
 class Stage(NamedTuple):
@@ -40,11 +42,12 @@ Arguments = Annotated[list[str] | None, typer.Argument(metavar="ARGUMENT", hidde
 def repro(arguments: Arguments = None) -> None:
     """Run the stages whose inputs changed, then print the results.
 
-    Arguments are those of `dvc repro`.
+    Arguments are those of `dvc repro`; the status is that of the stage that failed, if one did.
     """
     refuse_overrides(arguments or ())
-    if status := wait_for("dvc", "repro", *(arguments or ())):
-        raise typer.Exit(status)
+    with tempfile.NamedTemporaryFile(mode="r", prefix="tunesmith-") as of_stage:
+        if status := wait_for("dvc", "repro", *(arguments or ()), **{STATUS: of_stage.name}):
+            raise typer.Exit(int(of_stage.read() or status))
     if makes_results(arguments or ()):
         from pipeline.commands import summary
 

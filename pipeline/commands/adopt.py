@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
+from pipeline.commands.identity import SIGN, has_identity
 from pipeline.core.adopted import EXPERIMENT, Adopted, met, read, write
 from pipeline.core.composition import CONF, choices, compose
 from pipeline.core.config import load
@@ -46,6 +47,8 @@ def run(overrides: Sequence[str] = (), dropped: Sequence[str] = (), reset: bool 
     if overrides or dropped or reset:
         write(CONF, adopted)
         print("run `dvc repro` to use them" if adopted else "run `dvc repro`")
+        if not has_identity():
+            print(f"git has no name to sign with, without which `dvc exp run` fails from now on: {SIGN}")
 
 
 def parse(overrides: list[str]) -> list[Override]:

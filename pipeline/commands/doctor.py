@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -15,54 +16,21 @@ import urllib.error
 import urllib.request
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 from common.errors import UserError
 from common.words import counted
+from pipeline.commands import doctor_containers
+from pipeline.commands.finding import Finding, Status, note, ok, problem
+from pipeline.commands.identity import SIGN, has_identity
+from pipeline.containers.cards import NVIDIA
 
 FITTING = ("3.11", "3.12")  # as scripts/setup.py and pyproject.toml have it
 NEEDED = ("conf/config.yaml", "dvc.yaml", ".dvc/config")
 LITTLE_DISK, NO_DISK = 10e9, 1e9  # bytes
 LITTLE_MEMORY = 4e9  # bytes; as much as one file of the tests takes
 PATIENCE = 5.0  # seconds for a server's answer
-NVIDIA = Path("/dev/nvidia0")
-
-
-class Status(Enum):
-    """How bad a finding is: a problem keeps `dvc repro` from running."""
-
-    OK = "ok"
-    NOTE = "note"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found, and what to do about it."""
-
-    status: Status
-    what: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.remedy}" if self.remedy else self.what
-
-
-def ok(what: str) -> Finding:
-    """Return a finding that asks for nothing."""
-    return Finding(Status.OK, what)
-
-
-def note(what: str, remedy: str) -> Finding:
-    """Return a finding that some uses of the pipeline ask to mend."""
-    return Finding(Status.NOTE, what, remedy)
-
-
-def problem(what: str, remedy: str) -> Finding:
-    """Return a finding that keeps `dvc repro` from running."""
-    return Finding(Status.PROBLEM, what, remedy)
+PORTS = {7860: "the chat", 5000: "MLflow"}
 
 
 def run() -> int:
@@ -183,6 +151,13 @@ def repository() -> Finding:
     return ok(f"git and DVC in {Path.cwd()}")
 
 
+def identity() -> Finding:
+    """Look for the name that git signs commits with, which DVC's experiments are."""
+    if has_identity():
+        return ok("there is one")
+    return note("none, and `dvc exp run` fails once a file of git's has changed", SIGN)
+
+
 def code() -> Finding:
     """Tell where this command comes from, which may be another copy than the one that the stages run."""
     here, ours = Path("pipeline").resolve(), Path(__file__).resolve().parents[1]
@@ -291,7 +266,40 @@ def memory() -> Finding:
     return ok(f"{free / 1e9:.1f} GB free")
 
 
+def ports() -> Finding:
+    """Look whether the ports of the chat and of MLflow are free."""
+    if taken := [f"{port} ({whose})" for port, whose in PORTS.items() if not is_free(port)]:
+        other = "make serve and make mlflow PORT=… take other ones (SERVE_PORT)"
+        return note(f"{' and '.join(taken)} {'are' if len(taken) > 1 else 'is'} taken", other)
+    return ok(f"{' and '.join(map(str, PORTS))} are free")
+
+
+def is_free(port: int) -> bool:
+    """Return whether nobody listens on a port of this machine."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 # what is elsewhere
+
+
+def hub() -> Finding:
+    """Ask the Hugging Face Hub whether it is there."""
+    from huggingface_hub import constants
+
+    from pipeline.tracking.delivery import without_login
+
+    if constants.HF_HUB_OFFLINE:
+        return ok("not asked (HF_HUB_OFFLINE)")
+    shown = without_login(constants.ENDPOINT)
+    if reason := unreachable(constants.ENDPOINT):
+        return note(f"{shown} does not answer ({reason})", "models and data of this machine need no hub")
+    return ok(f"{shown} answers")
 
 
 def hub_token() -> Finding:
@@ -339,6 +347,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "compiler": compiler,
     "converter": converter,
     "repository": repository,
+    "git identity": identity,
     "code": code,
     "params.yaml": params,
     "inputs": inputs,
@@ -346,6 +355,9 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "GPU packages": gpu_packages,
     "disk": disk,
     "memory": memory,
+    "ports": ports,
+    **doctor_containers.CHECKS,
+    "Hub": hub,
     "Hub token": hub_token,
     "MLflow": mlflow,
 }

@@ -249,6 +249,18 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DockerSettings:
+    """Which stages run in a container of the train image, and what of this machine they see there."""
+
+    stages: list[str] = any_of("prepare", "data_report", "train", "export", "evaluate", "report")
+    image: str
+    build: bool
+    build_args: list[str]
+    environment: list[str]
+    network: str = one_of("host", "bridge", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
 class RuntimeSettings:
     """What this machine offers; no stage's result depends on it."""
 
@@ -257,6 +269,7 @@ class RuntimeSettings:
     jobs_per_gpu: int = limited(least=1)
     checkpoint_root: str = field()
     time_limit: str | None
+    docker: DockerSettings
 
     @property
     def seconds_allowed(self) -> float | None:
@@ -296,6 +309,7 @@ def load(composed: DictConfig) -> Config:
     for name, source in sets_of(config.evaluate.general).items():
         validate_whole(name, source, f"evaluate.general.{name}", "each text of a set is measured once")
     validate_judge(config.evaluate.judge)
+    validate_environment(config.runtime.docker.environment)
     validate_batch(config.train)
     validate_training(config)
     _ = config.runtime.seconds_allowed
@@ -341,6 +355,20 @@ def validate_judge(judge: JudgeSettings) -> None:
             "evaluate.judge.key is no name of an environment variable, of capitals, digits and _; the key itself "
             "belongs into that variable, and in no file"
         )
+
+
+def validate_environment(names: list[str]) -> None:
+    """Refuse what may be a value: settings are kept in git, and shown.
+
+    Raises:
+        UserError: an entry is no name of a variable; the message has none of it.
+    """
+    for number, name in enumerate(names):
+        if not VARIABLE.fullmatch(name):
+            raise UserError(
+                f"runtime.docker.environment[{number}] is no name of an environment variable, of capitals, digits and "
+                "_; its value is taken from where the stage is started, and belongs into no file"
+            )
 
 
 def _is_address(url: str) -> bool:

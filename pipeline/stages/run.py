@@ -19,12 +19,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from common.errors import Interrupted, UserError
-from common.imports import end_of_imports
+from common.imports import end_of_imports, importing
 from common.logs import configure_logs
 from pipeline.core.composition import DEFAULTS, reason
 from pipeline.core.config import Config, load
 from pipeline.sweeps.job import is_trial, run_trial
-from pipeline.workers.last_words import TRY_AGAIN, reported
+from pipeline.workers.last_words import TRY_AGAIN, reported, status_left
+from pipeline.workers.parent import IN_IMAGE
 from pipeline.workers.ranks import rank
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -36,11 +37,22 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
     `out` is where outputs go: the workspace under DVC, the job's own folder in a sweep. Inputs are always relative to
     the working folder. A `UserError` ends in its one line and status 1; in a sweep it only ends its job. `Interrupted`
     ends in its line and status 75, a sweep too. What Hydra cannot use ends in one line, too. Of several processes that
-    train together the first one prints.
+    train together the first one prints. What `runtime.docker.stages` names runs in a container, and ends as that does.
     """
     name = Path(run.__code__.co_filename).stem
     begun: list[HydraConf] = []  # jobs
     printed: list[UserError] = []  # of a sweep
+
+    def begin(config: Config, out: Path) -> object:
+        if name not in config.runtime.docker.stages or IN_IMAGE in os.environ:
+            return run(config, out)
+        if begun[-1].mode == RunMode.MULTIRUN:
+            raise UserError("the jobs of a sweep run in no containers of their own; take another runtime for them")
+        with importing():
+            from pipeline.containers.run import run_in_container
+
+        run_in_container(name, config, out)
+        return None
 
     @functools.wraps(run)  # Hydra names the job, and finds conf/, by the file that the stage stands in
     def task(composed: DictConfig) -> object:
@@ -56,9 +68,9 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
         try:
             out = Path(job.runtime.output_dir)
             if job.mode == RunMode.MULTIRUN and is_trial(out):
-                return run_trial(lambda: run(load(composed), out), out)
+                return run_trial(lambda: begin(load(composed), out), out)
             with reported():
-                return run(load(composed), out)
+                return begin(load(composed), out)
         except Interrupted as error:
             if rank() == 0:
                 print(f"{name}: {error}", file=sys.stderr)
@@ -76,6 +88,7 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
     under_hydra = hydra.main(config_path="../../conf", config_name="config", **DEFAULTS)(task)
 
     @functools.wraps(run)
+    @status_left()
     def main() -> None:
         try:
             with whole_errors():

@@ -31,6 +31,7 @@ from pipeline.tracking.delivery import (
 from pipeline.tracking.journal import Journal, Value
 from pipeline.tracking.naming import run_name
 from pipeline.tracking.system_metrics import PREFIX, sampled
+from pipeline.workers.parent import IN_IMAGE
 from pipeline.workers.ranks import rank
 
 __all__ = ["PARENT", "Run", "open_run", "tracked", "tracking_uri", "training_folder"]
@@ -40,6 +41,7 @@ PARENT = "TUNESMITH_PARENT_RUN"  # a sweep's run, for its jobs: its id, or the f
 SWEEPS = (Path("sweeps"), Path("multirun"))  # as conf/config.yaml has it and had it, each with a folder a sweep
 # Tags by which MLflow's search finds the runs of an experiment of DVC's, and all of those that began at one commit.
 DVC = {"dvc.experiment": "DVC_EXP_NAME", "dvc.baseline": "DVC_EXP_BASELINE_REV"}
+IMAGE = "mlflow.docker.image.uri"  # MLflow's own tag
 MAX_PARAM = 6000  # characters that MLflow keeps of a setting
 CUT = " … (cut; params.yaml has all of it)"
 SETTINGS = "params.yaml"
@@ -235,6 +237,8 @@ def source_tags(part: str) -> dict[str, str]:
     tags = {"mlflow.source.name": f"tunesmith {part}", "mlflow.source.type": "LOCAL", **commit_tags()}
     if "git_commit" in tags:
         tags["mlflow.source.git.commit"] = tags["git_commit"]
+    if image := os.environ.get(IN_IMAGE):
+        tags[IMAGE] = image
     with suppress(KeyError, OSError):  # a container's user may have no name
         tags["mlflow.user"] = getpass.getuser()
     return tags

@@ -16,6 +16,7 @@ from pipeline.workers.parent import ORPHANED, launcher
 from pipeline.workers.ranks import rank
 
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command, run again, goes on
+STATUS = "TUNESMITH_STATUS"  # in the environment of a stage: a file for the status that it fails with
 ASKED = "asked"  # a file that says why they are asked to stop
 POLL = 0.05  # seconds
 HANDED_ON = 2.0  # seconds within which the launcher hands on what it is asked, or is gone
@@ -50,6 +51,17 @@ def reported() -> Iterator[None]:
             kind, text = "defect", traceback.format_exc()
         write_json(folder / f"{rank()}.json", LastWords(kind=kind, text=text, at=time.monotonic()))
         sys.exit(TRY_AGAIN if isinstance(error, Interrupted) else 1)
+
+
+@contextmanager
+def status_left() -> Iterator[None]:
+    """Leave the status of a stage that fails in the file that STATUS names: DVC ends with 255 whatever it was."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code and (path := os.environ.get(STATUS)):
+            Path(path).write_text(str(end.code if isinstance(end.code, int) else 1), encoding="utf-8")
+        raise
 
 
 def launcher_folder() -> Path | None:

@@ -1,8 +1,10 @@
-"""A stage and who started it, DVC or a launcher: the one ends when the other is gone, and Ctrl-C reaches both."""
+"""A stage and who started it, DVC, a launcher or a container's starter: it ends with them, and Ctrl-C reaches both."""
 
 import ctypes
+import fcntl
 import functools
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +17,9 @@ from typing import NamedTuple
 ORPHANED = signal.SIGUSR1
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAUNCHER = "TUNESMITH_LAUNCHER"  # in the environment of a worker: its launcher's process id, and a folder
+HELD = "TUNESMITH_HELD"  # in that of a stage in a container: its standard input ends with who started it
+IN_IMAGE = "TUNESMITH_IMAGE"  # in that of all that runs in the train image: the image's name, or its digest
+STDIN = 0
 
 Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal, as Python's
 
@@ -39,11 +44,14 @@ def tie_to_parent() -> None:
     Linux is asked for ORPHANED once the parent has ended, so that no stage runs on as an orphan. Until the stage takes
     Ctrl-C itself, it ends the process without a word.
     """
-    is_worker = "LOCAL_RANK" in os.environ
-    if "DVC_STAGE" not in os.environ and not is_worker:
+    is_worker, is_held = "LOCAL_RANK" in os.environ, os.environ.pop(HELD, None) is not None
+    if "DVC_STAGE" not in os.environ and not is_worker and not is_held:
         return
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if is_held:
+        hear_of_inputs_end()
+        return
     hear_of_parents_end()
     if sys.platform == "linux":
         if (started_by := launcher()) is not None and os.getppid() != started_by.pid:
@@ -58,6 +66,17 @@ def hear_of_parents_end() -> None:
     """Have Linux send this process ORPHANED once its parent has ended; other systems know of no such thing."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, ORPHANED)
+
+
+def hear_of_inputs_end() -> None:
+    """Have Linux send this process ORPHANED once its standard input, a pipe, has ended."""
+    fcntl.fcntl(STDIN, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(STDIN, fcntl.F_SETSIG, ORPHANED)
+    fcntl.fcntl(STDIN, fcntl.F_SETFL, fcntl.fcntl(STDIN, fcntl.F_GETFL) | os.O_ASYNC)
+    look = select.poll()
+    look.register(STDIN, select.POLLIN)
+    if any(event & select.POLLHUP for _, event in look.poll(0)):
+        sys.exit("who started this container is gone")
 
 
 def named(number: int) -> str:

@@ -4,6 +4,7 @@ A round's plan follows from its random numbers alone, so that a round can be pla
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM, Signals
 
@@ -21,7 +22,10 @@ DAMAGES = ("truncate", "flip", "delete")
 
 @dataclass(frozen=True)
 class Blow:
-    """Signals in quick succession, and whom they hit: `trainer`, `dvc` or `both`, as their process group."""
+    """Signals in quick succession, and whom they hit: `trainer`, `dvc` or `both`, as their process group.
+
+    Under runtime=docker also the `container`, by the engine, or the `engine`, which is then started again.
+    """
 
     signals: tuple[Signals, ...]
     target: str
@@ -29,6 +33,8 @@ class Blow:
     @property
     def kills(self) -> bool:
         """Whether the trainer gets no chance to save: it is killed, or told twice to end."""
+        if self.target == "engine":  # what it lets a container do before it ends is its own affair
+            return True
         return self.target != "dvc" and (SIGKILL in self.signals or len(self.signals) > 1)
 
     def __str__(self) -> str:
@@ -40,6 +46,13 @@ BLOWS = (
     Blow((SIGINT,), "both"),  # Ctrl-C
     Blow((SIGHUP,), "both"),  # the terminal closes
     Blow((SIGTERM, SIGTERM), "trainer"),
+)
+# `docker kill`, `docker stop` and a restart of the engine twice as often as DVC's own end.
+DOCKER_BLOWS = (
+    *(Blow((number,), "container") for number in (SIGKILL, SIGTERM) for _ in range(2)),
+    *(Blow((SIGTERM,), "engine") for _ in range(2)),
+    *(Blow((SIGKILL,), target) for target in ("dvc", "both")),
+    Blow((SIGINT,), "both"),
 )
 
 
@@ -88,9 +101,16 @@ def draw(rng: random.Random, steps: int) -> Plan:
     return Plan(tuple(draw_harm(rng, part) for part in parts), checkpoints_kept=rng.choice((1, 2)), disk=disk)
 
 
-def draw_harm(rng: random.Random, steps: range) -> Harm:
+def draw_docker(rng: random.Random, steps: int) -> Plan:
+    """The same of a training under runtime=docker."""
+    count = rng.choice((1, 2, 2, 3))
+    parts = (range(1 + part * steps // count, 1 + (part + 1) * steps // count) for part in range(count))
+    return Plan(tuple(draw_harm(rng, part, DOCKER_BLOWS) for part in parts), checkpoints_kept=rng.choice((1, 2)))
+
+
+def draw_harm(rng: random.Random, steps: range, blows: Sequence[Blow] = BLOWS) -> Harm:
     """One blow, at one of these updates or before the first."""
     (moment,) = rng.choices([*MOMENTS], [*MOMENTS.values()])
-    blow = rng.choice([blow for blow in BLOWS if blow.target != "trainer" or moment != "start"])
+    blow = rng.choice([blow for blow in blows if blow.target not in ("trainer", "container") or moment != "start"])
     damage = Damage(rng.choice(DAMAGES), rng.random(), rng.random()) if rng.random() < 0.5 else None
     return Harm(blow, moment, rng.choice(steps), rng.random(), damage)

@@ -130,7 +130,11 @@ class Start(Watched):
 
     def trainer(self) -> int | None:
         """The process of the train stage."""
-        return next((pid for pid in self.processes() if b"pipeline.stages.train" in entries(pid, "cmdline")), None)
+        return next(filter(self.trains, self.processes()), None)
+
+    def trains(self, pid: int) -> bool:
+        """Whether a process is the train stage's."""
+        return b"pipeline.stages.train" in entries(pid, "cmdline")
 
     def reached(self, moment: str, step: int) -> bool:
         """Whether the moment has come; no moment but `start` and `imports` comes before an update's line."""

@@ -18,10 +18,11 @@ pytestmark = [
 CLAIM = """
 import sys
 from pathlib import Path
-from pipeline.core.config import RuntimeSettings
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.workers import gpus
 gpus.claims_folder = lambda: Path(sys.argv[1])
-gpus.claim_gpu(RuntimeSettings(device="cuda", processes=1, jobs_per_gpu=1, checkpoint_root=".", time_limit=None))
+gpus.claim_gpu(load(compose(Path(gpus.__file__).parents[2] / "conf", ["runtime.device=cuda"])).runtime)
 import torch
 torch.zeros(1, device="cuda")
 print(torch.cuda.device_count(), torch.cuda.get_device_properties(0).uuid, flush=True)

@@ -230,3 +230,16 @@ def test_what_cannot_be_adopted_ends_in_one_line_and_changes_nothing(project: Pa
     assert "secret" not in done.stdout + line
     assert files(project) == before
     assert [path.name for path in (project / "conf").glob(".*")] == []
+
+
+def test_a_git_without_a_name_to_sign_with_is_said(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for name in [name for name in os.environ if name.startswith(("GIT_AUTHOR_", "GIT_COMMITTER_"))]:
+        monkeypatch.delenv(name)
+    line = "git has no name to sign with, without which `dvc exp run` fails from now on: git config user.name NAME"
+    assert line in adopt(project, "train.lr=2e-3").stdout
+    for key in ("user.name", "user.email"):
+        subprocess.run(["git", "config", key, "tester"], cwd=project, check=True)
+    assert line not in adopt(project, "train.lr=3e-3").stdout

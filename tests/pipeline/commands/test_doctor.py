@@ -3,19 +3,26 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from recorded_engine import IMAGE, Engine, recorded_engine
 
-from pipeline.commands import doctor
+from pipeline.commands import doctor, doctor_containers
 from pipeline.commands.doctor import CHECKS, Status
+from pipeline.containers.cards import Card
+from pipeline.core.adopted import Adopted, write
 
 REPO = Path(__file__).parents[3]
 FILES = ("params.yaml", "dvc.yaml", "pyproject.toml", "constraints.txt", ".dvc/config")
 FOLDERS = ("conf", "inputs", "starter")
 NOWHERE = "http://user:secret@127.0.0.1:9"
+CARD = Card("GPU-1", "NVIDIA H200", "580.95.05", 8 * 10**9, 151 * 10**9)
+NO_ENGINE = {"DOCKER_HOST": "unix:///nowhere/engine.sock"}
 
 
 @pytest.fixture
@@ -48,13 +55,17 @@ def diagnose(**variables: str) -> tuple[int, dict[str, str], str]:
 
 
 def test_a_whole_workspace_has_no_problem_and_each_check_has_a_line(workspace: Path) -> None:
-    status, lines, last = diagnose(HF_TOKEN="hf_of_the_test")
+    signing = {f"GIT_{role}_{part}": "tester" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")}
+    status, lines, last = diagnose(HF_TOKEN="hf_of_the_test", HF_HUB_OFFLINE="1", **NO_ENGINE, **signing)
     assert (status, last) == (0, "`dvc repro` can run")
     assert list(lines) == list(CHECKS)
     assert [name for name, line in lines.items() if line.startswith("problem")] == []
     assert lines["repository"] == f"ok: git and DVC in {workspace}"
     assert lines["params.yaml"] == "ok: params.yaml is what conf/ composes to"
     assert lines["inputs"] == "ok: all that the configuration names is here"
+    assert lines["git identity"] == "ok: there is one"
+    assert lines["engine"] == "ok: none answers; runtime=docker alone wants one"
+    assert lines["Hub"] == "ok: not asked (HF_HUB_OFFLINE)"
     assert lines["Hub token"] == "ok: there is one (not shown)"
     assert lines["MLflow"] == "ok: sqlite (mlflow.db)"
 
@@ -71,7 +82,14 @@ def test_a_broken_workspace_is_told_what_to_do_about_each_thing(workspace: Path,
         assert old in text
         (workspace / name).write_text(text.replace(old, new))
     status, lines, last = diagnose(
-        XDG_CACHE_HOME=str(tmp_path / "cache"), HF_HOME=str(tmp_path / "none"), HF_TOKEN="", MLFLOW_TRACKING_URI=NOWHERE
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        HF_HOME=str(tmp_path / "none"),
+        HF_TOKEN="",
+        HF_ENDPOINT=NOWHERE,
+        MLFLOW_TRACKING_URI=NOWHERE,
+        GIT_CONFIG_GLOBAL=os.devnull,
+        GIT_CONFIG_NOSYSTEM="1",
+        **NO_ENGINE,
     )
     assert (status, last) == (1, "2 problems in the way of `dvc repro`")
     assert lines["repository"].startswith("problem: not a git repository")
@@ -82,6 +100,8 @@ def test_a_broken_workspace_is_told_what_to_do_about_each_thing(workspace: Path,
     assert lines["params.yaml"] == (
         "note: params.yaml is not what conf/ composes to (train.max_steps): dvc repro writes it anew"
     )
+    assert lines["git identity"].endswith("git config user.name NAME && git config user.email ADDRESS")
+    assert lines["Hub"].startswith("note: http://127.0.0.1:9 does not answer (")
     assert lines["Hub token"] == "note: none; gated models and tunesmith publish want one: export HF_TOKEN=…"
     assert lines["MLflow"].startswith("note: http://127.0.0.1:9 does not answer (")
     assert "secret" not in str(lines)
@@ -135,3 +155,62 @@ def test_a_gpu_that_a_build_for_cpus_does_not_see_is_said(
     assert doctor.gpu().status is Status.OK
     monkeypatch.setattr(doctor, "NVIDIA", tmp_path)
     assert "is a build for CPUs" in str(doctor.gpu())
+
+
+def test_a_port_that_is_taken_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        monkeypatch.setattr(doctor, "PORTS", {taken: "the chat"})
+        assert str(doctor.ports()).startswith(f"{taken} (the chat) is taken: ")
+    assert doctor.ports().status is Status.OK
+
+
+def asked_for_containers(workspace: Path) -> None:
+    """Has the configuration run stages in containers."""
+    write(workspace / "conf", Adopted({"runtime": "docker"}, {}))
+
+
+def test_an_engine_that_is_wanted_and_does_not_answer_is_a_problem(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", NO_ENGINE["DOCKER_HOST"])
+    assert CHECKS["engine"]().status is Status.OK
+    asked_for_containers(workspace)
+    finding = CHECKS["engine"]()
+    assert finding.status is Status.PROBLEM
+    assert str(finding).startswith("no Docker engine answers (No such file or directory); start one")
+
+
+# What engines and nvidia-smi say where there are GPUs is written down (tests/helpers/recorded_engine.py): no machine
+# here has both.
+
+
+@pytest.fixture
+def engine(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine of recorded answers, which the configuration asks for, and a card as nvidia-smi tells of it."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/engine.sock")
+    monkeypatch.setattr(doctor_containers, "cards", lambda: [CARD])
+    asked_for_containers(workspace)
+    with recorded_engine(tmp_path) as recorded:
+        yield recorded
+
+
+def test_an_engine_its_image_and_the_cards_are_looked_at(engine: Engine) -> None:
+    found = {name: CHECKS[name]() for name in doctor_containers.CHECKS}
+    assert str(found["engine"]) == "Docker 28.2.2"
+    assert str(found["image"]) == f"tunesmith-train, CUDA 13.0.2, {IMAGE['Id']}"
+    assert str(found["driver"]) == "580.95.05, new enough for the image's CUDA 13.0.2"
+    assert str(found["GPU memory"]) == "143 of 151 GB free on NVIDIA H200"
+    assert str(found["GPU runtime"]).startswith("the engine names no runtime for GPUs: install the NVIDIA container")
+
+
+def test_an_old_driver_a_full_card_and_a_lacking_image_are_problems(
+    engine: Engine, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor_containers, "cards", lambda: [CARD._replace(driver="535.183.01", used=CARD.total)])
+    found = [CHECKS["driver"](), CHECKS["GPU memory"]()]
+    del engine.answers[("GET", "/images/tunesmith-train/json")]
+    found.append(CHECKS["image"]())
+    assert [one.status for one in found] == [Status.PROBLEM] * 3
+    write(workspace / "conf", Adopted({}, {}))
+    assert CHECKS["GPU memory"]().status is Status.NOTE

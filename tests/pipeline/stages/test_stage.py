@@ -187,6 +187,41 @@ def test_a_sweep_says_it_once_for_each_experiment(tmp_path: Path, adopted: Path)
     assert files == [".hydra", "lock", "log.txt", "outcome.json", "task.json"]
 
 
+@pytest.mark.parametrize(("error", "status"), [("UserError('gone')", "1"), ("Interrupted('asked')", "75")])
+def test_a_stage_that_fails_leaves_its_status_for_who_started_dvc(tmp_path: Path, error: str, status: str) -> None:
+    left = tmp_path / "status"
+    assert str(ended(tmp_path, error, TUNESMITH_STATUS=str(left)).returncode) == status
+    assert left.read_text() == status
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("echo 75 >$TUNESMITH_STATUS; exit 255", 75),
+        ("exit 255", 255),
+        ("exit 0", 0),
+        ("echo 75 >$TUNESMITH_STATUS", 0),  # a later start in it went well
+        ("trap 'exit 3' TERM; kill -TERM 0; sleep 9", 3),  # as `docker stop` reaches all
+    ],
+)
+def test_the_train_images_commands_end_as_their_stage_did(command: str, status: int) -> None:
+    script = REPO / "scripts/as_its_stage.sh"
+    assert subprocess.run([script, "sh", "-c", command], start_new_session=True, timeout=60).returncode == status
+
+
+def test_a_stage_in_a_container_ends_when_its_input_does(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPO), "TUNESMITH_HELD": "1"}
+    waiting = [sys.executable, "-c", f"{BEGIN}; import sys, time; sys.stdout.flush(); time.sleep(60)"]
+    with subprocess.Popen(waiting, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
+        assert held.stdin is not None
+        assert held.stdout is not None
+        assert held.stdout.readline() == b"begun\n"
+        held.stdin.close()
+        assert held.wait(30) == -signal.SIGUSR1
+    late = subprocess.run(waiting, env=environment, input=b"", capture_output=True)
+    assert (late.returncode, late.stdout, late.stderr) == (1, b"", b"who started this container is gone\n")
+
+
 def test_a_stage_whose_dvc_is_gone_does_not_begin(tmp_path: Path) -> None:
     # Its parent is in another session, as init and supervisors are.
     done = subprocess.run(

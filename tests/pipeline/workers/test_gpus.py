@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from common.errors import MachineError
-from pipeline.core.config import RuntimeSettings
+from pipeline.core.composition import compose
+from pipeline.core.config import RuntimeSettings, load
 from pipeline.workers import gpus
 from pipeline.workers.gpus import SEEN, VISIBLE, Gpu, claim_gpu, claimed, visible_gpus
 
+REPO = Path(__file__).parents[3]
 CARDS = ("GPU-aa11", "GPU-ab22", "GPU-cc33")
 
 
 def runtime(**changes: object) -> RuntimeSettings:
-    values = {"device": "auto", "processes": 1, "jobs_per_gpu": 1, "checkpoint_root": ".", "time_limit": None}
-    return RuntimeSettings(**{**values, **changes})  # type: ignore[arg-type]
+    return load(compose(REPO / "conf", [f"runtime.{key}={value}" for key, value in changes.items()])).runtime
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""Kills and stops the train stage's container, and restarts its engine, at random moments: nothing is lost by it.
+
+    make chaos-docker                                     20 rounds with seed 1, and a table
+    python tests/chaos/docker_chaos.py --only 3           one of them again
+    python tests/chaos/docker_chaos.py --no-restarts      where others use the engine, or it is not ours to restart
+
+Each round is one of `make chaos` (chaos_round.py) under runtime=docker, held against a training on the host to which
+nothing was done: the same adapter to the bit, no more than save_steps lost, and no container left.
+"""
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from chaos_bench import Bench
+from chaos_plan import Plan, draw_docker
+from chaos_process import ChaosError, ordinary_signals
+from chaos_result import print_line, table
+from chaos_round import CHECKS
+from docker_round import SETTINGS, DockerRound, can_restart
+from rich.console import Console
+
+
+def main() -> None:
+    """Plays all rounds, prints a line for each and a table of all."""
+    options = arguments()
+    ordinary_signals()
+    if options.restarts and not can_restart():
+        sys.exit("chaos: the engine is not this user's to restart; --no-restarts leaves that out")
+    folder = Path(tempfile.mkdtemp(prefix="tunesmith-chaos-"))
+    try:
+        bench = Bench(folder, sys.executable, "trl", [])
+    except ChaosError as error:
+        sys.exit(f"chaos: {error}")
+    bench.settings += [*SETTINGS, f"runtime.docker.image={options.image}"]
+    numbers = range(1, options.rounds + 1) if options.only is None else [options.only]
+    results = []
+    for number in numbers:
+        results.append(
+            DockerRound(str(number), plan(options.seed + number, bench.steps, options.restarts), bench).play()
+        )
+        print_line(results[-1], folder)
+    title = f" under runtime=docker, seed {options.seed}"
+    Console(width=None if sys.stdout.isatty() else 160).print(table(results, CHECKS, title))
+    if any(result.wrong for result in results):
+        sys.exit(1)
+    shutil.rmtree(folder)
+
+
+def plan(seed: int, steps: int, restarts: bool) -> Plan:
+    """The plan of a seed; without restarts, the next one that has none."""
+    rng = random.Random(seed)
+    while True:
+        drawn = draw_docker(rng, steps)
+        if restarts or all(harm.blow.target != "engine" for harm in drawn.harms):
+            return drawn
+
+
+def arguments() -> argparse.Namespace:
+    """What the command line says."""
+    parser = argparse.ArgumentParser(description="kills the train stage's container at random moments")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int, metavar="ROUND", help="this round alone")
+    parser.add_argument("--image", default="tunesmith-train", help="a train image for this machine")
+    parser.add_argument("--no-restarts", dest="restarts", action="store_false", help="leave the engine alone")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

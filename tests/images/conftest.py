@@ -1,0 +1,64 @@
+"""The engine and the images that these tests share."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+ROOT = Path(__file__).parents[2]
+CPU_BUILD = "--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu"
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    try:
+        client = docker.from_env(timeout=120)
+        client.ping()
+    except DockerException as error:
+        pytest.skip(f"no Docker engine answers: {error}")
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def images(engine: docker.DockerClient) -> None:
+    """Both images, tagged `test`; what is unchanged comes from the engine's cache."""
+    kinds = (f"TRAIN_ARGS={CPU_BUILD}", "SERVE_ARGS=--build-arg VARIANTS=few")
+    built("make", "images", f"DOCKER={client_with_buildkit()}", "TAG=test", *kinds)
+    assert {f"tunesmith-{name}:test" for name in ("serve", "train")} <= {
+        t for i in engine.images.list() for t in i.tags
+    }
+
+
+@pytest.fixture(scope="session")
+def serve_variants(engine: docker.DockerClient) -> str:
+    """The tag of the serve image as users build it, for all processors."""
+    tag = "tunesmith-serve:variants"
+    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+    built(client_with_buildkit(), "build", "--file", "Dockerfile.serve", "--tag", tag, ".", env=environment)
+    return tag
+
+
+def built(*command: str, **options: Any) -> None:
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+
+
+def client_with_buildkit() -> str:
+    """The first Docker client on PATH that builds with BuildKit: some lack the plugin that theirs needs."""
+    clients = [found for place in os.get_exec_path() if (found := shutil.which("docker", path=place))]
+    for client in clients:
+        trial = [client, "build", "--quiet", "--tag", "tunesmith-buildkit-trial", "-"]
+        environment = os.environ | {"DOCKER_BUILDKIT": "1"}
+        if not subprocess.run(
+            trial, input=b"FROM scratch\nLABEL a=b\n", capture_output=True, env=environment
+        ).returncode:
+            subprocess.run([client, "rmi", "tunesmith-buildkit-trial"], capture_output=True, check=False)
+            return client
+    pytest.skip(f"no Docker client that builds with BuildKit among {clients}")
