@@ -37,7 +37,7 @@ repro: setup  ## run the pipeline: prepare, train, export, evaluate, report; the
 compare: setup  ## evaluated runs side by side, and which to serve; make compare ARGS="RUN… compare.max_answer_seconds=2"
 	@$(RUN) $(BIN)/tunesmith compare $(ARGS)
 
-turn: setup  ## make the next champion of what visitors said; others, by make turn ARGS="learn.dataset=owner/feedback"
+turn: setup  ## make the next champion of what visitors said; others, by make turn ARGS="train.lr=1e-4"
 	@$(RUN) $(BIN)/tunesmith turn $(ARGS)
 
 promote: setup  ## make the evaluated model the champion if it is better; ARGS=--force: all the same, ARGS=--rollback: undo
