@@ -20,7 +20,7 @@ BASE_DIGEST = $(shell $(INSPECT) 2>/dev/null || { $(DOCKER) pull --quiet $(BASE)
 LABELS = --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg BASE_DIGEST=$(BASE_DIGEST)
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep verify-cpus
+.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep turn-chaos turn verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ repro: setup  ## run the pipeline: prepare, train, export, evaluate, report; the
 
 compare: setup  ## evaluated runs side by side, and which to serve; make compare ARGS="RUN… compare.max_answer_seconds=2"
 	@$(RUN) $(BIN)/tunesmith compare $(ARGS)
+
+turn: setup  ## make the next champion of what visitors said; others, by make turn ARGS="train.lr=1e-4"
+	@$(RUN) $(BIN)/tunesmith turn $(ARGS)
 
 promote: setup  ## make the evaluated model the champion if it is better; ARGS=--force: all the same, ARGS=--rollback: undo
 	@$(RUN) $(BIN)/tunesmith promote $(ARGS)
@@ -84,6 +87,10 @@ ray-sweep: setup  ## a sweep on a Ray cluster of two network namespaces, one of 
 
 chaos-sweep: setup  ## the same of sweeps, their workers, their disks and their MLflow
 	@$(RUN) $(BIN)/python tests/chaos/sweep_chaos.py --rounds $(ROUNDS) --seed $(SEED) $(CHAOS_ARGS)
+
+KILLS ?= 30
+turn-chaos: setup  ## kill a turn of the loop at random moments, 30 times; others, by make turn-chaos SEED=2 KILLS=9
+	@$(RUN) PYTHONPATH=tests/helpers $(BIN)/python tests/chaos/turn_chaos.py --kills $(KILLS) --seed $(SEED) $(CHAOS_ARGS)
 
 lint: setup  ## ruff's rules and format, mypy's types, no more `Any` than there is
 	@$(BIN)/ruff check .

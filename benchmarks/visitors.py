@@ -242,7 +242,7 @@ def make(bench: Bench, name: str, champion: str, stages: Sequence[str]) -> dict[
         (place / folder).mkdir()
     (place / "data/starter").symlink_to(bench.place("turn-0") / "splits")
     (place / "models/champion").symlink_to(bench.place(champion) / ADAPTER)
-    costs = {"learn": run(place, "pipeline", "learn", "--folder", "feedback")}
+    costs = {"learn": run(place, "pipeline", "learn", "learn.folder=feedback")}
     costs |= {stage: run(place, f"pipeline.stages.{stage}", *of_stage(bench, *DATA, *DPO)) for stage in stages}
     serve_as(bench, name, name, SHOWN)
     return costs

@@ -25,6 +25,7 @@ WITHOUT_EFFECT = ("common", *CORE, "pipeline/tracking", "pipeline/workers", "pip
 # Of single stages. What is imported from there is not followed.
 NOT_FOLLOWED = {
     "compose": (),
+    "learn": ("pipeline/report",),  # for its page, which is no output: where nobody said anything there is none
     "prepare": ("pipeline/stages/data_report.py",),  # is run by hand alone
     "data_report": ("pipeline/data/prepared.py",),
     "train": (

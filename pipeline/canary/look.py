@@ -11,8 +11,9 @@ from pipeline.canary.duels import Heard, Period, hear
 from pipeline.canary.record import Action, CanaryRecord, Ending, Outcome, Won, outcome
 from pipeline.canary.registry import Canary
 from pipeline.core.config import CanarySettings
+from pipeline.data.hub import FEEDBACK
 from pipeline.learning.forgotten import Forgotten
-from pipeline.learning.sources import PATTERN, Kept, of_dataset, of_folder
+from pipeline.learning.sources import Kept, of_dataset, of_folder
 
 FINDINGS = {
     "better": "the candidate is better",
@@ -37,7 +38,7 @@ class Source:
         """
         if self.dataset:
             return of_dataset(self.dataset)
-        is_empty = self.folder.is_dir() and not any(self.folder.glob(PATTERN))
+        is_empty = self.folder.is_dir() and not any(self.folder.glob(FEEDBACK))
         return Kept(str(self.folder), []) if is_empty else of_folder(self.folder)
 
 

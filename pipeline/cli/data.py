@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from common.errors import UserError
 from pipeline.cli.app import app, verb
 
 
@@ -16,42 +15,6 @@ class Split(StrEnum):
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
-
-
-@verb(
-    "learn                                    # what the server keeps in feedback/",
-    "learn --dataset owner/feedback           # what it pushes to the hub",
-    "learn --folder feedback --per-visitor 10 --held-out 0.3",
-)
-def learn(
-    folder: Annotated[
-        Path | None, typer.Option("--folder", help="Where the server keeps feedback.  [default: feedback]")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", metavar="OWNER/NAME", help="On the hub, instead of a folder.")
-    ] = None,
-    per_visitor: Annotated[int, typer.Option("--per-visitor", help="Rows at most of one visitor.")] = 20,
-    near_duplicates: Annotated[
-        float, typer.Option("--near-duplicates", help="Overlap from which one row of a cluster is kept.")
-    ] = 0.9,
-    held_out: Annotated[float, typer.Option("--held-out", help="Share that is kept for judging.")] = 0.2,
-    validation: Annotated[float, typer.Option("--validation", help="Share that training is stopped by.")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draws.")] = 0,
-) -> None:
-    """Make data of what visitors said.
-
-    Writes data/feedback, which data=preferences takes, and reports/feedback.html: who said what how often, what was
-    left out and why.
-    """
-    from pipeline.commands import learn
-    from pipeline.learning.settings import LearnSettings
-
-    if folder and dataset:
-        raise UserError("--folder and --dataset exclude each other; give one of them")
-    settings = LearnSettings(
-        per_visitor=per_visitor, near_duplicates=near_duplicates, held_out=held_out, validation=validation, seed=seed
-    )
-    learn.run(folder, dataset, settings)
 
 
 data = typer.Typer(help="The prepared data, as the model will read it.", rich_markup_mode=None)

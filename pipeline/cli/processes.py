@@ -8,6 +8,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from pipeline.workers.parent import hear_of_parents_end
+
 
 def become(module: str, *arguments: str) -> NoReturn:
     """Go on as `python -m module`: signals, names and the exit status are that program's own."""
@@ -18,15 +20,18 @@ def become(module: str, *arguments: str) -> NoReturn:
 def wait_for(module: str, *arguments: str, **variables: str) -> int:
     """Run `python -m module` to its end, and return its status.
 
-    Ctrl-C reaches it by itself, and what it does then is waited for; SIGTERM is handed on. `python`, in what it runs,
-    is this one. `variables` are added to its environment.
+    Ctrl-C reaches it by itself, and what it does then is waited for; SIGTERM is handed on. It ends when this process is
+    killed. `python`, in what it runs, is this one. `variables` are added to its environment.
     """
 
     def hand_on(number: int, _: FrameType | None) -> None:
         process.send_signal(number)
 
     taken = {signal.SIGTERM: hand_on, signal.SIGINT: lambda *_: None}
-    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=with_own_python() | variables)
+    environment = with_own_python() | variables
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, *arguments], env=environment, preexec_fn=hear_of_parents_end
+    )
     before = {number: signal.signal(number, handler) for number, handler in taken.items()}
     try:
         status = process.wait()

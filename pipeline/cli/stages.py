@@ -9,7 +9,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from common.errors import UserError
-from pipeline.cli.app import verb
+from pipeline.cli.app import end, verb
 from pipeline.cli.processes import become, wait_for
 from pipeline.workers.last_words import STATUS
 
@@ -23,6 +23,7 @@ class Stage(NamedTuple):
 
 # pipeline/stages/<name>.py, in the order in which DVC runs them.
 STAGES = {
+    "learn": Stage("Make data of what visitors said.", "learn.folder=feedback"),
     "prepare": Stage("Make chats in three splits of instruction data.", "data=local data.max_rows=1000"),
     "train": Stage("Fine-tune the model on the prepared chats.", "-m train.lr=1e-4,2e-4  # a sweep"),
     "export": Stage("Make GGUF files of what was trained, and check them.", "export.quantizations=[Q4_K_M]"),
@@ -51,6 +52,36 @@ def repro(arguments: Arguments = None) -> None:
         from pipeline.commands import summary
 
         summary.run()
+
+
+NOTHING_BETTER = 3  # the status of a turn after which the champion is who it was
+
+
+@verb(
+    "turn                                              # feedback/, by conf/experiment/turn.yaml",
+    "turn learn.folder=null learn.dataset=owner/feedback",
+    "turn train=kto 'data.sources.visitors.files=[data/feedback/*/*.jsonl]'",
+)
+def turn(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings, as in conf/.", show_default=False)
+    ] = None,
+) -> None:
+    """Make the next champion of what visitors said.
+
+    Learns, trains from the champion on, evaluates, and promotes what is better; interrupted or killed, it is gone on
+    with by the same command. The status is 0 where there is another champion, 3 where there is nothing new to learn or
+    nothing better, else 1: the champion is then who it was.
+    """
+    from pipeline.commands import turn
+    from pipeline.learning.sources import NothingToLearn
+
+    try:
+        promoted = turn.run(overrides or (), lambda arguments: wait_for("dvc", "repro", *arguments))
+    except NothingToLearn as nothing:
+        end(f"turn: {nothing}", NOTHING_BETTER)
+    if not promoted:
+        raise typer.Exit(NOTHING_BETTER)
 
 
 def refuse_overrides(arguments: Sequence[str]) -> None:

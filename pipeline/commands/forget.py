@@ -22,7 +22,8 @@ from pipeline.erasure.runs import forget_in_runs
 from pipeline.erasure.versions import Versions, opened
 from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.sources import Kept, of_dataset
-from pipeline.tracking.delivery import tracking_uri
+from pipeline.learning.turn import RECORDS
+from pipeline.tracking.registry import is_there
 
 
 def run(beginning: str, folder: Path, dataset: str | None, overrides: Sequence[str] = ()) -> None:
@@ -51,7 +52,8 @@ def forget(beginning: str, folder: Path, dataset: str | None, config: Config, ro
     local = Kept(str(folder), sorted(folder.glob(FEEDBACK)))
     dataset = dataset or records.pushed_to(folder)
     pushed = reached_dataset(dataset, outcome)
-    places = [local, *([pushed] if pushed else [])]
+    frozen = root / RECORDS  # of a turn that is under way, which then begins anew
+    places = [local, Kept(str(frozen), sorted(frozen.glob(FEEDBACK))), *([pushed] if pushed else [])]
     visitor = records.find_visitor(beginning, places, workspace.manifests(root))
     checkpoints = root / config.runtime.checkpoint_root
     with opened(root) as repo:
@@ -66,7 +68,8 @@ def forget(beginning: str, folder: Path, dataset: str | None, config: Config, ro
         traces = workspace.traces_of_prepared(root, traces, checkpoints)
         traces = Forgotten.there(root).remember(root, visitor, traces)
         outcome.models += workspace.models_trained(root, traces, checkpoints)
-        records.forget_in_folder(folder, visitor, outcome)
+        for each in (folder, frozen):
+            records.forget_in_folder(each, visitor, outcome)
         if dataset and pushed:
             records.forget_on_hub(folder, dataset, pushed, visitor, outcome)
         workspace.forget_rows(root, visitor, outcome)
@@ -90,8 +93,7 @@ def reached_dataset(dataset: str | None, outcome: Outcome) -> Kept | None:
 
 def forget_in_mlflow(config: Config, traces: Traces, outcome: Outcome) -> None:
     """Forget what MLflow has, if there is one; one that is out of reach keeps nothing else from being deleted."""
-    uri = tracking_uri(config.tracking)
-    if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
+    if not is_there(config.tracking):
         return
     try:
         forget_in_runs(config.tracking, traces, outcome)
@@ -105,7 +107,7 @@ def show(outcome: Outcome) -> None:
     if outcome.models:
         print(f"{counted(len(outcome.models), 'model')} made of data that had it, which stay until you remove them:")
         print("\n".join(f"  {line}" for line in outcome.models))
-        print("`tunesmith learn` makes rows without it for the next one")
+        print("the next `tunesmith turn` or `tunesmith learn` makes rows without it")
     for line in outcome.beyond:
         print(f"not in this command's reach: {line}")
     print(f"noted, by digests alone: {FORGOTTEN}")

@@ -61,6 +61,10 @@ LOCK = Path("dvc.lock")
 WORTH = ("loss", "perplexity", "accuracy", "preference_accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
 
 
+class NotPromoted(UserError):
+    """Something speaks against a file; the champion is who it was."""
+
+
 def run(
     overrides: Sequence[str] = (), quantization: str | None = None, force: bool = False, back: bool = False
 ) -> None:
@@ -110,7 +114,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         against, found = objections(client, made.run, new, before, config)
         more = {AGAINST: found} if found else {}
         if against and not force:
-            raise UserError(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
+            raise NotPromoted(f"{path.name} is not promoted: {'; '.join(against)} (--force promotes it all the same)")
         more |= {"forced": "; ".join(against)} if against else {}
         more |= {PREVIOUS: str(before.version)} if before is not None else {}
         require_champion(client, name, before)

@@ -65,6 +65,20 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearnSettings:
+    """How what visitors said becomes rows (pipeline/learning)."""
+
+    folder: str | None
+    dataset: str | None
+    per_visitor: int = limited(least=1)
+    near_duplicates: float | None = limited(above=0, most=1)
+    held_out: float = limited(above=0, below=1)
+    validation: float = limited(above=0, below=1)
+    mask: list[str] = any_of("email", "iban", "card", "phone", "ip")
+    seed: int = limited(least=0)
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraSettings:
     """The adapter: rank, scale, dropout, what it sits on, and what learns whole beside it."""
 
@@ -280,6 +294,7 @@ class Config:
     """Everything that conf/ composes to."""
 
     model: ModelSettings
+    learn: LearnSettings
     data: DataSettings
     train: TrainSettings
     export: ExportSettings
@@ -302,6 +317,7 @@ def load(composed: DictConfig) -> Config:
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {' '.join(str(error).split())}") from error
     config = build(Config, values, "")
+    validate_learn(config.learn)
     validate_data(config.data)
     for name, source in sets_of(config.evaluate.general).items():
         validate_whole(name, source, f"evaluate.general.{name}", "each text of a set is measured once")
@@ -316,6 +332,24 @@ def load(composed: DictConfig) -> Config:
             "qlora tunes a 4-bit base and needs both (model.load_in_4bit=true train=qlora)"
         )
     return config
+
+
+def validate_learn(learn: LearnSettings) -> None:
+    """Check what keys of `learn` must be to one another.
+
+    Raises:
+        UserError: two sources are named, or nothing is left to train on.
+    """
+    if learn.folder is not None and learn.dataset is not None:
+        raise UserError(
+            f"learn.folder is {learn.folder} and learn.dataset {learn.dataset}, of which one is read; "
+            "set the other to null"
+        )
+    if learn.held_out + learn.validation >= 1:
+        raise UserError(
+            f"learn.held_out and learn.validation take {learn.held_out + learn.validation:g} of the rows together; "
+            "leave a share for train"
+        )
 
 
 def validate_judge(judge: JudgeSettings) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from common.errors import UserError
 from pipeline.core.config import Config
 from pipeline.core.data_settings import DataSettings, SourceSettings, each_source, place_of, question_files, sets_of
-from pipeline.core.paths import PREPARED
+from pipeline.core.paths import FEEDBACK, PREPARED
 from pipeline.core.task_files import is_task_file, task_files
 
 INPUTS = Path("inputs")
@@ -45,6 +45,7 @@ def named(config: Config) -> dict[str, Targets]:
         "model": folder("model.path", model.path),
         "merge_model": folder("model.merge_path", model.merge_path),
         "start_adapter": own_folder("train.start_adapter", config.train.start_adapter),
+        "feedback": own_folder("learn.folder", config.learn.folder),
         "chat_template": file("model.chat_template", model.chat_template),
         "data_files": [there for name, key in key_of.items() if not has_magic(name) and (there := file(key, name))],
         **{f"data_folder_{number}": watched.get(number) for number in range(1, FOLDERS + 1)},
@@ -57,13 +58,17 @@ def named(config: Config) -> dict[str, Targets]:
 
 
 def files_of_data(data: DataSettings) -> dict[str, str]:
-    """Return the files and patterns that data is read from, by the keys that name them."""
+    """Return the files and patterns that data is read from, by the keys that name them.
+
+    But for what `learn` makes, which DVC watches as its output, and which need not be there yet.
+    """
     return {
         name: f"{place_of(source)}.{key}"
         for source, settings in each_source(data).items()
         if settings.source == "files"
         for key in ("files", "validation_files", "test_files")
         for name in getattr(settings, key)
+        if FEEDBACK not in Path(name).parents
     }
 
 

@@ -2,6 +2,7 @@
 
 Splits that the data set brings stay as they are, and what of train is linked to them is left out of it. What else is
 linked, by a prompt, an exchange or a prompt that is nearly the same, is kept together. An exact join has the last word.
+Where comparisons alone bring a split, conversations beside them have their share of it as ever.
 """
 
 from collections.abc import Iterable
@@ -64,13 +65,14 @@ def divide(corpus: Corpus, rows: Rows, settings: DataSettings) -> Divided:
         leaks[name] = known.linked(rest, rows[name])
         rest = without(rest, leaks[name])
     _require_rest(rest, rows, leaks)
+    brought = {name: rows[name] for name in leaks}
     if settings.leak_threshold is None:
-        return Divided(_split(corpus, rest, {name: rows[name] for name in leaks}, settings), leaks, shared=shared)
+        return Divided(_split(corpus, rest, brought, settings), leaks, shared=shared)
     tied = known.ties(rest)
     for _ in range(ROUNDS):
         groups = tied.groups(rest)
-        made = _split(corpus, rest, {name: rows[name] for name in leaks}, settings, groups)
-        pairs = known.crossing(made, set(leaks))
+        made = _split(corpus, rest, brought, settings, groups)
+        pairs = known.crossing(made, set(leaks) - _of_comparisons(corpus, rest, brought))
         if not len(pairs):
             return Divided(made, leaks, known.common_exchanges, groups, shared)
         for one, other in pairs.tolist():
@@ -107,8 +109,38 @@ def _require_rest(rest: Integers, rows: Rows, leaks: Iterable[str]) -> None:
 def _split(corpus: Corpus, rest: Integers, brought: Rows, settings: DataSettings, groups: Groups | None = None) -> Rows:
     sizes = {name: 0 if name in brought else getattr(settings, name) for name in OWN}
     made = split(corpus, rest, sizes["validation"], sizes["test"], settings.seed, groups)
-    made |= {name: shuffled(corpus, part.tolist(), settings.seed) for name, part in brought.items()}
+    beside = _conversations_beside(corpus, made["train"], _of_comparisons(corpus, rest, brought), settings, groups)
+    made["train"] = made["train"][~np.isin(made["train"], [row for part in beside.values() for row in part])]
+    own = {name: np.r_[part, beside.get(name, NO_ROWS)] for name, part in brought.items()}
+    made |= {name: shuffled(corpus, part.tolist(), settings.seed) for name, part in own.items()}
     return {name: made[name] for name in SPLITS}
+
+
+def _of_comparisons(corpus: Corpus, rest: Integers, brought: Rows) -> set[str]:
+    """Return the splits that comparisons alone bring, while there are conversations to divide."""
+    if corpus.compared[rest].all():
+        return set()
+    return {name for name, part in brought.items() if corpus.compared[part].all()}
+
+
+def _conversations_beside(
+    corpus: Corpus, train: Integers, names: set[str], settings: DataSettings, groups: Groups | None
+) -> Rows:
+    """Return the share of conversations in splits that comparisons bring, none of them linked to one of train's."""
+    if not names:
+        return {}
+    if groups is None:
+        asked = {corpus.letters[row] for row in train[corpus.compared[train]].tolist()}
+        free = [row for row in train[~corpus.compared[train]].tolist() if corpus.letters[row] not in asked]
+    else:
+        here = set(train.tolist())
+        groups = [group for group in groups if here.issuperset(group) and not corpus.compared[group].any()]
+        free = [row for group in groups for row in group]
+    if len(free) < len(SPLITS):
+        return {}
+    sizes = {name: getattr(settings, name) if name in names else 0 for name in OWN}
+    made = split(corpus, np.array(free, np.int64), sizes["validation"], sizes["test"], settings.seed, groups)
+    return {name: made[name] for name in names}
 
 
 def _prompt(messages: Messages) -> str:

@@ -5,11 +5,11 @@ from typing import Literal
 
 import numpy as np
 
-from common.errors import UserError
 from common.words import counted
+from pipeline.core.config import LearnSettings
 from pipeline.data.components import Components
 from pipeline.data.split import seeded
-from pipeline.learning.settings import LearnSettings
+from pipeline.learning.sources import NothingToLearn
 from pipeline.learning.standing import Standing
 
 Split = Literal["train", "validation", "test"]
@@ -23,12 +23,12 @@ def divide(rows: Sequence[Standing], settings: LearnSettings) -> dict[Split, lis
     held out stay so as more is said. Where a split has none by that, the next in the order of the hashes is its.
 
     Raises:
-        UserError: too few visitors for three splits.
+        NothingToLearn: too few visitors for three splits.
     """
     groups = _tied(rows)
     if len(groups) < len(SPLITS):
         visitors = len({row.statement.visitor for row in rows})
-        raise UserError(
+        raise NothingToLearn(
             f"what is said comes from {counted(visitors, 'visitor')}, of whom conversations tie some together: that is "
             f"{counted(len(groups), 'part')}, and three splits take 3 at least; wait for more"
         )

@@ -47,7 +47,7 @@ class LearnManifest(Record):
     @classmethod
     def remedy(cls) -> str:
         """Return what to do about a file that is damaged, or another version's."""
-        return "make it again: `tunesmith learn`"
+        return "make it again: the next `tunesmith turn` does, or `tunesmith learn`"
 
     @property
     def digest(self) -> str:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import sha256
+from pipeline.core.config import LearnSettings
 from pipeline.data.hub import FEEDBACK, feedback_files, hub_errors, resolve_revision
 from pipeline.data.lines import KEPT, BadLine, Row, one_line
+
+
+class NothingToLearn(UserError):
+    """Nobody said anything yet, or nothing that can be learnt."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,17 @@ def _row(number: int, line: bytes) -> Row | BadLine:
         return BadLine(number, one_line(error), line[:KEPT].decode(errors="replace"))
 
 
+def kept_by(settings: LearnSettings) -> Kept | None:
+    """Return the files that the settings name; None where they name none. Raises UserError as the next two."""
+    if settings.dataset is not None:
+        return of_dataset(settings.dataset)
+    return None if settings.folder is None else of_folder(Path(settings.folder))
+
+
 def of_folder(folder: Path) -> Kept:
     """Return a folder's files. Raises UserError where there are none."""
     if not (files := sorted(folder.glob(FEEDBACK))):
-        raise UserError(f"no {FEEDBACK} in {folder}: name the folder that the server keeps feedback in")
+        raise NothingToLearn(f"no {FEEDBACK} in {folder}: name the folder that the server keeps feedback in")
     return Kept(str(folder), files)
 
 
@@ -61,5 +73,5 @@ def of_dataset(repository: str) -> Kept:
     with hub_errors(repository):
         files = feedback_files(repository, commit)
     if not files:
-        raise UserError(f"{repository} has no {FEEDBACK}: name the dataset that SERVE_FEEDBACK_REPO pushes to")
+        raise NothingToLearn(f"{repository} has no {FEEDBACK}: name the dataset that SERVE_FEEDBACK_REPO pushes to")
     return Kept(f"{repository}@{commit}", files)

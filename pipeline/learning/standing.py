@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.core.config import LearnSettings
 from pipeline.data.components import Components
 from pipeline.data.near_duplicates import near_pairs, shingle
 from pipeline.data.split import seeded
-from pipeline.learning.settings import LearnSettings
 from pipeline.learning.statements import Statement
 
 REPEATED = "the visitor's own earlier word on the same"

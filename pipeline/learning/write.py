@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from common.files import atomic_path, sha256
+from pipeline.core.config import LearnSettings
 from pipeline.core.paths import FEEDBACK, LEARNT, MANIFEST
 from pipeline.learning.divide import Split
 from pipeline.learning.manifest import LearnManifest, SplitCounts, Used
-from pipeline.learning.settings import LearnSettings
 from pipeline.learning.sources import Kept
 from pipeline.learning.standing import Standing
 

@@ -43,7 +43,7 @@ def main() -> None:
         if not os.environ.get("DVC_EXP_NAME"):
             if PARAMS.is_file():
                 print_changes(flatten(plain(read_params(PARAMS))), flatten(plain(composed)))
-            write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
+            write_params(composed)
         link_inputs(links)
     except UserError as error:
         sys.exit(f"compose: {error}")
@@ -53,6 +53,11 @@ def read_arguments() -> None:
     """Answer `--help`, and refuse what is not read here."""
     description = f"{(__doc__ or '').splitlines()[0]} It takes no overrides: `tunesmith adopt`, or `dvc exp run -S`."
     argparse.ArgumentParser(prog="compose", description=description).parse_args()
+
+
+def write_params(composed: DictConfig) -> None:
+    """Make a composed configuration the one that stages read."""
+    write_text(PARAMS, OmegaConf.to_yaml(composed, resolve=True))
 
 
 def read_params(path: Path) -> DictConfig:

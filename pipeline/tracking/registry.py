@@ -33,6 +33,12 @@ PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_ENABLE_ARTIFACTS_PRO
 TALKATIVE = ("urllib3.connectionpool", "mlflow.store.db.utils")  # tracebacks of what our one line says
 
 
+def is_there(settings: TrackingSettings) -> bool:
+    """Return whether there is a database, or a server that may have one."""
+    uri = tracking_uri(settings)
+    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
+
+
 @contextmanager
 def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
     """Yield MLflow's client, of the database in the repository or of the server that the settings name.
@@ -41,7 +47,7 @@ def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
         UserError: there is no database yet, MLflow is out of reach, or it or its store of files refuses something.
     """
     uri = tracking_uri(settings)
-    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_file():
+    if not is_there(settings):
         raise UserError(
             f"MLflow has no {uri.removeprefix(SQLITE)} yet; run `tunesmith repro` first, or set tracking.uri"
         )

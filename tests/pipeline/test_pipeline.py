@@ -134,7 +134,7 @@ DUE = [  # a file, what is changed in it, and what is due
         "pipeline/models/loading.py",
         "PeftModel.from_pretrained(base, str(adapter))",
         "PeftModel.from_pretrained(base, str(adapter), is_trainable=False)",
-        deps("pipeline/models", "prepare", "data_report", "train", "export", "evaluate"),
+        deps("pipeline/models", "learn", "prepare", "data_report", "train", "export", "evaluate"),
     ),
     (
         "pipeline/report/record.py",

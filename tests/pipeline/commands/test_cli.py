@@ -145,7 +145,7 @@ def test_help_of_a_stage_that_is_called_by_its_module_runs_nothing(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trian"], "tunesmith: No such command 'trian'. Did you mean 'train'? (see `tunesmith --help`)"),
+        (["trian"], "tunesmith: No such command 'trian'. Did you mean 'train', 'turn'? (see `tunesmith --help`)"),
         (
             ["promote", "--forse"],
             "promote: No such option: --forse (Possible options: --force) (see `tunesmith",

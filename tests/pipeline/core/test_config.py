@@ -36,7 +36,7 @@ def changed(key: str, value: Any) -> Any:
 
 def test_there_are_presets_in_every_group() -> None:
     groups = {group for group, _ in PRESETS}
-    chosen = {"model", "data", "train", "export", "evaluate", "compare", "canary", "tracking", "runtime"}
+    chosen = {"model", "learn", "data", "train", "export", "evaluate", "compare", "canary", "tracking", "runtime"}
     assert groups == chosen | {"experiment", "sweep"}
 
 
@@ -92,7 +92,9 @@ def test_the_committed_params_are_what_conf_composes_to() -> None:
     assert committed == composed, "params.yaml is not what conf/ composes to: run `dvc repro compose` and commit it"
 
 
-@pytest.mark.parametrize("group", ["", "model.", "data.", "train.", "train.lora.", "export.", "evaluate.", "runtime."])
+@pytest.mark.parametrize(
+    "group", ["", "model.", "learn.", "data.", "train.", "train.lora.", "export.", "evaluate.", "runtime."]
+)
 def test_an_unknown_key_is_named_with_those_there_are(group: str) -> None:
     with pytest.raises(UserError, match=rf"^{group}lerning_rate is not a key of the configuration; .* has \w+"):
         load(changed(f"{group}lerning_rate", 1))

@@ -149,12 +149,18 @@ def test_what_a_task_includes_is_watched_too(outside: Path) -> None:
     assert "names include: " in refused("data=alpaca", f"evaluate.tasks=[{outside}/task.yaml]")
 
 
+def test_feedback_is_watched_and_what_becomes_of_it_need_not_be_there_yet(outside: Path) -> None:
+    found = linked("learn.folder=../outside/set", "data.files=[data/feedback/pairs/*.jsonl]", "model=llama-3.2-1b")
+    assert found == {"feedback": "../../outside/set"}
+    assert refused("learn.folder=gone") == "learn.folder names gone, which is no folder here"
+
+
 def test_what_is_named_no_more_is_linked_no_more(outside: Path) -> None:
     linked(f"data.files=[{outside}/chats.jsonl]", f"model.path={outside}/set", f"evaluate.tasks=[{outside}/task.yaml]")
     assert linked("data=alpaca", "model=llama-3.2-1b", "model.chat_template=null") == {}
     assert sorted(path.name for path in Path("inputs").iterdir()) == [
-        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "general", "merge_model",
-        "model", "questions", "start_adapter", "tasks", "tokenizer", "votes",
+        "chat_template", "data_files", *(f"data_folder_{number}" for number in range(1, 7)), "feedback", "general",
+        "merge_model", "model", "questions", "start_adapter", "tasks", "tokenizer", "votes",
     ]  # fmt: skip
     assert [path.name for path in Path("inputs/tasks").iterdir()] == ["unused"]
 

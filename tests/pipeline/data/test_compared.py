@@ -1,13 +1,15 @@
 """Rows that compare or judge answers and are learnt: split, masked, cleaned and counted as conversations are."""
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 from raw_rows import SPLITS, local, put_rows, splits_in
 
-from pipeline.core.data_settings import NO_CLEANING
+from pipeline.core.data_settings import NO_CLEANING, SourceSettings
 from pipeline.core.records import PrepareReport
 from pipeline.stages.prepare import prepare
 
@@ -53,6 +55,29 @@ def test_conversations_beside_pairs_are_split_as_ever_and_none_of_an_answer_is_a
     assert sorted(spoken) == sorted(chat["answer"] for chat in chats)
     assert all(part.as_conversations == 0 and part.pairs for part in report.preferences.values())
     assert all(part.rows for part in report.splits.values())
+
+
+@pytest.mark.parametrize("threshold", [None, 0.8])
+def test_conversations_have_their_share_of_splits_that_pairs_bring(tmp_path: Path, threshold: float | None) -> None:
+    for start, name in enumerate(SPLITS):
+        put_rows(tmp_path, f"said/{name}.jsonl", [pair(100 * start + n) for n in range(12)])
+    same = {"question": "What is 3?", "answer": "It is 3."}  # as a pair of train asks
+    held_out = {"question": "What is 203?", "answer": "It is 203."}  # as one of test
+    chats = [{"question": f"Where is {n * 7919} of them?", "answer": f"At {n}."} for n in range(50)]
+    put_rows(tmp_path, "taught.jsonl", [*chats, same, held_out])
+    sources = {
+        "said": SourceSettings(files=["data/raw/said/*.jsonl"], preferences="learn"),
+        "taught": SourceSettings(files=["data/raw/taught.jsonl"]),
+    }
+    settings = replace(local(**LEARN), files=[], sources=sources, leak_threshold=threshold)
+    prepare(settings, tmp_path, tmp_path)
+    report = PrepareReport.read(tmp_path / "reports/prepare.json")
+    assert [report.preferences[name].pairs for name in SPLITS] == [12, 12, 12]
+    assert all(part.as_conversations == 0 for part in report.preferences.values())
+    asked = {name: [row[0]["content"] for row in rows] for name, rows in splits_in(tmp_path / "data/prepared").items()}
+    assert sorted(chain(*asked.values())) == sorted([*(chat["question"] for chat in chats), same["question"]])
+    assert all(3 <= len(asked[name]) <= 20 for name in ("validation", "test"))
+    assert same["question"] in asked["train"]
 
 
 def test_a_split_without_conversations_has_the_good_answers_and_never_a_bad_one(tmp_path: Path) -> None:

@@ -14,16 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from feedback_hub import DATASET, feedback_hub
+from learning import learnt_from
 from learnt_from import fingerprint
 from mlflow import MlflowClient
 from said import chatter, keep, thumb, vote
 
 from pipeline import cli
 from pipeline.commands import forget as command
-from pipeline.commands import learn
 from pipeline.core.records import PrepareReport
 from pipeline.erasure import workspace as workspaces
-from pipeline.learning.settings import LearnSettings
 from serve.feedback import FeedbackStore, read_records, visitor_of
 
 REPO = Path(__file__).parents[3]
@@ -56,7 +55,7 @@ def commit() -> None:
 
 def learnt() -> str:
     """Learns from what is kept, commits what comes of it, and pushes; returns the data's digest."""
-    learn.run(None, None, LearnSettings())
+    learnt_from(folder="feedback")
     run("dvc", "repro", "-q")
     run("dvc", "push", "-q", "--run-cache")
     commit()
@@ -199,7 +198,7 @@ def test_learn_makes_the_next_rows_without_it(forget: Forget, place: Path, capsy
     forget(VISITOR)
     for name, content in copy:
         (place / "feedback" / name).write_bytes(content)  # somebody brings a copy back
-    manifest = learn.run(None, None, LearnSettings())
+    manifest = learnt_from(folder="feedback")
     assert manifest.left_out["of a visitor who is forgotten"] == len(said())
     assert not has_it(Path("data/feedback/manifest.json").read_bytes())
     run("dvc", "repro")
@@ -238,6 +237,13 @@ def test_interrupted_anywhere_it_is_called_again(
     assert forget(VISITOR).startswith("nothing is left to delete")
 
 
+def test_the_copy_of_a_turn_that_is_under_way_goes_too(forget: Forget, place: Path) -> None:
+    shutil.copytree(place / "feedback", place / "data/turn/records")
+    forget(VISITOR)
+    assert list((place / "data/turn/records").iterdir())
+    assert places_with(place) == []
+
+
 def test_what_a_killed_writer_left_goes_too(forget: Forget, place: Path) -> None:
     for left in ("data/.feedback.old.tmp", "data/.prepared.tmp", "data/.prepare.tmp"):
         shutil.copytree(place / "data/feedback", place / left)
@@ -273,7 +279,7 @@ def test_the_dataset_is_written_anew_and_its_history_is_named(
     (others,) = [content for content in contents if not has_it(content)]
     (his,) = [content for content in contents if has_it(content)]
     with feedback_hub(monkeypatch, tmp_path, {"feedback-1.jsonl": others + his, "feedback-2.jsonl": his}) as hub:
-        learn.run(None, DATASET, LearnSettings())
+        learnt_from(dataset=DATASET)
         assert places_with(tmp_path / "hub")
         shutil.rmtree(place / "feedback")  # another machine's: the number is found in the dataset
         printed = forget(VISITOR[:8], "--dataset", DATASET)

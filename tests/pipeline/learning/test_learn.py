@@ -8,17 +8,19 @@ from typing import Any
 
 import pytest
 from feedback_hub import DATASET, feedback_hub
+from learning import CONF, learnt_from, settings_of
 from said import SMALL, asked, chatter, keep, thumb, vote, words
 
 from common.errors import UserError
 from common.files import sha256
-from pipeline import cli
-from pipeline.commands import learn
+from pipeline.core.composition import compose
+from pipeline.core.config import load
 from pipeline.core.data_settings import DataSettings
 from pipeline.core.preferences import compare
 from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.manifest import LearnManifest
-from pipeline.learning.settings import LearnSettings
+from pipeline.learning.sources import NothingToLearn
+from pipeline.stages import learn
 from pipeline.stages.prepare import prepare
 from serve.feedback import Answer, AnswerRecord, ModelVersion, Record, visitor_of
 
@@ -33,7 +35,7 @@ def learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Learn:
 
     def run(*records: Record, **settings: Any) -> LearnManifest:
         keep(tmp_path / "feedback", *records)
-        return learn.run(None, None, LearnSettings(**settings))
+        return learnt_from(folder="feedback", **settings)
 
     return run
 
@@ -202,43 +204,70 @@ def test_whoever_is_forgotten_is_learnt_from_no_more(learnt: Learn) -> None:
 
 
 @pytest.mark.parametrize(
-    ("records", "arguments", "error"),
+    ("records", "error"),
     [
-        ([], [], "no feedback-*.jsonl in feedback"),
-        (chatter(2), [], "three splits take 3 at least"),
-        ([vote("a", "?", "x", "y", "tie")], [], "nothing is left to learn of 1 record: 1 a vote for neither"),
-        (chatter(8), ["--held-out", "0.9", "--validation", "0.2"], "must be above 0, and together below 1"),
-        (chatter(8), ["--per-visitor", "0"], "--per-visitor is 0; it must be 1 or more"),
-        (chatter(8), ["--folder", "feedback", "--dataset", "a/b"], "exclude each other"),
+        ([], r"no feedback-\*.jsonl in feedback"),
+        (chatter(2), "three splits take 3 at least"),
+        ([vote("a", "?", "x", "y", "tie")], "nothing is left to learn of 1 record: 1 a vote for neither"),
     ],
 )
-def test_bad_input_ends_in_one_line_and_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    records: list[Record], arguments: list[str], error: str,
-) -> None:  # fmt: skip
+def test_too_little_ends_in_one_line_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: list[Record], error: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     before = Path("data/feedback/pairs/train.jsonl")
     before.parent.mkdir(parents=True)
     before.write_text("{}\n")
     if records:
         keep(tmp_path / "feedback", *records)
-    assert cli.run(["learn", *arguments]) == 1
-    line = capsys.readouterr().err
-    assert error in line
-    assert line.count("\n") == 1
+    with pytest.raises(NothingToLearn, match=error) as raised:
+        learnt_from(folder="feedback")
+    assert "\n" not in str(raised.value)
     assert before.read_text() == "{}\n"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"held_out": 0.9, "validation": 0.2}, "learn.held_out and learn.validation take 1.1 of the rows together"),
+        ({"per_visitor": 0}, "learn.per_visitor is 0; it may be at least 1"),
+        ({"near_duplicates": 0}, "learn.near_duplicates is 0.0; it may be above 0 and at most 1"),
+        ({"folder": "feedback", "dataset": "a/b"}, "learn.folder is feedback and learn.dataset a/b, of which one"),
+        ({"mask": "[name]"}, r"learn.mask\[0\] is 'name'; it may be email"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings: dict[str, Any], error: str) -> None:
+    with pytest.raises(UserError, match=error):
+        settings_of(**settings)
+
+
+def test_where_nothing_is_named_dvc_finds_what_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load(compose(CONF))
+    with pytest.raises(NothingToLearn, match=r"learn.folder and learn.dataset are null"):
+        learn.run(config, Path())
+    assert not Path("data/feedback").exists()
+    monkeypatch.setenv("DVC_STAGE", "learn")
+    learn.run(config, Path())
+    assert list(Path("data/feedback").iterdir()) == []
+    Path("data/feedback/mine").write_text("by hand")
+    learn.run(config, Path())
+    assert Path("data/feedback/mine").read_text() == "by hand"
+    assert "data/feedback stays as it is" in capsys.readouterr().out
 
 
 def test_a_dataset_is_read_as_the_folder_is(learnt: Learn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     of_folder = learnt(*chatter(8))
     (path,) = (tmp_path / "feedback").iterdir()
     with feedback_hub(monkeypatch, tmp_path, {path.name: path.read_bytes(), "README.md": b"#"}) as hub:
-        of_dataset = learn.run(None, DATASET, LearnSettings())
+        of_dataset = learnt_from(dataset=DATASET)
         hub.files.clear()  # it went private
         with pytest.raises(
             UserError, match=r"did not give owner/feedback .* for a private or gated dataset set HF_TOKEN"
         ):
-            learn.run(None, DATASET, LearnSettings())
+            learnt_from(dataset=DATASET)
     assert of_dataset.digest == of_folder.digest
     assert of_dataset.source == f"{DATASET}@{1:040x}"
 
@@ -249,4 +278,4 @@ def test_a_dataset_that_cannot_be_had_is_said_in_the_hub_s_words(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot reach the Hugging Face hub for owner/feedback"):
-        learn.run(None, "owner/feedback", LearnSettings())
+        learnt_from(dataset="owner/feedback")

@@ -1,40 +1,63 @@
-"""Makes data of what visitors said: data/feedback, which `data=preferences` takes, and reports/feedback.html.
+"""What visitors said becomes data: data/feedback, which data=feedback takes, and reports/feedback.html.
 
-tunesmith learn                                # what the server keeps in feedback/
-tunesmith learn --dataset owner/feedback       # what it pushes to the hub
+Reads what `learn` names, the folder that the server keeps feedback in or a dataset on the hub. Where it names neither,
+data/feedback stays as it is.
 """
 
+from pipeline.workers.process import prepare_process
+
+if __name__ == "__main__":  # before libraries are loaded
+    prepare_process()
+
+import os
 from collections import Counter
 from pathlib import Path
 
-from common.errors import UserError
 from common.words import counted
+from pipeline.core.config import Config, LearnSettings
 from pipeline.core.paths import FEEDBACK, FEEDBACK_PAGE
 from pipeline.data.masking import Masking
 from pipeline.learning import report
 from pipeline.learning.divide import divide
 from pipeline.learning.forgotten import Forgotten
 from pipeline.learning.manifest import LearnManifest
-from pipeline.learning.settings import LearnSettings
-from pipeline.learning.sources import of_dataset, of_folder
+from pipeline.learning.sources import Kept, NothingToLearn, kept_by
 from pipeline.learning.standing import standing
 from pipeline.learning.statements import Statements, read
 from pipeline.learning.write import write
+from pipeline.stages.run import stage
+
+UNNAMED = "learn.folder and learn.dataset are null, and so nothing is learnt of visitors"
 
 
-def run(folder: Path | None, dataset: str | None, settings: LearnSettings, root: Path = Path()) -> LearnManifest:
+def run(config: Config, out: Path) -> None:
+    """Make data/feedback below `out` of what `learn` names, from the working folder.
+
+    Raises:
+        UserError: as for `learn`; by hand, nothing is named.
+    """
+    kept = kept_by(config.learn)
+    if kept is not None:
+        learn(kept, config.learn, Path(), out)
+    elif "DVC_STAGE" in os.environ:
+        (out / FEEDBACK).mkdir(parents=True, exist_ok=True)  # which DVC wants to be there
+        print(f"{UNNAMED}: {FEEDBACK} stays as it is")
+    else:
+        raise NothingToLearn(f"{UNNAMED}; name one, as `tunesmith learn learn.folder=feedback`")
+
+
+def learn(kept: Kept, settings: LearnSettings, root: Path, out: Path) -> LearnManifest:
     """Write rows and report, and print what came of the records.
 
     Args:
-        folder: of records; of it and `dataset` one is given.
-        dataset: on the hub.
+        kept: files of records.
         settings: how records become data.
-        root: below which all is written.
+        root: below which is noted who is forgotten.
+        out: below which all is written.
 
     Raises:
-        UserError: no records can be had, nothing of them can be learnt, or they are too few visitors'.
+        UserError: records cannot be read, nothing of them can be learnt, or they are too few visitors'.
     """
-    kept = of_dataset(dataset) if dataset else of_folder(folder or Path("feedback"))
     digests, masking = kept.digests(), Masking(settings.mask)
     statements = read(kept.rows(), masking, Forgotten.there(root).digests)
     say(statements)
@@ -42,11 +65,11 @@ def run(folder: Path | None, dataset: str | None, settings: LearnSettings, root:
     left_out = not_standing + statements.left_out
     if not stands:
         why = ", ".join(f"{count:,} {why}" for why, count in left_out.most_common() if count) or "there are none"
-        raise UserError(f"nothing is left to learn of {counted(statements.records, 'record')}: {why}")
+        raise NothingToLearn(f"nothing is left to learn of {counted(statements.records, 'record')}: {why}")
     splits = divide(stands, settings)
-    manifest = write(root, kept, digests, splits, left_out, settings)
+    manifest = write(out, kept, digests, splits, left_out, settings)
     figures = report.report(manifest, statements.found, splits, statements.records, masking.places)
-    report.write(root, figures, splits["train"])
+    report.write(out, figures, splits["train"])
     show(manifest, not_standing)
     return manifest
 
@@ -67,3 +90,9 @@ def show(manifest: LearnManifest, not_standing: Counter[str]) -> None:
         of = f"{counted(counts.visitors, 'visitor')}, {counted(counts.conversations, 'conversation')}"
         print(f"{split}: {counted(counts.pairs, 'pair')} and {counted(counts.labels, 'label')} of {of}{held}")
     print(f"written: {FEEDBACK} (rows {manifest.digest}), {FEEDBACK_PAGE}")
+
+
+main = stage(run)
+
+if __name__ == "__main__":
+    main()
