@@ -25,8 +25,8 @@ from pipeline.comparison.rule import Candidate, recommend
 from pipeline.comparison.runs import WORKSPACE, EvaluatedRun, require_rows
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, Config, TrackingSettings, load
-from pipeline.core.paths import ADAPTER, CARD, EVALUATION, GGUF, MANIFEST, QUESTIONS, README, ROWS
-from pipeline.core.records import Manifest
+from pipeline.core.paths import ADAPTER, CARD, EVALUATION, GGUF, LINEAGE, MANIFEST, QUESTIONS, README, ROWS
+from pipeline.core.records import Lineage, Manifest
 from pipeline.report.markdown import cell
 from pipeline.report.record import Evaluation
 from pipeline.report.rows import RowResults
@@ -35,6 +35,7 @@ from pipeline.statistics.paired import Finding
 from pipeline.tracking.delivery import find_run
 from pipeline.tracking.registry import (
     ADAPTER_DIGEST,
+    ANCESTORS,
     CHAMPION,
     PREVIOUS,
     champion,
@@ -139,7 +140,7 @@ def evaluated(config: Config, quantization: str | None) -> Evaluated:
     file = chosen(run.files, config.compare, quantization)
     path, digest = verified(file, evaluation, manifest)
     adapter = trained(manifest)
-    tags = lineage(run, file, path, digest) | ({ADAPTER_DIGEST: manifest.adapter} if adapter else {})
+    tags = lineage(run, file, path, digest) | (of_adapter(manifest) if adapter else {})
     return Evaluated(run, Contender(file, path, digest, named=quantization is not None), adapter, tags)
 
 
@@ -307,6 +308,13 @@ def trained(manifest: Manifest) -> list[Path]:
     if sha256(ADAPTER) != manifest.adapter:
         raise UserError(f"{ADAPTER} is not what {GGUF} was made of: its SHA-256 is not the manifest's; {mend}")
     return [ADAPTER]
+
+
+def of_adapter(manifest: Manifest) -> dict[str, str]:
+    """Return the digest of the adapter, and the trainings that its own went on from, as tags."""
+    known = (ADAPTER / LINEAGE).is_file()
+    ancestors = Lineage.read(ADAPTER / LINEAGE).ancestors if known else ()
+    return {ADAPTER_DIGEST: manifest.adapter} | ({ANCESTORS: " ".join(ancestors)} if ancestors else {})
 
 
 def lineage(run: EvaluatedRun, file: Candidate, path: Path, digest: str) -> dict[str, str]:

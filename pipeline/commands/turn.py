@@ -17,6 +17,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from common.errors import UserError
 from common.files import atomic_path, sha256
@@ -30,6 +31,7 @@ from pipeline.core.inputs import link_inputs, named
 from pipeline.core.paths import ADAPTER, CHAMPION, EVALUATION, LINEAGE, TURN, TURN_RECORD
 from pipeline.core.records import Lineage
 from pipeline.learning import dvc_files
+from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.manifest import LearnManifest
 from pipeline.learning.sources import NothingToLearn, kept_by, of_folder
 from pipeline.learning.turn import (
@@ -48,12 +50,22 @@ from pipeline.learning.turn import (
 from pipeline.report.record import Evaluation
 from pipeline.stages.compose import write_params
 from pipeline.stages.learn import UNNAMED, learn
-from pipeline.tracking.registry import champion, is_there, mlflow_client
+from pipeline.tracking.registry import champion, is_there, mlflow_client, previous
+
+if TYPE_CHECKING:  # seconds to import
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 EXPERIMENT = "experiment=turn"
+HAS_LEARNT = "has learnt what is forgotten, and is not gone on from"
 STAGES = ("learn", "prepare", "data_report", "train", "export", "evaluate", "report")
 NOT_TRIED = ("learn", "tracking", "runtime", "experiment")  # settings that change nothing of what comes out
-FROM = {"champion": "the champion", "adapter": f"{ADAPTER}, as it was evaluated", "base": "the base"}
+FROM = {
+    "champion": "the champion",
+    "earlier": "one before the champion",
+    "adapter": f"{ADAPTER}, as it was evaluated",
+    "base": "the base",
+}
 
 
 def run(overrides: Sequence[str], reproduce: Callable[[list[str]], int]) -> bool:
@@ -211,22 +223,44 @@ def placed_start(tracking: TrackingSettings, before: Version | None) -> Start:
     """Put what training goes on from into models/champion, and return what it is of.
 
     The champion's adapter; without a champion models/adapter, as it was evaluated, which is what visitors were
-    answered by; and where there is none, the base.
+    answered by; and where there is none, the base. Nothing is gone on from that has learnt what is forgotten.
 
     Raises:
         UserError: the champion has no adapter; or models/adapter is not what was evaluated.
     """
+    forgotten = Forgotten.there(Path()).traces
     if before is not None:
         with mlflow_client(tracking) as client:
-            champions_adapter(client.get_model_version(before.name, before.version), CHAMPION)
-        return "champion"
+            return placed_champion(client, client.get_model_version(before.name, before.version), forgotten)
     if not (ADAPTER / LINEAGE).is_file():
+        return "base"
+    if forgotten.learnt_by(Lineage.read(ADAPTER / LINEAGE)):
+        print(f"{ADAPTER} {HAS_LEARNT}")
         return "base"
     if Lineage.read(ADAPTER / LINEAGE).fingerprint != Evaluation.read(EVALUATION).fingerprint:
         raise UserError(f"{EVALUATION} is not of {ADAPTER}, which a first turn goes on from; `tunesmith repro` first")
     with atomic_path(CHAMPION) as temporary:
         shutil.copytree(ADAPTER, temporary)
     return "adapter"
+
+
+def placed_champion(client: "MlflowClient", version: "ModelVersion | None", forgotten: Traces) -> Start:
+    """Put the adapter of a champion into models/champion, or of the latest before it that may be gone on from.
+
+    Raises:
+        UserError: the version has no adapter.
+    """
+    start: Start = "champion"
+    seen: set[int] = set()  # since a rollback's champion has the other one before it
+    while version is not None and int(version.version) not in seen:
+        seen.add(int(version.version))
+        champions_adapter(version, CHAMPION)
+        if not forgotten.learnt_by(Lineage.read(CHAMPION / LINEAGE)):
+            return start
+        print(f"version {version.version} of {version.name} {HAS_LEARNT}")
+        version, start = previous(client, version), "earlier"
+    shutil.rmtree(CHAMPION)
+    return "base"
 
 
 def tried(manifest: LearnManifest, config: Config) -> str:

@@ -169,6 +169,12 @@ class Lineage(Record):
     train: dict[str, object] | None = None  # settings that digits follow from
     making: Making | None = None
     start_adapter: str | None = None  # digest of the weights that it went on from
+    ancestors: tuple[str, ...] = ()  # the trainings of those weights, the latest first
+
+    @property
+    def trainings(self) -> tuple[str, ...]:
+        """All by whose data the weights have learnt, by fingerprint."""
+        return self.fingerprint, *self.ancestors
 
 
 Of = Literal["tuned", "base", "adapter"]  # what a file holds

@@ -6,7 +6,7 @@ from pipeline.core.config import TrackingSettings
 from pipeline.erasure.outcome import Outcome
 from pipeline.erasure.workspace import TEXTS
 from pipeline.learning.forgotten import Traces
-from pipeline.tracking.registry import ADAPTER_DIGEST, champion, mlflow_client
+from pipeline.tracking.registry import ADAPTER_DIGEST, ANCESTORS, champion, mlflow_client
 
 if TYPE_CHECKING:  # two seconds to import
     from mlflow import MlflowClient
@@ -55,7 +55,8 @@ def _versions(client: "MlflowClient", name: str, traces: Traces) -> list[str]:
     lines = []
     for version in client.search_model_versions(f"name = '{name}'"):
         tags = version.tags
-        if tags.get("data_digest") in traces.prepared or tags.get("fingerprint") in traces.fingerprints:
+        trainings = {tags.get("fingerprint"), *tags.get(ANCESTORS, "").split()}
+        if tags.get("data_digest") in traces.prepared or trainings & {*traces.fingerprints}:
             role = ", the champion" if now is not None and now.version == version.version else ""
             digest = tags.get("sha256", "unknown")
             adapter = f"; its adapter, SHA-256 {tags[ADAPTER_DIGEST]}" if ADAPTER_DIGEST in tags else ""

@@ -20,7 +20,6 @@ from pipeline.core.records import Lineage, PrepareReport
 from pipeline.data.lines import one_line
 from pipeline.data.prepared import MADE_FROM
 from pipeline.erasure.outcome import Outcome
-from pipeline.erasure.workspace import is_lineage_of
 from pipeline.learning.forgotten import Traces
 
 if TYPE_CHECKING:  # seconds to import
@@ -90,7 +89,7 @@ class Versions:
                 found = found.with_more(Traces(folders=(folder,), prepared=prepared))
         for ran in self._ran:
             lineage = self._lineage(ran.outs.get(str(ADAPTER)))
-            if lineage and is_lineage_of(lineage, found):
+            if lineage and found.learnt_by(lineage):
                 found = found.with_more(Traces(fingerprints=(lineage.fingerprint,)))
         return found
 
@@ -99,7 +98,7 @@ class Versions:
         found = {}
         for ran in self._ran:
             digest = ran.outs.get(str(ADAPTER))
-            if (lineage := self._lineage(digest)) and is_lineage_of(lineage, traces):
+            if (lineage := self._lineage(digest)) and traces.learnt_by(lineage):
                 found[digest] = f"{ADAPTER} in DVC's cache: training {lineage.fingerprint}, MD5 {digest}"
         return [found[digest] for digest in sorted(filter(None, found))]
 

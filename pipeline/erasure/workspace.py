@@ -66,7 +66,7 @@ def traces_of_prepared(root: Path, traces: Traces, checkpoint_root: Path) -> Tra
         if is_made_of(workspace, found) and (workspace / PREPARE_REPORT).is_file():
             report = PrepareReport.read(workspace / PREPARE_REPORT)
             found = found.with_more(Traces(prepared=report.data_digests))
-        if (lineage := _lineage(workspace)) and is_lineage_of(lineage, found):
+        if (lineage := _lineage(workspace)) and found.learnt_by(lineage):
             found = found.with_more(Traces(fingerprints=(lineage.fingerprint,)))
     trained = [
         path.parent.name
@@ -128,12 +128,6 @@ def is_made_of(workspace: Path, traces: Traces) -> bool:
     """Return whether a workspace's prepared data was made of files with the records."""
     path = workspace / PREPARED / MADE_FROM
     return path.is_file() and traces.made(**read_made_from(path))
-
-
-def is_lineage_of(lineage: Lineage, traces: Traces) -> bool:
-    """Return whether a training learnt from files with the records."""
-    data = lineage.data
-    return lineage.fingerprint in traces.fingerprints or bool(data and traces.made(data.settings, data.files))
 
 
 def remove(place: Path, outcome: Outcome) -> None:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from pipeline.core.mappings import flatten
 from pipeline.core.paths import FORGOTTEN
-from pipeline.core.records import Record
+from pipeline.core.records import Lineage, Record
 
 
 class Traces(Record):
@@ -30,6 +30,11 @@ class Traces(Record):
         flat = flatten(settings)
         named = {value for key, value in flat.items() if key.split(".")[-1] == "path"}
         return bool({*files.values()} & {*self.files} or named & {*self.datasets})
+
+    def learnt_by(self, lineage: Lineage) -> bool:
+        """Return whether an adapter was trained with the records, or went on from one that was."""
+        data = lineage.data
+        return bool({*lineage.trainings} & {*self.fingerprints} or (data and self.made(data.settings, data.files)))
 
 
 FIELDS = tuple(Traces.model_fields)
@@ -58,6 +63,14 @@ class Forgotten(Record):
     def digests(self) -> frozenset[str]:
         """Who is forgotten."""
         return frozenset(self.visitors)
+
+    @property
+    def traces(self) -> Traces:
+        """What is known of all visitors together."""
+        together = Traces()
+        for traces in self.visitors.values():
+            together = together.with_more(traces)
+        return together
 
     def of(self, visitor: str) -> Traces:
         """Return what is known of a visitor."""

@@ -22,7 +22,7 @@ from pipeline.learning.sources import Kept
 RECORDS = TURN / "records"
 STATE = TURN / "turn.json"
 
-Start = Literal["champion", "adapter", "base"]
+Start = Literal["champion", "earlier", "adapter", "base"]
 
 
 class Version(Record):

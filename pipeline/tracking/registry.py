@@ -26,6 +26,7 @@ T = TypeVar("T")
 CHAMPION = "champion"  # the alias, as in SERVE_MODELS=models:/tunesmith@champion
 CANDIDATE = "candidate"
 PREVIOUS = "previous"  # the tag of a version: the champion before it
+ANCESTORS = "ancestors"  # another: trainings that its own went on from, by fingerprint
 ADAPTER_DIGEST = "adapter_digest"  # another: of its folder with an adapter, as common.files.sha256 has it
 SQLITE = "sqlite:///"
 # MLflow's default of 7 would mean four minutes of silence while its server is away.

@@ -29,6 +29,7 @@ class Start(NamedTuple):
     settings: dict[str, object]  # PEFT's
     shapes: dict[str, list[int]]  # of its weights, by name
     base: TunedBase | None  # that it was made for; None where it does not say
+    trainings: tuple[str, ...]  # that it comes from, by fingerprint, the latest first
 
 
 def digest_of(folder: Path) -> str:
@@ -48,9 +49,8 @@ def read_start(folder: Path) -> Start:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    digest, base = digest_of(folder), None
-    if (folder / LINEAGE).is_file():
-        base = Lineage.read(folder / LINEAGE).base
+    digest = digest_of(folder)
+    lineage = Lineage.read(folder / LINEAGE) if (folder / LINEAGE).is_file() else None
     try:
         with (folder / ADAPTER_CONFIG).open(encoding="utf-8") as file:
             settings = json.load(file)
@@ -60,7 +60,8 @@ def read_start(folder: Path) -> Start:
         raise UserError(
             f"train.start_adapter {folder} cannot be read ({error}); it needs {ADAPTER_CONFIG} and {ADAPTER_WEIGHTS}"
         ) from error
-    return Start(folder, digest, settings, shapes, base)
+    base, trainings = (lineage.base, lineage.trainings) if lineage else (None, ())
+    return Start(folder, digest, settings, shapes, base, trainings)
 
 
 def require_fit(start: Start, lora: LoraSettings, model: Model, base: str) -> None:

@@ -126,6 +126,7 @@ def train(
             train=settings_of_digits(config.train),
             making=this_making((*LIBRARIES, *session.engine.libraries), device_name(device), world()),
             start_adapter=begun,
+            ancestors=start.trainings if start else (),
         )
         save_adapter(trainer, lineage, adapter)
         run.metrics({"train": figures.tree()})

@@ -226,6 +226,11 @@ PYTORCH = (
         parameters=("self", "mat2", "scale_a", "scale_b", "out_dtype", "use_fast_accum"),
     ),
     Member(
+        "torch", "torch.ops.aten._flash_attention_forward", "2.13.0",
+        "called: FlashAttention over the slots of a cache, each as long as it is",
+        called_by="torch.nn.attention.varlen._varlen_attn",
+    ),
+    Member(
         "torch", "torch._dynamo.config.specialize_float", "2.13.0",
         "set: numbers such as a norm's epsilon stay constants of compiled code",
     ),

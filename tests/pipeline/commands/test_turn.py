@@ -14,14 +14,17 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from evaluated import evaluation, write_model
 from feedback_hub import DATASET, feedback_hub
 from learnt_from import BASE
+from mlflow import MlflowClient
 from mounts import may_mount
 from said import chatter, keep
 
 from common.errors import UserError
+from common.files import sha256
 from pipeline import cli
 from pipeline.commands import turn
 from pipeline.core.records import Lineage
 from pipeline.learning import dvc_files
+from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.turn import Turn, alone
 from serve.feedback import visitor_of
 
@@ -49,12 +52,24 @@ def interrupted(*overrides: str) -> Turn:
     return Turn.read(STATE)
 
 
-def adapter(fingerprint: str) -> None:
-    """models/adapter of a training."""
-    folder = Path("models/adapter")
+def adapter(fingerprint: str, *ancestors: str, folder: Path = Path("models/adapter")) -> None:
+    """The adapter of a training."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_model.safetensors").write_text(fingerprint)
-    Lineage(fingerprint=fingerprint, mlflow_run=None, base=BASE).write(folder / "lineage.json")
+    lineage = Lineage(fingerprint=fingerprint, mlflow_run=None, base=BASE, ancestors=ancestors)
+    lineage.write(folder / "lineage.json")
+
+
+def promoted(*trainings: str) -> None:
+    """Versions of the registry, each gone on from those before; the last one is the champion."""
+    client = MlflowClient(f"sqlite:///{Path('mlflow.db').absolute()}")
+    client.create_registered_model("tunesmith")
+    for at, name in enumerate(trainings):
+        kept = Path("mlartifacts", name).absolute()
+        adapter(name, *trainings[:at][::-1], folder=kept / "adapter")
+        tags = {"adapter_digest": sha256(kept / "adapter"), "sha256": name} | ({"previous": str(at)} if at else {})
+        version = client.create_model_version("tunesmith", kept.as_uri(), tags=tags)
+        client.set_registered_model_alias("tunesmith", "champion", str(version.version))
 
 
 def test_what_is_said_after_the_beginning_is_the_next_turns(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +110,37 @@ def test_records_that_somebody_takes_out_are_learnt_no_more(place: Path, capsys:
     second = interrupted()
     assert "since what it began with has changed: a new one begins" in capsys.readouterr().out
     assert second.pairs == first.pairs - 2
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "start", "printed"),
+    [
+        ("nobody", "champion", ()),
+        ("third", "earlier", (3,)),
+        ("second", "earlier", (3, 2)),
+        ("first", "base", (3, 2, 1)),
+    ],
+)
+def test_what_has_learnt_what_is_forgotten_is_not_gone_on_from(
+    place: Path, capsys: pytest.CaptureFixture[str], forgotten: str, start: str, printed: tuple[int, ...]
+) -> None:
+    promoted("first", "second", "third")
+    Forgotten().remember(place, "somebody", Traces(fingerprints=(forgotten,)))
+    begun = interrupted()
+    assert begun.start == start
+    told = [line for line in capsys.readouterr().out.splitlines() if "has learnt what is forgotten" in line]
+    assert [line.partition(" of ")[0] for line in told] == [f"version {number}" for number in printed]
+    if start == "base":
+        assert not Path("models/champion").exists()
+    else:
+        name = ("first", "second", "third")[2 - len(printed)]
+        assert Lineage.read(Path("models/champion/lineage.json")).fingerprint == name
+
+
+def test_an_adapter_that_has_learnt_what_is_forgotten_begins_no_turn(place: Path) -> None:
+    adapter("own", "before")
+    Forgotten().remember(place, "somebody", Traces(fingerprints=("before",)))
+    assert interrupted().start == "base"
 
 
 def test_a_line_that_is_being_written_is_the_next_turns(place: Path) -> None:

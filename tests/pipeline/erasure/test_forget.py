@@ -145,6 +145,8 @@ def tell_mlflow(before: str, after: str) -> None:
         }
         version = client.create_model_version("tunesmith", Path("mlartifacts").absolute().as_uri(), tags=tags)
         client.set_registered_model_alias("tunesmith", "champion", str(version.version))
+    later = {"fingerprint": "later", "ancestors": f"{fingerprint(after)} {fingerprint(before)}", "file": "later.gguf"}
+    client.create_model_version("tunesmith", Path("mlartifacts").absolute().as_uri(), tags=later)
 
 
 def places_with(folder: Path) -> list[str]:
@@ -182,6 +184,7 @@ def test_nothing_is_left_and_the_models_that_learnt_it_are_named(forget: Forget,
     assert f"version 2 of tunesmith, the champion: small-Q8_0.gguf, SHA-256 {digest[:16] * 4}; " in printed
     assert f"its adapter, SHA-256 {'ad' * 32}\n" in printed
     assert "version 1" not in printed
+    assert "version 3 of tunesmith: later.gguf" in printed  # which went on from it
     assert len(read_records(place / "feedback").records) == len(chatter(9))
     # What was made before the visitor came is there, and so are the models.
     left = {path.name for path in (place / ".dvc/cache/files").rglob("*") if path.is_file()}
