@@ -90,7 +90,7 @@ def told(canary: Canary, view: View, settings: CanarySettings) -> Iterator[str]:
     left_out = view.heard.statements
     for why, count in sorted(left_out.left_out.items()):
         yield f"left out: {counted(count, 'record')} {why} (the first: {left_out.first[why]})"
-    yield f"version {canary.candidate.version} of {canary.version.name} against version {canary.against.version}"
+    yield f"version {canary.candidate.version} against version {canary.against.version} of {canary.version.name}"
     figures = view.outcome
     for side, judged in figures.judged.items():
         if judged.good or judged.bad:

@@ -269,7 +269,7 @@ def memory() -> Finding:
 def ports() -> Finding:
     """Look whether the ports of the chat and of MLflow are free."""
     if taken := [f"{port} ({whose})" for port, whose in PORTS.items() if not is_free(port)]:
-        other = "make serve and make mlflow PORT=… take other ones (SERVE_PORT)"
+        other = "SERVE_PORT is the chat's; MLflow takes another one by `tunesmith mlflow --port 5001`"
         return note(f"{' and '.join(taken)} {'are' if len(taken) > 1 else 'is'} taken", other)
     return ok(f"{' and '.join(map(str, PORTS))} are free")
 

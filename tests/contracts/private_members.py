@@ -228,7 +228,6 @@ PYTORCH = (
     Member(
         "torch", "torch.ops.aten._flash_attention_forward", "2.13.0",
         "called: FlashAttention over the slots of a cache, each as long as it is",
-        called_by="torch.nn.attention.varlen._varlen_attn",
     ),
     Member(
         "torch", "torch._dynamo.config.specialize_float", "2.13.0",

@@ -87,7 +87,7 @@ def test_a_candidate_is_the_evaluated_file_with_the_lineage_that_a_champion_has(
         name: value for name, value in tags(1).items() if name != "sha256"
     }
     told = tried("status")
-    assert "version 2 of tunesmith against version 1" in told
+    assert "version 2 against version 1 of tunesmith" in told
     assert "0 won, 0 lost, 0 for neither, of 0 visitors: win rate 50.0% (0.0% to 100.0%)" in told
     assert "cannot tell yet, after 0 votes, nor would more of them; it ends undecided after 2,000, or on 2" in told
 
@@ -265,6 +265,6 @@ def test_while_the_registry_or_the_records_are_away_it_says_so_once_and_asks_aga
     assert lines[0].startswith("cannot tell yet, about ")
     assert re.match("MLflow has no .*mlflow.db yet; .*; asking again in 60 s", lines[1])
     assert re.match("no feedback-.* in feedback: .*; asking again in 60 s", lines[2])
-    assert lines[3] == "version 2 of tunesmith against version 1"
+    assert lines[3] == "version 2 against version 1 of tunesmith"
     assert between_looks == []
     assert aliases() == {"champion": "2"}
