@@ -15,6 +15,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from common.files import atomic_path
 from pipeline.core.config import TrackingSettings
 from pipeline.core.paths import PREPARED, root
 from pipeline.tracking.journal import Entry, Journal
@@ -33,6 +34,7 @@ PARENT_TAG = "mlflow.parentRunId"
 IDENTITY = "journal"  # the tag by which a run is known again whose id was never written down
 MAX_METRICS, MAX_OTHERS = 1000, 100  # MLflow's limits for one batch: metrics; params and tags
 MAX_DIGEST, MAX_FILES = 36, 10_000  # characters of a data set's digest, and of its source
+SQLITE = "sqlite:///"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # that MLflow knows
 REFUSED = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")  # however often it is asked
 UNKNOWN = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for what is no id at all
@@ -265,7 +267,19 @@ def connect(uri: str) -> "MlflowClient":
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 -- two more, for which nobody has to wait
 
     with one_at_a_time():
+        make_whole(uri)
         return MlflowClient(uri)
+
+
+def make_whole(uri: str) -> None:
+    """Make SQLite's file where there is none, all of it or nothing: MLflow cannot open one that lacks a table."""
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with atomic_path(path) as temporary:
+        SqlAlchemyStore(f"{SQLITE}{temporary}", artifact_store(uri)).engine.dispose()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from common.errors import UserError
 from pipeline.core.config import TrackingSettings
-from pipeline.tracking.delivery import artifact_store, brief, find_experiment, one_at_a_time, tracking_uri
+from pipeline.tracking.delivery import SQLITE, artifact_store, brief, find_experiment, one_at_a_time, tracking_uri
 
 if TYPE_CHECKING:  # two seconds of import
     from mlflow import MlflowClient
@@ -28,7 +28,6 @@ CANDIDATE = "candidate"
 PREVIOUS = "previous"  # the tag of a version: the champion before it
 ANCESTORS = "ancestors"  # another: trainings that its own went on from, by fingerprint
 ADAPTER_DIGEST = "adapter_digest"  # another: of its folder with an adapter, as common.files.sha256 has it
-SQLITE = "sqlite:///"
 # MLflow's default of 7 would mean four minutes of silence while its server is away.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 TALKATIVE = ("urllib3.connectionpool", "mlflow.store.db.utils")  # tracebacks of what our one line says

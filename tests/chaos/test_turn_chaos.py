@@ -56,7 +56,7 @@ def test_a_turn_ends_in_another_champion_and_says_of_what(bench: TurnBench, take
     assert record["why"].startswith("promoted: version 2 of tunesmith")
     assert record["pairs"] == sum(split["pairs"] for split in learnt["splits"].values()) > 60
     assert read(taken / "reports/train.json")["steps"] == 12
-    assert sorted(path.name for path in (taken / "data/turn").iterdir()) == ["lock"]
+    assert sorted(path.name for path in (taken / "data/turn").iterdir()) == ["dvc.lock", "lock"]
 
 
 def test_the_held_out_pairs_are_judged_on_and_what_was_taught_is_measured_beside_them(

@@ -390,6 +390,11 @@ COMMANDS = (
         "mlflow", "mlflow.store.tracking.sqlalchemy_store", "3.17.2",
         "imported beside the wait for a database's turn, and not within it",
     ),
+    Member(
+        "mlflow", "mlflow.store.tracking.sqlalchemy_store.SqlAlchemyStore", "3.17.2",
+        "made: all tables of a new SQLite file, which is renamed once they are there",
+        parameters=("db_uri", "default_artifact_root"),
+    ),
 )  # fmt: skip
 
 MEMBERS = (*TRAINER, *CHECKPOINTS, *MODELS, *PYTORCH, *LLAMA_CPP, *SERVER, *COMMANDS)

@@ -292,7 +292,7 @@ def test_train_image_runs_experiments_as_any_user(start: Start, user: str) -> No
     container = start("train", command=["sleep", "infinity"], user=user, network_mode="none")
     output(container, "tunesmith", "adopt", "model=starter-s")  # a file of git's, which DVC's experiment then commits
     output(container, "dvc", "exp", "run", "compose")
-    assert "model=starter-s" in output(container, "tunesmith", "adopt")
+    assert "adopted model = starter-s" in output(container, "tunesmith", "adopt")
     output(container, "python", "-c", "import getpass, torch._inductor.config; print(getpass.getuser())")
 
 

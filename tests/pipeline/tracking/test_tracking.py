@@ -525,6 +525,9 @@ def test_parts_of_a_training_know_what_came_before(client: MlflowClient, tmp_pat
     assert client.get_metric_history(str(run.id), "train.loss")[1].value == 0.4
 
 
+# MLflow is away
+
+
 @pytest.mark.parametrize("uri", [NOWHERE, None])
 def test_a_killed_training_goes_on_as_one_run_without_a_gap(
     client: MlflowClient, tmp_path: Path, uri: str | None
@@ -605,7 +608,18 @@ def test_four_first_runs_at_once_make_one_database(tmp_path: Path) -> None:
     four_first_runs(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
 
 
-# MLflow is away
+def test_whoever_is_killed_while_the_database_is_made_leaves_none(tmp_path: Path) -> None:
+    uri, temporary = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / ".mlflow.db.tmp"
+    command = f"from pipeline.tracking.delivery import connect; connect({uri!r})"
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=REPO)
+    while not (temporary.exists() and temporary.stat().st_size):  # some of its tables are there
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    assert delivery.connect(uri).search_experiments()
+    assert [path.name for path in tmp_path.iterdir()] == ["mlflow.db"]
 
 
 @pytest.mark.parametrize("uri", [NOWHERE, "nonsense://x", "sqlite:////proc/no/mlflow.db"])
