@@ -68,8 +68,8 @@ def test_what_a_sweep_is_told_is_refused_without_one(tmp_path: Path, override: s
 
 REFUSED = [
     ("train.max_stepz=5", r"train\.max_stepz is not a key of the configuration; train has .*\bmax_steps\b.*"),
-    ("foo=1", r"foo is not a key of the configuration; it has model, data, .*"),
-    ("+foo=1", r"foo is not a key of the configuration; it has model, data, .*"),
+    ("foo=1", r"foo is not a key of the configuration; it has model, learn, data, .*"),
+    ("+foo=1", r"foo is not a key of the configuration; it has model, learn, data, .*"),
     ("train.lr.x=1", r"train\.lr\.x is not a key of the configuration; train\.lr has no keys"),
     ("train.max_steps=abc", r"train\.max_steps is 'abc'; it must be a whole number"),
     ("train.lr=${nowhere}", r"the configuration does not resolve: Interpolation key 'nowhere' not found.*"),
