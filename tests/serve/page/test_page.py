@@ -498,7 +498,7 @@ def test_conversations_of_an_earlier_version_are_taken_over(page: Page) -> None:
     answer = {"role": "assistant", "content": [{"type": "text", "text": part} for part in ("Hello.", figures)]}
     asked = {"role": "user", "content": [{"type": "text", "text": "Hi"}]}
     kept = [{"id": "old", "messages": [asked, {**answer, "metadata": {"id": "f" * 32}}]}]
-    page.evaluate("(kept) => tunesmith.start([], true, kept)", kept)
+    page.evaluate("(kept) => tunesmith.start({ names: {} }, true, kept)", kept)
     page.reload()
     page.locator("#conversations label", has_text="Hi").click()
     expect(answers(page)).to_have_text(["Hello."])
