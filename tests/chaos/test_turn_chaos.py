@@ -93,7 +93,7 @@ def test_a_turn_that_is_killed_ends_in_the_same_champion(bench: TurnBench) -> No
     try:
         result = Round("short", [(0.25, "turn"), (0.45, "all"), (0.6, "turn")], bench).play()
         assert result.wrong == {}
-        assert result.starts == 4
+        assert result.starts > 2  # a turn that is gone on with may end before the last blow
     finally:
         shutil.rmtree(bench.repository, ignore_errors=True)
         shutil.move(bench.folder / "taken", bench.repository)
