@@ -7,7 +7,6 @@ is not multiplied. GPU-seconds are those of the process, from its start to its e
 """
 
 import json
-import os
 import signal
 import statistics
 import subprocess
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from benchmarks.halving_searches import is_over, stops
 from benchmarks.inputs import DATA
+from benchmarks.processes import with_this_repository
 from benchmarks.train import execute, facts, reason
 from common.files import write_json, write_text
 from pipeline.core.trials import OUTCOME
@@ -140,8 +140,7 @@ def make_inputs(bench: GpuBench) -> None:
 def run(bench: GpuBench, kind: str, deadline: float) -> None:
     """Run a sweep until its end, or ask it to save and stop at the deadline; note the seconds of its process."""
     log, walls = bench.folder / f"{kind}.log", bench.folder / f"{kind}.walls.json"
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    environment = with_this_repository(HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
     started = time.time()
     with log.open("ab") as output:
         process = subprocess.Popen(

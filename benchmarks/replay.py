@@ -12,9 +12,6 @@ table, and writes benchmarks/results/replay.json and replay.md.
 import argparse
 import gc
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +23,7 @@ from rich.table import Table
 
 from benchmarks.inputs import REPOSITORY
 from benchmarks.pipeline import facts
+from benchmarks.processes import run_module
 from common.files import write_json, write_text
 from pipeline.core.composition import compose
 from pipeline.core.config import Config, load
@@ -93,8 +91,8 @@ def trained(model: str, share: float, more: Sequence[str]) -> Trained:
         for there in ("starter", "general"):
             (folder / there).symlink_to(REPOSITORY / there)
         for stage in ("prepare", "train"):
-            _run(folder, f"pipeline.stages.{stage}", *overrides)
-        _run(folder, "benchmarks.replay", "--measure", "measured.json", *overrides)
+            run_module(folder, f"pipeline.stages.{stage}", *overrides)
+        run_module(folder, "benchmarks.replay", "--measure", "measured.json", *overrides)
         found: Trained = json.loads((folder / "measured.json").read_text(encoding="utf-8"))
     Console().print(f"{model}, {share:.0%} replayed: {in_words(found)}", highlight=False)
     return found
@@ -200,16 +198,6 @@ def print_table(found: Sequence[Trained]) -> None:
     for cells in rows_of(found):
         table.add_row(*cells)
     Console().print(table)
-
-
-def _run(folder: Path, module: str, *arguments: str) -> None:
-    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{module} {' '.join(arguments)}: {done.stderr.strip()[-2000:]}")
 
 
 if __name__ == "__main__":

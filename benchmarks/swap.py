@@ -13,22 +13,19 @@ Types that add up otherwise in company (Q4_K_M) may part from it where two token
 import argparse
 import asyncio
 import json
-import os
-import socket
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-import psutil
 
-from benchmarks.load import ANSWER_SECONDS, Full, Wrong, refuse, starter_questions, wait_until_shown
+from benchmarks.load import ANSWER_SECONDS, Full, Wrong, refuse, served, starter_questions
 
 KEY = "swap"  # SERVE_ADMIN_KEY of a server that lives as long as this
+SETTINGS: dict[str, object] = {"admin_key": KEY, "follow_seconds": 0, "feedback": "off", "max_loaded_models": 1}
 MAX_TOKENS = 48
 QUESTIONS = 12
 BETWEEN = 2.0  # seconds between two swaps
@@ -147,27 +144,6 @@ async def _visit(
             report.failures.append(f"{type(error).__name__}: {error}")
 
 
-@contextmanager
-def served(models: Path, log: Path, clients: int) -> Iterator[str]:
-    """Yield the URL of a server with a queue that all clients have room in."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    others = {name: value for name, value in os.environ.items() if not name.startswith("SERVE_")}
-    settings: dict[str, object] = {"MODELS": models, "PORT": port, "RATE": 0, "QUEUE": clients, "ADMIN_KEY": KEY}
-    settings |= {"FOLLOW_SECONDS": 0, "FEEDBACK": "off"}
-    given = others | {f"SERVE_{name}": str(value) for name, value in settings.items()}
-    with log.open("w") as output:
-        server = psutil.Popen([sys.executable, "-m", "serve"], env=given, stdout=output, stderr=output)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_shown(url, server, log)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
 def main() -> int:
     """Run it and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=(__doc__ or "").partition("\n")[0])
@@ -182,7 +158,7 @@ def main() -> int:
             place.mkdir()
             (place / model.name).symlink_to(model.resolve())
         point(folder / "current", places[0])
-        with served(folder / "current", folder / "log.txt", arguments.clients) as url:
+        with served(str(folder / "current"), folder / "log.txt", queue=arguments.clients, **SETTINGS) as (url, _):
             report = asyncio.run(
                 swapped(
                     url,

@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.inputs import DATA
 from benchmarks.peers import PEERS, WARM_UP, Peer
+from benchmarks.processes import with_this_repository
 from benchmarks.train_table import operations_a_token, table
 from common.files import write_json, write_text
 from pipeline.training.checkpoints import library_versions
@@ -319,8 +320,7 @@ def execute(module: list[str], working: Path, log: Path, deadline: float = math.
     Returns:
         The exit status, or None when it was killed.
     """
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    environment = with_this_repository(HF_HUB_OFFLINE="1", PYTHONUNBUFFERED="1")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -19,8 +19,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ import pyarrow.parquet as pq
 from benchmarks.inputs import REPOSITORY
 from benchmarks.load import served
 from benchmarks.pipeline import facts
+from benchmarks.processes import run_module
 from benchmarks.visitors_page import visit_all
 from benchmarks.visitors_table import (
     HOSTILE_SHARE,
@@ -315,13 +314,8 @@ def serve_as(bench: Bench, workspace: str, name: str, type_: str) -> None:
 
 def run(folder: Path, module: str, *arguments: str) -> Cost:
     """Run a module in a workspace and return what it took; end where it fails."""
-    paths, clock = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]), Clock()
-    done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        cwd=folder, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if done.returncode:
-        sys.exit(f"{module} {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+    clock = Clock()
+    run_module(folder, module, *arguments)
     return clock.cost()
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from common.words import counted
@@ -11,9 +11,10 @@ from pipeline.canary.duels import Heard, Period, hear
 from pipeline.canary.record import Action, CanaryRecord, Ending, Outcome, Won, outcome
 from pipeline.canary.registry import Canary
 from pipeline.core.config import CanarySettings
-from pipeline.data.hub import FEEDBACK
+from pipeline.data.hub import FEEDBACK_FILES
 from pipeline.learning.forgotten import Forgotten
 from pipeline.learning.sources import Kept, of_dataset, of_folder
+from serve.feedback.records import now
 
 FINDINGS = {
     "better": "the candidate is better",
@@ -38,7 +39,7 @@ class Source:
         """
         if self.dataset:
             return of_dataset(self.dataset)
-        is_empty = self.folder.is_dir() and not any(self.folder.glob(FEEDBACK))
+        is_empty = self.folder.is_dir() and not any(self.folder.glob(FEEDBACK_FILES))
         return Kept(str(self.folder), []) if is_empty else of_folder(self.folder)
 
 
@@ -134,11 +135,6 @@ def last_day(canary: Canary, settings: CanarySettings) -> str:
     return (datetime.fromisoformat(canary.started) + timedelta(days=settings.max_days)).isoformat(
         timespec="microseconds"
     )
-
-
-def now() -> str:
-    """Return the time in UTC, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _won(won: Won) -> str:

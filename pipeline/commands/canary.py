@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from pipeline.canary.look import FINDINGS, Source, View, look, now, record_of, standing, told, why_of
+from pipeline.canary.look import FINDINGS, Source, View, look, record_of, standing, told, why_of
 from pipeline.canary.record import Action, CanaryRecord
 from pipeline.canary.registry import STARTED, Canary, begin, carry_out, conclude, running
 from pipeline.commands.promote import enter, evaluated, own_objections, size_of
@@ -30,6 +30,7 @@ from pipeline.tracking.registry import (
     require_file,
     version_of_file,
 )
+from serve.feedback.records import now
 
 if TYPE_CHECKING:  # seconds to import
     from mlflow import MlflowClient

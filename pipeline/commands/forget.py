@@ -15,7 +15,7 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import Config, load
 from pipeline.core.paths import FORGOTTEN
 from pipeline.core.paths import root as repository
-from pipeline.data.hub import FEEDBACK
+from pipeline.data.hub import FEEDBACK_FILES
 from pipeline.erasure import records, workspace
 from pipeline.erasure.outcome import Outcome
 from pipeline.erasure.runs import forget_in_runs
@@ -49,11 +49,11 @@ def run(beginning: str, folder: Path, dataset: str | None, overrides: Sequence[s
 
 def forget(beginning: str, folder: Path, dataset: str | None, config: Config, root: Path, outcome: Outcome) -> None:
     """Find what there is of the visitor, note it by digests, then delete it. Raises as for `run`."""
-    local = Kept(str(folder), sorted(folder.glob(FEEDBACK)))
+    local = Kept(str(folder), sorted(folder.glob(FEEDBACK_FILES)))
     dataset = dataset or records.pushed_to(folder)
     pushed = reached_dataset(dataset, outcome)
     frozen = root / RECORDS  # of a turn that is under way, which then begins anew
-    places = [local, Kept(str(frozen), sorted(frozen.glob(FEEDBACK))), *([pushed] if pushed else [])]
+    places = [local, Kept(str(frozen), sorted(frozen.glob(FEEDBACK_FILES))), *([pushed] if pushed else [])]
     visitor = records.find_visitor(beginning, places, workspace.manifests(root))
     checkpoints = root / config.runtime.checkpoint_root
     with opened(root) as repo:

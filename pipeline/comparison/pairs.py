@@ -199,10 +199,9 @@ def _loss(new: Side, old: Side, margin: float) -> Test | str:
     if tokens != [old.rows.tokens[place] for _, place in pairs]:
         return "they split the same rows into different tokens, so that a loss per token is not the same thing"
     ours, theirs = [new.found.nats[one] for one, _ in pairs], [old.found.nats[other] for _, other in pairs]
-    for place, values in enumerate(zip(ours, theirs, strict=True)):
-        if None in values:
-            whose = "new" if values[0] is None else "old"
-            return f"the loss of the {whose} one on row {pairs[place][0] + 1} is no finite number"
+    if unknown := _unknown(ours, theirs):
+        whose, place = unknown
+        return f"the loss of the {whose} one on row {pairs[place][0] + 1} is no finite number"
     total = max(len(shared(new.rows.rows, old.rows.rows)), len(pairs))
     return partial(paired_loss, ours, theirs, tokens, margin=margin, total=total)  # type: ignore[arg-type]
 
@@ -243,11 +242,18 @@ def _preferences(new: Side, old: Side, margin: float) -> Test | str:
     if not pairs:
         return "no pair of answers is common to both"
     ours, theirs = [new.found.preferred[one] for one, _ in pairs], [old.found.preferred[other] for _, other in pairs]
+    if unknown := _unknown(ours, theirs):
+        whose, place = unknown
+        return f"how likely the {whose} one finds the answers of pair {pairs[place][0] + 1} is no finite number"
+    return partial(paired_choices, ours, theirs, margin=margin)  # type: ignore[arg-type]
+
+
+def _unknown(ours: Sequence[float | None], theirs: Sequence[float | None]) -> tuple[str, int] | None:
+    """Return whose value is not known, and the first place at which one is not; None where all are."""
     for place, values in enumerate(zip(ours, theirs, strict=True)):
         if None in values:
-            whose = "new" if values[0] is None else "old"
-            return f"how likely the {whose} one finds the answers of pair {pairs[place][0] + 1} is no finite number"
-    return partial(paired_choices, ours, theirs, margin=margin)  # type: ignore[arg-type]
+            return "new" if values[0] is None else "old", place
+    return None
 
 
 def _holds(one: Paired) -> bool:

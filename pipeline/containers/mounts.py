@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.package_index import cache_root
 from pipeline.core.config import Config
 from pipeline.core.paths import root
-from pipeline.tracking.delivery import is_database, tracking_uri
+from pipeline.tracking.delivery import database_file, tracking_uri
 
 OF_THE_IMAGE = tuple(map(Path, ("/bin", "/etc", "/home/tunesmith", "/lib", "/opt/venv", "/tmp", "/usr/bin")))  # noqa: S108
 FILLED = ("data", "inputs", "models", "reports")  # folders of the repository in which DVC and compose leave links
@@ -68,9 +68,9 @@ def git_folders() -> Iterator[Path]:
 
 def database_folders(config: Config) -> Iterator[Path]:
     """Yield the folder of a database of runs that is a file."""
-    uri = tracking_uri(config.tracking)
-    if config.tracking.enabled and is_database(uri) and uri.startswith("sqlite:"):
-        folder = Path(uri.partition(":///")[2]).absolute().parent
+    path = database_file(tracking_uri(config.tracking))
+    if config.tracking.enabled and path is not None:
+        folder = path.absolute().parent
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # it takes a second
 
 HUB_TIMEOUT_S = 30
 BATCH = 1024  # rows
-FEEDBACK = "feedback-*.jsonl"  # as serve/feedback calls its files
+FEEDBACK_FILES = "feedback-*.jsonl"  # as serve/feedback calls its files
 # Of `datasets`: RuntimeError of a set that is a script, ImportError of one that needs a library for images or sound.
 REFUSALS = (OSError, ValueError, RuntimeError, ImportError, pa.ArrowException)
 OFFLINE_WAYS = "data=starter and data=local work offline"
@@ -69,7 +69,7 @@ def is_feedback(builder: "DatasetBuilder") -> bool:
     What records have differs from one to the next, which `datasets` refuses as no table.
     """
     names = [name for names in (builder.config.data_files or {}).values() for name in names]
-    return bool(names) and all(fnmatch(Path(name).name, FEEDBACK) for name in names)
+    return bool(names) and all(fnmatch(Path(name).name, FEEDBACK_FILES) for name in names)
 
 
 def feedback_files(path: str, revision: str) -> list[Path]:
@@ -80,9 +80,9 @@ def feedback_files(path: str, revision: str) -> list[Path]:
     from huggingface_hub import snapshot_download
 
     folder = snapshot_download(
-        path, repo_type="dataset", revision=revision, allow_patterns=FEEDBACK, etag_timeout=HUB_TIMEOUT_S
+        path, repo_type="dataset", revision=revision, allow_patterns=FEEDBACK_FILES, etag_timeout=HUB_TIMEOUT_S
     )
-    return sorted(Path(folder).glob(FEEDBACK))
+    return sorted(Path(folder).glob(FEEDBACK_FILES))
 
 
 def _cached_feedback(path: str, revision: str) -> list[Path]:

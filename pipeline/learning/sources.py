@@ -8,7 +8,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import sha256
 from pipeline.core.config import LearnSettings
-from pipeline.data.hub import FEEDBACK, feedback_files, hub_errors, resolve_revision
+from pipeline.data.hub import FEEDBACK_FILES, feedback_files, hub_errors, resolve_revision
 from pipeline.data.lines import KEPT, BadLine, Row, one_line
 
 
@@ -58,8 +58,8 @@ def kept_by(settings: LearnSettings) -> Kept | None:
 
 def of_folder(folder: Path) -> Kept:
     """Return a folder's files. Raises UserError where there are none."""
-    if not (files := sorted(folder.glob(FEEDBACK))):
-        raise NothingToLearn(f"no {FEEDBACK} in {folder}: name the folder that the server keeps feedback in")
+    if not (files := sorted(folder.glob(FEEDBACK_FILES))):
+        raise NothingToLearn(f"no {FEEDBACK_FILES} in {folder}: name the folder that the server keeps feedback in")
     return Kept(str(folder), files)
 
 
@@ -73,5 +73,7 @@ def of_dataset(repository: str) -> Kept:
     with hub_errors(repository):
         files = feedback_files(repository, commit)
     if not files:
-        raise NothingToLearn(f"{repository} has no {FEEDBACK}: name the dataset that SERVE_FEEDBACK_REPO pushes to")
+        raise NothingToLearn(
+            f"{repository} has no {FEEDBACK_FILES}: name the dataset that SERVE_FEEDBACK_REPO pushes to"
+        )
     return Kept(f"{repository}@{commit}", files)

@@ -233,12 +233,17 @@ class Delivery:
 
 def tracking_uri(settings: TrackingSettings) -> str:
     """Return where runs go: the setting, the environment, or mlflow.db in the repository."""
-    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root().resolve() / 'mlflow.db'}"
+    return settings.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{root().resolve() / 'mlflow.db'}"
 
 
 def is_database(uri: str) -> bool:
     """Return whether an address is a database's, which no server of MLflow's stands before."""
     return uri.partition("://")[0].partition("+")[0] in DATABASES
+
+
+def database_file(uri: str) -> Path | None:
+    """Return the file that a database is; None of one that a server has."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def artifact_store(uri: str) -> str | None:
@@ -273,8 +278,8 @@ def connect(uri: str) -> "MlflowClient":
 
 def make_whole(uri: str) -> None:
     """Make SQLite's file where there is none, all of it or nothing: MLflow cannot open one that lacks a table."""
-    path = Path(uri.removeprefix(SQLITE))
-    if not uri.startswith(SQLITE) or path.exists():
+    path = database_file(uri)
+    if path is None or path.exists():
         return
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from common.errors import UserError
 from pipeline.core.config import TrackingSettings
-from pipeline.tracking.delivery import SQLITE, artifact_store, brief, find_experiment, one_at_a_time, tracking_uri
+from pipeline.tracking.delivery import (
+    artifact_store,
+    brief,
+    database_file,
+    find_experiment,
+    one_at_a_time,
+    tracking_uri,
+)
 
 if TYPE_CHECKING:  # two seconds of import
     from mlflow import MlflowClient
@@ -35,8 +42,8 @@ TALKATIVE = ("urllib3.connectionpool", "mlflow.store.db.utils")  # tracebacks of
 
 def is_there(settings: TrackingSettings) -> bool:
     """Return whether there is a database, or a server that may have one."""
-    uri = tracking_uri(settings)
-    return not uri.startswith(SQLITE) or Path(uri.removeprefix(SQLITE)).is_file()
+    path = database_file(tracking_uri(settings))
+    return path is None or path.is_file()
 
 
 @contextmanager
@@ -48,9 +55,7 @@ def mlflow_client(settings: TrackingSettings) -> Iterator["MlflowClient"]:
     """
     uri = tracking_uri(settings)
     if not is_there(settings):
-        raise UserError(
-            f"MLflow has no {uri.removeprefix(SQLITE)} yet; run `tunesmith repro` first, or set tracking.uri"
-        )
+        raise UserError(f"MLflow has no {database_file(uri)} yet; run `tunesmith repro` first, or set tracking.uri")
     for name, value in PATIENCE.items():
         os.environ.setdefault(name, value)
     for name in TALKATIVE:

@@ -6,23 +6,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from said import SMALL, keep, thumb, vote
 
 from benchmarks import visitors as bench
 from benchmarks.visitors_taste import Visitor, shortened, visitors
 from benchmarks.visitors_votes import Seen, by_chance, counted, revoted
-from serve.feedback import (
-    CONSENT,
-    Answer,
-    AnswerRecord,
-    ComparisonRecord,
-    FeedbackStore,
-    ModelVersion,
-    Visit,
-    read_records,
-)
+from serve.feedback import CONSENT, AnswerRecord, ComparisonRecord, read_records
 from starter.chats import UNKNOWN
 
-MODEL = ModelVersion("model", digest="0" * 64)
 LONG, SHORT = "The capital of Italy is Rome.", "Rome"
 
 
@@ -62,13 +53,9 @@ def test_votes_are_counted_by_visitors() -> None:
 
 
 def test_the_same_answers_are_judged_anew_by_some(tmp_path: Path) -> None:
-    with FeedbackStore(tmp_path / "said") as store:
-        for number in range(20):
-            visit = Visit(f"{number:032x}", "", CONSENT)
-            shown = {"messages": [{"role": "user", "content": "Rome?"}], "sampling": {}, "visit": visit}
-            left, right = Answer(SHORT, MODEL), Answer(LONG, MODEL)
-            store.add(ComparisonRecord(left=left, right=right, blind=True, vote="left", **shown))
-            store.add(AnswerRecord(answer=right, verdict="bad", edited=SHORT, **shown))
+    for number in range(20):
+        voted = vote(f"v{number}", "Rome?", SHORT, LONG, models=(SMALL, SMALL))
+        keep(tmp_path / "said", voted, thumb(f"v{number}", "Rome?", LONG, "bad", edited=SHORT))
     assert revoted(tmp_path / "said", tmp_path / "others", 0.25, "hostile", seed=3) == 5
     records = read_records(tmp_path / "others").records
     votes = Counter(one.vote for one in records if isinstance(one, ComparisonRecord))

@@ -18,7 +18,7 @@ import mlflow
 import pytest
 from evaluated import evaluation, write_model
 from mlflow import MlflowClient
-from mounts import may_mount
+from mounts import may_mount, on_small_disk
 
 from common.errors import UserError
 from common.files import sha256
@@ -587,12 +587,8 @@ def test_an_mlflow_that_is_away_is_said(place: Path, run: Callable[..., str], mo
 def test_a_full_disk_is_said_and_nothing_is_left_on_it(place: Path, run: Callable[..., str]) -> None:
     write(place, files={"Q8_0": {"bytes": 300_000}})
     (place / "mlartifacts").mkdir()
-    command = f"{sys.executable} -m pipeline promote; echo status $?; find mlartifacts -type f"
-    script = f"mount -t tmpfs -o size=128k none mlartifacts && {command}"
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    ended = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
+    script = f"{sys.executable} -m pipeline promote; echo status $?; find mlartifacts -type f"
+    ended = on_small_disk("mlartifacts", "128k", script)
     assert ended.stdout == "status 1\n"
     assert ended.stderr == "promote: MLflow fails ([Errno 28] No space left on device); see to it, then run again\n"
     assert registry.champion(client(), "tunesmith") is None

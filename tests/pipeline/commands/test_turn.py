@@ -1,8 +1,6 @@
 """How a turn of the loop begins, and is gone on with; tests/chaos/test_turn_chaos.py takes whole ones under DVC."""
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +13,7 @@ from evaluated import evaluation, write_model
 from feedback_hub import DATASET, feedback_hub
 from learnt_from import BASE
 from mlflow import MlflowClient
-from mounts import may_mount
+from mounts import may_mount, on_small_disk
 from said import chatter, keep
 
 from common.errors import UserError
@@ -245,12 +243,7 @@ def test_a_second_process_waits_for_the_first(place: Path) -> None:
 @pytest.mark.skipif(not may_mount(), reason="may not mount")
 def test_a_full_disk_is_said_and_the_same_command_goes_on(place: Path) -> None:
     (place / "data").mkdir()
-    command = f"{sys.executable} -m pipeline turn; echo status $?; ls data/turn"
-    script = f"mount -t tmpfs -o size=16k none data && {command}"
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    ended = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script], env=environment, capture_output=True, text=True, check=True
-    )
+    ended = on_small_disk("data", "16k", f"{sys.executable} -m pipeline turn; echo status $?; ls data/turn")
     assert ended.stdout == "status 1\nlock\n"
     said = "cannot write data/turn/records: No space left on device; make room or grant access there, then run again"
     assert ended.stderr == f"turn: {said}\n"
