@@ -255,8 +255,7 @@ def _by_parameters(calling: Callable[..., str], one: str, start: int) -> _Writte
     number = calling({KEY: NUMBER}, NAME)
     unquoted = number[key + len(KEY) : number.find(str(NUMBER), key)]
     typed = _typed(calling, key + len(KEY), between, unquoted) if between != unquoted else ()
-    around = [_escaped(text) for text in (before, between, after, unquoted)]
-    parameters = replace(ParameterFormat(*around), typed=typed)
+    parameters = ParameterFormat(_escaped(before), _escaped(between), _escaped(after), _escaped(unquoted), typed)
     return _Written(at, name_end + len(middle), value + len(VALUE) + len(after), parameters)
 
 
