@@ -24,7 +24,7 @@ Model = Annotated[
 @verb(
     "deploy space --repo OWNER/NAME --model models/gguf/starter-m-Q8_0.gguf --dry-run  # writes the folder alone",
     "deploy space --repo OWNER/NAME --model hf://OWNER/MODEL@v1 --public",
-    "deploy space --repo OWNER/NAME --model models:/starter-m@champion --feedback OWNER/SAID --secret HF_TOKEN=SPACE_TOKEN",
+    "deploy space --repo OWNER/NAME --model MODEL --feedback OWNER/SAID --secret HF_TOKEN=SPACE_TOKEN",
     to=deploy,
 )
 def space(
@@ -59,7 +59,9 @@ def space(
     """
     from pipeline.commands import deploy_space
 
-    deploy_space.run(repository, model, kind, feedback, secrets or (), public, yes, dry_run, out)
+    sdk = None if kind == "auto" else kind
+    order = deploy_space.Order(repository, model, sdk, feedback, secrets or (), public)
+    deploy_space.run(order, yes, dry_run, out)
 
 
 @verb(
