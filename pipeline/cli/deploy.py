@@ -47,6 +47,9 @@ def space(
         ),
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="For everybody; else for those with access alone.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Into a Space that holds something else, beside that.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Ask nothing, as in scripts.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write the folder, and make nothing on the hub.")] = False,
     out: Annotated[
@@ -60,7 +63,7 @@ def space(
     from pipeline.commands import deploy_space
 
     sdk = None if kind == "auto" else kind
-    order = deploy_space.Order(repository, model, sdk, feedback, secrets or (), public)
+    order = deploy_space.Order(repository, model, sdk, feedback, secrets or (), public, force)
     deploy_space.run(order, yes, dry_run, out)
 
 

@@ -10,7 +10,7 @@ import re
 
 from common.errors import UserError
 from pipeline.containers.engine import connect, require_command
-from pipeline.deployment.image import answer_of, base, built, discard, labels
+from pipeline.deployment.image import answer_of, base, built, discard, labels, with_bills
 from pipeline.deployment.model import on_this_machine
 from pipeline.deployment.question import QUESTION
 
@@ -37,7 +37,11 @@ def run(tag: str, model: str) -> None:
     engine = connect("the build's files are here", "")
     said = labels(chosen, name, version, base(engine))
     print("\n".join(f"{key:<34}{value}" for key, value in said.items()), flush=True)
-    image = built(engine, chosen, said)
+    plain = built(engine, chosen, said)
+    try:
+        image = with_bills(engine, plain, chosen)
+    finally:
+        discard(engine, plain)
     try:
         answer = answer_of(engine, image)
     except BaseException:

@@ -40,6 +40,7 @@ class Order:
     feedback: str | None
     secrets: Sequence[str]
     public: bool
+    force: bool  # into a Space that holds something else, beside that
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Plan:
     public: bool
     account: Account | None  # None where no token says whose
     found: SpaceInfo | None  # None where there is no such Space yet
+    earlier: set[str]  # files that an earlier deployment put there
 
     def lines(self) -> Iterator[str]:
         """Yield what it comes to, a line each."""
@@ -106,15 +108,16 @@ def planned(order: Order, dry_run: bool) -> Plan:
     check_feedback(order.feedback)
     model = on_hub(order.model) if order.model.startswith(HUB) else on_this_machine(order.model)
     check_token_given(order.feedback, model, secrets)
-    account, found = None, None
+    account, found, earlier = None, None, set[str]()
     if get_token():
         with told(order.repository):
             account = account_of(order.repository.partition("/")[0])
             found = find_space(order.repository, not order.public, order.sdk)
+            earlier = earlier_files(found, order.force) if found else earlier
     elif not dry_run:
         raise UserError(f"{TOKEN} is not set; set it to a token that may write to {order.repository}")
     folder = SpaceFolder(order.repository, kind(order, account, found), model, order.feedback)
-    return Plan(folder, secrets, order.public, account, found)
+    return Plan(folder, secrets, order.public, account, found, earlier)
 
 
 def kind(order: Order, account: Account | None, found: SpaceInfo | None) -> Sdk:
@@ -183,10 +186,9 @@ def made(plan: Plan, files: list[RepositoryFile], folder: Path) -> None:
     repository = plan.folder.repository
     with told(repository):
         found = plan.found or make_space(repository, plan.folder.sdk, not plan.public)
-        earlier = earlier_files(found, False)
         give_secrets(repository, plan.secrets)
         manifest = {MANIFEST: (folder / MANIFEST).read_text(encoding="utf-8")}
-        commit = send(found, files, manifest, earlier, named(plan.folder.model)).oid
+        commit = send(found, files, manifest, plan.earlier, named(plan.folder.model)).oid
     changed = "nothing differs" if commit == found.sha else f"commit {commit[:12]}"
     print(f"sent      {changed}: {constants.ENDPOINT}/spaces/{repository}", flush=True)
     with told(repository):

@@ -17,29 +17,50 @@ from pipeline.core.code import ROOT, git
 
 DOCKERFILE, IGNORED = Path("Dockerfile.serve"), Path("Dockerfile.serve.dockerignore")
 CONSTRAINTS = Path("constraints.txt")
-CODE = (Path("common"), Path("llama"), Path("serve"))
-BESIDE = (Path("LICENSE"), Path("NOTICE"), Path("pyproject.toml"), CONSTRAINTS, Path("scripts/setup.py"))
+CODE = (Path("LICENSE"), Path("NOTICE"), Path("common"), Path("llama"), Path("serve"))  # what runs, with its terms
 MODELS = Path("models/gguf")  # where the Dockerfile and the server itself look
 LLAMA = "llama-cpp-python"
+READABLE, ENTERED = 0o444, 0o111  # by everybody
 
 
-def copy_server(into: Path) -> None:
-    """Copy the server's code, what it is installed by, and its licences.
+def copy_parts(parts: Iterable[Path], into: Path) -> None:
+    """Copy files and folders of this repository.
+
+    Raises:
+        UserError: this is no clone of it.
+    """
+    for part in parts:
+        target = into / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, target, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        elif (ROOT / part).is_file():
+            shutil.copyfile(ROOT / part, target)
+        else:
+            raise UserError(f"{ROOT} has no {part}; deploy from a clone of the repository")
+
+
+def parts_of_image() -> list[Path]:
+    """Return what the Dockerfile copies of this repository, but for what it copies if it is there: wheels and models.
 
     Raises:
         UserError: this is no clone of the repository.
     """
-    if missing := [path for path in (DOCKERFILE, *BESIDE) if not (ROOT / path).is_file()]:
-        raise UserError(f"{ROOT} has no {missing[0]}; deploy from a clone of the repository")
-    for folder in CODE:
-        shutil.copytree(ROOT / folder, into / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in BESIDE:
-        (into / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / file, into / file)
+    if not (ROOT / DOCKERFILE).is_file():
+        raise UserError(f"{ROOT} has no {DOCKERFILE}; deploy from a clone of the repository")
+    lines = (ROOT / DOCKERFILE).read_text(encoding="utf-8").splitlines()
+    copies = (line.split()[1:-1] for line in lines if line.startswith("COPY "))
+    named = [word for words in copies if not any(word.startswith("--from") for word in words) for word in words]
+    return sorted({Path(word) for word in named if "[" not in word and not word.startswith("--")})
 
 
-def copy_dockerfile(into: Path, settings: Mapping[str, str]) -> None:
-    """Write the Dockerfile under the name that it is looked for by, with settings of the server in its image."""
+def write_image_context(into: Path, settings: Mapping[str, str]) -> None:
+    """Write the Dockerfile and what it copies, with settings of the server that are to stand in the image.
+
+    Raises:
+        UserError: this is no clone of the repository.
+    """
+    copy_parts(parts_of_image(), into)
     shutil.copyfile(ROOT / IGNORED, into / ".dockerignore")
     text = (ROOT / DOCKERFILE).read_text(encoding="utf-8")
     for name, value in settings.items():
@@ -58,18 +79,29 @@ def put_model(into: Path, files: Iterable[Path], card: Path | None) -> None:
         shutil.copyfile(card, folder.parent / card.name)
 
 
+def open_to_all(folder: Path) -> None:
+    """Let every user read what is in a folder: whoever runs the server there is not who wrote it here."""
+    for path in (folder, *folder.rglob("*")):
+        mode = path.stat().st_mode
+        if mode & READABLE != READABLE or (path.is_dir() and mode & ENTERED != ENTERED):
+            path.chmod(mode | (READABLE | ENTERED if path.is_dir() else READABLE))
+
+
 def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; where that cannot be, a copy."""
+    """Give a file that everybody may read a second name; make a copy of another, and where that cannot be."""
     try:
-        os.link(source, target)
+        if source.stat().st_mode & READABLE == READABLE:
+            os.link(source, target)
+            return
     except OSError:  # another disk, or a system without links
-        shutil.copyfile(source, target)
+        pass
+    shutil.copyfile(source, target)
 
 
 def code_commit() -> str | None:
-    """Return the commit of the server's code, with `+` where files are others than that; None outside of git."""
-    commit = git("rev-parse", "HEAD").strip()
-    paths = [str(path) for path in (DOCKERFILE, IGNORED, *CODE, *BESIDE)]
+    """Return the last commit that changed the server, with `+` where files are others than that; None without git."""
+    paths = [*map(str, (DOCKERFILE, CONSTRAINTS, *CODE))]
+    commit = git("log", "-1", "--format=%H", "--", *paths).strip()
     changed = git("status", "--porcelain", "--", *paths).strip()
     return f"{commit}+" if commit and changed else commit or None
 

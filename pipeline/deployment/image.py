@@ -1,5 +1,7 @@
 """An image with the server and a model inside: built, asked a question, and tagged when it has answered."""
 
+import io
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ from pipeline.deployment.question import ask, wait_until_ready
 
 PORT = "7860/tcp"
 READY = 300.0  # seconds until the server has its model in memory
+BILLS = "app/sbom"
 LINES = 5  # of a container's last words
 OCI, OWN = "org.opencontainers.image", "tunesmith"  # of labels, what their names begin with
 CODE_LICENCE = "Apache-2.0"
@@ -65,15 +68,57 @@ def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str
     Raises:
         UserError: the build fails.
     """
-    with tempfile.TemporaryDirectory(prefix=".image-", dir=ROOT) as name:  # on the repository's disk, for links
+    with tempfile.TemporaryDirectory(
+        prefix=".image-", suffix=".tmp", dir=ROOT
+    ) as name:  # on the repository's disk, for links
         context, known_by = Path(name) / "context", Path(name) / "id"
         context.mkdir()
-        bundle.copy_server(context)
-        bundle.copy_dockerfile(context, {})
+        bundle.write_image_context(context, {})
         bundle.put_model(context, model.files, model.card)
+        bundle.open_to_all(context)
         arguments = [part for key, value in said.items() for part in ("--label", f"{key}={value}")]
         run_build(["--iidfile", str(known_by), *arguments, str(context)], said[f"{OCI}.title"])
         return engine.images.get(known_by.read_text().strip())
+
+
+def with_bills(engine: docker.DockerClient, image: Image, model: LocalModel) -> Image:
+    """Return an image with bills of materials in a layer of their own: of all that is below, and of the model.
+
+    Raises:
+        UserError: the engine refuses.
+    """
+    content = bills(str(image.id), model)
+    try:
+        container = engine.containers.create(image.id)
+        try:
+            container.put_archive("/", as_tar(content))
+            return container.commit()
+        finally:
+            container.remove(v=True)
+    except APIError as error:
+        raise MachineError(f"the Docker engine does not take the bill of materials: {reason(error)}") from error
+
+
+def bills(image: str, model: LocalModel) -> dict[str, str]:
+    """Return bills of materials in CycloneDX's JSON, by where they stand in an image.
+
+    A model has one where it says where it comes from.
+    """
+    from pipeline.provenance.sbom import sbom_of_image, sbom_of_model
+
+    of_model = {f"{BILLS}/model.cdx.json": sbom_of_model(model.files[0])} if model.lineage else {}
+    return {f"{BILLS}/image.cdx.json": sbom_of_image(image), **of_model}
+
+
+def as_tar(texts: Mapping[str, str]) -> bytes:
+    """Return texts as an archive of files that everybody may read; of no time, so that the same gives the same."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path, text in texts.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(content := text.encode())
+            tar.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()
 
 
 def base(engine: docker.DockerClient) -> Image:

@@ -98,6 +98,8 @@ def on_this_machine(model: str) -> LocalModel:
         UserError: nothing is there, or no whole GGUF.
     """
     found = _of_file(Path(model)) if model.endswith(".gguf") and "://" not in model else [*find_files(model)]
+    if not found:
+        raise UserError("--model names nothing; give a GGUF file, a folder of them, hf://… or models:/…")
     headers = [read_whole(file) for file in found]
     files = tuple(path for file in found for path in file.parts or (file.path,))
     if len({path.name for path in files}) < len(files):

@@ -27,7 +27,7 @@ NEWS = 60.0  # seconds until the Hub speaks of a new commit
 POLL = 5.0  # seconds
 LINES = 20  # of a log that are shown
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses after which the Hub is asked again
-NAME = re.compile(r"[A-Za-z_]\w*")
+NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_secrets(texts: Iterable[str]) -> list[Secret]:
                 "command line has it"
             )
         if not os.environ.get(secret.variable):
-            raise UserError(f"--secret {secret.name}: {secret.variable} is not set here; export it")
+            raise UserError(f"--secret {secret.name}: the variable that has its value is not set here; export it")
     return secrets
 
 
@@ -116,7 +116,7 @@ def wait_until_up(repository: str, commit: str) -> None:
         # What it says in the first seconds may still be of the commit before.
         if runtime and runtime.stage not in (*UNDER_WAY, *UP) and (is_under_way or waited > NEWS):
             show_log(repository, build=runtime.stage == SpaceStage.BUILD_ERROR)
-            why = " ".join(str(runtime.raw.get("errorMessage") or "its page has the log").split())
+            why = " ".join(str(runtime.raw.get("errorMessage") or "its page has the log, and restarts it").split())
             raise UserError(f"{repository} does not come up ({runtime.stage}): {why[:200]}")
         if waited > PATIENCE:
             raise UserError(f"{repository} is not up after {PATIENCE / 60:.0f} minutes ({said}); its page has the log")

@@ -63,13 +63,12 @@ def write_folder(space: SpaceFolder, folder: Path) -> list[RepositoryFile]:
     check_is_ours(folder)
     with atomic_path(folder) as temporary:
         temporary.mkdir()
-        bundle.copy_server(temporary)
-        if isinstance(space.model, LocalModel):
-            bundle.put_model(temporary, space.model.files, space.model.card)
         if space.sdk == "docker":
-            bundle.copy_dockerfile(temporary, space.settings)
+            bundle.write_image_context(temporary, space.settings)
         else:
             write_app(temporary, space.settings)
+        if isinstance(space.model, LocalModel):
+            bundle.put_model(temporary, space.model.files, space.model.card)
         (temporary / ".gitattributes").write_text(
             "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE), encoding="utf-8"
         )
@@ -77,6 +76,7 @@ def write_folder(space: SpaceFolder, folder: Path) -> list[RepositoryFile]:
         entries = [described(path, temporary) for path in sorted(temporary.rglob("*")) if path.is_file()]
         check_sizes(entries)
         (temporary / MANIFEST).write_text(manifest(entries), encoding="utf-8")
+        bundle.open_to_all(temporary)
     return [RepositoryFile(folder / entry["file"], entry) for entry in entries]
 
 
@@ -91,6 +91,7 @@ def check_is_ours(folder: Path) -> None:
 
 def write_app(folder: Path, settings: Mapping[str, str]) -> None:
     """Write what a Gradio Space runs and installs."""
+    bundle.copy_parts((*bundle.CODE, bundle.CONSTRAINTS), folder)
     shutil.copyfile(space_app.__file__, folder / "app.py")
     (folder / "settings.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     requirements = "".join(f"{line}\n" for line in bundle.locked_requirements(PYTHON))
