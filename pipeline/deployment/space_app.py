@@ -30,9 +30,11 @@ def main() -> None:
     if os.environ.get(ZERO_GPU):
         report_to_zero_gpu()
     settings: dict[str, str] = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
+    environment = settings | own_packages()
+    environment.pop(ZERO_GPU, None)  # which would have Gradio prepare the server for a GPU
     sys.stdout.flush()
     os.chdir(HERE)
-    os.execve(sys.executable, [sys.executable, "-m", "serve"], settings | own_packages())  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-m", "serve"], environment)  # noqa: S606
 
 
 def own_packages() -> dict[str, str]:
