@@ -3,7 +3,7 @@
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -62,8 +62,14 @@ def spdx(licence: str | None) -> str:
     return SPDX.get(licence or "", f"LicenseRef-{licence or 'not-recorded'}")
 
 
-def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str]) -> Image:
+def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str], build_args: Sequence[str]) -> Image:
     """Return the image, which has no tag yet.
+
+    Args:
+        engine: that keeps it.
+        model: that goes inside.
+        said: its labels.
+        build_args: of the Dockerfile, NAME=VALUE each.
 
     Raises:
         UserError: the build fails.
@@ -74,9 +80,11 @@ def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str
         context, known_by = Path(name) / "context", Path(name) / "id"
         context.mkdir()
         bundle.write_image_context(context, {})
+        bundle.put_wheels(context)
         bundle.put_model(context, model.files, model.card)
         bundle.open_to_all(context)
         arguments = [part for key, value in said.items() for part in ("--label", f"{key}={value}")]
+        arguments += [part for argument in build_args for part in ("--build-arg", argument)]
         run_build(["--iidfile", str(known_by), *arguments, str(context)], said[f"{OCI}.title"])
         return engine.images.get(known_by.read_text().strip())
 
@@ -121,9 +129,9 @@ def as_tar(texts: Mapping[str, str]) -> bytes:
     return archive.getvalue()
 
 
-def base(engine: docker.DockerClient) -> Image:
+def base(engine: docker.DockerClient, build_args: Sequence[str]) -> Image:
     """Return the image that it stands on, fetched where it is not here."""
-    return base_of(engine, (), ROOT / bundle.DOCKERFILE)
+    return base_of(engine, build_args, ROOT / bundle.DOCKERFILE)
 
 
 def answer_of(engine: docker.DockerClient, image: Image) -> str:
