@@ -38,7 +38,7 @@ def run(tag: str, model: str, build_args: Sequence[str] = ()) -> None:
     chosen = on_this_machine(model)
     engine = connect("the build's files are here", "")
     said = labels(chosen, name, version, base(engine, build_args))
-    print("\n".join(f"{key:<34}{value}" for key, value in said.items()), flush=True)
+    print("\n".join(f"{key:<40}{value}" for key, value in said.items()), flush=True)
     plain = built(engine, chosen, said, build_args)
     try:
         image = with_bills(engine, plain, chosen)
