@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import httpx
 
@@ -55,12 +54,12 @@ def ask(url: str, headers: Mapping[str, str]) -> str:
     """
     try:
         with httpx.Client(base_url=f"{url}/v1", headers=dict(headers), timeout=ANSWER) as client:
-            for model in content(client.get("/models"))["data"]:
+            for model in checked(client.get("/models")).json()["data"]:
                 asked = {"model": model["id"], "messages": [{"role": "user", "content": QUESTION}]}
                 answer = client.post("/chat/completions", json={**asked, "max_tokens": WORDS, "temperature": 0})
                 if answer.is_success:  # others turn texts into vectors, say
                     break
-            message = content(answer)["choices"][0]["message"]
+            message = checked(answer).json()["choices"][0]["message"]
     except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise UserError(f"{url} does not answer as the server does: {error or type(error).__name__}") from error
     said = " ".join(str(message.get("content") or message.get("reasoning_content") or "").split())
@@ -69,12 +68,12 @@ def ask(url: str, headers: Mapping[str, str]) -> str:
     return said
 
 
-def content(answer: httpx.Response) -> Any:
-    """Return what an answer says.
+def checked(answer: httpx.Response) -> httpx.Response:
+    """Return an answer that is no refusal.
 
     Raises:
-        ValueError: it is a refusal, or no JSON.
+        ValueError: it is one.
     """
     if not answer.is_success:
         raise ValueError(f"HTTP {answer.status_code}, {' '.join(answer.text.split())[:200]}")
-    return answer.json()
+    return answer
