@@ -95,7 +95,7 @@ def _gguf(path: Path) -> Artifact:
 
 def _adapter(folder: Path) -> Artifact:
     if not (folder / LINEAGE).is_file():
-        raise UserError(f"{folder} has no {LINEAGE}, so it is no adapter of `tunesmith train`; name one, or a GGUF file")
+        raise UserError(f"{folder} has no {LINEAGE}, so it is no adapter of `tunesmith train`; name one, or a GGUF")
     lineage = Lineage.read(folder / LINEAGE)
     if lineage.making is None or lineage.train is None or lineage.data is None:
         raise UserError(f"{folder / LINEAGE} is of an earlier Tunesmith and does not say what was learnt; train anew")
@@ -112,7 +112,7 @@ def _adapter(folder: Path) -> Artifact:
         "train": lineage.train,
     }
     circumstances: dict[str, object] = {"trained": lineage.making.tree(), "fingerprint": lineage.fingerprint}
-    return Artifact(folder.name, "adapter", files_of(folder), unlike(materials), settings, circumstances)
+    return Artifact(folder.absolute().name, "adapter", files_of(folder), unlike(materials), settings, circumstances)
 
 
 def files_of(path: Path) -> dict[str, str]:

@@ -130,7 +130,7 @@ def vouched(bundle: Path, key: SSlibKey) -> Vouched:
     try:
         provenance = Provenance.model_validate(made.predicate)
     except ValidationError as error:
-        raise UserError(f"{bundle} is signed, and its provenance is not as it should be: {first_fault(error)}") from error
+        raise UserError(f"{bundle} is signed, and has no provenance as it should be: {first_fault(error)}") from error
     components = holds.predicate.get("components")
     return Vouched(key.keyid, made.files, provenance, len(components) if isinstance(components, list) else 0)
 

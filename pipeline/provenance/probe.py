@@ -7,7 +7,7 @@ python -I - system       Debian's, too
 import json
 import platform
 import sys
-from importlib.metadata import distributions
+from importlib.metadata import PackageMetadata, distributions
 from pathlib import Path
 
 STATUS = Path("/var/lib/dpkg/status")
@@ -24,17 +24,20 @@ def packages() -> list[dict[str, object]]:
     return [found[key] for key in sorted(found)]
 
 
-def licences(metadata) -> list[str]:  # type: ignore[no-untyped-def]
+def licences(metadata: PackageMetadata) -> list[str]:
     """Return what a package says of its licence: SPDX's expression, else the names that it is listed under."""
-    expression = metadata.get("License-Expression")
+    (expression,) = metadata.get_all("License-Expression") or ("",)
     listed = [line for line in metadata.get_all("Classifier") or () if line.startswith("License :: ")]
     names = {line.rpartition(" :: ")[2] for line in listed} - {"OSI Approved"}
-    return [expression] if expression else sorted(names)
+    own = (metadata.get_all("License") or ("",))[0].strip()  # may be the whole text
+    if expression or (not names and own and "\n" not in own):
+        return [expression or own]
+    return sorted(names)
 
 
 def system() -> list[dict[str, object]]:
     """Return Debian's packages that are installed, by dpkg's own list."""
-    found = []
+    found: list[dict[str, object]] = []
     for entry in STATUS.read_text(encoding="utf-8").split("\n\n") if STATUS.is_file() else ():
         fields = dict(line.split(": ", 1) for line in entry.splitlines() if ": " in line and line[0] != " ")
         if fields.get("Status", "").endswith(" installed"):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TypedDict
 
@@ -17,10 +18,13 @@ from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.model.license import License
 from cyclonedx.output.json import JsonV1Dot6
+from docker.errors import ContainerError, DockerException
 from packageurl import PackageURL
 
 from common.errors import UserError
+from pipeline.containers.engine import connect, reason
 from pipeline.provenance.artifacts import Artifact, Kind, Material, read_artifact
+from pipeline.provenance.images import image_here
 
 TYPES: dict[Kind, ComponentType] = {
     "model": ComponentType.MACHINE_LEARNING_MODEL,
@@ -31,6 +35,7 @@ TYPES: dict[Kind, ComponentType] = {
     "code": ComponentType.APPLICATION,
     "image": ComponentType.CONTAINER,
 }
+OWN = "tunesmith"  # this project among the packages of an environment, which is what the bill is of
 SERIALS = uuid.uuid5(uuid.NAMESPACE_URL, "urn:tunesmith:sbom")
 PROBE = Path(__file__).with_name("probe.py")  # runs under any Python, also one of an image that has nothing of ours
 
@@ -53,7 +58,7 @@ class Found(TypedDict):
     distribution: str  # such as debian-12
 
 
-def sbom_of_environment(python: Path | Sequence[str] | None = None, name: str = "tunesmith") -> str:
+def sbom_of_environment(python: Path | Sequence[str] | None = None, name: str = OWN) -> str:
     """Return the bill of an environment: Python, and each installed package with its version and licence.
 
     Args:
@@ -64,7 +69,7 @@ def sbom_of_environment(python: Path | Sequence[str] | None = None, name: str = 
         UserError: the interpreter does not start.
     """
     command = [str(python or sys.executable)] if python is None or isinstance(python, Path) else [*python]
-    return bill_of(look(command, "packages"), name)
+    return bill_of(look(command), name)
 
 
 def sbom_of_image(image: str) -> str:
@@ -76,8 +81,23 @@ def sbom_of_image(image: str) -> str:
     Raises:
         UserError: there is none, or no Python in it.
     """
-    run = ["docker", "run", "--rm", "--interactive", "--network=none", "--read-only", "--entrypoint=python", image]
-    return bill_of(look(run, "system"), image)
+    with closing(connect()) as engine:
+        found = image_here(engine, image)
+        try:
+            said = engine.containers.run(
+                found.id,
+                probe("system"),
+                entrypoint="python",
+                remove=True,
+                network_mode="none",
+                read_only=True,
+                cap_drop=["ALL"],
+            )
+        except ContainerError as error:
+            raise UserError(f"{image} does not tell its packages: {last_line(error.stderr.decode())}") from error
+        except DockerException as error:
+            raise UserError(f"{image} has no Python that tells its packages: {reason(error)}") from error
+    return bill_of(json.loads(said), image)
 
 
 def sbom_of_model(path: Path) -> str:
@@ -120,16 +140,22 @@ def component(material: Material) -> Component:
 
 def bill_of(found: Found, name: str) -> str:
     """Return the bill of what the probe has found."""
-    properties = [Property(name=f"python:{key}", value=found[key]) for key in ("python", "platform")]  # type: ignore[literal-required]
-    root = Component(type=ComponentType.APPLICATION, name=name, bom_ref="root", properties=properties)
-    python = Component(type=ComponentType.PLATFORM, name="python", version=found["python"], bom_ref="python")
-    ours = [package(one, PackageURL("pypi", name=one["name"], version=one["version"])) for one in found["packages"]]
     family, _, _ = found["distribution"].partition("-")
-    more = {"distro": found["distribution"]}
-    theirs = [
-        package(one, PackageURL("deb", family, one["name"], one["version"], more)) for one in found["system"]
-    ]
-    return bill(root, [python, *ours, *theirs])
+    where = {"distro": found["distribution"]}
+    root = Component(
+        type=ComponentType.APPLICATION,
+        name=name,
+        version=next((one["version"] for one in found["packages"] if one["name"] == OWN), None),
+        bom_ref="root",
+        properties=[Property(name="platform", value=found["platform"])],
+    )
+    parts = [component(Material("platform", "python", found["python"]))]
+    for one in found["packages"]:
+        if one["name"] != OWN:
+            parts.append(package(one, PackageURL("pypi", name=one["name"], version=one["version"])))
+    for one in found["system"]:
+        parts.append(package(one, PackageURL("deb", family, one["name"], one["version"], where)))
+    return bill(root, parts)
 
 
 def package(found: Package, purl: PackageURL) -> Component:
@@ -163,19 +189,27 @@ def bill(root: Component, parts: Iterable[Component]) -> str:
     return json.dumps({**tree, "serialNumber": number.urn}, indent=2, ensure_ascii=False) + "\n"
 
 
-def look(python: Sequence[str], what: str) -> Found:
+def probe(what: str) -> list[str]:
+    """Return what makes a Python run the probe."""
+    return ["-I", "-c", PROBE.read_text(encoding="utf-8"), what]
+
+
+def look(python: Sequence[str]) -> Found:
     """Run the probe under a Python and return what it says.
 
     Raises:
         UserError: it does not start.
     """
-    code = PROBE.read_text(encoding="utf-8")
     try:
-        done = subprocess.run([*python, "-I", "-", what], input=code, capture_output=True, text=True)
+        done = subprocess.run([*python, *probe("packages")], capture_output=True, text=True)
     except OSError as error:
         raise UserError(f"{python[0]} does not start: {error.strerror}") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"status {done.returncode}"]
-        raise UserError(f"{' '.join(python)} does not tell its packages: {lines[-1]}")
+        raise UserError(f"{' '.join(python)} does not tell its packages: {last_line(done.stderr)}")
     found: Found = json.loads(done.stdout)
     return found
+
+
+def last_line(said: str) -> str:
+    """Return the last line of what a program has said of its failure."""
+    return next((line for line in reversed(said.splitlines()) if line.strip()), "it gives no reason")

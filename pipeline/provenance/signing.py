@@ -1,6 +1,6 @@
 """Keys of one's own, and statements signed by them: DSSE envelopes, one a line (in-toto's bundle).
 
-The keys are PEM files as OpenSSL reads them. Made here are Ed25519's, whose signatures follow from key and content alone.
+The keys are PEM files as OpenSSL reads them. Those made here are Ed25519's: the same content has the same signature.
 """
 
 import json
@@ -83,7 +83,7 @@ def read_private_key(path: Path) -> CryptoSigner:
     if path.stat().st_mode & OTHERS:
         raise UserError(f"{path} may be read by others than its owner; `chmod 600 {path}`")
     try:
-        return CryptoSigner(load_pem_private_key(content, None))  # type: ignore[arg-type]
+        return CryptoSigner(load_pem_private_key(content, None))
     except TypeError as error:
         raise UserError(f"{path} asks for a passphrase; `openssl pkey` writes it without one") from error
     except (ValueError, UnsupportedAlgorithm) as error:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.provenance.artifacts import Artifact, Material
 
-STATEMENT: Literal["https://in-toto.io/Statement/v1"] = "https://in-toto.io/Statement/v1"
+STATEMENT = "https://in-toto.io/Statement/v1"
 PROVENANCE, BILL = "https://slsa.dev/provenance/v1", "https://cyclonedx.org/bom"
 NAMES = "urn:tunesmith"  # of what this project has names for
 
@@ -19,7 +19,7 @@ NAMES = "urn:tunesmith"  # of what this project has names for
 class Part(BaseModel):
     """A part of a statement, written by in-toto's names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def tree(self) -> dict[str, object]:
         """Return it as JSON has it, without what is not said."""
@@ -84,21 +84,20 @@ def statements(artifact: Artifact, bill: str) -> tuple[Statement, Statement]:
         bill: its bill of materials, CycloneDX's JSON.
     """
     files = tuple(Subject(name=name, digest={"sha256": digest}) for name, digest in artifact.files.items())
-    made = Statement(kind=STATEMENT, subject=files, predicate_type=PROVENANCE, predicate=provenance(artifact).tree())
+    said = {"_type": STATEMENT, "subject": files, "predicateType": PROVENANCE, "predicate": provenance(artifact).tree()}
+    made = Statement.model_validate(said)
     return made, made.model_copy(update={"predicate_type": BILL, "predicate": json.loads(bill)})
 
 
 def provenance(artifact: Artifact) -> Provenance:
     """Return how an artifact was made."""
-    return Provenance(
-        build_definition=Definition(
-            build_type=f"{NAMES}:{artifact.built_as}:1",
-            external_parameters=artifact.settings,
-            internal_parameters=artifact.circumstances,
-            resolved_dependencies=tuple(resource(material) for material in artifact.materials),
-        ),
-        run_details={"builder": {"id": NAMES}},
-    )
+    definition = {
+        "buildType": f"{NAMES}:{artifact.built_as}:1",
+        "externalParameters": artifact.settings,
+        "internalParameters": artifact.circumstances,
+        "resolvedDependencies": [resource(material) for material in artifact.materials],
+    }
+    return Provenance.model_validate({"buildDefinition": definition, "runDetails": {"builder": {"id": NAMES}}})
 
 
 def resource(material: Material) -> Resource:

@@ -1,10 +1,12 @@
-"""A GGUF file and an adapter's folder of a few hundred bytes that say where they come from, as export and train write it."""
+"""A GGUF file and an adapter of a few hundred bytes that say where they come from, as export and train write it."""
 
 import json
+from contextlib import chdir
 from pathlib import Path
 
 import gguf
 import numpy as np
+from lineages import REPO, lineage_here
 
 from common.files import sha256
 from pipeline.core.records import FileLineage, Lineage
@@ -12,6 +14,12 @@ from pipeline.gguf.lineage_key import LINEAGE_KEY
 
 WEIGHTS = "adapter_model.safetensors"
 TRAINED_IN = "registry.example/tunesmith-train@sha256:" + "1d" * 32
+
+
+def told_lineage() -> FileLineage:
+    """Of a file of starter-s, made of the starter's data."""
+    with chdir(REPO):
+        return lineage_here(REPO)
 
 
 def write_told_adapter(folder: Path, lineage: FileLineage, image: str | None = TRAINED_IN) -> FileLineage:

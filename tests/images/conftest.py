@@ -45,6 +45,12 @@ def serve_variants(engine: docker.DockerClient) -> str:
     return tag
 
 
+@pytest.fixture(scope="session")
+def buildkit(engine: docker.DockerClient) -> str:
+    """The Docker client that builds."""
+    return client_with_buildkit()
+
+
 def built(*command: str, **options: Any) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]

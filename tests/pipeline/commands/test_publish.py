@@ -17,8 +17,7 @@ import pytest
 import recorded_run
 from hub_server import NAME, Hub, started
 from huggingface_hub import ModelCard
-from lineages import lineage_here
-from told_models import write_told_adapter, write_told_gguf
+from told_models import told_lineage, write_told_adapter, write_told_gguf
 
 from common.files import sha256
 from pipeline import cli
@@ -399,10 +398,7 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(hub: Hub, refuse
 @pytest.fixture
 def told(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The same run with files that say where they come from, and a key to sign them with; return the public one."""
-    with monkeypatch.context() as patch:
-        patch.chdir(REPO)
-        here = lineage_here(REPO)
-    lineage = write_told_adapter(Path("models/adapter"), here)
+    lineage = write_told_adapter(Path("models/adapter"), told_lineage())
     for name in GGUFS:
         write_told_gguf(Path("models/gguf", name), lineage)
     write_manifest()

@@ -84,7 +84,7 @@ def test_weights_in_a_format_that_may_hold_code_are_not_read(model: ModelSetting
     weights = folder / "model.safetensors"
     torch.save(load_file(weights), folder / "pytorch_model.bin")
     weights.unlink()
-    with pytest.raises(UserError, match="no file named model.safetensors"):
+    with pytest.raises(UserError, match=r"no file named model\.safetensors"):
         load_base(model.path, None, "cpu", torch.float32)
 
 

@@ -1,27 +1,18 @@
 """A workspace with a GGUF file and an adapter that say where they come from, and a key pair."""
 
-import shutil
 from pathlib import Path
 
 import pytest
-from lineages import REPO, lineage_here
-from told_models import write_told_adapter, write_told_gguf
+from told_models import told_lineage, write_told_adapter, write_told_gguf
 
 from pipeline.core.records import FileLineage
 from pipeline.provenance.signing import make_key_pair
 
 
 @pytest.fixture(scope="session")
-def lineage(tmp_path_factory: pytest.TempPathFactory) -> FileLineage:
+def lineage() -> FileLineage:
     """Of a file of starter-s, made of the starter's data."""
-    folder = tmp_path_factory.mktemp("lineage")
-    for name in ("chats.jsonl", "questions.jsonl"):
-        (folder / "starter").mkdir(exist_ok=True)
-        shutil.copyfile(REPO / "starter" / name, folder / "starter" / name)
-    shutil.copytree(REPO / "starter/models/starter-s", folder / "starter/models/starter-s")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        return lineage_here(folder)
+    return told_lineage()
 
 
 @pytest.fixture

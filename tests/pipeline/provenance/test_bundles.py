@@ -42,7 +42,9 @@ def test_each_changed_byte_of_a_file_names_the_file(keys: tuple[Path, Path]) -> 
 
 def test_a_changed_a_missing_and_an_added_file_of_a_folder_are_named(keys: tuple[Path, Path]) -> None:
     flip(ADAPTER / "adapter_config.json", 0)
-    assert refused(ADAPTER, keys[1]).startswith("models/adapter is not what was signed: adapter_config.json has changed")
+    assert refused(ADAPTER, keys[1]).startswith(
+        "models/adapter is not what was signed: adapter_config.json has changed"
+    )
     (ADAPTER / "adapter_config.json").unlink()
     (ADAPTER / "modeling_evil.py").write_text("")
     said = refused(ADAPTER, keys[1])

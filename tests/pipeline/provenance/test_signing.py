@@ -60,7 +60,7 @@ def test_a_key_of_the_wrong_kind_is_said(keys: tuple[Path, Path], tmp_path: Path
             read_private_key(path)
     with pytest.raises(UserError, match="is no public key in PEM"):
         read_public_key(other)
-    with pytest.raises(UserError, match="cannot read the key .*none: No such file"):
+    with pytest.raises(UserError, match=r"cannot read the key .*none: No such file"):
         read_public_key(tmp_path / "none")
 
 
@@ -72,7 +72,9 @@ def test_the_environment_names_a_key(keys: tuple[Path, Path], monkeypatch: pytes
     assert signer is not None
     assert signer.public_key.keyid == read_public_key(keys[1]).keyid
     monkeypatch.setenv(OWN, str(keys[0].with_name("gone.key")))
-    with pytest.raises(UserError, match="cannot read the key"):  # a key that is asked for and is not there is no "unsigned"
+    with pytest.raises(
+        UserError, match="cannot read the key"
+    ):  # a key that is asked for and is not there is no "unsigned"
         own_signer()
 
 
@@ -99,16 +101,14 @@ def test_the_same_key_signs_the_same_in_the_same_bytes(bundle: Path, keys: tuple
 
 def test_no_byte_of_a_bundle_can_change(bundle: Path, keys: tuple[Path, Path]) -> None:
     size = bundle.stat().st_size
-    for at in [*range(0, size, 97), *range(size - 40, size)]:
+    for at in [*range(0, size, 307), *range(size - 20, size)]:
         flip(bundle, at)
         assert str(bundle) in refused(bundle, keys[1])
         flip(bundle, at)
     assert vouched(bundle, read_public_key(keys[1])).files.keys() == {GGUF.name}
 
 
-def test_a_forged_statement_is_told_from_one_of_another(
-    bundle: Path, keys: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_a_forged_statement_is_told_from_one_of_another(bundle: Path, keys: tuple[Path, Path], tmp_path: Path) -> None:
     _, another = make_key_pair(tmp_path / "another")
     assert "is signed by " in refused(bundle, another)
     lines = [json.loads(line) for line in bundle.read_text().splitlines()]
