@@ -176,7 +176,7 @@ def test_a_file_that_the_lock_does_not_know_is_not_installed(compiled: Project) 
     assert "DO NOT MATCH THE HASHES" in done.stderr
     assert compiled.installed() == {"llama_cpp_python-0.3.36"}
     (compiled.root / "hashes.txt").write_text("")
-    refused(compiled.setup("--extras="), "hashes.txt has no hash of numbers-package==1.5: `make lock`")
+    refused(compiled.setup("--extras="), "hashes.txt has no hash of numbers.package==1.5: `make lock`")
     (compiled.root / "hashes.txt").unlink()
     refused(compiled.setup("--extras="), "hashes.txt is missing: restore it with `git checkout hashes.txt`")
 

@@ -4,6 +4,7 @@ import ast
 import json
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from common.errors import UserError
-from pipeline.core.config import ModelSettings
+from pipeline.core.composition import compose
+from pipeline.core.config import ModelSettings, load
 from pipeline.models.chat import load_tokenizer
 from pipeline.models.loading import ADAPTER_WEIGHTS, load_base, merge_adapter, read_config, without_weights
 
@@ -35,10 +37,10 @@ def model(starter: Path, tmp_path: Path) -> ModelSettings:
     """A copy of starter-s, to be changed."""
     folder = tmp_path / "model"
     shutil.copytree(starter, folder)
-    return ModelSettings(name="model", path=str(folder))
+    return load(compose(REPO / "conf", ["model=starter-s", f"model.path={folder}"])).model
 
 
-def bring_code(model: ModelSettings, file: str, **names: str) -> Path:
+def bring_code(model: ModelSettings, file: str, **names: str | list[str]) -> Path:
     """Have one of a model's files name code of its folder's, which leaves a mark."""
     folder = Path(model.path)
     mark = folder.parent / "ran"
@@ -49,19 +51,30 @@ def bring_code(model: ModelSettings, file: str, **names: str) -> Path:
     return mark
 
 
-@pytest.mark.parametrize("load", [read_config, without_weights, load_tokenizer])
-def test_code_that_a_model_brings_does_not_run_and_nobody_is_asked(
-    model: ModelSettings, load: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def asked(*_: object) -> str:
-        raise AssertionError("somebody was asked whether the code may run")
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The questions that a terminal would have shown."""
+    questions: list[str] = []
+    monkeypatch.setattr("builtins.input", questions.append)
+    return questions
 
-    monkeypatch.setattr("builtins.input", asked)
+
+@pytest.mark.parametrize("read", [read_config, without_weights])
+def test_code_that_a_model_brings_does_not_run_and_nobody_is_asked(
+    model: ModelSettings, read: Callable[[ModelSettings], object], asked: list[str]
+) -> None:
     mark = bring_code(model, "config.json", AutoConfig="evil.Evil", AutoModelForCausalLM="evil.Evil")
-    bring_code(model, "tokenizer_config.json", AutoTokenizer=["evil.Evil", "evil.Evil"])  # type: ignore[arg-type]
     with pytest.raises(UserError, match="brings code of its own, and no model's code is run here"):
-        load(model)  # type: ignore[operator]
+        read(model)
     assert not mark.exists()
+    assert asked == []
+
+
+def test_a_tokenizers_code_is_passed_over(model: ModelSettings, asked: list[str]) -> None:
+    mark = bring_code(model, "tokenizer_config.json", AutoTokenizer=["evil.Evil", "evil.Evil"])
+    assert type(load_tokenizer(model)).__module__.startswith("transformers.")
+    assert not mark.exists()
+    assert asked == []
 
 
 def test_every_call_that_might_run_a_models_code_says_that_it_must_not() -> None:
