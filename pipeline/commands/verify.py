@@ -85,8 +85,9 @@ def print_vouched(name: str, found: Vouched) -> None:
     print(f"made as {made.build_type}, its bill of materials has {counted(found.parts, 'part')}; of:")
     for resource in made.resolved_dependencies:
         if resource.annotations.get("kind") not in ("library", "platform"):
-            digests = " ".join(f"{kind} {digest}" for kind, digest in resource.digest.items())
-            print(f"  {resource.annotations.get('kind', 'part'):8} {resource.name} {digests}".rstrip())
+            digests = resource.digest or {"state": resource.annotations.get("state", "unknown")}
+            known_by = " ".join(f"{kind} {digest}" for kind, digest in digests.items())
+            print(f"  {resource.annotations.get('kind', 'part'):8} {resource.name} {known_by}")
 
 
 def print_lineage(path: Path, lineage: FileLineage, kind: str) -> None:

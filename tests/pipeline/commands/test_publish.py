@@ -17,7 +17,7 @@ import pytest
 import recorded_run
 from hub_server import NAME, Hub, started
 from huggingface_hub import ModelCard
-from told_models import told_lineage, write_told_adapter, write_told_gguf
+from told_models import flip, told_lineage, write_told_adapter, write_told_gguf
 
 from common.files import sha256
 from pipeline import cli
@@ -423,7 +423,7 @@ def test_what_is_published_with_a_key_is_signed_beside_it(
         (downloaded / name).write_bytes(content)
     for name in ("tiny-Q8_0.gguf", "adapter", "adapter/tiny-adapter-F16.gguf"):
         assert cli.run(["verify", str(downloaded / name), "--key", told]) == 0
-    tamper(downloaded / "adapter/adapter_config.json")
+    flip(downloaded / "adapter/adapter_config.json", 0)
     assert cli.run(["verify", str(downloaded / "adapter"), "--key", told]) == 1
 
 
