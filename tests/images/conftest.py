@@ -56,9 +56,11 @@ def built_to_serve(name: str, *arguments: str) -> str:
 
 
 @pytest.fixture
-def buildkit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the command `docker` be one that builds with BuildKit."""
-    monkeypatch.setenv("PATH", str(Path(client_with_buildkit()).parent), prepend=os.pathsep)
+def buildkit(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The Docker client that builds, which the command `docker` is meanwhile."""
+    client = client_with_buildkit()
+    monkeypatch.setenv("PATH", str(Path(client).parent), prepend=os.pathsep)
+    return client
 
 
 def built(*command: str, **options: Any) -> None:
