@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 from servers import started_server, wait_until
 from tiny_gguf import write_random, write_scripted
 
-from benchmarks.swap import FIGURES, KEY, point, swapped
+from benchmarks.releases import SETTINGS, Releases, point
+from benchmarks.swap import FIGURES, swapped
 from common.errors import UserError
 from common.files import sha256
 from llama.errors import RequestError
@@ -28,8 +29,8 @@ from serve.engine import Engine, given_by
 from serve.feedback import CONSENT, Answer, AnswerRecord, FeedbackStore, ModelVersion, Visit
 from serve.following import Follower, candidate_of, sources_of
 from serve.http.embeddings import EmbeddingsRequest, embedded
-from serve.models.catalogue import Catalogue
 from serve.loaded import LoadedModels
+from serve.models.catalogue import Catalogue
 from serve.models.registry import find_models
 from serve.page.remembered import Answers
 from serve.settings import Settings
@@ -347,11 +348,11 @@ def test_many_clients_get_an_answer_of_one_model_or_the_other_through_several_sw
     for seed, folder in enumerate(folders):
         folder.mkdir()
         quantize(write_random(tmp_path / "F32.gguf", seed, width=256), folder / "tune.gguf", "Q8_0")
-    point(tmp_path / "current", folders[0])
-    limits = {"models": tmp_path / "current", "rate": 0, "queue": 64, "admin_key": KEY, "follow_seconds": 0}
+    releases = Releases.laid_out(tmp_path, *folders)
+    limits = {"models": releases.link, "rate": 0, "queue": 64, **SETTINGS}
     with started_server(tmp_path / "log.txt", until="/readyz", **limits) as (url, _):
         questions = [f"What is {number} and {number}?" for number in range(6)]
-        report = asyncio.run(swapped(url, swap, questions, clients=64, swaps=4, between=0.5))
+        report = asyncio.run(swapped(url, releases, questions, clients=64, swaps=4, between=0.5))
     assert report.failures == []
     assert set(report.given) == {sha256(folder / "tune.gguf")[:12] for folder in folders}
     swaps, failures, seconds = (report.figures[name] for name in FIGURES)
