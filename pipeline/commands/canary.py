@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from pipeline.canary.look import FINDINGS, Source, View, look, record_of, standing, told, why_of
+from pipeline.canary.look import FINDINGS, Source, View, look, not_understood, record_of, standing, told, why_of
 from pipeline.canary.record import Action, CanaryRecord
 from pipeline.canary.registry import STARTED, Canary, begin, carry_out, conclude, running
 from pipeline.commands.promote import enter, evaluated, own_objections, size_of
@@ -127,7 +127,7 @@ def step(config: Config, source: Source) -> tuple[str, bool]:
         if canary.has_lost_its_champion:
             record = record_of(canary, view, "ended", "withdrawn", lost(canary))
         elif view.decision.found == "open":
-            return standing(canary, view, config.canary), True
+            return standing(canary, view, config.canary) + not_understood(view), True
         else:
             show(canary, view, config.canary)
             record = decided(canary, view, config.canary)

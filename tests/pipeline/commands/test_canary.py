@@ -118,6 +118,16 @@ def test_a_worse_one_is_withdrawn_and_the_champion_stays(tried: Run) -> None:
     assert record().outcome.win_rate.high < 0.5
 
 
+def test_records_that_nobody_understands_are_said_while_it_is_watched(tried: Run) -> None:
+    votes(won=2, lost=1)
+    (path,) = Path("feedback").iterdir()
+    first, second, _ = path.read_text().splitlines()
+    others = first.replace('"schema": 2', '"schema": 9'), second.replace(f'"{tags(2)["sha256"]}"', "null")
+    path.write_text("".join(f"{line}\n" for line in (*others, "{")))
+    left_out = "1 record of another schema, 1 record whose model is unknown, 1 record cannot be read, or is no record"
+    assert tried("watch", "--once", *FAST).endswith(f"; left out: {left_out}\n")
+
+
 def test_what_cannot_be_told_yet_says_about_how_many_more_votes_would(tried: Run) -> None:
     votes(won=8, lost=4)
     told = tried("watch", "--once", *FAST)
