@@ -75,6 +75,10 @@ def space(
 def image(
     tag: Annotated[str, typer.Option("--tag", metavar="NAME[:TAG]", help="The image's.", show_default=False)],
     model: Model,
+    build_args: Annotated[
+        list[str] | None,
+        typer.Option("--build-arg", metavar="NAME=VALUE", help="Of Dockerfile.serve, such as BASE; may be repeated."),
+    ] = None,
 ) -> None:
     """Build an image with the model inside, for any host.
 
@@ -82,7 +86,7 @@ def image(
     """
     from pipeline.commands import deploy_image
 
-    deploy_image.run(tag, model)
+    deploy_image.run(tag, model, build_args or ())
 
 
 Images = Annotated[

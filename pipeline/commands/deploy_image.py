@@ -7,6 +7,7 @@ answer leaves the tag where it was.
 """
 
 import re
+from collections.abc import Sequence
 
 from common.errors import UserError
 from pipeline.containers.engine import connect, require_command
@@ -18,12 +19,13 @@ from pipeline.deployment.question import QUESTION
 TAG = re.compile(r"(?P<name>([\w.-]+(:\d+)?/)?[a-z0-9]+([._/-]+[a-z0-9]+)*)(:(?P<version>\w[\w.-]{0,127}))?", re.ASCII)
 
 
-def run(tag: str, model: str) -> None:
+def run(tag: str, model: str, build_args: Sequence[str] = ()) -> None:
     """Build it, ask it, tag it.
 
     Args:
         tag: NAME or NAME:TAG.
         model: files of this machine, or what they are fetched from.
+        build_args: of Dockerfile.serve, NAME=VALUE each.
 
     Raises:
         UserError: something is missing, the build fails, or the image does not answer.
@@ -35,9 +37,9 @@ def run(tag: str, model: str) -> None:
     require_command("deploy image")
     chosen = on_this_machine(model)
     engine = connect("the build's files are here", "")
-    said = labels(chosen, name, version, base(engine))
-    print("\n".join(f"{key:<34}{value}" for key, value in said.items()), flush=True)
-    plain = built(engine, chosen, said)
+    said = labels(chosen, name, version, base(engine, build_args))
+    print("\n".join(f"{key:<40}{value}" for key, value in said.items()), flush=True)
+    plain = built(engine, chosen, said, build_args)
     try:
         image = with_bills(engine, plain, chosen)
     finally:

@@ -187,8 +187,7 @@ def base_of(engine: docker.DockerClient, build_args: Sequence[str], dockerfile: 
     Raises:
         MachineError: it is not here, and cannot be fetched.
     """
-    lines = [*build_args, *dockerfile.read_text(encoding="utf-8").replace("ARG ", "").splitlines()]
-    name = next(line.removeprefix("BASE=") for line in lines if line.startswith("BASE="))
+    name = base_name(build_args, dockerfile)
     try:
         return engine.images.get(name)
     except ImageNotFound:
@@ -197,6 +196,12 @@ def base_of(engine: docker.DockerClient, build_args: Sequence[str], dockerfile: 
         return engine.images.pull(name)
     except DockerException as error:
         raise MachineError(f"the base {name} cannot be fetched ({reason(error)}); name another by BASE=…") from error
+
+
+def base_name(build_args: Sequence[str], dockerfile: Path = DOCKERFILE) -> str:
+    """Return what a build calls the image that it starts from."""
+    lines = [*build_args, *dockerfile.read_text(encoding="utf-8").replace("ARG ", "").splitlines()]
+    return next(line.removeprefix("BASE=") for line in lines if line.startswith("BASE="))
 
 
 def variables(image: Image) -> dict[str, str]:

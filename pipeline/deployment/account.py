@@ -6,7 +6,7 @@ than 30 days; one with PRO 10, an organization with a plan 50.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub import HfApi, SpaceHardware
 
@@ -58,7 +58,7 @@ def account_of(owner: str) -> Account:
         UserError: the token is another account's, or may only read.
     """
     api = HfApi()
-    user: dict[str, Any] = api.whoami()
+    user = api.whoami()
     if user.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise UserError("HF_TOKEN may only read; make one that may write, at https://huggingface.co/settings/tokens")
     if user["name"] == owner:

@@ -19,7 +19,9 @@ DOCKERFILE, IGNORED = Path("Dockerfile.serve"), Path("Dockerfile.serve.dockerign
 CONSTRAINTS = Path("constraints.txt")
 CODE = (Path("LICENSE"), Path("NOTICE"), Path("common"), Path("llama"), Path("serve"))  # what runs, with its terms
 MODELS = Path("models/gguf")  # where the Dockerfile and the server itself look
+WHEELS = Path("wheels")
 LLAMA = "llama-cpp-python"
+SPACE_EXTRAS = ("oauth", "mcp")
 READABLE, ENTERED = 0o444, 0o111  # by everybody
 
 
@@ -67,6 +69,14 @@ def write_image_context(into: Path, settings: Mapping[str, str]) -> None:
         quoted = re.sub(r'(["$\\])', r"\\\1", value)
         text += f'ENV {name}="{quoted}"\n'
     (into / "Dockerfile").write_text(text, encoding="utf-8")
+
+
+def put_wheels(into: Path) -> None:
+    """Put wheels of llama.cpp that are shared with image builds (`make wheels`) where the Dockerfile looks for them."""
+    for wheel in (ROOT / WHEELS).glob("llama_cpp_python-*/*/*.whl"):
+        target = into / wheel.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(wheel, target)
 
 
 def put_model(into: Path, files: Iterable[Path], card: Path | None) -> None:
@@ -138,7 +148,32 @@ def locked_requirements(python: str) -> list[str]:
     for text in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
         add(text)
     versions = _lock()
-    return sorted(f"{name}=={versions[name]}" for name in {name for name, _ in found} - {LLAMA})
+    others = bounds_of_space(versions, environment)
+    named = {name for name, _ in found} - {LLAMA, *(pin for name in others for pin in pinned_by(name))}
+    return sorted(f"{name}{others.get(name) or '==' + versions[name]}" for name in named)
+
+
+def bounds_of_space(versions: Mapping[str, str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a Gradio Space bounds otherwise than the lock has it, by name: pip would refuse both at once.
+
+    A Space installs its requirements together with `gradio[oauth,mcp]`.
+    """
+    needs = [
+        need
+        for need in map(Requirement, requires("gradio") or ())
+        if need.marker and any(need.marker.evaluate({**environment, "extra": extra}) for extra in SPACE_EXTRAS)
+    ]
+    return {
+        name: str(need.specifier)
+        for need in needs
+        if (name := canonicalize_name(need.name)) in versions and versions[name] not in need.specifier
+    }
+
+
+def pinned_by(package: str) -> set[str]:
+    """Return what a package wants in one version alone: with another version of it, another one."""
+    needs = map(Requirement, requires(package) or ())
+    return {canonicalize_name(need.name) for need in needs if any(bound.operator == "==" for bound in need.specifier)}
 
 
 def _lock() -> dict[str, str]:

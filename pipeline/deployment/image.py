@@ -3,7 +3,7 @@
 import io
 import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from docker.models.containers import Container
 from docker.models.images import Image
 
 from common.errors import MachineError, UserError
-from pipeline.containers.engine import base_of, digest, reason, run_build
+from pipeline.containers.engine import base_name, base_of, digest, reason, run_build
 from pipeline.core.code import ROOT
 from pipeline.deployment import bundle
 from pipeline.deployment.model import LocalModel
@@ -28,14 +28,14 @@ CODE_LICENCE = "Apache-2.0"
 SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT"}  # of the Hub's identifiers those that are SPDX's, too
 
 
-def labels(model: LocalModel, name: str, version: str, base: Image) -> dict[str, str]:
+def labels(model: LocalModel, name: str, version: str, base: tuple[str, str]) -> dict[str, str]:
     """Return what an image says of itself.
 
     Args:
         model: that is inside.
         name: the image's.
         version: the tag.
-        base: what it stands on.
+        base: what it stands on, by its name and its digest.
     """
     lineage = model.lineage
     data = lineage.data.splits if lineage and lineage.data else {}
@@ -45,8 +45,8 @@ def labels(model: LocalModel, name: str, version: str, base: Image) -> dict[str,
         f"{OCI}.description": f"A chat with {model.files[0].name}, over OpenAI's API and on a page",
         f"{OCI}.revision": bundle.code_commit(),
         f"{OCI}.licenses": " AND ".join(dict.fromkeys((CODE_LICENCE, spdx(model.licence)))),
-        f"{OCI}.base.name": next(iter(base.tags), None),
-        f"{OCI}.base.digest": digest(base).rpartition("@")[2],
+        f"{OCI}.base.name": base[0],
+        f"{OCI}.base.digest": base[1],
         f"{OWN}.model": ", ".join(file.name for file in model.files),
         f"{OWN}.model.sha256": ", ".join(model.digests),
         f"{OWN}.model.licence": model.licence or "not recorded",
@@ -62,8 +62,14 @@ def spdx(licence: str | None) -> str:
     return SPDX.get(licence or "", f"LicenseRef-{licence or 'not-recorded'}")
 
 
-def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str]) -> Image:
+def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str], build_args: Sequence[str]) -> Image:
     """Return the image, which has no tag yet.
+
+    Args:
+        engine: that keeps it.
+        model: that goes inside.
+        said: its labels.
+        build_args: of the Dockerfile, NAME=VALUE each.
 
     Raises:
         UserError: the build fails.
@@ -74,9 +80,11 @@ def built(engine: docker.DockerClient, model: LocalModel, said: Mapping[str, str
         context, known_by = Path(name) / "context", Path(name) / "id"
         context.mkdir()
         bundle.write_image_context(context, {})
+        bundle.put_wheels(context)
         bundle.put_model(context, model.files, model.card)
         bundle.open_to_all(context)
         arguments = [part for key, value in said.items() for part in ("--label", f"{key}={value}")]
+        arguments += [part for argument in build_args for part in ("--build-arg", argument)]
         run_build(["--iidfile", str(known_by), *arguments, str(context)], said[f"{OCI}.title"])
         return engine.images.get(known_by.read_text().strip())
 
@@ -121,9 +129,11 @@ def as_tar(texts: Mapping[str, str]) -> bytes:
     return archive.getvalue()
 
 
-def base(engine: docker.DockerClient) -> Image:
-    """Return the image that it stands on, fetched where it is not here."""
-    return base_of(engine, (), ROOT / bundle.DOCKERFILE)
+def base(engine: docker.DockerClient, build_args: Sequence[str]) -> tuple[str, str]:
+    """Return the name and the digest of the image that it stands on, which is fetched where it is not here."""
+    dockerfile = ROOT / bundle.DOCKERFILE
+    found = base_of(engine, build_args, dockerfile)
+    return base_name(build_args, dockerfile), digest(found).rpartition("@")[2]
 
 
 def answer_of(engine: docker.DockerClient, image: Image) -> str:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import httpx
 
@@ -44,7 +43,7 @@ def wait_until_ready(
 
 
 def ask(url: str, headers: Mapping[str, str]) -> str:
-    """Return what the model that is picked at first says to a question.
+    """Return what the first of a server's models that chats says to a question.
 
     Args:
         url: the server's.
@@ -53,18 +52,28 @@ def ask(url: str, headers: Mapping[str, str]) -> str:
     Raises:
         UserError: it does not answer, or says nothing.
     """
-    asked = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": WORDS, "temperature": 0}
     try:
-        answer = httpx.post(f"{url}/v1/chat/completions", json=asked, headers=dict(headers), timeout=ANSWER)
-    except httpx.HTTPError as error:
-        raise UserError(f"{url} does not answer: {error or type(error).__name__}") from error
-    if not answer.is_success:
-        raise UserError(f"{url} does not answer: HTTP {answer.status_code}, {' '.join(answer.text.split())[:200]}")
-    try:
-        message: dict[str, Any] = answer.json()["choices"][0]["message"]
-    except (ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{url} is no server of this kind: {' '.join(answer.text.split())[:200]}") from error
+        with httpx.Client(base_url=f"{url}/v1", headers=dict(headers), timeout=ANSWER) as client:
+            for model in checked(client.get("/models")).json()["data"]:
+                asked = {"model": model["id"], "messages": [{"role": "user", "content": QUESTION}]}
+                answer = client.post("/chat/completions", json={**asked, "max_tokens": WORDS, "temperature": 0})
+                if answer.is_success:  # others turn texts into vectors, say
+                    break
+            message = checked(answer).json()["choices"][0]["message"]
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{url} does not answer as the server does: {error or type(error).__name__}") from error
     said = " ".join(str(message.get("content") or message.get("reasoning_content") or "").split())
     if not said:
         raise UserError(f"{url} answers, and says nothing; is the model one that chats?")
     return said
+
+
+def checked(answer: httpx.Response) -> httpx.Response:
+    """Return an answer that is no refusal.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if not answer.is_success:
+        raise ValueError(f"HTTP {answer.status_code}, {' '.join(answer.text.split())[:200]}")
+    return answer

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 import yaml
 
@@ -30,6 +30,14 @@ PLAIN = 10_000_000  # bytes; a larger file has to be in LFS
 LARGE = ("*.gguf", "*.whl")
 MADE_BY = "tunesmith deploy space"
 TITLE = 50  # characters at most, since the Hub shows it in a line
+
+
+class Entry(TypedDict):
+    """A file, as the folder's list has it."""
+
+    file: str  # its path there
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ def write_folder(space: SpaceFolder, folder: Path) -> list[RepositoryFile]:
         check_sizes(entries)
         (temporary / MANIFEST).write_text(manifest(entries), encoding="utf-8")
         bundle.open_to_all(temporary)
-    return [RepositoryFile(folder / entry["file"], entry) for entry in entries]
+    return [RepositoryFile(folder / entry["file"], {**entry}) for entry in entries]
 
 
 def check_is_ours(folder: Path) -> None:
@@ -107,9 +115,9 @@ def readme(space: SpaceFolder) -> str:
     return f"---\n{head}---\n\n# {space.repository.partition('/')[2]}\n\n{about(space)}\n"
 
 
-def front_matter(space: SpaceFolder) -> dict[str, Any]:
+def front_matter(space: SpaceFolder) -> dict[str, object]:
     """Return what the Hub reads of README.md: its own keys, in the order of its reference."""
-    head: dict[str, Any] = {"title": space.repository.partition("/")[2][:TITLE], "emoji": "💬", "sdk": space.sdk}
+    head: dict[str, object] = {"title": space.repository.partition("/")[2][:TITLE], "emoji": "💬", "sdk": space.sdk}
     if space.sdk == "gradio":
         head |= {"python_version": PYTHON, "sdk_version": bundle.locked("gradio"), "app_file": "app.py"}
         head |= {"startup_duration_timeout": "1h"}  # where llama.cpp has to be compiled
@@ -140,19 +148,19 @@ def named(model: HubModel | LocalModel) -> str:
     return ", ".join(file.name for file in model.files[:3]) + (" and others" if len(model.files) > 3 else "")
 
 
-def described(path: Path, folder: Path) -> dict[str, Any]:
+def described(path: Path, folder: Path) -> Entry:
     """Return a file as the list has it."""
     return {"file": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def check_sizes(entries: Iterable[dict[str, Any]]) -> None:
+def check_sizes(entries: Iterable[Entry]) -> None:
     """Raise a `UserError` for a file that the Hub would refuse in plain git."""
     for entry in entries:
         if entry["bytes"] > PLAIN and not any(Path(entry["file"]).match(pattern) for pattern in LARGE):
             raise UserError(f"{entry['file']} has {entry['bytes']:,} bytes, and the Hub takes {PLAIN:,} without LFS")
 
 
-def manifest(entries: list[dict[str, Any]]) -> str:
+def manifest(entries: list[Entry]) -> str:
     """Return the list of what is written, by which the next deployment knows what is its own."""
     content = {"made_by": MADE_BY, "commit": bundle.code_commit(), "files": entries}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -45,6 +45,12 @@ def serve_variants(engine: docker.DockerClient) -> str:
     return tag
 
 
+@pytest.fixture
+def buildkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the command `docker` be one that builds with BuildKit."""
+    monkeypatch.setenv("PATH", str(Path(client_with_buildkit()).parent), prepend=os.pathsep)
+
+
 def built(*command: str, **options: Any) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]

@@ -15,7 +15,7 @@ from pipeline.deployment.question import ask, wait_until_ready
 
 SPACE, IMAGE = "tunesmith-deploy-space:test", "tunesmith-deploy-image:test"
 
-pytestmark = [pytest.mark.images, pytest.mark.long, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.images, pytest.mark.long, pytest.mark.timeout(2400), pytest.mark.usefixtures("buildkit")]
 
 
 @pytest.fixture(scope="module")

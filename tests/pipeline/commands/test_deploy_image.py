@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-from docker.models.images import Image
 from lineages import REPO, lineage_here
 from tiny_gguf import write_other
 
@@ -11,7 +10,7 @@ from pipeline import cli
 from pipeline.deployment.image import labels
 from pipeline.deployment.model import on_this_machine
 
-BASE = Image({"Id": "sha256:" + "5" * 64, "RepoTags": ["python:3.11"], "RepoDigests": ["python@sha256:" + "6" * 64]})
+BASE = ("python:3.11", "sha256:" + "6" * 64)
 
 
 def test_an_image_says_which_code_model_data_and_licence_it_is_of(tmp_path: Path) -> None:
