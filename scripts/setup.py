@@ -2,6 +2,7 @@
 
     python3.11 scripts/setup.py                      .venv, with all that `make` needs
     python3.11 scripts/setup.py --extras pipeline,unsloth --venv DIR --deps-only
+    python3.11 scripts/setup.py --extras '' --without gradio --deps-only    the server without its page
 
 Runs under a bare CPython 3.11 or 3.12. A second call returns at once; an interrupted one goes on where it stopped.
 
@@ -44,13 +45,15 @@ class SetupError(Exception):
 def main() -> int:
     """Look at the machine first, so that what it lacks is said before minutes of work, not after."""
     arguments = parse_arguments()
-    extras = [extra for extra in arguments.extras.split(",") if extra]
+    extras, without = (list(filter(None, names.split(","))) for names in (arguments.extras, arguments.without))
     venv = Venv(arguments.venv)
     try:
         check_python()
-        digest = lock_digest(arguments.extras)
+        digest = lock_digest(arguments.extras, arguments.without)
         if venv.is_ready(digest):
             return 0
+        if "pipeline" in extras and not arguments.deps_only:
+            check_repository()
         check_tools(extras)
         if "pipeline" in extras and wants_cuda():
             extras.append("gpu")
@@ -59,7 +62,7 @@ def main() -> int:
         if "pipeline" in extras:
             install_torch(venv)
         install_llama_cpp(venv)
-        install_packages(venv, extras, arguments.deps_only)
+        install_packages(venv, extras, without, arguments.deps_only)
         venv.stamp.write_text(digest)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
@@ -75,13 +78,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Makes the virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     parser.add_argument("--extras", default="pipeline,sweeps,dev", help="by commas; '' for the server alone")
+    parser.add_argument("--without", default="", help="of this project's own dependencies, by commas")
     parser.add_argument("--deps-only", action="store_true", help="leave out this project itself, as images do")
     return parser.parse_args()
 
 
-def lock_digest(extras: str) -> str:
+def lock_digest(*choices: str) -> str:
     """Change with everything that says what is to be installed."""
-    digest = hashlib.sha256(extras.encode())
+    digest = hashlib.sha256("\n".join(filter(None, choices)).encode())
     for path in (CONSTRAINTS, HASHES, ROOT / "pyproject.toml", Path(__file__), Path(llama_source().__file__)):
         if not path.is_file():
             raise SetupError(f"{path} is missing: restore it with `git checkout {path.name}`")
@@ -102,6 +106,15 @@ def check_python() -> None:
         )
     if not all(importlib.util.find_spec(module) for module in ("venv", "ensurepip")):
         raise SetupError(f"this Python lacks its venv module: apt-get install python{version}-venv")
+
+
+def check_repository() -> None:
+    """Check that this is a clone: DVC works in a git repository, and an archive of the files has none."""
+    if not (ROOT / ".git").exists():
+        raise SetupError(
+            f"{ROOT} is no git repository, without which DVC does nothing: `git clone` the project, or make this copy "
+            "one, `git init && git add . && git commit -m start`"
+        )
 
 
 def check_tools(extras: list[str]) -> None:
@@ -180,7 +193,7 @@ def install_llama_cpp(venv: Venv) -> None:
     venv.pip("install", "--no-deps", "--force-reinstall", wheel)  # one of the same version is no reason not to
 
 
-def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
+def install_packages(venv: Venv, extras: list[str], without: list[str], deps_only: bool) -> None:
     """Install what pyproject.toml names, in the locked versions."""
     import tomllib  # which 3.10 lacks: check_python() comes first
 
@@ -188,12 +201,16 @@ def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
     project, optional = pyproject["project"], pyproject["project"]["optional-dependencies"]
     if unknown := [extra for extra in extras if extra not in optional]:
         raise SetupError(f"no extra {', '.join(unknown)} in pyproject.toml; it has {', '.join(optional)}")
+    own = {re.split(r"[^\w-]", need)[0]: need for need in project["dependencies"]}
+    if unknown := [name for name in without if name not in own]:
+        raise SetupError(f"{', '.join(unknown)} is no dependency in pyproject.toml, which names {', '.join(own)}")
+    needed = [need for name, need in own.items() if name not in without]
     step(4, f"packages for {', '.join(extras) or 'the server'}")
     resolved = [need for extra in extras if extra != "unsloth" for need in optional[extra]]
     builders = [] if deps_only else pyproject["build-system"]["requires"]
     if "pipeline" in extras:
         venv.install_by_hash([f"{name}=={locked_version(name)}" for name in SOURCES if is_locked(name)])
-    venv.install(*find_links(), *builders, *project["dependencies"], *resolved)
+    venv.install(*find_links(), *builders, *needed, *resolved)
     if "unsloth" in extras:  # names all it needs, as it asks for a certifi newer than others were locked with
         venv.install("--no-deps", *unsloth_needs(optional["unsloth"]))
     if not deps_only:

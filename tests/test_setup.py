@@ -35,11 +35,13 @@ class Project:
     index: Path
     environment: dict[str, str]
 
-    def setup(self, *arguments: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def setup(
+        self, *arguments: str, before: str = "", deps_only: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs the script; `before` is Python that is executed first, to change what it finds."""
         script = f"{before}\nimport runpy; runpy.run_path('scripts/setup.py', run_name='__main__')"
         return subprocess.run(
-            [sys.executable, "-c", script, "--deps-only", *arguments],
+            [sys.executable, "-c", script, *(["--deps-only"] if deps_only else []), *arguments],
             cwd=self.root,
             env=self.environment | environment,
             capture_output=True,
@@ -125,6 +127,12 @@ def test_another_python_is_refused(project: Project, version: tuple[int, int]) -
 def test_python_without_venv_names_the_package(project: Project) -> None:
     done = project.setup(before="import importlib.util as u; u.find_spec = lambda name: None")
     refused(done, r"lacks its venv module: apt-get install python3\.1[12]-venv")
+
+
+def test_a_copy_that_is_no_git_repository_is_refused_before_any_work(project: Project) -> None:
+    done = project.setup("--extras", "pipeline", deps_only=False)
+    refused(done, "is no git repository, without which DVC does nothing: `git clone` the project, or make this copy")
+    assert not (project.root / ".venv").exists()
 
 
 def test_missing_compiler_is_said_before_any_work(project: Project, tmp_path: Path) -> None:
@@ -262,3 +270,13 @@ def test_a_broken_environment_is_made_again(compiled: Project) -> None:
 
 def test_unknown_extra_names_those_there_are(compiled: Project) -> None:
     refused(compiled.setup("--extras=pipelin"), "no extra pipelin in pyproject.toml; it has pipeline")
+
+
+def test_a_dependency_can_be_left_out_and_come_later(compiled: Project) -> None:
+    (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace("36", '36", "numbers-package'))
+    assert compiled.setup("--extras=", "--without=numbers-package").returncode == 0
+    assert compiled.installed() == {"llama_cpp_python-0.3.36"}
+    assert compiled.setup("--extras=").returncode == 0
+    assert "numbers_package-1.5" in compiled.installed()
+    done = compiled.setup("--extras=", "--without=page")
+    refused(done, "page is no dependency in pyproject.toml, which names llama-cpp-python, numbers-package")

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import disable_progress_bars
 from securesystemslib.signer import CryptoSigner
 
 from common.errors import UserError
@@ -30,7 +29,7 @@ from pipeline.provenance.artifacts import BUNDLE
 from pipeline.provenance.bundles import sign
 from pipeline.provenance.signing import OWN, own_signer
 from pipeline.publishing.card import model_readme, published_files, usual_parts
-from pipeline.publishing.hub import README, RepositoryFile, earlier_files, open_repository, send, told
+from pipeline.publishing.hub import README, RepositoryFile, check_name, earlier_files, open_repository, send, told
 from pipeline.publishing.usage import path_in_repo
 from pipeline.report.record import Evaluation, Verdict
 from pipeline.report.verdict import summed_up
@@ -102,12 +101,7 @@ def publish(repository: str, requested_parts: Sequence[str], public: bool, faile
 
 def check_access(repository: str) -> None:
     """Raise a `UserError` for a name that no repository can have, or where there is no token."""
-    try:
-        validate_repo_id(repository)
-    except HFValidationError:
-        repository = ""
-    if repository.count("/") != 1:
-        raise UserError("the repository must be named OWNER/NAME, of letters, digits, '-', '_' and '.'")
+    check_name(repository)
     if not get_token():
         raise UserError(f"HF_TOKEN is not set; set it to a token that may write to {repository}")
 
