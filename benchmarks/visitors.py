@@ -137,14 +137,13 @@ def simulate(bench: Bench, turns: int, hostile: int) -> Report:
     said: list[Said] = []
     found: list[Turn] = []
     against: list[Hostile] = []
-    chances = None
     try:
         once(bench, "turn-0", first_champion, Cost)
         for number in range(1, turns + 1):
             said.append(once(bench, f"said-{number}", visited, Said))
             found.append(once(bench, f"turn-{number}", turn, Turn))
-        chances = chance_turns(found[0], gate(bench)) if found else None
-        against += (once(bench, f"hostile-{seed}", hostile_turn, Hostile) for seed in range(hostile))
+        for seed in range(hostile):
+            against.append(once(bench, f"hostile-{seed}", hostile_turn, Hostile))
     except NoTimeLeft as left:
         print(f"no time is left for {left}; the same command goes on")
     return Report(
@@ -155,7 +154,7 @@ def simulate(bench: Bench, turns: int, hostile: int) -> Report:
         said=said,
         turns=found,
         hostile=against,
-        chances=chances,
+        chances=chance_turns(found[0], gate(bench)) if found else None,
     )
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Self
 
 from common.words import counted
-from pipeline.core.records import Amount, Count, Record, Share
+from pipeline.core.records import Amount, Count, Record, Share, UnreadableError
 from pipeline.statistics.intervals import Interval
 
 WINS = 0.65  # of the blind votes, at least, after one turn
@@ -78,7 +78,7 @@ class Turn(Record):
 
     learnt: dict[str, Count]  # pairs by split
     cost: Cost  # of the whole `tunesmith turn`
-    steps: Count  # of its training
+    steps: Count | None  # of its training
     validation_accuracy: float | None  # share of the pairs of validation that are told right
     preferred: Bound  # share of held-out pairs whose chosen answer is likelier a token
     pairs: Pairs | None  # none where the gate did not come to them
@@ -128,8 +128,11 @@ class Loop(Record):
 
     @classmethod
     def kept(cls, path: Path) -> Self:
-        """Return what is in a file already."""
-        return cls.read(path) if path.is_file() else cls(models={})
+        """Return what is in a file already; nothing of one that another version wrote."""
+        try:
+            return cls.read(path) if path.is_file() else cls(models={})
+        except UnreadableError:
+            return cls(models={})
 
     def with_report(self, report: Report) -> "Loop":
         """Return the same with a model's report in the place of the one that it had."""

@@ -25,8 +25,9 @@ def learnt_settings(train: TrainSettings) -> dict[str, object]:
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
     ignored |= set() if train.preference.loss else {"preference"}
     learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
-    parts = {key: switched_on(asdict(train)[key]) for key in ("lora", "preference") if key in learnt}
-    return {**learnt, **parts, "update_size": train.update_size}
+    for part in {"lora", "preference"} & learnt.keys():
+        learnt[part] = switched_on(asdict(train)[part])
+    return {**learnt, "update_size": train.update_size}
 
 
 def settings_of_digits(train: TrainSettings) -> dict[str, object]:
