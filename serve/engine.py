@@ -93,6 +93,7 @@ class Engine:
         self._open: set[Turn] = set()  # those that have been taken in and have not ended
         self._lock = threading.Lock()  # for that set
         self._seconds = SECONDS_GUESSED  # that answers take lately
+        self._retiring = threading.Event()
         self._draining = threading.Event()
         self._closing = threading.Event()
         self.catalogue = self._with_drafts(self.catalogue)
@@ -105,6 +106,10 @@ class Engine:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def retire(self) -> None:
+        """Be no longer ready, so that others are asked instead; whoever asks all the same is answered."""
+        self._retiring.set()
 
     def drain(self) -> None:
         """Take nothing in any more; what was taken in goes on."""
@@ -166,8 +171,8 @@ class Engine:
 
     @property
     def ready(self) -> bool:
-        """Whether questions are taken in."""
-        return self._worker.is_alive() and not self._draining.is_set()
+        """Whether questions are to be sent here."""
+        return self._worker.is_alive() and not self._retiring.is_set() and not self._draining.is_set()
 
     @property
     def busy(self) -> bool:

@@ -27,6 +27,8 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, Config, TrackingSettings, load
 from pipeline.core.paths import ADAPTER, CARD, EVALUATION, GGUF, LINEAGE, MANIFEST, QUESTIONS, README, ROWS
 from pipeline.core.records import Lineage, Manifest
+from pipeline.provenance.bundles import sign
+from pipeline.provenance.signing import own_signer
 from pipeline.report.markdown import cell
 from pipeline.report.record import Evaluation
 from pipeline.report.rows import RowResults
@@ -57,7 +59,7 @@ if TYPE_CHECKING:  # seconds to import
 
 # What the chat and a reader know the model by, and what a later one is held against.
 BESIDE = (CARD, README, ROWS)
-AGAINST = "against_champion"
+AGAINST, SIGNED_BY = "against_champion", "signed_by"
 LOCK = Path("dvc.lock")
 WORTH = ("loss", "perplexity", "accuracy", "preference_accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
 
@@ -148,10 +150,24 @@ def evaluated(config: Config, quantization: str | None) -> Evaluated:
 def enter(client: "MlflowClient", tracking: TrackingSettings, made: Evaluated, more: dict[str, str]) -> "ModelVersion":
     """Return the new version of a file, with its tags and `more`, and with what belongs beside it."""
     path, mlflow_run = made.new.path, made.run.evaluation.mlflow_run
+    bundles, signed_by = signatures([path, *made.adapter])
     made_by = find_run(client, mlflow_run) if mlflow_run else None
     with TemporaryDirectory() as folder:
-        files = [path, *made.adapter, *beside(more.get(AGAINST), Path(folder))]
-        return register(client, tracking, path.stem, files, made.tags | more, made_by.info.run_id if made_by else None)
+        files = [path, *made.adapter, *bundles, *beside(more.get(AGAINST), Path(folder))]
+        tags = made.tags | signed_by | more
+        return register(client, tracking, path.stem, files, tags, made_by.info.run_id if made_by else None)
+
+
+def signatures(artifacts: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Sign a file and an adapter where there is a key; return the bundles, and a tag that says by which.
+
+    Raises:
+        UserError: the key cannot be used, or one of them does not say where it comes from.
+    """
+    signer = own_signer()
+    if signer is None:
+        return [], {}
+    return [sign(path, signer) for path in artifacts], {SIGNED_BY: signer.public_key.keyid}
 
 
 def rollback(tracking: TrackingSettings) -> None:

@@ -104,14 +104,7 @@ def _of_folder(source: str) -> Iterator[ModelFile]:
 
 def _of_hub(source: str) -> Iterator[ModelFile]:
     """Yield those of a repository of the Hub, in HF_HOME's cache."""
-    reference = HUB_REFERENCE.fullmatch(source)
-    if not reference or reference["revision"] == "main":
-        raise UserError(
-            f"SERVE_MODELS: {source} must be hf://owner/name@revision, with a commit or a tag as the revision:"
-            " a model that changes under its name could not be told from the one before"
-        )
-    repository, revision = reference["repository"], reference["revision"]
-    pattern = FIRST_PART.sub(r"-*-of-\1.gguf", reference["pattern"] or "*.gguf")  # who names it wants all of them
+    repository, revision, pattern = hub_reference(source)
     snapshot = _fetch_snapshot(source, repository, revision, pattern)
     below = sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf"))
     paths = [path for path in below if fnmatch(path, pattern)]
@@ -120,6 +113,21 @@ def _of_hub(source: str) -> Iterator[ModelFile]:
     for path in paths:
         name = f"{repository.partition('/')[2]}/{path.removesuffix('.gguf')}"
         yield ModelFile(name, snapshot / path, snapshot.name, source=source)
+
+
+def hub_reference(source: str) -> tuple[str, str, str]:
+    """Return the repository, the revision and the files' pattern that a source of the Hub names.
+
+    Raises UserError for one that is written wrongly.
+    """
+    reference = HUB_REFERENCE.fullmatch(source)
+    if not reference or reference["revision"] == "main":
+        raise UserError(
+            f"SERVE_MODELS: {source} must be hf://owner/name@revision, with a commit or a tag as the revision:"
+            " a model that changes under its name could not be told from the one before"
+        )
+    pattern = FIRST_PART.sub(r"-*-of-\1.gguf", reference["pattern"] or "*.gguf")  # who names it wants all of them
+    return reference["repository"], reference["revision"], pattern
 
 
 def _fetch_snapshot(source: str, repository: str, revision: str, pattern: str) -> Path:

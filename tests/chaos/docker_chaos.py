@@ -3,6 +3,7 @@
     make chaos-docker                                     20 rounds with seed 1, and a table
     python tests/chaos/docker_chaos.py --only 3           one of them again
     python tests/chaos/docker_chaos.py --no-restarts      where others use the engine, or it is not ours to restart
+    DOCKER_HOST=unix:///run/own.sock DOCKER_PIDFILE=/run/own.pid make chaos-docker    with an engine beside theirs
 
 Each round is one of `make chaos` (chaos_round.py) under runtime=docker, held against a training on the host to which
 nothing was done: the same adapter to the bit, no more than save_steps lost, and no container left.

@@ -13,7 +13,8 @@ from chaos_round import Round
 from docker.errors import DockerException
 from docker.models.containers import Container
 
-ENGINE = Path("/var/run/docker.pid")
+# Of the engine that DOCKER_HOST names, or of the machine's.
+ENGINE = Path(os.environ.get("DOCKER_PIDFILE", "/var/run/docker.pid"))
 STOP_PATIENCE = 120  # seconds that a stopped container has to save
 # The mark by which a round knows its processes reaches them in the container, too.
 SETTINGS = ("runtime=docker", f"runtime.docker.environment=[HF_HUB_OFFLINE,{MARK}]")
