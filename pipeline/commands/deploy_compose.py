@@ -89,7 +89,7 @@ def run(service: Service, port: int, out: Path, force: bool) -> None:
 
 def composed(service: Service) -> Tree:
     """Return the Compose file."""
-    volumes: Tree = {"feedback": {}} | ({"cache": {}} if service.fetches else {})
+    volumes: Tree = {name: {} for name in ("feedback", "cache") if name == "feedback" or service.fetches}
     return {
         "services": {"proxy": proxy(), **{colour: server(colour, service) for colour in COLOURS}},
         "volumes": volumes,
