@@ -75,10 +75,11 @@ def find_space(repository: str, private: bool, sdk: Sdk | None) -> SpaceInfo | N
     except RepositoryNotFoundError:
         return None
     check_visibility(found, private)
-    if found.sdk not in KINDS:
+    kinds = [kind for kind in KINDS if kind == found.sdk]
+    if not kinds:
         raise UserError(f"{repository} is a Space of the kind {found.sdk}; name another")
-    if sdk and found.sdk != sdk:
-        raise UserError(f"{repository} is a {KINDS[found.sdk]}; leave --sdk out, or name another")
+    if sdk and kinds != [sdk]:
+        raise UserError(f"{repository} is a {KINDS[kinds[0]]}; leave --sdk out, or name another")
     return found
 
 
