@@ -87,3 +87,118 @@ def image(
     from pipeline.commands import deploy_image
 
     deploy_image.run(tag, model, build_args or ())
+
+
+Images = Annotated[
+    str, typer.Option("--image", metavar="IMAGE", help="Of the server, as from `deploy image`.", show_default=False)
+]
+Served = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        help="FILE.gguf or a folder, which the image has inside; or hf://… or models:/…, which it fetches.",
+        show_default=False,
+    ),
+]
+Given = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting, such as SERVE_CONTEXT=8192; may be repeated."),
+]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="NAME", help="A variable whose value is not written; may be repeated."),
+]
+Feedback = Annotated[
+    str | None,
+    typer.Option("--feedback", metavar="OWNER/NAME", help="Private dataset on the hub for what visitors say."),
+]
+Cpus = Annotated[int, typer.Option("--cpus", min=1, help="Of each container.")]
+Memory = Annotated[
+    float | None, typer.Option("--memory", metavar="GIB", min=0.5, help="Of each container; else by its model.")
+]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where it is written.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that were changed.")]
+
+
+@verb(
+    "deploy oci --tag OWNER/chat:1 --model models/gguf/starter-m-Q8_0.gguf           # Docker Hub",
+    "deploy oci --tag ghcr.io/OWNER/chat:1 --model models:/tunesmith@champion --licence LICENSE",
+    "deploy oci --tag localhost:5000/me/chat:1 --model models/gguf/starter-m-Q8_0.gguf",
+    to=deploy,
+)
+def oci(
+    tag: Annotated[
+        str,
+        typer.Option("--tag", metavar="[REGISTRY/]OWNER/NAME[:TAG]", help="Where it goes.", show_default=False),
+    ],
+    model: Model,
+    licences: Annotated[
+        list[Path] | None, typer.Option("--licence", metavar="FILE", help="Its text goes along; may be repeated.")
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain-http", help="Without TLS, as a registry on this machine is reached anyway.")
+    ] = False,
+) -> None:
+    """Put the GGUF into a registry, for Docker Model Runner and llama-server.
+
+    By Docker's login (`docker login`), or REGISTRY_USERNAME and REGISTRY_PASSWORD.
+    """
+    from pipeline.commands import deploy_oci
+
+    deploy_oci.run(tag, model, licences or (), plain)
+
+
+@verb(
+    "deploy compose --image chat:1 --model models/gguf/starter-m-Q8_0.gguf",
+    "deploy compose --image tunesmith-serve --model hf://OWNER/NAME@v1 --feedback OWNER/SAID --secret SERVE_LOGIN",
+    to=deploy,
+)
+def compose(
+    image: Images,
+    model: Served,
+    given: Given = None,
+    secrets: Secrets = None,
+    feedback: Feedback = None,
+    cpus: Cpus = 2,
+    memory: Memory = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of this machine.")] = 7860,
+    out: Out = Path("deploy/compose"),
+    force: Force = False,
+) -> None:
+    """Write what `docker compose` serves it by: two versions behind a proxy, one of which is up."""
+    from pipeline.commands import deploy_compose
+    from pipeline.deployment.service import Service
+
+    behind_a_proxy = {"SERVE_PROXY": "1"}
+    service = Service.of(image, model, given or (), secrets or (), feedback, cpus, memory, **behind_a_proxy)
+    deploy_compose.run(service, port, out, force)
+
+
+@verb(
+    "deploy kubernetes --image registry.example.org/chat:1 --model models/gguf/starter-m-Q8_0.gguf --most 8",
+    "deploy kubernetes --image registry.example.org/serve:1 --model hf://OWNER/NAME@v1 --secret SERVE_API_KEY",
+    to=deploy,
+)
+def kubernetes(
+    image: Images,
+    model: Served,
+    given: Given = None,
+    secrets: Secrets = None,
+    feedback: Feedback = None,
+    cpus: Cpus = 2,
+    memory: Memory = None,
+    name: Annotated[str, typer.Option("--name", help="Of all that is made.")] = "tunesmith",
+    least: Annotated[int, typer.Option("--least", min=1, help="Pods there are always.")] = 1,
+    most: Annotated[int, typer.Option("--most", min=1, help="Pods where questions wait.")] = 4,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where it is written.")] = Path(
+        "deploy/kubernetes"
+    ),
+    force: Force = False,
+) -> None:
+    """Write the manifests of a Deployment, a Service and an autoscaler by waiting questions."""
+    from pipeline.commands import deploy_kubernetes
+    from pipeline.deployment.service import Service
+
+    service = Service.of(image, model, given or (), secrets or (), feedback, cpus, memory)
+    deploy_kubernetes.run(name, service, least, most, out, force)
