@@ -54,7 +54,8 @@ def ask(url: str, headers: Mapping[str, str]) -> str:
     """
     try:
         with httpx.Client(base_url=f"{url}/v1", headers=dict(headers), timeout=ANSWER) as client:
-            for model in checked(client.get("/models")).json()["data"]:
+            answer = checked(client.get("/models"))
+            for model in answer.json()["data"]:
                 asked = {"model": model["id"], "messages": [{"role": "user", "content": QUESTION}]}
                 answer = client.post("/chat/completions", json={**asked, "max_tokens": WORDS, "temperature": 0})
                 if answer.is_success:  # others turn texts into vectors, say
