@@ -275,17 +275,16 @@ def judged(turn: Turn, config: Config) -> TurnRecord:
     if turn.before and champion_of(config.tracking) is None:
         raise vanished(turn.before)
     try:
-        promote.promote(config, None, force=False)
-        against = ""
+        found = promote.promote(config, None, force=False)
     except promote.NotPromoted as error:
-        against = str(error)
+        found = str(error)
     after = champion_of(config.tracking)
     promoted = after != turn.before
     stays = f"the champion stays, version {after.version} of {after.name}" if after else "there is no champion"
     why = f"promoted: version {after.version} of {after.name}" if promoted and after else stays
     return TurnRecord(
         **turn.model_dump() | {"ended": now(), "after": after, "promoted": promoted},
-        why=f"{why}: {against}" if against else why,
+        why=f"{why}: {found}" if found else why,
     )
 
 

@@ -92,7 +92,7 @@ def test_stages_are_told_what_the_turn_began_with(place: Path) -> None:
     params = yaml.safe_load((place / "params.yaml").read_text())
     assert params["learn"]["folder"] == "data/turn/records"
     assert params["train"]["start_adapter"] == "models/champion"
-    assert (params["train"]["lr"], params["train"]["preference"]["loss"]) == (1e-3, "dpo")
+    assert (params["train"]["lr"], params["train"]["preference"]["loss"]) == (5e-4, "dpo")
     assert (place / "inputs/start_adapter/adapter_model.safetensors").read_text() == "ab" * 8
     assert len(list((place / "inputs/feedback").glob("feedback-*.jsonl"))) == 1
     adapter("cd" * 8)  # what the turn has trained
