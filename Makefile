@@ -13,14 +13,17 @@ export DOCKER_BUILDKIT := 1
 # The train image is built for CUDA where there is a GPU, else as the CPU build that only tests need.
 GPU := $(wildcard /dev/nvidia0)
 TRAIN_ARGS ?= $(if $(GPU),,--build-arg BASE=debian:bookworm-slim --build-arg TORCH=cpu)
-# Labels of the train image: which commit, and which base; one that is not here is fetched to tell its digest.
-BASE = $(or $(patsubst BASE=%,%,$(filter BASE=%,$(TRAIN_ARGS))),$(shell sed -n 's/^ARG BASE=//p' Dockerfile.train))
-INSPECT = $(DOCKER) image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' $(BASE)
-BASE_DIGEST = $(shell $(INSPECT) 2>/dev/null || { $(DOCKER) pull --quiet $(BASE) && $(INSPECT); } 2>/dev/null | tail -n 1 | sed 's/.*@//')
-LABELS = --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) --build-arg BASE_DIGEST=$(BASE_DIGEST)
+# Labels of an image, by its Dockerfile and its build's arguments: which commit of what, and which base; one that is not here
+# is fetched to tell its digest. Who may fetch the source is nobody's business.
+base = $(or $(patsubst BASE=%,%,$(filter BASE=%,$(2))),$(shell sed -n 's/^ARG BASE=//p' $(1)))
+inspect = $(DOCKER) image inspect --format '{{if .RepoDigests}}{{index .RepoDigests 0}}{{else}}{{.Id}}{{end}}' $(1)
+digest = $(shell $(inspect) 2>/dev/null || { $(DOCKER) pull --quiet $(1) && $(inspect); } 2>/dev/null | tail -n 1 | sed 's/.*@//')
+SOURCE = $(shell git config remote.origin.url | sed -nE 's!^(https?://)([^/@]*@)?!\1!p; s!^git@([^:/]+):!https://\1/!p')
+labels = $(foreach label,BASE_DIGEST=$(call digest,$(call base,$(1),$(2))) REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+  SOURCE=$(SOURCE),--build-arg $(label))
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep turn-chaos turn verify-cpus
+.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs lock audit serve mlflow bench bench-export bench-image bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep turn-chaos turn verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -109,6 +112,21 @@ $(DOCS)/ready: pyproject.toml constraints.txt
 	@$(DOCS)/bin/python -m pip install -qq --constraint constraints.txt $$($(PYTHON) -c '$(DOCS_NEEDS)')
 	@touch $@
 
+# What looks after the lock has an environment of its own, too.
+LOCK := .cache/lock
+LOCK_NEEDS := $(subst docs,lock,$(DOCS_NEEDS))
+lock: $(LOCK)/ready  ## hashes.txt: the SHA-256 of each file of the versions in constraints.txt; after a change of these
+	@$(LOCK)/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --output-file hashes.txt constraints.txt
+
+# Of a package that the database does not know it cannot tell, either: --strict.
+audit: $(LOCK)/ready  ## known vulnerabilities of the locked versions, as PyPI's database has them; fails where it cannot tell
+	@$(LOCK)/bin/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off --requirement hashes.txt $(AUDIT_ARGS)
+
+$(LOCK)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv --clear $(LOCK)
+	@$(LOCK)/bin/python -m pip install -qq --constraint constraints.txt $$($(PYTHON) -c '$(LOCK_NEEDS)')
+	@touch $@
+
 bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
 	@$(RUN) $(BIN)/python -m benchmarks.checkpoints
@@ -123,9 +141,13 @@ bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp an
 bench-speculation: setup  ## measure what drafts gain by kind of answer, beside llama-server's; an hour on two cores
 	@$(RUN) $(BIN)/python -m benchmarks.speculation
 
-# A turn of the default starter is about ten minutes; all three and the hostile ones an hour. ARGS="--turns 1 --hostile 0".
+# Three turns of starter-s and five hostile ones. Of the default starter: ARGS="--model starter-m --turns 1 --hostile 0".
 bench-visitors: setup  ## measure what turns of the loop are worth, with visitors whose taste is known; ARGS=--quick: a small one
 	@$(RUN) $(BIN)/python -m benchmarks.visitors $(ARGS)
+
+bench-image: setup  ## measure the serve image: what is in it, building it, its start; a stage in the train image; ARGS=--cold: from nothing
+	@$(RUN) $(BIN)/python -m benchmarks.image $(ARGS)
+	@$(RUN) $(BIN)/python -m benchmarks.container
 
 bench-export: setup  ## measure export beside llama.cpp's own way on weights of 1B and 3B; needs 30 GB of disk
 	@$(RUN) $(BIN)/python -m benchmarks.export
@@ -143,8 +165,8 @@ verify-cpus: setup  ## train and export the starter under each limit that a proc
 	@$(RUN) $(BIN)/python -m benchmarks.same_bytes
 
 images: wheels  ## build the container images tunesmith-serve and tunesmith-train
-	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) $(SERVE_ARGS) .
-	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) $(LABELS) .
+	$(DOCKER) build --file Dockerfile.serve --tag tunesmith-serve:$(TAG) $(SERVE_ARGS) $(call labels,Dockerfile.serve,$(SERVE_ARGS)) .
+	$(DOCKER) build --file Dockerfile.train --tag tunesmith-train:$(TAG) $(TRAIN_ARGS) $(call labels,Dockerfile.train,$(TRAIN_ARGS)) .
 
 # What the images' builds take from their context: llama.cpp as it is compiled here, where an image is of the same kind;
 # the train image's test build also the CPU wheel of torch, without which it asks PyTorch's own index. Python 3.11 is

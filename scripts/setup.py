@@ -2,6 +2,7 @@
 
     python3.11 scripts/setup.py                      .venv, with all that `make` needs
     python3.11 scripts/setup.py --extras pipeline,unsloth --venv DIR --deps-only
+    python3.11 scripts/setup.py --extras '' --without gradio --deps-only    the server without its page
 
 Runs under a bare CPython 3.11 or 3.12. A second call returns at once; an interrupted one goes on where it stopped.
 
@@ -26,12 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
-CONSTRAINTS = ROOT / "constraints.txt"
+CONSTRAINTS, HASHES = ROOT / "constraints.txt", ROOT / "hashes.txt"  # versions, and the files of each
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own
+SOURCES = ("antlr4-python3-runtime",)  # come as source alone, which is built: by its hash, before it is resolved
 STEPS = 4
 
 
@@ -42,13 +45,15 @@ class SetupError(Exception):
 def main() -> int:
     """Look at the machine first, so that what it lacks is said before minutes of work, not after."""
     arguments = parse_arguments()
-    extras = [extra for extra in arguments.extras.split(",") if extra]
+    extras, without = (list(filter(None, names.split(","))) for names in (arguments.extras, arguments.without))
     venv = Venv(arguments.venv)
     try:
         check_python()
-        digest = lock_digest(arguments.extras)
+        digest = lock_digest(arguments.extras, arguments.without)
         if venv.is_ready(digest):
             return 0
+        if "pipeline" in extras and not arguments.deps_only:
+            check_repository()
         check_tools(extras)
         if "pipeline" in extras and wants_cuda():
             extras.append("gpu")
@@ -57,7 +62,7 @@ def main() -> int:
         if "pipeline" in extras:
             install_torch(venv)
         install_llama_cpp(venv)
-        install_packages(venv, extras, arguments.deps_only)
+        install_packages(venv, extras, without, arguments.deps_only)
         venv.stamp.write_text(digest)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
@@ -73,14 +78,17 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Makes the virtual environment.")
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv")
     parser.add_argument("--extras", default="pipeline,sweeps,dev", help="by commas; '' for the server alone")
+    parser.add_argument("--without", default="", help="of this project's own dependencies, by commas")
     parser.add_argument("--deps-only", action="store_true", help="leave out this project itself, as images do")
     return parser.parse_args()
 
 
-def lock_digest(extras: str) -> str:
+def lock_digest(*choices: str) -> str:
     """Change with everything that says what is to be installed."""
-    digest = hashlib.sha256(extras.encode())
-    for path in (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__), Path(llama_source().__file__)):
+    digest = hashlib.sha256("\n".join(filter(None, choices)).encode())
+    for path in (CONSTRAINTS, HASHES, ROOT / "pyproject.toml", Path(__file__), Path(llama_source().__file__)):
+        if not path.is_file():
+            raise SetupError(f"{path} is missing: restore it with `git checkout {path.name}`")
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -98,6 +106,15 @@ def check_python() -> None:
         )
     if not all(importlib.util.find_spec(module) for module in ("venv", "ensurepip")):
         raise SetupError(f"this Python lacks its venv module: apt-get install python{version}-venv")
+
+
+def check_repository() -> None:
+    """Check that this is a clone: DVC works in a git repository, and an archive of the files has none."""
+    if not (ROOT / ".git").exists():
+        raise SetupError(
+            f"{ROOT} is no git repository, without which DVC does nothing: `git clone` the project, or make this copy "
+            "one, `git init && git add . && git commit -m start`"
+        )
 
 
 def check_tools(extras: list[str]) -> None:
@@ -133,7 +150,7 @@ def install_torch(venv: Venv) -> None:
     if venv.version_of("torch").partition("+")[0] == version:
         return
     if cuda:
-        venv.pip("install", f"torch=={version}")
+        venv.install(f"torch=={version}")
     else:
         venv.pip("install", "--no-deps", *cpu_torch(venv, version))
 
@@ -176,7 +193,7 @@ def install_llama_cpp(venv: Venv) -> None:
     venv.pip("install", "--no-deps", "--force-reinstall", wheel)  # one of the same version is no reason not to
 
 
-def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
+def install_packages(venv: Venv, extras: list[str], without: list[str], deps_only: bool) -> None:
     """Install what pyproject.toml names, in the locked versions."""
     import tomllib  # which 3.10 lacks: check_python() comes first
 
@@ -184,12 +201,18 @@ def install_packages(venv: Venv, extras: list[str], deps_only: bool) -> None:
     project, optional = pyproject["project"], pyproject["project"]["optional-dependencies"]
     if unknown := [extra for extra in extras if extra not in optional]:
         raise SetupError(f"no extra {', '.join(unknown)} in pyproject.toml; it has {', '.join(optional)}")
+    own = {re.split(r"[^\w-]", need)[0]: need for need in project["dependencies"]}
+    if unknown := [name for name in without if name not in own]:
+        raise SetupError(f"{', '.join(unknown)} is no dependency in pyproject.toml, which names {', '.join(own)}")
+    needed = [need for name, need in own.items() if name not in without]
     step(4, f"packages for {', '.join(extras) or 'the server'}")
     resolved = [need for extra in extras if extra != "unsloth" for need in optional[extra]]
     builders = [] if deps_only else pyproject["build-system"]["requires"]
-    venv.pip("install", *find_links(), *builders, *project["dependencies"], *resolved)
+    if "pipeline" in extras:
+        venv.install_by_hash([f"{name}=={locked_version(name)}" for name in SOURCES if is_locked(name)])
+    venv.install(*find_links(), *builders, *needed, *resolved)
     if "unsloth" in extras:  # names all it needs, as it asks for a certifi newer than others were locked with
-        venv.pip("install", "--no-deps", *unsloth_needs(optional["unsloth"]))
+        venv.install("--no-deps", *unsloth_needs(optional["unsloth"]))
     if not deps_only:
         venv.pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
 
@@ -208,6 +231,25 @@ def locked_version(package: str) -> str:
     if not found:
         raise SetupError(f"{CONSTRAINTS} names no version of {package}: restore it with `git checkout constraints.txt`")
     return found[1]
+
+
+def is_locked(package: str) -> bool:
+    """Return whether constraints.txt names a package; an extra that it leaves out brings others."""
+    return any(normal(line.partition("==")[0]) == normal(package) for line in CONSTRAINTS.read_text().splitlines())
+
+
+def with_hashes(needs: list[str]) -> str:
+    """Return packages of exact versions as pip's requirements with the SHA-256 of each of their files."""
+    entries = {normal(block.partition(" ")[0]): block for block in re.split(r"\n(?=\S)", HASHES.read_text())}
+    if lost := [need for need in needs if normal(need) not in entries]:
+        raise SetupError(f"{HASHES} has no hash of {', '.join(lost)}: `make lock` after a change of constraints.txt")
+    return "\n".join(entries[normal(need)].strip() for need in needs) + "\n"
+
+
+def normal(name: str) -> str:
+    """Return a package's name as all of its spellings come to; a version behind it stays."""
+    name, equals, version = name.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower() + equals + version
 
 
 def find_links() -> list[str]:
@@ -257,6 +299,27 @@ class Venv:
         """Run pip with the lock's versions."""
         options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--constraint", str(CONSTRAINTS)]
         self.call([str(self.python), "-m", "pip", arguments[0], *options, *arguments[1:]])
+
+    def install(self, *needs: str) -> None:
+        """Install packages, resolved by the lock's versions and taken by its hashes; what it does not name is told."""
+        options = [need for need in needs if need.startswith("-")]
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            self.pip("install", "--dry-run", "--only-binary=:all:", f"--report={report}", *needs)
+            found = [one["metadata"] for one in json.loads(report.read_text())["install"]]
+        self.install_by_hash([f"{one['name']}=={one['version']}" for one in found if is_locked(one["name"])], options)
+        if others := [f"{one['name']}=={one['version']}" for one in found if not is_locked(one["name"])]:
+            print(f"    in no lock, so without a known hash: {', '.join(others)}", flush=True)
+            self.pip("install", "--no-deps", *options, *others)
+
+    def install_by_hash(self, needs: list[str], options: Sequence[str] = ()) -> None:
+        """Install packages of exact versions, and only from files that the lock knows by their SHA-256."""
+        if not needs:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            listed = Path(folder) / "requirements.txt"
+            listed.write_text(with_hashes(needs))
+            self.pip("install", "--no-deps", "--require-hashes", *options, f"--requirement={listed}")
 
     def call(self, command: list[str]) -> str:
         """Run a command in the project's folder, its output going to the log; give back the last line of it."""

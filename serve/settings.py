@@ -151,6 +151,13 @@ def variable(name: str) -> str:
     return f"SERVE_{name.upper()}"
 
 
+def of_the_page(settings: Settings) -> list[str]:
+    """Return the variables that were set and mean something on the page alone."""
+    usual = Settings()
+    names = ("canary_share", "embed", "feedback", "feedback_minutes", "feedback_repo", "login")
+    return [variable(name) for name in names if getattr(settings, name) not in (getattr(usual, name), "off")]
+
+
 def describe() -> str:
     """Return one line for each variable, for `--help`."""
     hints = get_type_hints(Settings, include_extras=True)

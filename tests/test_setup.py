@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from empty_wheels import write_wheel
 
+from common.files import sha256
+
 ROOT = Path(__file__).parents[1]
 CUDA = ("nvidia-cudnn-cu13; platform_system == 'Linux'", "triton; platform_system == 'Linux'")
 PYPROJECT = """\
@@ -33,17 +35,25 @@ class Project:
     index: Path
     environment: dict[str, str]
 
-    def setup(self, *arguments: str, before: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    def setup(
+        self, *arguments: str, before: str = "", deps_only: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Runs the script; `before` is Python that is executed first, to change what it finds."""
         script = f"{before}\nimport runpy; runpy.run_path('scripts/setup.py', run_name='__main__')"
         return subprocess.run(
-            [sys.executable, "-c", script, "--deps-only", *arguments],
+            [sys.executable, "-c", script, *(["--deps-only"] if deps_only else []), *arguments],
             cwd=self.root,
             env=self.environment | environment,
             capture_output=True,
             text=True,
             check=False,
         )
+
+    def lock(self) -> None:
+        """Writes the hashes of the files that the index has."""
+        wheels = [(wheel, "==".join(wheel.name.split("-")[:2])) for wheel in sorted(self.index.glob("*.whl"))]
+        lines = [f"{name.replace('_', '-')} \\\n    --hash=sha256:{sha256(wheel)}\n" for wheel, name in wheels]
+        (self.root / "hashes.txt").write_text("".join(lines))
 
     def installed(self) -> set[str]:
         """The packages in its environment, with their versions."""
@@ -79,7 +89,9 @@ def project(tmp_path: Path) -> Project:
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(index),
     }
-    return Project(root, index, environment)
+    project = Project(root, index, environment)
+    project.lock()
+    return project
 
 
 @pytest.fixture
@@ -115,6 +127,12 @@ def test_another_python_is_refused(project: Project, version: tuple[int, int]) -
 def test_python_without_venv_names_the_package(project: Project) -> None:
     done = project.setup(before="import importlib.util as u; u.find_spec = lambda name: None")
     refused(done, r"lacks its venv module: apt-get install python3\.1[12]-venv")
+
+
+def test_a_copy_that_is_no_git_repository_is_refused_before_any_work(project: Project) -> None:
+    done = project.setup("--extras", "pipeline", deps_only=False)
+    refused(done, "is no git repository, without which DVC does nothing: `git clone` the project, or make this copy")
+    assert not (project.root / ".venv").exists()
 
 
 def test_missing_compiler_is_said_before_any_work(project: Project, tmp_path: Path) -> None:
@@ -158,6 +176,35 @@ def test_everything_is_installed_in_the_locked_versions_and_once(compiled: Proje
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
 
 
+def test_a_file_that_the_lock_does_not_know_is_not_installed(compiled: Project) -> None:
+    write_wheel(compiled.index, "numbers_package", "1.5", ("gpu-package",))  # another one of the same version
+    (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace('36"', '36", "numbers-package"'))
+    done = compiled.setup("--extras=")
+    assert done.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert compiled.installed() == {"llama_cpp_python-0.3.36"}
+    (compiled.root / "hashes.txt").write_text("")
+    refused(compiled.setup("--extras="), "hashes.txt has no hash of numbers.package==1.5: `make lock`")
+    (compiled.root / "hashes.txt").unlink()
+    refused(compiled.setup("--extras="), "hashes.txt is missing: restore it with `git checkout hashes.txt`")
+
+
+def test_what_is_in_no_lock_is_told(compiled: Project) -> None:
+    (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace('36"', '36", "gpu-package"'))
+    done = compiled.setup("--extras=")
+    assert "    in no lock, so without a known hash: gpu-package==1.0\n" in done.stdout.replace("_", "-")
+
+
+def test_every_locked_version_has_hashes() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = {line for line in lines if not line.startswith("#")}
+    blocks = re.findall(
+        r"^(\S+==\S+) \\\n    --hash=sha256:[0-9a-f]{64}", (ROOT / "hashes.txt").read_text(), re.MULTILINE
+    )
+    assert len(locked) > 200
+    assert set(blocks) == locked, "`make lock`"
+
+
 def test_cuda_is_installed_where_it_is_asked_for(compiled: Project) -> None:
     for name in ("nvidia_cudnn_cu13", "triton"):
         write_wheel(compiled.index, name, "3.0")
@@ -191,6 +238,7 @@ def test_a_changed_lock_is_installed(compiled: Project) -> None:
     assert compiled.setup("--extras=").returncode == 0
     (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace("36", '36", "numbers-package'))
     (compiled.root / "constraints.txt").write_text(CONSTRAINTS.replace("1.5", "1.6"))
+    compiled.lock()
     assert compiled.setup("--extras=").returncode == 0
     assert "numbers_package-1.6" in compiled.installed()
 
@@ -222,3 +270,13 @@ def test_a_broken_environment_is_made_again(compiled: Project) -> None:
 
 def test_unknown_extra_names_those_there_are(compiled: Project) -> None:
     refused(compiled.setup("--extras=pipelin"), "no extra pipelin in pyproject.toml; it has pipeline")
+
+
+def test_a_dependency_can_be_left_out_and_come_later(compiled: Project) -> None:
+    (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace("36", '36", "numbers-package'))
+    assert compiled.setup("--extras=", "--without=numbers-package").returncode == 0
+    assert compiled.installed() == {"llama_cpp_python-0.3.36"}
+    assert compiled.setup("--extras=").returncode == 0
+    assert "numbers_package-1.5" in compiled.installed()
+    done = compiled.setup("--extras=", "--without=page")
+    refused(done, "page is no dependency in pyproject.toml, which names llama-cpp-python, numbers-package")

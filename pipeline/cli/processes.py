@@ -1,5 +1,6 @@
 """Other programs that a verb becomes, or waits for."""
 
+import getpass
 import os
 import signal
 import subprocess
@@ -42,6 +43,18 @@ def wait_for(module: str, *arguments: str, **variables: str) -> int:
 
 
 def with_own_python() -> dict[str, str]:
-    """Return the environment with this interpreter's folder at the front of PATH."""
+    """Return the environment with this interpreter's folder at the front of PATH.
+
+    Also with a name for a user whom the system has none for: DVC and libraries of the stages ask for one.
+    """
     folder = str(Path(sys.executable).parent)
-    return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])}
+    return os.environ | {"PATH": os.pathsep.join([folder, os.environ.get("PATH", os.defpath)])} | missing_name()
+
+
+def missing_name() -> dict[str, str]:
+    """Return the variable that names this process's user, where nothing else does."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # until Python 3.12, and from 3.13 on
+        return {"USER": str(os.getuid())}
+    return {}

@@ -10,6 +10,7 @@ Without it, the overrides of an applied experiment are gone with the next edit a
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -26,7 +27,7 @@ from pipeline.core.mappings import flatten, plain_value
 
 
 def run(overrides: Sequence[str] = (), dropped: Sequence[str] = (), reset: bool = False) -> None:
-    """Change what is adopted, once it is known to compose, and print all of it.
+    """Change what is adopted, once it is known to compose, and print all of it; from a folder of the repository.
 
     Args:
         overrides: what is adopted beside the rest, as for `dvc exp run -S`.
@@ -37,8 +38,27 @@ def run(overrides: Sequence[str] = (), dropped: Sequence[str] = (), reset: bool 
         UserError: there is no conf/, an override that it does not know, or nothing to drop; what was adopted is then
             as it was.
     """
-    if not CONF.is_dir():
-        raise UserError(f"there is no folder {CONF} here; run this in the repository's root")
+    with chdir(repository()):
+        change(overrides, dropped, reset)
+
+
+def repository() -> Path:
+    """Return the nearest folder upwards that has a conf/; of another than this one it is said.
+
+    Raises:
+        UserError: there is none.
+    """
+    here = Path.cwd()
+    found = next((folder for folder in (here, *here.parents) if (folder / CONF / "config.yaml").is_file()), None)
+    if found is None:
+        raise UserError(f"there is no folder {CONF} here or above; run this in the repository")
+    if found != here:
+        print(f"in {found}, which paths are relative to")
+    return found
+
+
+def change(overrides: Sequence[str], dropped: Sequence[str], reset: bool) -> None:
+    """Change what is adopted in the working folder, and print all of it."""
     before = Adopted({}, {}) if reset else read(CONF)
     with tempfile.TemporaryDirectory(prefix="tunesmith-adopt-") as folder:
         trial = shutil.copytree(CONF, Path(folder) / CONF.name)

@@ -1,17 +1,22 @@
-"""What `tunesmith repro` closes with: the verdict, the figures that matter, and where the rest stands.
+"""What `tunesmith repro` closes with: the verdict, the figures that matter, where the rest stands, and what to commit.
 
 tunesmith summary
 """
+
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.core.code import git
 from pipeline.core.paths import EVALUATION
 from pipeline.report.metrics import metric
 from pipeline.report.record import Evaluation
 from pipeline.report.verdict import verdict_lines
 
+# Where git keeps what a result is known by; the files themselves are in DVC's cache.
+COMMITTED = ("conf", "dvc.lock", "inputs", "params.yaml", "reports")
 FILE = ("bytes", "perplexity", "answer_seconds", "tokens_per_second")
 
 
@@ -39,6 +44,15 @@ def run() -> None:
     console.print(
         "report: reports/evaluation.html    runs: `tunesmith mlflow`    chat: `tunesmith serve`", highlight=False
     )
+    if changed := to_commit():
+        console.print(f"keep this result: `git add {' '.join(changed)} && git commit`", markup=False, highlight=False)
+
+
+def to_commit() -> list[str]:
+    """Return of COMMITTED what is otherwise in git, or not yet; nothing outside of a repository."""
+    said = git("status", "--porcelain", "-z", "--no-renames", "--", *COMMITTED, folder=Path())
+    names = [entry[3:] for entry in said.split("\0")]
+    return [place for place in COMMITTED if any(name.partition("/")[0] == place for name in names)]
 
 
 def _shown(name: str, value: float | None) -> str:

@@ -13,6 +13,7 @@ from docker.errors import APIError, DockerException, ImageNotFound
 from docker.models.images import Image
 
 from common.errors import MachineError, UserError
+from pipeline.core.code import git
 from pipeline.core.config import DockerSettings
 from pipeline.workers.parent import IN_IMAGE
 
@@ -154,7 +155,8 @@ def build(engine: docker.DockerClient, settings: DockerSettings) -> None:
     place = Path(info_of(engine).get("DockerRootDir") or "/")
     if place.is_dir() and (free := shutil.disk_usage(place).free) < ROOM_TO_BUILD:
         raise MachineError(f"{free / 1e9:.0f} GB are free in {place}, and a build takes {ROOM_TO_BUILD / 1e9:.0f}")
-    given = [f"BASE_DIGEST={digest(base_of(engine, settings.build_args)).rpartition('@')[2]}", *settings.build_args]
+    labels = [f"BASE_DIGEST={digest(base_of(engine, settings.build_args)).rpartition('@')[2]}", f"REVISION={commit()}"]
+    given = [*labels, *settings.build_args]
     arguments = [part for argument in given for part in ("--build-arg", argument)]
     run_build(["--file", str(DOCKERFILE), "--tag", settings.image, *arguments, "."], f"the image {settings.image}")
 
@@ -179,6 +181,11 @@ def run_build(arguments: Sequence[str], what: str) -> None:
     print(f"building {what}: {' '.join(command)}", flush=True)
     if status := subprocess.run(command, env={**os.environ, "DOCKER_BUILDKIT": "1"}).returncode:
         raise UserError(f"building {what} ended with status {status}; its output says why")
+
+
+def commit() -> str:
+    """Return the commit that an image is built from; nothing outside of a repository."""
+    return git("rev-parse", "HEAD").strip()
 
 
 def base_of(engine: docker.DockerClient, build_args: Sequence[str], dockerfile: Path = DOCKERFILE) -> Image:

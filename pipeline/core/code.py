@@ -55,10 +55,16 @@ def uncommitted() -> tuple[str, ...]:
     return tuple(sorted(line[3:] for line in lines if line.endswith(SUFFIXES)))
 
 
-def git(*arguments: str) -> str:
-    """Return what git says of the repository that this code is in; nothing where it is in none."""
+def git(*arguments: str, folder: Path = ROOT, said: str = "") -> str:
+    """Return what git says of the repository that this code is in, or a folder; nothing where it is in none.
+
+    Args:
+        arguments: of git.
+        folder: where it is asked.
+        said: what it reads.
+    """
     try:
-        ran = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        ran = subprocess.run(["git", "-C", str(folder), *arguments], input=said, capture_output=True, text=True)
     except OSError:  # there is no git
         return ""
     return ran.stdout if ran.returncode == 0 else ""

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before libraries are loaded
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
 from common.files import write_text
+from pipeline.core import dvc_files
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import load
+from pipeline.core.experiments import applied
 from pipeline.core.inputs import link_inputs, named
 from pipeline.core.mappings import changed_keys, flatten, plain
 
 PARAMS = Path("params.yaml")
+FEW = 4  # settings that a line has room for
 
 
 def main() -> None:
@@ -34,6 +38,7 @@ def main() -> None:
 
     read_arguments()
     try:
+        dvc_files.keep()
         require_names(CONF)
         composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
         config = load(composed)
@@ -76,11 +81,17 @@ def read_params(path: Path) -> DictConfig:
 
 
 def print_changes(before: dict[str, object], after: dict[str, object]) -> None:
-    """Print a line for each key that differs from the committed params.yaml."""
+    """Print a line for each key that differs from the params.yaml that is there, and whose settings go by that."""
     changed = changed_keys(before, after)
     for key in changed:
         print(f"  {key}: {before.get(key, '(new)')} -> {after.get(key, '(gone)')}")
     print(f"params.yaml: {len(changed)} changed" if changed else "params.yaml: unchanged")
+    experiment = applied(PARAMS) if changed else None
+    if experiment and (gone := [key for key in experiment.keys if key in changed]):
+        values = ((key, "null" if before.get(key) is None else before[key]) for key in gone)
+        settings = [shlex.quote(f"{key}={value}") for key, value in values] if len(gone) <= FEW else ["..."]
+        last = f"`tunesmith adopt {' '.join(settings)}` makes its settings last"
+        print(f"experiment {experiment.name}, which was applied here, is taken back; {last}")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """The web application on FastAPI: the gate, the probes, OpenAI's API, and the page at /.
 
 It answers more with each step of the start: /healthz at once, the API as soon as there is an engine, the page at last,
-since Gradio takes seconds to import. What programs ask is in api.py, the page in page/.
+since Gradio takes seconds to import. Where Gradio is not installed, / says what there is instead. What programs ask is
+in api.py, the page in page/.
 """
 
+import importlib.util
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, HTTPException
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -20,7 +22,7 @@ from serve.http.api import build_api, build_health, build_probes
 from serve.http.error_responses import API, Failure
 from serve.http.forms import FormsMiddleware
 from serve.http.metrics import Metrics
-from serve.http.middleware import LimitsMiddleware, RestMiddleware
+from serve.http.middleware import LimitsMiddleware, RestMiddleware, StreamsMiddleware
 from serve.http.origins import OriginMiddleware
 from serve.settings import Settings
 
@@ -34,6 +36,15 @@ STARTING_PAGE = f"""<!doctype html>
 <meta http-equiv="refresh" content="2">
 <title>Tunesmith</title>
 <p style="font-family: system-ui, sans-serif; margin: 40vh auto; text-align: center">{STARTING}</p>
+"""
+WITHOUT_PAGE = """\
+Tunesmith, without its page: Gradio is not installed here.
+
+POST /v1/chat/completions, /v1/responses    a conversation, as OpenAI's clients ask
+POST /v1/messages                           the same, as Anthropic's do
+POST /v1/completions, /v1/embeddings        a text gone on with; as a vector
+GET  /v1/models                             the models
+GET  /healthz, /readyz, /metrics            is it alive, does it take questions, and its figures
 """
 
 
@@ -71,6 +82,7 @@ def add_page(
     from serve.page import mount_page  # seconds: Gradio
 
     page = FastAPI(openapi_url=None)
+    page.add_middleware(StreamsMiddleware)
     page.add_middleware(CORSMiddleware)  # which allows no other origin; without it Gradio would allow each
 
     @page.post("/gradio_api/upload")
@@ -81,6 +93,17 @@ def add_page(
     mount_page(page, engine, settings, feedback)
     app.mount("/", page)
     return page.router.lifespan_context(page)
+
+
+def has_page() -> bool:
+    """Return whether there is Gradio to show a page with: the image of the API alone has none."""
+    return importlib.util.find_spec("gradio") is not None
+
+
+def say_what_is_there(app: FastAPI) -> None:
+    """Say at / what programs may ask, where there is no page; what has no route is not found from now on."""
+    app.add_api_route("/", lambda: PlainTextResponse(WITHOUT_PAGE), methods=["GET", "HEAD"], response_model=None)
+    app.router.default = app.router.not_found
 
 
 async def _starting(scope: Scope, receive: Receive, send: Send) -> None:

@@ -37,18 +37,30 @@ def images(engine: docker.DockerClient) -> None:
 
 
 @pytest.fixture(scope="session")
+def serve_api(images: None) -> str:
+    """The tag of the serve image with the API alone."""
+    return built_to_serve("api", "--target", "api", "--build-arg", "VARIANTS=few")
+
+
+@pytest.fixture(scope="session")
 def serve_variants(engine: docker.DockerClient) -> str:
     """The tag of the serve image as users build it, for all processors."""
-    tag = "tunesmith-serve:variants"
-    environment = os.environ | {"DOCKER_BUILDKIT": "1"}
-    built(client_with_buildkit(), "build", "--file", "Dockerfile.serve", "--tag", tag, ".", env=environment)
+    return built_to_serve("variants")
+
+
+def built_to_serve(name: str, *arguments: str) -> str:
+    tag, environment = f"tunesmith-serve:{name}", os.environ | {"DOCKER_BUILDKIT": "1"}
+    command = [client_with_buildkit(), "build", "--file", "Dockerfile.serve", "--tag", tag, *arguments, "."]
+    built(*command, env=environment)
     return tag
 
 
 @pytest.fixture
-def buildkit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets the command `docker` be one that builds with BuildKit."""
-    monkeypatch.setenv("PATH", str(Path(client_with_buildkit()).parent), prepend=os.pathsep)
+def buildkit(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The Docker client that builds, which the command `docker` is meanwhile."""
+    client = client_with_buildkit()
+    monkeypatch.setenv("PATH", str(Path(client).parent), prepend=os.pathsep)
+    return client
 
 
 def built(*command: str, **options: Any) -> None:

@@ -8,6 +8,7 @@ import io
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
+import httpx
 import pytest
 import yaml
 from docker.models.containers import Container
@@ -33,6 +35,9 @@ LONGER_RUN = [
     "train.save_steps=1000",
     "train.logging_steps=1",
 ]
+
+# Bytes of a serve image without models, uncompressed: docs/serving.md says what they are.
+LARGEST, LARGEST_API = 400e6, 270e6
 
 pytestmark = [pytest.mark.images, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -139,22 +144,54 @@ def test_serve_image_answers_a_chat_without_root_and_compiler(start: Start, reci
     output(container, "sh", "-c", "touch ~/written && mkdir -p $HF_HOME")  # as Hugging Face's own libraries do
 
 
+def size(engine: docker.DockerClient, tag: str) -> int:
+    """Bytes of an image less its models."""
+    return sum(layer["Size"] for layer in engine.images.get(tag).history() if "gguf" not in layer["CreatedBy"])
+
+
 def test_serve_image_is_small(engine: docker.DockerClient, images: None) -> None:
-    layers = engine.images.get("tunesmith-serve:test").history()
-    assert sum(layer["Size"] for layer in layers if "gguf" not in layer["CreatedBy"]) < 450e6  # less the models
+    assert size(engine, "tunesmith-serve:test") <= LARGEST
 
 
 def test_serve_image_has_what_it_runs_and_no_more(start: Start, reciter: Path) -> None:
     container = start("serve", **serving(reciter))
     packages = set(output(container, "sh", "-c", "ls /opt/venv/lib/python3*/site-packages").split())
     assert {"gradio", "llama_cpp", "huggingface_hub"} <= packages
-    assert not {"mlflow", "pip", "setuptools", "torch", "transformers"} & packages
-    # Nothing that a server imports at its start is compiled anew each time.
-    uncompiled = (
-        "import pathlib, sys, serve.http.app, serve.page; cached = [m.__cached__ for m in list(sys.modules.values())"
-        " if getattr(m, '__cached__', None)]; print([c for c in cached if not pathlib.Path(c).exists()])"
-    )
-    assert output(container, "python", "-c", uncompiled).strip() == "[]"
+    assert not {"mlflow", "setuptools", "torch", "transformers"} & packages
+    assert uncompiled(container, "serve.http.app, serve.page") == "[]"
+
+
+def uncompiled(container: Container, modules: str) -> str:
+    """What of all that an import brings is compiled anew each time."""
+    cached = "[m.__cached__ for m in list(sys.modules.values()) if getattr(m, '__cached__', None)]"
+    missing = f"print([c for c in {cached} if not pathlib.Path(c).exists()])"
+    return output(container, "python", "-c", f"import pathlib, sys, {modules}; {missing}").strip()
+
+
+def test_the_image_of_the_api_alone_answers_without_what_a_page_brings(
+    engine: docker.DockerClient, start_any: Start, serve_api: str, reciter: Path
+) -> None:
+    container = start_any(serve_api, environment={"SERVE_MODEL": "reciter"}, read_only=True, **serving(reciter))
+    wait_for(container, "healthy")
+    question = {"model": "reciter", "max_tokens": 8, "messages": [{"role": "user", "content": "hello"}]}
+    said = httpx.post(f"{url(container)}/v1/chat/completions", json=question, timeout=60).json()
+    assert said["choices"][0]["message"]["content"].strip().startswith("Certainly, here comes")
+    assert "Gradio is not installed" in httpx.get(url(container)).text
+
+    packages = set(output(container, "sh", "-c", "ls /opt/venv/lib/python3*/site-packages").split())
+    assert {"fastapi", "llama_cpp", "huggingface_hub"} <= packages
+    assert not {"gradio", "pandas", "PIL", "setuptools"} & packages
+    assert uncompiled(container, "serve.run") == "[]"
+    assert size(engine, serve_api) <= LARGEST_API
+
+
+def test_serve_images_install_nothing_and_raise_nobodys_rights(
+    start: Start, start_any: Start, serve_api: str, reciter: Path
+) -> None:
+    for container in (start("serve", user="0", **serving(reciter)), start_any(serve_api, user="0", **serving(reciter))):
+        installers = ["-name", "pip", "-o", "-name", "pip[0-9]*", "-o", "-name", "pip-*", "-o", "-name", "ensurepip"]
+        assert output(container, "find", "/", "-xdev", *installers) == ""
+        assert output(container, "find", "/", "-xdev", "-type", "f", "-perm", "/6000") == ""
 
 
 # 12345 has neither a name nor a home, as on OpenShift.
@@ -176,7 +213,9 @@ def test_serve_image_runs_locked_down(start: Start, reciter: Path, user: str) ->
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors get one build")
 @pytest.mark.long
 @pytest.mark.parametrize("variant", ["best", "haswell", "x64"])
-def test_serve_image_runs_on_any_x86_64(start_any: Start, serve_variants: str, reciter: Path, variant: str) -> None:
+def test_serve_image_runs_on_any_x86_64(
+    engine: docker.DockerClient, start_any: Start, serve_variants: str, reciter: Path, variant: str
+) -> None:
     chosen = {} if variant == "best" else {"TUNESMITH_CPU": variant}
     container = start_any(serve_variants, environment={"SERVE_MODEL": "reciter", **chosen}, **serving(reciter))
     assert answer(container).strip().startswith("Certainly, here comes")
@@ -188,6 +227,7 @@ def test_serve_image_runs_on_any_x86_64(start_any: Start, serve_variants: str, r
     assert loaded <= (variants if variant == "best" else {variant})
     assert {"x64", "haswell", "icelake", "zen4"} <= variants
     assert "sapphirerapids" not in variants  # it takes AMX, which virtual machines may only claim to have
+    assert size(engine, serve_variants) <= LARGEST
 
 
 def test_serve_image_stops_when_told(start: Start, reciter: Path) -> None:
@@ -296,18 +336,48 @@ def test_train_image_runs_experiments_as_any_user(start: Start, user: str) -> No
     output(container, "python", "-c", "import getpass, torch._inductor.config; print(getpass.getuser())")
 
 
-def test_train_image_says_what_it_is_made_of_and_raises_nobodys_rights(
-    engine: docker.DockerClient, start: Start
-) -> None:
-    labels = engine.images.get("tunesmith-train:test").labels
-    base = engine.images.get("debian:bookworm-slim")
-    known = base.attrs.get("RepoDigests") or [base.id]
-    assert labels["org.opencontainers.image.base.name"] == "debian:bookworm-slim"
-    assert labels["org.opencontainers.image.base.digest"] == known[0].rpartition("@")[2]
-    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
-    assert re.fullmatch(r"[0-9a-f]{40}", labels["org.opencontainers.image.revision"])
+def test_train_image_raises_nobodys_rights(start: Start) -> None:
     container = start("train", command=["sleep", "infinity"], user="0")
     assert output(container, "find", "/", "-xdev", "-type", "f", "-perm", "/6000") == ""
+
+
+@pytest.mark.parametrize(("image", "base"), [("serve", "python:3.11-slim-bookworm"), ("train", "debian:bookworm-slim")])
+def test_images_say_what_they_are_made_of(engine: docker.DockerClient, images: None, image: str, base: str) -> None:
+    labels = {
+        name.removeprefix("org.opencontainers.image."): value
+        for name, value in engine.images.get(f"tunesmith-{image}:test").labels.items()
+    }
+    known = engine.images.get(base).attrs.get("RepoDigests") or [engine.images.get(base).id]
+    assert (labels["title"], labels["licenses"]) == (f"tunesmith-{image}", "Apache-2.0")
+    assert (labels["base.name"], labels["base.digest"]) == (base, known[0].rpartition("@")[2])
+    assert re.fullmatch(r"[0-9a-f]{40}", labels["revision"])
+    assert "source" in labels
+
+
+@pytest.mark.parametrize(
+    ("origin", "source"),
+    [
+        ("https://me:secret@forge.example/owner/name.git", "https://forge.example/owner/name.git"),
+        ("git@forge.example:owner/name.git", "https://forge.example/owner/name.git"),
+        ("/home/me/name", ""),
+    ],
+)
+def test_the_label_of_the_source_is_an_address_without_a_secret(tmp_path: Path, origin: str, source: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for command in (["init", "-q"], ["remote", "add", "origin", origin]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    command = ["make", "--silent", "--eval", "say: ; @echo $(SOURCE)", "say"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip() == source
+
+
+@pytest.mark.long
+def test_train_image_has_torchrun_for_several_processes(start: Start) -> None:
+    container = start("train", command=["sleep", "infinity"], network_mode="none")
+    settings = [*SMALL_RUN, "tracking=none", "train.check_export=false"]
+    output(container, "tunesmith", "prepare", *settings)
+    said = output(container, "torchrun", "--nproc-per-node", "2", "-m", "pipeline.stages.train", *settings)
+    assert re.search(r"^step 4/4", said, re.MULTILINE), said
+    assert json.loads(output(container, "cat", "reports/train.json"))["processes"] == 2
 
 
 def test_train_image_brings_no_cuda_libraries_in_its_cpu_build(start: Start) -> None:

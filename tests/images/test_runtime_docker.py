@@ -74,8 +74,10 @@ def test_a_container_writes_as_its_caller_and_the_host_goes_on(
     bench: Bench, owned: Path, engine: docker.DockerClient, tmp_path: Path
 ) -> None:
     log = tmp_path / "log"
-    # DVC asks for a name, which the system does not have.
-    environment = bench.environment(tmp_path) | {"HOME": str(tmp_path), "USER": "nobody", "HF_TOKEN": SECRET}
+    # DVC asks for a name, which neither the system has nor its environment.
+    environment = bench.environment(tmp_path) | {"HOME": str(tmp_path), "HF_TOKEN": SECRET}
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        environment.pop(name, None)
     command = [*as_owner(), sys.executable, "-m", "pipeline"]
     with log.open("wb") as output:
         first = subprocess.Popen(

@@ -1,4 +1,5 @@
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from servers import ROOT, answers, environment, free_port, wait_until
+from servers import ROOT, answers, environment, free_port, started_server, wait_until
 
 from serve.engine import Engine
 from serve.http.app import add_api, build_app
@@ -56,6 +57,29 @@ def test_the_api_answers_before_the_page(engine: Engine, models: dict[str, Model
     assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/v1/models", "/")] == [200, 503, 503, 503]
     add_api(app, engine, settings, Metrics())
     assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/v1/models", "/")] == [200, 200, 200, 503]
+
+
+def test_without_gradio_there_is_the_api_and_a_word_of_what_is_there(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['gradio'] = None  # not to be imported\n")
+    log, kept = tmp_path / "log.txt", tmp_path / "feedback"
+    settings = {"models": folder, "feedback": kept, "embed": "https://intranet.example"}
+    with started_server(log, variables={"PYTHONPATH": str(tmp_path)}, **settings) as (url, server):
+        said = httpx.get(url)
+        assert said.headers["content-type"].startswith("text/plain")
+        assert said.text.startswith("Tunesmith, without its page: Gradio is not installed here.")
+        named = [path for line in said.text.splitlines()[2:] for path in re.findall(r"/[\w/]+", line)]
+        assert "/v1/messages" in named
+        assert [path for path in named if httpx.options(url + path).status_code == 404] == []
+        assert httpx.get(f"{url}/config").status_code == 404
+        model = httpx.get(f"{url}/v1/models").json()["data"][0]["id"]
+        question = {"model": model, "max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
+        answer = httpx.post(f"{url}/v1/chat/completions", json=question, timeout=60).json()
+        assert answer["usage"]["completion_tokens"] > 0
+        assert "pandas" not in Path(f"/proc/{server.pid}/maps").read_text()  # which Gradio would have brought
+    lines = log.read_text().splitlines()
+    assert lines[0] == "no page, since Gradio is not installed: the API alone"
+    assert lines[1] == "warning: of no use without the page: SERVE_EMBED, SERVE_FEEDBACK"
+    assert not kept.exists()
 
 
 def test_what_a_start_would_enter_after_the_stop_is_not_entered() -> None:

@@ -190,7 +190,16 @@ def test_a_file_that_was_edited_by_hand_is_refused_with_the_way_out(project: Pat
 def test_outside_of_the_repository_it_ends_in_one_line(tmp_path: Path) -> None:
     done = adopt(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "adopt: there is no folder conf here; run this in the repository's root\n"
+    assert done.stderr == "adopt: there is no folder conf here or above; run this in the repository\n"
+
+
+def test_from_a_folder_of_the_repository_it_does_the_same(project: Path) -> None:
+    inner = project / "data/raw"
+    inner.mkdir(parents=True)
+    done = adopt(inner, "train.lr=1e-3")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == f"in {project}, which paths are relative to"
+    assert composed(project).train.lr == 1e-3
 
 
 def test_a_key_that_is_given_twice_is_refused(project: Path) -> None:

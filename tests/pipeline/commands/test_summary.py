@@ -1,6 +1,7 @@
 """What `tunesmith summary` shows of an evaluation, and where there is none to show."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,27 @@ def test_figures_and_verdict_are_shown(capsys: pytest.CaptureFixture[str]) -> No
     assert "accuracy, held out 0.2% 95.2%" in lines
     assert "Q8_0 6.5 1.0873 0.0378 330.4" in lines
     assert "verdict: pass, 11 checks" in lines
+
+
+def test_what_git_does_not_know_yet_is_to_be_committed(evaluation: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def last_line() -> str:
+        summary.run()
+        return capsys.readouterr().out.splitlines()[-1]
+
+    assert "git add" not in last_line()  # in no repository
+    folder = evaluation.parents[1]
+    git = ["git", "-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (folder / "reports/.gitignore").write_text("/evaluation.json\n")
+    (folder / "reports/loss.csv").write_text("step\n")
+    (folder / "params.yaml").write_text("train: {}\n")
+    (folder / "mine.txt").write_text("no result\n")
+    assert last_line() == "keep this result: `git add params.yaml reports && git commit`"
+    subprocess.run([*git, "add", "params.yaml", "reports"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "result"], check=True)
+    assert "git add" not in last_line()
+    (folder / "dvc.lock").write_text("schema: '2.0'\n")
+    assert last_line() == "keep this result: `git add dvc.lock && git commit`"
 
 
 def test_without_questions_there_is_no_accuracy(evaluation: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,6 +77,36 @@ def test_hand_edited_params_are_put_right(project: Path) -> None:
     assert (project / "params.yaml").read_bytes() == (REPO / "params.yaml").read_bytes()
 
 
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=tester", "-c", "user.email=tester@localhost", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_what_takes_an_applied_experiment_back_says_so(project: Path) -> None:
+    git(project, "init", "-q")
+    git(project, "add", "params.yaml")
+    git(project, "commit", "-q", "-m", "start")
+    start = git(project, "rev-parse", "HEAD")
+    # As DVC keeps one: a commit on the one that it began at. The first one set nothing.
+    git(project, "update-ref", f"refs/exps/{start[:2]}/{start[2:]}/plain-otter", start)
+    edit(project / "params.yaml", "\n  seed: 42\n  save_steps", "\n  seed: 5\n  save_steps")
+    git(project, "commit", "-q", "-a", "-m", "experiment")
+    git(project, "update-ref", f"refs/exps/{start[:2]}/{start[2:]}/tidy-otter", "HEAD")
+    git(project, "update-ref", "refs/exps/exec/EXEC_APPLY", "HEAD")
+    git(project, "reset", "-q", "--soft", start)
+
+    with (project / "conf/adopted.yaml").open("a") as file:
+        file.write("export: {quantizations: [Q8_0]}\n")
+    taken_back = (
+        "experiment tidy-otter, which was applied here, is taken back; "
+        "`tunesmith adopt train.seed=5` makes its settings last"
+    )
+    assert run(project).stdout.splitlines()[-2:] == ["params.yaml: 2 changed", taken_back]
+    with (project / "conf/adopted.yaml").open("a") as file:
+        file.write("train: {lr: 1e-3}\n")
+    assert "otter" not in run(project).stdout  # it is not applied any more
+
+
 def test_in_an_experiment_the_file_that_dvc_composed_is_kept(project: Path) -> None:
     edit(project / "params.yaml", "\n  seed: 42\n  save_steps", "\n  seed: 5\n  save_steps")
     before = (project / "params.yaml").read_bytes()
