@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,16 +91,3 @@ def compose(engine: docker.DockerClient) -> list[str]:
             if told.returncode == 0 and int(told.stdout.lstrip("v").partition(".")[0]) >= 2:
                 return command
     pytest.skip("no Docker Compose of version 2 (the plugin of the client, or docker-compose)")
-
-
-@pytest.fixture(scope="session")
-def build(engine: docker.DockerClient) -> Callable[..., None]:
-    """Builds an image from the repository: called with its tag, its Dockerfile, and arguments of the build."""
-    client = client_with_buildkit()
-
-    def build(tag: str, dockerfile: str, **arguments: str) -> None:
-        given = [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
-        command = (client, "build", "--file", dockerfile, "--tag", tag, *given, ".")
-        built(*command, env=os.environ | {"DOCKER_BUILDKIT": "1"})
-
-    return build

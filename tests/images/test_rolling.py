@@ -14,7 +14,6 @@ from typing import Any
 import docker
 import httpx
 import pytest
-from playwright.sync_api import expect, sync_playwright
 from servers import answers, free_port, wait_until
 from tiny_gguf import write_scripted
 
@@ -22,7 +21,6 @@ from pipeline import cli
 
 pytestmark = [pytest.mark.images, pytest.mark.long, pytest.mark.timeout(2400)]
 
-CHROMIUM = Path("/usr/bin/chromium")
 PROXY = """\
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends haproxy && rm -rf /var/lib/apt/lists/*
@@ -192,33 +190,3 @@ def test_a_version_that_does_not_start_takes_nobodys_place(run: Compose, folder:
     visitor = Visitor(f"http://127.0.0.1:{port}", once=True)
     visitor.join()
     assert (visitor.wrong, visitor.answered_by) == ([], ["one"])
-
-
-@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"no browser: {CHROMIUM} is not there")
-def test_an_open_page_goes_on_with_the_next_version(run: Compose, folder: Path, port: int, versions: list[str]) -> None:
-    run("up", "--detach", "--wait")
-    wait_until(lambda: answers(f"http://127.0.0.1:{port}/"))
-    choose(folder, GREEN=versions[1])
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page()
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)
-        page.goto(f"http://127.0.0.1:{port}")
-        message, said = page.get_by_role("textbox", name="Message"), page.locator(".bot.message")
-        rolls = (
-            ("up", "--detach", "--wait", "green"),
-            ("stop", "blue"),
-            ("up", "--detach", "--wait", "blue"),
-            ("stop", "green"),
-        )
-        for number, (word, roll) in enumerate(zip(("one", "one", "two", "two", "one"), (*rolls, ()), strict=True)):
-            message.fill("hi")
-            message.press("Enter")
-            expect(said).to_have_count(number + 1)
-            expect(said.last).to_contain_text(word)
-            expect(page.locator("#message .submit-button")).to_be_visible()
-            if roll:
-                run(*roll)
-        assert [text.split(".")[0].strip() for text in said.all_inner_texts()] == ["one", "one", "two", "two", "one"]
-        browser.close()
