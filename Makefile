@@ -141,7 +141,7 @@ bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp an
 bench-speculation: setup  ## measure what drafts gain by kind of answer, beside llama-server's; an hour on two cores
 	@$(RUN) $(BIN)/python -m benchmarks.speculation
 
-# A turn of the default starter is about ten minutes; all three and the hostile ones an hour. ARGS="--turns 1 --hostile 0".
+# Three turns of starter-s and five hostile ones. Of the default starter: ARGS="--model starter-m --turns 1 --hostile 0".
 bench-visitors: setup  ## measure what turns of the loop are worth, with visitors whose taste is known; ARGS=--quick: a small one
 	@$(RUN) $(BIN)/python -m benchmarks.visitors $(ARGS)
 

@@ -34,6 +34,7 @@ defaults
     timeout client 1h
     timeout server 1h
     timeout http-request 60s
+    timeout check 5s    # a busy machine is not a server that is gone
     option http-buffer-request
     option redispatch 1
     retries 3
@@ -55,7 +56,7 @@ backend servers
     option forwardfor
     option httpchk GET {READY}
     cookie SERVED_BY insert indirect nocache httponly    # a page's clicks and its streams belong together
-    default-server check inter 500ms fall 1 rise 1 resolvers engine resolve-prefer ipv4 init-addr none
+    default-server check inter 1s fall 2 rise 1 resolvers engine resolve-prefer ipv4 init-addr none
 {"".join(f"    server {colour} {colour}:{PORT} cookie {colour}{chr(10)}" for colour in COLOURS)}"""
 
 Tree = dict[str, object]

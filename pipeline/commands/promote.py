@@ -99,8 +99,8 @@ class Evaluated:
     tags: dict[str, str]
 
 
-def promote(config: Config, quantization: str | None, force: bool) -> None:
-    """Register a GGUF file of the last evaluation and move the alias to it.
+def promote(config: Config, quantization: str | None, force: bool) -> str | None:
+    """Register a GGUF file of the last evaluation and move the alias to it; return what was found against the champion.
 
     Raises:
         UserError: it did not pass, or is not better than the champion (neither with `force`); evaluation and files do
@@ -113,7 +113,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         before = champion(client, name)
         if before is not None and before.tags.get("sha256") == new.sha256:
             print(f"{path.name} is the champion already: version {before.version} of {before.name}")
-            return
+            return None
         against, found = objections(client, made.run, new, before, config)
         more = {AGAINST: found} if found else {}
         if against and not force:
@@ -128,6 +128,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         print(f"forced, although {more['forced']}")
     served = f"SERVE_MODELS=models:/{version.name}@{CHAMPION} tunesmith serve"
     print(f"serve it: {served}    back: tunesmith promote --rollback")
+    return found
 
 
 def evaluated(config: Config, quantization: str | None) -> Evaluated:
