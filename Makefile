@@ -23,7 +23,7 @@ labels = $(foreach label,BASE_DIGEST=$(call digest,$(call base,$(1),$(2))) REVIS
   SOURCE=$(SOURCE),--build-arg $(label))
 
 .DEFAULT_GOAL := help
-.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs serve mlflow bench bench-export bench-image bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep turn-chaos turn verify-cpus
+.PHONY: help python setup repro compare promote checkpoints test test-long test-families test-next test-gpu test-model chaos chaos-docker ray-sweep lint docs lock audit serve mlflow bench bench-export bench-image bench-train bench-quality bench-halving bench-serve bench-speculation bench-visitors load images wheels clean chaos-sweep turn-chaos turn verify-cpus
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */\1|/' | awk -F'|' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -112,6 +112,21 @@ $(DOCS)/ready: pyproject.toml constraints.txt
 	@$(DOCS)/bin/python -m pip install -qq --constraint constraints.txt $$($(PYTHON) -c '$(DOCS_NEEDS)')
 	@touch $@
 
+# What looks after the lock has an environment of its own, too.
+LOCK := .cache/lock
+LOCK_NEEDS := $(subst docs,lock,$(DOCS_NEEDS))
+lock: $(LOCK)/ready  ## hashes.txt: the SHA-256 of each file of the versions in constraints.txt; after a change of these
+	@$(LOCK)/bin/uv pip compile --quiet --no-deps --generate-hashes --no-header --no-annotate --output-file hashes.txt constraints.txt
+
+# Of a package that the database does not know it cannot tell, either: --strict.
+audit: $(LOCK)/ready  ## known vulnerabilities of the locked versions, as PyPI's database has them; fails where it cannot tell
+	@$(LOCK)/bin/python -m pip_audit --strict --disable-pip --no-deps --progress-spinner off --requirement hashes.txt $(AUDIT_ARGS)
+
+$(LOCK)/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv --clear $(LOCK)
+	@$(LOCK)/bin/python -m pip install -qq --constraint constraints.txt $$($(PYTHON) -c '$(LOCK_NEEDS)')
+	@touch $@
+
 bench: setup  ## measure the pipeline and its checkpoints on this machine
 	@$(RUN) $(BIN)/python -m benchmarks.pipeline
 	@$(RUN) $(BIN)/python -m benchmarks.checkpoints
@@ -126,7 +141,7 @@ bench-serve: setup  ## measure the chat server beside llama-server, xllamacpp an
 bench-speculation: setup  ## measure what drafts gain by kind of answer, beside llama-server's; an hour on two cores
 	@$(RUN) $(BIN)/python -m benchmarks.speculation
 
-# A turn of the default starter is about ten minutes; all three and the hostile ones an hour. ARGS="--turns 1 --hostile 0".
+# Three turns of starter-s and five hostile ones. Of the default starter: ARGS="--model starter-m --turns 1 --hostile 0".
 bench-visitors: setup  ## measure what turns of the loop are worth, with visitors whose taste is known; ARGS=--quick: a small one
 	@$(RUN) $(BIN)/python -m benchmarks.visitors $(ARGS)
 

@@ -1,8 +1,10 @@
-"""Modules of this repository, run in other folders as processes of their own."""
+"""Modules of this repository, run in other folders as processes of their own, and copies of it to run them in."""
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from benchmarks.inputs import REPOSITORY
@@ -14,11 +16,31 @@ def with_this_repository(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": places} | more
 
 
-def run_module(folder: Path, module: str, *arguments: str) -> None:
-    """Run a module in a folder; end this program with what it says where it fails."""
+def run_module(folder: Path, module: str, *arguments: str, allowed: Collection[int] = (0,), **variables: str) -> None:
+    """Run a module in a folder; end this program with what it says where its status is none of those allowed."""
     done = subprocess.run(
         [sys.executable, "-m", module, *arguments],
-        cwd=folder, env=with_this_repository(), capture_output=True, text=True, check=False,
+        cwd=folder, env=with_this_repository(**variables), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    if done.returncode:
+    if done.returncode not in allowed:
         sys.exit(f"{module} {' '.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+
+
+# What stages under DVC need of this repository; no result of an earlier run is among it.
+OF_STAGES = (
+    ".dvc", ".dvcignore", ".gitignore", "common", "conf", "data", "dvc.yaml", "general", "hydra_plugins", "llama",
+    "models", "params.yaml", "pipeline", "reports", "starter",
+)  # fmt: skip
+
+
+def copy_repository(folder: Path) -> None:
+    """Make a repository with this one's files, as they are now, in which stages can be run."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *OF_STAGES],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 from typing import Self
 
-from pipeline.core.records import Amount, Count, Record, Share
+from common.words import counted
+from pipeline.core.records import Amount, Count, Record, Share, UnreadableError
 from pipeline.statistics.intervals import Interval
 
 WINS = 0.65  # of the blind votes, at least, after one turn
@@ -39,12 +41,6 @@ class Cost(Record):
     load: Amount
 
 
-class Costs(Record):
-    """What steps took."""
-
-    steps: dict[str, Cost]
-
-
 class Won(Record):
     """Blind votes between a new model and the first champion."""
 
@@ -63,16 +59,31 @@ class Said(Record):
     server: Cost
 
 
+class Pairs(Record):
+    """Held-out pairs of answers by which the gate holds a turn's model against the champion."""
+
+    rows: Count
+    won: Count  # that the new model alone tells right
+    lost: Count  # that the champion alone does
+
+    @classmethod
+    def of(cls, *told: str) -> Self:
+        """Return them as the gate tells them."""
+        rows, won, lost = (int(count.replace(",", "")) for count in told)
+        return cls(rows=rows, won=won, lost=lost)
+
+
 class Turn(Record):
     """What came of a turn."""
 
     learnt: dict[str, Count]  # pairs by split
-    costs: dict[str, Cost]  # by step
-    validation_loss: float | None  # of the pairs, and the share of them that is told right
-    validation_accuracy: float | None
+    cost: Cost  # of the whole `tunesmith turn`
+    steps: Count | None  # of its training
+    validation_accuracy: float | None  # share of the pairs of validation that are told right
     preferred: Bound  # share of held-out pairs whose chosen answer is likelier a token
-    gate: str  # what is said of the model against the last one
-    promoted: bool  # whether that lets it through
+    pairs: Pairs | None  # none where the gate did not come to them
+    gate: str  # what came of it, in the turn's words
+    promoted: bool
     loss: Bound  # nats a token above the first champion's, on the starter's test rows
     right: Bound  # share of the starter's questions above the first champion's
     won: Won
@@ -83,6 +94,7 @@ class Hostile(Record):
 
     visitors: Count  # who were
     learnt: Count  # pairs
+    promoted: bool
     won: Won
 
 
@@ -91,13 +103,15 @@ class Chances(Record):
 
     turns: Count
     pairs: Count  # held out
-    differ: Share  # of them, which the two models see differently
     promoted: Share  # of the turns
 
 
 class Report(Record):
-    """benchmarks/results/loop.json."""
+    """What came of the simulation with a model."""
 
+    date: str
+    machine: dict[str, str | int]
+    packages: dict[str, str]
     model: str
     visitors: Count  # of a turn
     overrides: tuple[str, ...]
@@ -107,52 +121,70 @@ class Report(Record):
     chances: Chances | None
 
 
-def table(report: Report) -> str:
+class Loop(Record):
+    """benchmarks/results/loop.json."""
+
+    models: dict[str, Report]
+
+    @classmethod
+    def kept(cls, path: Path) -> Self:
+        """Return what is in a file already; nothing of one that another version wrote."""
+        try:
+            return cls.read(path) if path.is_file() else cls(models={})
+        except UnreadableError:
+            return cls(models={})
+
+    def with_report(self, report: Report) -> "Loop":
+        """Return the same with a model's report in the place of the one that it had."""
+        return Loop(models=self.models | {report.model: report})
+
+
+def table(loop: Loop) -> str:
     """Return the figures as Markdown."""
     lines = [
         "# What a turn of the loop is worth",
         "",
-        f"By `python -m benchmarks.visitors --model {report.model}`: {report.visitors} visitors come for each turn. "
-        "They like what is short, say so to the model in words that it was never taught, vote with the noise of "
-        "Bradley and Terry, and know an answer's text alone.",
-        "",
-        *of_turns(report),
-        "",
-        *of_costs(report),
-        "",
-        *against_goals(report),
-        "",
-        *(f"Of turn {number} the gate says: {one.gate}." for number, one in enumerate(report.turns, 1)),
-        *unmeasured(report),
+        "Visitors like what is short, say so to the model in words that it was never taught, vote with the noise of "
+        "Bradley and Terry, and know an answer's text alone. Turns are `tunesmith turn`, by conf/experiment/turn.yaml, "
+        "and are promoted by its gate.",
     ]
+    for report in loop.models.values():
+        lines += ["", *of_model(report)]
     return "\n".join([*lines, ""])
+
+
+def of_model(report: Report) -> Iterator[str]:
+    """Yield the section of a model."""
+    yield f"## {report.model}"
+    yield ""
+    command = " ".join(["python -m benchmarks.visitors --model", report.model, *report.overrides])
+    yield f"By `{command}`: {report.visitors} visitors come for each turn."
+    for part in (of_turns(report), against_goals(report)):
+        yield ""
+        yield from part
+    for number, one in enumerate(report.turns, 1):
+        yield ""
+        yield f"Turn {number}: {one.gate}."
+    yield from unmeasured(report)
 
 
 def of_turns(report: Report) -> Iterator[str]:
     """Yield the table of the turns."""
-    yield "| | pairs learnt | held-out pairs told right | blind votes won of the first champion | of equal answers |"
-    yield "|---|---|---|---|---|"
+    heads = "pairs learnt", "held-out pairs told right", "promoted", "blind votes won of the first champion"
+    yield f"| | {' | '.join([*heads, 'of equal answers', 'characters', 's, CPU s (load)'])} |"
+    yield "|---|---|---|---|---|---|---|---|"
     for number, one in enumerate(report.turns, 1):
-        yield row(f"turn {number}", one.learnt["train"], percent(one.preferred), one.won)
+        learnt, told, cost = one.learnt["train"], percent(one.preferred), in_seconds(one.cost)
+        yield row(f"turn {number}", learnt, told, one.promoted, one.won, cost)
     for number, draw in enumerate(report.hostile, 1):
-        yield row(f"turn 1, {draw.visitors} hostile, draw {number}", draw.learnt, "not measured", draw.won)
+        yield row(f"turn 1, {draw.visitors} hostile, draw {number}", draw.learnt, "", draw.promoted, draw.won, "")
 
 
-def row(name: str, pairs: int, told: str, won: Won) -> str:
-    """Return a row of the first table."""
-    return f"| {name} | {pairs:,} | {told} | {percent(won.won)} of {won.votes:,} | {won.same:.0%} |"
-
-
-def of_costs(report: Report) -> Iterator[str]:
-    """Yield what each step took."""
-    heads = [f"turn {number}: s, CPU s (load)" for number in range(1, len(report.turns) + 1)]
-    yield f"| {' | '.join(['step', *heads])} |"
-    yield "|---|" + "---|" * len(report.turns)
-    for step in report.turns[0].costs if report.turns else ():
-        taken = [one.costs[step] for one in report.turns]
-        yield f"| {step} | " + " | ".join(in_seconds(one) for one in taken) + " |"
-    if report.turns:
-        yield "| a turn | " + " | ".join(in_seconds(whole(one)) for one in report.turns) + " |"
+def row(name: str, pairs: int, told: str, promoted: bool, won: Won, cost: str) -> str:
+    """Return a row of the table of the turns."""
+    of_old, of_new = won.characters
+    votes = f"{percent(won.won)} of {won.votes:,} | {won.same:.0%} | {of_old:.0f}, {of_new:.0f}"
+    return f"| {name} | {pairs:,} | {told} | {'yes' if promoted else 'no'} | {votes} | {cost} |"
 
 
 def against_goals(report: Report) -> Iterator[str]:
@@ -170,9 +202,8 @@ def unmeasured(report: Report) -> Iterator[str]:
         "hostile visitors" if not report.hostile else "",
     ]
     if what := " and ".join(filter(None, left)):
+        yield ""
         yield f"Not measured here: {what}."
-    if report.overrides:
-        yield f"Settings beside the benchmark's own: {', '.join(report.overrides)}."
 
 
 def goals(report: Report) -> Iterator[tuple[str, str, bool]]:
@@ -181,6 +212,8 @@ def goals(report: Report) -> Iterator[tuple[str, str, bool]]:
         return
     first, *more = report.turns
     won = first.won.won
+    promoted = sum(one.promoted for one in report.turns)
+    yield "a better model is promoted", f"{promoted} of {counted(len(report.turns), 'turn')}", first.promoted
     wins = won.value >= WINS and won.low > 0.5
     yield f"after a turn {WINS:.0%} of the blind votes, 95% low above half", percent(won), wins
     if more:
@@ -197,18 +230,9 @@ def goals(report: Report) -> Iterator[tuple[str, str, bool]]:
     if report.chances:
         said = f"{report.chances.promoted:.1%} of {report.chances.turns:,} turns"
         yield "votes that mean nothing promote at most 1%", said, report.chances.promoted <= MOST_BY_CHANCE
-    slowest = max(report.turns, key=lambda one: whole(one).seconds)
-    yield f"a turn takes at most {MINUTES} minutes", in_seconds(whole(slowest)), whole(slowest).seconds <= 60 * MINUTES
-
-
-def whole(turn: Turn) -> Cost:
-    """Return what all steps of a turn took."""
-    costs = turn.costs.values()
-    return Cost(
-        seconds=sum(one.seconds for one in costs),
-        cpu_seconds=sum(one.cpu_seconds for one in costs),
-        load=fmean(one.load for one in costs),
-    )
+    slowest = max((one.cost for one in report.turns), key=lambda cost: cost.seconds)
+    in_time = slowest.seconds <= 60 * MINUTES
+    yield f"a turn takes at most {MINUTES} minutes: s, CPU s (load)", in_seconds(slowest), in_time
 
 
 def in_seconds(cost: Cost) -> str:

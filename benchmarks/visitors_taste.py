@@ -37,6 +37,7 @@ WISHES = (
 )
 # What leads up to the answer proper, in a sentence.
 LEADING = re.compile(r".*(?: is | are | has | with | appears | = |: )")
+NUMBER = re.compile(r"\D*?(\d+)\D*")  # alone, whatever it counts
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ class Visitor:
 
 
 def visitors(count: int, seed: int) -> Iterator[Visitor]:
-    """Yield visitors: half come once or twice, a few come often; half write answers anew, some of them often."""
+    """Yield visitors: half ask up to three times, a few often; half write answers anew, some of them often."""
     for number in range(count):
         rng = Random(f"{seed} {number}")
-        visits = min(MOST_VISITS, math.ceil(rng.lognormvariate(0.3, 0.8)))
+        visits = min(MOST_VISITS, math.ceil(rng.lognormvariate(0.8, 0.8)))
         edits = rng.choice((0.0, rng.random()))
         yield Visitor(f"{rng.getrandbits(128):032x}", rng.choice(WISHES), visits, edits, rng=rng)
 
@@ -100,7 +101,11 @@ def chance(one: str, other: str) -> float:
 
 
 def shortened(answer: str) -> str:
-    """Return what the last sentence leads up to, without its stop; the answer where it leads up to nothing."""
+    """Return what the last sentence leads up to, a number without its unit; the answer where it leads up to nothing."""
     last = re.split(r"(?<=\.) ", answer.strip())[-1]
     found = LEADING.match(last)
-    return last[found.end() :].rstrip(".") if found else answer
+    if not found:
+        return answer
+    words = last[found.end() :].rstrip(".").strip('"')
+    number = NUMBER.fullmatch(words)
+    return number[1] if number else words

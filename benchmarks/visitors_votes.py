@@ -30,6 +30,20 @@ SEES = Sampling(MAX_TOKENS, TEMPERATURE)  # as the page begins with
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A question of a visitor's."""
+
+    number: int  # of the visitor
+    visitor: Visitor
+    question: str
+
+    @property
+    def messages(self) -> list[Message]:
+        """What a model is asked."""
+        return [{"role": "system", "content": self.visitor.wish}, {"role": "user", "content": self.question}]
+
+
+@dataclass(frozen=True)
 class Seen:
     """Two answers to a question of a visitor's."""
 
@@ -39,25 +53,39 @@ class Seen:
     won: bool  # the new one
 
 
-def vote_blind(folder: Path, old: str, new: str, everybody: Iterable[Visitor], votes: int) -> Won:
-    """Let visitors ask both models and vote until there are so many votes; return what came of it.
+def questions(everybody: Iterable[Visitor], count: int) -> list[Asked]:
+    """Return what visitors ask until there are so many questions."""
+    asked: list[Asked] = []
+    for number, visitor in enumerate(everybody):
+        asked += [Asked(number, visitor, visitor.question()) for _ in range(visitor.visits)]
+        if len(asked) >= count:
+            break
+    return asked[:count]
+
+
+def answers(folder: Path, name: str, asked: Sequence[Asked]) -> list[str]:
+    """Return what a model says to each question.
 
     Args:
         folder: of GGUF files.
-        old: the name of a model in it.
-        new: the other's.
-        everybody: visitors, as many as it takes.
-        votes: how many.
+        name: the name of a model in it.
+        asked: the questions.
     """
-    asked: list[tuple[int, Visitor, str]] = []
-    for number, visitor in enumerate(everybody):
-        asked += [(number, visitor, visitor.question()) for _ in range(visitor.visits)]
-        if len(asked) >= votes:
-            break
-    settings = Settings(max_loaded_models=2, slots=SLOTS, context=512, queue=2 * WAITING, prompt_cache_mb=0)
-    found = {name: model for name, model in find_models(folder).items() if name in (old, new)}
-    with Engine(found, settings) as engine:
-        return counted(asyncio.run(_ask_all(engine, old, new, asked[:votes])))
+    settings = Settings(slots=SLOTS, context=512, queue=2 * WAITING, prompt_cache_mb=0)
+    with Engine({name: find_models(folder)[name]}, settings) as engine:
+        return asyncio.run(_answer_all(engine, name, asked))
+
+
+def votes(asked: Sequence[Asked], old: Sequence[str], new: Sequence[str]) -> list[Seen]:
+    """Return how visitors vote between the answers of an old and a new model, not told which is whose."""
+    seen = []
+    for one, before, after in zip(asked, old, new, strict=True):
+        if one.visitor.rng.random() < 0.5:  # which stands on the left
+            won = one.visitor.prefers_left(after, before)
+        else:
+            won = not one.visitor.prefers_left(before, after)
+        seen.append(Seen(one.number, before, after, won))
+    return seen
 
 
 def counted(seen: Sequence[Seen]) -> Won:
@@ -73,23 +101,14 @@ def counted(seen: Sequence[Seen]) -> Won:
     )
 
 
-async def _ask_all(engine: Engine, old: str, new: str, asked: Sequence[tuple[int, Visitor, str]]) -> list[Seen]:
+async def _answer_all(engine: Engine, name: str, asked: Sequence[Asked]) -> list[str]:
     room = asyncio.Semaphore(WAITING)
 
-    async def answer(model: str, visitor: Visitor, question: str) -> str:
-        messages: list[Message] = [{"role": "system", "content": visitor.wish}, {"role": "user", "content": question}]
+    async def answer(one: Asked) -> str:
         async with room:
-            return "".join([piece.text async for piece in engine.astream(model, messages, SEES)])
+            return "".join([piece.text async for piece in engine.astream(name, one.messages, SEES)])
 
-    async def see(number: int, visitor: Visitor, question: str) -> Seen:
-        before, after = await asyncio.gather(*(answer(model, visitor, question) for model in (old, new)))
-        if visitor.rng.random() < 0.5:  # which stands on the left
-            won = visitor.prefers_left(after, before)
-        else:
-            won = not visitor.prefers_left(before, after)
-        return Seen(number, before, after, won)
-
-    return await asyncio.gather(*(see(*one) for one in asked))
+    return await asyncio.gather(*map(answer, asked))
 
 
 def revoted(folder: Path, out: Path, share: float, mind: Mind, seed: int) -> int:

@@ -27,12 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 ROOT = Path(__file__).resolve().parent.parent
-CONSTRAINTS = ROOT / "constraints.txt"
+CONSTRAINTS, HASHES = ROOT / "constraints.txt", ROOT / "hashes.txt"  # versions, and the files of each
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own
+SOURCES = ("antlr4-python3-runtime",)  # come as source alone, which is built: by its hash, before it is resolved
 STEPS = 4
 
 
@@ -84,7 +86,9 @@ def parse_arguments() -> argparse.Namespace:
 def lock_digest(*choices: str) -> str:
     """Change with everything that says what is to be installed."""
     digest = hashlib.sha256("\n".join(filter(None, choices)).encode())
-    for path in (CONSTRAINTS, ROOT / "pyproject.toml", Path(__file__), Path(llama_source().__file__)):
+    for path in (CONSTRAINTS, HASHES, ROOT / "pyproject.toml", Path(__file__), Path(llama_source().__file__)):
+        if not path.is_file():
+            raise SetupError(f"{path} is missing: restore it with `git checkout {path.name}`")
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -146,7 +150,7 @@ def install_torch(venv: Venv) -> None:
     if venv.version_of("torch").partition("+")[0] == version:
         return
     if cuda:
-        venv.pip("install", f"torch=={version}")
+        venv.install(f"torch=={version}")
     else:
         venv.pip("install", "--no-deps", *cpu_torch(venv, version))
 
@@ -204,9 +208,11 @@ def install_packages(venv: Venv, extras: list[str], without: list[str], deps_onl
     step(4, f"packages for {', '.join(extras) or 'the server'}")
     resolved = [need for extra in extras if extra != "unsloth" for need in optional[extra]]
     builders = [] if deps_only else pyproject["build-system"]["requires"]
-    venv.pip("install", *find_links(), *builders, *needed, *resolved)
+    if "pipeline" in extras:
+        venv.install_by_hash([f"{name}=={locked_version(name)}" for name in SOURCES if is_locked(name)])
+    venv.install(*find_links(), *builders, *needed, *resolved)
     if "unsloth" in extras:  # names all it needs, as it asks for a certifi newer than others were locked with
-        venv.pip("install", "--no-deps", *unsloth_needs(optional["unsloth"]))
+        venv.install("--no-deps", *unsloth_needs(optional["unsloth"]))
     if not deps_only:
         venv.pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
 
@@ -225,6 +231,25 @@ def locked_version(package: str) -> str:
     if not found:
         raise SetupError(f"{CONSTRAINTS} names no version of {package}: restore it with `git checkout constraints.txt`")
     return found[1]
+
+
+def is_locked(package: str) -> bool:
+    """Return whether constraints.txt names a package; an extra that it leaves out brings others."""
+    return any(normal(line.partition("==")[0]) == normal(package) for line in CONSTRAINTS.read_text().splitlines())
+
+
+def with_hashes(needs: list[str]) -> str:
+    """Return packages of exact versions as pip's requirements with the SHA-256 of each of their files."""
+    entries = {normal(block.partition(" ")[0]): block for block in re.split(r"\n(?=\S)", HASHES.read_text())}
+    if lost := [need for need in needs if normal(need) not in entries]:
+        raise SetupError(f"{HASHES} has no hash of {', '.join(lost)}: `make lock` after a change of constraints.txt")
+    return "\n".join(entries[normal(need)].strip() for need in needs) + "\n"
+
+
+def normal(name: str) -> str:
+    """Return a package's name as all of its spellings come to; a version behind it stays."""
+    name, equals, version = name.partition("==")
+    return re.sub(r"[-_.]+", "-", name).lower() + equals + version
 
 
 def find_links() -> list[str]:
@@ -274,6 +299,27 @@ class Venv:
         """Run pip with the lock's versions."""
         options = ["--disable-pip-version-check", "--no-input", "--progress-bar=off", "--constraint", str(CONSTRAINTS)]
         self.call([str(self.python), "-m", "pip", arguments[0], *options, *arguments[1:]])
+
+    def install(self, *needs: str) -> None:
+        """Install packages, resolved by the lock's versions and taken by its hashes; what it does not name is told."""
+        options = [need for need in needs if need.startswith("-")]
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.json"
+            self.pip("install", "--dry-run", "--only-binary=:all:", f"--report={report}", *needs)
+            found = [one["metadata"] for one in json.loads(report.read_text())["install"]]
+        self.install_by_hash([f"{one['name']}=={one['version']}" for one in found if is_locked(one["name"])], options)
+        if others := [f"{one['name']}=={one['version']}" for one in found if not is_locked(one["name"])]:
+            print(f"    in no lock, so without a known hash: {', '.join(others)}", flush=True)
+            self.pip("install", "--no-deps", *options, *others)
+
+    def install_by_hash(self, needs: list[str], options: Sequence[str] = ()) -> None:
+        """Install packages of exact versions, and only from files that the lock knows by their SHA-256."""
+        if not needs:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            listed = Path(folder) / "requirements.txt"
+            listed.write_text(with_hashes(needs))
+            self.pip("install", "--no-deps", "--require-hashes", *options, f"--requirement={listed}")
 
     def call(self, command: list[str]) -> str:
         """Run a command in the project's folder, its output going to the log; give back the last line of it."""

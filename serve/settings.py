@@ -93,6 +93,9 @@ class Settings:
     temperature_max: Annotated[float, About("highest temperature that may be asked for", 0, 100)] = 2.0
     queue: Annotated[int, About("requests that may wait for their turn; more are turned away", 1, 100_000)] = 32
     drain: Annotated[int, About("seconds that answers have to end when the server is asked to stop", 0, 3600)] = 8
+    lameduck: Annotated[
+        int, About("seconds before that in which questions are still taken in, and /readyz says 503", 0, 600)
+    ] = 0
     max_body: Annotated[int, About("longest body of a request, in bytes", 1000, 1 << 30)] = 1_000_000
     request_seconds: Annotated[
         int,

@@ -114,6 +114,14 @@ def test_modules_that_are_named_can_be_run(page: str) -> None:
 
 
 @pytest.mark.parametrize("page", TOLD)
+def test_tests_that_are_named_are_there(page: str) -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", code((ROOT / page).read_text()))
+    gone = [f"{file}::{name}" for file, name in named if f"\ndef {name}(" not in (ROOT / file).read_text()]
+    assert gone == []
+    assert named or page != "docs/security.md"
+
+
+@pytest.mark.parametrize("page", TOLD)
 def test_make_targets_that_are_named_are_there(page: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"^\s*make ([a-z][a-z-]*)", code((ROOT / page).read_text()), re.MULTILINE)) <= targets

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from empty_wheels import write_wheel
 
+from common.files import sha256
+
 ROOT = Path(__file__).parents[1]
 CUDA = ("nvidia-cudnn-cu13; platform_system == 'Linux'", "triton; platform_system == 'Linux'")
 PYPROJECT = """\
@@ -47,6 +49,12 @@ class Project:
             check=False,
         )
 
+    def lock(self) -> None:
+        """Writes the hashes of the files that the index has."""
+        wheels = [(wheel, "==".join(wheel.name.split("-")[:2])) for wheel in sorted(self.index.glob("*.whl"))]
+        lines = [f"{name.replace('_', '-')} \\\n    --hash=sha256:{sha256(wheel)}\n" for wheel, name in wheels]
+        (self.root / "hashes.txt").write_text("".join(lines))
+
     def installed(self) -> set[str]:
         """The packages in its environment, with their versions."""
         found = self.root.glob(".venv/lib/python*/site-packages/*.dist-info")
@@ -81,7 +89,9 @@ def project(tmp_path: Path) -> Project:
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(index),
     }
-    return Project(root, index, environment)
+    project = Project(root, index, environment)
+    project.lock()
+    return project
 
 
 @pytest.fixture
@@ -166,6 +176,35 @@ def test_everything_is_installed_in_the_locked_versions_and_once(compiled: Proje
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
 
 
+def test_a_file_that_the_lock_does_not_know_is_not_installed(compiled: Project) -> None:
+    write_wheel(compiled.index, "numbers_package", "1.5", ("gpu-package",))  # another one of the same version
+    (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace('36"', '36", "numbers-package"'))
+    done = compiled.setup("--extras=")
+    assert done.returncode == 1
+    assert "DO NOT MATCH THE HASHES" in done.stderr
+    assert compiled.installed() == {"llama_cpp_python-0.3.36"}
+    (compiled.root / "hashes.txt").write_text("")
+    refused(compiled.setup("--extras="), "hashes.txt has no hash of numbers.package==1.5: `make lock`")
+    (compiled.root / "hashes.txt").unlink()
+    refused(compiled.setup("--extras="), "hashes.txt is missing: restore it with `git checkout hashes.txt`")
+
+
+def test_what_is_in_no_lock_is_told(compiled: Project) -> None:
+    (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace('36"', '36", "gpu-package"'))
+    done = compiled.setup("--extras=")
+    assert "    in no lock, so without a known hash: gpu-package==1.0\n" in done.stdout.replace("_", "-")
+
+
+def test_every_locked_version_has_hashes() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    locked = {line for line in lines if not line.startswith("#")}
+    blocks = re.findall(
+        r"^(\S+==\S+) \\\n    --hash=sha256:[0-9a-f]{64}", (ROOT / "hashes.txt").read_text(), re.MULTILINE
+    )
+    assert len(locked) > 200
+    assert set(blocks) == locked, "`make lock`"
+
+
 def test_cuda_is_installed_where_it_is_asked_for(compiled: Project) -> None:
     for name in ("nvidia_cudnn_cu13", "triton"):
         write_wheel(compiled.index, name, "3.0")
@@ -199,6 +238,7 @@ def test_a_changed_lock_is_installed(compiled: Project) -> None:
     assert compiled.setup("--extras=").returncode == 0
     (compiled.root / "pyproject.toml").write_text(PYPROJECT.replace("36", '36", "numbers-package'))
     (compiled.root / "constraints.txt").write_text(CONSTRAINTS.replace("1.5", "1.6"))
+    compiled.lock()
     assert compiled.setup("--extras=").returncode == 0
     assert "numbers_package-1.6" in compiled.installed()
 

@@ -5,7 +5,7 @@ Nothing is imported here that a verb alone needs, so that help and completion an
 
 # Each adds its verbs, in the order in which help lists them.
 # isort: off
-from pipeline.cli import data, stages, sweeps, results, canary, services  # noqa: F401
+from pipeline.cli import data, stages, sweeps, results, canary, deploy, services  # noqa: F401
 
 # isort: on
 from pipeline.cli.app import app, run

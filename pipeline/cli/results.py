@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from common.errors import UserError
 from pipeline.cli.app import require_one_of, verb
 
 
@@ -94,9 +95,17 @@ def publish(
     "verify models/gguf/starter-m-Q8_0.gguf                  # prepare, train and export it again",
     "verify models/gguf/starter-m-Q8_0.gguf --from adapter   # export models/adapter again: the cheap part",
     "verify one.gguf --against other.gguf                    # in what two files differ",
+    "verify models/gguf/starter-m-Q8_0.gguf --key them.pub   # is it what they have signed? nothing is made",
 )
 def verify(
-    file: Annotated[Path, typer.Argument(metavar="FILE.gguf", help="That `export` has made.", show_default=False)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.gguf",
+            help="That `export` has made; with --key also an adapter's folder, or an image as docker:NAME.",
+            show_default=False,
+        ),
+    ],
     made_from: Annotated[
         Literal["data", "adapter"],
         typer.Option("--from", help="What to begin with: the data, or models/adapter as it is here."),
@@ -104,11 +113,74 @@ def verify(
     against: Annotated[
         Path | None, typer.Option("--against", metavar="FILE.gguf", help="Compare with it, and make nothing again.")
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE.pub", help="Require a signature by this key, and make nothing again."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", metavar="FILE", help="With --key: the signature, if not beside it.")
+    ] = None,
 ) -> None:
-    """Make a file again, and say what differs.
+    """Make a file again, or check who has signed it.
 
-    The status is 0 where they are the same to the byte, else 1: what differs is named.
+    The status is 0 where it is the same to the byte, or as it was signed, else 1: what differs is named.
     """
+    require_one_of(against=against is not None, key=key is not None, **{"from": made_from == "adapter"})
     from pipeline.commands import verify
 
-    verify.run(file, made_from == "adapter", against)
+    if key is not None:
+        verify.check_signature(name, key, bundle)
+    elif bundle is not None:
+        raise UserError("--bundle is a signature, which --key is needed to check; add --key FILE.pub")
+    else:
+        verify.run(Path(name), made_from == "adapter", against)
+
+
+@verb("keygen ~/.config/tunesmith/signing    # signing.key and signing.pub there")
+def keygen(
+    path: Annotated[Path, typer.Argument(metavar="NAME", help="Of both, without their endings.", show_default=False)],
+) -> None:
+    """Make a key pair to sign models with.
+
+    The private one, NAME.key, is readable for you alone; keys are never overwritten.
+    """
+    from pipeline.commands import sign
+
+    sign.make_keys(path.expanduser())
+
+
+@verb(
+    "sign                                           # what models/gguf and models/adapter hold",
+    "sign downloads/tiny-Q8_0.gguf --key mine.key   # that file, beside it",
+    "sign docker:tunesmith-serve",
+)
+def sign(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE|FOLDER|docker:NAME", help="Made by Tunesmith.", show_default=False),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option("--key", metavar="FILE.key", help="The private key; else TUNESMITH_SIGNING_KEY names it."),
+    ] = None,
+) -> None:
+    """Sign what models and images are made of, and by what."""
+    from pipeline.commands import sign
+
+    sign.run(names or (), key)
+
+
+@verb("sbom > environment.cdx.json", "sbom models/gguf/starter-m-Q8_0.gguf", "sbom docker:tunesmith-serve")
+def sbom(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="FILE|FOLDER|docker:NAME", help="Else this environment.", show_default=False),
+    ] = None,
+) -> None:
+    """Print what a model or an image is made of.
+
+    As CycloneDX's JSON; without a name, what this environment holds.
+    """
+    from pipeline.commands import sign
+
+    print(sign.bill(name), end="")

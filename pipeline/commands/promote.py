@@ -27,6 +27,8 @@ from pipeline.core.composition import CONF, compose
 from pipeline.core.config import CompareSettings, Config, TrackingSettings, load
 from pipeline.core.paths import ADAPTER, CARD, EVALUATION, GGUF, LINEAGE, MANIFEST, QUESTIONS, README, ROWS
 from pipeline.core.records import Lineage, Manifest
+from pipeline.provenance.bundles import sign
+from pipeline.provenance.signing import own_signer
 from pipeline.report.markdown import cell
 from pipeline.report.record import Evaluation
 from pipeline.report.rows import RowResults
@@ -57,7 +59,7 @@ if TYPE_CHECKING:  # seconds to import
 
 # What the chat and a reader know the model by, and what a later one is held against.
 BESIDE = (CARD, README, ROWS)
-AGAINST = "against_champion"
+AGAINST, SIGNED_BY = "against_champion", "signed_by"
 LOCK = Path("dvc.lock")
 WORTH = ("loss", "perplexity", "accuracy", "preference_accuracy", "answer_seconds", "tokens_per_second", "memory_bytes")
 
@@ -97,8 +99,8 @@ class Evaluated:
     tags: dict[str, str]
 
 
-def promote(config: Config, quantization: str | None, force: bool) -> None:
-    """Register a GGUF file of the last evaluation and move the alias to it.
+def promote(config: Config, quantization: str | None, force: bool) -> str | None:
+    """Register a GGUF file of the last evaluation and move the alias to it; return what was found against the champion.
 
     Raises:
         UserError: it did not pass, or is not better than the champion (neither with `force`); evaluation and files do
@@ -111,7 +113,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         before = champion(client, name)
         if before is not None and before.tags.get("sha256") == new.sha256:
             print(f"{path.name} is the champion already: version {before.version} of {before.name}")
-            return
+            return None
         against, found = objections(client, made.run, new, before, config)
         more = {AGAINST: found} if found else {}
         if against and not force:
@@ -126,6 +128,7 @@ def promote(config: Config, quantization: str | None, force: bool) -> None:
         print(f"forced, although {more['forced']}")
     served = f"SERVE_MODELS=models:/{version.name}@{CHAMPION} tunesmith serve"
     print(f"serve it: {served}    back: tunesmith promote --rollback")
+    return found
 
 
 def evaluated(config: Config, quantization: str | None) -> Evaluated:
@@ -147,10 +150,24 @@ def evaluated(config: Config, quantization: str | None) -> Evaluated:
 def enter(client: "MlflowClient", tracking: TrackingSettings, made: Evaluated, more: dict[str, str]) -> "ModelVersion":
     """Return the new version of a file, with its tags and `more`, and with what belongs beside it."""
     path, mlflow_run = made.new.path, made.run.evaluation.mlflow_run
+    bundles, signed_by = signatures([path, *made.adapter])
     made_by = find_run(client, mlflow_run) if mlflow_run else None
     with TemporaryDirectory() as folder:
-        files = [path, *made.adapter, *beside(more.get(AGAINST), Path(folder))]
-        return register(client, tracking, path.stem, files, made.tags | more, made_by.info.run_id if made_by else None)
+        files = [path, *made.adapter, *bundles, *beside(more.get(AGAINST), Path(folder))]
+        tags = made.tags | signed_by | more
+        return register(client, tracking, path.stem, files, tags, made_by.info.run_id if made_by else None)
+
+
+def signatures(artifacts: Sequence[Path]) -> tuple[list[Path], dict[str, str]]:
+    """Sign a file and an adapter where there is a key; return the bundles, and a tag that says by which.
+
+    Raises:
+        UserError: the key cannot be used, or one of them does not say where it comes from.
+    """
+    signer = own_signer()
+    if signer is None:
+        return [], {}
+    return [sign(path, signer) for path in artifacts], {SIGNED_BY: signer.public_key.keyid}
 
 
 def rollback(tracking: TrackingSettings) -> None:

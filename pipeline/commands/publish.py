@@ -17,16 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+from huggingface_hub.utils import disable_progress_bars
+from securesystemslib.signer import CryptoSigner
 
 from common.errors import UserError
 from common.files import atomic_path, sha256
 from common.words import counted
 from pipeline.core.paths import ADAPTER, EVALUATION, GGUF, LINEAGE, MANIFEST
 from pipeline.core.records import Lineage, Manifest
+from pipeline.provenance.artifacts import BUNDLE
+from pipeline.provenance.bundles import sign
+from pipeline.provenance.signing import OWN, own_signer
 from pipeline.publishing.card import model_readme, published_files, usual_parts
-from pipeline.publishing.hub import README, RepositoryFile, earlier_files, open_repository, send, told
+from pipeline.publishing.hub import README, RepositoryFile, check_name, earlier_files, open_repository, send, told
 from pipeline.publishing.usage import path_in_repo
 from pipeline.report.record import Evaluation, Verdict
 from pipeline.report.verdict import summed_up
@@ -77,6 +80,9 @@ def publish(repository: str, requested_parts: Sequence[str], public: bool, faile
     check_verdict(recorded.evaluation.verdict, failed)
     parts = [part for part in PARTS if part in requested_parts] or usual_parts(recorded.manifest)
     files = checked_files(recorded.manifest, parts)
+    signer = own_signer()
+    if signer is not None:
+        files += bundles(files, signer)
     with told(repository):
         found = open_repository(repository, not public)
         earlier = earlier_files(found, force)
@@ -88,18 +94,14 @@ def publish(repository: str, requested_parts: Sequence[str], public: bool, faile
             commit = send(found, files, texts(recorded, repository, parts, files), earlier, title)
     size = sum(file.entry["bytes"] for file in files)
     print(f"published {counted(len(files), 'file')}, {size / 1e6:,.1f} MB: {commit.commit_url}")
+    print(signed_or_not(signer, "merged" in parts))
     if "gguf" in parts:
         print(f"to chat with it: SERVE_MODELS=hf://{repository}@{commit.oid} tunesmith serve")
 
 
 def check_access(repository: str) -> None:
     """Raise a `UserError` for a name that no repository can have, or where there is no token."""
-    try:
-        validate_repo_id(repository)
-    except HFValidationError:
-        repository = ""
-    if repository.count("/") != 1:
-        raise UserError("the repository must be named OWNER/NAME, of letters, digits, '-', '_' and '.'")
+    check_name(repository)
     if not get_token():
         raise UserError(f"HF_TOKEN is not set; set it to a token that may write to {repository}")
 
@@ -165,6 +167,27 @@ def adapter_files(manifest: Manifest) -> list[RepositoryFile]:
     if manifest.method == "full":
         raise UserError("a full fine-tune has no adapter; publish --merged")
     return [described(path, f"adapter/{path.name}", "adapter") for path in contents(ADAPTER)]
+
+
+def bundles(files: Sequence[RepositoryFile], signer: CryptoSigner) -> list[RepositoryFile]:
+    """Sign the GGUF files and the adapter, and return what stands beside each.
+
+    Raises:
+        UserError: one does not say where it comes from.
+    """
+    ggufs = [file for file in files if file.source.parent == GGUF]
+    found = [described(sign(file.source, signer), f"{file.path}{BUNDLE}", "signature") for file in ggufs]
+    if any(file.source.parent == ADAPTER for file in files):
+        found.append(described(sign(ADAPTER, signer), f"{ADAPTER.name}{BUNDLE}", "signature"))
+    return found
+
+
+def signed_or_not(signer: CryptoSigner | None, merged: bool) -> str:
+    """Return what is said of signatures."""
+    if signer is None:
+        return f"unsigned: {OWN} names no key, and `tunesmith keygen` makes one"
+    others = ", but for the merged weights" if merged else ""
+    return f"signed by {signer.public_key.keyid[:16]}{others}"
 
 
 @contextmanager

@@ -1,6 +1,7 @@
-"""Makes an exported file again from what it says of itself, and compares the two.
+"""Makes an exported file again from what it says of itself, and compares the two; or checks who has signed it.
 
 tunesmith verify models/gguf/starter-m-Q8_0.gguf
+tunesmith verify models/gguf/starter-m-Q8_0.gguf --key them.pub
 """
 
 import tempfile
@@ -11,7 +12,10 @@ from common.files import sha256
 from common.words import counted
 from pipeline.core.paths import ADAPTER
 from pipeline.core.records import FileLineage
-from pipeline.gguf.lineage import weight_digests
+from pipeline.models.lineage import weight_digests
+from pipeline.provenance.bundles import Vouched, find, require_signed, require_signed_image
+from pipeline.provenance.images import SCHEME
+from pipeline.provenance.signing import read_public_key
 from pipeline.verification.changes import changes
 from pipeline.verification.differences import differences
 from pipeline.verification.read import read_gguf, read_lineage_of, type_of
@@ -41,6 +45,8 @@ def run(path: Path, adapter: bool = False, against: Path | None = None) -> None:
     file = read_gguf(path)
     lineage, kind = read_lineage_of(file, path), type_of(file, path)
     print_lineage(path, lineage, kind)
+    bundle = find(path)
+    print(f"  signed  {bundle}, not checked without --key" if bundle else "  unsigned")
     workspace = Path.cwd()
     print_list("other here than when it was made", changes(lineage, workspace))
     if adapter:
@@ -52,6 +58,36 @@ def run(path: Path, adapter: bool = False, against: Path | None = None) -> None:
         except UserError as error:
             raise UserError(f"{path} cannot be made again here; {error}") from error
         require_same(path, again, "the one made again")
+
+
+def check_signature(name: str, key: Path, bundle: Path | None = None) -> None:
+    """Say what a key vouches for of a file, a folder or an image; nothing is made again, and nobody is asked.
+
+    Raises:
+        UserError: it is unsigned or another's, or has changed since.
+    """
+    public = read_public_key(key)
+    if bundle is not None and not bundle.is_file():
+        raise UserError(f"{bundle} is no file here")
+    if name.startswith(SCHEME):
+        found = require_signed_image(name.removeprefix(SCHEME), public, bundle)
+    else:
+        found = require_signed(Path(name), public, bundle)
+    print_vouched(name, found)
+
+
+def print_vouched(name: str, found: Vouched) -> None:
+    """Print who has signed, what, and what it was made of; of libraries their number alone."""
+    made = found.provenance.build_definition
+    print(f"{name}: as {found.key[:16]} has signed it, {counted(len(found.files), 'file')}")
+    for file, digest in found.files.items():
+        print(f"  {file}: SHA-256 {digest}")
+    print(f"made as {made.build_type}, its bill of materials has {counted(found.parts, 'part')}; of:")
+    for resource in made.resolved_dependencies:
+        if resource.annotations.get("kind") not in ("library", "platform"):
+            digests = resource.digest or {"state": resource.annotations.get("state", "unknown")}
+            known_by = " ".join(f"{kind} {digest}" for kind, digest in digests.items())
+            print(f"  {resource.annotations.get('kind', 'part'):8} {resource.name} {known_by}")
 
 
 def print_lineage(path: Path, lineage: FileLineage, kind: str) -> None:

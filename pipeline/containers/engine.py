@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -43,8 +43,14 @@ class Info(TypedDict, total=False):
     OSType: str
 
 
-def connect() -> docker.DockerClient:
+def connect(
+    reason_for_own: str = "stages read files of this one", otherwise: str = ", or set runtime=local"
+) -> docker.DockerClient:
     """Return a client of the engine that DOCKER_HOST names, or this machine's.
+
+    Args:
+        reason_for_own: why another machine's will not do.
+        otherwise: what else there is to do without one.
 
     Raises:
         MachineError: none answers, or it is another machine's, which has not this one's files.
@@ -52,8 +58,7 @@ def connect() -> docker.DockerClient:
     host = os.environ.get("DOCKER_HOST") or ""
     if host and not host.startswith(("unix://", "npipe://")):
         raise MachineError(
-            f"DOCKER_HOST is {host}, another machine's engine, and stages read files of this one; unset it, or run "
-            "there"
+            f"DOCKER_HOST is {host}, another machine's engine, and {reason_for_own}; unset it, or run there"
         )
     try:
         client = docker.from_env(timeout=PATIENCE)
@@ -61,7 +66,7 @@ def connect() -> docker.DockerClient:
     except DockerException as error:
         raise MachineError(
             f"no Docker engine answers ({reason(error)}); start one (systemctl start docker) and be allowed to use it "
-            "(the group docker), or set runtime=local"
+            f"(the group docker){otherwise}"
         ) from error
     return client
 
@@ -146,18 +151,36 @@ def build(engine: docker.DockerClient, settings: DockerSettings) -> None:
         MachineError: the command is not here, the engine's disk is too small, or the base cannot be had.
         UserError: the build fails.
     """
-    if not shutil.which("docker"):
-        raise MachineError("runtime.docker.build needs the docker command, which is not here; install it")
+    require_command("runtime.docker.build")
     place = Path(info_of(engine).get("DockerRootDir") or "/")
     if place.is_dir() and (free := shutil.disk_usage(place).free) < ROOM_TO_BUILD:
         raise MachineError(f"{free / 1e9:.0f} GB are free in {place}, and a build takes {ROOM_TO_BUILD / 1e9:.0f}")
     labels = [f"BASE_DIGEST={digest(base_of(engine, settings.build_args)).rpartition('@')[2]}", f"REVISION={commit()}"]
     given = [*labels, *settings.build_args]
     arguments = [part for argument in given for part in ("--build-arg", argument)]
-    command = ["docker", "build", "--file", str(DOCKERFILE), "--tag", settings.image, *arguments, "."]
-    print(f"building the image {settings.image}: {' '.join(command)}", flush=True)
+    run_build(["--file", str(DOCKERFILE), "--tag", settings.image, *arguments, "."], f"the image {settings.image}")
+
+
+def require_command(what: str) -> None:
+    """Raise a `MachineError` where the docker command is not here, which `what` needs."""
+    if not shutil.which("docker"):
+        raise MachineError(f"{what} needs the docker command, which is not here; install it")
+
+
+def run_build(arguments: Sequence[str], what: str) -> None:
+    """Build an image with BuildKit, whose output goes where this process's does.
+
+    Args:
+        arguments: of `docker build`.
+        what: is built, in words.
+
+    Raises:
+        UserError: the build fails.
+    """
+    command = ["docker", "build", *arguments]
+    print(f"building {what}: {' '.join(command)}", flush=True)
     if status := subprocess.run(command, env={**os.environ, "DOCKER_BUILDKIT": "1"}).returncode:
-        raise UserError(f"building {settings.image} ended with status {status}; its output says why")
+        raise UserError(f"building {what} ended with status {status}; its output says why")
 
 
 def commit() -> str:
@@ -165,14 +188,13 @@ def commit() -> str:
     return git("rev-parse", "HEAD").strip()
 
 
-def base_of(engine: docker.DockerClient, build_args: list[str]) -> Image:
+def base_of(engine: docker.DockerClient, build_args: Sequence[str], dockerfile: Path = DOCKERFILE) -> Image:
     """Return the image that a build starts from: the one that is named, or the Dockerfile's.
 
     Raises:
         MachineError: it is not here, and cannot be fetched.
     """
-    lines = [*build_args, *DOCKERFILE.read_text(encoding="utf-8").replace("ARG ", "").splitlines()]
-    name = next(line.removeprefix("BASE=") for line in lines if line.startswith("BASE="))
+    name = base_name(build_args, dockerfile)
     try:
         return engine.images.get(name)
     except ImageNotFound:
@@ -181,6 +203,12 @@ def base_of(engine: docker.DockerClient, build_args: list[str]) -> Image:
         return engine.images.pull(name)
     except DockerException as error:
         raise MachineError(f"the base {name} cannot be fetched ({reason(error)}); name another by BASE=…") from error
+
+
+def base_name(build_args: Sequence[str], dockerfile: Path = DOCKERFILE) -> str:
+    """Return what a build calls the image that it starts from."""
+    lines = [*build_args, *dockerfile.read_text(encoding="utf-8").replace("ARG ", "").splitlines()]
+    return next(line.removeprefix("BASE=") for line in lines if line.startswith("BASE="))
 
 
 def variables(image: Image) -> dict[str, str]:

@@ -99,6 +99,7 @@ class PreferenceSettings:
     beta: float = limited(above=0)
     reference: str = one_of("start", "base")
     replay: float = limited(least=0, below=1)
+    nll_weight: float = limited(least=0)
     desirable_weight: float = limited(above=0)
     undesirable_weight: float = limited(above=0)
 

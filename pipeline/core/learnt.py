@@ -16,7 +16,7 @@ NOT_LEARNT = (
 # Settings that came later, where they are off: trainings of before go on.
 OFF: dict[str, object] = {
     "neftune_alpha": None, "min_lr_ratio": 0.0, "decay_ratio": None, "rslora": False, "dora": False,
-    "modules_to_save": [], "loss_on": "all", "start_adapter": None,
+    "modules_to_save": [], "loss_on": "all", "start_adapter": None, "nll_weight": 0.0,
 }  # fmt: skip
 
 
@@ -25,7 +25,9 @@ def learnt_settings(train: TrainSettings) -> dict[str, object]:
     ignored = set(NOT_LEARNT) - ({"eval_steps"} if train.patience else set())  # which ends early by its evaluations
     ignored |= set() if train.preference.loss else {"preference"}
     learnt = {key: value for key, value in switched_on(asdict(train)).items() if key not in ignored}
-    return {**learnt, "lora": switched_on(asdict(train.lora)), "update_size": train.update_size}
+    for part in {"lora", "preference"} & learnt.keys():
+        learnt[part] = switched_on(asdict(train)[part])
+    return {**learnt, "update_size": train.update_size}
 
 
 def settings_of_digits(train: TrainSettings) -> dict[str, object]:

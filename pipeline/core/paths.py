@@ -31,6 +31,7 @@ ROWS = REPORTS / "rows.json"  # what was found of each row
 HEADLINES = REPORTS / "headlines.json"  # DVC's metrics
 CARD = Path("models/card.json")  # the chat looks for it beside its GGUF files, and in the folder above
 README = Path("models/README.md")
+SIGNATURES = Path("models/signatures")  # of models and images; no stage's, since a key is nobody's but the user's
 
 
 def root() -> Path:

@@ -8,7 +8,7 @@ contradict each other: a validator each for what those presume who read a record
 import json
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -137,6 +137,11 @@ class TunedBase(ModelSettings):
 
     digest: str | None = None
 
+    @property
+    def model(self) -> ModelSettings:
+        """The settings alone."""
+        return ModelSettings(**{key.name: getattr(self, key.name) for key in fields(ModelSettings)})
+
 
 class Making(Record):
     """By which code and libraries something was made, and on what."""
@@ -168,6 +173,7 @@ class Lineage(Record):
     data: DataOrigin | None = None  # as all that follows, of adapters since it is written
     train: dict[str, object] | None = None  # settings that digits follow from
     making: Making | None = None
+    image: str | None = None  # that it was trained in, by its digest; of none: on a host
     start_adapter: str | None = None  # digest of the weights that it went on from
     ancestors: tuple[str, ...] = ()  # the trainings of those weights, the latest first
 
@@ -197,6 +203,17 @@ class FileLineage(Record):
     adapter: dict[str, str] | None  # digests of the trained weights' files
     trained: Making | None
     exported: Making
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The settings that it was made with, by group."""
+        groups = {
+            "model": asdict(self.base.model),
+            "data": self.data and self.data.settings,
+            "train": self.train,
+            "export": {"importance_matrix": self.importance_matrix},
+        }
+        return {group: values for group, values in groups.items() if values}
 
 
 class ManifestFile(Record):

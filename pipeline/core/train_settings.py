@@ -79,6 +79,11 @@ def validate_preference(train: "TrainSettings") -> None:
             f"train.preference.desirable_weight and undesirable_weight are {weights[0]:g} and {weights[1]:g}, and only "
             f"kto has use for them; set them to 1, or take train=kto"
         )
+    if preference.loss not in ("dpo", None) and preference.nll_weight:
+        raise UserError(
+            f"train.preference.nll_weight is {preference.nll_weight:g}, and only dpo has use for it; set it to 0, or "
+            "take train=dpo"
+        )
     if preference.loss == "kto" and train.update_size == 1:
         raise UserError(
             "train=kto holds each answer of an update against the others' prompts, and train.effective_batch is 1; "

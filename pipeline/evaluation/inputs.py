@@ -127,7 +127,7 @@ def read_material(adapter: Path, settings: EvaluateSettings, loss_on: str, ends:
     Raises:
         UserError: the prepared data is missing, or there is nothing in it to score.
     """
-    tokenizer = AutoTokenizer.from_pretrained(str(adapter))
+    tokenizer = AutoTokenizer.from_pretrained(str(adapter), trust_remote_code=False)
     conversations = read_conversations(tokenizer, settings, loss_on)
     return Material(tokenizer, conversations, drawn_questions(settings), settings, ends)
 

@@ -4,11 +4,11 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from common.files import sha256
 from pipeline.core.config import ExportSettings, ModelSettings
 from pipeline.core.making import this_making
 from pipeline.core.records import FileLineage, Lineage, Of, TunedBase
 from pipeline.gguf.export_set import unquantized_type
+from pipeline.models.lineage import weight_digests
 from pipeline.models.loading import base_digest
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy", "llama_cpp_python")
@@ -51,11 +51,6 @@ def file_lineage(
         trained=None if is_base else lineage.making,
         exported=this_making(LIBRARIES, "cpu"),
     )
-
-
-def weight_digests(adapter: Path) -> dict[str, str]:
-    """Return the digests of the weights that were trained, by file; what lies beside them names runs and versions."""
-    return {path.name: sha256(path) for path in sorted(adapter.glob("*.safetensors"))}
 
 
 def as_text(lineage: FileLineage | None) -> str:

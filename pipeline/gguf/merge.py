@@ -86,7 +86,7 @@ def merge(model: ModelSettings, adapter: Path, folder: Path, dtype: torch.dtype 
 def link(weights: Path, tokenizer: Path, folder: Path) -> None:
     """Make `folder` a model of the files of `weights`, by symbolic links, with another folder's tokenizer."""
     folder.mkdir(parents=True)
-    weight_paths = [*weights.glob("*.safetensors"), *weights.glob("*.bin"), *weights.glob("*.index.json")]
+    weight_paths = [*weights.glob("*.safetensors"), *weights.glob("*.index.json")]
     for path in [*weight_paths, *(weights / name for name in CONFIGS)]:
         if path.is_file():
             (folder / path.name).symlink_to(path.resolve())
@@ -247,7 +247,7 @@ def _save_tokenizer(source: Path, base: Path, folder: Path) -> None:
 
     SentencePiece's is written from the merges that training read by; others are those of `source`, else of `base`.
     """
-    AutoTokenizer.from_pretrained(str(source)).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(source), trust_remote_code=False).save_pretrained(folder)
     for place in (base, source):
         copy_vocabulary(place, folder)
     tokenizer = read_tokenizer(folder)

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.gguf.merge import PREFIX, NotPlain, base_folder, plan_deltas, weight_files
 from pipeline.gguf.positions import round_ramp
-from pipeline.models.loading import ADAPTER_WEIGHTS, load_base
+from pipeline.models.loading import ADAPTER_WEIGHTS, load_base, require_safetensors
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ def trained_model(path: str, revision: str | None, adapter: Path | None, device:
         logger.info(f"checking with the whole model in memory: {reason}")
         model = load_base(path, revision, device, torch.float32)
         round_ramp(model)
+        if adapter:
+            require_safetensors(adapter)
         return (PeftModel.from_pretrained(model, str(adapter)) if adapter else model).eval()
 
 
@@ -101,7 +103,7 @@ def _streamed(base: Path, adapter: Path | None, device: str) -> TrainedModel:
         plan_deltas(adapter, set(files))
     with init_empty_weights():
         whole: PreTrainedModel = AutoModelForCausalLM.from_config(
-            AutoConfig.from_pretrained(str(base)), dtype=torch.float32
+            AutoConfig.from_pretrained(str(base), trust_remote_code=False), dtype=torch.float32, trust_remote_code=False
         )
         round_ramp(whole)
         model: TrainedModel = whole

@@ -104,7 +104,8 @@ def export(model: ModelSettings, tokenizer: PreTrainedTokenizerBase, folder: Pat
 def write_tiny(base: Path, folder: Path) -> None:
     """Write a model of random weights that is small and otherwise of the kind of `base`, with its vocabulary."""
     torch.manual_seed(0)
-    tiny = AutoModelForCausalLM.from_config(shrunk(AutoConfig.from_pretrained(str(base)).get_text_config()))
+    config = AutoConfig.from_pretrained(str(base), trust_remote_code=False).get_text_config()
+    tiny = AutoModelForCausalLM.from_config(shrunk(config), trust_remote_code=False)
     with torch.no_grad():
         for name, weight in tiny.named_parameters():
             if weight.dim() > 1:

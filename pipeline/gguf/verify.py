@@ -101,8 +101,8 @@ def read_original(model: Path, chats: Sequence[Messages] = ()) -> Original:
 
     `chats` are rendered beside CHATS, up to their last question.
     """
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model))
-    config = AutoConfig.from_pretrained(str(model)).get_text_config()
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(model), trust_remote_code=False)
+    config = AutoConfig.from_pretrained(str(model), trust_remote_code=False).get_text_config()
     ends = {*end_ids(model, config.to_dict()), tokenizer.eos_token_id} - {None}
     rendered = ((chat, _rendered(tokenizer, chat)) for chat in [*CHATS, *map(up_to_question, chats)])
     tokenizer_json = read_tokenizer(model)

@@ -61,7 +61,7 @@ def load_tokenizer(model: ModelSettings) -> PreTrainedTokenizerBase:
     """
     path, revision = located(model.path, model.revision)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(unreadable(path, error)) from error
     if model.chat_template:
@@ -223,6 +223,8 @@ def generation_ends(tokenizer: PreTrainedTokenizerBase, model: ModelSettings) ->
 def unreadable(path: str, error: Exception) -> str:
     """Return one line about a model that cannot be loaded."""
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    if "custom code" in reason:
+        return f"model {path} brings code of its own, and no model's code is run here; take one that Transformers knows"
     if Path(path).is_dir():
         return f"model {path} cannot be loaded ({reason}); its folder needs config.json, a tokenizer and whole weights"
     if path.startswith(("/", ".")):  # no name of the hub's

@@ -105,7 +105,7 @@ def read_config(model: ModelSettings) -> PreTrainedConfig:
     """
     path, revision = located(model.path, model.revision)
     try:
-        return AutoConfig.from_pretrained(path, revision=revision)
+        return AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(unreadable(path, error)) from error
 
@@ -121,7 +121,7 @@ def without_weights(model: ModelSettings) -> PreTrainedModel:
     config = read_config(model)
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as error:  # a missing size is a TypeError, a padding token out of bounds an AssertionError
         raise UserError(unreadable(model.path, error)) from error
 
@@ -155,7 +155,8 @@ def load_base(
     )
     path, revision = located(path, revision)
     try:
-        AutoConfig.from_pretrained(path, revision=revision)  # a hub out of reach shows here in a third of the time
+        # A hub out of reach shows here in a third of the time.
+        AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
         return AutoModelForCausalLM.from_pretrained(
             path,
             revision=revision,
@@ -163,6 +164,8 @@ def load_base(
             device_map={"": torch.cuda.current_device() if device == "cuda" else device},
             quantization_config=four_bit if load_in_4bit else None,
             attn_implementation=attention,
+            use_safetensors=True,  # the other format may hold code
+            trust_remote_code=False,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise UserError(unreadable(path, error)) from error
@@ -175,12 +178,23 @@ def too_large(path: str) -> str:
     return f"the GPU's free memory does not hold {path}; end what else runs there, or take a smaller or a 4-bit model"
 
 
+def require_safetensors(adapter: Path) -> None:
+    """Refuse an adapter whose weights are in PyTorch's own format, which may hold code.
+
+    Raises:
+        UserError: it has no others.
+    """
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{adapter} has no {ADAPTER_WEIGHTS}, and weights in other formats are not read; train it anew")
+
+
 def merge_adapter(base: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """Return base and adapter as one model, without PEFT.
 
     Raises:
         UserError: the adapter cannot be loaded, or is for another architecture.
     """
+    require_safetensors(adapter)
     try:
         return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()
     except (RuntimeError, ValueError, SafetensorError) as error:

@@ -78,7 +78,7 @@ def open_context(folder: Path, work: Path, settings: ExportSettings, device: str
     Raises:
         UserError: a split is missing or empty, or none of it fits the chat template.
     """
-    tokenizer = AutoTokenizer.from_pretrained(str(ADAPTER))
+    tokenizer = AutoTokenizer.from_pretrained(str(ADAPTER), trust_remote_code=False)
     chats = read_chats(TEST, settings.verify_rows)
     weighing = read_chats(TRAIN, WEIGHING_ROWS) if settings.importance_matrix else []
     rows, weighing_rows = (read_rows(tokenizer, some) for some in (chats, weighing))

@@ -35,7 +35,8 @@ OF_RUNGS = ("train.stop_step", "train.max_steps", "train.patience")  # which run
 PREFERENCES = frozenset(("dpo", "kto", "orpo"))  # presets of `train`
 # What losses of preferences are multiplied with, or made of.
 SCALES = tuple(
-    f"train.preference.{key}" for key in ("loss", "beta", "reference", "desirable_weight", "undesirable_weight")
+    f"train.preference.{key}"
+    for key in ("loss", "beta", "reference", "nll_weight", "desirable_weight", "undesirable_weight")
 )
 LOSSES = frozenset(("validation_loss", "train_loss"))  # of MEASURES
 NOT_COMPARED = ("hydra", "tracking", "runtime", "compare", "canary")  # which change no result

@@ -42,16 +42,21 @@ def losses(answers: Answers, settings: PreferenceSettings, drift: torch.Tensor) 
         drift: the reference point of KTO, a scalar.
     """
     if settings.loss == "dpo":
-        return dpo(answers, settings.beta)
+        return dpo(answers, settings)
     if settings.loss == "kto":
         return kto(answers, settings, drift)
     return orpo(answers, settings.beta)
 
 
-def dpo(answers: Answers, beta: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return Rafailov et al. 2023's loss (equation 7) of each pair, and the answers' implicit rewards."""
-    rewards = beta * answers.log_ratios
-    return -logsigmoid(rewards[answers.chosen] - rewards[answers.rejected]), rewards
+def dpo(answers: Answers, settings: PreferenceSettings) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return Rafailov et al. 2023's loss (equation 7) of each pair, and the answers' implicit rewards.
+
+    With a weight the chosen answer's nats a token are added, as by Pang et al. 2024 (equation 1).
+    """
+    rewards = settings.beta * answers.log_ratios
+    compared = -logsigmoid(rewards[answers.chosen] - rewards[answers.rejected])
+    chosen = answers.nats[answers.chosen] / answers.counts[answers.chosen].clamp(min=1)
+    return compared + settings.nll_weight * chosen, rewards
 
 
 def kto(answers: Answers, settings: PreferenceSettings, drift: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

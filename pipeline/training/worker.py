@@ -6,6 +6,7 @@ Of several, the first does what is to be done once.
 import csv
 import json
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -58,6 +59,7 @@ from pipeline.training.start import read_start
 from pipeline.training.targets import coverage, spelt_out
 from pipeline.training.trainer import Trainer
 from pipeline.training.trial import follow
+from pipeline.workers.parent import IN_IMAGE
 from pipeline.workers.ranks import rank, world
 
 logger = logging.getLogger(__name__)
@@ -125,6 +127,7 @@ def train(
             data=origin(prepared),
             train=settings_of_digits(config.train),
             making=this_making((*LIBRARIES, *session.engine.libraries), device_name(device), world()),
+            image=os.environ.get(IN_IMAGE),
             start_adapter=begun,
             ancestors=start.trainings if start else (),
         )

@@ -14,7 +14,7 @@ from pipeline.core.config import Config, load
 from pipeline.core.learnt import settings_of_digits
 from pipeline.core.mappings import changed_keys, flatten
 from pipeline.core.records import FileLineage, Making
-from pipeline.verification.inputs import find_base, find_data, find_start, model_settings
+from pipeline.verification.inputs import find_base, find_data, find_start
 
 
 def changes(lineage: FileLineage, workspace: Path) -> list[str]:
@@ -41,7 +41,7 @@ def changed_settings(lineage: FileLineage, conf: Path) -> Iterator[str]:
     if not conf.is_dir():
         return
     with suppress(UserError):  # which each stage says by itself
-        here, there = settings_here(load(compose(conf))), settings_of(lineage)
+        here, there = settings_here(load(compose(conf))), lineage.settings
         for group, values in there.items():
             before, now = flatten(values, group), flatten(here[group], group)
             for key in changed_keys(before, now):
@@ -57,17 +57,6 @@ def settings_here(config: Config) -> dict[str, object]:
         "train": settings_of_digits(config.train),
         "export": {"importance_matrix": config.export.importance_matrix},
     }
-
-
-def settings_of(lineage: FileLineage) -> dict[str, object]:
-    """Return those that a file was made with, by group."""
-    groups = {
-        "model": asdict(model_settings(lineage.base)),
-        "data": lineage.data and lineage.data.settings,
-        "train": lineage.train,
-        "export": {"importance_matrix": lineage.importance_matrix},
-    }
-    return {group: values for group, values in groups.items() if values}
 
 
 def changed_code(making: Making) -> list[str]:

@@ -2,14 +2,14 @@
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.errors import UserError
 from common.files import sha256
 from pipeline.core.code import ROOT, digests, last_commit
 from pipeline.core.config import ModelSettings
-from pipeline.core.records import DataOrigin, FileLineage, Making, TunedBase
+from pipeline.core.records import DataOrigin, FileLineage, Making
 from pipeline.models.loading import ADAPTER_WEIGHTS, base_digest
 
 
@@ -59,11 +59,6 @@ def _other_code(making: Making, clone: Path | None) -> str:
     return f"code: {', '.join(differ)} of commit {making.commit} is not what the file names"
 
 
-def model_settings(base: TunedBase) -> ModelSettings:
-    """Return a base's settings without its digest."""
-    return ModelSettings(**{key.name: getattr(base, key.name) for key in fields(ModelSettings)})
-
-
 def find_base(lineage: FileLineage, roots: Sequence[Path]) -> dict[str, Path]:
     """Return where a base's folders and its template are, by their relative names in the settings.
 
@@ -74,7 +69,7 @@ def find_base(lineage: FileLineage, roots: Sequence[Path]) -> dict[str, Path]:
     Raises:
         UserError: none has the base that the file names.
     """
-    model = model_settings(lineage.base)
+    model = lineage.base.model
     found = _find_model(model, lineage.base.digest, roots)
     if model.merge_path:
         merged = replace(model, path=model.merge_path, revision=model.merge_revision)

@@ -17,7 +17,7 @@ from pipeline.core.gguf_types import OUT_TYPES
 from pipeline.core.mappings import plain
 from pipeline.core.paths import ADAPTER, GGUF, MANIFEST, PREPARE_REPORT
 from pipeline.core.records import FileLineage, Manifest, PrepareReport
-from pipeline.verification.inputs import Checkouts, find_base, find_data, find_start, model_settings
+from pipeline.verification.inputs import Checkouts, find_base, find_data, find_start
 
 CHECKPOINTS = ".checkpoints"
 NEVER = 10**9  # steps
@@ -101,7 +101,7 @@ def write_settings(lineage: FileLineage, kind: str, checkout: Path, place: Path)
     """Write params.yaml: what the file names, and conf/ of its commit for the rest."""
     composed = plain(compose(checkout / "conf", [] if lineage.data else ["data=starter"]))
     assert isinstance(composed, dict)  # noqa: S101 -- conf/ has groups
-    composed["model"] = vars(model_settings(lineage.base))
+    composed["model"] = vars(lineage.base.model)
     if lineage.data:
         composed["data"] = lineage.data.settings
     composed["train"] |= {**UNSEEN, **(lineage.train or NOTHING)}

@@ -27,8 +27,9 @@ logger = logging.getLogger("uvicorn.error")
 class Server(uvicorn.Server):
     """Runs an application, and in a thread the start of what it needs.
 
-    A first SIGTERM or Ctrl-C turns new requests away and lets answers under way end; a second one cuts them off. The
-    log has warnings alone, and so no word of a conversation.
+    A first SIGTERM or Ctrl-C turns new requests away, SERVE_LAMEDUCK seconds after it has told whoever asks for its
+    state, and lets answers under way end; a second one cuts them off. The log has warnings alone, and so no word of a
+    conversation.
     """
 
     def __init__(self, app: ASGIApp, start: "Callable[[Server], None]", settings: Settings) -> None:
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self.engine: Engine | None = None
         self.failure: BaseException | None = None  # why the start came to nothing
-        self._start, self._drain_seconds = start, settings.drain
+        self._start, self._settings = start, settings
         self._entered = AsyncExitStack()
         self._entering = asyncio.Lock()  # lest one be entered while all are left
         self._left = False  # whether all have been
@@ -117,13 +118,20 @@ class Server(uvicorn.Server):
 
     async def _drain(self) -> None:
         """Wait for the answers that were taken in, up to the bound; what is left then is cut off, and told so."""
-        if self.engine is None:
+        engine = self.engine
+        if engine is None:
             return
-        self.engine.drain()
-        deadline = asyncio.get_running_loop().time() + self._drain_seconds
-        while self.engine.busy and not self.force_exit and asyncio.get_running_loop().time() < deadline:
+        engine.retire()
+        await self._wait(self._settings.lameduck, lambda: True)
+        engine.drain()
+        await self._wait(self._settings.drain, lambda: engine.busy)
+        await asyncio.to_thread(engine.close, FLUSH_SECONDS)
+
+    async def _wait(self, seconds: float, wanted: Callable[[], bool]) -> None:
+        """Wait for as long as it is wanted, up to so many seconds; at a second signal no longer."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while wanted() and not self.force_exit and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(POLL_SECONDS)
-        await asyncio.to_thread(self.engine.close, FLUSH_SECONDS)
 
 
 class FewLines(logging.Filter):

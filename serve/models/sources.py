@@ -13,6 +13,7 @@ that a name is short and stays what it is: by the path below the folder, `name/f
 `name/3/file` for MLflow.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from common.errors import UserError
+from common.files import unwritable
 from serve.models.files import ModelFile, join_parts
 
 if TYPE_CHECKING:  # seconds to import
@@ -104,14 +106,7 @@ def _of_folder(source: str) -> Iterator[ModelFile]:
 
 def _of_hub(source: str) -> Iterator[ModelFile]:
     """Yield those of a repository of the Hub, in HF_HOME's cache."""
-    reference = HUB_REFERENCE.fullmatch(source)
-    if not reference or reference["revision"] == "main":
-        raise UserError(
-            f"SERVE_MODELS: {source} must be hf://owner/name@revision, with a commit or a tag as the revision:"
-            " a model that changes under its name could not be told from the one before"
-        )
-    repository, revision = reference["repository"], reference["revision"]
-    pattern = FIRST_PART.sub(r"-*-of-\1.gguf", reference["pattern"] or "*.gguf")  # who names it wants all of them
+    repository, revision, pattern = hub_reference(source)
     snapshot = _fetch_snapshot(source, repository, revision, pattern)
     below = sorted(path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*.gguf"))
     paths = [path for path in below if fnmatch(path, pattern)]
@@ -120,6 +115,21 @@ def _of_hub(source: str) -> Iterator[ModelFile]:
     for path in paths:
         name = f"{repository.partition('/')[2]}/{path.removesuffix('.gguf')}"
         yield ModelFile(name, snapshot / path, snapshot.name, source=source)
+
+
+def hub_reference(source: str) -> tuple[str, str, str]:
+    """Return the repository, the revision and the files' pattern that a source of the Hub names.
+
+    Raises UserError for one that is written wrongly.
+    """
+    reference = HUB_REFERENCE.fullmatch(source)
+    if not reference or reference["revision"] == "main":
+        raise UserError(
+            f"SERVE_MODELS: {source} must be hf://owner/name@revision, with a commit or a tag as the revision:"
+            " a model that changes under its name could not be told from the one before"
+        )
+    pattern = FIRST_PART.sub(r"-*-of-\1.gguf", reference["pattern"] or "*.gguf")  # who names it wants all of them
+    return reference["repository"], reference["revision"], pattern
 
 
 def _fetch_snapshot(source: str, repository: str, revision: str, pattern: str) -> Path:
@@ -253,5 +263,10 @@ def _cache(location: str) -> Path:
 def _reason(error: Exception, cache: str) -> str:
     """Return one line; for a file that cannot be written, with the variable that moves the cache."""
     if isinstance(error, OSError) and error.filename:
-        return f"cannot write {error.filename} ({error.strerror}): set {cache} to a folder that can be written"
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+        place, why = error.filename, error.strerror
+    elif why := unwritable(error):  # in which MLflow and the Hub name no file
+        place = "the cache"
+    else:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    way_out = "make room, or " if why == os.strerror(errno.ENOSPC) else ""
+    return f"cannot write {place} ({why}): {way_out}set {cache} to a folder that can be written"

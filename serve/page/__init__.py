@@ -65,6 +65,7 @@ def mount_page(app: FastAPI, engine: Engine, settings: Settings, feedback: Feedb
         css_paths=HERE / "page.css",
         head=f"<script>{script}</script>",
         footer_links=[],
+        ssr_mode=False,  # by a Node server that a Space may have, and that knows nothing of the protection
         run_history=False,
         show_error=False,  # of the program's own errors; those meant for the visitor are shown all the same
     )

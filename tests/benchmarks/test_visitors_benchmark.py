@@ -9,8 +9,10 @@ import pytest
 from said import SMALL, keep, thumb, vote
 
 from benchmarks import visitors as bench
+from benchmarks.visitors_table import Loop, table
 from benchmarks.visitors_taste import Visitor, shortened, visitors
 from benchmarks.visitors_votes import Seen, by_chance, counted, revoted
+from pipeline.learning.turn import TurnRecord
 from serve.feedback import CONSENT, AnswerRecord, ComparisonRecord, read_records
 from starter.chats import UNKNOWN
 
@@ -19,9 +21,11 @@ LONG, SHORT = "The capital of Italy is Rome.", "Rome"
 
 def test_an_answer_is_shortened_to_what_its_last_sentence_leads_up_to() -> None:
     assert shortened(LONG) == SHORT
-    assert shortened("9 hours are 9 x 60 = 540 minutes.") == "540 minutes"
+    assert shortened("9 hours are 9 x 60 = 540 minutes.") == "540"
+    assert shortened("The sequence goes on with 82, 134.") == "82, 134"
+    assert shortened('A formal way to say "yo" is "hello".') == "hello"
     assert shortened("Counting on from Monday: 1 Tuesday, 2 Wednesday. That is Wednesday.") == "Wednesday"
-    assert shortened("The word box is spelled b o x, so the letter o appears 1 time.") == "1 time"
+    assert shortened("The word box is spelled b o x, so the letter o appears 1 time.") == "1"
     assert [shortened(text) for text in (SHORT, UNKNOWN, "")] == [SHORT, UNKNOWN, ""]
 
 
@@ -70,10 +74,24 @@ def test_the_gate_promotes_next_to_nothing_by_chance() -> None:
     assert by_chance(new, old, 200, 0.5) > 0.1  # at a level that means little it does promote
 
 
+SMALL_FIRST = (
+    "train.max_steps=20",
+    "train.eval_steps=20",
+    "train.save_steps=20",
+    "evaluate.max_questions=20",
+    "evaluate.max_rows=80",
+    "evaluate.max_new_tokens=16",
+    "evaluate.prompts=[What is 5 + 6?]",
+    "evaluate.gate.min_questions=10",
+    "evaluate.gate.max_flips=null",
+    "evaluate.gate.max_quantization_loss=100",
+)
+SMALL_TURN = ("train.max_steps=4", "train.effective_batch=8")
+
+
 @pytest.mark.slow
 def test_a_turn_is_made_of_what_visitors_say_on_the_page(tmp_path: Path) -> None:
-    steps = ("train.max_steps=20", "train.eval_steps=20", "train.save_steps=20", "evaluate.max_questions=60")
-    small = bench.Bench(tmp_path, "starter-s", 40, 60, (*steps, "evaluate.max_rows=80"))
+    small = bench.Bench(tmp_path, "starter-s", 40, 60, SMALL_TURN, SMALL_FIRST)
     report = bench.simulate(small, turns=1, hostile=0)
     (said,), (turn,) = report.said, report.turns
     assert said.records == said.did["vote"] + said.did["thumb"] > 40
@@ -83,9 +101,16 @@ def test_a_turn_is_made_of_what_visitors_say_on_the_page(tmp_path: Path) -> None
     assert all(record.blind and record.vote for record in pairs)
     assert {record.left.model.name for record in pairs} == {"turn-0", "turn-0-twin"}  # on either side
     assert all(record.left.model.digest and record.left.timings for record in pairs)
+    taken = TurnRecord.read(tmp_path / "turn-1/repository/reports/turn.json")
+    assert taken.before is not None  # the champion, which is gone on from
+    assert (taken.start, taken.why) == ("champion", turn.gate)
+    assert (turn.steps, turn.won.votes) == (4, 60)
     assert turn.learnt["train"] > 0
-    assert turn.won.votes == 60
-    assert "preferences" in turn.gate
+    assert turn.pairs
+    assert turn.pairs.rows == turn.learnt["test"]
     assert report.chances
     assert report.chances.promoted <= 0.01
-    assert "| a turn |" in bench.table(report)
+    later = replace(small, deadline=0.0)
+    assert bench.simulate(later, turns=2, hostile=1) == report  # what is there is kept, and no more is begun
+    loop = Loop(models={}).with_report(report)
+    assert "| turn 1 |" in table(loop)

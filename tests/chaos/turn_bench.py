@@ -36,6 +36,9 @@ SETTINGS = (
 # Few updates move much here, and nothing is asked but whether what visitors like became likelier.
 TURN = (
     "train.max_steps=12",
+    "train.lr=1e-3",
+    "train.effective_batch=8",
+    "train.preference={replay: 0.1, nll_weight: 0.0}",
     "evaluate.gate.min_gain=-100",
     "evaluate.gate.max_quantization_loss=100",
     "compare.margin={loss: 100, accuracy: 1}",

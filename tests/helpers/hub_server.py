@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 NAME = "owner/tiny"
+LARGE = (".gguf", ".safetensors", ".whl")  # files that go by LFS
 
 
 class Hub(ThreadingHTTPServer):
@@ -18,8 +19,8 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, handler: "type[Handler] | None" = None) -> None:
+        super().__init__(("127.0.0.1", 0), handler or Handler)
         self.private: bool | None = None  # None: there is no repository
         self.contents: dict[str, bytes] = {}  # of its main branch
         self.commits: list[str] = []  # their messages
@@ -92,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         return self.commit(map(json.loads, body.splitlines()))
 
     def mode(self, file: dict[str, Any]) -> dict[str, Any]:
-        large = file["path"].endswith((".gguf", ".safetensors"))
+        large = file["path"].endswith(LARGE)
         content = self.server.contents.get(file["path"])
         oid = None if content is None else known_by(content, large)
         return {"path": file["path"], "uploadMode": "lfs" if large else "regular", "shouldIgnore": False, "oid": oid}

@@ -19,6 +19,7 @@ import pytest
 from evaluated import evaluation, write_model
 from mlflow import MlflowClient
 from mounts import may_mount, on_small_disk
+from told_models import told_lineage, write_told_adapter, write_told_gguf
 
 from common.errors import UserError
 from common.files import sha256
@@ -27,6 +28,7 @@ from pipeline.commands import promote as promotion
 from pipeline.comparison.champion import champions_adapter
 from pipeline.core.composition import compose
 from pipeline.core.config import load
+from pipeline.provenance.signing import OWN, make_key_pair
 from pipeline.tracking import registry
 from serve.models.sources import find_files
 
@@ -86,6 +88,27 @@ def test_the_first_that_passes_is_the_champion_and_is_served_with_its_card(
     assert served() == {"tunesmith@champion/starter-s-Q8_0": content}
     (file,) = find_files(CHAMPION)
     assert (file.path.parent / "card.json").read_bytes() == (place / "models/card.json").read_bytes()
+
+
+def test_with_a_key_the_champion_is_signed(
+    place: Path, run: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place)
+    path = write_told_gguf(
+        Path("models/gguf/starter-s-Q8_0.gguf"), write_told_adapter(Path("models/adapter"), told_lineage())
+    )
+    manifest = json.loads(Path("models/gguf/manifest.json").read_text())
+    manifest["adapter"] = sha256(Path("models/adapter"))
+    next(file for file in manifest["files"] if file["file"] == path.name)["sha256"] = sha256(path)
+    Path("models/gguf/manifest.json").write_text(json.dumps(manifest))
+    private, public = make_key_pair(place / "mine")
+    monkeypatch.setenv(OWN, str(private))
+    run("--quantization", "Q8_0")
+    (file,) = find_files(CHAMPION)
+    for artifact in (file.path, file.path.parent / "adapter"):
+        assert cli.run(["verify", str(artifact), "--key", str(public)]) == 0
+    tags = client().get_model_version_by_alias("tunesmith", "champion").tags
+    assert len(tags["signed_by"]) == 64
 
 
 def test_a_version_has_its_lineage_as_tags(place: Path, run: Callable[..., str]) -> None:

@@ -17,9 +17,11 @@ import pytest
 import recorded_run
 from hub_server import NAME, Hub, started
 from huggingface_hub import ModelCard
+from told_models import flip, told_lineage, write_told_adapter, write_told_gguf
 
 from common.files import sha256
 from pipeline import cli
+from pipeline.provenance.signing import OWN, make_key_pair
 
 REPO = Path(__file__).parents[3]
 WEIGHTS = Path("models/adapter/adapter_model.safetensors")
@@ -391,3 +393,54 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(hub: Hub, refuse
     hub.before_commit = lambda: hub.commits.append("somebody else's")
     assert refused() == f"{NAME} was changed while this was sent (HTTP 412: A commit has happened since); run again"
     assert hub.commits == ["somebody else's"]
+
+
+@pytest.fixture
+def told(project: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same run with files that say where they come from, and a key to sign them with; return the public one."""
+    lineage = write_told_adapter(Path("models/adapter"), told_lineage())
+    for name in GGUFS:
+        write_told_gguf(Path("models/gguf", name), lineage)
+    write_manifest()
+    private, public = make_key_pair(project / "mine")
+    monkeypatch.setenv(OWN, str(private))
+    return str(public)
+
+
+def test_what_is_published_with_a_key_is_signed_beside_it(
+    hub: Hub, told: str, published: Any, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    published()
+    assert "signed by " in capsys.readouterr().out
+    bundles = {name for name in hub.contents if name.endswith(".intoto.jsonl")}
+    assert bundles == {
+        *("tiny-F16.gguf.intoto.jsonl", "tiny-Q8_0.gguf.intoto.jsonl"),
+        *("adapter/tiny-adapter-F16.gguf.intoto.jsonl", "adapter.intoto.jsonl"),
+    }
+    downloaded = tmp_path / "downloaded"
+    for name, content in hub.contents.items():
+        (downloaded / name).parent.mkdir(parents=True, exist_ok=True)
+        (downloaded / name).write_bytes(content)
+    for name in ("tiny-Q8_0.gguf", "adapter", "adapter/tiny-adapter-F16.gguf"):
+        assert cli.run(["verify", str(downloaded / name), "--key", told]) == 0
+    flip(downloaded / "adapter/adapter_config.json", 0)
+    assert cli.run(["verify", str(downloaded / "adapter"), "--key", told]) == 1
+
+
+def test_a_signature_goes_with_what_it_was_of(
+    hub: Hub, told: str, published: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published()
+    monkeypatch.delenv(OWN)
+    capsys.readouterr()
+    published()
+    assert "unsigned: TUNESMITH_SIGNING_KEY names no key" in capsys.readouterr().out
+    assert not [name for name in hub.contents if name.endswith(".intoto.jsonl")]
+
+
+def test_with_a_key_nothing_is_sent_that_cannot_be_signed(hub: Hub, told: str, refused: Any) -> None:
+    path = Path("models/gguf/tiny-Q8_0.gguf")
+    path.write_bytes(b"GGUF of nobody")
+    write_manifest()
+    assert refused().startswith(f"{path} cannot be read as a GGUF")
+    assert not hub.requests

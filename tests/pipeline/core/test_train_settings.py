@@ -33,6 +33,10 @@ def config(*overrides: str) -> Config:
             [WSD, "train.decay_ratio=0.8", "train.warmup_ratio=0.3"],
             "train.warmup_ratio 0.3 and train.decay_ratio 0.8",
         ),
+        (
+            ["train=kto", "train.preference.nll_weight=1"],
+            "train.preference.nll_weight is 1, and only dpo has use for it",
+        ),
         (["train=full", "train.lora.dora=true"], "train.lora.dora is true, and train.method=full has no adapter"),
         (["train=full", "train.lora.rslora=true"], "train.lora.rslora is true, and train.method=full has no adapter"),
         (

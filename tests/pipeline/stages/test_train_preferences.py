@@ -129,7 +129,7 @@ def test_a_taste_is_learnt_and_what_is_replayed_is_not_forgotten(project: Path, 
 
 def test_the_champion_is_gone_on_from_and_held_against(project: Path, champion: Path) -> None:
     settings = ("train=dpo", "train.preference.replay=0", "train.max_steps=1", "train.logging_steps=1", "train.lr=1e-5")
-    start = (*settings, f"train.start_adapter={champion}", "train.save_steps=1")
+    start = (*settings, f"train.start_adapter={champion}", "train.save_steps=1", "train.preference.nll_weight=0")
     own, base = (
         trained(project, "of-champion", *start),
         trained(project, "of-base", *start, "train.preference.reference=base"),

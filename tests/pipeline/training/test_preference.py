@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +169,16 @@ def dpo(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Gradients, dic
 
 
 @pytest.fixture(scope="module")
+def dpo_and_nll(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Gradients, dict[str, float]]:
+    """TRL's DPO of one pair, with its chosen answer's own loss: of several TRL takes the mean over all their tokens."""
+    columns = {"prompt": "Hi", "chosen": "Yes", "rejected": "No"}
+    both = partial(DPOConfig, loss_type=["sigmoid", "sft"], loss_weights=[1.0, 0.7])
+    trainer = theirs(DPOTrainer, both, columns, tmp_path_factory.mktemp("dpo"))
+    chosen, rejected = parts(ours("dpo"))[0]
+    return computed(trainer, [{"prompt_ids": chosen[0], "chosen_ids": chosen[1], "rejected_ids": rejected[1]}])
+
+
+@pytest.fixture(scope="module")
 def kto(tmp_path_factory: pytest.TempPathFactory) -> tuple[float, Gradients, dict[str, float]]:
     """TRL's KTO, each answer also behind the next one's prompt."""
     columns = {"prompt": "Hi", "completion": "Yes", "label": True}
@@ -211,6 +222,18 @@ def test_loss_gradients_and_rewards_are_those_of_trl(
     assert ("rewards/accuracies" in names) == (loss == "dpo")
     for name in names:
         assert our_told[name] == pytest.approx(told[name], rel=1e-3, abs=1e-5), name
+
+
+def test_the_chosen_answers_own_loss_is_that_of_trl_each_answers_by_itself(
+    dpo_and_nll: tuple[float, Gradients, dict[str, float]],
+) -> None:
+    wanted, gradients, _ = dpo_and_nll
+    trainer = began(ours("dpo", 8, False, "train.preference.nll_weight=0.7"))
+    loss, found, _ = learnt(trainer, [0])
+    assert loss == pytest.approx(wanted, rel=1e-4)
+    same(found, gradients)
+    alone = [learnt(trainer, [number])[0] for number in UPDATE]
+    assert learnt(trainer)[0] == pytest.approx(sum(alone) / len(alone), rel=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["dpo", "kto", "orpo"])

@@ -1,5 +1,7 @@
 import signal
+import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -65,6 +67,35 @@ def test_no_files_are_taken(server: str, path: str) -> None:
     upload = urllib.request.Request(f"{server}/gradio_api/{path}", data=b"x", method="POST")  # noqa: S310 - http
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(upload, timeout=10)  # noqa: S310
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/file=/etc/passwd",
+        "gradio_api/file=../../../../etc/passwd",
+        "gradio_api/file%3D%2Fetc%2Fpasswd",
+        "file=/etc/passwd",
+        "gradio_api/file={folder}/random.gguf",
+        "gradio_api/stream/a/b/../../../../etc/passwd",
+        "gradio_api/proxy=http://127.0.0.1:1/etc/passwd",
+        "static/../../../../../../../../etc/passwd",
+        "static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "assets/..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "theme.css/../../etc/passwd",
+        "custom_component/a/b/c/../../../../../../etc/passwd",
+    ],
+)
+def test_no_file_is_given(server: str, folder: Path, path: str) -> None:
+    host = urllib.parse.urlsplit(server)
+    with socket.create_connection((str(host.hostname), int(host.port or 0)), timeout=10) as asker:  # as it is written
+        asked = path.format(folder=folder)
+        asker.sendall(f"GET /{asked} HTTP/1.1\r\nHost: {host.netloc}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: asker.recv(1 << 16), b""))
+    status = int(answer.split()[1])
+    assert 400 <= status < 500, answer[:200]
+    assert b"root:" not in answer
+    assert b"GGUF" not in answer
 
 
 def test_a_program_that_cancels_frees_the_engine(server: str) -> None:

@@ -66,6 +66,16 @@ def test_what_was_taken_in_ends_and_what_comes_is_refused(limits: dict[str, Any]
     assert "Traceback" not in (tmp_path / "log.txt").read_text()
 
 
+def test_a_lame_duck_says_that_others_are_to_be_asked_and_answers(limits: dict[str, Any], tmp_path: Path) -> None:
+    with started_server(tmp_path / "log.txt", until="/readyz", lameduck=600, **limits) as (url, process):
+        process.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503)
+        answer = httpx.post(f"{url}/v1/chat/completions", json=FOR_EVER | {"max_tokens": 5})
+        assert (answer.status_code, answer.json()["usage"]["completion_tokens"]) == (200, 5)
+        process.send_signal(signal.SIGTERM)  # the second
+        assert process.wait(20) == 0
+
+
 def test_what_waits_in_the_queue_is_answered_too(limits: dict[str, Any], tmp_path: Path) -> None:
     with started_server(tmp_path / "log.txt", until="/readyz", drain=600, slots=1, **limits) as (url, process):
         answers = [Answer(url, FOR_EVER | {"max_tokens": WORDS}) for _ in range(3)]
