@@ -145,9 +145,8 @@ bench-speculation: setup  ## measure what drafts gain by kind of answer, beside 
 bench-visitors: setup  ## measure what turns of the loop are worth, with visitors whose taste is known; ARGS=--quick: a small one
 	@$(RUN) $(BIN)/python -m benchmarks.visitors $(ARGS)
 
-bench-image: setup  ## measure the serve image: what is in it, building it, its start; a stage in the train image; ARGS=--cold: from nothing
-	@$(RUN) $(BIN)/python -m benchmarks.image $(ARGS)
-	@$(RUN) $(BIN)/python -m benchmarks.container
+bench-image: setup  ## measure the serve image: what is in it, a build after a change, its start; ARGS="--variants few"
+	@$(RUN) $(BIN)/python -m benchmarks.image --docker $(DOCKER) $(ARGS)
 
 bench-export: setup  ## measure export beside llama.cpp's own way on weights of 1B and 3B; needs 30 GB of disk
 	@$(RUN) $(BIN)/python -m benchmarks.export
