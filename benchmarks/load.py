@@ -2,6 +2,7 @@
 
     python -m benchmarks.load                              64 clients for 10 minutes, on models/gguf
     python -m benchmarks.load --minutes 1 --clients 16     less of it; --models and --out as wanted
+    python -m benchmarks.load --swap-seconds 0             no model is swapped meanwhile
 
 First every question is asked alone. Then the clients ask the same ones in each other's company, in random order: short
 and long, of one turn and of several, with shared system prompts and without, greedy and drawn with a seed; they read
@@ -9,6 +10,9 @@ answers as a stream, at once as a whole, or hang up in the middle. Each answer h
 Where the kernels of a type do not add up in one order, a greedy answer may part from it where its two best logits lie
 closer than the noise that is measured afterwards (noise.py), and one that is drawn may be another. Being turned away
 because the queue is full is no failure; everything else is. The server's memory is read all along.
+
+Every minute all models are swapped for others, of the same files: no answer changes by it, and no memory is left over.
+Answers of models that differ are swap.py's.
 
 Exit code 1 where something failed. benchmarks/results/serve-load.md has the table, serve-load.json all figures.
 """
@@ -28,12 +32,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 
 from benchmarks import noise
+from benchmarks.releases import SETTINGS, Releases, look
 from common.errors import UserError
 from common.files import write_json, write_text
 from llama.cpus import usable_cpus
@@ -51,6 +56,7 @@ STREAMS = 4  # answers at once when the noise is measured
 WARM_UP = 0.2  # share of the time after which memory should have stopped growing
 MOST_GROWTH = 0.02
 SAMPLE_SECONDS = 2.0  # between two looks at the server's memory
+SWAP_SECONDS = 60.0  # between two swaps
 BUSY_SECONDS = 2.0  # that a client turned away stays away at most, whatever it is advised: pressure is what is wanted
 START_SECONDS = 120.0
 ANSWER_SECONDS = 300.0  # that the server may be silent to one client, on a machine with other work
@@ -109,6 +115,7 @@ class Report:
     others: list[Other] = field(default_factory=list)
     noise: dict[str, float] = field(default_factory=dict)  # of logits, by model
     first: list[float] = field(default_factory=list)  # seconds to the first words of a stream
+    swaps: int = 0
     samples: list[Sample] = field(default_factory=list)
 
     def share(self, begin: float, end: float) -> list[Sample]:
@@ -133,6 +140,13 @@ class Report:
         """Of the memory after the warm-up, as a share."""
         early, late = self.memory
         return late / early - 1
+
+
+class Swaps(NamedTuple):
+    """What is swapped under load, and how often."""
+
+    releases: Releases
+    seconds: float  # between two; 0: never
 
 
 class Wrong(Exception):
@@ -173,15 +187,32 @@ async def alone(client: httpx.AsyncClient, conversations: Sequence[Case]) -> dic
 
 
 async def together(
-    client: httpx.AsyncClient, server: psutil.Process, answers: dict[Case, list[str]], clients: int, seconds: float
+    client: httpx.AsyncClient,
+    server: psutil.Process,
+    answers: dict[Case, list[str]],
+    clients: int,
+    seconds: float,
+    swaps: Swaps,
 ) -> Report:
     """Let clients ask for so many seconds, and hold what they get against the answers given alone."""
     report, began = Report(), time.monotonic()
     watching = asyncio.create_task(watch(server, report))
     visits = (visit(client, answers, began + seconds, random.Random(number), report) for number in range(clients))
-    await asyncio.gather(*visits)
+    await asyncio.gather(*visits, swap_all(client, swaps, began + seconds, report))
     watching.cancel()
     return report
+
+
+async def swap_all(client: httpx.AsyncClient, swaps: Swaps, until: float, report: Report) -> None:
+    """Swap all models from time to time, until the time is over."""
+    while swaps.seconds and time.monotonic() + swaps.seconds < until:
+        await asyncio.sleep(swaps.seconds)
+        swaps.releases.move((report.swaps + 1) % 2)
+        try:
+            await look(client)
+        except (UserError, httpx.HTTPError) as error:
+            report.failures.append(f"swap {report.swaps + 1}: {type(error).__name__}: {error}")
+        report.swaps += 1
 
 
 async def watch(server: psutil.Process, report: Report) -> None:
@@ -294,7 +325,13 @@ async def leftovers(client: httpx.AsyncClient) -> list[str]:
 
 
 async def load(
-    url: str, server: psutil.Process, questions: Sequence[str], long: int, clients: int, seconds: float
+    url: str,
+    server: psutil.Process,
+    questions: Sequence[str],
+    long: int,
+    clients: int,
+    seconds: float,
+    swaps: Swaps,
 ) -> Report:
     """Ask alone, then together; see the module."""
     limits, timeout = httpx.Limits(max_connections=None), httpx.Timeout(ANSWER_SECONDS)
@@ -302,7 +339,7 @@ async def load(
         names = [model["id"] for model in (await client.get("/v1/models")).json()["data"]]
         conversations = cases([name for name in names if name.endswith(MODELS)] or names, questions, long)
         answers = await alone(client, conversations)
-        report = await together(client, server, answers, clients, seconds)
+        report = await together(client, server, answers, clients, seconds, swaps)
         report.failures += [f"after all have left: {line}" for line in await leftovers(client)]
         return report
 
@@ -365,6 +402,7 @@ def figures(report: Report, clients: int, minutes: float) -> dict[str, Any]:
     return {
         "clients": clients,
         "minutes": minutes,
+        "swaps": report.swaps,
         "outcomes": dict(report.outcomes),
         "failures": report.failures,
         "parted_at_a_tie": len(report.others),
@@ -382,6 +420,7 @@ def table(report: Report, clients: int, minutes: float) -> str:
     rows = [
         ("answers read as a stream, as a whole, hung up", ", ".join(str(outcomes[kind]) for kind in KINDS)),
         ("turned away by the full queue", outcomes["full"]),
+        ("swaps of all models meanwhile", report.swaps),
         ("other than alone: from a tie on, drawn otherwise", f"{len(report.others)}, {outcomes['drawn otherwise']}"),
         ("failed, or other than alone for no reason", len(report.failures)),
         ("seconds to the first words: median, 95 of 100", ", ".join(waited)),
@@ -404,15 +443,18 @@ def starter_questions(number: int) -> list[str]:
 def main() -> int:
     """Run it and write the report."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--models", default="models/gguf", help="as SERVE_MODELS (models/gguf)")
+    parser.add_argument("--models", type=Path, default="models/gguf", help="a folder of GGUF files (models/gguf)")
     parser.add_argument("--clients", type=int, default=64, help="that ask at once (64)")
     parser.add_argument("--minutes", type=float, default=10, help="that they ask (10)")
+    parser.add_argument("--swap-seconds", type=float, default=SWAP_SECONDS, help="between two swaps (60); 0: none")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the report (benchmarks/results)")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served(arguments.models, Path(folder, "log.txt")) as (url, server):
-        questions = starter_questions(QUESTIONS)
-        report = asyncio.run(load(url, server, questions, LONG, arguments.clients, 60 * arguments.minutes))
-    judge(report, find_models(arguments.models))
+    with tempfile.TemporaryDirectory() as made:
+        folder, questions = Path(made), starter_questions(QUESTIONS)
+        swaps = Swaps(Releases.laid_out(folder, arguments.models, arguments.models), arguments.swap_seconds)
+        with served(str(swaps.releases.link), folder / "log.txt", **SETTINGS) as (url, server):
+            report = asyncio.run(load(url, server, questions, LONG, arguments.clients, 60 * arguments.minutes, swaps))
+    judge(report, find_models(str(arguments.models)))
     print(text := table(report, arguments.clients, arguments.minutes))
     for failure in report.failures[:SHOWN]:
         print(failure)

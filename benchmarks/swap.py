@@ -16,16 +16,15 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 
 from benchmarks.load import ANSWER_SECONDS, Full, Wrong, refuse, served, starter_questions
+from benchmarks.releases import SETTINGS, Releases, look
 
-KEY = "swap"  # SERVE_ADMIN_KEY of a server that lives as long as this
-SETTINGS: dict[str, object] = {"admin_key": KEY, "follow_seconds": 0, "feedback": "off", "max_loaded_models": 1}
 MAX_TOKENS = 48
 QUESTIONS = 12
 BETWEEN = 2.0  # seconds between two swaps
@@ -41,21 +40,14 @@ class Report:
     figures: dict[str, float] = field(default_factory=dict)  # of the server
 
 
-def point(link: Path, to: Path) -> None:
-    """Let a symbolic link lead elsewhere, in one step."""
-    new = link.with_name(f".{link.name}")
-    new.symlink_to(to)
-    new.replace(link)
-
-
 async def swapped(
-    url: str, swap: Callable[[int], None], questions: Sequence[str], clients: int, swaps: int, between: float = BETWEEN
+    url: str, releases: Releases, questions: Sequence[str], clients: int, swaps: int, between: float = BETWEEN
 ) -> Report:
     """Let clients ask through so many swaps.
 
     Args:
-        url: of a server with SERVE_ADMIN_KEY=KEY and one model, whose queue has room for all clients.
-        swap: moves what the server follows to the first model (0) or the other one (1), which is there at first.
+        url: of a server with releases.SETTINGS, whose queue has room for all clients.
+        releases: of one model each, which it follows.
         questions: that are asked.
         clients: that ask at once.
         swaps: even, so that it ends as it began.
@@ -66,8 +58,8 @@ async def swapped(
         model = (await client.get("/v1/models")).json()["data"][0]["id"]
         alone: dict[tuple[str, str], str] = {}
         for which in (0, 1):
-            swap(which)
-            await _look(client)
+            releases.move(which)
+            await look(client)
             for question in questions:
                 by, text = await answer(client, model, question)
                 alone[by, question] = text
@@ -78,8 +70,8 @@ async def swapped(
         ]
         for number in range(swaps):
             await asyncio.sleep(between)
-            swap(number % 2)
-            await _look(client)
+            releases.move(number % 2)
+            await look(client)
         await asyncio.sleep(between)
         over.set()
         await asyncio.gather(*visits)
@@ -115,13 +107,6 @@ async def answer(client: httpx.AsyncClient, model: str, question: str) -> tuple[
     return by.pop(), text
 
 
-async def _look(client: httpx.AsyncClient) -> None:
-    """Have the server look at once. Raises Wrong where it follows no more."""
-    told = await client.post("/admin/reload", headers={"x-api-key": KEY})
-    if told.status_code != 200:
-        raise Wrong(told.text)
-
-
 async def _visit(
     client: httpx.AsyncClient,
     model: str,
@@ -152,21 +137,11 @@ def main() -> int:
     parser.add_argument("--swaps", type=int, default=6, help="forth and back (6)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
-        places = [folder / f"release-{number}" for number in (1, 2)]
-        for place, model in zip(places, arguments.models, strict=True):
-            place.mkdir()
-            (place / model.name).symlink_to(model.resolve())
-        point(folder / "current", places[0])
-        with served(str(folder / "current"), folder / "log.txt", queue=arguments.clients, **SETTINGS) as (url, _):
+        releases, log = Releases.laid_out(Path(made), *arguments.models), Path(made, "log.txt")
+        limits = {"queue": arguments.clients, "feedback": "off", "max_loaded_models": 1}
+        with served(str(releases.link), log, **limits, **SETTINGS) as (url, _):
             report = asyncio.run(
-                swapped(
-                    url,
-                    lambda which: point(folder / "current", places[which]),
-                    starter_questions(QUESTIONS),
-                    arguments.clients,
-                    arguments.swaps,
-                )
+                swapped(url, releases, starter_questions(QUESTIONS), arguments.clients, arguments.swaps)
             )
     print(f"{sum(report.given.values())} answers whole, of {', '.join(f'{n} {by}' for by, n in report.given.items())}")
     for name, value in report.figures.items():

@@ -38,6 +38,7 @@ def configure_logs(rank: int = 0) -> None:
     """
     handler: logging.Handler = logging.StreamHandler(sys.stderr) if rank else Lines()
     handler.setFormatter(Plain(rank))
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # which else tells of each request to the Hub
     for package in PACKAGES:
         logger = logging.getLogger(package)
         logger.handlers = [handler]

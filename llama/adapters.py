@@ -58,8 +58,8 @@ class Node(NamedTuple):
     """What a graph computes for one of the base's tensors."""
 
     factors: Factors
-    inner: Tensor  # A·x, float32 [rank, rows]
-    product: Tensor  # B·(A·x), float32 [output, rows]
+    inner: Tensor  # A·x, float32 [rank, rows], or [rank, tokens of a slot, slots] as in recurrent layers
+    product: Tensor  # B·(A·x), float32 [output, …] alike
     scale: Tensor  # the same times a number
     data: int  # where llama.cpp puts A·x
     every: bool  # whether there is a row for each token of the decode, and not only for those after which one is drawn
@@ -105,7 +105,7 @@ class Family:
         widths = {factors.rank: factors.b.ne[0] for factors in self.factors.values()}
         self.products = {rank: np.zeros((BATCH, width), np.float32) for rank, width in widths.items()}  # A·x
         self.every, self.drawn = Rows(list(widths)), Rows(list(widths))
-        self._views: dict[tuple[int, int, bool, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._views: dict[tuple[int, int, bool, tuple[int, ...]], tuple[Tensor, Tensor, Tensor]] = {}
 
     def _factors(self, a: Extent, b: Extent, step: int) -> Factors:
         rank, outputs = b.shape
@@ -157,9 +157,9 @@ class Family:
     def write(self, node: Node, reading: bool) -> None:
         """Let a graph compute each row with its own adapter, or where it is `reading` a prompt with the chosen one."""
         factors, inner, product, scale = node.factors, node.inner, node.product, node.scale
-        products, ids, scales = self._of_rows(factors.rank, product.ne[0], node.every, product.ne[1])
+        products, ids, scales = self._of_rows(factors.rank, product.ne[0], node.every, product.ne[1], product.ne[2])
         if reading:
-            plain = tensor(_F32, (factors.rank, product.ne[1]))
+            plain = tensor(_F32, (factors.rank, *product.ne[1:3]))
             inner.op = product.op = _PRODUCT
             inner.data, inner.nb[1:] = node.data, plain.nb[1:]
             sources = factors.a_of_one, factors.b_of_one, inner
@@ -171,15 +171,18 @@ class Family:
         inner.src[0], product.src[0], product.src[1] = map(ctypes.addressof, sources)
         scale.op, scale.src[1] = OPERATIONS["MUL"], ctypes.addressof(scales)
 
-    def _of_rows(self, rank: int, outputs: int, every: bool, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return A·x, whose each row is, and its scale, as tensors; they are kept, since graphs point to them."""
-        key = rank, math.gcd(outputs, SCALE_ROW), every, count
+    def _of_rows(self, rank: int, outputs: int, every: bool, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return A·x, whose each row is, and its scale, as tensors; they are kept, since graphs point to them.
+
+        Rows come slot by slot, whether or not the graph tells the slots' tokens apart by its `shape`.
+        """
+        key = rank, math.gcd(outputs, SCALE_ROW), every, shape
         if key not in self._views:
             rows, products, width = self.every if every else self.drawn, self.products[rank], key[1]
             self._views[key] = (
-                tensor(_F32, (products.shape[1], count), products.strides[:1], products.ctypes.data),
-                tensor(_I32, (count,), (), rows.ids.ctypes.data),
-                tensor(_F32, (width, count), (4 * SCALE_ROW,), rows.scales[rank].ctypes.data),
+                tensor(_F32, (products.shape[1], *shape), products.strides[:1], products.ctypes.data),
+                tensor(_I32, shape, (), rows.ids.ctypes.data),
+                tensor(_F32, (width, *shape), (4 * SCALE_ROW,), rows.scales[rank].ctypes.data),
             )
         return self._views[key]
 
@@ -278,8 +281,18 @@ class Adapters:
         """See that the decode was computed so. Raises EngineError."""
         expected = sum(len(family.factors) for family in self._laid)
         if len(self._graph) != expected:
+            self._refuse_what_is_passed_over()
             raise EngineError(f"of {expected} tensors with adapters {len(self._graph)} were computed: {self._fault}")
         LIBRARY.ggml_backend_sched_set_eval_callback(scheduler_of(context), None, None)  # until there is a new graph
+
+    def _refuse_what_is_passed_over(self) -> None:
+        """Let nobody ask again for adapters of which llama.cpp's graph leaves tensors out, as in some attention."""
+        for family in self._laid:
+            computed = {id(node.factors) for of, node in self._graph if of is family}
+            names = [name for name, factors in family.factors.items() if id(factors) not in computed]
+            for name, lora in family.members.items() if names and not self._fault else ():
+                why = f"adds to {names[0]}, which llama.cpp computes without adapters in a model of {lora.architecture}"
+                self._faults[name] = UserError(f"{lora.path} {why}")
 
     def _lay_on(self, context: "llama_cpp.llama_context_p", families: list[Family]) -> None:
         if families == self._laid:
@@ -309,12 +322,11 @@ class Adapters:
         number = np.array(scale.op_params[:1], np.int32).view(np.float32)[0]
         tag = number if number >= 1 else number * inner.ne[0]
         family = self.families[round((tag - 1) * FAMILIES)]
-        if product.ne[1] not in self._rows or product.ne[2] != 1:
-            self._fault = f"{name} has {product.ne[1]} x {product.ne[2]} rows"
+        rows = product.ne[1] * product.ne[2]
+        if rows not in self._rows or product.ne[3] != 1:
+            self._fault = f"{name} has {' x '.join(map(str, product.ne[1:]))} rows"
             return
-        node = Node(
-            family.factors[name.removesuffix(B)], inner, product, scale, inner.data, product.ne[1] == self._rows[0]
-        )
+        node = Node(family.factors[name.removesuffix(B)], inner, product, scale, inner.data, rows == self._rows[0])
         family.write(node, self._reading)
         self._graph.append((family, node))
 

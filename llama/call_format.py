@@ -7,10 +7,13 @@ r"""How a model's chat template writes calls of tools, found by letting it write
     <function=find_sum>{…}</function>                                     Functionary 3.1
     <tool_call>\n<function=find_sum>\n<parameter=x>\n5\n</parameter>…     Qwen3 Coder
     <tool_call>find_sum\n<arg_key>x</arg_key>\n<arg_value>5</arg_value>…  GLM
+    <|tool_call>call:find_sum{x:<|"|>five<|"|>,y:6}<tool_call|>           Gemma 4
+    <|tool_call_start|>[find_sum(x='five', y=6)]<|tool_call_end|>         LFM2
 
 and so on: what stands before a name, between it and the arguments, between two calls and after the last is all that
 has to be known, and around each argument where they are no JSON object. Models whose template writes no calls, or
-arguments otherwise, are told of the tools in the system turn and call as Hermes does.
+arguments otherwise, are told of the tools in the system turn and call as Hermes does; LFM2's first templates write none
+either, and its vocabulary tells.
 """
 
 import re
@@ -31,7 +34,7 @@ from llama.calls import (
     called,
     form_of_calls,
 )
-from llama.marks import common_beginning
+from llama.marks import CLOSING, TAG, common_beginning
 
 OTHER, ANSWER = "find_product", "\ue000"  # another tool's name; an answer that no template writes of itself
 OTHER_KEY, OTHER_VALUE, NUMBER = "to_these", "7 and 8", 56  # another argument, and one that is no text
@@ -40,7 +43,7 @@ ARGUMENTS = re.compile(rf'\{{\s*"{KEY}"\s*:\s*"{VALUE}"\s*\}}')
 LONGEST_TAIL = 200  # characters: more is a turn of somebody else's
 # A thought that is begun and ended at once: its tags have one name.
 THOUGHT = re.compile(r"^<\|?(?:START_)?(\w+)\|?>\s*<[|/]?(?:END_)?\1\|?>\s*")
-FIRST_TAG = re.compile(r"<[^<>\s]+>(?=.)", re.DOTALL)  # of several
+FIRST_TAG = re.compile(rf"(?:{CLOSING})*(?P<mark>{TAG})(?=.)", re.DOTALL)  # of several, that closes nothing
 # What begins a call's JSON before its name.
 JSON_HEAD = re.compile(r'\s*\[?\s*\{(?:\s*"\w+"\s*:\s*"?\w*"?\s*,)*\s*"\w+"\s*:\s*"$')
 
@@ -53,6 +56,28 @@ class ParameterFormat:
     between: str  # it and the value
     after: str  # the value
     unquoted: str  # in the place of `between` before what is no text
+    typed: tuple[tuple[str, str], ...] = ()  # in that of `unquoted`, by JSON's types, where the form tells more of them
+
+    def before_value(self, of: str) -> str:
+        """Return what stands between the name and a value of one of JSON's types."""
+        return self.between if of == "string" else dict(self.typed).get(of, self.unquoted)
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How a model writes arguments as one object, and objects and lists in it, where that is no JSON."""
+
+    open: str  # what stands before the arguments
+    equals: str  # between a name and its value
+    comma: str  # between two
+    close: str  # after the last
+    quote: str  # around a text; in quotes of Python's there is what Python has in them, in others all as it stands
+    is_sorted: bool = False  # whether they come in the order of their names, and not in that of the schema
+
+    @property
+    def is_python(self) -> bool:
+        """Whether values are written as in Python."""
+        return self.quote in ('"', "'")
 
 
 @dataclass(frozen=True)
@@ -71,6 +96,7 @@ class CallFormat:
     listed: bool  # whether the template writes what tools there are
     parameters: ParameterFormat | None = None  # None: the arguments are one JSON object
     takes_system: bool = True  # whether the template takes a system turn, in which they are else
+    notation: Notation | None = None  # of the arguments, where they are an object that is no JSON
 
 
 HERMES = CallFormat(
@@ -85,21 +111,45 @@ HERMES = CallFormat(
     form=None,
     listed=False,
 )
+LFM_2 = CallFormat(
+    lead="",
+    mark="<|tool_call_start|>",
+    head="\\[",
+    middle="",
+    joint=", ",
+    tail="\\]<\\|tool_call_end\\|>",
+    example=f'<|tool_call_start|>[{NAME}({KEY}="{VALUE}")]<|tool_call_end|>',
+    in_json=False,
+    form=None,
+    listed=False,
+    notation=Notation("(", "=", ", ", ")", '"'),
+)
 
 
-def find_format(render: Render, refusal: type[Exception], ends: Sequence[str]) -> CallFormat:
-    """Return how a template writes calls; HERMES where it does not, or with arguments that are no JSON.
+def find_format(
+    render: Render, refusal: type[Exception], ends: Sequence[str], is_token: Callable[[str], bool]
+) -> CallFormat:
+    """Return how a model writes calls: as its template does, or else by a mark that its vocabulary has; HERMES if none.
 
     Args:
         render: writes messages, the first of them perhaps the tools, with the prompt for an answer or without.
         refusal: what it raises where the template refuses.
         ends: the texts of tokens that end a turn.
+        is_token: whether a text is one token.
     """
     found = None
     with suppress(refusal):
         if (form := form_of_calls(render, refusal)) is not None:
             found = _probed(render, refusal, form, ends)
+    if found is None and is_token(LFM_2.mark):
+        found = replace(LFM_2, listed=_lists(render, refusal))
     return replace(found or HERMES, takes_system=_takes_system(render, refusal))
+
+
+def _lists(render: Render, refusal: type[Exception]) -> bool:
+    with suppress(refusal):
+        return NAME in render(ASKED, True)
+    return False
 
 
 def _takes_system(render: Render, refusal: type[Exception]) -> bool:
@@ -118,16 +168,17 @@ def _probed(render: Render, refusal: type[Exception], form: CallForm, ends: Sequ
 
     answered, one = render([*ASKED, {"role": "assistant", "content": ANSWER}], False), calling({KEY: VALUE}, NAME)
     start = outside_tag(one, len(common_beginning(answered, one)))
-    if (written := _as_json(one, start) or _by_parameters(calling, one, start)) is None:
+    in_object = _as_json(one, start) or _in_notation(calling, one, start)
+    if (written := in_object or _by_parameters(calling, one, start)) is None:
         return None
-    at, begin, end, parameters = written
+    at, begin, end, parameters, notation = written
     tail = _before_end(one[end:], answered, ends)
     if parameters and not tail.strip():
         return None  # it does not show where the last one ends
     head, middle = THOUGHT.sub("", one[start:at]), one[at + len(NAME) : begin]
     if len(tail) > LONGEST_TAIL:
         return None
-    mark = _mark(head, ids, parameters is not None)
+    mark = _mark(head, ids, bool(parameters or notation))
     lead, _, rest = head.partition(mark) if mark else ("", "", head)
     joint = None
     with suppress(refusal):
@@ -144,6 +195,7 @@ def _probed(render: Render, refusal: type[Exception], form: CallForm, ends: Sequ
         form=form,
         listed=NAME in render(ASKED, True),
         parameters=parameters,
+        notation=notation,
     )
 
 
@@ -153,13 +205,35 @@ class _Written(NamedTuple):
     name: int
     begin: int  # of the arguments
     end: int
-    parameters: ParameterFormat | None
+    parameters: ParameterFormat | None = None
+    notation: Notation | None = None
 
 
 def _as_json(one: str, start: int) -> _Written | None:
     found = ARGUMENTS.search(one, start)
     at = one.rfind(NAME, start, found.start()) if found else -1
-    return _Written(at, found.start(), found.end(), None) if found and at >= 0 else None
+    return _Written(at, found.start(), found.end()) if found and at >= 0 else None
+
+
+def _in_notation(calling: Callable[..., str], one: str, start: int) -> _Written | None:
+    """Return where a call stands whose arguments are an object, but no JSON; None where they are not."""
+    at = one.find(NAME, start)
+    name_end, key = at + len(NAME), one.find(KEY, at)
+    opened, number = one[name_end:key], calling({KEY: NUMBER}, NAME)
+    closed = {"{": "}", "(": ")"}.get(opened)
+    if at < start or closed is None or not calling({}, NAME).startswith(opened + closed, name_end):
+        return None
+    equals = number[key + len(KEY) :].partition(str(NUMBER))[0]
+    quote = one[key + len(KEY) + len(equals) :].partition(VALUE)[0]
+    argument = KEY + equals + quote + VALUE + quote
+    two = calling({OTHER_KEY: OTHER_VALUE, KEY: VALUE}, NAME)
+    is_sorted = two.find(KEY, name_end) < two.find(OTHER_KEY, name_end)
+    # Both arguments are of one length.
+    comma = two[key + len(argument) :].partition(OTHER_KEY if is_sorted else KEY)[0]
+    if not quote or not one.startswith(argument + closed, key) or comma.strip() != ",":
+        return None
+    end = key + len(argument + closed)
+    return _Written(at, name_end, end, notation=Notation(opened, equals, comma, closed, quote, is_sorted))
 
 
 def _by_parameters(calling: Callable[..., str], one: str, start: int) -> _Written | None:
@@ -180,8 +254,19 @@ def _by_parameters(calling: Callable[..., str], one: str, start: int) -> _Writte
         return None
     number = calling({KEY: NUMBER}, NAME)
     unquoted = number[key + len(KEY) : number.find(str(NUMBER), key)]
-    parameters = ParameterFormat(*map(_escaped, (before, between, after, unquoted)))
+    typed = _typed(calling, key + len(KEY), between, unquoted) if between != unquoted else ()
+    parameters = ParameterFormat(_escaped(before), _escaped(between), _escaped(after), _escaped(unquoted), typed)
     return _Written(at, name_end + len(middle), value + len(VALUE) + len(after), parameters)
+
+
+def _typed(calling: Callable[..., str], key_end: int, *known: str) -> tuple[tuple[str, str], ...]:
+    """Return what stands before values of further types, as patterns, where that is none that is known."""
+    ending = common_beginning(*(each[::-1] for each in known))[::-1]
+    found = {}
+    for of, value in {"boolean": True, "null": None, "array": [NUMBER], "object": {KEY: NUMBER}}.items():
+        before, ends, _ = calling({KEY: value}, NAME)[key_end:].partition(ending)
+        found[of] = before + ends
+    return tuple((of, _escaped(before)) for of, before in found.items() if before not in known)
 
 
 def outside_tag(text: str, at: int) -> int:
@@ -210,7 +295,7 @@ def _joint(two: str, first: str, middle: str, ids: Sequence[str]) -> str | None:
 
 def _mark(head: str, ids: Sequence[str], in_tags: bool) -> str:
     if in_tags and (tag := FIRST_TAG.match(head.lstrip())):
-        return tag[0]
+        return tag["mark"]
     mark = JSON_HEAD.sub("", head) if JSON_HEAD.search(head) else head.rstrip(' \n[{"')
     cut = min((at for number in ids if number and (at := mark.find(number)) >= 0), default=len(mark))
     return mark[:cut].strip()
@@ -221,7 +306,7 @@ def _pattern(text: str, ids: Sequence[str]) -> str:
     escaped = _escaped(text)
     for number in filter(None, ids):
         escaped = escaped.replace(_escaped(number), "[a-zA-Z0-9]{9}" if number in SHORT_IDS else "[a-zA-Z0-9_]{1,40}")
-    return re.sub(r'(?<=[":])[01](?=["<])', "[0-9]{1,2}", escaped)
+    return re.sub(r'(?<=[":])[0-2](?=["<])', "[0-9]{1,2}", escaped)
 
 
 def _escaped(text: str) -> str:

@@ -94,7 +94,8 @@ class Tags:
         self.in_lines = between.endswith("\n")  # whether values stand in lines of their own
         before, after, first = map(re.escape, (self._before, self._after, self._tail))
         self._tells_type = unquoted != between
-        ways = f"(?P<text>{_loose(between)})" + (f"|{_loose(unquoted)}" if self._tells_type else "")
+        others = dict.fromkeys([unquoted, *(plain(before) for _, before in parameters.typed)])
+        ways = "|".join([f"(?P<text>{_loose(between)})", *(map(_loose, others) if self._tells_type else ())])
         self.name = re.compile(rf"\s*{before}(?P<name>{PARAMETER})(?:{ways})")
         self.tail = re.compile(rf"\s*{first}")
         closed = (r"\n?" if self.in_lines else "") + after
@@ -133,10 +134,11 @@ class Tags:
 def types_of(schema: Mapping[str, object], name: str) -> frozenset[str] | None:
     """Return the types that an argument may be of, by a tool's schema; None for any."""
     properties = schema.get("properties")
-    return _types(properties.get(name) if isinstance(properties, dict) else None, schema, MOST_REFERENCES)
+    return types_in(properties.get(name) if isinstance(properties, dict) else None, schema)
 
 
-def _types(schema: object, root: Mapping[str, object], depth: int) -> frozenset[str] | None:
+def types_in(schema: object, root: Mapping[str, object], depth: int = MOST_REFERENCES) -> frozenset[str] | None:
+    """Return the types that a schema lets through, where its references are to `root`; None for any."""
     if not isinstance(schema, dict) or not depth:
         return None
     given = schema.get("type")
@@ -149,10 +151,10 @@ def _types(schema: object, root: Mapping[str, object], depth: int) -> frozenset[
         found: object = root
         for step in reference.removeprefix("#/").split("/"):
             found = found.get(step) if isinstance(found, dict) else None
-        return _types(found, root, depth - 1)
+        return types_in(found, root, depth - 1)
     for key in ("anyOf", "oneOf", "allOf"):
         if isinstance(ways := schema.get(key), list):
-            each = [_types(way, root, depth - 1) for way in ways]
+            each = [types_in(way, root, depth - 1) for way in ways]
             return None if None in each else frozenset().union(*filter(None, each)) or None
     return None
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import cast
 
-from llama.call_format import CallFormat
+from llama.call_format import CallFormat, plain
+from llama.call_notation import written_call
 from llama.calls import linked
 from llama.types import Message, Tools
 
@@ -28,7 +29,7 @@ def with_tools(messages: Sequence[Message], tools: Tools | None, form: CallForma
         form: how the template writes calls.
     """
     turns = [cast(Turn, message) for message in messages]
-    turns = list(_in_words(turns)) if form.form is None else list(linked(turns, form.form))
+    turns = list(_in_words(turns, form)) if form.form is None else list(linked(turns, form.form))
     if tools is None or form.listed:
         return turns
     schemas = "\n".join(json.dumps(schema, ensure_ascii=False) for schema in tools.schemas)
@@ -40,20 +41,28 @@ def with_tools(messages: Sequence[Message], tools: Tools | None, form: CallForma
     return [{**turns[0], "content": f"{text}\n\n{turns[0]['content']}"}, *turns[1:]]
 
 
-def _in_words(turns: Sequence[Turn]) -> Iterator[Turn]:
-    """Yield turns with calls as the assistant's words, and results side by side as the user's."""
+def _in_words(turns: Sequence[Turn], form: CallFormat) -> Iterator[Turn]:
+    """Yield turns with calls as the assistant's words, and results side by side as the user's.
+
+    Models with a notation of their own read results as such, in turns of the tools'.
+    """
     for role, group in groupby(turns, lambda turn: turn["role"]):
-        if role == "tool":
+        if role == "tool" and not form.notation:
             results = "\n".join(f"<tool_response>\n{turn['content']}\n</tool_response>" for turn in group)
             yield {"role": "user", "content": results}
         else:
-            yield from map(_spoken, group)
+            yield from (_spoken(turn, form) for turn in group)
 
 
-def _spoken(turn: Turn) -> Turn:
+def _spoken(turn: Turn, form: CallFormat) -> Turn:
     calls: list[Mapping[str, Mapping[str, object]]] = json.loads(cast(str, turn.get("tool_calls", "[]")))
     if not calls:
         return turn
-    functions = [{key: call["function"][key] for key in ("name", "arguments")} for call in calls]
-    written = [f"<tool_call>\n{json.dumps(function, ensure_ascii=False)}\n</tool_call>" for function in functions]
-    return {"role": turn["role"], "content": "\n".join(filter(None, [cast(str, turn["content"]), *written]))}
+    content, functions = cast(str, turn["content"]), [call["function"] for call in calls]
+    if form.notation:
+        called = [written_call(form.notation, str(each["name"]), cast(Turn, each["arguments"])) for each in functions]
+        marked = form.mark + plain(form.head) + plain(form.joint or "").join(called) + plain(form.tail)
+        return {"role": turn["role"], "content": content + marked}
+    objects = [{key: function[key] for key in ("name", "arguments")} for function in functions]
+    written = [f"<tool_call>\n{json.dumps(each, ensure_ascii=False)}\n</tool_call>" for each in objects]
+    return {"role": turn["role"], "content": "\n".join(filter(None, [content, *written]))}

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple, cast
 
 from llama.call_format import CallFormat, first_tag, plain
+from llama.call_notation import NotedArguments
 from llama.call_parameters import Parameters
 from llama.marks import begun
 from llama.types import Tools
@@ -97,7 +98,7 @@ class Calls:
         self._closing, self._tag = re.compile(JSON_TAIL + f"(?:{_lenient(tag)})?"), plain(tag)
         self._held = ""  # not told yet
         self._end: JsonEnd | None = None  # of the arguments that are under way
-        self._parameters: Parameters | None = None  # the same, where they are no JSON
+        self._parameters: Parameters | NotedArguments | None = None  # the same, where they are no JSON
         self._fresh = False  # whether none of them has come
         self._quoted: str | None = None  # so far, where they are JSON within a JSON text
         self.count = 0
@@ -165,8 +166,11 @@ class Calls:
             return None
         self._held = self._held[found.end() :]
         self.count += 1
+        schema = self._schemas.get(found["name"], {})
         if self._form.parameters:
-            self._parameters = Parameters(self._form, self._schemas.get(found["name"], {}))
+            self._parameters = Parameters(self._form, schema)
+        elif self._form.notation:
+            self._parameters = NotedArguments(self._form.notation, schema)
         else:
             self._end, self._fresh = JsonEnd(), True
         return [Called(found["name"])]
@@ -188,7 +192,7 @@ class Calls:
             self._end = self._quoted = None
         return [Arguments(text)] if text else []
 
-    def _tagged(self, parameters: Parameters, last: bool) -> list[Event] | None:
+    def _tagged(self, parameters: Parameters | NotedArguments, last: bool) -> list[Event] | None:
         before = self._held
         told, self._held, ended = parameters.take(before, last)
         if ended:
@@ -205,7 +209,7 @@ def _schemas(tools: Tools) -> dict[str, Mapping[str, object]]:
 def _arguments_begin(form: CallFormat) -> str:
     """Return a pattern of what the arguments of a call begin with; or of what follows, where there may be none."""
     if form.parameters is None:
-        return r"\{"
+        return re.escape(form.notation.open) if form.notation else r"\{"
     return f"{first_tag(form.parameters.before)}|{first_tag(form.tail)}"
 
 

@@ -14,6 +14,8 @@ Message = TypeVar("Message")  # what a turn is to whoever has it: a mapping, of 
 WORDS = 0x100000
 # Control tokens by their looks: some of DeepSeek's do not say that they are, and of gpt-oss' llama.cpp denies it.
 PIPES = re.compile(r"<[|｜].*[|｜]>")  # noqa: RUF001
+# Gemma 4's, which llama.cpp's converter writes down as other tokens, so that they are shown.
+HALF_PIPES = re.compile(r"<\|\w+>|<\w+\|>")
 # In which turns have reasoning, calls and results.
 TAGS = {
     "assistant": {"<think>", "</think>", "<tool_call>", "</tool_call>"},

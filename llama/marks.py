@@ -1,5 +1,9 @@
 """Marks in a text that comes in pieces, such as `</think>`, a stop text or what begins a call."""
 
+# A tag, as a pattern. Kimi K3 writes one as two control tokens around a name: <|close|>response<|sep|>.
+CLOSING = r"<\|close\|>[^<>]*<\|sep\|>"
+TAG = rf"<\|open\|>[^<>]*<\|sep\|>|{CLOSING}|<[^<>\s]+>"
+
 
 def begun(text: str, mark: str) -> int:
     """Return how many characters at a text's end may be the beginning of a mark, of which more is to come."""

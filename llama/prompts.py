@@ -171,8 +171,12 @@ class Prompts:
 
     @cached_property
     def call_format(self) -> CallFormat:
-        """How the template writes calls of tools; found when the first conversation has some."""
-        return find_format(self._tried, RequestError, [self._special(token) for token in self.ends])
+        """How the model writes calls of tools; found when the first conversation has some."""
+
+        def is_token(text: str) -> bool:
+            return len(self._tokenizer.read(text)) == 1
+
+        return find_format(self._tried, RequestError, [self._special(token) for token in self.ends], is_token)
 
     def _tried(self, turns: list[Turn], asks: bool) -> str:
         """Return turns as the template writes them, the first of them perhaps the tools."""

@@ -4,6 +4,7 @@ r"""How a model's chat template writes what is thought before an answer, found b
     [THINK]…[/THINK]answer                                                            Mistral
     <|START_THINKING|>…<|END_THINKING|><|START_RESPONSE|>answer                       Command R7B
     <|channel|>analysis<|message|>…<|end|><|start|>assistant<|channel|>final<|message|>answer      gpt-oss
+    <|open|>think<|sep|>…<|close|>think<|sep|><|open|>response<|sep|>answer<|close|>response<|sep|>…     Kimi K3
 
 and so on. Templates take thoughts under several names, and some as parts of the content. Those that take none, but
 begin the thought themselves or speak of `<think>`, are of models that write it so.
@@ -16,14 +17,15 @@ from dataclasses import dataclass
 
 from llama.call_format import outside_tag
 from llama.calls import ASKED, QUESTION, CallForm, Message, Render, probe
-from llama.marks import common_beginning
+from llama.marks import CLOSING, TAG, common_beginning
 
 ANSWER, PROBE = "\ue000", "\ue001"  # which no template writes of itself
 THOUGHT = "reasoning_content"  # of a message, as clients have it
 FIELDS = (THOUGHT, "reasoning", "thinking", "thought")  # and as templates do
 PARTS, BLOCKS = "parts", "blocks"  # or a part of the content: as Mistral's and as Apertus' templates take it
 NAMED = {field: field for field in FIELDS} | {PARTS: "'thinking'", BLOCKS: "'thoughts'"}  # in a template's source
-FIRST_TAG, LAST_TAG = re.compile(r"^\s*(?:<[^<>\s]+>|\[[/A-Z_]+\])"), re.compile(r"(?:<[^<>\s]+>|\[[/A-Z_]+\])\s*$")
+ANY_TAG = rf"(?:{TAG}|\[[/A-Z_]+\])"
+FIRST_TAG, LAST_TAG = re.compile(rf"^\s*{ANY_TAG}"), re.compile(rf"{ANY_TAG}\s*$")
 LONGEST = 200  # characters of a mark: more is no mark
 
 
@@ -35,11 +37,12 @@ class ThoughtFormat:
     close: str
     lead: str = ""  # before what it says, where that has a mark of its own
     field: str | None = None  # in which the template takes it: one of FIELDS, PARTS or BLOCKS; None: in none
+    ends: tuple[str, ...] = ()  # after what it says, where these are no control tokens
 
     @property
     def marks(self) -> tuple[str, ...]:
         """All of it."""
-        return self.open, self.close, self.lead
+        return self.open, self.close, self.lead, *self.ends
 
     def begun(self, turn: Mapping[str, object]) -> str:
         """Return an assistant's turn that is to be gone on with as the model writes it."""
@@ -122,8 +125,8 @@ def _marks(text: str, prompt: str, plain: str, field: str) -> ThoughtFormat | No
     opened = _beyond(before, prompt).strip() or _beyond(before, plain).strip()
     begun = prompt.removeprefix(before).strip() if prompt.startswith(before) else ""  # by the prompt alone
     opened = opened or begun.partition(close)[0] or (LAST_TAG.search(before) or [""])[0].strip()
-    lead, answered, _ = after[after.find(close) + len(close) :].partition(ANSWER)
-    marks = ThoughtFormat(opened, close, lead.strip() if answered else "", field)
+    lead, answered, end = after[after.find(close) + len(close) :].partition(ANSWER)
+    marks = ThoughtFormat(opened, close, lead.strip() if answered else "", field, tuple(re.findall(CLOSING, end)))
     return marks if 0 < len(opened) <= LONGEST and len(close) <= LONGEST else None
 
 

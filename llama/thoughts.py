@@ -36,7 +36,8 @@ class Thoughts:
 
     def __init__(self, thinking: Thinking) -> None:
         """Begin it."""
-        self._open, self._close, self._lead = thinking.form.marks
+        form = thinking.form
+        self._open, self._close, self._lead, self._ends = form.open, form.close, form.lead, form.ends
         self.within = thinking.within
         self._at_mark = not (thinking.within or thinking.goes_on)  # whether one may come
         self._fresh = thinking.within and not thinking.goes_on  # whether nothing has been written since a mark
@@ -101,9 +102,12 @@ class Thoughts:
     def _said(self, last: bool) -> str:
         """Return what is said; up to the next message, where a model writes several."""
         text = self._unpadded()
+        for end in self._ends:
+            text = text.replace(end, "")
         if not self._lead.startswith(CHANNEL):
-            self._held = ""
-            return text
+            free = len(text) - max((0 if last else begun(text, end) for end in self._ends), default=0)
+            self._held = text[free:]
+            return text[:free]
         said, found, rest = text.partition(self._close)
         if found:
             self._closed(rest)

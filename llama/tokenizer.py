@@ -16,7 +16,7 @@ import llama_cpp
 
 from common.errors import UserError
 from llama.byte_pairs import PATTERNS, BytePairs
-from llama.control import PIPES, as_written
+from llama.control import HALF_PIPES, PIPES, as_written
 from llama.found import Found
 
 NORMAL_FORM = "tunesmith.tokenizer.normal_form"  # one of FORMS
@@ -121,8 +121,8 @@ class Tokenizer:
         return {llama_cpp.llama_vocab_get_text(self._vocab, i).decode(errors="replace") for i in special} - {""}
 
     def _control(self) -> set[str]:
-        by_looks = filter(PIPES.fullmatch, self._tokens_of(WRITTEN))
-        return {*self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL), *by_looks}
+        by_looks = {name for name in self._tokens_of(WRITTEN) if PIPES.fullmatch(name) or HALF_PIPES.fullmatch(name)}
+        return self._tokens_of(llama_cpp.LLAMA_TOKEN_ATTR_CONTROL) | by_looks
 
     def _byte_pairs(self, pattern: str | None) -> BytePairs | None:
         """Return what reads words in llama.cpp's place; None where the file asks for none."""

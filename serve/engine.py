@@ -5,9 +5,9 @@
             print(piece.text, end="")
 
 One worker thread owns llama.cpp. It takes the requests in the order in which they came, several at once (see batch.py),
-and loads models as they are asked for; beside it a thread for each model writes prompts (Batch.read). So nothing here
-needs a lock but a set, and who reads slowly holds nobody up. Which models there are may change meanwhile (`change`):
-answers under way end on theirs, and what waits goes to what is in its place.
+and loads models as they are asked for (loaded.py); beside it a thread for each model writes prompts (Batch.read). So
+nothing here needs a lock but a set, and who reads slowly holds nobody up. Which models there are may change meanwhile
+(`change`): answers under way end on theirs, and what waits goes to what is in its place.
 Ending the iteration (`break`, `close()`, a cancelled task) stops the work within one step.
 """
 
@@ -17,11 +17,11 @@ import queue
 import threading
 import time
 import traceback
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Self, TypeVar
 
 import numpy as np
@@ -33,9 +33,9 @@ from llama.errors import EngineError, ModelError, RequestError
 from llama.turn import Observe, Piece, Task, Turn
 from llama.types import Prompt, Sampling
 from serve.errors import Busy, MadeWay, Stopping
-from serve.limits import check_request, unknown_model
-from serve.loading import check_room, find_drafted, load_stack
-from serve.models.catalogue import Catalogue, Stack
+from serve.limits import check_request
+from serve.loaded import LoadedModels
+from serve.models.catalogue import Catalogue
 from serve.models.registry import Model
 from serve.settings import Settings
 
@@ -56,15 +56,6 @@ class Load:
     waiting: int
 
 
-@dataclass(eq=False)
-class Leaving:
-    """A model that takes no more answers and gives those that it has begun; then it goes."""
-
-    batch: Batch | Embedder
-    since: float | None = None  # monotonic clock: from when on two are in memory
-    gone: threading.Event = field(default_factory=threading.Event)
-
-
 class Engine:
     """Models and the worker that runs them. Close it, or use it as a context manager."""
 
@@ -80,14 +71,8 @@ class Engine:
 
         Raises UserError if the model that is set, or any, cannot be loaded.
         """
-        self.catalogue = models if isinstance(models, Catalogue) else Catalogue(models)  # the worker alone sets it
         self._settings = settings
         self._observe = observe
-        # By the name of the base: what the catalogue has there. The one used last stands last.
-        self._loaded: OrderedDict[str, Batch | Embedder] = OrderedDict()
-        self._leaving: list[Leaving] = []
-        self._changing = threading.Event()  # while it is set, whoever changes the catalogue is the one who loads
-        self._seconds_with_two = 0.0
         self._inbox: queue.SimpleQueue[Turn | Callable[[], None] | None] = queue.SimpleQueue()
         self._waiting: deque[Turn] = deque()
         self._open: set[Turn] = set()  # those that have been taken in and have not ended
@@ -96,8 +81,7 @@ class Engine:
         self._retiring = threading.Event()
         self._draining = threading.Event()
         self._closing = threading.Event()
-        self.catalogue = self._with_drafts(self.catalogue)
-        self.default = self._load_first(settings.model)
+        self._loaded = LoadedModels(models if isinstance(models, Catalogue) else Catalogue(models), settings)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
 
@@ -181,20 +165,28 @@ class Engine:
 
     def load(self) -> Load:
         """Return how busy the engine is at this moment."""
-        answering = sum(len(batch.active) for batch in self._in_memory())
+        answering = sum(len(batch.active) for batch in self._loaded.batches)
         return Load(answering, max(len(self._open) - answering, 0))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The models that there are."""
+        return self._loaded.catalogue
+
+    @property
+    def default(self) -> str:
+        """The name of the model picked first, or of the one in its place."""
+        return self._loaded.default
 
     @property
     def in_memory(self) -> list[str]:
         """The names of the models that are, but for those on their way out; an adapter is with its base."""
-        catalogue, loaded = self.catalogue, list(self._loaded)
-        return [name for name, model in catalogue.models.items() if (model.base or name) in loaded]
+        return self._loaded.names
 
     @property
     def seconds_with_two(self) -> float:
         """Seconds in which a model was in memory beside the one in its place, all swaps together."""
-        since = min((leaving.since for leaving in list(self._leaving) if leaving.since), default=None)
-        return self._seconds_with_two + (time.monotonic() - since if since else 0)
+        return self._loaded.seconds_with_two
 
     def change(self, after: Catalogue) -> None:
         """Serve other models from now on; from one thread at a time, which is not the worker's.
@@ -204,59 +196,10 @@ class Engine:
 
         Raises UserError where one cannot be loaded: then all is as it was. Stopping when the engine closes.
         """
-        for leaving in list(self._leaving):  # two of a kind at most are in memory
-            leaving.gone.wait()
-        after = self._with_drafts(after, strictly=False)
-        fresh: dict[str, Batch | Embedder] = {}
-        began = time.monotonic()
-        self._changing.set()
         try:
-            for old, new in self._do(lambda: self._moved(after)):
-                fresh[new.base.name] = self._load_in_place(old, new)
-            self._do(lambda: self._install(after, fresh, began))
-        except BaseException:
-            for batch in fresh.values():
-                batch.close()
-            raise
+            self._loaded.change(after, self._do)
         finally:
-            self._changing.clear()
             self._inbox.put(None)  # for what waits for a model to be loaded
-
-    def _load_first(self, configured_name: str) -> str:
-        """Load the model to begin with, and return its name.
-
-        It is the one that is set, else the smallest that can be loaded, one that chats if there is any.
-
-        Raises UserError where there is none.
-        """
-        if configured_name:
-            first = self.find(configured_name)
-            self._batch(first)
-            return first.name
-        faults: list[UserError] = []
-        draft = self.catalogue.get(self._settings.draft)
-
-        def order(model: Model) -> tuple[object, ...]:
-            return not model.chats, bool(model.base), model == draft, model.size
-
-        for model in sorted(self.models.values(), key=order):
-            if model.name not in self.models:
-                continue
-            try:
-                self._batch(model)
-            except UserError as error:
-                faults.append(error)
-                self._leave_out(model.name)
-                continue
-            for fault in faults:
-                logger.warning("left out: %s", fault)
-            return model.name
-        raise faults[0]
-
-    def _leave_out(self, name: str) -> None:
-        """Forget a model that cannot be loaded, and the adapters over it."""
-        kept = {key: model for key, model in self.catalogue.models.items() if name not in (key, model.base)}
-        self.catalogue = replace(self.catalogue, models=kept)
 
     async def embed(self, model: str, text: Prompt) -> tuple[np.ndarray, int, Model]:
         """Return a text's vector, float32 [width], of length one, its tokens, and the model; in turn, as an answer.
@@ -282,9 +225,7 @@ class Engine:
         Raises RequestError for a name that no model has, or one that is for something else.
         """
         catalogue = self.catalogue
-        model = catalogue.get(name) if isinstance(name, str) else None
-        if model is None:
-            raise unknown_model(name, catalogue.models)
+        model = catalogue.find(name)
         if task == "answer" and model.embeds:
             raise RequestError(f"{name} is an embedding model, and answers nothing: ask another one.", param="model")
         if task == "embed" and not model.embeds:
@@ -340,25 +281,20 @@ class Engine:
         """Work step after step until the engine closes."""
         while self._receive():
             self._admit()
-            for batch in self._in_memory():
+            for batch in self._loaded.batches:
                 self._step(batch)
-            self._let_go()
-        for batch in self._in_memory():
-            for turn in batch.close():
-                self._end(turn, Stopping())
-        self._loaded.clear()
-        for leaving in self._leaving:
-            leaving.gone.set()
-        self._leaving.clear()
+            self._loaded.let_go()
+        for turn in self._loaded.close():
+            self._end(turn, Stopping())
         while self._waiting:
             self._end(self._waiting.popleft(), Stopping())
 
     def _receive(self) -> bool:
         """Take in what was asked, and wait for it where there is nothing else to do; False when the engine closes."""
-        batches = self._in_memory()
+        batches = self._loaded.batches
         idle = not any(batch.active for batch in batches) and (
             # A prompt that is read wakes the worker, and so does the end of a change.
-            not self._waiting or self._changing.is_set() or any(batch.reading for batch in batches)
+            not self._waiting or self._loaded.changing.is_set() or any(batch.reading for batch in batches)
         )
         with suppress(queue.Empty):
             while True:
@@ -412,7 +348,7 @@ class Engine:
         """End an answer that nobody reads, for one that somebody waits for; of a queue too long one that is to come."""
         if all(turn.unattended.is_set() for turn in self._waiting):
             return
-        answering = [slot.turn for batch in self._in_memory() for slot in batch.active if slot.turn]
+        answering = [slot.turn for batch in self._loaded.batches for slot in batch.active if slot.turn]
         for turn in [*answering, *(self._waiting if len(self._waiting) > self._settings.queue else ())]:
             if turn.unattended.is_set() and not turn.cancelled.is_set():
                 turn.cancelled.set()
@@ -426,7 +362,7 @@ class Engine:
         """
         if turn.failure:  # to hear of which no model has to be loaded
             raise turn.failure
-        batch = self._batch(self._resolve(turn))
+        batch = self._loaded.batch(self._resolve(turn))
         if batch is None:
             return False
         reading = turn.reading
@@ -455,7 +391,7 @@ class Engine:
         try:
             batch.step()
         except Exception as error:
-            self._drop(batch)
+            self._loaded.drop(batch)
             _log(before[0].model if before else "a model", error)
             batch.close()
             for turn in before:
@@ -487,30 +423,6 @@ class Engine:
         turn.model, turn.origin = model.name, model
         return model
 
-    def _batch(self, model: Model) -> Batch | Embedder | None:
-        """Return the model, loaded if it is not; None while another one must stay for the answers that it is giving.
-
-        An adapter's is its base's. Beyond the number kept, the one unused for longest goes first.
-        """
-        stack = self.catalogue.stack(model)
-        name = stack.base.name
-        if name not in self._loaded:
-            if self._changing.is_set():
-                return None
-            while len(self._loaded) >= self._settings.max_loaded_models:
-                unused = next(
-                    (name for name, batch in self._loaded.items() if not (batch.active or batch.reading)), None
-                )
-                if unused is None:
-                    return None
-                self._loaded.pop(unused).close()
-            self._loaded[name] = load_stack(stack, self._settings)
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
-
-    def _in_memory(self) -> list[Batch | Embedder]:
-        return [*self._loaded.values(), *(leaving.batch for leaving in list(self._leaving))]
-
     def _do(self, job: Callable[[], T]) -> T:
         """Let the worker do something between two steps; return what comes of it. Raises Stopping without a worker."""
         done: Future[T] = Future()
@@ -526,92 +438,6 @@ class Engine:
             if not self._worker.is_alive():
                 raise Stopping()
         return done.result()
-
-    def _moved(self, after: Catalogue) -> list[tuple[Stack, Stack]]:
-        """Return what is in memory and gets another in its place, with that one."""
-        moved: dict[str, tuple[Stack, Stack]] = {}
-        for name in self._loaded:
-            old, model = self.catalogue.stack(self.catalogue.models[name]), after.get(name)
-            new = after.stack(model) if model else old
-            if new != old and not (new.base.name in self._loaded and new == self._known(new.base.name)):
-                moved[new.base.name] = old, new
-        return list(moved.values())
-
-    def _known(self, name: str) -> Stack | None:
-        """Return what the catalogue has under a base's name."""
-        model = self.catalogue.models.get(name)
-        return self.catalogue.stack(model) if model else None
-
-    def _load_in_place(self, old: Stack, new: Stack) -> Batch | Embedder:
-        """Return a model loaded beside the one in whose place it comes, or without room when that one is gone."""
-        try:
-            check_room(new, self._settings)
-        except UserError:
-            check_room(new, self._settings, before=old)
-            return self._load_after(old, new)
-        return load_stack(new, self._settings)
-
-    def _load_after(self, old: Stack, new: Stack) -> Batch | Embedder:
-        """Return a model loaded when the other one's answers have ended; that one is back where this does not load."""
-        name = old.base.name
-        if leaving := self._do(lambda: self._leave(name)):
-            leaving.gone.wait()
-        try:
-            return load_stack(new, self._settings)
-        except BaseException:
-            with suppress(UserError):  # it is loaded when it is asked for
-                batch = load_stack(old, self._settings)
-                self._do(lambda: self._loaded.update({name: batch}))
-            raise
-
-    def _install(self, after: Catalogue, fresh: Mapping[str, Batch | Embedder], began: float) -> None:
-        """Take another catalogue, and the models that were loaded for it."""
-        for name in list(self._loaded):
-            model = after.models.get(name)
-            if model is None or after.stack(model) != self._known(name):
-                self._leave(name, began)
-        self._loaded.update(fresh)
-        default = after.get(self.default) or next(iter(after.answering.values()))
-        self.catalogue, self.default = after, default.name
-
-    def _leave(self, name: str, since: float | None = None) -> Leaving | None:
-        """Let a model begin no more answers, and go when it has given those under way."""
-        if name not in self._loaded:
-            return None
-        leaving = Leaving(self._loaded.pop(name), since)
-        self._leaving.append(leaving)
-        return leaving
-
-    def _let_go(self) -> None:
-        """Free the models that are on their way out and have ended their answers."""
-        for leaving in list(self._leaving):
-            if not (leaving.batch.active or leaving.batch.reading):
-                leaving.batch.close()
-                self._drop(leaving.batch)
-
-    def _drop(self, batch: Batch | Embedder) -> None:
-        """Know a model no more, with whatever state it is in."""
-        for name in [name for name, loaded in self._loaded.items() if loaded is batch]:
-            del self._loaded[name]
-        for leaving in [leaving for leaving in self._leaving if leaving.batch is batch]:
-            self._leaving.remove(leaving)
-            self._seconds_with_two += time.monotonic() - leaving.since if leaving.since else 0
-            leaving.gone.set()
-
-    def _with_drafts(self, catalogue: Catalogue, strictly: bool = True) -> Catalogue:
-        """Return a catalogue that says what SERVE_DRAFT drafts for. Raises UserError where it can for none."""
-        name = self._settings.draft
-        if not name or self._settings.speculation == "off":
-            return catalogue
-        draft = catalogue.get(name)
-        catalogue = replace(catalogue, draft=draft.name if draft else name)
-        try:
-            return replace(catalogue, drafted=find_drafted(catalogue))
-        except UserError as error:
-            if strictly:
-                raise
-            logger.warning("%s", error)
-            return catalogue
 
 
 def given_by(answer: Piece | Turn) -> Model:

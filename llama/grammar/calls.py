@@ -8,6 +8,7 @@ from llama.call_format import CallFormat
 from llama.calls import NAME
 from llama.errors import RequestError
 from llama.grammar.lark import START, Grammar, characters, literal, regex
+from llama.grammar.notated import notated_grammar
 from llama.grammar.schema import WHOLE, Schema, checked, refusal
 from llama.grammar.tagged import tagged_grammar
 from llama.types import Tools
@@ -27,13 +28,15 @@ def calls_grammar(form: CallFormat, tools: Tools) -> Grammar:
     tagged = Grammar({})
     schemas: dict[str, Schema] = {}
     for place, name, function in callable_tools(tools):
-        arguments = f"arguments{place}"
+        arguments, param = f"arguments{place}", f"tools[{place}].function.parameters"
         if form.parameters:
-            tagged |= tagged_grammar(form.parameters, function, f"tools[{place}].function.parameters", arguments)
+            tagged |= tagged_grammar(form.parameters, function, param, arguments)
+        elif form.notation:
+            tagged |= notated_grammar(form.notation, function, param, arguments)
         else:
             schemas[f"object{place}"] = _arguments(function, place)
             tagged |= Grammar({arguments: f"@object{place}"})
-        rules[f"NAME{place}"] = f"{literal(name)} {regex(form.middle)}"
+        rules[f"NAME{place}"] = f"{literal(name)}{f' {regex(form.middle)}' if form.middle else ''}"
         rules[f"{CALL}{place}"] = f"NAME{place} {arguments}"
     rules[CALL] = " | ".join(rule for rule in rules if rule.startswith(CALL))
     further = f"({regex(form.joint)} {CALL}){{0,{MOST_CALLS - 1}}}" if tools.parallel and form.joint is not None else ""

@@ -1,7 +1,8 @@
 """What answers must look like, by the fields that ask for it, as grammars."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from llama.call_format import CallFormat
@@ -9,7 +10,7 @@ from llama.errors import RequestError
 from llama.grammar.calls import CALLS, OBJECT, calls_as_values, calls_grammar, free_or_calls
 from llama.grammar.gbnf import gbnf_grammar
 from llama.grammar.lark import START, Grammar, characters, literal, regex
-from llama.grammar.matcher import Matcher
+from llama.grammar.matcher import Followers, Matcher
 from llama.grammar.schema import any_of, checked
 from llama.thought_format import ThoughtFormat
 from llama.thoughts import Thinking
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST = 100_000  # characters of a grammar or a schema
 ANSWER = "answer"
+CALL_BEGINS = "{"  # where it is a JSON object and nothing else
 
 
 def start_matcher(
@@ -44,15 +46,16 @@ def start_matcher(
     thoughts = thinking.form if thinking.within or may_open else None
     param = form.param if form else "tools"
     try:
-        found = _grammar(form, chat.tools if chat else None, calls)
+        # A model that may call or not is left its control tokens, but for the calls themselves.
+        followers = partial(model.followers, model.shown(calls, thinking.form))
+        found = _grammar(form, chat.tools if chat else None, calls, followers)
         if found is None:
             return None
         grammar, free = found
         if thoughts:
             grammar = after_thoughts(thoughts, grammar, thinking.within)
         said = _said(begun["content"], thinking) if begun else ""
-        # A model that may call or not is left its control tokens, but for the calls themselves.
-        return Matcher(grammar, model.followers(model.shown(calls, thinking.form)), said, free)
+        return Matcher(grammar, followers(), said, free)
     except RecursionError:
         raise RequestError(f"{param} is nested too deeply.", param=param) from None
     except RequestError as error:
@@ -62,7 +65,9 @@ def start_matcher(
         raise
 
 
-def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -> tuple[Grammar, bool] | None:
+def _grammar(
+    form: Form | None, tools: Tools | None, calls: CallFormat | None, followers: Callable[[], Followers]
+) -> tuple[Grammar, bool] | None:
     """Return what an answer may be: of the form, or calls, or either; and whether it is free up to a call.
 
     None where it may be anything.
@@ -72,22 +77,36 @@ def _grammar(form: Form | None, tools: Tools | None, calls: CallFormat | None) -
     if tools.required:
         return calls_grammar(calls, tools) | Grammar({START: CALLS}), False
     if form:
-        return _form_or_calls(form, tools, calls), False
+        return _form_or_calls(form, tools, calls, followers), False
     if calls.mark:
         return free_or_calls(calls, calls_grammar(calls, tools)), True
     return None
 
 
-def _form_or_calls(form: Form, tools: Tools, calls: CallFormat) -> Grammar:
+def _form_or_calls(form: Form, tools: Tools, calls: CallFormat, followers: Callable[[], Followers]) -> Grammar:
     """Return what is of a form or calls. Raises RequestError where one cannot be told from the other in time."""
     if calls.mark:
         said = read_form(form)
         return calls_grammar(calls, tools) | said | Grammar({ANSWER: said.rules[START], START: f"{CALLS} | {ANSWER}"})
-    values = calls_as_values(calls, tools)
-    if form.kind not in ("object", "schema") or values is None:
-        text = f"{form.param} is not supported beside tools, which this model calls without a mark: set tool_choice."
-        raise RequestError(text, param=form.param)
-    return Grammar({START: "@either"}, {"either": any_of([_schema(form), *values])})
+    if (values := calls_as_values(calls, tools)) is None:
+        why = "which this model calls without a mark or JSON: set tool_choice"
+        raise RequestError(f"{form.param} is not supported beside tools, {why}.", param=form.param)
+    if form.kind in ("object", "schema"):
+        return Grammar({START: "@either"}, {"either": any_of([_schema(form), *values])})
+    said = read_form(form)
+    if _may_begin(said, CALL_BEGINS, followers()):
+        why = f"an answer of it may begin with {CALL_BEGINS}, as this model's calls do: set tool_choice"
+        raise RequestError(f"{form.param} is not supported beside tools: {why}.", param=form.param)
+    return said | Grammar({ANSWER: said.rules[START], START: f"@{CALLS} | {ANSWER}"}, {CALLS: any_of(values)})
+
+
+def _may_begin(grammar: Grammar, text: str, followers: Followers) -> bool:
+    """Return whether what is of a grammar may begin with a text."""
+    try:
+        Matcher(grammar, followers, text)
+    except RequestError:
+        return False
+    return True
 
 
 def _schema(form: Form) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
 """Arguments of a call that are written one by one, in tags, as a grammar."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 from llama.call_format import ParameterFormat, plain
@@ -27,23 +27,40 @@ def tagged_grammar(form: ParameterFormat, function: Mapping[str, object], param:
     parameters = cast(Mapping[str, object], function.get("parameters") or {})
     properties, required = parameters.get("properties"), parameters.get("required")
     found, arguments = Grammar({}), list[str]()
-    for place, (name, schema) in enumerate(properties.items() if isinstance(properties, dict) else ()):
+    for place, name in enumerate(properties if isinstance(properties, dict) else ()):
         where, argument = f"{param}.properties.{name}", f"{rule}_{place}"
         if set(name) & set('<>"\n') or name != name.strip():
             raise RequestError(f"{where}: the model's form of calls has no place for such a name.", param=where)
-        types, strict = types_of(parameters, name), function.get("strict") is True
-        if types is None or types & TEXT:
-            bounds = set(schema) & OF_TYPES["string"] if strict and isinstance(schema, dict) else set()
-            if bounds:
-                raise refusal(f"{where}.{min(bounds)}", "cannot be held to in the model's form of calls")
-            between, value = form.between, _text(schema, plain(form.after), f"{argument}_value")
-        else:
-            between = form.unquoted
-            value = _value(schema, parameters, plain(form.after), where, strict, f"{argument}_value")
-        opened = literal(plain(form.before) + name + plain(between))
-        found |= value | Grammar({argument: f"{opened} {argument}_value"})
+        found |= _argument(form, function, name, where, argument)
         arguments.append(argument if isinstance(required, list) and name in required else f"{argument}?")
     return found | Grammar({rule: " ".join(arguments) or NOTHING})
+
+
+def _argument(form: ParameterFormat, function: Mapping[str, object], name: str, param: str, rule: str) -> Grammar:
+    """Return an argument with what stands around it."""
+    parameters, strict = cast(Schema, function["parameters"]), function.get("strict") is True
+    schema, types = cast(Schema, parameters["properties"])[name], types_of(parameters, name)
+    after, before = plain(form.after), plain(form.before) + name
+    if types is None or types & TEXT:
+        bounds = set(schema) & OF_TYPES["string"] if strict and isinstance(schema, dict) else set()
+        if bounds:
+            raise refusal(f"{param}.{min(bounds)}", "cannot be held to in the model's form of calls")
+        text = _text(schema, after, f"{rule}_value")
+        return text | Grammar({rule: f"{literal(before + plain(form.between))} {rule}_value"})
+    found, ways = Grammar({}), []
+    for place, (between, of) in enumerate(_apart(form, types).items()):
+        narrowed = {**cast(Schema, schema), "type": of} if len(of) < len(types) else schema
+        found |= _value(narrowed, parameters, after, param, strict, f"{rule}_value{place}")
+        ways.append(f"{literal(before + plain(between))} {rule}_value{place}")
+    return found | Grammar({rule: " | ".join(ways)})
+
+
+def _apart(form: ParameterFormat, types: Iterable[str]) -> dict[str, list[str]]:
+    """Return types by what stands before their values."""
+    found: dict[str, list[str]] = {}
+    for of in sorted(types):
+        found.setdefault(form.before_value(of), []).append(of)
+    return found
 
 
 def _text(schema: object, after: str, rule: str) -> Grammar:

@@ -14,6 +14,7 @@ from pipeline.core.config import CanarySettings
 from pipeline.data.hub import FEEDBACK_FILES
 from pipeline.learning.forgotten import Forgotten
 from pipeline.learning.sources import Kept, of_dataset, of_folder
+from pipeline.learning.statements import NO_MODEL, OTHER_SCHEMA, UNREADABLE
 from serve.feedback.records import now
 
 FINDINGS = {
@@ -122,6 +123,15 @@ def standing(canary: Canary, view: View, settings: CanarySettings) -> str:
         return f"{FINDINGS['open']}, after {counted(decision.duels, 'vote')}, nor would more of them; {ends}"
     about = f"about {rounded(decision.more):,} more votes as these would"
     return f"{FINDINGS['open']}, {about}" + (f"; {ends}" if decision.more > left else "")
+
+
+def not_understood(view: View) -> str:
+    """Return how many records say nothing here, as those of another version's server; empty where there are none."""
+    left_out = view.heard.statements.left_out
+    found = [
+        f"{counted(left_out[why], 'record')} {why}" for why in (OTHER_SCHEMA, NO_MODEL, UNREADABLE) if left_out[why]
+    ]
+    return f"; left out: {', '.join(found)}" if found else ""
 
 
 def rounded(number: int) -> int:

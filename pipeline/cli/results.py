@@ -121,7 +121,7 @@ def verify(
         Path | None, typer.Option("--bundle", metavar="FILE", help="With --key: the signature, if not beside it.")
     ] = None,
 ) -> None:
-    """Make a file again, and say what differs; or check who has signed it.
+    """Make a file again, or check who has signed it.
 
     The status is 0 where it is the same to the byte, or as it was signed, else 1: what differs is named.
     """
@@ -164,7 +164,7 @@ def sign(
         typer.Option("--key", metavar="FILE.key", help="The private key; else TUNESMITH_SIGNING_KEY names it."),
     ] = None,
 ) -> None:
-    """Sign where models and images come from, and what they are made of."""
+    """Sign what models and images are made of, and by what."""
     from pipeline.commands import sign
 
     sign.run(names or (), key)
@@ -177,7 +177,10 @@ def sbom(
         typer.Argument(metavar="FILE|FOLDER|docker:NAME", help="Else this environment.", show_default=False),
     ] = None,
 ) -> None:
-    """Print what a model, an image or this environment is made of, as CycloneDX's JSON."""
+    """Print what a model or an image is made of.
+
+    As CycloneDX's JSON; without a name, what this environment holds.
+    """
     from pipeline.commands import sign
 
     print(sign.bill(name), end="")

@@ -46,7 +46,7 @@ def repro(arguments: Arguments = None) -> None:
     """
     refuse_overrides(arguments or ())
     with tempfile.NamedTemporaryFile(mode="r", prefix="tunesmith-") as of_stage:
-        if status := wait_for("dvc", "repro", *(arguments or ()), **{STATUS: of_stage.name}):
+        if status := reproduce(*(arguments or ()), **{STATUS: of_stage.name}):
             raise typer.Exit(int(of_stage.read() or status))
     if makes_results(arguments or ()):
         from pipeline.commands import summary
@@ -77,11 +77,19 @@ def turn(
     from pipeline.learning.sources import NothingToLearn
 
     try:
-        promoted = turn.run(overrides or (), lambda arguments: wait_for("dvc", "repro", *arguments))
+        promoted = turn.run(overrides or (), lambda arguments: reproduce(*arguments))
     except NothingToLearn as nothing:
         end(f"turn: {nothing}", NOTHING_BETTER)
     if not promoted:
         raise typer.Exit(NOTHING_BETTER)
+
+
+def reproduce(*arguments: str, **variables: str) -> int:
+    """Run `dvc repro`, once files of DVC's that a kill cut short are put right, and return its status."""
+    from pipeline.core import dvc_files
+
+    dvc_files.mend()
+    return wait_for("dvc", "repro", *arguments, **variables)
 
 
 def refuse_overrides(arguments: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from common.errors import UserError
-from pipeline.canary.look import FINDINGS, Source, View, look, record_of, standing, told, why_of
+from pipeline.canary.look import FINDINGS, Source, View, look, not_understood, record_of, standing, told, why_of
 from pipeline.canary.record import Action, CanaryRecord
 from pipeline.canary.registry import STARTED, Canary, begin, carry_out, conclude, running
 from pipeline.commands.promote import enter, evaluated, own_objections, size_of
@@ -37,7 +37,6 @@ if TYPE_CHECKING:  # seconds to import
     from mlflow.entities.model_registry import ModelVersion
 
 SECONDS = 60.0  # between two looks
-MOVED = "the champion is another one than the candidate was held against"
 
 
 def start(overrides: Sequence[str], quantization: str | None, number: int | None) -> None:
@@ -126,9 +125,9 @@ def step(config: Config, source: Source) -> tuple[str, bool]:
             return ended(canary.record), False
         view = look(canary, source, config.canary)
         if canary.has_lost_its_champion:
-            record = record_of(canary, view, "ended", "withdrawn", MOVED)
+            record = record_of(canary, view, "ended", "withdrawn", lost(canary))
         elif view.decision.found == "open":
-            return standing(canary, view, config.canary), True
+            return standing(canary, view, config.canary) + not_understood(view), True
         else:
             show(canary, view, config.canary)
             record = decided(canary, view, config.canary)
@@ -146,7 +145,7 @@ def end(overrides: Sequence[str], source: Source, promote: bool) -> None:
     with mlflow_client(config.tracking) as client:
         canary = required(client, config)
         if promote and canary.has_lost_its_champion:
-            raise UserError(f"{MOVED}; without --promote it ends, and can be started again")
+            raise UserError(f"{lost(canary)}; without --promote it ends, and can be started again")
         if canary.record is not None and canary.is_decided:
             record = canary.record
         else:
@@ -173,12 +172,19 @@ def decided(canary: Canary, view: View, settings: CanarySettings) -> CanaryRecor
     return record_of(canary, view, found, actions[found], f"{FINDINGS[found]}; {why_of(view)}")
 
 
+def lost(canary: Canary) -> str:
+    """Return what has become of the champion that the candidate was held against."""
+    if canary.champion is None:
+        return f"the champion, version {canary.against.version}, is gone from MLflow's registry"
+    return "the champion is another one than the candidate was held against"
+
+
 def ended(record: CanaryRecord) -> str:
     """Return what has been done, in a line."""
     number = record.candidate.version
     done = {
         "promoted": f"version {number} is the champion of {record.model}    back: tunesmith promote --rollback",
-        "withdrawn": f"version {number} is withdrawn, the champion of {record.model} stays",
+        "withdrawn": f"version {number} of {record.model} is withdrawn, and no champion is moved",
         "told": f"nothing moves: `tunesmith canary end --promote` makes version {number} the champion, "
         "`tunesmith canary end` withdraws it",
     }

@@ -34,6 +34,7 @@ defaults
     timeout client 1h
     timeout server 1h
     timeout http-request 60s
+    timeout check 5s    # a busy machine is not a server that is gone
     option http-buffer-request
     option redispatch 1
     retries 3
@@ -55,7 +56,7 @@ backend servers
     option forwardfor
     option httpchk GET {READY}
     cookie SERVED_BY insert indirect nocache httponly    # a page's clicks and its streams belong together
-    default-server check inter 500ms fall 1 rise 1 resolvers engine resolve-prefer ipv4 init-addr none
+    default-server check inter 1s fall 2 rise 1 resolvers engine resolve-prefer ipv4 init-addr none
 {"".join(f"    server {colour} {colour}:{PORT} cookie {colour}{chr(10)}" for colour in COLOURS)}"""
 
 Tree = dict[str, object]
@@ -88,7 +89,7 @@ def run(service: Service, port: int, out: Path, force: bool) -> None:
 
 def composed(service: Service) -> Tree:
     """Return the Compose file."""
-    volumes: Tree = {"feedback": {}} | ({"cache": {}} if service.fetches else {})
+    volumes: Tree = {name: {} for name in ("feedback", "cache") if name == "feedback" or service.fetches}
     return {
         "services": {"proxy": proxy(), **{colour: server(colour, service) for colour in COLOURS}},
         "volumes": volumes,

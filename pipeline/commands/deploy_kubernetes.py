@@ -133,7 +133,8 @@ def environment(name: str, service: Service) -> list[Tree]:
         {"name": variable, "valueFrom": {"secretKeyRef": {"name": name, "key": variable}}}
         for variable in service.secrets
     ]
-    return [*({"name": variable, "value": value} for variable, value in plain.items()), *secret]
+    given: list[Tree] = [{"name": variable, "value": value} for variable, value in plain.items()]
+    return [*given, *secret]
 
 
 def asked(path: str, every: int, failures: int) -> Tree:

@@ -151,6 +151,16 @@ def repository() -> Finding:
     return ok(f"git and DVC in {Path.cwd()}")
 
 
+def files_of_dvc() -> Finding:
+    """Look for files that DVC was killed over."""
+    from pipeline.core import dvc_files
+
+    if cut_short := [str(path) for path in dvc_files.damaged()]:
+        was = "were" if len(cut_short) > 1 else "was"
+        return problem(f"{' and '.join(cut_short)} {was} cut short, as by a kill of DVC", "tunesmith repro")
+    return ok("none was cut short")
+
+
 def identity() -> Finding:
     """Look for the name that git signs commits with, which DVC's experiments are."""
     if has_identity():
@@ -347,6 +357,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "compiler": compiler,
     "converter": converter,
     "repository": repository,
+    "DVC files": files_of_dvc,
     "git identity": identity,
     "code": code,
     "params.yaml": params,

@@ -30,7 +30,6 @@ from pipeline.core.config import Config, TrackingSettings, load
 from pipeline.core.inputs import link_inputs, named
 from pipeline.core.paths import ADAPTER, CHAMPION, EVALUATION, LINEAGE, TURN, TURN_RECORD
 from pipeline.core.records import Lineage
-from pipeline.learning import dvc_files
 from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.manifest import LearnManifest
 from pipeline.learning.sources import NothingToLearn, kept_by, of_folder
@@ -114,7 +113,6 @@ def gone_on_with(arguments: list[str]) -> Turn | None:
     elif sha256(RECORDS) != turn.records or (turn.start_digest and sha256(CHAMPION) != turn.start_digest):
         why = "what it began with has changed"
     else:
-        dvc_files.mend()
         print(f"on with the turn that began at {turn.began}: {described(turn)}")
         return turn
     print(f"the turn that began at {turn.began} is not gone on with, since {why}: a new one begins")
@@ -139,7 +137,6 @@ def begun(arguments: list[str]) -> Turn:
     except UserError:
         end()
         raise
-    dvc_files.keep()
     turn.write(STATE)
     print(described(turn))
     return turn

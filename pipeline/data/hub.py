@@ -26,7 +26,22 @@ BATCH = 1024  # rows
 FEEDBACK_FILES = "feedback-*.jsonl"  # as serve/feedback calls its files
 # Of `datasets`: RuntimeError of a set that is a script, ImportError of one that needs a library for images or sound.
 REFUSALS = (OSError, ValueError, RuntimeError, ImportError, pa.ArrowException)
-OFFLINE_WAYS = "data=starter and data=local work offline"
+
+
+class Ways(NamedTuple):
+    """What there is to do about a dataset that cannot be had, by who asks for it."""
+
+    check: str  # what may be wrong
+    unset: str  # HF_HUB_OFFLINE, or do otherwise
+    offline: str  # what needs no hub
+
+
+OF_DATA = Ways(
+    check="data.path, data.subset, data.split and data.revision",
+    unset="unset it, or set data.revision to a commit that is in the cache",
+    offline="data=starter and data=local work offline",
+)
+OF_FEEDBACK = Ways(check="its name", unset="unset it", offline="a folder of feedback needs no hub")
 
 
 class HubSplit(NamedTuple):
@@ -150,10 +165,13 @@ def _as_int(value: object) -> object:
     return int(value) if value == value else None
 
 
-def resolve_revision(path: str, revision: str | None) -> str:
+def resolve_revision(path: str, revision: str | None, ways: Ways = OF_DATA) -> str:
     """Return the commit that a branch, a tag or the default branch of a hub dataset stands at now, asked of the hub.
 
     A full commit is taken as it is, so that a pinned dataset loads from the cache under HF_HUB_OFFLINE.
+
+    Raises:
+        UserError: the hub does not tell, with the ways out of that.
     """
     import httpx
     from huggingface_hub import HfApi
@@ -166,12 +184,12 @@ def resolve_revision(path: str, revision: str | None) -> str:
     except OfflineModeIsEnabled as error:
         raise UserError(
             f"HF_HUB_OFFLINE is set, so the hub cannot be asked for the revision of {path}; "
-            f"unset it, or set data.revision to a commit that is in the cache; {OFFLINE_WAYS}"
+            f"{ways.unset}; {ways.offline}"
         ) from error
     except (HfHubHTTPError, HFValidationError) as error:
-        raise _refused(path, error) from error
+        raise _refused(path, error, ways) from error
     except (httpx.HTTPError, OSError) as error:
-        raise _unreachable(path, error) from error
+        raise _unreachable(path, error, ways) from error
     if commit is None:
         raise UserError(f"the hub names no commit for {path}; set data.revision to one")
     return commit
@@ -189,7 +207,7 @@ def _builder(settings: DataSettings, path: str, revision: str) -> "DatasetBuilde
     if builder.hash != revision:
         raise UserError(
             f"{path} at {revision} cannot be had, and the cache holds another revision; check the network, "
-            f"HF_HUB_OFFLINE and data.revision; {OFFLINE_WAYS}"
+            f"HF_HUB_OFFLINE and data.revision; {OF_DATA.offline}"
         )
     return builder
 
@@ -206,31 +224,31 @@ def _load(settings: DataSettings, builder: "DatasetBuilder") -> "dict[str, Datas
 
 
 @contextmanager
-def hub_errors(path: str) -> Iterator[None]:
-    """Say in one line what the hub, the network or the disk has against reading a dataset."""
+def hub_errors(path: str, ways: Ways = OF_DATA) -> Iterator[None]:
+    """Say in one line what the hub, the network or the disk has against reading a dataset, and what to do."""
     import datasets
     import httpx
 
     try:
         yield
     except (ConnectionError, httpx.TransportError) as error:
-        raise _unreachable(path, error) from error
+        raise _unreachable(path, error, ways) from error
     except (httpx.HTTPError, datasets.exceptions.DatasetsError, *REFUSALS) as error:
-        raise _refused(path, error) from error
+        raise _refused(path, error, ways) from error
 
 
-def _unreachable(path: str, error: Exception) -> UserError:
+def _unreachable(path: str, error: Exception, ways: Ways) -> UserError:
     return UserError(
         f"cannot reach the Hugging Face hub for {path} ({one_line(error)}); "
-        f"check the network, HF_ENDPOINT and proxy settings, then run again; {OFFLINE_WAYS}"
+        f"check the network, HF_ENDPOINT and proxy settings, then run again; {ways.offline}"
     )
 
 
-def _refused(path: str, error: Exception) -> UserError:
+def _refused(path: str, error: Exception, ways: Ways) -> UserError:
     causes = (error, error.__cause__)  # a full disk while the cache is written comes wrapped
     if any(isinstance(cause, OSError) and cause.errno == errno.ENOSPC for cause in causes):
         return UserError(f"the disk is full while {path} is put into the cache; make room, or set HF_HOME elsewhere")
     return UserError(
-        f"the Hugging Face hub did not give {path} ({one_line(error)}); check data.path, data.subset, data.split "
-        f"and data.revision, and for a private or gated dataset set HF_TOKEN; {OFFLINE_WAYS}"
+        f"the Hugging Face hub did not give {path} ({one_line(error)}); check {ways.check}, "
+        f"and for a private or gated dataset set HF_TOKEN; {ways.offline}"
     )

@@ -68,8 +68,10 @@ class LocalModel:
     def licence(self) -> str | None:
         """Its base's, by the Hub's identifier; what the file says itself goes before. None where nobody knows."""
         own = self.header.keys.get("general.license")
+        if own:
+            return str(own)
         terms = terms_of_base(self.lineage.base.path) if self.lineage else None
-        return str(own) if own else terms and terms.identifier
+        return terms.identifier if terms else None
 
 
 def on_hub(model: str) -> HubModel:

@@ -75,10 +75,11 @@ def find_space(repository: str, private: bool, sdk: Sdk | None) -> SpaceInfo | N
     except RepositoryNotFoundError:
         return None
     check_visibility(found, private)
-    if found.sdk not in KINDS:
+    kind = next((name for known, name in KINDS.items() if known == found.sdk), None)
+    if kind is None:
         raise UserError(f"{repository} is a Space of the kind {found.sdk}; name another")
     if sdk and found.sdk != sdk:
-        raise UserError(f"{repository} is a {KINDS[found.sdk]}; leave --sdk out, or name another")
+        raise UserError(f"{repository} is a {kind}; leave --sdk out, or name another")
     return found
 
 

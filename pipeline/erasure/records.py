@@ -8,7 +8,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import sha256
 from common.words import counted
-from pipeline.data.hub import hub_errors
+from pipeline.data.hub import OF_FEEDBACK, hub_errors
 from pipeline.erasure.outcome import Outcome
 from pipeline.learning.manifest import LearnManifest
 from pipeline.learning.sources import Kept
@@ -74,7 +74,7 @@ def forget_on_hub(folder: Path, repository: str, kept: Kept, visitor: str, outco
         if left != content:
             operations.append(CommitOperationAdd(path.name, left) if left else CommitOperationDelete(path.name))
     if operations:
-        with alone(folder / LOCK) if folder.is_dir() else nullcontext(), hub_errors(repository):
+        with alone(folder / LOCK) if folder.is_dir() else nullcontext(), hub_errors(repository, OF_FEEDBACK):
             HfApi().create_commit(repository, operations, commit_message="Feedback", repo_type="dataset")
         outcome.deleted.append(f"{repository} on the hub: {counted(len(operations), 'file')} written anew")
     outcome.beyond.append(

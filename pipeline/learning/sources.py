@@ -8,7 +8,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import sha256
 from pipeline.core.config import LearnSettings
-from pipeline.data.hub import FEEDBACK_FILES, feedback_files, hub_errors, resolve_revision
+from pipeline.data.hub import FEEDBACK_FILES, OF_FEEDBACK, feedback_files, hub_errors, resolve_revision
 from pipeline.data.lines import KEPT, BadLine, Row, one_line
 
 
@@ -69,8 +69,8 @@ def of_dataset(repository: str) -> Kept:
     Raises:
         UserError: the hub does not give it, or it has none.
     """
-    commit = resolve_revision(repository, None)
-    with hub_errors(repository):
+    commit = resolve_revision(repository, None, OF_FEEDBACK)
+    with hub_errors(repository, OF_FEEDBACK):
         files = feedback_files(repository, commit)
     if not files:
         raise NothingToLearn(

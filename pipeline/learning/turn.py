@@ -1,7 +1,6 @@
 """A turn of the loop: what it learns from, which stays as it was when it began, and what came of it.
 
 data/turn/records/feedback-*.jsonl   what visitors had said
-data/turn/dvc.lock                   as it was (dvc_files.py)
 data/turn/turn.json                  written last: then the turn is under way, and the same command goes on with it
 reports/turn.json                    of the last turn that ended
 """

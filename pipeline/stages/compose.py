@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from common.errors import UserError
 from common.files import write_text
+from pipeline.core import dvc_files
 from pipeline.core.composition import CONF, compose
 from pipeline.core.config import load
 from pipeline.core.experiments import applied
@@ -37,6 +38,7 @@ def main() -> None:
 
     read_arguments()
     try:
+        dvc_files.keep()
         require_names(CONF)
         composed = read_params(PARAMS) if os.environ.get("DVC_EXP_NAME") else compose(CONF)
         config = load(composed)

@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from common.errors import Interrupted, UserError
 from common.imports import end_of_imports, importing
 from common.logs import configure_logs
+from pipeline.core import dvc_files
 from pipeline.core.composition import DEFAULTS, reason
 from pipeline.core.config import Config, load
 from pipeline.sweeps.job import is_trial, run_trial
@@ -91,6 +92,8 @@ def stage(run: Callable[[Config, Path], object]) -> Callable[[], None]:
     @status_left()
     def main() -> None:
         try:
+            if rank() == 0 and IN_IMAGE not in os.environ:
+                dvc_files.keep()
             with whole_errors():
                 under_hydra()
         except (HydraException, OmegaConfBaseException) as error:

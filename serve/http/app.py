@@ -22,7 +22,7 @@ from serve.http.api import build_api, build_health, build_probes
 from serve.http.error_responses import API, Failure
 from serve.http.forms import FormsMiddleware
 from serve.http.metrics import Metrics
-from serve.http.middleware import LimitsMiddleware, RestMiddleware
+from serve.http.middleware import LimitsMiddleware, RestMiddleware, StreamsMiddleware
 from serve.http.origins import OriginMiddleware
 from serve.settings import Settings
 
@@ -82,6 +82,7 @@ def add_page(
     from serve.page import mount_page  # seconds: Gradio
 
     page = FastAPI(openapi_url=None)
+    page.add_middleware(StreamsMiddleware)
     page.add_middleware(CORSMiddleware)  # which allows no other origin; without it Gradio would allow each
 
     @page.post("/gradio_api/upload")

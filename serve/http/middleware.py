@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from fastapi import Request
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -148,6 +148,25 @@ class RestMiddleware:
             await send({"type": "http.response.body", "body": b""})
 
         await self._app(scope, noted, after_the_rest)
+
+
+class StreamsMiddleware:
+    """Has proxies pass on events as they come: Gradio's do not say it, and nginx would wait for 4 KB of them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def unbuffered(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("content-type", "").startswith("text/event-stream"):
+                    headers["X-Accel-Buffering"] = "no"
+            await send(message)
+
+        await self._app(scope, receive, unbuffered)
 
 
 def client(address: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+from serve.limits import unknown_model
 from serve.models.registry import Model, in_place
 
 
@@ -49,6 +50,13 @@ class Catalogue:
     def get(self, name: str) -> Model | None:
         """Return the model that a name stands for: its own, or the one in the place of what had the name."""
         return self.models.get(name) or self.models.get(self.heirs.get(name, "")) or in_place(name, self.models)
+
+    def find(self, name: object) -> Model:
+        """Return the same of any name. Raises RequestError for one that stands for no model."""
+        model = self.get(name) if isinstance(name, str) else None
+        if model is None:
+            raise unknown_model(name, self.models)
+        return model
 
     def stack(self, model: Model) -> Stack:
         """Return what is in memory with a model."""

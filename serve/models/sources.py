@@ -13,6 +13,7 @@ that a name is short and stays what it is: by the path below the folder, `name/f
 `name/3/file` for MLflow.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -27,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 from common.errors import UserError
+from common.files import unwritable
 from serve.models.files import ModelFile, join_parts
 
 if TYPE_CHECKING:  # seconds to import
@@ -261,5 +263,10 @@ def _cache(location: str) -> Path:
 def _reason(error: Exception, cache: str) -> str:
     """Return one line; for a file that cannot be written, with the variable that moves the cache."""
     if isinstance(error, OSError) and error.filename:
-        return f"cannot write {error.filename} ({error.strerror}): set {cache} to a folder that can be written"
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+        place, why = error.filename, error.strerror
+    elif why := unwritable(error):  # in which MLflow and the Hub name no file
+        place = "the cache"
+    else:
+        return str(error).strip().partition("\n")[0] or type(error).__name__
+    way_out = "make room, or " if why == os.strerror(errno.ENOSPC) else ""
+    return f"cannot write {place} ({why}): {way_out}set {cache} to a folder that can be written"

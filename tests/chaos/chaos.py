@@ -11,21 +11,17 @@ folder. Ends with status 1 if one failed.
 """
 
 import argparse
-import json
 import random
-import shutil
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 from chaos_bench import Bench
 from chaos_disk import enter_namespace
 from chaos_plan import draw
 from chaos_process import ChaosError, ordinary_signals
-from chaos_result import print_line, table
-from chaos_round import CHECKS, Round
-from rich.console import Console
+from chaos_round import CHECKS, TrainRound
+from chaos_rounds import numbers, play_all
 
 
 def main() -> None:
@@ -40,22 +36,12 @@ def main() -> None:
         sys.exit(f"chaos: {error}")
     times = ", ".join(f"{moment} {seconds:.2f} s" for moment, seconds in bench.usual.seconds.items())
     print(f"{options.engine}, {bench.steps} updates, a checkpoint every {bench.save_steps}; undisturbed: {times}")
-    numbers = range(1, options.rounds + 1) if options.only is None else [options.only]
-    results = []
-    for number in numbers:
-        plan = draw(random.Random(options.seed + number), bench.steps)
-        results.append(Round(str(number), plan, bench).play())
-        print_line(results[-1], folder)
-    Console(width=None if sys.stdout.isatty() else 160).print(
-        table(results, CHECKS, f" on {options.engine}, seed {options.seed}")
+    rounds = (
+        TrainRound(str(number), draw(random.Random(options.seed + number), bench.steps), bench)
+        for number in numbers(options.rounds, options.only)
     )
-    if options.out:
-        rounds = [asdict(result) | {"verdict": result.verdict} for result in results]
-        report = {"engine": options.engine, "seed": options.seed, "settings": bench.settings, "rounds": rounds}
-        options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    if any(result.wrong for result in results):
-        sys.exit(1)
-    shutil.rmtree(folder)
+    about = {"engine": options.engine, "seed": options.seed, "settings": bench.settings}
+    play_all(rounds, CHECKS, f" on {options.engine}, seed {options.seed}", folder, options.out, **about)
 
 
 def arguments() -> argparse.Namespace:

@@ -12,10 +12,10 @@ from contextlib import ExitStack
 
 import yaml
 from chaos_bench import ADAPTER, CURVE, Bench
-from chaos_disk import can_mount, give_room, small_disk
+from chaos_disk import give_room, small_disk
 from chaos_plan import Damage, Harm, Plan
-from chaos_process import ChaosError, Start, run, step_of
-from chaos_result import Result
+from chaos_process import Start, run, step_of
+from chaos_rounds import Round
 
 CHECKS = {
     "adapter": "the adapter is the undisturbed training's, to the bit",
@@ -28,44 +28,21 @@ CHECKS = {
 AFTER_DVC = 2  # updates: the one that runs when DVC ends, and one more if that just passed the end of its own
 
 
-class Round:
+class TrainRound(Round):
     """One round in progress."""
 
     def __init__(self, name: str, plan: Plan, bench: Bench) -> None:
         """It works in a folder of its own on the bench."""
+        super().__init__(name, plan, bench.folder, needs_mount=plan.disk is not None)
         self.plan = plan
         self.bench = bench
-        self.folder = bench.folder / f"round-{name}"
         self.repository = self.folder / "repository"
         self.checkpoints = self.repository / ".checkpoints" if plan.disk is None else self.folder / "small"
         self.environment = bench.environment(self.folder)
-        self.result = Result(name, str(plan))
         self.reached = 0  # the last update that was seen, and
         self.least = 0  # the least that the next start may go on from
         self.damaged: set[int] = set()  # steps of checkpoints that no start has looked at since
         self.finished = False
-
-    def play(self) -> Result:
-        """Harms, starts again, compares; the folder of a round that went well is removed."""
-        began = time.monotonic()
-        if self.plan.disk is not None and not can_mount():
-            self.result.skipped = "no file system can be mounted: needs root, or `unshare -rm`"
-            return self.result
-        try:
-            with ExitStack() as stack:
-                self.set_up(stack)
-                for harm in self.plan.harms:
-                    if not self.finished:
-                        self.start(harm)
-                if not self.finished:
-                    self.start()
-                self.compare()
-        except ChaosError as error:
-            self.blame("status", str(error))
-        self.result.seconds = round(time.monotonic() - began, 1)
-        if not self.result.wrong:
-            shutil.rmtree(self.folder)
-        return self.result
 
     def set_up(self, stack: ExitStack) -> None:
         """The repository with this round's settings; where the disk is small, it is filled and then given room."""
@@ -79,6 +56,14 @@ class Round:
         if self.plan.disk is not None:
             self.fill_disk()
             give_room(self.checkpoints)
+
+    def harm_until_done(self) -> None:
+        """A start for each harm, and one that nothing is done to."""
+        for harm in self.plan.harms:
+            if not self.finished:
+                self.start(harm)
+        if not self.finished:
+            self.start()
 
     def start(self, harm: Harm | None = None) -> None:
         """Starts the stage, harms it if told to, waits for its end and judges what it did."""
@@ -115,9 +100,7 @@ class Round:
 
     def started(self) -> Start:
         """The stage, on its way."""
-        self.result.starts += 1
-        log = self.folder / f"start-{self.result.starts}.log"
-        return Start(self.repository, self.checkpoints, log, self.environment)
+        return Start(self.repository, self.checkpoints, self.next_log(), self.environment)
 
     def ended(self, start: Start) -> int:
         """Waits for the end of DVC and of all that it started, and judges it by what was known before; DVC's status."""
@@ -203,10 +186,6 @@ class Round:
             self.blame("loss.csv", "it differs from the undisturbed training's")
         if not self.counts_as_finished():
             self.blame("status", "DVC does not take the stage for finished")
-
-    def blame(self, check: str, what: str) -> None:
-        """Notes that a check failed."""
-        self.result.wrong.setdefault(check, []).append(what)
 
 
 def share_of(values: list[str], share: float) -> str:

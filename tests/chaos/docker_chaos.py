@@ -11,7 +11,6 @@ nothing was done: the same adapter to the bit, no more than save_steps lost, and
 
 import argparse
 import random
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,10 +18,9 @@ from pathlib import Path
 from chaos_bench import Bench
 from chaos_plan import Plan, draw_docker
 from chaos_process import ChaosError, ordinary_signals
-from chaos_result import print_line, table
 from chaos_round import CHECKS
+from chaos_rounds import numbers, play_all
 from docker_round import SETTINGS, DockerRound, can_restart
-from rich.console import Console
 
 
 def main() -> None:
@@ -37,18 +35,11 @@ def main() -> None:
     except ChaosError as error:
         sys.exit(f"chaos: {error}")
     bench.settings += [*SETTINGS, f"runtime.docker.image={options.image}"]
-    numbers = range(1, options.rounds + 1) if options.only is None else [options.only]
-    results = []
-    for number in numbers:
-        results.append(
-            DockerRound(str(number), plan(options.seed + number, bench.steps, options.restarts), bench).play()
-        )
-        print_line(results[-1], folder)
-    title = f" under runtime=docker, seed {options.seed}"
-    Console(width=None if sys.stdout.isatty() else 160).print(table(results, CHECKS, title))
-    if any(result.wrong for result in results):
-        sys.exit(1)
-    shutil.rmtree(folder)
+    rounds = (
+        DockerRound(str(number), plan(options.seed + number, bench.steps, options.restarts), bench)
+        for number in numbers(options.rounds, options.only)
+    )
+    play_all(rounds, CHECKS, f" under runtime=docker, seed {options.seed}", folder)
 
 
 def plan(seed: int, steps: int, restarts: bool) -> Plan:

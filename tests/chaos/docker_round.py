@@ -9,7 +9,7 @@ from pathlib import Path
 
 import docker
 from chaos_process import GONE_WITHIN, LONGEST, MARK, POLL, ChaosError, Start, entries
-from chaos_round import Round
+from chaos_round import TrainRound
 from docker.errors import DockerException
 from docker.models.containers import Container
 
@@ -69,14 +69,12 @@ class DockerStart(Start):
         return left
 
 
-class DockerRound(Round):
+class DockerRound(TrainRound):
     """A round whose starts are DockerStart."""
 
     def started(self) -> DockerStart:
         """The stage, on its way."""
-        self.result.starts += 1
-        log = self.folder / f"start-{self.result.starts}.log"
-        return DockerStart(self.repository, self.checkpoints, log, self.environment)
+        return DockerStart(self.repository, self.checkpoints, self.next_log(), self.environment)
 
     def compare(self) -> None:
         """What the training gave in the end, and whether a container is left of it."""

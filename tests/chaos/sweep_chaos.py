@@ -11,18 +11,14 @@ was done to (sweep_round.py). A round that fails keeps its folder. Ends with sta
 """
 
 import argparse
-import json
 import random
-import shutil
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 from chaos_disk import enter_namespace
 from chaos_process import ChaosError, ordinary_signals
-from chaos_result import print_line, table
-from rich.console import Console
+from chaos_rounds import numbers, play_all
 from sweep_bench import SweepBench
 from sweep_plan import LAUNCHERS, draw
 from sweep_round import CHECKS, SweepRound
@@ -36,21 +32,14 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tunesmith-chaos-sweep-"))
     bench = SweepBench(folder, options.python)
     launchers = {name: often for name, often in LAUNCHERS.items() if name in options.launchers}
-    results = []
-    for number in range(1, options.rounds + 1) if options.only is None else [options.only]:
-        plan = draw(random.Random(options.seed * 1000 + number), launchers)
-        try:
-            results.append(SweepRound(str(number), plan, bench).play())
-        except ChaosError as error:
-            sys.exit(f"chaos: {error}")
-        print_line(results[-1], folder)
-    Console(width=None if sys.stdout.isatty() else 180).print(table(results, CHECKS, f", seed {options.seed}"))
-    if options.out:
-        rounds = [asdict(result) | {"verdict": result.verdict} for result in results]
-        options.out.write_text(json.dumps({"seed": options.seed, "rounds": rounds}, indent=2) + "\n", encoding="utf-8")
-    if any(result.wrong for result in results):
-        sys.exit(1)
-    shutil.rmtree(folder)
+    rounds = (
+        SweepRound(str(number), draw(random.Random(options.seed * 1000 + number), launchers), bench)
+        for number in numbers(options.rounds, options.only)
+    )
+    try:
+        play_all(rounds, CHECKS, f", seed {options.seed}", folder, options.out, seed=options.seed)
+    except ChaosError as error:
+        sys.exit(f"chaos: {error}")
 
 
 def arguments() -> argparse.Namespace:

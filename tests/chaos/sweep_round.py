@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from threading import Timer
 
-from chaos_disk import can_mount, small_disk
-from chaos_process import ChaosError, run, step_of
-from chaos_result import Result
+from chaos_disk import small_disk
+from chaos_process import run, step_of
+from chaos_rounds import Round
 from sweep_bench import SAVE_STEPS, SweepBench, ranking, winner
 from sweep_mlflow import faults, recorded
 from sweep_plan import Blow, FullDisk, Harm, LostMlflow, Plan
@@ -32,43 +32,22 @@ DISK = 64 << 20  # bytes
 TROUBLED = "No space left on device"
 
 
-class SweepRound:
+class SweepRound(Round):
     """One round in progress."""
 
     def __init__(self, name: str, plan: Plan, bench: SweepBench) -> None:
         """Have it in a folder of its own on the bench."""
+        super().__init__(name, plan, bench.folder, needs_mount=plan.disk is not None)
         self.plan, self.bench = plan, bench
         self.usual = bench.undisturbed(plan.launcher)
-        self.folder = bench.folder / f"round-{name}"
         self.repository = self.folder / "repository"
         self.environment = bench.environment(self.folder, self.repository)
-        self.result = Result(name, str(plan))
         self.early = False  # whether the last harm came as the sweep began, which may not take signals yet
         self.asked = False  # whether the start before was asked to stop, and nothing else
         self.kept: dict[Path, tuple[int, str]] = {}  # what may not change any more
         self.lines: dict[Path, list[int]] = {}  # the updates that each job has told of, before this start
         self.finished = False
         self.mlflow: Mlflow
-
-    def play(self) -> Result:
-        """Harm, start again, compare; the folder of a round that went well is removed."""
-        began = time.monotonic()
-        if self.plan.disk is not None and not can_mount():
-            self.result.skipped = "no file system can be mounted: needs root, or `unshare -rm`"
-            return self.result
-        try:
-            with ExitStack() as stack:
-                self.set_up(stack)
-                harms = list(self.plan.harms)
-                while not self.finished:
-                    self.start(harms)
-                self.compare()
-        except ChaosError as error:
-            self.blame("status", str(error))
-        self.result.seconds = round(time.monotonic() - began, 1)
-        if not self.result.wrong:
-            shutil.rmtree(self.folder)
-        return self.result
 
     def set_up(self, stack: ExitStack) -> None:
         """Copy the repository; where a disk is to be full, lay its folder on a small one."""
@@ -77,12 +56,16 @@ class SweepRound:
             stack.enter_context(small_disk(self.repository / self.plan.disk, DISK))
         self.mlflow = stack.enter_context(mlflow_of(self.folder, self.plan.mlflow, self.environment))
 
+    def harm_until_done(self) -> None:
+        """One start after the other, each with the harms that come before it ends."""
+        harms = list(self.plan.harms)
+        while not self.finished:
+            self.start(harms)
+
     def start(self, harms: list[Harm]) -> None:
         """Start the sweep, harm it until it has to end, wait for its end and judge what it did."""
-        self.result.starts += 1
         command = self.bench.command(self.plan.launcher, f"tracking.uri={self.mlflow.uri}")
-        log = self.folder / f"start-{self.result.starts}.log"
-        with SweepStart(self.repository, command, log, self.environment) as start:
+        with SweepStart(self.repository, command, self.next_log(), self.environment) as start:
             done = []
             while harms and not any(self.ends(harm) for harm in done):
                 harm = harms.pop(0)
@@ -210,10 +193,6 @@ class SweepRound:
         if isinstance(trouble, Blow):
             return self.plan.launcher == "basic" or trouble.target != "worker" or not trouble.kills
         return isinstance(trouble, FullDisk)
-
-    def blame(self, check: str, what: str) -> None:
-        """Note that a check failed."""
-        self.result.wrong.setdefault(check, []).append(what)
 
 
 def rung_before(log: Path) -> int:

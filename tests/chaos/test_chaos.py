@@ -12,7 +12,7 @@ from chaos_disk import can_mount
 from chaos_plan import Blow, Damage, Harm, Plan, draw
 from chaos_process import ordinary_signals
 from chaos_result import Result
-from chaos_round import Round
+from chaos_round import TrainRound
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def played(plan: Plan, bench: Bench, tmp_path: Path) -> Result:
     """The plan's round, in which every harm came in time."""
-    result = Round(tmp_path.name, plan, bench).play()
+    result = TrainRound(tmp_path.name, plan, bench).play()
     assert result.wrong == {}
     assert result.starts == len(plan.harms) + (plan.disk is not None) + 1
     return result

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from chaos_process import environment, ordinary_signals
 from turn_bench import TURN, TurnBench
-from turn_chaos import Round
+from turn_chaos import TurnRound
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_a_turn_ends_in_another_champion_and_says_of_what(bench: TurnBench, take
     assert record["why"].startswith("promoted: version 2 of tunesmith")
     assert record["pairs"] == sum(split["pairs"] for split in learnt["splits"].values()) > 60
     assert read(taken / "reports/train.json")["steps"] == 12
-    assert sorted(path.name for path in (taken / "data/turn").iterdir()) == ["dvc.lock", "lock"]
+    assert sorted(path.name for path in (taken / "data/turn").iterdir()) == ["lock"]
 
 
 def test_the_held_out_pairs_are_judged_on_and_what_was_taught_is_measured_beside_them(
@@ -91,7 +91,7 @@ def test_a_champion_that_vanished_is_not_replaced_unseen(bench: TurnBench, taken
 def test_a_turn_that_is_killed_ends_in_the_same_champion(bench: TurnBench) -> None:
     shutil.move(bench.repository, bench.folder / "taken")
     try:
-        result = Round("short", [(0.25, "turn"), (0.45, "all"), (0.6, "turn")], bench).play()
+        result = TurnRound("short", [(0.25, "turn"), (0.45, "all"), (0.6, "turn")], bench).play()
         assert result.wrong == {}
         assert result.starts > 2  # a turn that is gone on with may end before the last blow
     finally:

@@ -10,16 +10,16 @@ and then lets it end. A round that fails keeps its folder. Ends with status 1 if
 
 import argparse
 import random
-import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from signal import SIGKILL
 
 from chaos_process import ChaosError, ordinary_signals
-from chaos_result import Result, print_line, table
-from rich.console import Console
+from chaos_rounds import Round, numbers, play_all
 from said import keep, thumb
 from turn_bench import TurnBench, TurnStart
 
@@ -32,44 +32,38 @@ CHECKS = {
 }
 
 
-class Round:
+class TurnRound(Round):
     """One round in progress."""
 
-    def __init__(self, name: str, kills: list[tuple[float, str]], bench: TurnBench) -> None:
+    def __init__(self, name: str, kills: Sequence[tuple[float, str]], bench: TurnBench) -> None:
         """Each of the kills is a share of the time that a turn takes, and whom it hits: `turn` or `all`."""
-        self.kills, self.bench = kills, bench
-        self.folder = bench.folder / f"round-{name}"
-        self.folder.mkdir()
         plan = "; ".join(f"SIGKILL to {target} at {share:.0%}" for share, target in kills)
-        self.result = Result(name, plan)
+        super().__init__(name, plan, bench.folder)
+        self.kills, self.bench = kills, bench
         self.said = 0
 
-    def play(self) -> Result:
-        """Kills, starts again, compares; the folder of a round that went well is removed."""
-        began = time.monotonic()
-        try:
-            self.bench.restore()
-            for share, target in self.kills:
-                if not self.ended():
-                    self.start(share * self.bench.seconds, target)
-                    self.say(f"after {self.result.starts}")
-            if not self.ended():
-                self.start()
-            self.compare()
-        except (ChaosError, OSError) as error:  # the second where no record is there
-            self.blame("status", str(error))
-        self.result.seconds = round(time.monotonic() - began, 1)
+    def set_up(self, stack: ExitStack) -> None:
+        """The repository as it was before the turn, at the one place that its registry knows."""
+        self.bench.restore()
+        stack.callback(self.keep_if_wrong)
+
+    def keep_if_wrong(self) -> None:
+        """Puts the repository of a round that failed aside."""
         if self.result.wrong:
             self.bench.repository.rename(self.folder / "repository")
-        else:
-            shutil.rmtree(self.folder)
-        return self.result
+
+    def harm_until_done(self) -> None:
+        """A start for each kill, somebody who says something after it, and one start that nothing is done to."""
+        for share, target in self.kills:
+            if not self.ended():
+                self.start(share * self.bench.seconds, target)
+                self.say(f"after {self.result.starts}")
+        if not self.ended():
+            self.start()
 
     def start(self, seconds: float | None = None, target: str = "all") -> None:
         """Starts the turn, and kills it after so many seconds, or waits for its end."""
-        self.result.starts += 1
-        log = self.folder / f"start-{self.result.starts}.log"
-        with TurnStart(self.bench.repository, log, self.bench.environment) as start:
+        with TurnStart(self.bench.repository, self.next_log(), self.bench.environment) as start:
             until = time.monotonic() + (seconds or 0)
             while seconds is not None and start.alive() and time.monotonic() < until:
                 time.sleep(0.01)
@@ -105,10 +99,6 @@ class Round:
         if left := [*self.bench.repository.glob("data/turn/records")]:
             self.blame("status", f"it leaves {left}")
 
-    def blame(self, check: str, what: str) -> None:
-        """Notes that a check failed."""
-        self.result.wrong.setdefault(check, []).append(what)
-
 
 def draw(rng: random.Random) -> list[tuple[float, str]]:
     """The kills of a round."""
@@ -125,15 +115,11 @@ def main() -> None:
     except ChaosError as error:
         sys.exit(f"turn-chaos: {error}")
     print(f"a turn on starter-s, undisturbed: {bench.seconds:.0f} s, {len(bench.usual.records)} records", flush=True)
-    rounds = range(1, 1 - (-options.kills // KILLS)) if options.only is None else [options.only]
-    results = []
-    for number in rounds:
-        results.append(Round(str(number), draw(random.Random(options.seed + number)), bench).play())
-        print_line(results[-1], folder)
-    Console(width=None if sys.stdout.isatty() else 160).print(table(results, CHECKS, f" of turns, seed {options.seed}"))
-    if any(result.wrong for result in results):
-        sys.exit(1)
-    shutil.rmtree(folder)
+    rounds = (
+        TurnRound(str(number), draw(random.Random(options.seed + number)), bench)
+        for number in numbers(-(-options.kills // KILLS), options.only)
+    )
+    play_all(rounds, CHECKS, f" of turns, seed {options.seed}", folder)
 
 
 def arguments() -> argparse.Namespace:

@@ -41,10 +41,15 @@ def made(family: str, folder: Path) -> Path:
     """A model's folder, as the hub has them."""
     torch.manual_seed(3)
     AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(folder)
+    copied_tokenizer(folder)
+    return folder
+
+
+def copied_tokenizer(folder: Path) -> None:
+    """The starter's, put beside a model."""
     for path in STARTER.iterdir():
         if path.name not in ("config.json", "generation_config.json", "model.safetensors"):
             shutil.copy(path, folder)
-    return folder
 
 
 def changed(folder: Path, file: str, **values: Any) -> None:

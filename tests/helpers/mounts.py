@@ -15,10 +15,18 @@ def may_mount() -> bool:
     return subprocess.run(["unshare", "-rm", "sh", "-c", probe], capture_output=True, check=False).returncode == 0
 
 
+def with_small_disk(folder: str | Path, size: str) -> list[str]:
+    """What a command begins with that is to find an empty disk of `size` at `folder`."""
+    return ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size={size} none {folder} && exec "$@"', "sh"]
+
+
 def on_small_disk(folder: str, size: str, script: str) -> subprocess.CompletedProcess[str]:
     """Runs a script of the shell's in the working folder, in which `folder` is an empty disk of `size`."""
-    mounted = f"mount -t tmpfs -o size={size} none {folder} && {script}"
+    command = [*with_small_disk(folder, size), "sh", "-c", script]
     environment = os.environ | {"PYTHONPATH": str(REPO)}
-    return subprocess.run(
-        ["unshare", "-rm", "sh", "-c", mounted], env=environment, capture_output=True, text=True, check=True
-    )
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+
+def seen_by(process: int, path: Path) -> Path:
+    """A path as a process with disks of its own has it."""
+    return Path(f"/proc/{process}/root{path}")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,13 +42,20 @@ def run_server(variables: Mapping[str, str] | None = None, **settings: object) -
 
 @contextmanager
 def started_server(
-    log: Path, until: str = "/", variables: Mapping[str, str] | None = None, **settings: object
+    log: Path,
+    until: str = "/",
+    variables: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
+    **settings: object,
 ) -> Iterator[tuple[str, subprocess.Popen]]:
-    """A server's URL and process, from its answering a path (the page is the last to come) to its end."""
+    """A server's URL and process, from its answering a path (the page is the last to come) to its end.
+
+    `within` is what its command line begins with, see mounts.py.
+    """
     port = settings.pop("port", 0) or free_port()
     url = f"http://127.0.0.1:{port}"
     settings = {"drain": 0} | settings  # an answer that never ends would keep it from ending
-    command, given = [sys.executable, "-m", "serve"], environment(variables, port=port, **settings)
+    command, given = [*within, sys.executable, "-m", "serve"], environment(variables, port=port, **settings)
     with log.open("w") as output:
         server = subprocess.Popen(command, cwd=ROOT, env=given, stdout=output, stderr=subprocess.STDOUT)
     try:

@@ -3,7 +3,7 @@
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +80,27 @@ def client_with_buildkit() -> str:
             subprocess.run([client, "rmi", "tunesmith-buildkit-trial"], capture_output=True, check=False)
             return client
     pytest.skip(f"no Docker client that builds with BuildKit among {clients}")
+
+
+@pytest.fixture(scope="session")
+def compose(engine: docker.DockerClient) -> list[str]:
+    """The command of Docker Compose, which is a plugin of the client's or a program of its own."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]):
+            told = subprocess.run([*command, "version", "--short"], capture_output=True, text=True, check=False)
+            if told.returncode == 0 and int(told.stdout.lstrip("v").partition(".")[0]) >= 2:
+                return command
+    pytest.skip("no Docker Compose of version 2 (the plugin of the client, or docker-compose)")
+
+
+@pytest.fixture(scope="session")
+def build(engine: docker.DockerClient) -> Callable[..., None]:
+    """Builds an image from the repository: called with its tag, its Dockerfile, and arguments of the build."""
+    client = client_with_buildkit()
+
+    def build(tag: str, dockerfile: str, **arguments: str) -> None:
+        given = [part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")]
+        command = (client, "build", "--file", dockerfile, "--tag", tag, *given, ".")
+        built(*command, env=os.environ | {"DOCKER_BUILDKIT": "1"})
+
+    return build

@@ -388,6 +388,11 @@ def test_train_image_brings_no_cuda_libraries_in_its_cpu_build(start: Start) -> 
 
 def test_compose_names_files_and_services_that_are_there() -> None:
     services = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]
-    assert services.keys() == {"serve", "train", "mlflow"}
+    assert services.keys() == {"serve", "train", "mlflow", "postgres"}
     for service in services.values():
         assert (ROOT / service.get("build", {}).get("dockerfile", "Makefile")).is_file()
+        assert {*service.get("depends_on", ())} <= services.keys()
+    for name in ("serve", "mlflow"):
+        assert (services[name]["read_only"], services[name]["cap_drop"]) == (True, ["ALL"])
+    assert "ports" not in services["postgres"]
+    assert services["mlflow"]["ports"] == ["${MLFLOW_ADDRESS:-127.0.0.1}:5000:5000"]  # it asks nobody who they are

@@ -15,6 +15,7 @@ from llama.adapters import SPARE, Adapters
 from llama.batch import Batch
 from llama.context import Context
 from llama.errors import EngineError
+from llama.ggml import Tensor
 from llama.memory import check_free
 from llama.model import Entry, LlamaModel
 from llama.turn import Piece, Turn
@@ -169,6 +170,27 @@ def test_a_file_that_is_not_what_it_was_is_told_and_the_others_go_on(
         with pytest.raises(UserError, match=r"cut\.gguf .* ends before its last tensor does"):
             model.adapter("cut")
         assert logits(model, "one", ids, 3).any()
+
+
+def test_adapters_of_which_a_graph_leaves_something_out_are_refused_from_then_on(
+    base: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite = Adapters._rewrite
+
+    def all_but_one(adapters: Adapters, scale: Tensor) -> None:  # as if llama.cpp computed that without adapters
+        factor = Tensor.from_address(Tensor.from_address(scale.src[0]).src[0])
+        if not factor.name.startswith(b"blk.0.attn_q."):
+            rewrite(adapters, scale)
+
+    monkeypatch.setattr(Adapters, "_rewrite", all_but_one)
+    with LlamaModel(base, CONTEXT, 2, adapters=Adapters({"one": files["one"], "two": files["two"]})) as model:
+        with pytest.raises(EngineError, match="tensors with adapters 13 were computed"):
+            logits(model, "one", [1, 2, 3], 3)
+        for name in ("one", "two"):
+            with pytest.raises(
+                UserError, match=rf"{name}\.gguf adds to blk\.0\.attn_q\.weight, which llama\.cpp computes"
+            ):
+                model.adapter(name)
 
 
 def test_an_adapter_that_memory_does_not_hold_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from drawn_texts import drawn, reader
 
 from common.errors import UserError
-from llama.call_format import HERMES, CallFormat, ParameterFormat, find_format, plain
+from llama.call_format import HERMES, LFM_2, CallFormat, Notation, ParameterFormat, find_format, plain
+from llama.call_notation import written_call
 from llama.call_prompt import with_tools
 from llama.call_stream import Arguments, Called, Calls, Said
 from llama.calls import TOOLS, CallForm, Message
@@ -29,7 +30,7 @@ def _mark(words: str) -> str:
 
 
 ENDS = ["<|im_end|>", "</s>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", _mark("end of sentence"), "<|call|>",
-        "<|END_OF_TURN_TOKEN|>"]  # fmt: skip
+        "<|END_OF_TURN_TOKEN|>", "<|tool_response>", "<turn|>", "<|end_of_msg|>"]  # fmt: skip
 WEATHER: Any = {
     "type": "function",
     "function": {
@@ -110,6 +111,20 @@ DSML = tagged(
     f'<{BAR}DSML{BAR}parameter name="', '" string="true">', f"</{BAR}DSML{BAR}parameter>\n",
     unquoted='" string="false">',
 )  # fmt: skip
+KIMI_3 = tagged(
+    "<|open|>tools<|sep|>", r'<\|open\|>call tool="', r'" index="[0-9]{1,2}"<\|sep\|>',
+    r'<\|close\|>call<\|sep\|><\|open\|>call tool="',
+    r"<\|close\|>call<\|sep\|><\|close\|>tools<\|sep\|><\|close\|>message<\|sep\|>",
+    r'<\|open\|>argument key="', r'" type="string"<\|sep\|>', r"<\|close\|>argument<\|sep\|>",
+    unquoted=r'" type="number"<\|sep\|>',
+)  # fmt: skip
+TYPES = tuple((of, rf'" type="{of}"<\|sep\|>') for of in ("boolean", "null", "array", "object"))
+KIMI_3 = replace(KIMI_3, parameters=replace(KIMI_3.parameters, typed=TYPES))
+GEMMA_4 = replace(
+    form("<|tool_call>", "call:", "", r"<tool_call\|><\|tool_call>call:", r"<tool_call\|>", False),
+    notation=Notation("{", ":", ",", "}", '<|"|>', is_sorted=True),
+)
+LFM_25 = replace(LFM_2, notation=Notation("(", "=", ", ", ")", "'"))
 FORMS = {
     "Qwen-Qwen2.5-7B-Instruct": HERMES,
     "NousResearch-Hermes-3-Llama-3.1-8B-tool_use": HERMES,
@@ -129,7 +144,6 @@ FORMS = {
     "google-gemma-2-2b-it": HERMES,
     "microsoft-Phi-3.5-mini-instruct": HERMES,
     "ibm-granite-granite-3.3-2B-Instruct": HERMES,
-    "google-gemma-4-31B-it": HERMES,
     # in tags that are named for what they are around
     "MiniMax-M3": HERMES,
     "muse-glimmer": HERMES,
@@ -142,6 +156,14 @@ FORMS = {
     "MiniMax-M2": MINIMAX,
     "openbmb-MiniCPM5-1B": MINICPM,
     "deepseek-ai-DeepSeek-V3.2": DSML,
+    "Kimi-K3": KIMI_3,
+    # as an object of a notation of its own
+    "google-gemma-4-31B-it": GEMMA_4,
+    "google-gemma-4-31B-it-interleaved": GEMMA_4,
+    "LFM2.5-8B-A1B": LFM_25,
+    # whose template writes no calls, but whose vocabulary has a mark for them
+    "LFM2-8B-A1B": LFM_2,
+    "LFM2.5-Instruct": LFM_2,
 }
 Find = Callable[[str], CallFormat]
 
@@ -165,7 +187,7 @@ def found() -> Find:
             return template.render(given)
 
         try:
-            return find_format(render, RequestError, ENDS)
+            return find_format(render, RequestError, ENDS, lambda text: name.startswith("LFM2") and text == LFM_2.mark)
         finally:
             template.close()
 
@@ -175,7 +197,7 @@ def found() -> Find:
 @pytest.mark.parametrize("name", FORMS)
 def test_a_template_shows_how_its_model_calls(found: Find, name: str) -> None:
     form, expected = found(name), FORMS[name]
-    fields = ("mark", "head", "middle", "joint", "tail", "in_json", "parameters")
+    fields = ("mark", "head", "middle", "joint", "tail", "in_json", "parameters", "notation")
     assert [getattr(form, field) for field in fields] == [getattr(expected, field) for field in fields]
     assert form.listed or form.takes_system == (name != "google-gemma-2-2b-it")
 
@@ -266,11 +288,11 @@ PLAN: Any = {
 
 def tags(form: CallFormat, *calls: tuple[str, dict[str, str]]) -> str:
     """Calls as a model writes them in a form with parameters."""
-    around = form.parameters
-    assert around
+    assert form.parameters
+    before, between, after = map(plain, (form.parameters.before, form.parameters.between, form.parameters.after))
     written = [
-        f"{name}{plain(form.middle)}"
-        + "".join(f"{around.before}{key}{around.between}{value}{around.after}" for key, value in arguments.items())
+        f"{name}{plain(form.middle.replace('[0-9]{1,2}', '1'))}"
+        + "".join(f"{before}{key}{between}{value}{after}" for key, value in arguments.items())
         for name, arguments in calls
     ]
     return form.mark + plain(form.head) + plain(form.joint or "").join(written) + plain(form.tail)
@@ -312,6 +334,134 @@ def test_a_text_between_tags_is_as_it_stands(form: CallFormat, code: str) -> Non
     for cut in (len(text), 1, 2, 3, 5, 8, 13):
         said, ((name, arguments),) = told(form, text, cut, Tools([PLAN]))
         assert (said, name, json.loads(arguments)) == ("", "plan", {"code": code, "note": "so"})
+
+
+# As models of each family write them, and what they call.
+NOTED: list[tuple[CallFormat, str, dict[str, Any]]] = [
+    (GEMMA_4, 'plan{code:<|"|>Paris<|"|>}', {"code": "Paris"}),
+    (GEMMA_4, "plan{}", {}),
+    (GEMMA_4, 'plan{code:<|"|>a }<tool_call|>, "b":\\n[1\n<|"|>,days:-7}', {"code": 'a }<tool_call|>, "b":\\n[1\n',
+                                                                                "days": -7}),
+    (GEMMA_4, "plan{share:1.5e10,sure:false}", {"share": 1.5e10, "sure": False}),
+    (GEMMA_4, 'plan{note:null,size:{w:1,h:{<|"|>a b<|"|>:[]}},stops:[<|"|>x, y<|"|>,<|"|><|"|>]}',
+     {"note": None, "size": {"w": 1, "h": {"a b": []}}, "stops": ["x, y", ""]}),
+    (GEMMA_4, 'plan{code: 5, count: None, stops: ["a", true]}',
+     {"code": "5", "count": None, "stops": ["a", True]}),
+    (GEMMA_4, "plan{size:{mark:one two}}", {"size": "{mark:one two}"}),  # which is none of the notation
+    (LFM_2, "plan(code='Paris')", {"code": "Paris"}),
+    (LFM_25, 'plan(code="Paris", days=2)', {"code": "Paris", "days": 2}),
+    (LFM_2, "plan()", {}),
+    (LFM_2, "plan(sure=True,note=None,count=None)", {"sure": True, "note": None, "count": None}),
+    (LFM_2, "plan(size={'w': 1, \"h\": True, \"d\": null}, stops=['a, b', \"it's\", ])",
+     {"size": {"w": 1, "h": True, "d": None}, "stops": ["a, b", "it's"]}),
+    (LFM_2, r'''plan(code="def f():\n    print('x')\t\"y\" \d \x41\u00e9\U0001F600\101\ud83d\ude00\\")''',
+     {"code": "def f():\n    print('x')\t\"y\" \\d Aé😀A😀\\"}),
+    (LFM_2, "plan(code='''a 'b'\n\"c\" ''', days=1_000, share=.5)",
+     {"code": "a 'b'\n\"c\" ", "days": 1000, "share": 0.5}),
+    (LFM_2, "plan(code=five, days=five, share=nan)", {"code": "five", "days": "five", "share": "nan"}),
+    (LFM_2, "plan(stops=[(1, 2), f(x=1)])", {"stops": "[(1, 2), f(x=1)]"}),
+    (LFM_2, "plan(size=(1, [{}]))", {"size": [1, [{}]]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "call", "arguments"), NOTED)
+def test_arguments_of_a_notation_are_told_as_json(form: CallFormat, call: str, arguments: dict[str, Any]) -> None:
+    other = written_call(form.notation, "plan", {"code": "x"})  # type: ignore[arg-type]
+    two = form.mark + plain(form.head) + call + plain(form.joint or "") + other + plain(form.tail)
+    for text in (two, form.mark + plain(form.head) + call.removesuffix(plain(form.tail)) + plain(form.tail)):
+        for cut in (len(text), 1, 2, 3, 5, 8, 13):
+            said, ((name, first), *rest) = told(form, "I look." + text, cut, Tools([PLAN]))
+            assert (said, name, json.loads(first)) == ("I look.", "plan", arguments)
+            assert [(name, json.loads(more)) for name, more in rest] == [("plan", {"code": "x"})] * (text == two)
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [(GEMMA_4, '<|tool_call>call:plan{code:<|"|>half a '), (LFM_2, "<|tool_call_start|>[plan(code='half a ")],
+)
+def test_a_text_of_a_notation_is_told_while_it_comes(form: CallFormat, text: str) -> None:
+    calls = Calls(form)
+    pieces = [event.text for char in text for event in calls.take(char) if isinstance(event, Arguments)]
+    assert "".join(pieces) == '{"code": "half a '
+    assert len(pieces) > 5
+
+
+@pytest.mark.parametrize(
+    ("form", "text"),
+    [(LFM_2, "See [the link](a) and [f(x=1)]."), (LFM_2, "<|tool_call_start|>[no call]"), (GEMMA_4, "call:plan{}"),
+     (GEMMA_4, "<|tool_call>call:plan"), (KIMI_3, "tools and <|open|>tool")],
+)  # fmt: skip
+def test_what_is_no_call_of_a_notation_is_said(form: CallFormat, text: str) -> None:
+    for cut in (len(text), 1, 3):
+        assert told(form, text, cut, Tools([PLAN])) == (text, [])
+
+
+DRAWN: Any = {
+    "count": {"type": ["integer", "null"]},
+    "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    "kind": {"enum": ["5", "6"]},
+    "size": {"type": "object", "properties": {"w": {"enum": [1, None]}}, "required": ["w"]},
+    "stops": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 2},
+    "sure": {"type": "boolean"},
+}
+FITS: dict[str, Callable[[Any], bool]] = {
+    "count": lambda value: value is None or type(value) is int,
+    "days": lambda value: value in range(1, 10),
+    "kind": lambda value: value in ("5", "6"),
+    "size": lambda value: value in ({"w": 1}, {"w": None}),
+    "stops": lambda value: len(value) <= 2 and {*value} <= {"a", "b"},
+    "sure": lambda value: type(value) is bool,
+}
+
+
+@pytest.mark.parametrize("form", [GEMMA_4, LFM_2, KIMI_3])
+def test_values_of_a_form_are_held_to_the_schema(form: CallFormat) -> None:
+    function: Any = {"name": "plan", "strict": True, "parameters": {"properties": DRAWN, "required": ["days"]}}
+    tools, seen = Tools([{"type": "function", "function": function}], required=True, parallel=False), set[str]()
+    for text in drawn(calls_grammar(form, tools) | Grammar({START: CALLS}), 40):
+        ((_, arguments),) = told(form, text, 3, tools)[1]
+        value = json.loads(arguments)
+        seen |= value.keys()
+        assert "days" in value
+        assert all(FITS[name](of) for name, of in value.items()), value
+    assert seen == DRAWN.keys()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "at"),
+    [
+        ({"properties": {"x": {"type": "string", "maxLength": 5}}}, "x.maxLength"),
+        ({"properties": {"x": {"type": "array", "prefixItems": [{"type": "string"}]}}}, "x.prefixItems"),
+        ({"properties": {"x": {"type": "object", "minProperties": 1}}}, "x.minProperties"),
+        ({"properties": {"x": {"not": {}}}}, "x"),
+        ({"properties": {"a b": {}}}, "a b"),
+    ],
+)
+def test_what_a_notation_cannot_be_held_to_is_refused_of_a_strict_tool(parameters: Any, at: str) -> None:
+    function = {"name": "f", "strict": True, "parameters": parameters}
+    with pytest.raises(RequestError) as raised:
+        calls_grammar(GEMMA_4, Tools([{"type": "function", "function": function}]))
+    assert raised.value.param == f"tools[0].function.parameters.properties.{at}"
+
+
+NODE = {"properties": {"n": {"type": "integer"}, "next": {"$ref": "#/$defs/Node"}}, "required": ["n"]}
+NESTED: Any = {
+    "$defs": {"Node": {"type": "object", **NODE}},
+    "properties": {
+        "node": {"$ref": "#/$defs/Node"},
+        "few": {"type": "array", "items": {"enum": [1, "b"]}, "minItems": 1, "maxItems": 2},
+        "of": {"type": "object", "additionalProperties": {"type": "boolean"}},
+    },
+}
+
+
+def test_a_notation_s_objects_lists_and_references_are_held_to() -> None:
+    tool: Any = {"type": "function", "function": {"name": "f", "strict": True, "parameters": NESTED}}
+    reads = reader(calls_grammar(GEMMA_4, Tools([tool])) | Grammar({START: CALLS}))
+    fitting = ["node:{n:1,next:{n:2}}", 'few:[<|"|>b<|"|>,1]', "few:[1],node:{n:1},of:{a:true,b:false}", "of:{}", ""]
+    others = ["node:{}", "node:{next:{n:2}}", "few:[]", "few:[1,1,1]", "few:[2]", "of:{a:1}", "x:1", "of:{},few:[1]"]
+    for arguments in fitting + others:
+        assert reads(f"<|tool_call>call:f{{{arguments}}}<tool_call|>") == (arguments in fitting), arguments
 
 
 def test_a_text_between_tags_may_speak_of_them() -> None:
@@ -386,7 +536,8 @@ def test_what_is_drawn_under_a_form_is_read_back(form: CallFormat) -> None:
             if name == "get_weather":
                 assert isinstance(value["city"], str)
                 assert isinstance(value.get("days", 0), int)
-                assert form.parameters or len(value["city"]) <= 8  # a text between tags may be of any length
+                is_bounded = not form.parameters and form.notation in (None, LFM_2.notation, LFM_25.notation)
+                assert not is_bounded or len(value["city"]) <= 8  # a text between tags may be of any length
             else:
                 assert value == {}
 
@@ -484,6 +635,13 @@ def test_a_template_without_tools_has_them_in_words() -> None:
     brief: Any = [{"role": "system", "content": "Be brief."}, *HISTORY]
     assert str(with_tools(brief, Tools([WEATHER]), HERMES)[0]["content"]).startswith("Be brief.\n\nYou may call")
     assert with_tools(HISTORY, None, HERMES)[0] == HISTORY[0]
+
+
+def test_a_template_that_writes_no_calls_has_them_in_the_model_s_notation() -> None:
+    user, call, *results = with_tools(HISTORY, Tools([WEATHER]), replace(LFM_2, listed=True))
+    assert user == HISTORY[0]
+    assert call == {"role": "assistant", "content": '<|tool_call_start|>[get_weather(city="Paris")]<|tool_call_end|>'}
+    assert results == HISTORY[2:]
 
 
 def test_a_template_with_tools_has_calls_in_its_own_form() -> None:

@@ -34,8 +34,13 @@ APRIEL = ThoughtFormat("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]",
 GPT_OSS = ThoughtFormat(
     "<|channel|>analysis<|message|>", "<|end|><|start|>assistant", "<|channel|>final<|message|>", "thinking"
 )
+KIMI_3 = ThoughtFormat(
+    "<|open|>think<|sep|>", "<|close|>think<|sep|>", "<|open|>response<|sep|>", "reasoning_content",
+    ("<|close|>response<|sep|>", "<|close|>message<|sep|>"),
+)  # fmt: skip
 # Families, by the names of their templates in llama.cpp's sources.
 FORMS = {
+    "Kimi-K3": KIMI_3,
     "openai-gpt-oss-120b": GPT_OSS,
     "mistralai-Ministral-3-14B-Reasoning-2512": MISTRAL,
     "CohereForAI-c4ai-command-r7b-12-2024-tool_use": COMMAND,  # which keeps thoughts before calls alone
@@ -113,6 +118,12 @@ ANSWERS = [
     (GEMMA, "<|channel>thought<channel|>It is.", "", "It is."),
     (SOLAR, "<|think|>Is it?<|end|><|begin|>assistant<|content|>It is.", "Is it?", "It is."),
     (SOLAR, "<|content|>It is.", "", "It is."),
+    (KIMI_3, "<|open|>think<|sep|>Is it?<|close|>think<|sep|><|open|>response<|sep|>It is.<|close|>response<|sep|>"
+     "<|close|>message<|sep|>", "Is it?", "It is."),
+    (KIMI_3, "<|open|>response<|sep|>A response, then a message.<|close|>response<|sep|><|close|>message<|sep|>",
+     "", "A response, then a message."),
+    (KIMI_3, "<|open|>think<|sep|><|close|>think<|sep|><|open|>response<|sep|><|close|>response<|sep|>"
+     "<|open|>tools<|sep|>", "", "<|open|>tools<|sep|>"),
     (GPT_OSS, "<|channel|>analysis<|message|>Is it?<|end|><|start|>assistant<|channel|>final<|message|>It is.",
      "Is it?", "It is."),
     (GPT_OSS, "<|channel|>final<|message|>It is.", "", "It is."),

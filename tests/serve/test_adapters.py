@@ -53,7 +53,7 @@ def test_users_of_all_adapters_at_once_get_what_each_gets_alone(folder: Path) ->
             thread.join(60)
         assert [heard[i] for i in range(len(asked))] == alone
         assert len(set(alone)) == len(alone)
-        assert list(engine._loaded) == ["base"]  # one for all of them, though one model is kept at most
+        assert list(engine._loaded.by_name) == ["base"]  # one for all of them, though one model is kept at most
 
 
 def test_adapters_go_and_come_back_with_their_base(folder: Path) -> None:
@@ -61,9 +61,9 @@ def test_adapters_go_and_come_back_with_their_base(folder: Path) -> None:
     with Engine(models, Settings(models=str(folder), context=512)) as engine:
         assert engine.default == "other"  # the smallest that is no adapter
         first = ask(engine, "one", "hi")
-        assert list(engine._loaded) == ["base"]
+        assert list(engine._loaded.by_name) == ["base"]
         ask(engine, "other", "hi")
-        assert list(engine._loaded) == ["other"]
+        assert list(engine._loaded.by_name) == ["other"]
         assert ask(engine, "one", "hi") == first
 
 

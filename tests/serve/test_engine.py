@@ -116,7 +116,7 @@ def test_a_reader_who_leaves_frees_the_engine_within_a_token(engine: Engine) -> 
 
 def count_decodes(engine: Engine) -> list[int]:
     """A count, kept up to date, of the steps of the model that is loaded now."""
-    (batch,) = engine._loaded.values()
+    (batch,) = engine._loaded.by_name.values()
     decode, count = batch.model.decode, [0]
 
     def counted(entries: list[Entry]) -> None:
@@ -167,7 +167,7 @@ def test_no_more_models_are_kept_than_set_and_the_longest_unused_goes_first(
     with Engine(models, Settings(models=folder, model="random", max_loaded_models=2)) as engine:
         for name in ("other", "random", "endless"):
             next(engine.stream(name, ask("hi"), GREEDY))
-        assert list(engine._loaded) == ["random", "endless"]
+        assert list(engine._loaded.by_name) == ["random", "endless"]
 
 
 def test_the_smallest_model_is_picked_unless_one_is_named(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_the_smallest_model_is_picked_unless_one_is_named(tmp_path: Path) -> Non
     models = find_models(tmp_path)
     with Engine(models, Settings(models=tmp_path)) as engine:
         assert engine.default == "small"
-        assert list(engine._loaded) == ["small"]
+        assert list(engine._loaded.by_name) == ["small"]
     with Engine(models, Settings(models=tmp_path, model="large")) as engine:
         assert engine.default == "large"
 
@@ -276,7 +276,7 @@ def test_a_model_stays_while_its_template_is_at_work_and_makes_way_then(
         with pytest.raises(ModelError):
             await first
         assert (await other).tokens == 1  # it waits for what is under way, and no longer
-        assert list(engine._loaded) == ["endless"]
+        assert list(engine._loaded.by_name) == ["endless"]
         assert not others[-1].done()
         for one in others:
             one.cancel()
@@ -391,7 +391,7 @@ def test_a_model_waits_for_another_one_to_finish_its_answers(engine: Engine) -> 
     other = threading.Thread(target=lambda: answered.extend(engine.stream("nested/accents", ask("hi"), GREEDY)))
     other.start()
     wait_until(lambda: engine.load() == Load(answering=1, waiting=1))
-    assert list(engine._loaded) == ["endless"]
+    assert list(engine._loaded.by_name) == ["endless"]
     endless.close()  # type: ignore[attr-defined]
     other.join(20)
     assert text(answered) == ACCENTS
@@ -415,7 +415,7 @@ def test_the_oldest_turns_are_dropped_where_that_is_set(models: dict[str, Model]
     settings = Settings(models=folder, model="random", context=512, overflow="drop")
     with Engine(models, settings) as engine:
         *_, last = engine.stream("random", turns, GREEDY)
-        (batch,) = engine._loaded.values()
+        (batch,) = engine._loaded.by_name.values()
         assert last.prompt == len(batch.model.prompt([turns[0], *turns[-5:]])) <= 0.75 * 512
         with pytest.raises(RequestError, match=r"takes \d+ tokens, and this model's maximum context length is 512"):
             list(engine.stream("random", ask("x" * 600), GREEDY))
@@ -453,7 +453,7 @@ def test_drafted_tokens_change_no_answer_and_are_counted(
     assert expected[-1].drafted == 0
     metrics = Metrics()
     with Engine(models, Settings(models=folder, model="endless"), metrics.observe) as engine:
-        (batch,) = engine._loaded.values()
+        (batch,) = engine._loaded.by_name.values()
         batch._speculation._costs = Costs({1: 1.0, 16: 1.0})  # whatever this machine takes, what is right pays
         monkeypatch.setattr(Costs, "learn", lambda *_: None)
         answer = list(engine.stream("endless", ask("hi"), long))
@@ -473,7 +473,7 @@ def test_a_draft_model_is_one_of_those_served_and_of_the_same_vocabulary(
         assert [text(list(first)), text(list(second))] == [
             text(list(engine.stream(name, ask("hi"), GREEDY))) for name in ("other", "endless")
         ]
-        drafting = {name: batch._speculation._draft_model for name, batch in engine._loaded.items()}
+        drafting = {name: batch._speculation._draft_model for name, batch in engine._loaded.by_name.items()}
         assert drafting["endless"] is None
     with pytest.raises(UserError, match="SERVE_DRAFT=none is no model here: it may be endless, nested/accents, other"):
         Engine(models, Settings(models=folder, draft="none"))

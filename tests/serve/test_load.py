@@ -10,22 +10,26 @@ import pytest
 from servers import started_server
 from tiny_gguf import write_random
 
-from benchmarks.load import Report, Sample, Wrong, ask, check, load, settings
+from benchmarks.load import Report, Sample, Swaps, Wrong, ask, check, load, settings
+from benchmarks.releases import SETTINGS, Releases
 from pipeline.gguf.quantize import quantize
 from serve.settings import Settings
 
 QUESTIONS = [f"What is {number} times {number + 1}?" for number in range(12)]
 
 
-def test_many_clients_get_what_each_gets_alone_or_are_told_that_the_queue_is_full(tmp_path: Path) -> None:
+def test_many_clients_get_what_each_gets_alone_through_swaps_or_are_told_that_the_queue_is_full(tmp_path: Path) -> None:
     models = tmp_path / "models"  # one more than stay loaded, so that they come and go
     models.mkdir()
     for seed, name in enumerate(("one", "two", "three")):
         quantize(write_random(tmp_path / "F32.gguf", seed, width=256), models / f"{name}.gguf", "Q8_0")
-    limits = {"models": models, "max_loaded_models": 2, "rate": 0, "queue": 8, "prompt_cache_mb": 1}
+    releases = Releases.laid_out(tmp_path, models, models)
+    limits = {"models": releases.link, "max_loaded_models": 2, "rate": 0, "queue": 8, "prompt_cache_mb": 1, **SETTINGS}
     with started_server(tmp_path / "log.txt", until="/readyz", **limits) as (url, server):
-        report = asyncio.run(load(url, psutil.Process(server.pid), QUESTIONS, 150, clients=24, seconds=15))
+        asked = load(url, psutil.Process(server.pid), QUESTIONS, 150, 24, seconds=15, swaps=Swaps(releases, 3))
+        report = asyncio.run(asked)
     assert report.failures == []
+    assert report.swaps > 1
     assert all(report.outcomes[kind] for kind in ("stream", "whole", "hang up", "full")), report.outcomes
 
 

@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 from servers import started_server, wait_until
 from tiny_gguf import write_random, write_scripted
 
-from benchmarks.swap import FIGURES, KEY, point, swapped
+from benchmarks.releases import SETTINGS, Releases, point
+from benchmarks.swap import FIGURES, swapped
 from common.errors import UserError
 from common.files import sha256
 from llama.errors import RequestError
@@ -28,6 +29,7 @@ from serve.engine import Engine, given_by
 from serve.feedback import CONSENT, Answer, AnswerRecord, FeedbackStore, ModelVersion, Visit
 from serve.following import Follower, candidate_of, sources_of
 from serve.http.embeddings import EmbeddingsRequest, embedded
+from serve.loaded import LoadedModels
 from serve.models.catalogue import Catalogue
 from serve.models.registry import find_models
 from serve.page.remembered import Answers
@@ -90,10 +92,10 @@ def test_answers_under_way_end_on_their_model_and_what_waits_goes_to_the_next(
         pieces = [*begun, *islice(answer, 20)]
         assert "".join(piece.text for piece in pieces) == " one!" * 12
         assert {given_by(piece) for piece in pieces} == {before}
-    assert len(engine._in_memory()) == 2
+    assert len(engine._loaded.batches) == 2
     for answer in under_way:
         answer.close()
-    wait_until(lambda: len(engine._in_memory()) == 1)
+    wait_until(lambda: len(engine._loaded.batches) == 1)
     assert engine.seconds_with_two > 0
     assert said(engine, "tune") == " two!" * 12
 
@@ -117,7 +119,7 @@ def test_a_model_without_room_beside_it_waits_until_the_old_one_is_gone(
 ) -> None:
     engine = follower.engine
     room = 240 << 20
-    monkeypatch.setattr("llama.memory.free_bytes", lambda _: room if not engine._in_memory() else 0)
+    monkeypatch.setattr("llama.memory.free_bytes", lambda _: room if not engine._loaded.batches else 0)
     # So much is free when nothing is loaded: what the old one gives back has to count.
     monkeypatch.setattr("llama.memory.WORK", 0)
     answer = engine.stream("tune", ask("hi"), FOR_EVER)
@@ -125,7 +127,7 @@ def test_a_model_without_room_beside_it_waits_until_the_old_one_is_gone(
     point(pointer, pointer.with_name("two"))
     looking = threading.Thread(target=follower.look)
     looking.start()
-    wait_until(lambda: engine._leaving)
+    wait_until(lambda: engine._loaded.leaving)
     waited: list[str] = []
     waiting = threading.Thread(target=lambda: waited.append(said(engine, "tune")))
     waiting.start()
@@ -144,16 +146,16 @@ def test_the_old_model_comes_back_where_the_next_one_does_not_load_in_its_place(
     follower: Follower, pointer: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = follower.engine
-    monkeypatch.setattr("llama.memory.free_bytes", lambda _: None if not engine._in_memory() else 0)
+    monkeypatch.setattr("llama.memory.free_bytes", lambda _: None if not engine._loaded.batches else 0)
     monkeypatch.setattr("llama.memory.WORK", 0)
     two = pointer.with_name("two") / "tune.gguf"
     whole = two.read_bytes()
 
     def leave(name: str, since: float | None = None) -> Any:
         two.write_bytes(b"GGUF")  # when it has been looked at
-        return Engine._leave(engine, name, since)
+        return LoadedModels._leave(engine._loaded, name, since)
 
-    monkeypatch.setattr(engine, "_leave", leave)
+    monkeypatch.setattr(engine._loaded, "_leave", leave)
     point(pointer, pointer.with_name("two"))
     assert not follower.look()
     assert said(engine, "tune") == " one!" * 12
@@ -169,13 +171,13 @@ def test_one_that_would_not_fit_alone_lets_nothing_go(
     follower: Follower, pointer: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_random(pointer.with_name("two") / "tune.gguf", width=512, context=1 << 18)
-    batch = follower.engine._in_memory()
+    batch = follower.engine._loaded.batches
     monkeypatch.setattr("llama.memory.free_bytes", lambda _: 0)
     point(pointer, pointer.with_name("two"))
     assert not follower.look()
     (line,) = caplog.messages
     assert "tune takes 0." in line
-    assert follower.engine._in_memory() == batch
+    assert follower.engine._loaded.batches == batch
 
 
 def test_what_is_damaged_is_said_once_and_not_tried_at_each_look(
@@ -245,7 +247,7 @@ def test_adapters_move_with_their_base_and_without_it(tmp_path: Path) -> None:
         assert follower.look()
         assert said(engine, "poems") == first
         assert len({plain, first, second}) == 3
-        assert list(engine._loaded) == ["base"]
+        assert list(engine._loaded.by_name) == ["base"]
 
 
 def test_an_adapter_that_does_not_fit_the_next_base_keeps_the_old_one(
@@ -278,8 +280,8 @@ def test_a_draft_model_moves_too(tmp_path: Path) -> None:
         before = said(engine, "large")
         point(tmp_path / "current", tmp_path / "two")
         assert follower.look()
-        wait_until(lambda: len(engine._in_memory()) == 1)
-        (batch,) = engine._in_memory()
+        wait_until(lambda: len(engine._loaded.batches) == 1)
+        (batch,) = engine._loaded.batches
         assert batch._speculation._draft_model._model.path == tmp_path / "two" / "draft.gguf"
         assert said(engine, "large") == before
 
@@ -346,15 +348,11 @@ def test_many_clients_get_an_answer_of_one_model_or_the_other_through_several_sw
     for seed, folder in enumerate(folders):
         folder.mkdir()
         quantize(write_random(tmp_path / "F32.gguf", seed, width=256), folder / "tune.gguf", "Q8_0")
-    point(tmp_path / "current", folders[0])
-    limits = {"models": tmp_path / "current", "rate": 0, "queue": 64, "admin_key": KEY, "follow_seconds": 0}
+    releases = Releases.laid_out(tmp_path, *folders)
+    limits = {"models": releases.link, "rate": 0, "queue": 64, **SETTINGS}
     with started_server(tmp_path / "log.txt", until="/readyz", **limits) as (url, _):
-
-        def swap(which: int) -> None:
-            point(tmp_path / "current", folders[which])
-
         questions = [f"What is {number} and {number}?" for number in range(6)]
-        report = asyncio.run(swapped(url, swap, questions, clients=64, swaps=4, between=0.5))
+        report = asyncio.run(swapped(url, releases, questions, clients=64, swaps=4, between=0.5))
     assert report.failures == []
     assert set(report.given) == {sha256(folder / "tune.gguf")[:12] for folder in folders}
     swaps, failures, seconds = (report.figures[name] for name in FIGURES)

@@ -14,7 +14,8 @@ from drawn_texts import matcher as by_bytes
 from tiny_gguf import CHAT_TEMPLATE, write_random
 
 from llama.batch import Batch
-from llama.call_format import HERMES
+from llama.call_format import HERMES, CallFormat
+from llama.calls import CallForm
 from llama.errors import RequestError
 from llama.grammar.calls import calls_grammar, free_or_calls
 from llama.grammar.follow import Vocabulary
@@ -178,6 +179,33 @@ def test_tools_too_large_to_be_followed_are_not_held_to_unless_they_must_be(mode
         with pytest.raises(RequestError, match="too large") as raised:
             matcher(**asked)
         assert raised.value.param == "tools"
+
+
+LLAMA_3 = CallFormat("", "", r'\{"name": "', '", "parameters": ', None, r"\}",
+                     '{"name": "find_sum", "parameters": {"of_these": "5 and 6"}}', True, CallForm(), True)  # fmt: skip
+NOW: Any = Tools([{"type": "function", "function": {"name": "now"}}])
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "text"),
+    [("pattern", r"-?\d+", "-12"), ("gbnf", 'root ::= [a-z]+ "."', "so."), ("choice", '["yes", "no"]', "no")],
+)
+def test_calls_without_a_mark_go_beside_what_begins_otherwise(
+    model: LlamaModel, kind: Any, source: str, text: str
+) -> None:
+    for said in (text, '{"name": "now", "parameters": {}}'):
+        matcher = start_matcher(Form(kind, source, kind), Chat(HI, tools=NOW), model, Thinking(), LLAMA_3)
+        assert matcher
+        assert matcher.fitting(list(said.encode())) == len(said)
+
+
+@pytest.mark.parametrize(("kind", "source"), [("pattern", ".*"), ("gbnf", 'root ::= "{" [0-9]+ "}"')])
+def test_what_may_begin_as_calls_without_a_mark_do_is_refused_beside_them(
+    model: LlamaModel, kind: Any, source: str
+) -> None:
+    with pytest.raises(RequestError, match=r"an answer of it may begin with \{, as this model's calls do") as raised:
+        start_matcher(Form(kind, source, kind), Chat(HI, tools=NOW), model, Thinking(), LLAMA_3)
+    assert raised.value.param == kind
 
 
 def answers(model: LlamaModel, samplings: list[Sampling], messages: Any = HI) -> list[list[Piece]]:

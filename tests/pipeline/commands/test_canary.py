@@ -112,10 +112,20 @@ def test_a_better_one_becomes_the_champion_by_itself_and_a_record_says_why(tried
 
 def test_a_worse_one_is_withdrawn_and_the_champion_stays(tried: Run) -> None:
     votes(won=4, lost=40)
-    assert "version 2 is withdrawn, the champion of tunesmith stays" in tried("watch", *FAST)
+    assert "version 2 of tunesmith is withdrawn, and no champion is moved" in tried("watch", *FAST)
     assert aliases() == {"champion": "1"}
     assert (record().found, record().action) == ("worse", "withdrawn")
     assert record().outcome.win_rate.high < 0.5
+
+
+def test_records_that_nobody_understands_are_said_while_it_is_watched(tried: Run) -> None:
+    votes(won=2, lost=1)
+    (path,) = Path("feedback").iterdir()
+    first, second, _ = path.read_text().splitlines()
+    others = first.replace('"schema": 2', '"schema": 9'), second.replace(f'"{tags(2)["sha256"]}"', "null")
+    path.write_text("".join(f"{line}\n" for line in (*others, "{")))
+    left_out = "1 record of another schema, 1 record whose model is unknown, 1 record cannot be read, or is no record"
+    assert tried("watch", "--once", *FAST).endswith(f"; left out: {left_out}\n")
 
 
 def test_what_cannot_be_told_yet_says_about_how_many_more_votes_would(tried: Run) -> None:
@@ -161,7 +171,7 @@ def test_asked_to_tell_it_moves_nothing_and_a_user_decides(tried: Run) -> None:
 
 def test_ended_by_hand_the_candidate_is_withdrawn(tried: Run) -> None:
     votes(won=2, lost=2)
-    assert "version 2 is withdrawn" in tried("end")
+    assert "version 2 of tunesmith is withdrawn" in tried("end")
     assert aliases() == {"champion": "1"}
     assert (record().found, record().action) == ("ended", "withdrawn")
 
@@ -209,9 +219,17 @@ def test_a_champion_that_somebody_moved_ends_it_without_a_decision(tried: Run, p
     write(place, b"three")
     tried("--force", verb="promote")
     assert "the champion is another one than" in tried("end", "--promote", refused=True)
-    assert "version 2 is withdrawn" in tried("watch", *FAST)
+    assert "version 2 of tunesmith is withdrawn" in tried("watch", *FAST)
     assert aliases() == {"champion": "3"}
     assert (record().found, record().action) == ("ended", "withdrawn")
+
+
+def test_a_champion_that_vanished_ends_it_without_a_decision(tried: Run) -> None:
+    votes(won=40, lost=4)
+    client().delete_registered_model_alias("tunesmith", "champion")
+    assert "the champion, version 1, is gone from MLflow's registry; " in tried("end", "--promote", refused=True)
+    assert "version 1, is gone from MLflow's registry\nversion 2 of tunesmith is withdrawn" in tried("watch", *FAST)
+    assert aliases() == {}
 
 
 def test_what_is_no_candidate_is_refused_in_one_line(place: Path, run: Run) -> None:

@@ -60,10 +60,10 @@ def test_a_server_has_what_its_model_needs_and_no_rights(model: Path) -> None:
     assert server["read_only"] is True
     assert server["cap_drop"] == ["ALL"]
     assert server["environment"] == {
-        "SERVE_LAMEDUCK": "5", "SERVE_DRAIN": "50", "SERVE_PROXY": "1", "SERVE_MODEL": "a$$b",
+        "SERVE_LAMEDUCK": "10", "SERVE_DRAIN": "50", "SERVE_PROXY": "1", "SERVE_MODEL": "a$$b",
         "SERVE_MAX_TOKENS": "99",
     }  # fmt: skip
-    assert server["stop_grace_period"] == "65s"
+    assert server["stop_grace_period"] == "70s"
     needed = memory_of(on_this_machine("tiny.gguf"), Settings())
     assert server["mem_limit"] == f"{needed >> 20}m"
 

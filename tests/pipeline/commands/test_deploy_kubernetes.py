@@ -63,7 +63,7 @@ def test_a_pod_may_do_nothing_that_the_server_does_not_need() -> None:
 def test_a_pod_takes_its_place_when_it_is_ready_and_leaves_when_its_answers_are_out() -> None:
     made = deployed("--set", "SERVE_DRAIN=50")
     assert made["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    assert pod(made)["terminationGracePeriodSeconds"] == 65
+    assert pod(made)["terminationGracePeriodSeconds"] == 70
     (server,) = pod(made)["containers"]
     assert [server[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")] == [
         "/readyz", "/readyz", "/healthz",

@@ -81,6 +81,7 @@ def test_a_broken_workspace_is_told_what_to_do_about_each_thing(workspace: Path,
         text = (workspace / name).read_text()
         assert old in text
         (workspace / name).write_text(text.replace(old, new))
+    (workspace / "dvc.lock").write_text("schema: '2")
     status, lines, last = diagnose(
         XDG_CACHE_HOME=str(tmp_path / "cache"),
         HF_HOME=str(tmp_path / "none"),
@@ -91,9 +92,10 @@ def test_a_broken_workspace_is_told_what_to_do_about_each_thing(workspace: Path,
         GIT_CONFIG_NOSYSTEM="1",
         **NO_ENGINE,
     )
-    assert (status, last) == (1, "2 problems in the way of `dvc repro`")
+    assert (status, last) == (1, "3 problems in the way of `dvc repro`")
     assert lines["repository"].startswith("problem: not a git repository")
     assert lines["repository"].endswith("DVC works in a git repository; git init, or mend that")
+    assert lines["DVC files"] == "problem: dvc.lock was cut short, as by a kill of DVC: tunesmith repro"
     assert lines["inputs"] == "problem: inputs/questions leads nowhere: tunesmith compose"
     assert re.fullmatch(r"note: 1 package not at the locked version: rich .*: make clean setup .*", lines["packages"])
     assert lines["converter"].endswith("is not cached: the first export fetches it by pip")

@@ -8,7 +8,6 @@ from pathlib import Path
 import mlflow
 import pytest
 import yaml
-from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from evaluated import evaluation, write_model
 from feedback_hub import DATASET, feedback_hub
 from learnt_from import BASE
@@ -21,7 +20,6 @@ from common.files import sha256
 from pipeline import cli
 from pipeline.commands import turn
 from pipeline.core.records import Lineage
-from pipeline.learning import dvc_files
 from pipeline.learning.forgotten import Forgotten, Traces
 from pipeline.learning.turn import Turn, alone
 from serve.feedback import visitor_of
@@ -147,29 +145,6 @@ def test_a_line_that_is_being_written_is_the_next_turns(place: Path) -> None:
     path.write_bytes(whole + whole[:100])
     interrupted()
     assert (place / "data/turn/records" / path.name).read_bytes() == whole
-
-
-def test_a_lock_of_dvc_that_was_cut_short_is_put_right(place: Path) -> None:
-    """DVC writes it in place: a kill at any byte leaves the beginning of another one."""
-    entry = {"path": "a", "hash": "md5", "md5": "0" * 32, "size": 5}
-    stage = {"cmd": "exec a", "deps": [entry, entry], "params": {"params.yaml": {"a": 1}}, "outs": [entry]}
-    whole = yaml.safe_dump({"schema": "2.0", "stages": {"a": stage, "b": stage}}, sort_keys=False)
-    (place / "dvc.lock").write_text(whole)
-    interrupted()
-    readable = 0
-    for length in range(0, len(whole), 7):
-        (place / "dvc.lock").write_text(whole[:length])
-        dvc_files.mend()
-        text = (place / "dvc.lock").read_text()
-        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(text) or {})
-        assert text in (whole, whole[:length])
-        readable += text != whole
-    assert 0 < readable < len(whole) / 14
-    (place / ".dvc/tmp").mkdir(parents=True)
-    for text in ("", '{"write": {"a'):
-        (place / ".dvc/tmp/rwlock").write_text(text)
-        dvc_files.mend()
-        assert not (place / ".dvc/tmp/rwlock").exists()
 
 
 def other_schema() -> None:

@@ -264,9 +264,8 @@ def test_a_dataset_is_read_as_the_folder_is(learnt: Learn, tmp_path: Path, monke
     with feedback_hub(monkeypatch, tmp_path, {path.name: path.read_bytes(), "README.md": b"#"}) as hub:
         of_dataset = learnt_from(dataset=DATASET)
         hub.files.clear()  # it went private
-        with pytest.raises(
-            UserError, match=r"did not give owner/feedback .* for a private or gated dataset set HF_TOKEN"
-        ):
+        way_out = "check its name, and for a private or gated dataset set HF_TOKEN"
+        with pytest.raises(UserError, match=rf"did not give owner/feedback .* {way_out}"):
             learnt_from(dataset=DATASET)
     assert of_dataset.digest == of_folder.digest
     assert of_dataset.source == f"{DATASET}@{1:040x}"

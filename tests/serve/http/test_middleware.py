@@ -1,3 +1,4 @@
+import httpx
 import pytest
 
 from serve.http.middleware import client
@@ -20,3 +21,9 @@ def test_a_client_is_an_ipv4_address_or_a_network_of_ipv6(address: str, whom: st
 
 def test_another_network_is_another_client() -> None:
     assert client("2001:db8:1:2::1") != client("2001:db8:1:3::1")
+
+
+def test_the_page_s_events_are_passed_on_as_they_come(server: str) -> None:
+    with httpx.stream("GET", f"{server}/gradio_api/heartbeat/x") as given:
+        assert given.headers["X-Accel-Buffering"] == "no"
+        assert next(given.iter_lines()) == "data: ALIVE"

@@ -289,7 +289,7 @@ def test_a_gap_is_filled_by_a_model_that_has_marks_for_it(tmp_path: Path) -> Non
         app = TestClient(whole_app(engine, Settings(rate=0)))
         body = {"model": "one", "prompt": "ab", "suffix": "yz", "max_tokens": 4, "temperature": 0, "echo": True}
         answer = ask(app, body, "completions")
-        (batch,) = engine._loaded.values()
+        (batch,) = engine._loaded.by_name.values()
         before, after, middle = 261, 262, 263
         assert batch._slots[0].tokens[:8] == [256, before, *b"ab", after, *b"yz", middle]
         assert answer["choices"][0]["text"] == "abso"
@@ -405,7 +405,7 @@ def test_a_text_within_a_template_that_strips_is_stripped_as_it_does(tmp_path: P
         limits = Settings(models=str(tmp_path), rate=0)
         with Engine(find_models(tmp_path), limits) as engine:
             list(engine.stream("one", begun("so \n"), Sampling(max_tokens=1)))
-            (batch,) = engine._loaded.values()
+            (batch,) = engine._loaded.by_name.values()
             assert bytes(i for i in batch._slots[0].tokens if i < 256).endswith(b"assistant\n\n" + end)
 
 

@@ -1,6 +1,7 @@
 """Tools in a request, calls in its answers, and conversations that have both, as programs write them."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from pydantic import BaseModel, Field
 from servers import whole_app
 from tiny_gguf import CHAT_TEMPLATE, write_random, write_scripted
 
+from common.errors import UserError
+from llama.source import llama_cpp_tree
 from serve.engine import Engine
 from serve.models.registry import Model, find_models
 from serve.settings import Settings
@@ -65,6 +68,36 @@ TAGGED = MARKED.replace(
     "{{- '<parameter=' + name + '>\n' + value | string + '\n</parameter>\n' }}{%- endfor %}"
     "{{- '</function>\n</tool_call>' }}",
 )
+
+
+# What models of true families write, in tokens that all differ, after the newline with which the prompt ends; the
+# second of them begins a call.
+FAMILIES: dict[str, list[str]] = {
+    "google-gemma-4-31B-it": ["Look.", "<|tool_call>", "call:weather{", 'city:<|"|>Ro', 'me<|"|>', ",days:2", "}",
+                              "<tool_call|>", "<|tool_response>"],
+    "LFM2-8B-A1B": ["Look.", "<|tool_call_start|>", "[weather(", "city='Ro", "me", "', days=2", ")]",
+                    "<|tool_call_end|>"],
+    "LFM2.5-8B-A1B": ["Look.", "<|tool_call_start|>", "[weather(", 'city="Ro', "me", '", days=2)', "]",
+                      "<|tool_call_end|>"],
+    "Kimi-K3": ["<|close|>", "<|open|>", "<|sep|>"],  # whose prompt ends otherwise
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def families(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """Models of nothing but what they write, with the templates of true ones."""
+    try:
+        templates = llama_cpp_tree() / "models/templates"
+    except UserError as error:
+        pytest.skip(f"no package index gives llama.cpp's sources: {error}")
+    folder = tmp_path_factory.mktemp("families")
+    for name, script in FAMILIES.items():
+        words, template = [text.encode() for text in script], (templates / f"{name}.jinja").read_text(encoding="utf-8")
+        marks = [word for word in words if b"|>" in word and word.startswith(b"<") and word.endswith(b">")]
+        write_scripted(folder / f"{name}.gguf", words, context=1 << 12, template=template, marks=marks)
+    limits = Settings(max_tokens=512, rate=0, context=1 << 12, max_loaded_models=4)
+    with Engine(find_models(folder), limits) as engine:
+        yield TestClient(whole_app(engine, limits), raise_server_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +171,47 @@ def test_a_call_in_tags_is_forced(client: TestClient) -> None:
         (call,) = found["message"]["tool_calls"]
         value = json.loads(call["function"]["arguments"])
         assert (value["unit"] in ("C", "F"), value["days"] in range(1, 10), len(value)) == (True, True, 2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_true_family_s_call_is_forced(families: TestClient, name: str) -> None:
+    properties = {"unit": {"enum": ["C", "F"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9},
+                  "sure": {"type": "boolean"}}  # fmt: skip
+    parameters = {"type": "object", "properties": properties, "required": ["unit", "days"]}
+    tools = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": parameters}}]
+    forced: Any = {"model": name, "tools": tools, "tool_choice": NAMED, "seed": 4, "parallel_tool_calls": False}
+    forced |= {"max_tokens": 512, "logit_bias": {"262": 100}}  # its mark, lest it think first, for ever
+    forced |= {"chat_template_kwargs": {"thinking": False}} if name == "Kimi-K3" else {}
+    for temperature in (0, 1):
+        found = choice(families, **forced, temperature=temperature)
+        assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", None)
+        (call,) = found["message"]["tool_calls"]
+        value = json.loads(call["function"]["arguments"])
+        assert (value["unit"] in ("C", "F"), value["days"] in range(1, 10)) == (True, True)
+        assert type(value.get("sure", True)) is bool
+
+
+@pytest.mark.parametrize("name", list(FAMILIES)[:3])
+def test_a_true_family_s_call_is_told_as_it_comes(families: TestClient, name: str) -> None:
+    properties = {"city": {"type": "string"}, "days": {"type": "integer"}}
+    parameters = {"type": "object", "properties": properties}
+    tools = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": parameters}}]
+    asked: Any = {"model": name, "tools": tools}
+    if "gemma" in name:
+        asked["chat_template_kwargs"] = {"enable_thinking": True}
+    found = choice(families, **asked)
+    assert (found["finish_reason"], found["message"]["content"]) == ("tool_calls", "Look.")
+    (call,) = found["message"]["tool_calls"]
+    assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome", "days": 2}'}
+    deltas = [chunk["delta"] for chunk in chunks(families, **asked)]
+    pieces = [delta["tool_calls"][0]["function"]["arguments"] for delta in deltas if delta.get("tool_calls")]
+    assert "".join(pieces) == '{"city": "Rome", "days": 2}'
+    assert len(pieces) > 3
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "grey"}
+    turns = [HI, {"role": "assistant", "content": None, "tool_calls": [call]}, result]
+    ids = families.post("/v1/tokenize", json={"model": name, "messages": turns, "tools": tools}).json()["tokens"]
+    text = families.post("/detokenize", json={"model": name, "tokens": ids}).json()["content"]
+    assert re.search(r"(?s)weather[({]city.{1,6}Rome.*days.2.*grey", text)
 
 
 def test_a_call_in_tags_comes_with_arguments_of_the_schema_s_types(client: TestClient) -> None:

@@ -10,12 +10,15 @@ import sys
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
+from mlflow import MlflowClient
+from mounts import may_mount, seen_by, with_small_disk
 from servers import answers, free_port, run_server, started_server, wait_until
 from tiny_gguf import split, write_random
 
@@ -382,6 +385,62 @@ def test_a_place_for_artifacts_that_cannot_be_written_is_named(registry_server: 
     (tmp_path / "file").touch()
     tracking = {"MLFLOW_TRACKING_URI": registry_server, "XDG_CACHE_HOME": str(tmp_path / "file")}
     assert "(Not a directory): set XDG_CACHE_HOME to a folder" in refused(tracking, "models:/tune@champion")
+
+
+@pytest.mark.skipif(not may_mount(), reason="a full disk needs `unshare -rm` and a tmpfs mount")
+def test_a_disk_that_fills_between_promotion_and_swap_leaves_the_old_champion(
+    registry_server: str, gguf: bytes, tmp_path: Path
+) -> None:
+    client = MlflowClient(registry_server)
+    number = another_version(client, gguf, tmp_path / "artifacts")
+    (cache := tmp_path / "cache").mkdir()
+    variables = {"MLFLOW_TRACKING_URI": registry_server, "XDG_CACHE_HOME": str(cache)}
+    settings = {"models": "models:/tune@champion", "admin_key": "key", "follow_seconds": 0}
+    within = with_small_disk(cache, f"{4 * len(gguf)}")
+    with started_server(tmp_path / "log.txt", "/readyz", variables, within, **settings) as (url, server):
+
+        def look() -> tuple[int, dict]:
+            told = httpx.post(f"{url}/admin/reload", headers={"x-api-key": "key"}, timeout=60)
+            (source,) = told.json()["sources"]
+            return told.status_code, source
+
+        ballast = seen_by(server.pid, cache) / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 12))
+        client.set_registered_model_alias("tune", "champion", number)
+        status, source = look()
+        assert (status, source["leads_to"], source["tried"]) == (503, "1", number)
+        assert source["why_not"] == (
+            "models:/tune@champion: cannot write the cache (No space left on device): make room, or set XDG_CACHE_HOME "
+            "to a folder that can be written"
+        )
+        assert answered_by(url) == "1"
+        ballast.unlink()
+        assert look()[0] == 200
+        assert answered_by(url) == number
+    client.set_registered_model_alias("tune", "champion", "1")
+    told = [line for line in (tmp_path / "log.txt").read_text().splitlines() if line.startswith("models:/")]
+    assert [line.partition(": ")[0] for line in told] == [
+        "models:/tune@champion stays at 1", f"models:/tune@champion leads to {number} now, and no more to 1"
+    ]  # fmt: skip
+
+
+def another_version(client: MlflowClient, gguf: bytes, folder: Path) -> str:
+    """The number of a version with one model."""
+    folder.mkdir()
+    (folder / "tune-Q8_0.gguf").write_bytes(gguf)
+    experiment = client.get_experiment_by_name("tests").experiment_id
+    model = client.create_logged_model(experiment, name="tune")
+    client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    return str(client.create_model_version("tune", f"models:/{model.model_id}", model_id=model.model_id).version)
+
+
+def answered_by(url: str) -> str:
+    """The version of the model that answers, as it says."""
+    body = {"model": "tune@champion", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2}
+    return httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).json()["system_fingerprint"]
 
 
 def test_a_registry_that_is_away_is_said(tmp_path: Path) -> None:
