@@ -74,7 +74,7 @@ def test_a_recipe_has_another_rate_for_preferences_and_the_command_line_stands_a
     assert starter.train.lr == config("model=starter-m", f"train={loss}").train.lr < plain.train.lr / 2
     assert starter.train.lora == plain.train.lora
     assert config("model=starter-s", f"train={loss}", "train.lr=7e-3").train.lr == 7e-3
-    assert config("model=llama-3.2-1b", f"train={loss}").train.lr < starter.train.lr / 10
+    assert config("model=llama-3.2-1b", f"train={loss}").train.lr < starter.train.lr / 5
 
 
 def test_the_grid_sweeps_over_rate_and_rank() -> None:
