@@ -25,7 +25,7 @@ def test_the_chat_of_compose_has_no_rights_and_is_limited() -> None:
     assert chat["security_opt"] == ["no-new-privileges:true"]  # and so the engine's own seccomp profile
     assert chat["pids_limit"] > 0
     assert chat["ulimits"]["nofile"] > 0
-    assert re.fullmatch(r"\$\{SERVE_MEMORY:-\d+g\}", chat["mem_limit"])
+    assert re.fullmatch(r"\$\{CHAT_MEMORY:-\d+g\}", chat["mem_limit"])
     assert not {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode"} & chat.keys()
     assert not [mount for mount in chat["volumes"] if "docker.sock" in mount]
 
