@@ -3,6 +3,7 @@
     python3.11 scripts/setup.py                      .venv, with all that `make` needs
     python3.11 scripts/setup.py --extras pipeline,unsloth --venv DIR --deps-only
     python3.11 scripts/setup.py --extras '' --without gradio --deps-only    the server without its page
+    python3.11 scripts/setup.py --extras tracking --only                    what an extra names, and no more
 
 Runs under a bare CPython 3.11 or 3.12. A second call returns at once; an interrupted one goes on where it stopped.
 
@@ -49,20 +50,22 @@ def main() -> int:
     venv = Venv(arguments.venv)
     try:
         check_python()
-        digest = lock_digest(arguments.extras, arguments.without)
+        digest = lock_digest(arguments.extras, arguments.without, "only" if arguments.only else "")
         if venv.is_ready(digest):
             return 0
         if "pipeline" in extras and not arguments.deps_only:
             check_repository()
-        check_tools(extras)
+        if not arguments.only:
+            check_tools(extras)
         if "pipeline" in extras and wants_cuda():
             extras.append("gpu")
         step(1, f"virtual environment in {venv.folder}")
         venv.make()
         if "pipeline" in extras:
             install_torch(venv)
-        install_llama_cpp(venv)
-        install_packages(venv, extras, without, arguments.deps_only)
+        if not arguments.only:
+            install_llama_cpp(venv)
+        install_packages(venv, extras, without, arguments.deps_only, arguments.only)
         venv.stamp.write_text(digest)
     except SetupError as error:
         print(f"setup: {error}", file=sys.stderr)
@@ -80,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--extras", default="pipeline,sweeps,dev", help="by commas; '' for the server alone")
     parser.add_argument("--without", default="", help="of this project's own dependencies, by commas")
     parser.add_argument("--deps-only", action="store_true", help="leave out this project itself, as images do")
+    parser.add_argument("--only", action="store_true", help="leave out what this project needs, too")
     return parser.parse_args()
 
 
@@ -193,7 +197,7 @@ def install_llama_cpp(venv: Venv) -> None:
     venv.pip("install", "--no-deps", "--force-reinstall", wheel)  # one of the same version is no reason not to
 
 
-def install_packages(venv: Venv, extras: list[str], without: list[str], deps_only: bool) -> None:
+def install_packages(venv: Venv, extras: list[str], without: list[str], deps_only: bool, only: bool) -> None:
     """Install what pyproject.toml names, in the locked versions."""
     import tomllib  # which 3.10 lacks: check_python() comes first
 
@@ -204,16 +208,17 @@ def install_packages(venv: Venv, extras: list[str], without: list[str], deps_onl
     own = {re.split(r"[^\w-]", need)[0]: need for need in project["dependencies"]}
     if unknown := [name for name in without if name not in own]:
         raise SetupError(f"{', '.join(unknown)} is no dependency in pyproject.toml, which names {', '.join(own)}")
-    needed = [need for name, need in own.items() if name not in without]
+    needed = [need for name, need in own.items() if name not in without and not only]
     step(4, f"packages for {', '.join(extras) or 'the server'}")
     resolved = [need for extra in extras if extra != "unsloth" for need in optional[extra]]
-    builders = [] if deps_only else pyproject["build-system"]["requires"]
+    is_left_out = deps_only or only
+    builders = [] if is_left_out else pyproject["build-system"]["requires"]
     if "pipeline" in extras:
         venv.install_by_hash([f"{name}=={locked_version(name)}" for name in SOURCES if is_locked(name)])
     venv.install(*find_links(), *builders, *needed, *resolved)
     if "unsloth" in extras:  # names all it needs, as it asks for a certifi newer than others were locked with
         venv.install("--no-deps", *unsloth_needs(optional["unsloth"]))
-    if not deps_only:
+    if not is_left_out:
         venv.pip("install", "--no-deps", "--no-build-isolation", "--editable", ".")
 
 

@@ -84,6 +84,7 @@ SMALL_FIRST = (
     "evaluate.prompts=[What is 5 + 6?]",
     "evaluate.gate.min_questions=10",
     "evaluate.gate.max_flips=null",
+    "evaluate.gate.max_task_drop=1.0",
     "evaluate.gate.max_quantization_loss=100",
 )
 SMALL_TURN = ("train.max_steps=4", "train.effective_batch=8")
