@@ -162,9 +162,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, content: bytes = b"", headers: dict[str, str] | None = None) -> None:
         with suppress(ConnectionError):
-            if status >= 400:  # what comes with the request may not have been read
-                self.close_connection = True
             self.send_response(status)
+            if status >= 400:  # what comes with the request may not have been read
+                self.send_header("Connection", "close")
             for name, text in {"Content-Length": str(len(content)), **(headers or {})}.items():
                 self.send_header(name, text)
             self.end_headers()

@@ -107,8 +107,16 @@ def test_a_docker_space_is_what_its_build_copies_and_the_model(deployed: Run, mo
     names = files_of(folder)
     beside = {name for name in names if name.partition("/")[0] not in ("common", "llama", "serve")}
     assert beside - {"scripts/slim_venv.sh"} == {
-        *(".dockerignore", ".gitattributes", "Dockerfile", "LICENSE", "NOTICE", "README.md", "constraints.txt"),
-        *("manifest.json", "models/card.json", "models/gguf/polite.gguf", "pyproject.toml", "scripts/setup.py"),
+        *(".dockerignore", ".gitattributes", "Dockerfile", "LICENSE", "NOTICE", "README.md"),
+        *(
+            "constraints.txt",
+            "hashes.txt",
+            "manifest.json",
+            "models/card.json",
+            "models/gguf/polite.gguf",
+            "pyproject.toml",
+            "scripts/setup.py",
+        ),
     }
     assert {"serve/__main__.py", "serve/page/page.js", "llama/source.py", "common/files.py"} <= names
     assert not [name for name in names if "__pycache__" in name]
