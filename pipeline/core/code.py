@@ -55,7 +55,7 @@ def uncommitted() -> tuple[str, ...]:
     return tuple(sorted(line[3:] for line in lines if line.endswith(SUFFIXES)))
 
 
-def git(*arguments: str, folder: Path = ROOT, said: str = "") -> str:
+def git(*arguments: str, folder: Path | None = None, said: str = "") -> str:
     """Return what git says of the repository that this code is in, or a folder; nothing where it is in none.
 
     Args:
@@ -64,7 +64,7 @@ def git(*arguments: str, folder: Path = ROOT, said: str = "") -> str:
         said: what it reads.
     """
     try:
-        ran = subprocess.run(["git", "-C", str(folder), *arguments], input=said, capture_output=True, text=True)
+        ran = subprocess.run(["git", "-C", str(folder or ROOT), *arguments], input=said, capture_output=True, text=True)
     except OSError:  # there is no git
         return ""
     return ran.stdout if ran.returncode == 0 else ""

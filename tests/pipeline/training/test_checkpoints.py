@@ -156,9 +156,10 @@ def test_the_fingerprint_does_not_change_with_how_it_is_watched_or_carried_out(c
 
 def test_settings_that_came_later_leave_trainings_of_before_their_names() -> None:
     settings = fingerprint(CONFIG.model, CONFIG.train, "a", "b", "trl")[1]["train"]
-    assert not set(OFF) & (set(settings) | set(settings["lora"]))
+    groups = ("lora", "preference")
+    assert not set(OFF) & set(settings).union(*(settings.get(group, ()) for group in groups))
     given = asdict(CONFIG.train)
-    assert all((given | given["lora"])[key] == value for key, value in OFF.items())
+    assert all((given | given["lora"] | given["preference"])[key] == value for key, value in OFF.items())
 
 
 def test_evaluations_count_where_they_end_a_training() -> None:
