@@ -831,7 +831,8 @@ def exported(kept: Path, out: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("preferred", "found", "won", "action"), [("new", "better", 3, "promoted"), ("old", "worse", 0, "withdrawn")]
+    ("preferred", "found", "won", "action"),
+    [("new", "better", 3, "promoted"), pytest.param("old", "worse", 0, "withdrawn", marks=pytest.mark.long)],
 )
 def test_a_candidate_answers_unnamed_until_visitors_have_found_it_better_or_worse(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preferred: str, found: str, won: int, action: str
