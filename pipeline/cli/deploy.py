@@ -19,6 +19,10 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+Feedback = Annotated[
+    str | None,
+    typer.Option("--feedback", metavar="OWNER/NAME", help="Private dataset on the hub for what visitors say."),
+]
 
 
 @verb(
@@ -36,10 +40,7 @@ def space(
         Literal["auto", "docker", "gradio"],
         typer.Option("--sdk", help="auto: what the account may make. gradio is a ZeroGPU Space, which free ones may."),
     ] = "auto",
-    feedback: Annotated[
-        str | None,
-        typer.Option("--feedback", metavar="OWNER/NAME", help="Private dataset on the hub for what visitors say."),
-    ] = None,
+    feedback: Feedback = None,
     secrets: Annotated[
         list[str] | None,
         typer.Option(
@@ -108,10 +109,6 @@ Given = Annotated[
 Secrets = Annotated[
     list[str] | None,
     typer.Option("--secret", metavar="NAME", help="A variable whose value is not written; may be repeated."),
-]
-Feedback = Annotated[
-    str | None,
-    typer.Option("--feedback", metavar="OWNER/NAME", help="Private dataset on the hub for what visitors say."),
 ]
 Cpus = Annotated[int, typer.Option("--cpus", min=1, help="Of each container.")]
 Memory = Annotated[
@@ -191,9 +188,7 @@ def kubernetes(
     name: Annotated[str, typer.Option("--name", help="Of all that is made.")] = "tunesmith",
     least: Annotated[int, typer.Option("--least", min=1, help="Pods there are always.")] = 1,
     most: Annotated[int, typer.Option("--most", min=1, help="Pods where questions wait.")] = 4,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where it is written.")] = Path(
-        "deploy/kubernetes"
-    ),
+    out: Out = Path("deploy/kubernetes"),
     force: Force = False,
 ) -> None:
     """Write the manifests of a Deployment, a Service and an autoscaler by waiting questions."""
