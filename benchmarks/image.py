@@ -26,6 +26,7 @@ import docker
 import httpx
 from docker.models.containers import Container
 
+from benchmarks.processes import copy_files
 from benchmarks.serve import REPOSITORY, make_model, processor
 from common.files import write_json, write_text
 from llama.cpus import usable_cpus
@@ -106,7 +107,8 @@ def main() -> None:
     load = os.getloadavg()[0]
     model = make_model(arguments.model, arguments.folder.absolute(), "Q4_K_M")
     with tempfile.TemporaryDirectory() as name, closing(docker.from_env(timeout=PATIENCE)) as engine:
-        context = copied(Path(name) / "context")
+        context = Path(name) / "context"
+        copy_files(context)  # without wheels, as after a clone
         if arguments.variants == "few":
             shutil.copytree(REPOSITORY / "wheels", context / "wheels", ignore=shutil.ignore_patterns("torch-*"))
         images = {}
@@ -124,17 +126,6 @@ def main() -> None:
     write_json(arguments.results / RESULT.name, asdict(report))
     write_text(arguments.results / RESULT.with_suffix(".md").name, page(report))
     print(page(report))
-
-
-def copied(context: Path) -> Path:
-    """Return a copy of what git has or would take here, in which files may change; without wheels, as after a clone."""
-    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(listed, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
-    for name in names:
-        if name and (REPOSITORY / name).is_file():
-            (context / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, context / name)
-    return context
 
 
 def build(client: str, context: Path, *arguments: str, dockerfile: str = DOCKERFILE) -> float:

@@ -33,14 +33,19 @@ OF_STAGES = (
 )  # fmt: skip
 
 
-def copy_repository(folder: Path) -> None:
-    """Make a repository with this one's files, as they are now, in which stages can be run."""
+def copy_files(folder: Path, *paths: str) -> None:
+    """Copy what git has or would take here, as it is now; of these paths, or all."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *OF_STAGES],
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *paths],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
         if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
+
+
+def copy_repository(folder: Path) -> None:
+    """Make a repository with this one's files, as they are now, in which stages can be run."""
+    copy_files(folder, *OF_STAGES)
     subprocess.run(["git", "init", "-q", "-b", "main"], cwd=folder, check=True)

@@ -21,12 +21,12 @@ import pytest
 import yaml
 from docker.models.containers import Container
 from docker.types import Ulimit
+from project import ROOT, project_files
 
 from pipeline import cli
 from pipeline.provenance.images import Stream
 from pipeline.provenance.sbom import sbom_of_image
 
-ROOT = Path(__file__).parents[2]
 SERVICE = yaml.safe_load((ROOT / "compose.yaml").read_text())["services"]["serve"]
 CPU_BUILD = ["--build-arg", "BASE=debian:bookworm-slim", "--build-arg", "TORCH=cpu"]
 # Where people keep what is nobody's business, and where it would be no secret: what is copied on purpose.
@@ -67,14 +67,9 @@ def names_in(content: IO[bytes]) -> set[str]:
 def littered(images: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone as it is here, with secrets lying about in it."""
     folder = tmp_path_factory.mktemp("clone")
-    names = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    for name in names:
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    for name in filter(lambda name: (ROOT / name).is_file(), project_files()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
     shutil.copytree(ROOT / "wheels", folder / "wheels")
     for name in (*SECRETS, *COPIED["train"]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
